@@ -1,0 +1,219 @@
+package publisher
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// ConnOptions say how to reach NATS. The credentials mean what they mean to
+// the nats CLI; files are read at every connect, so that rotated ones count.
+type ConnOptions struct {
+	URL       string                     // comma separated; ignored where InProcess is set
+	InProcess nats.InProcessConnProvider // an embedded server
+	Name      string                     // shown in the server's connection list
+	Creds     string                     // a credentials file (JWT and seed)
+	NKey      string                     // a seed file
+	User      string                     // without Password: a token
+	Password  string                     //
+	Token     string                     //
+	CA        string                     // PEM file of trusted authorities
+	Cert, Key string                     // PEM files of a client certificate
+	OnConnect func(reconnected bool)     // called after every connect; must not block
+	OnClosed  func(err error)            // called if the client gives up for good; nil while Close is called
+}
+
+// Conn is a connection to NATS that comes back for ever, with what a health
+// check wants to know. It is safe for concurrent use.
+type Conn struct {
+	*nats.Conn
+
+	lastError atomic.Pointer[ConnError]
+	closing   atomic.Bool
+	log       *slog.Logger
+	opts      ConnOptions
+	downSince atomic.Int64 // Unix nanoseconds, 0 while connected
+}
+
+// ConnError is the last asynchronous error of a connection, such as a
+// permissions violation, which no request is told of.
+type ConnError struct {
+	Err error
+	At  time.Time
+}
+
+// Connection limits. A dead peer is noticed within three ping intervals.
+const (
+	pingInterval = 5 * time.Second
+	maxPingsOut  = 2
+	dialTimeout  = 5 * time.Second
+	maxReconnect = 2 * time.Second
+)
+
+// Connect starts to connect and returns at once, with an error only where the
+// options themselves are wrong (a missing file, a malformed URL). The
+// connection is made, and made again, in the background for as long as it is
+// not closed. Close it with [Conn.Shut].
+func Connect(o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn, error) {
+	c := &Conn{log: log, opts: o}
+	c.downSince.Store(time.Now().UnixNano())
+	opts := []nats.Option{
+		nats.Name(o.Name),
+		nats.Timeout(dialTimeout),
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(maxPingsOut),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.CustomReconnectDelay(reconnectDelay),
+		nats.IgnoreAuthErrorAbort(),
+		// What is published while disconnected fails at once and is sent
+		// again with its fence; a buffer would only hide it.
+		nats.ReconnectBufSize(-1),
+		nats.ConnectHandler(func(nc *nats.Conn) { c.connected(nc, false) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { c.connected(nc, true) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),
+		nats.ErrorHandler(c.asyncError),
+		nats.ClosedHandler(func(nc *nats.Conn) { c.closed(nc.LastError()) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.lastError.Store(&ConnError{Err: err, At: time.Now()}) }),
+	}
+	auth, err := o.credentials()
+	if err != nil {
+		return nil, err
+	}
+	nc, err := nats.Connect(o.URL, append(opts, auth...)...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	c.Conn = nc
+	if reg != nil {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_nats_connected", Help: "1 while connected to NATS, else 0.",
+		}, func() float64 {
+			if nc.IsConnected() {
+				return 1
+			}
+			return 0
+		}))
+	}
+	return c, nil
+}
+
+func (o ConnOptions) credentials() ([]nats.Option, error) {
+	var opts []nats.Option
+	if o.InProcess != nil {
+		opts = append(opts, nats.InProcessServer(o.InProcess))
+	}
+	if o.Creds != "" {
+		opts = append(opts, nats.UserCredentials(o.Creds))
+	}
+	if o.NKey != "" {
+		opt, err := nats.NkeyOptionFromSeed(o.NKey)
+		if err != nil {
+			return nil, fmt.Errorf("read NATS_NKEY: %w", err)
+		}
+		opts = append(opts, opt)
+	}
+	switch {
+	case o.Token != "":
+		opts = append(opts, nats.Token(o.Token))
+	case o.User != "" && o.Password == "":
+		opts = append(opts, nats.Token(o.User))
+	case o.User != "":
+		opts = append(opts, nats.UserInfo(o.User, o.Password))
+	}
+	if o.CA != "" {
+		opts = append(opts, nats.RootCAs(o.CA))
+	}
+	if o.Cert != "" {
+		if _, err := tls.LoadX509KeyPair(o.Cert, o.Key); err != nil {
+			return nil, fmt.Errorf("read NATS_CERT and NATS_KEY: %w", err)
+		}
+		opts = append(opts, nats.ClientCert(o.Cert, o.Key))
+	}
+	return opts, nil
+}
+
+// reconnectDelay keeps a fleet of bridges from coming back in step.
+func reconnectDelay(attempts int) time.Duration {
+	d := min(100*time.Millisecond<<min(attempts, 5), maxReconnect)
+	return d/2 + rand.N(d/2)
+}
+
+func (c *Conn) connected(nc *nats.Conn, again bool) {
+	down := time.Duration(0)
+	if since := c.downSince.Swap(0); since != 0 {
+		down = time.Since(time.Unix(0, since))
+	}
+	c.lastError.Store(nil)
+	c.log.Info("nats connected", "server", nc.ConnectedServerName(), "version", nc.ConnectedServerVersion(), "elapsed", down.Round(time.Millisecond))
+	if c.opts.OnConnect != nil {
+		c.opts.OnConnect(again)
+	}
+}
+
+func (c *Conn) disconnected(err error) {
+	if c.closing.Load() {
+		return
+	}
+	c.downSince.CompareAndSwap(0, time.Now().UnixNano())
+	c.log.Warn("nats disconnected, reconnecting", "err", err)
+}
+
+func (c *Conn) closed(err error) {
+	if c.closing.Load() {
+		return
+	}
+	c.log.Error("nats client closed for good", "err", err)
+	if c.opts.OnClosed != nil {
+		c.opts.OnClosed(err)
+	}
+}
+
+func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	last := c.lastError.Swap(&ConnError{Err: err, At: time.Now()})
+	if last != nil && last.Err.Error() == err.Error() {
+		return // told already
+	}
+	attrs := []any{"err", err}
+	if sub != nil {
+		attrs = append(attrs, "subject", sub.Subject)
+	}
+	c.log.Warn("nats reported an error", attrs...)
+}
+
+// Trouble tells in one sentence why the connection is not usable, or "" while
+// it is. A permissions violation counts for as long as it is recent.
+func (c *Conn) Trouble() string {
+	last := c.lastError.Load()
+	if !c.IsConnected() {
+		if last != nil {
+			return fmt.Sprintf("not connected to NATS: %v", last.Err)
+		}
+		return "not connected to NATS"
+	}
+	if last != nil && errors.Is(last.Err, nats.ErrPermissionViolation) && time.Since(last.At) < time.Minute {
+		return last.Err.Error()
+	}
+	return ""
+}
+
+// Shut closes the connection; what is buffered is flushed first, within the
+// timeout.
+func (c *Conn) Shut(timeout time.Duration) error {
+	c.closing.Store(true)
+	defer c.Close()
+	if !c.IsConnected() {
+		return nil
+	}
+	if err := c.FlushTimeout(timeout); err != nil {
+		return fmt.Errorf("flush NATS connection: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,35 @@
+//go:build unix
+
+package embedded
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// lockDir makes the folder and takes it for this process: two servers on one
+// store destroy it. The lock goes with the process, however it ends.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("BRIDGE_DATA_DIR: the folder must be writable: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("BRIDGE_DATA_DIR: %s is in use by another process: %w", dir, err)
+	}
+	return f, nil
+}
+
+func free(dir string) string {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" (%d MiB free)", st.Bavail*uint64(st.Bsize)>>20)
+}

@@ -1,0 +1,286 @@
+package publisher
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/nats-io/nats.go"
+)
+
+// CloudEvents types of what the bridge publishes.
+const (
+	TypeLocation = "com.plaspy.location"
+	TypeAlert    = "com.plaspy.alert"
+	TypeDevice   = "com.plaspy.device"
+	TypeResult   = "com.plaspy.result"
+)
+
+// Header names of an event: CloudEvents 1.0 in binary mode over NATS, all lower
+// case, and the bridge's own.
+const (
+	HeaderID      = "ce-id"
+	HeaderType    = "ce-type"
+	HeaderSource  = "ce-source"
+	HeaderSubject = "ce-subject"
+	HeaderTime    = "ce-time"
+	// HeaderEdges lists, on a location, the alert edges that follow it, as
+	// "+" (raised) or "-" (cleared) and the alert's token, separated by
+	// spaces. It lets whoever reads the stream after a crash publish what the
+	// crash cut off.
+	HeaderEdges = "plaspy-edges"
+	// HeaderHistorySince stands on a location, where the alert history could
+	// not be read up to it: the time that the next request starts from.
+	HeaderHistorySince = "plaspy-history-since"
+)
+
+// TimeFormat is how the bridge writes instants: RFC 3339 in UTC with
+// milliseconds.
+const TimeFormat = "2006-01-02T15:04:05.000Z07:00"
+
+// States of an alert.
+const (
+	Raised  = "raised"
+	Cleared = "cleared"
+)
+
+// SourceHistory marks an alert that came from the alert history.
+const SourceHistory = "history"
+
+// Event is one message on its way to the events stream. Its author sets
+// Subject and Expect; ID and Seq are set by [Publisher.Publish]. An event
+// belongs to the publisher from then on until its chain is done.
+type Event struct {
+	// Subject is where the event goes.
+	Subject string
+	// Expect is the stream sequence of the subject's last message, 0 for none.
+	// In a chain it counts for the first event of each subject only.
+	Expect uint64
+	// Seq is the stream sequence that the event got, 0 until it is stored.
+	Seq uint64
+	// ID is the event's ce-id and Nats-Msg-Id, empty until it is first sent.
+	ID string
+
+	kind    kind
+	content uint64 // hash of what the event says, without when it was observed
+	msg     *nats.Msg
+	sent    time.Time
+}
+
+// Location is a last location that is new or changed.
+type Location struct {
+	DeviceID   string
+	Token      string // Token(DeviceID)
+	Name       string
+	Source     string // the device's URL at the API
+	FixTime    time.Time
+	ObservedAt time.Time
+	Backfilled bool
+	Origin     string          // "inbound" where the bridge itself posted it, else empty
+	Raw        json.RawMessage // as the API gave it; valid JSON in UTF-8; copied
+	Hash       uint64          // of the fields that make a change
+	Edges      string          // HeaderEdges' value, or empty
+	Since      time.Time       // HeaderHistorySince, or zero
+}
+
+// Alert is an alert that was raised or cleared.
+type Alert struct {
+	DeviceID   string
+	Token      string // Token(DeviceID)
+	Name       string
+	Source     string // the device's URL at the API
+	Alert      string // the alert's name
+	AlertToken string // Token(Alert)
+	State      string // Raised or Cleared
+	Critical   bool
+	Texts      json.RawMessage // a JSON array, or nil for none
+	DateTime   json.RawMessage // the API's spelling, a JSON string
+	Latitude   json.RawMessage // the API's spelling, a JSON number
+	Longitude  json.RawMessage
+	FixTime    time.Time
+	ObservedAt time.Time
+	History    bool // from the alert history
+}
+
+// Device is a device that was added, changed or removed.
+type Device struct {
+	DeviceID   string
+	Token      string // Token(DeviceID)
+	Source     string // the device's URL at the API
+	Change     string // "added", "changed" or "removed"
+	Raw        json.RawMessage
+	Hash       uint64
+	ObservedAt time.Time
+}
+
+// Changes that a device event tells.
+const (
+	Added   = "added"
+	Changed = "changed"
+	Removed = "removed"
+)
+
+// LocationEvent makes the event of a last location; expect is the sequence of the
+// device's last one.
+func (s Subjects) LocationEvent(l *Location, expect uint64) *Event {
+	b := make([]byte, 0, len(l.Raw)+len(l.DeviceID)+len(l.Name)+128)
+	b = appendString(append(b, `{"deviceId":`...), l.DeviceID)
+	b = appendName(b, l.Name)
+	b = appendTime(append(b, `,"observedAt":`...), l.ObservedAt)
+	if l.Backfilled {
+		b = append(b, `,"backfilled":true`...)
+	}
+	if l.Origin != "" {
+		b = appendString(append(b, `,"origin":`...), l.Origin)
+	}
+	b = append(append(b, `,"location":`...), l.Raw...)
+	e := newEvent(s.Location(l.Token), kindLocation, expect, l.Hash, b)
+	e.describe(TypeLocation, l.Source, l.Token, l.FixTime)
+	if l.Edges != "" {
+		e.msg.Header[HeaderEdges] = []string{l.Edges}
+	}
+	if !l.Since.IsZero() {
+		e.msg.Header[HeaderHistorySince] = []string{l.Since.UTC().Format(time.RFC3339Nano)}
+	}
+	return e
+}
+
+// AlertEvent makes the event of an alert's edge; expect is the sequence of the
+// last message of that alert of that device.
+func (s Subjects) AlertEvent(a *Alert, expect uint64) *Event {
+	b := make([]byte, 0, 256+len(a.Texts)+len(a.Name)+len(a.DeviceID))
+	b = appendString(append(b, `{"deviceId":`...), a.DeviceID)
+	b = appendName(b, a.Name)
+	b = appendString(append(b, `,"alert":`...), a.Alert)
+	b = appendString(append(b, `,"state":`...), a.State)
+	b = strconv.AppendBool(append(b, `,"critical":`...), a.Critical)
+	if a.Texts != nil {
+		b = append(append(b, `,"texts":`...), a.Texts...)
+	}
+	b = append(append(b, `,"dateTime":`...), a.DateTime...)
+	b = append(append(b, `,"latitude":`...), a.Latitude...)
+	b = append(append(b, `,"longitude":`...), a.Longitude...)
+	if a.History {
+		b = append(b, `,"source":"`+SourceHistory+`"`...)
+	}
+	content := xxhash.Sum64(b)
+	b = appendTime(append(b, `,"observedAt":`...), a.ObservedAt)
+	e := newEvent(s.Alert(a.Token, a.AlertToken), kindAlert, expect, content, b)
+	e.describe(TypeAlert, a.Source, a.Token, a.FixTime)
+	return e
+}
+
+// DeviceEvent makes the event of a device's addition, change or removal; expect
+// is the sequence of the device's last one.
+func (s Subjects) DeviceEvent(d *Device, expect uint64) *Event {
+	b := make([]byte, 0, 128+len(d.Raw)+len(d.DeviceID))
+	b = appendString(append(b, `{"deviceId":`...), d.DeviceID)
+	b = appendString(append(b, `,"change":`...), d.Change)
+	b = append(append(b, `,"device":`...), d.Raw...)
+	b = appendTime(append(b, `,"observedAt":`...), d.ObservedAt)
+	e := newEvent(s.Device(d.Token), kindDevice, expect, d.Hash+xxhash.Sum64String(d.Change), b)
+	e.describe(TypeDevice, d.Source, d.Token, d.ObservedAt)
+	return e
+}
+
+func newEvent(subject string, k kind, expect, content uint64, body []byte) *Event {
+	return &Event{
+		Subject: subject, Expect: expect, kind: k, content: content,
+		msg: &nats.Msg{Subject: subject, Data: append(body, '}')},
+	}
+}
+
+// Header values that every event shares. They are never written to.
+var (
+	headerSpecVersion = []string{"1.0"}
+	headerJSON        = []string{"application/json"}
+	headerTypes       = map[string][]string{
+		TypeLocation: {TypeLocation}, TypeAlert: {TypeAlert}, TypeDevice: {TypeDevice}, TypeResult: {TypeResult},
+	}
+)
+
+// CloudEvent gives the headers of a CloudEvents 1.0 event in binary mode whose
+// body is JSON. id, source and subject must be ASCII; token is the device's.
+func CloudEvent(typ, id, source, token string, at time.Time) nats.Header {
+	// One array holds every value: a header of its own slice each costs
+	// an allocation more per header, on the path of every publish.
+	v := [...]string{id, source, token, at.UTC().Format(time.RFC3339Nano)}
+	return nats.Header{
+		"ce-specversion":     headerSpecVersion,
+		"content-type":       headerJSON,
+		"ce-datacontenttype": headerJSON,
+		HeaderType:           headerTypes[typ],
+		HeaderID:             v[0:1:1],
+		nats.MsgIdHdr:        v[0:1:1],
+		HeaderSource:         v[1:2:2],
+		HeaderSubject:        v[2:3:3],
+		HeaderTime:           v[3:4:4],
+	}
+}
+
+func (e *Event) describe(typ, source, token string, at time.Time) {
+	e.msg.Header = CloudEvent(typ, "", source, token, at)
+}
+
+// stamp fixes the event's fence, and with it its id, when it is first sent.
+func (e *Event) stamp(expect uint64) {
+	e.Expect = expect
+	e.ID = eventID(e.Subject, expect, e.content)
+	e.msg.Header[HeaderID] = []string{e.ID}
+	e.msg.Header[nats.MsgIdHdr] = e.msg.Header[HeaderID]
+	e.msg.Header[nats.ExpectedLastSubjSeqHdr] = []string{strconv.FormatUint(expect, 10)}
+}
+
+// eventID is the same whenever the same publication is tried again, also by
+// another process, and another one where the same content comes back later.
+func eventID(subject string, expect, content uint64) string {
+	var seq [8]byte
+	binary.BigEndian.PutUint64(seq[:], expect)
+	var h xxhash.Digest
+	h.Reset()
+	_, _ = h.WriteString(subject)
+	_, _ = h.Write(seq[:])
+	var id [32]byte
+	hex64(id[:16], h.Sum64())
+	hex64(id[16:], content)
+	return string(id[:])
+}
+
+func hex64(dst []byte, v uint64) {
+	const digits = "0123456789abcdef"
+	for i := 15; i >= 0; i-- {
+		dst[i] = digits[v&15]
+		v >>= 4
+	}
+}
+
+func appendName(b []byte, name string) []byte {
+	if name == "" {
+		return b
+	}
+	return appendString(append(b, `,"name":`...), name)
+}
+
+// appendString writes a JSON string. Plain ASCII, which nearly every id is,
+// is copied; all else is the standard library's to escape.
+func appendString(b []byte, s string) []byte {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			quoted, err := json.Marshal(s)
+			if err != nil { // cannot happen: any string marshals
+				quoted = []byte(`""`)
+			}
+			return append(b, quoted...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
+}
+
+func appendTime(b []byte, t time.Time) []byte {
+	b = append(b, '"')
+	b = t.UTC().AppendFormat(b, TimeFormat)
+	return append(b, '"')
+}

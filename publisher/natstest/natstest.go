@@ -1,0 +1,148 @@
+// Package natstest runs real nats-servers inside tests: JetStream on files in
+// the test's own folder, no sockets unless asked for, gone when the test ends.
+package natstest
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"plaspy-bridge/publisher"
+)
+
+// Server is a server that can be stopped and started again on the same store
+// and, where it listens, the same port.
+type Server struct {
+	*server.Server
+
+	tb   testing.TB
+	opts server.Options
+}
+
+// Start starts a server; set changes its options, which by default do not
+// listen.
+func Start(tb testing.TB, set ...func(*server.Options)) *Server {
+	tb.Helper()
+	s := &Server{tb: tb, opts: server.Options{DontListen: true, JetStream: true, StoreDir: tb.TempDir(), NoSigs: true, NoLog: true}}
+	for _, f := range set {
+		f(&s.opts)
+	}
+	s.start()
+	tb.Cleanup(s.Kill)
+	return s
+}
+
+// Listen makes a server listen on a free port of loopback.
+func Listen(o *server.Options) {
+	o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
+}
+
+func (s *Server) start() {
+	s.tb.Helper()
+	opts := s.opts
+	srv, err := server.NewServer(&opts)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	s.Server = srv
+	srv.Start()
+	if !srv.ReadyForConnections(10 * time.Second) {
+		s.tb.Fatal("nats-server is not ready")
+	}
+	if !s.opts.DontListen {
+		s.opts.Port = srv.Addr().(*net.TCPAddr).Port
+	}
+}
+
+// Kill stops the server and waits until it is gone.
+func (s *Server) Kill() {
+	s.Shutdown()
+	s.WaitForShutdown()
+}
+
+// Restart starts the server again after [Server.Kill].
+func (s *Server) Restart() {
+	s.tb.Helper()
+	s.start()
+}
+
+// Dir is the server's store.
+func (s *Server) Dir() string { return s.opts.StoreDir }
+
+// Client connects a client that is closed when the test ends.
+func (s *Server) Client(tb testing.TB) *nats.Conn {
+	tb.Helper()
+	opts := []nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond)}
+	if s.opts.DontListen {
+		opts = append(opts, nats.InProcessServer(s.Server))
+	}
+	nc, err := nats.Connect(s.ClientURL(), opts...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(nc.Close)
+	return nc
+}
+
+// Conn connects as the bridge does.
+func (s *Server) Conn(tb testing.TB) *publisher.Conn {
+	tb.Helper()
+	o := publisher.ConnOptions{Name: tb.Name()}
+	if s.opts.DontListen {
+		o.InProcess = s
+	} else {
+		o.URL = s.ClientURL()
+	}
+	up := make(chan struct{}, 1)
+	o.OnConnect = func(bool) {
+		select {
+		case up <- struct{}{}:
+		default:
+		}
+	}
+	c, err := publisher.Connect(o, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = c.Shut(time.Second) })
+	select {
+	case <-up:
+	case <-time.After(10 * time.Second):
+		tb.Fatal("no connection to the test's nats-server")
+	}
+	return c
+}
+
+// Publisher makes the bridge's streams and a running publisher on them.
+func (s *Server) Publisher(tb testing.TB, subjects publisher.Subjects) *publisher.Publisher {
+	tb.Helper()
+	p, err := publisher.New(s.Conn(tb), subjects, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := publisher.EnsureStreams(tb.Context(), p.JetStream(), subjects.Streams(publisher.StreamOptions{Inbound: true})); err != nil {
+		tb.Fatal(err)
+	}
+	Run(tb, p.Run)
+	return p
+}
+
+// Run runs f until the test ends and waits for it.
+func Run(tb testing.TB, f func(context.Context)) {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(ctx)
+	}()
+	tb.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}

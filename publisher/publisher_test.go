@@ -1,0 +1,449 @@
+package publisher_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+const subjects = publisher.Subjects("plaspy")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func location(device, raw string, hash uint64) *publisher.Location {
+	return &publisher.Location{
+		DeviceID: device, Token: publisher.Encode(device), Name: "Truck 7", Source: "https://api.plaspy.com/api/devices/" + device,
+		FixTime: time.Date(2026, 1, 2, 3, 4, 1, 0, time.UTC), ObservedAt: time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC),
+		Raw: json.RawMessage(raw), Hash: hash,
+	}
+}
+
+// publish stores a chain and waits for its end.
+func publish(t testing.TB, p *publisher.Publisher, events ...*publisher.Event) error {
+	t.Helper()
+	done := make(chan error, 1)
+	if err := p.Publish(t.Context(), events, func(err error) { done <- err }); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(20 * time.Second):
+		t.Fatal("no end of the chain in 20 s")
+		return nil
+	}
+}
+
+func messages(t testing.TB, js jetstream.JetStream, stream string) []*jetstream.RawStreamMsg {
+	t.Helper()
+	st, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := st.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []*jetstream.RawStreamMsg
+	for seq := info.State.FirstSeq; seq <= info.State.LastSeq && seq > 0; seq++ {
+		m, err := st.GetMsg(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+func TestPublishedMessage(t *testing.T) {
+	p := natstest.Start(t).Publisher(t, subjects)
+	raw := `{"dateTime":"2026-01-02T03:04:01Z", "latitude":4.70e0,"longitude":-74.1,"x":"<\u00e9>"}`
+	l := location("dev 1", raw, 7)
+	l.Edges = "+SOS"
+	if err := publish(t, p, subjects.LocationEvent(l, 0)); err != nil {
+		t.Fatal(err)
+	}
+	m := messages(t, p.JetStream(), "PLASPY_EVENTS")[0]
+	if got, want := m.Subject, "plaspy.location.dev=201"; got != want {
+		t.Errorf("subject %q, want %q", got, want)
+	}
+	want := `{"deviceId":"dev 1","name":"Truck 7","observedAt":"2026-01-02T03:04:05.678Z","location":` + raw + `}`
+	if got := string(m.Data); got != want {
+		t.Errorf("body\n%s, want\n%s", got, want)
+	}
+	for k, want := range map[string]string{
+		"ce-specversion": "1.0", "ce-type": "com.plaspy.location", "ce-subject": "dev=201", "ce-time": "2026-01-02T03:04:01Z",
+		"ce-source": "https://api.plaspy.com/api/devices/dev 1", "content-type": "application/json", "ce-datacontenttype": "application/json",
+		"plaspy-edges": "+SOS", "Nats-Msg-Id": m.Header.Get("ce-id"),
+	} {
+		if got := m.Header[k]; len(got) != 1 || got[0] != want {
+			t.Errorf("header %s = %q, want %q", k, got, want)
+		}
+	}
+	if len(m.Header.Get("ce-id")) != 32 {
+		t.Errorf("ce-id %q", m.Header.Get("ce-id"))
+	}
+}
+
+func TestChainsKeepOrderAndIDsDifferForABA(t *testing.T) {
+	p := natstest.Start(t).Publisher(t, subjects)
+	a, b := location("d", `{"v":"a"}`, 1), location("d", `{"v":"b"}`, 2)
+	if err := publish(t, p, subjects.LocationEvent(a, 0), subjects.LocationEvent(b, 0), subjects.LocationEvent(a, 0)); err != nil {
+		t.Fatal(err)
+	}
+	ms := messages(t, p.JetStream(), "PLASPY_EVENTS")
+	if len(ms) != 3 {
+		t.Fatalf("%d messages, want 3", len(ms))
+	}
+	ids := map[string]bool{}
+	for _, m := range ms {
+		ids[m.Header.Get("ce-id")] = true
+	}
+	if len(ids) != 3 {
+		t.Errorf("ids %v, want three different ones", ids)
+	}
+}
+
+func TestSamePublicationByAnotherProcessIsStoredOnce(t *testing.T) {
+	s := natstest.Start(t)
+	one, two := s.Publisher(t, subjects), s.Publisher(t, subjects)
+	first, second := subjects.LocationEvent(location("d", `{"v":1}`, 1), 0), subjects.LocationEvent(location("d", `{"v":1}`, 1), 0)
+	if err := publish(t, one, first); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(t, two, second); err != nil {
+		t.Fatalf("the same fact again: %v, want it found stored", err)
+	}
+	if first.ID != second.ID || first.Seq != second.Seq {
+		t.Errorf("ids %s and %s, sequences %d and %d, want the same", first.ID, second.ID, first.Seq, second.Seq)
+	}
+	if n := len(messages(t, one.JetStream(), "PLASPY_EVENTS")); n != 1 {
+		t.Errorf("%d messages, want 1", n)
+	}
+}
+
+func TestFenceRefusesWhoIsBehind(t *testing.T) {
+	s := natstest.Start(t)
+	one, two := s.Publisher(t, subjects), s.Publisher(t, subjects)
+	newer := subjects.LocationEvent(location("d", `{"v":2}`, 2), 0)
+	if err := publish(t, one, newer); err != nil {
+		t.Fatal(err)
+	}
+	err := publish(t, two, subjects.LocationEvent(location("d", `{"v":1}`, 1), 0))
+	c, ok := errors.AsType[*publisher.Conflict](err)
+	if !ok {
+		t.Fatalf("got %v, want a conflict", err)
+	}
+	if c.Last == nil || c.Last.Seq != newer.Seq || c.Last.ID != newer.ID {
+		t.Errorf("conflict shows %+v, want sequence %d", c.Last, newer.Seq)
+	}
+	if n := len(messages(t, one.JetStream(), "PLASPY_EVENTS")); n != 1 {
+		t.Errorf("%d messages, want 1", n)
+	}
+}
+
+func TestTooLargeIsFinal(t *testing.T) {
+	p := natstest.Start(t, func(o *server.Options) { o.MaxPayload = 4096 }).Publisher(t, subjects)
+	err := publish(t, p, subjects.LocationEvent(location("d", `{"v":"`+strings.Repeat("x", 5000)+`"}`, 1), 0))
+	if !errors.Is(err, publisher.ErrTooLarge) {
+		t.Errorf("got %v, want %v", err, publisher.ErrTooLarge)
+	}
+}
+
+func TestDeletedStreamDelaysAndLosesNothing(t *testing.T) {
+	p := natstest.Start(t).Publisher(t, subjects)
+	if err := p.JetStream().DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	if err := p.Publish(t.Context(), []*publisher.Event{subjects.LocationEvent(location("d", `{"v":1}`, 1), 0)}, func(err error) { done <- err }); err != nil {
+		t.Fatal(err)
+	}
+	for p.Trouble() == "" {
+		select {
+		case err := <-done:
+			t.Fatalf("the chain ended with %v while there was no stream", err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	if got := p.Trouble(); !strings.Contains(got, "no stream takes the events") {
+		t.Errorf("trouble %q", got)
+	}
+	if _, err := publisher.EnsureStreams(t.Context(), p.JetStream(), subjects.Streams(publisher.StreamOptions{})); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Trouble(); got != "" {
+		t.Errorf("trouble %q after the stream is back", got)
+	}
+}
+
+func TestBrokerKilledInTheMiddle(t *testing.T) {
+	s := natstest.Start(t, natstest.Listen)
+	p := s.Publisher(t, subjects)
+	const devices, rounds = 50, 40
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	ends, stored := make(chan error, devices), make(chan struct{}, devices*rounds)
+	for d := range devices {
+		go func() { ends <- chainOfRounds(ctx, p, fmt.Sprintf("d%d", d), rounds, stored) }()
+	}
+	for range 3 {
+		for range 100 {
+			<-stored
+		}
+		s.Kill()
+		s.Restart()
+	}
+	for range devices {
+		if err := <-ends; err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := map[string]int{}
+	for _, m := range messages(t, p.JetStream(), "PLASPY_EVENTS") {
+		var body struct{ Location struct{ V int } }
+		if err := json.Unmarshal(m.Data, &body); err != nil {
+			t.Fatal(err)
+		}
+		if body.Location.V != next[m.Subject] {
+			t.Fatalf("%s: got %d, want %d: lost, doubled or out of order", m.Subject, body.Location.V, next[m.Subject])
+		}
+		next[m.Subject]++
+	}
+	for subject, n := range next {
+		if n != rounds {
+			t.Errorf("%s: %d stored, want %d", subject, n, rounds)
+		}
+	}
+	if len(next) != devices {
+		t.Errorf("%d devices stored, want %d", len(next), devices)
+	}
+}
+
+// chainOfRounds publishes one fix after another, each when the one before is
+// stored, as the poll pool does.
+func chainOfRounds(ctx context.Context, p *publisher.Publisher, device string, rounds int, stored chan<- struct{}) error {
+	var seq uint64
+	for i := range rounds {
+		e := subjects.LocationEvent(location(device, fmt.Sprintf(`{"v":%d}`, i), uint64(i)), seq)
+		done := make(chan error, 1)
+		if err := p.Publish(ctx, []*publisher.Event{e}, func(err error) { done <- err }); err != nil {
+			return err
+		}
+		if err := <-done; err != nil {
+			return fmt.Errorf("%s round %d: %w", device, i, err)
+		}
+		seq = e.Seq
+		stored <- struct{}{}
+	}
+	return nil
+}
+
+func TestStopGivesBackWhatIsOut(t *testing.T) {
+	s := natstest.Start(t)
+	p, err := publisher.New(s.Conn(t), subjects, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan struct{})
+	go func() { defer close(ran); p.Run(ctx) }()
+	done := make(chan error, 10)
+	for d := range 10 { // no stream: they stay out
+		e := subjects.LocationEvent(location(fmt.Sprint("d", d), `{}`, 1), 0)
+		if err := p.Publish(t.Context(), []*publisher.Event{e}, func(err error) { done <- err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	short, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stop()
+	if err := p.Drain(short); err == nil {
+		t.Error("drained although nothing can be stored")
+	}
+	cancel()
+	<-ran
+	for range 10 {
+		if err := <-done; !errors.Is(err, publisher.ErrStopped) {
+			t.Errorf("got %v, want %v", err, publisher.ErrStopped)
+		}
+	}
+	if err := p.Publish(t.Context(), []*publisher.Event{subjects.LocationEvent(location("d", `{}`, 1), 0)}, func(error) {}); !errors.Is(err, publisher.ErrStopped) {
+		t.Errorf("publish after the end: %v, want %v", err, publisher.ErrStopped)
+	}
+}
+
+func TestPurgedStreamTakesTheSameFactAgain(t *testing.T) {
+	p := natstest.Start(t).Publisher(t, subjects)
+	if err := publish(t, p, subjects.LocationEvent(location("d", `{"v":1}`, 1), 0)); err != nil {
+		t.Fatal(err)
+	}
+	st, err := p.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again := subjects.LocationEvent(location("d", `{"v":1}`, 1), 0)
+	if err := publish(t, p, again); err != nil {
+		t.Fatal(err)
+	}
+	if ms := messages(t, p.JetStream(), "PLASPY_EVENTS"); len(ms) != 1 || ms[0].Sequence != again.Seq {
+		t.Errorf("%d messages after the purge, want the one with sequence %d", len(ms), again.Seq)
+	}
+}
+
+func TestState(t *testing.T) {
+	p := natstest.Start(t).Publisher(t, subjects)
+	alert := func(state string) *publisher.Event {
+		return subjects.AlertEvent(&publisher.Alert{DeviceID: "d", Token: "d", Alert: "SOS", AlertToken: "SOS", State: state,
+			DateTime: json.RawMessage(`"2026-01-02T03:04:01Z"`), Latitude: json.RawMessage("1"), Longitude: json.RawMessage("2")}, 0)
+	}
+	dev := subjects.DeviceEvent(&publisher.Device{DeviceID: "d", Token: "d", Change: publisher.Added, Raw: json.RawMessage(`{"id":"d"}`), Hash: 9}, 0)
+	events := []*publisher.Event{
+		dev, subjects.LocationEvent(location("d", `{"v":1}`, 1), 0), alert(publisher.Raised),
+		subjects.LocationEvent(location("d", `{"v":2}`, 2), 0), alert(publisher.Cleared),
+		subjects.LocationEvent(location("e", `{"v":3}`, 3), 0),
+	}
+	if err := publish(t, p, events...); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	mark, err := p.State(t.Context(), false, func(s publisher.Stored) {
+		got = append(got, fmt.Sprintf("%s %s %s %d", s.Kind, s.Device, s.Alert, s.Seq))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(got)
+	want := []string{"alert d SOS 5", "device d  1", "location d  4", "location e  6"}
+	if !slices.Equal(got, want) {
+		t.Errorf("state %q, want %q", got, want)
+	}
+	if mark.LastSeq != 6 || mark.FirstSeq != 1 || mark.Created.IsZero() {
+		t.Errorf("mark %+v", mark)
+	}
+	got = nil
+	if _, err := p.State(t.Context(), true, func(s publisher.Stored) {
+		if s.Kind == "alert" {
+			got = append(got, fmt.Sprint(s.Seq))
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got, []string{"3", "5"}) {
+		t.Errorf("all alerts %q, want both", got)
+	}
+}
+
+func TestStateAfterRetentionComesFromTheBucket(t *testing.T) {
+	p := natstest.Start(t).Publisher(t, subjects)
+	if err := publish(t, p, subjects.LocationEvent(location("parked", `{"v":1}`, 1), 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(t, p, subjects.LocationEvent(location("moving", `{"v":2}`, 2), 0)); err != nil {
+		t.Fatal(err)
+	}
+	kv, err := p.JetStream().KeyValue(t.Context(), "plaspy_last")
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch, err := kv.WatchAll(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sourced := 0; sourced < 2; {
+		if entry := <-watch.Updates(); entry != nil {
+			sourced++
+		}
+	}
+	if err := watch.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	st, err := p.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What retention does to the older message.
+	if err := st.Purge(t.Context(), jetstream.WithPurgeSequence(2)); err != nil {
+		t.Fatal(err)
+	}
+	state := map[string]publisher.Stored{}
+	if _, err := p.State(t.Context(), false, func(s publisher.Stored) { state[s.Device] = s }); err != nil {
+		t.Fatal(err)
+	}
+	if s := state["parked"]; s.Seq != 0 || !strings.Contains(string(s.Body), `"location":{"v":1}`) {
+		t.Errorf("parked device: %+v, want it from the bucket with sequence 0", s)
+	}
+	if s := state["moving"]; s.Seq != 2 {
+		t.Errorf("moving device: sequence %d, want 2", s.Seq)
+	}
+	// A stream that was deleted and made again has lost it: it is to be published again.
+	if err := p.JetStream().DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := publisher.EnsureStreams(t.Context(), p.JetStream(), subjects.Streams(publisher.StreamOptions{})); err != nil {
+		t.Fatal(err)
+	}
+	clear(state)
+	if _, err := p.State(t.Context(), false, func(s publisher.Stored) { state[s.Device] = s }); err != nil {
+		t.Fatal(err)
+	}
+	if len(state) != 0 {
+		t.Errorf("state of a new stream: %v, want none", state)
+	}
+}
+
+func TestStreamsAreRespected(t *testing.T) {
+	p := natstest.Start(t)
+	js, err := jetstream.New(p.Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := subjects.Streams(publisher.StreamOptions{Retention: time.Hour, Inbound: true})
+	other := want[0]
+	other.MaxAge = 24 * time.Hour
+	if _, err := js.CreateStream(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	reports, err := publisher.EnsureStreams(t.Context(), js, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(reports) != 5 {
+		t.Fatalf("%d reports, want 5", len(reports))
+	}
+	if r := reports[0]; r.Created || !slices.Equal(r.Differs, []string{"max_age is 24h0m0s, the bridge would set 1h0m0s"}) {
+		t.Errorf("report of the stream that was there: %+v", r)
+	}
+	for _, r := range reports[1:] {
+		if !r.Created || len(r.Differs) > 0 {
+			t.Errorf("report %+v, want created", r)
+		}
+	}
+	reports, err = publisher.EnsureStreams(t.Context(), js, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range reports[1:] {
+		if r.Created || len(r.Differs) > 0 {
+			t.Errorf("second time: %+v, want found and the same", r)
+		}
+	}
+}

@@ -1,0 +1,195 @@
+package publisher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Stored is a message as the events stream holds it.
+type Stored struct {
+	Kind   string // "location", "alert" or "device"
+	Device string // the device's token
+	Alert  string // the alert's token, where Kind is "alert"
+	ID     string // its Nats-Msg-Id
+	// Seq is its sequence in the events stream. It is 0 where the message is
+	// there no longer, aged out, and was read from the last-location bucket.
+	Seq    uint64
+	At     time.Time // when the stream took it
+	Header nats.Header
+	Body   []byte
+}
+
+// LocationBody is the part of a stored location event that the bridge reads
+// back.
+type LocationBody struct {
+	DeviceID string          `json:"deviceId"`
+	Location json.RawMessage `json:"location"`
+}
+
+// AlertBody is the part of a stored alert event that the bridge reads back.
+type AlertBody struct {
+	DeviceID string `json:"deviceId"`
+	Alert    string `json:"alert"`
+	State    string `json:"state"`
+	Source   string `json:"source"`
+	DateTime string `json:"dateTime"`
+}
+
+// DeviceBody is the part of a stored device event that the bridge reads back.
+type DeviceBody struct {
+	DeviceID string          `json:"deviceId"`
+	Change   string          `json:"change"`
+	Device   json.RawMessage `json:"device"`
+}
+
+// Mark tells two lives of a stream apart: a stream that was deleted and made
+// again, or restored from an older copy, no longer holds what was acknowledged.
+type Mark struct {
+	Created  time.Time
+	FirstSeq uint64
+	LastSeq  uint64
+}
+
+// idle is how long a read of the stream waits for the next message before it
+// is given up.
+const idle = 5 * time.Second
+
+// Mark reads the events stream's mark.
+func (p *Publisher) Mark(ctx context.Context) (Mark, error) {
+	info, err := lookUp(ctx, p.js, p.subjects.Events())
+	if err != nil {
+		return Mark{}, fmt.Errorf("read stream state: %w", explain(err))
+	}
+	return Mark{Created: info.Created, FirstSeq: info.State.FirstSeq, LastSeq: info.State.LastSeq}, nil
+}
+
+// State calls f with what the stream last took for every device: its last
+// location, its last device event and the last message of each of its alerts
+// (every alert in the stream where allAlerts is set). Locations that aged out
+// of the stream come from the last-location bucket, with Seq 0. f must not keep
+// the message. The mark is of the moment before the read.
+func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (Mark, error) {
+	mark, err := p.Mark(ctx)
+	if err != nil {
+		return mark, err
+	}
+	seen := make(map[string]struct{})
+	visit := func(m jetstream.Msg, seq uint64, at time.Time) {
+		kind, device, alert, ok := p.subjects.Kind(m.Subject())
+		if !ok {
+			return // another subject that the operator added to the stream
+		}
+		if kind == "location" {
+			seen[device] = struct{}{}
+		}
+		f(Stored{Kind: kind, Device: device, Alert: alert, ID: m.Headers().Get(nats.MsgIdHdr), Seq: seq, At: at, Header: m.Headers(), Body: m.Data()})
+	}
+	last := []string{p.subjects.Location("*"), p.subjects.Device("*")}
+	if allAlerts {
+		if err := p.read(ctx, p.subjects.Events(), jetstream.DeliverAllPolicy, []string{p.subjects.Alert("*", "*")}, visit); err != nil {
+			return mark, err
+		}
+	} else {
+		last = append(last, p.subjects.Alert("*", "*"))
+	}
+	if err := p.read(ctx, p.subjects.Events(), jetstream.DeliverLastPerSubjectPolicy, last, visit); err != nil {
+		return mark, err
+	}
+	if mark.FirstSeq <= 1 {
+		return mark, nil // nothing aged out
+	}
+	return mark, p.agedOut(ctx, mark, seen, f)
+}
+
+// agedOut reads the last-location bucket for devices whose last location left
+// the events stream. An entry counts where it came from this life of the
+// stream and from before its first message: otherwise the broker lost it, and
+// it is to be published again.
+func (p *Publisher) agedOut(ctx context.Context, mark Mark, seen map[string]struct{}, f func(Stored)) error {
+	bucket := p.subjects.LastBucket()
+	prefix := "$KV." + bucket + "."
+	err := p.read(ctx, "KV_"+bucket, jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
+		device, ok := strings.CutPrefix(m.Subject(), prefix)
+		if _, known := seen[device]; !ok || known {
+			return
+		}
+		if seq, ok := sourceSeq(m.Headers()); !ok || seq >= mark.FirstSeq || at.Before(mark.Created) {
+			return
+		}
+		f(Stored{Kind: "location", Device: device, ID: m.Headers().Get(nats.MsgIdHdr), At: at, Header: m.Headers(), Body: m.Data()})
+	})
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil // the operator does without the bucket
+	}
+	return err
+}
+
+// sourceSeq reads the sequence that a sourced message had in its origin:
+// "STREAM SEQ ..." in the header that the server adds.
+func sourceSeq(h nats.Header) (uint64, bool) {
+	parts := strings.Fields(h.Get("Nats-Stream-Source"))
+	if len(parts) < 2 {
+		return 0, false
+	}
+	seq, err := strconv.ParseUint(parts[1], 10, 64)
+	return seq, err == nil
+}
+
+// read calls f with what an ordered consumer delivers, up to the last message
+// that was there when it started.
+func (p *Publisher) read(ctx context.Context, stream string, policy jetstream.DeliverPolicy, filters []string, f func(m jetstream.Msg, seq uint64, at time.Time)) error {
+	c, err := p.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{DeliverPolicy: policy, FilterSubjects: filters})
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", stream, explain(err))
+	}
+	info := c.CachedInfo()
+	if info.NumPending == 0 {
+		return nil
+	}
+	it, err := c.Messages(jetstream.PullMaxMessages(1000))
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", stream, explain(err))
+	}
+	defer it.Stop()
+	defer context.AfterFunc(ctx, it.Stop)()
+	for {
+		m, err := it.Next(jetstream.NextMaxWait(idle))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("read stream %s: %w", stream, explain(err))
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return fmt.Errorf("read stream %s: %w", stream, err)
+		}
+		f(m, meta.Sequence.Stream, meta.Timestamp)
+		if meta.NumPending == 0 {
+			return nil
+		}
+	}
+}
+
+// Last reads the last message of a subject of the events stream from the
+// stream's leader: a direct get may be answered by a replica that lags, and
+// would not be fit to set a fence by. It is nil where there is none.
+func (p *Publisher) Last(ctx context.Context, subject string) (*Stored, error) {
+	m, err := p.legacy.GetLastMsg(p.subjects.Events(), subject, nats.Context(ctx))
+	if errors.Is(err, nats.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at %s: %w", subject, explain(err))
+	}
+	kind, device, alert, _ := p.subjects.Kind(m.Subject)
+	return &Stored{Kind: kind, Device: device, Alert: alert, ID: m.Header.Get(nats.MsgIdHdr), Seq: m.Sequence, At: m.Time, Header: m.Header, Body: m.Data}, nil
+}

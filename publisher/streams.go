@@ -1,0 +1,205 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// duplicateWindow is how long a stream remembers message ids. The fence covers
+// what is older.
+const duplicateWindow = 2 * time.Minute
+
+// ErrStream tells that a stream that the bridge needs is not there and could
+// not be created.
+var ErrStream = errors.New("stream is missing")
+
+// StreamOptions are the settings that the bridge's streams are created with.
+type StreamOptions struct {
+	Retention time.Duration // how long events stay; results and dead letters likewise; 0: for ever
+	Replicas  int           // 1 to 5
+	Inbound   bool          // the consumer side's streams too
+}
+
+// StreamReport tells what became of one stream.
+type StreamReport struct {
+	Stream  string
+	Created bool
+	// Differs lists, for a stream that was there with other settings, what
+	// differs: "max_age is 24h0m0s, the bridge would set 168h0m0s". The stream
+	// is used as it is.
+	Differs []string
+	// Info is the stream as the server has it.
+	Info *jetstream.StreamInfo
+}
+
+// Streams gives the configurations of the streams that the bridge uses, the
+// last-location bucket among them.
+func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
+	window := duplicateWindow
+	if o.Retention > 0 && o.Retention < window {
+		window = o.Retention
+	}
+	base := jetstream.StreamConfig{
+		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
+		MaxAge: o.Retention, Replicas: max(o.Replicas, 1), Duplicates: window, AllowDirect: true,
+	}
+	events := base
+	events.Name = s.Events()
+	events.Description = "plaspy-bridge: locations, alerts and device changes"
+	events.Subjects = []string{s.Location("*"), s.Alert("*", "*"), s.Device("*")}
+
+	list := []jetstream.StreamConfig{events, s.lastBucket(o)}
+	if !o.Inbound {
+		return list
+	}
+	results := base
+	results.Name = s.Results()
+	results.Description = "plaspy-bridge: what the API answered to posts"
+	results.Subjects = []string{s.Result("location", "*"), s.Result("alert", "*")}
+
+	dead := base
+	dead.Name = s.DeadLetters()
+	dead.Description = "plaspy-bridge: inbound messages that will not be tried again"
+	dead.Subjects = []string{s.DeadLetter("location", "*"), s.DeadLetter("alert", "*"), s.DeadLetterUnknown()}
+	// A dead letter waits for a person: it is not aged out.
+	dead.MaxAge = 0
+
+	in := base
+	in.Name = s.Inbound()
+	in.Description = "plaspy-bridge: locations and alerts to post"
+	in.Subjects = []string{string(s) + ".in.>"}
+	// A message leaves when it was posted or dead-lettered, never by age.
+	in.Retention, in.MaxAge, in.Duplicates = jetstream.WorkQueuePolicy, 0, duplicateWindow
+	// A full queue refuses the producer, who can wait, instead of losing what it accepted.
+	in.Discard = jetstream.DiscardNew
+	return append(list, in, results, dead)
+}
+
+// lastBucket is a key-value bucket that the server fills by itself, out of the
+// events stream. It outlives the events: a parked device's last fix may be
+// older than their retention.
+func (s Subjects) lastBucket(o StreamOptions) jetstream.StreamConfig {
+	name := s.LastBucket()
+	return jetstream.StreamConfig{
+		Name:        "KV_" + name,
+		Description: "plaspy-bridge: every device's newest location event",
+		Subjects:    []string{"$KV." + name + ".>"},
+		Sources: []*jetstream.StreamSource{{
+			Name: s.Events(),
+			SubjectTransforms: []jetstream.SubjectTransformConfig{{
+				Source: s.Location("*"), Destination: "$KV." + name + ".{{wildcard(1)}}",
+			}},
+		}},
+		Storage: jetstream.FileStorage, Replicas: max(o.Replicas, 1),
+		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, Duplicates: duplicateWindow,
+		AllowRollup: true, DenyDelete: true, AllowDirect: true,
+	}
+}
+
+// EnsureStreams creates what is missing of the given streams and reports on
+// each. A stream that exists is never changed. The error, which wraps
+// [ErrStream] for a stream that is not there, joins those of all streams.
+func EnsureStreams(ctx context.Context, js jetstream.JetStream, want []jetstream.StreamConfig) ([]StreamReport, error) {
+	reports := make([]StreamReport, 0, len(want))
+	var errs []error
+	for _, cfg := range want {
+		r, err := ensureStream(ctx, js, cfg)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		reports = append(reports, r)
+	}
+	return reports, errors.Join(errs...)
+}
+
+func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (StreamReport, error) {
+	r := StreamReport{Stream: cfg.Name}
+	info, err := lookUp(ctx, js, cfg.Name)
+	if err == nil {
+		r.Info, r.Differs = info, differences(info.Config, cfg)
+		return r, nil
+	}
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return r, fmt.Errorf("stream %s: %w", cfg.Name, explain(err))
+	}
+	st, err := js.CreateStream(ctx, cfg)
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		// Another replica was faster, with other settings.
+		if info, err := lookUp(ctx, js, cfg.Name); err == nil {
+			r.Info, r.Differs = info, differences(info.Config, cfg)
+			return r, nil
+		}
+	}
+	if err != nil {
+		return r, fmt.Errorf("create stream %s: %w: %w", cfg.Name, ErrStream, explain(err))
+	}
+	r.Created, r.Info = true, st.CachedInfo()
+	return r, nil
+}
+
+func lookUp(ctx context.Context, js jetstream.JetStream, name string) (*jetstream.StreamInfo, error) {
+	st, err := js.Stream(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return st.CachedInfo(), nil
+}
+
+// explain adds what an operator can do to errors whose text does not tell.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
+		return fmt.Errorf("no answer from JetStream (is it enabled, and may this user publish to $JS.API.>?): %w", err)
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
+		return fmt.Errorf("JetStream is not enabled on this server: %w", err)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return fmt.Errorf("JetStream is not enabled for this account: %w", err)
+	}
+	return err
+}
+
+func differences(got, want jetstream.StreamConfig) []string {
+	var d []string
+	add := func(what string, got, want any) {
+		if g, w := fmt.Sprint(got), fmt.Sprint(want); g != w {
+			d = append(d, fmt.Sprintf("%s is %s, the bridge would set %s", what, g, w))
+		}
+	}
+	slices.Sort(got.Subjects)
+	slices.Sort(want.Subjects)
+	add("subjects", got.Subjects, want.Subjects)
+	add("storage", got.Storage, want.Storage)
+	add("retention", got.Retention, want.Retention)
+	add("discard", got.Discard, want.Discard)
+	add("max_age", got.MaxAge, want.MaxAge)
+	add("num_replicas", got.Replicas, want.Replicas)
+	add("duplicate_window", got.Duplicates, want.Duplicates)
+	add("max_msgs_per_subject", limit(got.MaxMsgsPerSubject), limit(want.MaxMsgsPerSubject))
+	add("max_bytes", limit(got.MaxBytes), limit(want.MaxBytes))
+	add("max_msgs", limit(got.MaxMsgs), limit(want.MaxMsgs))
+	add("sources", sources(got.Sources), sources(want.Sources))
+	return d
+}
+
+// limit folds the two spellings of "none".
+func limit(n int64) int64 { return max(n, 0) }
+
+func sources(list []*jetstream.StreamSource) string {
+	var names []string
+	for _, s := range list {
+		name := s.Name
+		for _, t := range s.SubjectTransforms {
+			name += " " + t.Source + " to " + t.Destination
+		}
+		names = append(names, name)
+	}
+	return "[" + strings.Join(names, ", ") + "]"
+}

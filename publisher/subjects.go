@@ -1,0 +1,182 @@
+package publisher
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// MaxToken is the longest encoded id, in bytes, that a subject of the bridge
+// carries. A server's control line is limited to 4,096 bytes by default, and an
+// alert's subject holds two ids.
+const MaxToken = 1024
+
+// ErrToken tells that an id cannot be part of a subject: it is empty, or longer
+// than [MaxToken] once encoded.
+var ErrToken = errors.New("id cannot be a subject token")
+
+const upperHex = "0123456789ABCDEF"
+
+// Encode writes any id as one token that is legal in a NATS subject, a key of a
+// key-value bucket and a level of an MQTT topic: every byte but ASCII letters,
+// digits, '-' and '_' becomes '=' and two upper-case hex digits. [Decode] is
+// its inverse for every string.
+func Encode(id string) string {
+	escaped := 0
+	for i := 0; i < len(id); i++ {
+		if !plain(id[i]) {
+			escaped++
+		}
+	}
+	if escaped == 0 {
+		return id
+	}
+	var b strings.Builder
+	b.Grow(len(id) + 2*escaped)
+	for i := 0; i < len(id); i++ {
+		if c := id[i]; plain(c) {
+			b.WriteByte(c)
+		} else {
+			b.WriteByte('=')
+			b.WriteByte(upperHex[c>>4])
+			b.WriteByte(upperHex[c&15])
+		}
+	}
+	return b.String()
+}
+
+// Token encodes an id and checks that it can stand in a subject; its error
+// wraps [ErrToken].
+func Token(id string) (string, error) {
+	if id == "" {
+		return "", fmt.Errorf("%w: it is empty", ErrToken)
+	}
+	t := Encode(id)
+	if len(t) > MaxToken {
+		return "", fmt.Errorf("%w: %d bytes encoded, at most %d", ErrToken, len(t), MaxToken)
+	}
+	return t, nil
+}
+
+// Decode gives the id that [Encode] wrote. Only the one spelling that Encode
+// writes is accepted, so that no two tokens mean the same device.
+func Decode(token string) (string, error) {
+	if !strings.Contains(token, "=") {
+		for i := 0; i < len(token); i++ {
+			if !plain(token[i]) {
+				return "", fmt.Errorf("decode token %q: byte %d should be written as =%02X", token, i, token[i])
+			}
+		}
+		return token, nil
+	}
+	b := make([]byte, 0, len(token))
+	for i := 0; i < len(token); i++ {
+		c := token[i]
+		if plain(c) {
+			b = append(b, c)
+			continue
+		}
+		if c != '=' || i+2 >= len(token) {
+			return "", fmt.Errorf("decode token %q: byte %d should be '=' and two upper-case hex digits", token, i)
+		}
+		hi, lo := strings.IndexByte(upperHex, token[i+1]), strings.IndexByte(upperHex, token[i+2])
+		if hi < 0 || lo < 0 || plain(byte(hi<<4|lo)) {
+			return "", fmt.Errorf("decode token %q: %q is not an escape that the encoding writes", token, token[i:i+3])
+		}
+		b = append(b, byte(hi<<4|lo))
+		i += 2
+	}
+	return string(b), nil
+}
+
+func plain(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
+}
+
+// Subjects builds every subject, stream and bucket name of one bridge. Its
+// value is the prefix (BRIDGE_PREFIX); no other code writes a subject.
+//
+// The device and alert parameters are tokens, as [Token] gives them.
+type Subjects string
+
+// Location is where a device's new and changed last locations go.
+func (s Subjects) Location(device string) string { return string(s) + ".location." + device }
+
+// Alert is where the edges of one alert of a device go.
+func (s Subjects) Alert(device, alert string) string {
+	return string(s) + ".alert." + device + "." + alert
+}
+
+// Device is where a device's addition, change and removal go.
+func (s Subjects) Device(device string) string { return string(s) + ".device." + device }
+
+// InLocation is where producers put locations to post.
+func (s Subjects) InLocation(device string) string { return string(s) + ".in.location." + device }
+
+// InAlert is where producers put alerts to post.
+func (s Subjects) InAlert(device string) string { return string(s) + ".in.alert." + device }
+
+// Result is where the API's answer to a posted message goes; kind is
+// "location" or "alert".
+func (s Subjects) Result(kind, device string) string {
+	return string(s) + ".result." + kind + "." + device
+}
+
+// DeadLetter is where an inbound message goes that is not tried again.
+func (s Subjects) DeadLetter(kind, device string) string {
+	return string(s) + ".dlq." + kind + "." + device
+}
+
+// DeadLetterUnknown is where an inbound message goes whose subject is none of
+// the bridge's.
+func (s Subjects) DeadLetterUnknown() string { return string(s) + ".dlq.unknown" }
+
+// API is the root of the query service's subjects, without a trailing dot.
+func (s Subjects) API() string { return string(s) + ".api" }
+
+// Events names the stream of what the bridge publishes.
+func (s Subjects) Events() string { return s.stream("EVENTS") }
+
+// Inbound names the stream of what the bridge posts.
+func (s Subjects) Inbound() string { return s.stream("INBOUND") }
+
+// Results names the stream of the API's answers to posts.
+func (s Subjects) Results() string { return s.stream("RESULTS") }
+
+// DeadLetters names the stream of dead letters.
+func (s Subjects) DeadLetters() string { return s.stream("DLQ") }
+
+// LastBucket names the key-value bucket of every device's newest location.
+func (s Subjects) LastBucket() string { return s.bucket("last") }
+
+// ReplicasBucket names the key-value bucket that replicas share.
+func (s Subjects) ReplicasBucket() string { return s.bucket("replicas") }
+
+// Kind tells what a subject of the events stream is about: "location", "alert"
+// or "device", the device's token, and the alert's token where there is one.
+// ok is false for any other subject.
+func (s Subjects) Kind(subject string) (kind, device, alert string, ok bool) {
+	rest, found := strings.CutPrefix(subject, string(s)+".")
+	if !found {
+		return "", "", "", false
+	}
+	kind, rest, found = strings.Cut(rest, ".")
+	if !found || rest == "" {
+		return "", "", "", false
+	}
+	device, alert, nested := strings.Cut(rest, ".")
+	switch {
+	case device == "" || strings.Contains(alert, "."):
+	case kind == "alert" && nested && alert != "", (kind == "location" || kind == "device") && !nested:
+		return kind, device, alert, true
+	}
+	return "", "", "", false
+}
+
+func (s Subjects) stream(name string) string {
+	return strings.ToUpper(strings.ReplaceAll(string(s), "-", "_")) + "_" + name
+}
+
+func (s Subjects) bucket(name string) string {
+	return strings.ReplaceAll(string(s), "-", "_") + "_" + name
+}
