@@ -141,6 +141,9 @@ func (p *Publisher) JetStream() jetstream.JetStream { return p.js }
 // Subjects gives the subjects that the publisher publishes to.
 func (p *Publisher) Subjects() Subjects { return p.subjects }
 
+// Connected reports whether the broker can be reached.
+func (p *Publisher) Connected() bool { return p.conn.IsConnected() }
+
 // Acked is the highest stream sequence that the broker has acknowledged.
 func (p *Publisher) Acked() uint64 { return p.acked.Load() }
 

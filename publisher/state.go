@@ -82,31 +82,43 @@ func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (
 		return mark, err
 	}
 	seen := make(map[string]struct{})
-	visit := func(m jetstream.Msg, seq uint64, at time.Time) {
-		kind, device, alert, ok := p.subjects.Kind(m.Subject())
-		if !ok {
-			return // another subject that the operator added to the stream
+	if err := p.readEvents(ctx, "*", allAlerts, func(s Stored) {
+		if s.Kind == "location" {
+			seen[s.Device] = struct{}{}
 		}
-		if kind == "location" {
-			seen[device] = struct{}{}
-		}
-		f(Stored{Kind: kind, Device: device, Alert: alert, ID: m.Headers().Get(nats.MsgIdHdr), Seq: seq, At: at, Header: m.Headers(), Body: m.Data()})
-	}
-	last := []string{p.subjects.Location("*"), p.subjects.Device("*")}
-	if allAlerts {
-		if err := p.read(ctx, p.subjects.Events(), jetstream.DeliverAllPolicy, []string{p.subjects.Alert("*", "*")}, visit); err != nil {
-			return mark, err
-		}
-	} else {
-		last = append(last, p.subjects.Alert("*", "*"))
-	}
-	if err := p.read(ctx, p.subjects.Events(), jetstream.DeliverLastPerSubjectPolicy, last, visit); err != nil {
+		f(s)
+	}); err != nil {
 		return mark, err
 	}
 	if mark.FirstSeq <= 1 {
 		return mark, nil // nothing aged out
 	}
 	return mark, p.agedOut(ctx, mark, seen, f)
+}
+
+// StateOf calls f with what the events stream last took for one device, by its
+// token, as [Publisher.State] does for all. The last-location bucket is not
+// asked.
+func (p *Publisher) StateOf(ctx context.Context, device string, allAlerts bool, f func(Stored)) error {
+	return p.readEvents(ctx, device, allAlerts, f)
+}
+
+func (p *Publisher) readEvents(ctx context.Context, device string, allAlerts bool, f func(Stored)) error {
+	visit := func(m jetstream.Msg, seq uint64, at time.Time) {
+		kind, device, alert, ok := p.subjects.Kind(m.Subject())
+		if !ok {
+			return // another subject that the operator added to the stream
+		}
+		f(Stored{Kind: kind, Device: device, Alert: alert, ID: m.Headers().Get(nats.MsgIdHdr), Seq: seq, At: at, Header: m.Headers(), Body: m.Data()})
+	}
+	last := []string{p.subjects.Location(device), p.subjects.Device(device)}
+	alerts := p.subjects.Alert(device, "*")
+	if !allAlerts {
+		last = append(last, alerts)
+	} else if err := p.read(ctx, p.subjects.Events(), jetstream.DeliverAllPolicy, []string{alerts}, visit); err != nil {
+		return err
+	}
+	return p.read(ctx, p.subjects.Events(), jetstream.DeliverLastPerSubjectPolicy, last, visit)
 }
 
 // agedOut reads the last-location bucket for devices whose last location left

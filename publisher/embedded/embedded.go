@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -37,10 +39,13 @@ type Options struct {
 
 // Server is a running server. It is safe for concurrent use.
 type Server struct {
-	*server.Server
-
-	dir  string
+	opts Options
+	log  *logger
 	lock *os.File
+	dir  string
+
+	mu  sync.Mutex
+	srv *server.Server
 }
 
 // Start starts a server and waits until it takes connections. Its errors say
@@ -51,32 +56,57 @@ func Start(o Options, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := listenable(opts); err != nil {
+	s := &Server{opts: o, dir: opts.StoreDir, log: &logger{log: log.With("component", "nats-server")}}
+	if s.lock, err = lockDir(s.dir); err != nil {
 		return nil, err
 	}
-	s := &Server{dir: opts.StoreDir}
-	if s.lock, err = lockDir(opts.StoreDir); err != nil {
-		return nil, err
-	}
-	s.Server, err = server.NewServer(opts)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("embedded NATS server: %w", err), s.unlock())
-	}
-	l := &logger{log: log.With("component", "nats-server")}
-	s.SetLoggerV2(l, false, false, false)
-	s.Server.Start()
-	if !s.ReadyForConnections(startTimeout) {
-		s.Server.Shutdown()
-		s.WaitForShutdown()
-		return nil, errors.Join(fmt.Errorf("embedded NATS server is not ready after %s: %s", startTimeout, l.last()), s.unlock())
-	}
-	if !s.JetStreamEnabled() {
-		s.Server.Shutdown()
-		s.WaitForShutdown()
-		return nil, errors.Join(fmt.Errorf("embedded NATS server cannot use its store %s: %s", opts.StoreDir, l.last()), s.unlock())
+	if err := s.start(opts); err != nil {
+		return nil, errors.Join(err, s.unlock())
 	}
 	return s, nil
 }
+
+func (s *Server) start(opts *server.Options) error {
+	if err := listenable(opts); err != nil {
+		return err
+	}
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		return fmt.Errorf("embedded NATS server: %w", err)
+	}
+	srv.SetLoggerV2(s.log, false, false, false)
+	srv.Start()
+	switch {
+	case !srv.ReadyForConnections(startTimeout):
+		err = fmt.Errorf("embedded NATS server is not ready after %s: %s", startTimeout, s.log.last())
+	case !srv.JetStreamEnabled():
+		err = fmt.Errorf("embedded NATS server cannot use its store %s: %s", s.dir, s.log.last())
+	default:
+		s.mu.Lock()
+		s.srv = srv
+		s.mu.Unlock()
+		return nil
+	}
+	srv.Shutdown()
+	srv.WaitForShutdown()
+	return err
+}
+
+func (s *Server) current() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.srv
+}
+
+// InProcessConn connects to the server without a socket; it makes a Server a
+// [nats.InProcessConnProvider] that stays good across [Server.Revive].
+func (s *Server) InProcessConn() (net.Conn, error) { return s.current().InProcessConn() }
+
+// ClientURL is where other programs reach the server.
+func (s *Server) ClientURL() string { return s.current().ClientURL() }
+
+// Addr is the address that the server listens on, or nil.
+func (s *Server) Addr() net.Addr { return s.current().Addr() }
 
 func (o Options) server() (*server.Options, error) {
 	opts := &server.Options{}
@@ -133,18 +163,36 @@ func (s *Server) Dir() string { return s.dir }
 
 // Trouble tells in one sentence why the server's JetStream does not work, or ""
 // while it does. A server whose disk is full turns JetStream off for good;
-// [Server.Stop] and a new [Start] bring it back once there is room.
+// [Server.Revive] brings it back once there is room.
 func (s *Server) Trouble() string {
-	if s.JetStreamEnabled() {
+	if s.current().JetStreamEnabled() {
 		return ""
 	}
-	return fmt.Sprintf("the embedded server has turned JetStream off, most likely because the disk of %s is full%s: make room", s.dir, free(s.dir))
+	return fmt.Sprintf("the embedded server has turned JetStream off, most likely because the disk of %s is full%s: make room, it then recovers by itself", s.dir, free(s.dir))
+}
+
+// Revive restarts a server whose JetStream has turned itself off. Clients come
+// back by themselves.
+func (s *Server) Revive() error {
+	old := s.current()
+	addr, _ := old.Addr().(*net.TCPAddr)
+	old.Shutdown()
+	old.WaitForShutdown()
+	opts, err := s.opts.server()
+	if err != nil {
+		return err
+	}
+	if addr != nil && opts.Port == server.RANDOM_PORT {
+		opts.Port = addr.Port
+	}
+	return s.start(opts)
 }
 
 // Stop shuts the server down and waits for its files to be closed.
 func (s *Server) Stop() error {
-	s.Shutdown()
-	s.WaitForShutdown()
+	srv := s.current()
+	srv.Shutdown()
+	srv.WaitForShutdown()
 	return s.unlock()
 }
 
@@ -159,7 +207,7 @@ func (s *Server) unlock() error {
 // debugging; what it warns of is the operator's.
 type logger struct {
 	log   *slog.Logger
-	error lastLine
+	error atomic.Pointer[string]
 }
 
 func (l *logger) Noticef(format string, v ...any) { l.log.Debug(line(format, v)) }
@@ -167,16 +215,17 @@ func (l *logger) Debugf(format string, v ...any)  { l.log.Debug(line(format, v))
 func (l *logger) Tracef(format string, v ...any)  { l.log.Debug(line(format, v)) }
 func (l *logger) Warnf(format string, v ...any)   { l.log.Warn(line(format, v)) }
 func (l *logger) Errorf(format string, v ...any) {
-	l.error.set(line(format, v))
-	l.log.Error(line(format, v))
+	text := line(format, v)
+	l.error.Store(&text)
+	l.log.Error(text)
 }
 
 // Fatalf does not end the process: Start reports it.
 func (l *logger) Fatalf(format string, v ...any) { l.Errorf(format, v...) }
 
 func (l *logger) last() string {
-	if s := l.error.get(); s != "" {
-		return s
+	if s := l.error.Load(); s != nil {
+		return *s
 	}
 	return "no reason given"
 }
