@@ -38,6 +38,10 @@ var (
 	// ErrTooLarge tells that an event is larger than the server or the stream
 	// accepts, so that it can never be published.
 	ErrTooLarge = errors.New("event is larger than the server accepts")
+	// ErrFound tells that an event in the middle of a chain was in the stream
+	// already. Whoever put it there may have gone on: what follows is to be
+	// decided anew.
+	ErrFound = errors.New("event was in the stream already")
 	// ErrStopped tells that the publisher was stopped before the event was
 	// known to be stored. It may be stored all the same.
 	ErrStopped = errors.New("publisher stopped")
@@ -147,6 +151,9 @@ func (p *Publisher) Connected() bool { return p.conn.IsConnected() }
 // Acked is the highest stream sequence that the broker has acknowledged.
 func (p *Publisher) Acked() uint64 { return p.acked.Load() }
 
+// ResetAcked sets what [Publisher.Acked] tells, after the broker lost data.
+func (p *Publisher) ResetAcked(seq uint64) { p.acked.Store(seq) }
+
 // LastAck is when the broker last acknowledged an event, zero if never.
 func (p *Publisher) LastAck() time.Time {
 	if n := p.lastAck.Load(); n != 0 {
@@ -170,8 +177,9 @@ func (p *Publisher) Trouble() string {
 // Publish takes a chain of at least one event and returns; it blocks while the
 // window is full, and its error is then the context's. done is called once,
 // from the publisher's own goroutine, and must not block: with nil when every
-// event is stored, with a [*Conflict], with an error that wraps [ErrTooLarge],
-// or with one that wraps [ErrStopped].
+// event is stored, with a [*Conflict], with [ErrFound], with an error that wraps
+// [ErrTooLarge], or with one that wraps [ErrStopped]. The events before the one
+// that it is about are stored; their Seq tells.
 func (p *Publisher) Publish(ctx context.Context, events []*Event, done func(error)) error {
 	select {
 	case p.window <- struct{}{}:
@@ -277,7 +285,7 @@ func (p *Publisher) handle(ctx context.Context, r reply) {
 	case r.looked && r.err == nil:
 		switch {
 		case r.last != nil && r.last.ID == e.ID:
-			p.stored(r.f, r.last.Seq)
+			p.stored(r.f, r.last.Seq, true)
 		case lastSeq(r.last) == e.Expect && r.duplicate:
 			// The stream remembers an id whose message was purged: what is
 			// published now is news again, under an id of its own.
@@ -290,7 +298,7 @@ func (p *Publisher) handle(ctx context.Context, r reply) {
 			p.finish(r.f, &Conflict{Event: e, Last: r.last})
 		}
 	case r.err == nil && !r.ack.Duplicate:
-		p.stored(r.f, r.ack.Sequence)
+		p.stored(r.f, r.ack.Sequence, false)
 	case r.err == nil, isFence(r.err):
 		p.look(ctx, r.f, r.err == nil)
 	case isTooLarge(r.err):
@@ -312,7 +320,7 @@ func (p *Publisher) look(ctx context.Context, f *flight, duplicate bool) {
 	})
 }
 
-func (p *Publisher) stored(f *flight, seq uint64) {
+func (p *Publisher) stored(f *flight, seq uint64, found bool) {
 	e := f.events[f.next]
 	e.Seq = seq
 	p.metrics.stored(e)
@@ -326,11 +334,14 @@ func (p *Publisher) stored(f *flight, seq uint64) {
 		p.failed = 0
 	}
 	f.next++
-	if f.next < len(f.events) {
+	switch {
+	case f.next == len(f.events):
+		p.finish(f, nil)
+	case found:
+		p.finish(f, ErrFound)
+	default:
 		p.send(f)
-		return
 	}
-	p.finish(f, nil)
 }
 
 func (p *Publisher) doubt(f *flight, err error) {

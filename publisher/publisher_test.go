@@ -13,7 +13,6 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
@@ -21,7 +20,7 @@ import (
 
 const subjects = publisher.Subjects("plaspy")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }
 
 func location(device, raw string, hash uint64) *publisher.Location {
 	return &publisher.Location{

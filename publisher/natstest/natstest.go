@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
 
 	"plaspy-bridge/publisher"
 )
@@ -145,4 +146,12 @@ func Run(tb testing.TB, f func(context.Context)) {
 		cancel()
 		<-done
 	})
+}
+
+// Main runs a package's tests and fails if they leave goroutines behind.
+func Main(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// nats-server 2.15.2 leaves this one for half a minute where it is shut
+		// down while a stream with a source is being set up.
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"))
 }

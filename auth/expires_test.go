@@ -1,0 +1,143 @@
+package auth
+
+import (
+	"encoding/base64"
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestParseTime(t *testing.T) {
+	base := time.Date(2023, 12, 31, 23, 59, 58, 0, time.UTC)
+	for _, tc := range []struct {
+		name, text string
+		want       time.Time
+		zoned      bool
+	}{
+		{"as documented", "2023-12-31T23:59:58Z", base, true},
+		{"no offset", "2023-12-31T23:59:58", base, false},
+		{"offset with colon", "2024-01-01T05:29:58+05:30", base, true},
+		{"offset without colon", "2023-12-31T18:59:58-0500", base, true},
+		{"offset in hours", "2023-12-31T18:59:58-05", base, true},
+		{"zero offset", "2023-12-31T23:59:58+00:00", base, true},
+		{"negative zero offset", "2023-12-31T23:59:58-00:00", base, true},
+		{"one digit", "2023-12-31T23:59:58.5Z", base.Add(500 * time.Millisecond), true},
+		{"milliseconds", "2023-12-31T23:59:58.009Z", base.Add(9 * time.Millisecond), true},
+		{"seven digits", "2023-12-31T23:59:58.1234567", base.Add(123456700), false},
+		{"nine digits", "2023-12-31T23:59:58.123456789Z", base.Add(123456789), true},
+		{"ten digits", "2023-12-31T23:59:58.1234567891Z", base.Add(123456789), true},
+		{"comma", "2023-12-31T23:59:58,25-05:00", base.Add(5*time.Hour + 250*time.Millisecond), true},
+		{"space", "2023-12-31 23:59:58Z", base, true},
+		{"lower case", "2023-12-31t23:59:58z", base, true},
+		{"no seconds", "2023-12-31T23:59Z", base.Add(-58 * time.Second), true},
+		{"no seconds with offset", "2023-12-31T18:59-05:00", base.Add(-58 * time.Second), true},
+		{"date", "2023-12-31", time.Date(2023, 12, 31, 0, 0, 0, 0, time.UTC), false},
+		{"basic", "20231231T235958Z", base, true},
+		{"basic without seconds", "20231231T2359Z", base.Add(-58 * time.Second), true},
+		{"leap second", "2023-12-31T23:59:60Z", base.Add(time.Second), true},
+		{"leap day", "2024-02-29T00:00:00Z", time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC), true},
+		{"far future", "9999-12-31T23:59:59Z", time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), true},
+		{"white space around", " 2023-12-31T23:59:58Z\n", base, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, zoned, err := ParseTime(tc.text)
+			if err != nil || !got.Equal(tc.want) || zoned != tc.zoned {
+				t.Errorf("got %v zoned=%v %v, want %v zoned=%v", got, zoned, err, tc.want, tc.zoned)
+			}
+		})
+	}
+	for _, text := range []string{
+		"", "soon", "2023", "2023-12", "2023-13-01", "2023-00-01", "2023-02-30", "2023-02-29", "2023-12-31T", "2023-12-31T23",
+		"2023-12-31T24:00Z", "2023-12-31T23:60Z", "2023-12-31T23:59:61Z", "2023-12-31T23:59:58.Z", "2023-12-31T23:59:58+5",
+		"2023-12-31T23:59:58+05:", "2023-12-31T23:59:58+05:60", "2023-12-31T23:59:58+24:00", "2023-12-31T23:59:58ZZ",
+		"2023-12-31T23:59:58 UTC", "2023-12-3１T23:59:58Z", "-2023-12-31", "1703980798", "2023-1231", "202312-31",
+	} {
+		if got, _, err := ParseTime(text); err == nil {
+			t.Errorf("%q is read as %v", text, got)
+		}
+	}
+}
+
+// FuzzParseTime checks that what Go's own RFC 3339 parser reads is read alike, and that nothing makes the
+// parser panic or leave the range of years.
+func FuzzParseTime(f *testing.F) {
+	for _, seed := range []string{"2023-12-31T23:59:58Z", "2023-12-31 23:59,5+0530", "20231231T2359", "0000-01-01T00:00:00-23:59"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got, zoned, err := ParseTime(s)
+		if want, goErr := time.Parse(time.RFC3339Nano, s); goErr == nil {
+			if err != nil || !got.Equal(want) || !zoned {
+				t.Errorf("%q: got %v %v %v, want %v", s, got, zoned, err, want)
+			}
+		}
+		if err == nil && (got.Year() < -1 || got.Year() > 10000) {
+			t.Errorf("%q: got %v", s, got)
+		}
+	})
+}
+
+func jwt(payload string) string {
+	enc := base64.RawURLEncoding.EncodeToString
+	return enc([]byte(`{"alg":"none"}`)) + "." + enc([]byte(payload)) + ".sig"
+}
+
+func TestLife(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	agree := clocks{sent: now, received: now.Add(100 * time.Millisecond), date: now}
+	in := func(d time.Duration) string { return now.Add(d).Format(time.RFC3339) }
+	exp := func(d time.Duration) string { return jwt(fmt.Sprintf(`{"exp":%d}`, now.Add(d).Unix())) }
+	for _, tc := range []struct {
+		name, token, expires string
+		clocks               clocks
+		want                 time.Duration
+	}{
+		{"expires", "t", in(time.Hour), agree, time.Hour},
+		{"expires before the claim", exp(2 * time.Hour), in(time.Hour), agree, time.Hour},
+		{"claim where expires is missing", exp(2 * time.Hour), "", agree, 2 * time.Hour},
+		{"claim where expires is unreadable", exp(2 * time.Hour), "tomorrow", agree, 2 * time.Hour},
+		{"claim where expires has no offset", exp(2 * time.Hour), now.Add(-3 * time.Hour).Format("2006-01-02T15:04:05"), agree, 2 * time.Hour},
+		{"no offset and no claim", "t", now.Add(time.Hour).Format("2006-01-02T15:04:05"), agree, time.Hour},
+		{"float claim", jwt(fmt.Sprintf(`{"exp":%d.5}`, now.Unix()+10)), "", agree, 10500 * time.Millisecond},
+		{"claim as text", jwt(fmt.Sprintf(`{"exp":"%d"}`, now.Unix()+10)), "", agree, 10 * time.Second},
+		{"past claim", exp(-time.Hour), "", agree, defaultLife},
+		{"past expires", "t", in(-time.Second), agree, defaultLife},
+		{"nothing", "t", "", agree, defaultLife},
+		{"no JWT", "a.b.c", "", agree, defaultLife},
+		{"claim beyond all years", jwt(`{"exp":1e300}`), "", agree, defaultLife},
+		{"claim of a wrong type", jwt(`{"exp":[]}`), "", agree, defaultLife},
+		{"no Date", "t", in(time.Hour), clocks{sent: now, received: now.Add(time.Second)}, time.Hour},
+		{"past by our clock, no Date", "t", in(-time.Hour), clocks{sent: now, received: now}, defaultLife},
+		{"Date half a second old", "t", in(time.Hour), clocks{sent: now.Add(900 * time.Millisecond), received: now.Add(time.Second), date: now}, time.Hour - 900*time.Millisecond},
+		{"server behind", "t", in(-50 * time.Minute), clocks{sent: now, received: now, date: now.Add(-time.Hour)}, 10*time.Minute - time.Second},
+		{"server ahead", "t", in(70 * time.Minute), clocks{sent: now, received: now, date: now.Add(time.Hour)}, 10*time.Minute - time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got, source := life(tc.token, tc.expires, tc.clocks); got != tc.want {
+				t.Errorf("got %v by %s, want %v", got, source, tc.want)
+			}
+		})
+	}
+}
+
+func TestGrantFollowsBothClocks(t *testing.T) {
+	now := time.Now()
+	g := newGrant("t", now, time.Hour, 0)
+	if !g.usable(now.Add(59*time.Minute)) || g.usable(now.Add(time.Hour-10*time.Second)) {
+		t.Error("margin of 30 s is not kept")
+	}
+	// A machine that slept: the monotonic clock has not moved, the wall clock has.
+	if g.lasts(now, now.Add(2*time.Hour).UnixNano()) {
+		t.Error("used after its end by the wall clock")
+	}
+	// A clock that was set back: the wall clock is early, the monotonic one is right.
+	if g.lasts(now.Add(2*time.Hour), now.UnixNano()) {
+		t.Error("used after its end by the monotonic clock")
+	}
+	if short := newGrant("t", now, 3*time.Second, 0.999); !short.renew.Before(short.until) {
+		t.Error("renewal comes after the last use")
+	}
+	if endless := newGrant("t", now, 1<<63-1, 0); !endless.usable(now) || endless.expires.Before(now) {
+		t.Error("an endless token is not usable")
+	}
+}

@@ -1,0 +1,179 @@
+package auth
+
+import (
+	"context"
+	"time"
+)
+
+// flight is the one attempt, or row of attempts, to get a token on which all callers wait. It ends with a
+// token, or when the last of them has left.
+type flight struct {
+	waiters int  // guarded by Manager.mu
+	asking  bool // likewise: a request is under way, not a rest
+	cancel  context.CancelFunc
+	done    chan struct{}
+}
+
+// await waits until the token held satisfies enough.
+func (m *Manager) await(ctx context.Context, enough func(*grant, time.Time) bool) (*grant, error) {
+	for {
+		if ctx.Err() != nil {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return nil, waitError(ctx, m.pace.err)
+		}
+		m.mu.Lock()
+		if g := m.cur.Load(); enough(g, time.Now()) {
+			m.mu.Unlock()
+			return g, nil
+		}
+		f := m.board()
+		m.mu.Unlock()
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+		}
+		m.leave(f)
+	}
+}
+
+// board joins the flight under way or starts one. The caller holds mu.
+func (m *Manager) board() *flight {
+	if m.flight == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		f := &flight{cancel: cancel, done: make(chan struct{})}
+		m.flight = f
+		// Not a waiter's own goroutine: that waiter may leave while the others stay.
+		go m.fly(ctx, f)
+	}
+	m.flight.waiters++
+	return m.flight
+}
+
+// leave ends the flight with its last waiter.
+func (m *Manager) leave(f *flight) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f.waiters--; f.waiters > 0 {
+		return
+	}
+	f.cancel()
+	if m.flight == f {
+		m.flight = nil
+	}
+	if f.asking {
+		// An abandoned request tells nothing about the API. But callers that come and go must not send one each.
+		m.pace.hold(time.Now().Add(abandonedRest))
+	}
+}
+
+func (m *Manager) fly(ctx context.Context, f *flight) {
+	defer func() {
+		m.mu.Lock()
+		if m.flight == f {
+			m.flight = nil
+		}
+		m.mu.Unlock()
+		close(f.done)
+	}()
+	for m.rest(ctx) {
+		m.ask(f, true)
+		err := m.attempt(ctx)
+		m.ask(f, false)
+		if err == nil {
+			return
+		}
+	}
+}
+
+func (m *Manager) ask(f *flight, asking bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f.asking = asking
+}
+
+// rest waits until the next token request may go out; false when ctx is done.
+func (m *Manager) rest(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		m.mu.Lock()
+		delay, wake := time.Until(m.pace.next), m.wake
+		m.mu.Unlock()
+		if delay <= 0 {
+			return true
+		}
+		timer := time.NewTimer(delay)
+		select {
+		case <-timer.C:
+		case <-wake:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	return false
+}
+
+// broadcast wakes whoever waits for a change. The caller holds mu.
+func (m *Manager) broadcast() {
+	close(m.wake)
+	m.wake = make(chan struct{})
+}
+
+// attempt sends one token request and books its outcome.
+func (m *Manager) attempt(ctx context.Context) error {
+	m.mu.Lock()
+	eased := m.eased
+	m.mu.Unlock()
+	g, failure := m.request(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	switch {
+	case failure == nil:
+		m.install(g, now)
+		return nil
+	case ctx.Err() != nil:
+		return failure
+	}
+	m.book(failure, now)
+	if failure.Refused && eased != m.eased {
+		m.pace.reset() // the key changed while the old one was being refused
+	}
+	return failure
+}
+
+// install makes g the token held. The caller holds mu.
+func (m *Manager) install(g *grant, now time.Time) {
+	if p := &m.pace; p.err != nil {
+		m.log.Info("token requests succeed again", "attempt", p.tries+1, "elapsed", now.Sub(p.since))
+	}
+	m.pace = pace{unproven: m.pace.unproven}
+	m.cur.Store(g)
+	m.since = now
+	m.tokens = append([]string{g.value}, m.tokens[:min(len(m.tokens), tokensKept-1)]...)
+	if g.source != m.source && g.source == sourceDefault {
+		m.log.Warn("token expiry is missing, unreadable or past; ten minutes are assumed")
+	}
+	m.source = g.source
+	m.metrics.ok.Inc()
+	m.metrics.expiry.Set(float64(g.expires.UnixMilli()) / 1e3)
+	m.broadcast()
+	m.log.Debug("token obtained", "elapsed", now.Sub(g.issued))
+}
+
+// book notes a failure, and logs it when it is of a new kind. The caller holds mu.
+func (m *Manager) book(failure *Error, now time.Time) {
+	if failure.Refused {
+		m.metrics.refused.Inc()
+	} else {
+		m.metrics.failed.Inc()
+	}
+	delay, changed := m.pace.failed(now, failure)
+	switch {
+	case !changed:
+		m.log.Debug("token request failed again", "err", failure, "attempt", m.pace.tries, "delay", delay)
+	case failure.Refused:
+		m.log.Error("API key refused; check the user name and the key", "err", failure, "delay", delay)
+	default:
+		m.log.Warn("token request failed, will retry", "err", failure, "delay", delay)
+	}
+}

@@ -1,0 +1,244 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config tells a [Manager] where and as whom to ask.
+type Config struct {
+	Endpoint *url.URL               // of the token endpoint, POST <base>/api/Auth/Token
+	UserName string                 // sent as userName
+	Key      func() (string, error) // called at each token request, so that a rotated key needs no restart
+
+	// Transport sends token requests; nil: http.DefaultTransport. Redirects are not followed.
+	Transport http.RoundTripper
+	// Admit, if set, blocks until the request budget has room for a token request, or returns an error.
+	Admit func(*http.Request) error
+	// Timeout covers sending a token request and reading the answer, from admission on. 0: none.
+	Timeout   time.Duration
+	UserAgent string // empty: Go's
+}
+
+// Manager holds the one token of a process. All methods are safe for concurrent use. Make one with [New].
+type Manager struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+
+	cur atomic.Pointer[grant] // nil: none held
+
+	mu      sync.Mutex // never held through a request or a wait
+	flight  *flight
+	pace    pace
+	wake    chan struct{} // closed and replaced when pace is eased or cur changes
+	eased   int           // times that Retry was called
+	since   time.Time     // when a token was last obtained or lost
+	renewed time.Time     // when Renew last dropped one
+	source  string        // how the last token's life was found out
+	key     string        // the last key sent and
+	tokens  []string      // the last tokens received, for Redact; replaced, never changed in place
+}
+
+// New returns a Manager that holds no token yet. It starts nothing: the first [Manager.Token] fetches.
+// reg may be nil.
+func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Manager {
+	if cfg.Transport == nil {
+		cfg.Transport = http.DefaultTransport
+	}
+	return &Manager{
+		cfg: cfg, log: log, metrics: newMetrics(reg),
+		wake: make(chan struct{}), since: time.Now(),
+	}
+}
+
+// Token returns the token held, or waits, through failures and their backoff, until there is one. It
+// returns an error only when ctx is done: that error wraps the context's cause and, where there was a
+// failed attempt, the last [Error].
+func (m *Manager) Token(ctx context.Context) (Token, error) {
+	if g := m.cur.Load(); g.usable(time.Now()) {
+		return Token{g}, nil
+	}
+	g, err := m.await(ctx, (*grant).usable)
+	return Token{g}, err
+}
+
+// Run keeps a token held: it fetches the first, renews each ahead of its end, and replaces dropped ones. It
+// blocks until ctx is done and then returns nil. While a renewal fails, the old token is served to its end.
+func (m *Manager) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		t, err := m.Token(ctx)
+		if err != nil || !m.sleep(ctx, t.g) {
+			continue // ctx is done or the token was dropped
+		}
+		// An error means that ctx is done, which ends the loop.
+		_, _ = m.await(ctx, func(g *grant, _ time.Time) bool { return g != nil && g != t.g })
+	}
+	return nil
+}
+
+// sleep waits until g is due for renewal; false if it is no longer held, or ctx is done.
+func (m *Manager) sleep(ctx context.Context, g *grant) bool {
+	timer := time.NewTimer(time.Until(g.renew))
+	defer timer.Stop()
+	for {
+		m.mu.Lock()
+		wake := m.wake
+		m.mu.Unlock()
+		if m.cur.Load() != g {
+			return false
+		}
+		select {
+		case <-timer.C:
+			return true
+		case <-wake:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// Drop discards t, because the API refused it. A token that is no longer the one held is left to whoever
+// replaced it: a late refusal of an older token has no effect.
+func (m *Manager) Drop(t Token) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.discard(t.g) {
+		return
+	}
+	if t.g.used.Load() {
+		m.log.Info("token refused by the API, fetching another", "elapsed", time.Since(t.g.issued))
+		return
+	}
+	delay := m.pace.rejected(time.Now())
+	if m.pace.unproven == 1 {
+		m.log.Warn("token refused by the API as soon as it was issued, spacing out token requests", "delay", delay)
+	}
+}
+
+// discard empties cur if it is g. The caller holds mu.
+func (m *Manager) discard(g *grant) bool {
+	if g == nil || !m.cur.CompareAndSwap(g, nil) {
+		return false
+	}
+	m.since = time.Now()
+	m.metrics.expiry.Set(0)
+	m.broadcast()
+	return true
+}
+
+// Used notes that an answer came which shows the API to accept t.
+func (m *Manager) Used(t Token) {
+	if t.g == nil || t.g.used.Load() || t.g.used.Swap(true) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pace.unproven > 0 {
+		m.log.Info("token accepted again", "attempt", m.pace.unproven+1)
+		m.pace.unproven = 0
+	}
+}
+
+// Renew drops the token held although the API accepts it, for an answer 403 that a newer token might change.
+// It does so at most once a minute; false means that the token held, if any, is younger than that or that
+// there is none.
+func (m *Manager) Renew() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, g := time.Now(), m.cur.Load()
+	if g == nil || (!m.renewed.IsZero() && now.Sub(m.renewed) < time.Minute) || !m.discard(g) {
+		return false
+	}
+	m.renewed = now
+	return true
+}
+
+// Retry ends the waiting that a refused key or refused tokens have caused: the key has changed.
+func (m *Manager) Retry() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.eased++
+	if m.pace.reset() {
+		m.broadcast()
+	}
+}
+
+// Try requests a token once, now, whatever happened before, and returns why that failed. It is for a
+// preflight check; everybody else uses Token.
+func (m *Manager) Try(ctx context.Context) error {
+	if err := m.attempt(ctx); err != nil {
+		return err
+	}
+	return nil
+}
+
+// State is a snapshot for readiness.
+type State struct {
+	Held    bool      // a token is held and may be used
+	Expires time.Time // its end; zero if none is held
+	Refused bool      // the API refuses the key
+	Err     string    // why there is trouble; empty where there is none. Holds no secret
+	Since   time.Time // since when the failure lasts, or else since when a token is or is not held
+}
+
+// State returns how things stand.
+func (m *Manager) State() State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := State{Since: m.since}
+	if g := m.cur.Load(); g.usable(time.Now()) {
+		s.Held, s.Expires = true, g.expires
+	}
+	if m.pace.err != nil {
+		s.Refused, s.Err, s.Since = m.pace.err.Refused, m.pace.err.Error(), m.pace.since
+	} else if m.pace.unproven > 0 {
+		s.Err = "the API refuses tokens that it has just issued"
+	}
+	return s
+}
+
+const tokensKept = 4 // enough for those that requests under way may still carry
+
+// Redact removes the key and the tokens of late from a text, for an API that echoes what it was sent.
+func (m *Manager) Redact(s string) string {
+	m.mu.Lock()
+	key, tokens := m.key, m.tokens
+	m.mu.Unlock()
+	s = mask(s, key)
+	for _, t := range tokens {
+		s = mask(s, t)
+	}
+	return s
+}
+
+// mask removes secret from s, also as JSON would spell it.
+func mask(s, secret string) string {
+	if secret == "" {
+		return s
+	}
+	s = strings.ReplaceAll(s, secret, redacted)
+	quoted, err := json.Marshal(secret)
+	if err != nil {
+		return s
+	}
+	return strings.ReplaceAll(s, string(quoted[1:len(quoted)-1]), redacted)
+}
+
+// waitError joins why the waiting ended with what it was waiting through.
+func waitError(ctx context.Context, last *Error) error {
+	if last == nil {
+		return fmt.Errorf("wait for a token: %w", context.Cause(ctx))
+	}
+	return fmt.Errorf("wait for a token: %w (%w)", context.Cause(ctx), last)
+}

@@ -1,0 +1,538 @@
+package auth_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"plaspy-bridge/auth"
+)
+
+func TestManyWaitersOneRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(time.Hour)
+		a.delay = time.Second
+		m, _ := newManager(t, a)
+		var wg sync.WaitGroup
+		tokens := make([]auth.Token, 1000)
+		for i := range tokens {
+			wg.Go(func() {
+				var err error
+				if tokens[i], err = m.Token(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := a.tokenRequests(); got != 1 {
+			t.Errorf("got %d token requests, want 1", got)
+		}
+		for i, tok := range tokens {
+			if tok != tokens[0] {
+				t.Fatalf("waiter %d got another token", i)
+			}
+		}
+	})
+}
+
+func TestWaiterLeaves(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		first time.Duration // when the first waiter leaves; the second one stays
+	}{{"before the answer", 500 * time.Millisecond}, {"at once", 0}} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI(time.Hour)
+				a.delay = time.Second
+				m, _ := newManager(t, a)
+				ctx, cancel := context.WithTimeout(t.Context(), tc.first)
+				defer cancel()
+				left := make(chan error, 1)
+				go func() { _, err := m.Token(ctx); left <- err }()
+				synctest.Wait()
+				if _, err := m.Token(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if err := <-left; !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("got %v, want the waiter's own deadline", err)
+				}
+				if got := a.tokenRequests(); got != 1 {
+					t.Errorf("got %d token requests, want 1", got)
+				}
+			})
+		})
+	}
+}
+
+func TestLastWaiterEndsTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(time.Hour)
+		ended := make(chan time.Time, 10)
+		m, _ := newManager(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+			_, _ = a.RoundTrip(r)
+			<-r.Context().Done()
+			ended <- time.Now()
+			return nil, r.Context().Err()
+		}))
+		start := time.Now()
+		for range 10 { // callers with little patience must not make a request each
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			_, err := m.Token(ctx)
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if got := (<-ended).Sub(start); got != 100*time.Millisecond {
+			t.Errorf("request ended after %v, want with its last waiter", got)
+		}
+		if got := a.tokenRequests(); got != 1 {
+			t.Errorf("got %d token requests within a second, want 1", got)
+		}
+	})
+}
+
+func TestRunRenewsAhead(t *testing.T) {
+	for _, tc := range []struct {
+		name        string
+		life, ahead time.Duration
+	}{
+		{"an hour", time.Hour, 0},
+		{"a minute", time.Minute, 0},
+		{"three seconds", 3 * time.Second, 0},
+		{"server a day ahead", time.Minute, 24 * time.Hour},
+		{"server a day behind", time.Minute, -24 * time.Hour},
+		{"server 100 s behind, expires in our past", time.Minute, -100 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI(tc.life)
+				a.ahead = tc.ahead
+				m, _ := newManager(t, a)
+				ctx, cancel := context.WithCancel(t.Context())
+				ran := make(chan error, 1)
+				go func() { ran <- m.Run(ctx) }()
+				tr := &auth.Transport{Source: m, Base: a}
+				const lives = 20
+				for range lives * 10 {
+					time.Sleep(tc.life / 10)
+					if res := call(t, tr); res.StatusCode != 200 {
+						t.Fatalf("got status %d: an expired token was sent", res.StatusCode)
+					}
+				}
+				cancel()
+				if err := <-ran; err != nil {
+					t.Error(err)
+				}
+				if got := len(a.calls); got != lives*10 {
+					t.Errorf("got %d calls, want %d: some were replayed", got, lives*10)
+				}
+				// A life is shortened by a second where the clocks differ.
+				low, high := lives*100/86, lives*100/74+2
+				if tc.ahead != 0 {
+					high += lives / 10
+				}
+				if got := a.tokenRequests(); got < low || got > high {
+					t.Errorf("got %d token requests in %d lives, want %d to %d", got, lives, low, high)
+				}
+			})
+		})
+	}
+}
+
+func TestLazyWithoutRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(time.Minute)
+		m, _ := newManager(t, a)
+		tr := &auth.Transport{Source: m, Base: a}
+		for range 5 {
+			if res := call(t, tr); res.StatusCode != 200 {
+				t.Fatalf("got status %d", res.StatusCode)
+			}
+			time.Sleep(2 * time.Minute)
+		}
+		if got := a.tokenRequests(); got != 5 {
+			t.Errorf("got %d token requests, want one for each expired token", got)
+		}
+		if len(a.calls) != 5 {
+			t.Errorf("got %d calls, want 5: an expired token was sent", len(a.calls))
+		}
+	})
+}
+
+func TestOldTokenServesWhileRenewalFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(100 * time.Second)
+		a.token = func(n int, _ *http.Request) *http.Response {
+			if n > 1 && n < 5 {
+				return answer(500, "oops")
+			}
+			return nil
+		}
+		m, l := newManager(t, a)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = m.Run(ctx) }()
+		first, err := m.Token(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(86 * time.Second)
+		if got, err := m.Token(ctx); err != nil || got != first && a.tokenRequests() < 5 {
+			t.Errorf("got another token or %v while the first one lasts", err)
+		}
+		time.Sleep(10 * time.Second)
+		if got, err := m.Token(ctx); err != nil || got == first {
+			t.Errorf("got %v, want the renewed token", err)
+		}
+		if got := l.count(t, "token request failed, will retry"); got != 1 {
+			t.Errorf("got %d lines for the failure, want 1", got)
+		}
+		if got := l.count(t, "token requests succeed again"); got != 1 {
+			t.Errorf("got %d lines for its end, want 1", got)
+		}
+	})
+}
+
+func TestRefusedKey(t *testing.T) {
+	for _, tc := range []struct {
+		name, body string
+		status     int
+	}{
+		{"success false under 200", `{"success":false,"error":"Invalid API key or username."}`, 200},
+		{"success false under 500", `{"success":false,"error":"Invalid API key or username."}`, 500},
+		{"400", `{"success":false,"error":"Invalid API key or username."}`, 400},
+		{"401 without JSON", `Invalid API key or username.`, 401},
+		{"403 with HTML", `<html>`, 403},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI(time.Hour)
+				a.token = func(int, *http.Request) *http.Response { return answer(tc.status, tc.body) }
+				m, l := newManager(t, a)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				var wg sync.WaitGroup
+				for range 100 {
+					wg.Go(func() {
+						_, err := m.Token(ctx)
+						if e, ok := errors.AsType[*auth.Error](err); !ok || !e.Refused || !errors.Is(err, context.DeadlineExceeded) {
+							t.Errorf("got %v, want the deadline and the refusal", err)
+						}
+					})
+				}
+				wg.Wait()
+				checkSlow(t, a.tokens, 5*time.Second)
+				if s := m.State(); s.Held || !s.Refused || !strings.Contains(s.Err, "key refused") {
+					t.Errorf("got state %+v", s)
+				}
+				if got := l.count(t, "API key refused"); got != 1 {
+					t.Errorf("got %d lines, want 1", got)
+				}
+			})
+		})
+	}
+}
+
+// checkSlow expects gaps that begin with first, about double and end at two minutes at most, for an hour.
+func checkSlow(t *testing.T, at []time.Time, first time.Duration) {
+	t.Helper()
+	want := first
+	for i := 1; i < len(at); i++ {
+		got := at[i].Sub(at[i-1])
+		if got > want || got < want*3/4 {
+			t.Errorf("gap %d is %v, want %v to %v", i, got, want*3/4, want)
+		}
+		want = min(want*2, 2*time.Minute)
+	}
+	if len(at) < 30 || len(at) > 45 {
+		t.Errorf("got %d requests in an hour, want 30 to 45", len(at))
+	}
+}
+
+func TestRetryEndsTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(time.Hour)
+		key := "old"
+		a.token = func(_ int, r *http.Request) *http.Response {
+			var sent struct{ APIKey string }
+			if err := json.NewDecoder(r.Body).Decode(&sent); err != nil {
+				t.Error(err)
+			}
+			if sent.APIKey != "new" {
+				return answer(200, `{"success":false,"error":"Invalid API key or username."}`)
+			}
+			return nil
+		}
+		m, l := newManager(t, a, func(c *auth.Config) { c.Key = func() (string, error) { return key, nil } })
+		got := make(chan time.Time, 1)
+		go func() {
+			if _, err := m.Token(t.Context()); err != nil {
+				t.Error(err)
+			}
+			got <- time.Now()
+		}()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		key = "new"
+		changed := time.Now()
+		m.Retry()
+		if waited := (<-got).Sub(changed); waited != 0 {
+			t.Errorf("the new key was used after %v, want at once", waited)
+		}
+		if s := m.State(); s.Refused || s.Err != "" || !s.Held {
+			t.Errorf("got state %+v", s)
+		}
+		if n := l.count(t, "token requests succeed again"); n != 1 {
+			t.Errorf("got %d lines for the end, want 1", n)
+		}
+	})
+}
+
+func TestRetryDuringARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(time.Hour)
+		a.delay = time.Second
+		a.token = func(n int, _ *http.Request) *http.Response {
+			if n == 1 {
+				return answer(401, "")
+			}
+			return nil
+		}
+		m, _ := newManager(t, a)
+		start := time.Now()
+		time.AfterFunc(500*time.Millisecond, m.Retry)
+		if _, err := m.Token(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := time.Since(start); got != 2*time.Second {
+			t.Errorf("got a token after %v, want 2s: the key that was refused was not the new one", got)
+		}
+	})
+}
+
+func TestTransientFailures(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		res      func() (*http.Response, error)
+		min, max time.Duration // from the first request to the second
+		want     string
+	}{
+		{"500", func() (*http.Response, error) { return answer(500, ""), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "status 500"},
+		{"429 asks for a minute", func() (*http.Response, error) {
+			return answer(429, `{"success":false,"error":"slow down"}`, "Retry-After", "60"), nil
+		}, time.Minute, time.Minute, "slow down (status 429)"},
+		{"503 with a date", func() (*http.Response, error) {
+			return answer(503, "", "Retry-After", time.Now().Add(90*time.Second).UTC().Format(http.TimeFormat)), nil
+		}, 89 * time.Second, 90 * time.Second, "status 503"},
+		{"absurd Retry-After", func() (*http.Response, error) {
+			return answer(503, "", "Retry-After", "99999999999999999"), nil
+		}, time.Hour, time.Hour, "status 503"},
+		{"transport error", func() (*http.Response, error) { return nil, errors.New("connection refused") }, 500 * time.Millisecond, 500 * time.Millisecond, "connection refused"},
+		{"empty", func() (*http.Response, error) { return answer(200, ""), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "empty answer"},
+		{"HTML", func() (*http.Response, error) { return answer(200, "<html>login</html>"), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "HTML"},
+		{"wrong type", func() (*http.Response, error) { return answer(200, `[]`), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "no JSON object"},
+		{"token of a wrong type", func() (*http.Response, error) { return answer(200, `{"success":true,"token":1}`), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "without a token"},
+		{"success of a wrong type", func() (*http.Response, error) { return answer(200, `{"success":"yes","token":"a"}`), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "neither true nor false"},
+		{"token with a line break", func() (*http.Response, error) { return answer(200, `{"success":true,"token":"a\nb"}`), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "cannot be sent"},
+		{"too large", func() (*http.Response, error) { return answer(200, strings.Repeat(" ", 1<<20)), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "64 KiB"},
+		{"redirect", func() (*http.Response, error) {
+			return answer(302, "", "Location", "https://evil.example.com/x?y"), nil
+		}, 500 * time.Millisecond, 500 * time.Millisecond, "redirected to https://evil.example.com,"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI(time.Hour)
+				m, _ := newManager(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+					res, err := a.RoundTrip(r)
+					if a.tokenRequests() == 1 {
+						return tc.res()
+					}
+					return res, err
+				}))
+				if _, err := m.Token(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if got := a.tokens[1].Sub(a.tokens[0]); got < tc.min || got > tc.max {
+					t.Errorf("second request after %v, want %v to %v", got, tc.min, tc.max)
+				}
+			})
+			synctest.Test(t, func(t *testing.T) {
+				m, _ := newManager(t, roundTripper(func(*http.Request) (*http.Response, error) { return tc.res() }))
+				err := m.Try(t.Context())
+				if e, ok := errors.AsType[*auth.Error](err); !ok || e.Refused || !strings.Contains(e.Error(), tc.want) {
+					t.Errorf("got %v, want an error with %q", err, tc.want)
+				}
+			})
+		})
+	}
+}
+
+func TestHangingServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(time.Hour)
+		a.delay = 24 * time.Hour
+		m, _ := newManager(t, a)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		start := time.Now()
+		_, err := m.Token(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute {
+			t.Errorf("got %v after %v, want the deadline after a minute", err, time.Since(start))
+		}
+		if got := a.tokenRequests(); got < 4 || got > 6 {
+			t.Errorf("got %d requests, want one each timeout of 10 s and backoff", got)
+		}
+	})
+}
+
+func TestTimeoutBeginsAfterAdmission(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(time.Hour)
+		a.delay = 9 * time.Second
+		admitted := 0
+		m, _ := newManager(t, a, func(c *auth.Config) {
+			c.Admit = func(*http.Request) error { admitted++; time.Sleep(time.Minute); return nil }
+		})
+		if err := m.Try(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if admitted != 1 || a.tokenRequests() != 1 {
+			t.Errorf("got %d admissions for %d requests", admitted, a.tokenRequests())
+		}
+	})
+}
+
+func TestUnprovenTokensAreSpaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(time.Hour)
+		bad := true
+		a.resource = func(int, *http.Request, bool) *http.Response {
+			if bad {
+				return answer(401, "")
+			}
+			return nil
+		}
+		m, l := newManager(t, a)
+		tr := &auth.Transport{Source: m, Base: a}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		for ctx.Err() == nil {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.example.com/x", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res, err := tr.RoundTrip(req); err == nil && res.StatusCode != 401 {
+				t.Errorf("got status %d", res.StatusCode)
+			}
+		}
+		checkSlow(t, a.tokens, time.Second)
+		if got := l.count(t, "spacing out"); got != 1 {
+			t.Errorf("got %d lines, want 1", got)
+		}
+		bad = false
+		call(t, tr)
+		a.revoke()
+		start := time.Now()
+		call(t, tr)
+		if got := time.Since(start); got != 0 {
+			t.Errorf("after a success a refused token is replaced after %v, want at once", got)
+		}
+		if got := l.count(t, "token accepted again"); got != 1 {
+			t.Errorf("got %d lines for the end, want 1", got)
+		}
+	})
+}
+
+func TestRenewOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := newManager(t, newAPI(time.Hour))
+		if m.Renew() {
+			t.Error("renewed nothing")
+		}
+		for i, want := range []bool{true, false, true} {
+			first, err := m.Token(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := m.Renew(); got != want {
+				t.Errorf("call %d: got %v, want %v", i, got, want)
+			}
+			if second, err := m.Token(t.Context()); err != nil || (second != first) != want {
+				t.Errorf("call %d: other token: %v, %v", i, second != first, err)
+			}
+			time.Sleep(30 * time.Second)
+		}
+	})
+}
+
+func TestKeyUnreadable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(time.Hour)
+		key, unreadable := "", errors.New("permission denied")
+		m, _ := newManager(t, a, func(c *auth.Config) {
+			c.Key = func() (string, error) { return key, unreadable }
+		})
+		if err := m.Try(t.Context()); err == nil || !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("got %v", err)
+		}
+		if a.tokenRequests() != 0 {
+			t.Error("a request was sent without a key")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		if _, err := m.Token(ctx); !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("got %v", err)
+		}
+		key, unreadable = theKey, nil
+		m.Retry()
+		start := time.Now()
+		if _, err := m.Token(t.Context()); err != nil || time.Since(start) != 0 {
+			t.Errorf("got %v after %v, want a token at once", err, time.Since(start))
+		}
+	})
+}
+
+func TestSecretsStayInside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(time.Hour)
+		a.token = func(n int, _ *http.Request) *http.Response {
+			if n == 2 {
+				return answer(401, fmt.Sprintf(`{"success":false,"error":"no user %s with key %s and token token-1-secret"}`, theUser, theKey))
+			}
+			return nil
+		}
+		m, l := newManager(t, a)
+		token, err := m.Token(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(map[string]any{"token": token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := fmt.Sprintf("%v %+v %#v %s %q %s %+v", token, token, token, token, token, text, struct{ T auth.Token }{token})
+		m.Used(token)
+		m.Drop(token)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = m.Token(ctx)
+		out += fmt.Sprintf("%v %+v", err, m.State()) + l.String() + m.Redact("Bearer token-1-secret "+theKey)
+		for _, secret := range []string{theKey, "token-1-secret"} {
+			if strings.Contains(out, secret) {
+				t.Errorf("%q got out: %s", secret, out)
+			}
+		}
+		if !strings.Contains(err.Error(), "no user") {
+			t.Errorf("got %v, want the API's own words", err)
+		}
+	})
+}

@@ -1,0 +1,138 @@
+package auth
+
+import (
+	"bytes"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Transport sends requests with the token of Source. All fields are set before the first use; it is safe for
+// concurrent use then.
+type Transport struct {
+	Source *Manager
+	Base   http.RoundTripper // nil: http.DefaultTransport
+	// Admit, if set, is called before every request that is sent, a replay too, and blocks until it may be.
+	Admit func(*http.Request) error
+}
+
+// RoundTrip waits for a token and for admission, sends a copy of req with the token, and replays it once
+// with another token where the answer is 401; a second 401 is returned as it is. A body is sent again only
+// if it is a [Body] or req has GetBody. Requests for any other origin than the token endpoint's fail with
+// [ErrForeignHost].
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !sameOrigin(req.URL, t.Source.cfg.Endpoint) {
+		closeBody(req)
+		return nil, ErrForeignHost
+	}
+	res, token, err := t.send(req, req.Body)
+	if err != nil || res.StatusCode != http.StatusUnauthorized {
+		return res, err
+	}
+	t.Source.Drop(token)
+	again, ok := rewind(req)
+	if !ok {
+		return res, nil
+	}
+	// Read to the end so that the connection can be used again, but not without end.
+	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
+	_ = res.Body.Close()
+	res, token, err = t.send(req, again)
+	if err == nil && res.StatusCode == http.StatusUnauthorized {
+		t.Source.Drop(token)
+	}
+	return res, err
+}
+
+// send sends req once, with body in place of its own.
+func (t *Transport) send(req *http.Request, body io.ReadCloser) (*http.Response, Token, error) {
+	token, err := t.admit(req)
+	if err != nil {
+		if body != nil {
+			_ = body.Close()
+		}
+		return nil, Token{}, err
+	}
+	out := *req // shallow, as a RoundTripper must not change what it was given
+	out.Header = make(http.Header, len(req.Header)+1)
+	maps.Copy(out.Header, req.Header)
+	out.Header["Authorization"] = token.g.header
+	out.Body = body
+	base := t.Base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	res, err := base.RoundTrip(&out)
+	if err == nil && accepts(res.StatusCode) {
+		t.Source.Used(token)
+	}
+	return res, token, err
+}
+
+// admit returns a token that is valid after admission, which can take longer than a token lasts.
+func (t *Transport) admit(req *http.Request) (Token, error) {
+	ctx := req.Context()
+	// Before admission, so that a place in the budget is not held while there is nothing to send.
+	token, err := t.Source.Token(ctx)
+	if err != nil || t.Admit == nil {
+		return token, err
+	}
+	if err := t.Admit(req); err != nil {
+		return Token{}, err
+	}
+	if token.g.usable(time.Now()) && t.Source.cur.Load() == token.g {
+		return token, nil
+	}
+	return t.Source.Token(ctx)
+}
+
+// accepts reports whether an answer shows that the API took the token. 429 and 5xx may come from something in
+// front of it that never looked.
+func accepts(status int) bool {
+	return status != http.StatusUnauthorized && status != http.StatusTooManyRequests && status < 500
+}
+
+func sameOrigin(a, b *url.URL) bool { return a.Host == b.Host && a.Scheme == b.Scheme }
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
+
+// Body is a request body that [Transport] can send again and net/http cannot: with GetBody set, net/http
+// would by itself repeat some requests on another connection, past the budget and, for a POST, twice.
+// A Body is for one request at a time.
+type Body struct {
+	data []byte
+	bytes.Reader
+}
+
+// NewBody returns a body of data, which must not change while it is in use. The request's ContentLength is
+// for the caller to set.
+func NewBody(data []byte) *Body {
+	b := &Body{data: data}
+	b.Reset(data)
+	return b
+}
+
+// Close does nothing.
+func (b *Body) Close() error { return nil }
+
+// rewind returns what to send again. The first body may still be in the hands of net/http, so it is never
+// the same one.
+func rewind(req *http.Request) (io.ReadCloser, bool) {
+	if b, ok := req.Body.(*Body); ok {
+		return NewBody(b.data), true
+	}
+	if req.Body == nil || req.Body == http.NoBody {
+		return req.Body, true
+	}
+	if req.GetBody == nil {
+		return nil, false
+	}
+	body, err := req.GetBody()
+	return body, err == nil
+}

@@ -1,0 +1,125 @@
+package bridge_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "plaspy-bridge"
+
+// arrows are the imports allowed among the module's own packages: the folder,
+// which owns what lies below it, and what it may import beside that.
+var arrows = map[string][]string{
+	"auth":            nil,
+	"publisher":       nil,
+	"bridge/sim":      nil,
+	"bridge/schedule": nil,
+	"bridge/ops":      nil,
+	"bridge/plaspy":   {"auth"},
+	"bridge/replica":  {"publisher"},
+	"bridge/poll":     {"bridge/plaspy", "bridge/schedule", "publisher"},
+	"bridge/inbound":  {"bridge/plaspy", "publisher"},
+	"bridge":          {"auth", "publisher", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
+	"cmd":             {"auth", "publisher", "bridge", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
+}
+
+// owner returns the folder of arrows that a package's folder belongs to.
+func owner(folder string) (string, bool) {
+	for ; folder != "." && folder != "/"; folder = path.Dir(folder) {
+		if _, known := arrows[folder]; known {
+			return folder, true
+		}
+	}
+	return "", false
+}
+
+// source is one file of the module that is not a test.
+type source struct {
+	folder string // below the module's root, with slashes
+	name   string
+	file   *ast.File
+}
+
+// sources parses the module, comments included.
+func sources(t *testing.T) []source {
+	t.Helper()
+	const root = ".."
+	files := token.NewFileSet()
+	var all []source
+	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		base := entry.Name()
+		if entry.IsDir() {
+			if name != root && (strings.HasPrefix(base, ".") || base == "testdata") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(base, ".go") || strings.HasSuffix(base, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(files, name, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		folder, err := filepath.Rel(root, filepath.Dir(name))
+		if err != nil {
+			return err
+		}
+		all = append(all, source{filepath.ToSlash(folder), base, file})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 10 {
+		t.Fatalf("only %d files found: the test looks in the wrong place", len(all))
+	}
+	return all
+}
+
+// TestArrows fails on an import against the direction of the design.
+func TestArrows(t *testing.T) {
+	for _, s := range sources(t) {
+		from, known := owner(s.folder)
+		if !known {
+			t.Errorf("%s/%s: a folder that the design does not know", s.folder, s.name)
+			continue
+		}
+		for _, spec := range s.file.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			folder, ours := strings.CutPrefix(imported, module+"/")
+			if !ours {
+				continue
+			}
+			if to, _ := owner(folder); to != from && !slices.Contains(arrows[from], to) {
+				t.Errorf("%s/%s imports %s: %s may import of ours only %v", s.folder, s.name, folder, from, arrows[from])
+			}
+		}
+	}
+}
+
+// TestOwner keeps TestArrows from passing because it looks folders up wrongly.
+func TestOwner(t *testing.T) {
+	for folder, want := range map[string]string{
+		"auth": "auth", "bridge": "bridge", "bridge/sim/fleet": "bridge/sim", "bridge/plaspy/rawjson": "bridge/plaspy",
+		"cmd/plaspy-bridge": "cmd", "bridge/simulator": "bridge", "util": "", ".": "",
+	} {
+		if got, known := owner(folder); got != want || known != (want != "") {
+			t.Errorf("owner(%q) = %q, %t, want %q", folder, got, known, want)
+		}
+	}
+}

@@ -1,0 +1,362 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/poll"
+	"plaspy-bridge/bridge/schedule"
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/embedded"
+)
+
+// Bridge is one running bridge. Make it with [New], run it once with
+// [Bridge.Run].
+type Bridge struct {
+	cfg     Config
+	log     *slog.Logger
+	health  *ops.Health
+	metrics *prometheus.Registry
+
+	keys      *KeySource
+	transport *http.Transport
+	budget    *plaspy.Budget
+	tokens    *auth.Manager
+	client    *plaspy.Client
+	nats      *embedded.Server // nil where NATS_URL is set
+	conn      *publisher.Conn
+	pub       *publisher.Publisher
+	keeper    *keeper
+	pool      *poll.Pool
+	listener  net.Listener
+	server    *ops.Server
+
+	fatal   chan error
+	closers []closer
+}
+
+// closer is one step of the teardown. They run last in, first out.
+type closer struct {
+	what  string
+	close func() error
+}
+
+// New makes a bridge of a configuration that [Load] found good. It opens what
+// can only be had at start, the embedded server and the listeners, and returns
+// their errors; everything else is reached, and reached again, by Run. version
+// goes into the User-Agent and onto the status page.
+func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (*Bridge, error) {
+	b := &Bridge{cfg: cfg, log: log, health: ops.NewHealth(), fatal: make(chan error, 4)}
+	b.metrics = ops.NewRegistry(b.health)
+	for _, step := range []func() error{
+		func() error { return b.openAPI(version) },
+		b.openNATS,
+		b.openPool,
+		func() error { return b.openServer(ctx, version) },
+	} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, b.close())
+		}
+	}
+	return b, nil
+}
+
+func (b *Bridge) openAPI(version string) error {
+	var err error
+	if b.keys, err = b.cfg.KeySource(b.log); err != nil {
+		return err
+	}
+	b.budget = plaspy.NewBudget(b.cfg.RateLimit, b.log.With("component", "budget"), b.metrics)
+	o := plaspy.Options{
+		BaseURL: &b.cfg.BaseURL, Timeout: b.cfg.Timeout, Budget: b.budget, Log: b.log.With("component", "plaspy"), Registerer: b.metrics,
+		MaxConns: b.cfg.Workers + b.cfg.InboundWorkers, UserAgent: "plaspy-bridge/" + version,
+	}
+	b.transport = plaspy.NewTransport(o)
+	b.closing("connections to the API", func() error { b.transport.CloseIdleConnections(); return nil })
+	o.Transport = b.transport
+	token, err := plaspy.TokenConfig(o, b.cfg.Username, b.keys.Key)
+	if err != nil {
+		return fmt.Errorf("token manager: %w", err)
+	}
+	b.tokens = auth.New(token, b.log.With("component", "auth"), b.metrics)
+	o.Tokens = b.tokens
+	if b.client, err = plaspy.New(o); err != nil {
+		return fmt.Errorf("API client: %w", err)
+	}
+	return nil
+}
+
+func (b *Bridge) openNATS() error {
+	o := b.cfg.connOptions()
+	if b.cfg.Embedded() {
+		var err error
+		b.nats, err = embedded.Start(embedded.Options{
+			Addr: b.cfg.EmbeddedAddr, Dir: b.cfg.DataDir, Config: b.cfg.EmbeddedConfig, Name: "plaspy-bridge",
+		}, b.log)
+		if err != nil {
+			return err
+		}
+		b.closing("embedded NATS server", b.nats.Stop)
+		b.log.Info("embedded nats server started", "url", b.nats.ClientURL(), "store", b.nats.Dir())
+		o.InProcess = b.nats
+	}
+	o.OnConnect = func(bool) { b.connected() }
+	o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client closed: %w", err)) }
+	subjects := publisher.Subjects(b.cfg.Prefix)
+	log := b.log.With("component", "publisher")
+	var err error
+	b.keeper = newKeeper(b.nats, subjects.Streams(b.cfg.streamOptions()), b.health, log)
+	if b.conn, err = publisher.Connect(o, log, b.metrics); err != nil {
+		return err
+	}
+	b.closing("NATS connection", func() error { return b.conn.Shut(time.Second) })
+	if b.pub, err = publisher.New(b.conn, subjects, log, b.metrics); err != nil {
+		return err
+	}
+	b.keeper.watch(b.conn, b.pub)
+	return nil
+}
+
+func (c Config) connOptions() publisher.ConnOptions {
+	return publisher.ConnOptions{
+		URL: c.NATSURL.Reveal(), Name: "plaspy-bridge " + c.ReplicaID, Creds: c.NATSCreds, NKey: c.NATSNKey,
+		User: c.NATSUser.Reveal(), Password: c.NATSPassword.Reveal(), Token: c.NATSToken.Reveal(),
+		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey,
+	}
+}
+
+func (c Config) streamOptions() publisher.StreamOptions {
+	return publisher.StreamOptions{Retention: c.Retention, Replicas: c.StreamReplicas, Inbound: c.Inbound}
+}
+
+func (b *Bridge) openPool() error {
+	log := b.log.With("component", "poll")
+	circuit := plaspy.NewCircuit(plaspy.CircuitOptions{Name: "polls", Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics})
+	beat := b.health.Progress("polls", livenessAge(b.cfg))
+	b.pool = poll.New(poll.Options{
+		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh,
+		Select:       poll.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups},
+		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
+		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
+		DailyResults: b.cfg.DailyResults, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
+		Grace: b.cfg.ShutdownTimeout / 2, Alive: beat.Beat,
+	}, b.client, b.budget, circuit, heldStream{b.pub, b.keeper}, b.pub.Subjects(), b.policy(), log, b.metrics)
+	b.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "plaspy_bridge_replicas", Help: "Replicas that share the work, this one included.",
+	}, func() float64 { return 1 }))
+	return nil
+}
+
+// livenessAge is how long the dispatcher may stand still before the process
+// counts as dead: longer than any wait that it may have a reason for.
+func livenessAge(c Config) time.Duration { return time.Minute + 2*c.Timeout }
+
+func (b *Bridge) policy() schedule.Policy {
+	if b.cfg.Schedule == ScheduleFixed {
+		return schedule.NewFixed(b.cfg.PollInterval)
+	}
+	return schedule.NewAdaptive(schedule.AdaptiveOptions{
+		Interval: b.cfg.PollInterval, TripStartWeight: b.cfg.TripStartWeight, Seed: uint64(time.Now().UnixNano()),
+	})
+}
+
+// heldStream is the stream as far as the keeper lets it be used.
+type heldStream struct {
+	*publisher.Publisher
+	keeper *keeper
+}
+
+// Connected reports whether the broker is there, with the streams.
+func (s heldStream) Connected() bool { return s.Publisher.Connected() && s.keeper.ready() }
+
+func (b *Bridge) openServer(ctx context.Context, version string) error {
+	if b.cfg.HTTPAddr == "" {
+		return nil
+	}
+	var err error
+	if b.listener, err = ops.Listen(ctx, b.cfg.HTTPAddr); err != nil {
+		return fmt.Errorf("BRIDGE_HTTP_ADDR: %w", err)
+	}
+	b.server = ops.New(b.listener, ops.Options{
+		Health: b.health, Gatherer: b.metrics, Token: b.cfg.HTTPToken.Reveal(), Pprof: b.cfg.Pprof, Version: version,
+		Log: b.log.With("component", "http"), Counts: b.counts,
+	})
+	b.closing("HTTP server", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return b.server.Shutdown(ctx)
+	})
+	return nil
+}
+
+// counts are the numbers of the plain status page.
+func (b *Bridge) counts() []ops.Count {
+	list := b.pool.Listed()
+	return []ops.Count{
+		{Name: "Devices", Value: fmt.Sprint(list.Devices)},
+		{Name: "Events on their way to the stream", Value: fmt.Sprint(b.pub.Pending())},
+		{Name: "Polls a minute that the budget has room for", Value: fmt.Sprintf("%.0f", b.budget.PollRate())},
+	}
+}
+
+// HTTPAddr is where health, metrics and the page are served, or nil.
+func (b *Bridge) HTTPAddr() net.Addr {
+	if b.listener == nil {
+		return nil
+	}
+	return b.listener.Addr()
+}
+
+// ClientURL is where the embedded server takes other programs' connections, or
+// "" where there is none.
+func (b *Bridge) ClientURL() string {
+	if b.nats == nil {
+		return ""
+	}
+	return b.nats.ClientURL()
+}
+
+// connected is called by the client after every connect.
+func (b *Bridge) connected() {
+	b.keeper.nudge()
+}
+
+func (b *Bridge) fail(err error) {
+	select {
+	case b.fatal <- err:
+	default: // one reason is enough
+	}
+}
+
+func (b *Bridge) closing(what string, f func() error) {
+	b.closers = append(b.closers, closer{what, f})
+}
+
+func (b *Bridge) close() error {
+	var errs []error
+	for i := len(b.closers) - 1; i >= 0; i-- {
+		if err := b.closers[i].close(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", b.closers[i].what, err))
+		}
+	}
+	b.closers = nil
+	return errors.Join(errs...)
+}
+
+// Run bridges until the context ends, then stops within the shutdown timeout.
+// Its error is nil unless something the bridge cannot do without broke for
+// good, or could not be closed.
+func (b *Bridge) Run(ctx context.Context) error {
+	polling, stopPolling := context.WithCancel(ctx)
+	defer stopPolling()
+	// What serves the polls outlives them.
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+
+	var servers, polls sync.WaitGroup
+	servers.Go(func() { b.pub.Run(serving) })
+	servers.Go(func() {
+		if err := b.tokens.Run(serving); err != nil && serving.Err() == nil {
+			b.fail(fmt.Errorf("token manager: %w", err))
+		}
+	})
+	servers.Go(func() { b.keys.Watch(serving, b.tokens.Retry) })
+	servers.Go(func() { b.keeper.run(serving, b.pool.Resync) })
+	servers.Go(func() { b.watch(serving) })
+	if b.server != nil {
+		servers.Go(func() {
+			if err := b.server.Serve(); err != nil && serving.Err() == nil {
+				b.fail(fmt.Errorf("HTTP server: %w", err))
+			}
+		})
+	}
+	polls.Go(func() { b.pool.Run(polling) })
+
+	var broken error
+	select {
+	case <-ctx.Done():
+		b.log.Info("stopping")
+	case broken = <-b.fatal:
+		b.log.Error("stopping, because the bridge cannot go on", "err", broken)
+	}
+	start := time.Now()
+	b.health.Set("lifecycle", false, "stopping")
+	stopPolling()
+	polls.Wait()
+	drain, cancel := context.WithDeadline(context.Background(), start.Add(b.cfg.ShutdownTimeout*8/10))
+	defer cancel()
+	if err := b.pub.Drain(drain); err != nil {
+		b.log.Warn("stopped with events not stored; the next start publishes what the API then still shows", "err", err)
+	}
+	stopServing()
+	err := b.close()
+	servers.Wait()
+	b.log.Info("stopped", "elapsed", time.Since(start).Round(time.Millisecond))
+	return errors.Join(broken, err)
+}
+
+// watch tells the health what the parts say of themselves.
+func (b *Bridge) watch(ctx context.Context) {
+	const every = 250 * time.Millisecond
+	b.health.Set("lifecycle", true, "")
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		b.report()
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (b *Bridge) report() {
+	t := b.tokens.State()
+	switch {
+	case t.Held:
+		b.health.Set("token", true, "")
+	case t.Refused:
+		b.health.Set("token", false, "the API refuses the key ("+t.Err+"): check PLASPY_USERNAME and the API key")
+	case t.Err != "":
+		b.health.Set("token", false, t.Err)
+	default:
+		b.health.Set("token", false, "no token was asked for yet")
+	}
+	switch list := b.pool.Listed(); {
+	case list.Read && list.Err == "":
+		b.health.Set("devices", true, "")
+	case list.Read:
+		b.health.Part("devices").Degraded("the list of " + list.At.UTC().Format(time.RFC3339) + " is in use: " + list.Err)
+	case list.Err != "":
+		b.health.Set("devices", false, list.Err)
+	default:
+		b.health.Set("devices", false, "the device list was not read yet")
+	}
+	if trouble := b.conn.Trouble(); trouble != "" {
+		b.health.Set("nats", false, trouble)
+	} else {
+		b.health.Set("nats", true, "")
+	}
+	if trouble := b.pub.Trouble(); trouble != "" {
+		b.health.Set("publish", false, trouble)
+	} else {
+		b.health.Set("publish", true, "")
+	}
+	if waits := b.pool.Ready(); waits != "" {
+		b.health.Set("state", false, waits)
+	} else {
+		b.health.Set("state", true, "")
+	}
+}

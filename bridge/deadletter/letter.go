@@ -1,0 +1,176 @@
+package deadletter
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/inbound"
+	"plaspy-bridge/publisher"
+)
+
+// HeaderHistory has, on a message that was put back, one value for each time
+// that it was given up before.
+const HeaderHistory = "Plaspy-History"
+
+// maxHistory bounds how many times are remembered, the last ones.
+const maxHistory = 10
+
+// Letter is one dead letter.
+type Letter struct {
+	Seq     uint64    // in the stream of dead letters
+	At      time.Time // when it became one
+	Subject string    // in that stream
+	Kind    inbound.Kind
+	// Device is the device's id; empty where Kind is Unknown.
+	Device string
+
+	Reason    string
+	Error     string // an excerpt of the answer, or of what else went wrong
+	Status    string // of the last answer; empty if none came
+	Attempts  int
+	FirstTry  string // as the header has it; empty if it was never tried
+	LastTry   string
+	Original  string // the subject that it came from
+	Sequence  uint64 // that it had in the inbound stream
+	History   []string
+	Header    nats.Header // all headers, as stored
+	Body      []byte
+	Truncated bool // the server did not take the whole body; such a letter cannot go back
+}
+
+// read makes a letter of a stored message. A header that is missing or spoilt
+// leaves its field empty: a letter that somebody edited is shown all the same.
+func read(subjects publisher.Subjects, seq uint64, at time.Time, subject string, h nats.Header, body []byte) Letter {
+	l := Letter{
+		Seq: seq, At: at, Subject: subject, Kind: inbound.Unknown, Header: h, Body: body,
+		Reason: h.Get(inbound.HeaderReason), Error: h.Get(inbound.HeaderError), Status: h.Get(inbound.HeaderStatus),
+		FirstTry: h.Get(inbound.HeaderFirstTry), LastTry: h.Get(inbound.HeaderLastTry),
+		Original: h.Get(inbound.HeaderSubject), History: h.Values(HeaderHistory), Truncated: h.Get(inbound.HeaderTruncated) != "",
+	}
+	l.Attempts, _ = strconv.Atoi(h.Get(inbound.HeaderAttempts))
+	l.Sequence, _ = strconv.ParseUint(h.Get(inbound.HeaderSequence), 10, 64)
+	for _, kind := range []inbound.Kind{inbound.Location, inbound.Alert} {
+		token, ok := strings.CutPrefix(subject, subjects.DeadLetter(string(kind), ""))
+		if !ok {
+			continue
+		}
+		if id, err := publisher.Decode(token); err == nil {
+			l.Kind, l.Device = kind, id
+		}
+	}
+	return l
+}
+
+// Filter chooses letters. Its zero value chooses all.
+type Filter struct {
+	Device    string        // its id; empty: any
+	Kind      inbound.Kind  // empty: any
+	Reason    string        // a substring, in any case; empty: any
+	OlderThan time.Duration // dead for at least this long
+}
+
+// match reports whether a letter is chosen at a time.
+func (f Filter) match(l *Letter, now time.Time) bool {
+	return (f.Device == "" || l.Device == f.Device) &&
+		(f.Kind == "" || l.Kind == f.Kind) &&
+		(f.Reason == "" || strings.Contains(strings.ToLower(l.Reason), strings.ToLower(f.Reason))) &&
+		(f.OlderThan <= 0 || now.Sub(l.At) >= f.OlderThan)
+}
+
+// Check reports a filter that can choose nothing.
+func (f Filter) Check() error {
+	switch f.Kind {
+	case "", inbound.Location, inbound.Alert, inbound.Unknown:
+	default:
+		return fmt.Errorf("kind %q is none of %s, %s and %s", f.Kind, inbound.Location, inbound.Alert, inbound.Unknown)
+	}
+	if f.OlderThan < 0 {
+		return fmt.Errorf("age %v is negative", f.OlderThan)
+	}
+	return nil
+}
+
+// failure are the headers that tell of the failure; they stay behind when the
+// message goes back.
+var failure = [...]string{
+	inbound.HeaderReason, inbound.HeaderError, inbound.HeaderAttempts, inbound.HeaderSubject, inbound.HeaderSequence,
+	inbound.HeaderStatus, inbound.HeaderFirstTry, inbound.HeaderLastTry,
+}
+
+// acting are the beginnings of headers that would make the server do something
+// with the message that is not to be done twice: check a sequence that has
+// moved on, remove other messages, let it expire or schedule it.
+var acting = [...]string{
+	"nats-msg-id", "nats-expected-", "nats-rollup", "nats-ttl", "nats-schedule", "nats-incr", "nats-batch",
+	"nats-stream-source", "nats-marker-reason", "nats-trace-", "nats-sequence", "nats-time-stamp", "nats-subject", "nats-stream",
+	"nats-last-sequence", "nats-num-pending", "nats-pin-id",
+}
+
+// message makes of a letter the message that goes back: subject, body and
+// headers of the first time under an id of its own. What the message was first
+// called stays its name in the result.
+func (l *Letter) message(dead jetstream.StreamInfo, inboundStream string) *nats.Msg {
+	h := make(nats.Header, len(l.Header)+3)
+	first := ""
+	for name, values := range l.Header {
+		original, wasNATS := strings.CutPrefix(name, inbound.HeaderOriginal)
+		switch {
+		case wasNATS && strings.EqualFold(original, nats.MsgIdHdr):
+			first = values[0]
+		case wasNATS && acts(original):
+			h[name] = values // it stays as what it was
+		case wasNATS:
+			h[original] = values
+		case strings.HasPrefix(strings.ToLower(name), "nats-"):
+			// The letter's own.
+		default:
+			h[name] = values
+		}
+	}
+	for _, name := range failure {
+		delete(h, name)
+	}
+	if h.Get(inbound.HeaderID) == "" {
+		if first == "" {
+			first = inboundStream + ":" + strconv.FormatUint(l.Sequence, 10)
+		}
+		h[inbound.HeaderID] = []string{first}
+	}
+	history := append(append([]string(nil), l.History...), l.line())
+	h[HeaderHistory] = history[max(0, len(history)-maxHistory):]
+	// The stream's creation tells two lives of it apart, in which the same
+	// sequence is another letter.
+	h[nats.MsgIdHdr] = []string{fmt.Sprintf("replay:%s:%d:%d", dead.Config.Name, dead.Created.UnixNano(), l.Seq)}
+	return &nats.Msg{Subject: l.Original, Header: h, Data: l.Body}
+}
+
+func acts(header string) bool {
+	header = strings.ToLower(header)
+	for _, beginning := range acting {
+		if strings.HasPrefix(header, beginning) {
+			return true
+		}
+	}
+	return false
+}
+
+// line is the letter in its message's history.
+func (l *Letter) line() string {
+	s := fmt.Sprintf("%s letter=%d sequence=%d attempts=%d", l.At.UTC().Format(publisher.TimeFormat), l.Seq, l.Sequence, l.Attempts)
+	if l.Status != "" {
+		s += " status=" + l.Status
+	}
+	return s + " reason=" + strconv.Quote(cut(l.Reason, 200))
+}
+
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "..."
+}

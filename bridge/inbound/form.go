@@ -1,0 +1,267 @@
+package inbound
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"plaspy-bridge/bridge/plaspy/rawjson"
+)
+
+// Kind is what an inbound message asks to be posted.
+type Kind string
+
+// The kinds of inbound messages.
+const (
+	Location Kind = "location"
+	Alert    Kind = "alert"
+	// Unknown is a message whose subject is none that the bridge posts from.
+	Unknown Kind = "unknown"
+)
+
+// FieldError is an inbound message that cannot be posted as it is.
+type FieldError struct {
+	Field  string // as a path: "location.latitude"; "body" for the whole
+	Reason string
+}
+
+// Error names the field and what is wrong with it, never its value.
+func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
+
+// fix is where and when a location says that its device was.
+type fix struct {
+	at       time.Time
+	lat, lon float64
+}
+
+// form is an inbound message that was read: what to post, and for a location
+// its fix.
+type form struct {
+	body []byte
+	fix  fix
+}
+
+// parse reads an inbound message in any form of the contract and makes the
+// documented body of it. What is not in the documentation is left out, but for
+// what is inside a location: that is passed on byte for byte. The error is a
+// [*FieldError].
+func parse(kind Kind, deviceID string, body []byte) (form, error) {
+	if !utf8.Valid(body) {
+		return form{}, &FieldError{"body", "is not UTF-8"}
+	}
+	if kind == Alert {
+		return parseAlert(deviceID, body)
+	}
+	return parseLocation(deviceID, body)
+}
+
+func parseLocation(deviceID string, body []byte) (form, error) {
+	top, err := read("", body, "deviceId", "from", "to", "location")
+	if err != nil {
+		return form{}, err
+	}
+	if err := sameDevice(top["deviceId"], deviceID); err != nil {
+		return form{}, err
+	}
+	raw, path := top["location"], "location."
+	if raw == nil {
+		if top["from"] != nil || top["to"] != nil {
+			return form{}, &FieldError{"location", "is missing"}
+		}
+		// A bare location: the message is the location.
+		raw, path = trim(body), ""
+	} else if raw[0] != '{' {
+		return form{}, &FieldError{"location", "must be an object"}
+	}
+	loc, err := read(path, raw, "dateTime", "latitude", "longitude")
+	if err != nil {
+		return form{}, err
+	}
+	f := form{}
+	if f.fix.at, err = timeOf(path+"dateTime", loc["dateTime"]); err != nil {
+		return form{}, err
+	}
+	if f.fix.lat, err = degrees(path+"latitude", loc["latitude"], 90); err != nil {
+		return form{}, err
+	}
+	if f.fix.lon, err = degrees(path+"longitude", loc["longitude"], 180); err != nil {
+		return form{}, err
+	}
+	from, to, err := span(top["from"], top["to"], loc["dateTime"])
+	if err != nil {
+		return form{}, err
+	}
+	b := appendSpan(make([]byte, 0, len(raw)+len(from)+len(to)+32), from, to)
+	f.body = append(append(append(b, `,"location":`...), raw...), '}')
+	return f, nil
+}
+
+func parseAlert(deviceID string, body []byte) (form, error) {
+	top, err := read("", body, "deviceId", "from", "to", "alertName", "alert", "dateTime")
+	if err != nil {
+		return form{}, err
+	}
+	if err := sameDevice(top["deviceId"], deviceID); err != nil {
+		return form{}, err
+	}
+	name, field := top["alertName"], "alertName"
+	if name == nil {
+		// An outbound alert calls it so.
+		name, field = top["alert"], "alert"
+	}
+	if name != nil {
+		if s, ok := rawjson.Unquote(name); !ok || len(s) == 0 {
+			return form{}, &FieldError{field, "must be a string that is not empty"}
+		}
+	}
+	at := top["dateTime"]
+	if top["from"] != nil && top["to"] != nil {
+		at = nil // a range of its own
+	} else if at == nil {
+		missing := "from"
+		if top["from"] != nil {
+			missing = "to"
+		}
+		return form{}, &FieldError{missing, "is missing, and so is dateTime"}
+	}
+	if at != nil {
+		if name == nil {
+			return form{}, &FieldError{"alertName", "is missing"}
+		}
+		if _, err := timeOf("dateTime", at); err != nil {
+			return form{}, err
+		}
+	}
+	from, to, err := span(top["from"], top["to"], at)
+	if err != nil {
+		return form{}, err
+	}
+	b := appendSpan(make([]byte, 0, len(from)+len(to)+len(name)+40), from, to)
+	if name != nil {
+		b = append(append(b, `,"alertName":`...), name...)
+	}
+	return form{body: append(b, '}')}, nil
+}
+
+// read returns the named members of an object as they are spelled. A member
+// that is null counts as absent; one that is given twice is an error, because
+// nobody can tell which of them the API would take.
+func read(path string, object []byte, names ...string) (map[string][]byte, error) {
+	values := make(map[string][]byte, len(names))
+	twice := ""
+	err := rawjson.Members(object, func(key, value []byte) bool {
+		for _, name := range names {
+			if string(key) != name {
+				continue
+			}
+			if _, seen := values[name]; seen {
+				twice = name
+				return false
+			}
+			values[name] = value
+		}
+		return true
+	})
+	if twice != "" {
+		return nil, &FieldError{path + twice, "is given twice"}
+	}
+	if err != nil {
+		return nil, &FieldError{"body", "is not a JSON object: " + err.Error()}
+	}
+	for name, value := range values {
+		if rawjson.IsNull(value) {
+			values[name] = nil
+		}
+	}
+	return values, nil
+}
+
+func sameDevice(raw []byte, deviceID string) error {
+	if raw == nil {
+		return nil
+	}
+	id, ok := rawjson.Unquote(raw)
+	switch {
+	case !ok:
+		return &FieldError{"deviceId", "must be a string"}
+	case string(id) != deviceID:
+		return &FieldError{"deviceId", "differs from the device of the subject"}
+	}
+	return nil
+}
+
+// span checks the range and fills in its ends from otherwise.
+func span(from, to, otherwise []byte) (f, t []byte, err error) {
+	if from == nil {
+		from = otherwise
+	}
+	if to == nil {
+		to = otherwise
+	}
+	begin, err := timeOf("from", from)
+	if err != nil {
+		return nil, nil, err
+	}
+	end, err := timeOf("to", to)
+	if err != nil {
+		return nil, nil, err
+	}
+	if end.Before(begin) {
+		return nil, nil, &FieldError{"to", "is before from"}
+	}
+	return from, to, nil
+}
+
+func appendSpan(b, from, to []byte) []byte {
+	b = append(append(b, `{"from":`...), from...)
+	return append(append(b, `,"to":`...), to...)
+}
+
+func degrees(field string, raw []byte, limit float64) (float64, error) {
+	if raw == nil {
+		return 0, &FieldError{field, "is missing"}
+	}
+	v, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil || raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') {
+		return 0, &FieldError{field, "must be a number"}
+	}
+	if v < -limit || v > limit {
+		return 0, &FieldError{field, fmt.Sprintf("must be between -%g and %g", limit, limit)}
+	}
+	return v, nil
+}
+
+// timeLayouts are the spellings of ISO 8601 that are taken. Fractions of a
+// second, after a point or a comma, are in each of them.
+var timeLayouts = [...]string{
+	time.RFC3339, "2006-01-02T15:04:05Z0700", "2006-01-02T15:04:05Z07", "2006-01-02T15:04Z07:00",
+	"2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05",
+}
+
+func timeOf(field string, raw []byte) (time.Time, error) {
+	if raw == nil {
+		return time.Time{}, &FieldError{field, "is missing"}
+	}
+	s, ok := rawjson.Unquote(raw)
+	if !ok {
+		return time.Time{}, &FieldError{field, "must be a string"}
+	}
+	for _, layout := range timeLayouts {
+		if t, err := time.Parse(layout, string(s)); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, &FieldError{field, "must be a time in ISO 8601, such as 2006-01-02T15:04:05Z"}
+}
+
+func trim(body []byte) []byte {
+	space := func(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
+	for len(body) > 0 && space(body[0]) {
+		body = body[1:]
+	}
+	for len(body) > 0 && space(body[len(body)-1]) {
+		body = body[:len(body)-1]
+	}
+	return body
+}

@@ -1,0 +1,198 @@
+package inbound
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// gaugeEvery is how often the streams are asked what they hold.
+const gaugeEvery = 5 * time.Second
+
+type metrics struct {
+	total    *prometheus.CounterVec
+	duration prometheus.Histogram
+	pending  prometheus.Gauge
+	letters  prometheus.Gauge
+	hand     prometheus.Gauge
+	lanes    *prometheus.GaugeVec
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	m := metrics{
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "plaspy_bridge_inbound_total", Help: "Inbound messages that were posted or dead-lettered, and tries that will be repeated (retried), by kind.",
+		}, []string{"kind", "result"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "plaspy_bridge_inbound_post_duration_seconds", Help: "One try to post an inbound message, its wait for the request budget included.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}),
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_inbound_pending", Help: "Messages in the inbound stream, neither posted nor dead-lettered.",
+		}),
+		letters: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_dead_letters", Help: "Messages in the stream of dead letters.",
+		}),
+		hand: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_inbound_in_hand", Help: "Inbound messages in this replica's memory.",
+		}),
+		lanes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_inbound_lanes", Help: "Devices with inbound messages that this replica knows of, by state: ready (or being posted), waiting (after a failure), parked (the API is down).",
+		}, []string{"state"}),
+	}
+	for _, kind := range []Kind{Location, Alert} {
+		for _, result := range []string{resultPosted, resultDead, resultRetried} {
+			m.total.WithLabelValues(string(kind), result)
+		}
+	}
+	m.total.WithLabelValues(string(Unknown), resultDead)
+	if reg != nil {
+		reg.MustRegister(m.total, m.duration, m.pending, m.letters, m.hand, m.lanes)
+	}
+	return m
+}
+
+func (m *metrics) count(kind Kind, result string) {
+	m.total.WithLabelValues(string(kind), result).Inc()
+}
+
+// gauge keeps the gauges and the liveness signal current, also in a replica
+// that does not consume.
+func (c *Consumer) gauge(ctx context.Context) {
+	for {
+		if c.opt.Progress != nil && !c.stuck() {
+			c.opt.Progress()
+		}
+		if n, ok := c.messages(ctx, c.opt.Subjects.Inbound()); ok {
+			c.metrics.pending.Set(n)
+		}
+		if n, ok := c.messages(ctx, c.opt.Subjects.DeadLetters()); ok {
+			c.metrics.letters.Set(n)
+		}
+		s := c.Status()
+		c.metrics.hand.Set(float64(s.InHand))
+		c.metrics.lanes.WithLabelValues("ready").Set(float64(s.Ready))
+		c.metrics.lanes.WithLabelValues("waiting").Set(float64(s.Waiting))
+		c.metrics.lanes.WithLabelValues("parked").Set(float64(s.Parked))
+		if !sleep(ctx, gaugeEvery) {
+			return
+		}
+	}
+}
+
+func (c *Consumer) messages(ctx context.Context, name string) (float64, bool) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	st, err := c.opt.JetStream.Stream(ctx, name)
+	if err != nil {
+		return 0, false
+	}
+	return float64(st.CachedInfo().State.Msgs), true
+}
+
+// Status is a snapshot for readiness and the live view.
+type Status struct {
+	Holding bool // this replica consumes
+	InHand  int  // messages in memory
+	Ready   int  // lanes that are being worked on, or will be next
+	Waiting int  // lanes that wait after a failure
+	Parked  int  // lanes that wait for the API to come back
+}
+
+// Status returns how things stand.
+func (c *Consumer) Status() Status {
+	c.mu.Lock()
+	s, d := Status{Holding: c.holding}, c.current
+	c.mu.Unlock()
+	if d == nil {
+		return s
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.InHand, s.Waiting, s.Parked = d.hand, d.waiting, len(d.parked)
+	s.Ready = len(d.lanes) - s.Waiting - s.Parked
+	return s
+}
+
+// Trouble tells why the consumer cannot work, or "".
+func (c *Consumer) Trouble() string { return c.trouble.String() }
+
+// Degraded tells in one sentence what keeps messages from being posted although
+// the consumer works, or "".
+func (c *Consumer) Degraded() string {
+	if st := c.opt.Circuit.State(); st.Open {
+		return fmt.Sprintf("the API does not take posts since %s; messages wait in the stream", st.Since.UTC().Format(time.RFC3339))
+	}
+	return ""
+}
+
+// Parts that can be in trouble.
+type part int
+
+const (
+	partStream part = iota // the inbound stream and its consumer
+	partStore              // the streams of results and dead letters
+	parts
+)
+
+// troubles keeps the last error of each part until it works again.
+type troubles struct {
+	mu   sync.Mutex
+	errs [parts]error
+}
+
+func (t *troubles) set(p part, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.errs[p] = err
+}
+
+func (t *troubles) clear(p part) { t.set(p, nil) }
+
+// String joins what is wrong.
+func (t *troubles) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []string
+	for _, err := range t.errs {
+		if err != nil {
+			list = append(list, err.Error())
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
+// limitedLog writes a few lines a second and counts the rest: a hundred thousand
+// invalid messages must not drown the log.
+type limitedLog struct {
+	mu         sync.Mutex
+	second     time.Time
+	lines      int
+	suppressed int
+}
+
+const linesPerSecond = 5
+
+func (l *limitedLog) warn(log *slog.Logger, msg string, attrs ...any) {
+	l.mu.Lock()
+	if now := time.Now(); now.Sub(l.second) >= time.Second {
+		l.second, l.lines = now, 0
+	}
+	l.lines++
+	if l.lines > linesPerSecond {
+		l.suppressed++
+		l.mu.Unlock()
+		return
+	}
+	if l.suppressed > 0 {
+		attrs = append(attrs, "suppressed", l.suppressed)
+		l.suppressed = 0
+	}
+	l.mu.Unlock()
+	log.Warn(msg, attrs...)
+}

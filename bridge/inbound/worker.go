@@ -1,0 +1,265 @@
+package inbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/plaspy"
+)
+
+var (
+	errTooOld = errors.New("message is too old")
+	errLease  = errors.New("another replica may be posting")
+)
+
+const (
+	settlePause = time.Second           // between tries to record an outcome
+	notYetPause = 50 * time.Millisecond // until the leader shows what it delivered
+	codeTooBig  = 10054                 // the stream's limit on a message, see the server's errors.json
+)
+
+// work is one worker: it takes lanes and does one step of each.
+func (d *desk) work(ctx context.Context) {
+	for {
+		l := d.dequeue()
+		if ctx.Err() != nil {
+			return
+		}
+		if l != nil {
+			d.step(ctx, l)
+			continue
+		}
+		select {
+		case <-d.ready:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// step takes the first message of a lane as far as it goes: to its end, or to a
+// wait.
+func (d *desk) step(ctx context.Context, l *lane) {
+	m, err := d.load(d.posts, l)
+	switch {
+	case errors.Is(err, errNotYet):
+		d.pause(l, causeOther, notYetPause)
+		return
+	case err != nil:
+		d.c.trouble.set(partStream, err)
+		d.pause(l, causeOther, settlePause)
+		return
+	case m == nil:
+		d.mu.Lock()
+		d.rest(l)
+		d.mu.Unlock()
+		return
+	}
+	if m.outcome == nil && !d.decide(l, m) {
+		return
+	}
+	for {
+		if err = d.settle(m); err == nil {
+			break
+		}
+		d.c.trouble.set(partStore, err)
+		if ctx.Err() == nil {
+			d.pause(l, causeOther, settlePause)
+			return
+		}
+		// The run ends, and this is the last chance to record what was done.
+		if !sleep(d.posts, settlePause/4) {
+			return
+		}
+	}
+	d.c.trouble.clear(partStore)
+	d.c.metrics.count(addressOf(d.c.opt.Subjects, m.subject).kind, m.outcome.result)
+	d.finished(l, m)
+}
+
+// decide posts a message or gives it up. It reports false where the message has
+// to wait; the lane is then taken care of.
+func (d *desk) decide(l *lane, m *message) bool {
+	c := d.c
+	a := addressOf(c.opt.Subjects, m.subject)
+	if a.kind == Unknown {
+		return d.giveUp(l, m, a, "unknown subject: "+a.reason, "")
+	}
+	f, err := parse(a.kind, a.device, m.body)
+	if err != nil {
+		return d.giveUp(l, m, a, "invalid: "+err.Error(), "")
+	}
+	if time.Since(m.at) >= c.opt.MaxAge {
+		return d.tooOld(l, m, a)
+	}
+	if d.ended.Load() {
+		return false
+	}
+	if !d.valid() {
+		d.stop(errLease)
+		return false
+	}
+	if !l.pass {
+		if ok, _ := c.opt.Circuit.Allow(time.Now()); !ok {
+			d.park(l)
+			return false
+		}
+	}
+	l.pass = false
+	return d.post(l, m, a, &f)
+}
+
+// post tries once.
+func (d *desk) post(l *lane, m *message, a address, f *form) bool {
+	c := d.c
+	t := l.trialOf(m)
+	ctx, cancel := context.WithDeadlineCause(d.posts, m.at.Add(c.opt.MaxAge), errTooOld)
+	defer cancel()
+	if a.kind == Location && c.opt.Origins != nil {
+		// Before the try, because the API may show the location before it
+		// answers.
+		c.opt.Origins.add(a.token, f.fix)
+	}
+	id := m.id(d.stream.name)
+	began := time.Now()
+	answer, err := c.send(ctx, a, f.body, plaspy.PostOptions{IdempotencyKey: idempotencyKey(id)})
+	if tried(err) {
+		t.count(began, answer.Status, err)
+		c.metrics.duration.Observe(time.Since(began).Seconds())
+	}
+	d.report(a, err)
+	if err == nil {
+		d.conclude(m, c.posted(m, a, f, answer, t, d.stream.name))
+		if t.warned {
+			c.log.Info("inbound message posted at last", "device_id", a.device, "seq", m.seq, "msg_id", id, "attempt", t.attempts)
+		}
+		return true
+	}
+	return d.failed(l, m, a, err)
+}
+
+// failed decides what becomes of a message after a try that failed.
+func (d *desk) failed(l *lane, m *message, a address, err error) bool {
+	c, t := d.c, l.trialOf(m)
+	class := plaspy.Classify(err)
+	switch {
+	case class == plaspy.Canceled && d.posts.Err() != nil:
+		return false // the run was cut off; the message stays where it is
+	case time.Since(m.at) >= c.opt.MaxAge:
+		return d.tooOld(l, m, a)
+	case class == plaspy.Reject:
+		return d.giveUp(l, m, a, "rejected"+withStatus(t.status), t.detail)
+	case class == plaspy.Forbidden && t.renewed:
+		return d.giveUp(l, m, a, "forbidden, with a new token too", t.detail)
+	}
+	c.metrics.count(a.kind, resultRetried)
+	why := causeOf(err)
+	wait := t.delay(why, c.opt.BackoffInitial, c.opt.BackoffMax)
+	if class == plaspy.Forbidden {
+		t.renewed, wait = true, 0
+		c.renew()
+	}
+	wait = max(wait, retryAfter(err))
+	if t.attempts >= 3 && !t.warned {
+		t.warned = true
+		c.log.Warn("inbound message is not taken, trying on", "err", err, "device_id", a.device, "seq", m.seq,
+			"msg_id", m.id(d.stream.name), "attempt", t.attempts, "delay", wait)
+	}
+	d.pause(l, why, min(wait, max(0, time.Until(m.at.Add(c.opt.MaxAge)))))
+	return false
+}
+
+func withStatus(status int) string {
+	if status == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" with status %d", status)
+}
+
+func (d *desk) tooOld(l *lane, m *message, a address) bool {
+	t := l.trialOf(m)
+	detail := t.detail
+	if t.attempts == 0 {
+		detail = "it was never tried"
+	}
+	return d.giveUp(l, m, a, fmt.Sprintf("too old: not delivered within %v", d.c.opt.MaxAge), detail)
+}
+
+// giveUp makes a dead letter of a message.
+func (d *desk) giveUp(l *lane, m *message, a address, reason, detail string) bool {
+	t := l.trialOf(m)
+	d.conclude(m, &outcome{
+		result: resultDead,
+		main:   deadLetter(d.c.opt.Subjects, d.stream.name, a, m, reason, detail, t),
+	})
+	d.c.warnings.warn(d.c.log, "inbound message dead-lettered", "reason", reason, "device_id", a.device, "subject", m.subject, "seq", m.seq,
+		"msg_id", m.id(d.stream.name), "attempt", t.attempts, "status", t.status)
+	return true
+}
+
+func (d *desk) conclude(m *message, o *outcome) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m.outcome = o
+}
+
+// settle records an outcome: the result or the dead letter is stored before the
+// message leaves the inbound stream.
+func (d *desk) settle(m *message) error {
+	o := m.outcome
+	if !o.stored {
+		if err := d.store(o); err != nil {
+			return err
+		}
+		o.stored = true
+	}
+	if o.reply != nil {
+		if err := d.c.opt.JetStream.Conn().PublishMsg(o.reply); err != nil {
+			return fmt.Errorf("publish result to %s: %w", o.reply.Subject, err)
+		}
+		o.reply = nil
+	}
+	d.mu.Lock()
+	delivery := m.delivery
+	d.mu.Unlock()
+	if delivery == nil || !d.stream.queue {
+		return d.stream.remove(d.posts, m.seq)
+	}
+	ctx, cancel := context.WithTimeout(d.posts, requestTimeout)
+	defer cancel()
+	if err := delivery.DoubleAck(ctx); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+		// The consumer may be gone; the stream is asked instead.
+		if removeErr := d.stream.remove(d.posts, m.seq); removeErr != nil {
+			return errors.Join(fmt.Errorf("acknowledge message %d: %w", m.seq, err), removeErr)
+		}
+	}
+	return nil
+}
+
+func (d *desk) store(o *outcome) error {
+	ctx, cancel := context.WithTimeout(d.posts, requestTimeout)
+	defer cancel()
+	_, err := d.c.opt.JetStream.PublishMsg(ctx, o.main)
+	if tooBig(err) && o.main.Header.Get(HeaderTruncated) == "" {
+		d.c.log.Error("message is too large for its stream, its body is cut off", "err", err, "subject", o.main.Subject)
+		shorten(o.main, d.c.opt.JetStream.Conn().MaxPayload())
+		_, err = d.c.opt.JetStream.PublishMsg(ctx, o.main)
+	}
+	if err != nil {
+		return fmt.Errorf("publish to %s: %w", o.main.Subject, err)
+	}
+	return nil
+}
+
+func tooBig(err error) bool {
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return true
+	}
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && api.ErrorCode == codeTooBig
+}

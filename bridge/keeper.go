@@ -1,0 +1,198 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/embedded"
+)
+
+const (
+	keepEvery   = time.Second
+	keepTimeout = 5 * time.Second
+	reviveEvery = 5 * time.Second
+	reviveMax   = time.Minute
+)
+
+// keeper keeps the streams there. It notices that the broker was away, that a
+// stream was deleted, and that a stream no longer holds what was acknowledged,
+// and says so to whoever reads the state.
+type keeper struct {
+	srv  *embedded.Server // nil where the broker is somebody else's
+	want []jetstream.StreamConfig
+	part *ops.Part
+	log  *slog.Logger
+	conn *publisher.Conn
+	pub  *publisher.Publisher
+
+	wake chan struct{}
+	good atomic.Bool // the streams are there
+
+	// Owned by run.
+	mark     publisher.Mark
+	told     map[string]string // what was logged of each stream
+	trouble  string
+	revive   time.Duration // until the next try
+	reviveAt time.Time
+}
+
+func newKeeper(srv *embedded.Server, want []jetstream.StreamConfig, health *ops.Health, log *slog.Logger) *keeper {
+	return &keeper{srv: srv, want: want, part: health.Part("streams"), log: log, wake: make(chan struct{}, 1), told: map[string]string{}, revive: reviveEvery}
+}
+
+func (k *keeper) watch(conn *publisher.Conn, pub *publisher.Publisher) { k.conn, k.pub = conn, pub }
+
+// ready reports whether the streams were there when they were last looked at.
+func (k *keeper) ready() bool { return k.good.Load() }
+
+// nudge has the streams looked at now: the connection is new.
+func (k *keeper) nudge() {
+	k.good.Store(false)
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the streams until the context ends, and calls changed whenever
+// their content may not be what this process believes.
+func (k *keeper) run(ctx context.Context, changed func()) {
+	ticker := time.NewTicker(keepEvery)
+	defer ticker.Stop()
+	for {
+		if k.conn.IsConnected() {
+			k.look(ctx, changed)
+		} else {
+			k.bad("not connected to NATS")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-k.wake:
+		}
+	}
+}
+
+func (k *keeper) look(ctx context.Context, changed func()) {
+	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
+	defer cancel()
+	if k.srv != nil {
+		if trouble := k.srv.Trouble(); trouble != "" {
+			k.bad(trouble)
+			k.reviveServer()
+			return
+		}
+	}
+	if err := oldServer(k.conn.ConnectedServerVersion()); err != nil {
+		k.bad(err.Error())
+		return
+	}
+	if k.good.Load() {
+		k.compare(ctx, changed)
+		return
+	}
+	reports, err := publisher.EnsureStreams(ctx, k.pub.JetStream(), k.want)
+	k.tell(reports)
+	if err != nil {
+		k.bad(strings.ReplaceAll(err.Error(), "\n", "; "))
+		return
+	}
+	if k.mark, err = k.pub.Mark(ctx); err != nil {
+		k.bad(err.Error())
+		return
+	}
+	k.pub.ResetAcked(k.mark.LastSeq)
+	k.part.OK()
+	if k.trouble != "" {
+		k.log.Info("streams are there again")
+		k.trouble = ""
+	}
+	changed()
+	k.good.Store(true)
+}
+
+// compare notices that the stream is another one than it was.
+func (k *keeper) compare(ctx context.Context, changed func()) {
+	acked := k.pub.Acked()
+	mark, err := k.pub.Mark(ctx)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		k.log.Warn("stream is gone, making it again", "stream", k.want[0].Name)
+		k.nudge()
+		return
+	case err != nil:
+		k.bad(err.Error())
+		return
+	case !mark.Created.Equal(k.mark.Created), mark.LastSeq < acked:
+		k.log.Warn("stream does not hold what it acknowledged, comparing all devices with it", "stream", k.want[0].Name,
+			"seq", mark.LastSeq, "acknowledged", acked)
+		k.pub.ResetAcked(mark.LastSeq)
+		changed()
+	}
+	k.mark = mark
+	k.part.OK()
+}
+
+func (k *keeper) bad(reason string) {
+	k.good.Store(false)
+	k.part.Fail(reason)
+	if k.trouble != reason {
+		k.trouble = reason
+		k.log.Warn("streams cannot be used", "reason", reason)
+	}
+}
+
+// tell logs what became of the streams, once for each state.
+func (k *keeper) tell(reports []publisher.StreamReport) {
+	for _, r := range reports {
+		text := strings.Join(r.Differs, "; ")
+		switch {
+		case r.Created:
+			k.log.Info("stream created", "stream", r.Stream)
+		case text != "" && text != k.told[r.Stream]:
+			k.log.Warn("stream has other settings and is used as it is", "stream", r.Stream, "differs", text)
+		}
+		k.told[r.Stream] = text
+	}
+}
+
+func (k *keeper) reviveServer() {
+	now := time.Now()
+	if now.Before(k.reviveAt) {
+		return
+	}
+	k.reviveAt = now.Add(k.revive)
+	k.revive = min(2*k.revive, reviveMax)
+	if err := k.srv.Revive(); err != nil {
+		k.log.Warn("embedded nats server not restarted", "err", err)
+		return
+	}
+	k.log.Info("embedded nats server restarted")
+}
+
+// minServer is the oldest nats-server whose streams do what the bridge needs.
+var minServer = [2]int{2, 11}
+
+// oldServer returns an error for a server that is too old; a version that
+// cannot be read is left to prove itself.
+func oldServer(version string) error {
+	major, rest, _ := strings.Cut(version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	a, errA := strconv.Atoi(major)
+	b, errB := strconv.Atoi(minor)
+	if errA != nil || errB != nil || a > minServer[0] || a == minServer[0] && b >= minServer[1] {
+		return nil
+	}
+	return fmt.Errorf("nats-server %s is too old: the bridge needs %d.%d or newer", version, minServer[0], minServer[1])
+}

@@ -1,0 +1,63 @@
+package ops
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// Readiness is the JSON that /readyz answers, with status 200 or 503.
+type Readiness struct {
+	Ready bool                  `json:"ready"`
+	Parts map[string]PartStatus `json:"parts"`
+}
+
+// Liveness is the JSON that /livez answers, with status 200 or 503.
+type Liveness struct {
+	Live       bool                   `json:"live"`
+	Heartbeats map[string]HeartStatus `json:"heartbeats"`
+}
+
+func (h *Health) serveReady(w http.ResponseWriter, _ *http.Request) {
+	ready, parts := h.Ready()
+	answer(w, ready, Readiness{ready, parts})
+}
+
+func (h *Health) serveLive(w http.ResponseWriter, _ *http.Request) {
+	live, hearts := h.Live()
+	answer(w, live, Liveness{live, hearts})
+}
+
+// answer writes v as JSON under 200 or 503.
+func answer(w http.ResponseWriter, ok bool, v any) {
+	body, err := json.MarshalIndent(v, "", "  ")
+	if err != nil { // no value of these types does that
+		http.Error(w, "encode answer", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if !ok {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = w.Write(append(body, '\n')) // the asker may have gone
+}
+
+// secure sets the headers that keep a browser from doing with an answer what it
+// was not meant for. A page that needs more than nothing says so itself.
+func secure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		if r.ContentLength != 0 {
+			// Nothing here reads a body, but the server skips one to get at the next
+			// request, for as long as its sender likes to take.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout)) // a recorder has none
+		}
+		next.ServeHTTP(w, r)
+	})
+}

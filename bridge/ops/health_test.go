@@ -1,0 +1,146 @@
+package ops_test
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"plaspy-bridge/bridge/ops"
+)
+
+func TestReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now().UTC()
+		h := ops.NewHealth()
+		if ready, _ := h.Ready(); ready {
+			t.Error("ready without a part")
+		}
+		token, stream := h.Part("token"), h.Part("streams")
+		steps := []struct {
+			name  string
+			do    func()
+			ready bool
+			want  map[string]ops.PartStatus
+		}{
+			{"starting", func() {}, false, map[string]ops.PartStatus{
+				"token":   {Reason: "starting", Since: start},
+				"streams": {Reason: "starting", Since: start},
+			}},
+			{"one ok", token.OK, false, map[string]ops.PartStatus{
+				"token":   {OK: true, Since: start.Add(time.Second)},
+				"streams": {Reason: "starting", Since: start},
+			}},
+			{"all ok", func() { stream.Set(true, "three of them") }, true, map[string]ops.PartStatus{
+				"token":   {OK: true, Since: start.Add(time.Second)},
+				"streams": {OK: true, Reason: "three of them", Since: start.Add(2 * time.Second)},
+			}},
+			{"ok again changes nothing", token.OK, true, map[string]ops.PartStatus{
+				"token":   {OK: true, Since: start.Add(time.Second)},
+				"streams": {OK: true, Reason: "three of them", Since: start.Add(2 * time.Second)},
+			}},
+			{"degraded is ready", func() { token.Degraded("renewal fails") }, true, map[string]ops.PartStatus{
+				"token":   {OK: true, Degraded: true, Reason: "renewal fails", Since: start.Add(4 * time.Second)},
+				"streams": {OK: true, Reason: "three of them", Since: start.Add(2 * time.Second)},
+			}},
+			{"failed is not", func() { token.Fail("key refused") }, false, map[string]ops.PartStatus{
+				"token":   {Reason: "key refused", Since: start.Add(5 * time.Second)},
+				"streams": {OK: true, Reason: "three of them", Since: start.Add(2 * time.Second)},
+			}},
+			{"another reason, the same failure", func() { h.Set("token", false, "key still refused") }, false, map[string]ops.PartStatus{
+				"token":   {Reason: "key still refused", Since: start.Add(5 * time.Second)},
+				"streams": {OK: true, Reason: "three of them", Since: start.Add(2 * time.Second)},
+			}},
+		}
+		for _, step := range steps {
+			step.do()
+			ready, parts := h.Ready()
+			if diff := cmp.Diff(parts, step.want); ready != step.ready || diff != "" {
+				t.Errorf("%s: ready %t, want %t; (-got +want):\n%s", step.name, ready, step.ready, diff)
+			}
+			time.Sleep(time.Second)
+		}
+		h.Part("token") // asking for a part again does not set it back
+		if _, parts := h.Ready(); parts["token"].Reason != "key still refused" {
+			t.Errorf("token after Part: %+v", parts["token"])
+		}
+		_, parts := h.Ready()
+		parts["streams"] = ops.PartStatus{}
+		if _, again := h.Ready(); !again["streams"].OK {
+			t.Error("the map returned is not the caller's own")
+		}
+	})
+}
+
+func TestLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := ops.NewHealth()
+		if live, _ := h.Live(); !live {
+			t.Error("dead without a heartbeat")
+		}
+		polls := h.Progress("polls", 10*time.Second)
+		acks := h.Progress("acks", 30*time.Second)
+		steps := []struct {
+			name       string
+			wait       time.Duration
+			do         func()
+			live       bool
+			polls, ack ops.HeartStatus
+		}{
+			{"the first beat is the registration", 10 * time.Second, func() {}, true,
+				ops.HeartStatus{OK: true, Age: 10, MaxAge: 10}, ops.HeartStatus{OK: true, Age: 10, MaxAge: 30}},
+			{"one overdue", time.Second, func() {}, false,
+				ops.HeartStatus{Age: 11, MaxAge: 10}, ops.HeartStatus{OK: true, Age: 11, MaxAge: 30}},
+			{"beats again", 0, polls.Beat, true,
+				ops.HeartStatus{OK: true, MaxAge: 10}, ops.HeartStatus{OK: true, Age: 11, MaxAge: 30}},
+			{"idle owes no beat", 15 * time.Second, polls.Idle, true,
+				ops.HeartStatus{OK: true, MaxAge: 10, Idle: true}, ops.HeartStatus{OK: true, Age: 26, MaxAge: 30}},
+			{"the other overdue", 5 * time.Second, func() {}, false,
+				ops.HeartStatus{OK: true, MaxAge: 10, Idle: true}, ops.HeartStatus{Age: 31, MaxAge: 30}},
+			{"more patience", 0, func() { h.Progress("acks", time.Minute) }, true,
+				ops.HeartStatus{OK: true, MaxAge: 10, Idle: true}, ops.HeartStatus{OK: true, Age: 31, MaxAge: 60}},
+			{"a beat ends the idleness", 0, func() { polls.Beat(); acks.Beat() }, true,
+				ops.HeartStatus{OK: true, MaxAge: 10}, ops.HeartStatus{OK: true, MaxAge: 60}},
+		}
+		for _, step := range steps {
+			time.Sleep(step.wait)
+			step.do()
+			live, hearts := h.Live()
+			want := map[string]ops.HeartStatus{"polls": step.polls, "acks": step.ack}
+			if diff := cmp.Diff(hearts, want); live != step.live || diff != "" {
+				t.Errorf("%s: live %t, want %t; (-got +want):\n%s", step.name, live, step.live, diff)
+			}
+		}
+	})
+}
+
+// TestHealthTogether is for the race detector.
+func TestHealthTogether(t *testing.T) {
+	h := ops.NewHealth()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			part, heart := h.Part("part"), h.Progress("heart", time.Minute)
+			for range 200 {
+				part.OK()
+				part.Fail("reason")
+				heart.Beat()
+				h.Ready()
+				h.Live()
+			}
+		})
+	}
+	all.Wait()
+	if live, _ := h.Live(); !live {
+		t.Error("dead after beats")
+	}
+}
+
+func BenchmarkBeat(b *testing.B) {
+	heart := ops.NewHealth().Progress("polls", time.Minute)
+	for b.Loop() {
+		heart.Beat()
+	}
+}

@@ -1,0 +1,148 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Options of a [Server]. Health, Gatherer and Log are required.
+type Options struct {
+	Health   *Health
+	Gatherer prometheus.Gatherer // what /metrics shows
+	Token    string              // bearer token of the page; empty: served on loopback only
+	Pprof    bool                // serve /debug/pprof
+	View     http.Handler        // the page and what belongs to it; nil: a plain status page
+	Counts   func() []Count      // numbers for the plain status page; nil: none. Called from several goroutines
+	Version  string              // shown on the plain status page
+	Log      *slog.Logger
+}
+
+// Limits of the server. What asks for health and metrics sends a few hundred
+// bytes at once; nothing here needs a stranger's patience. There is no
+// ReadTimeout: it would go on running, and end an answer that streams.
+const (
+	headerTimeout = 5 * time.Second
+	idleTimeout   = time.Minute
+	// writeTimeout is above the 30 s of a CPU profile. A live view that streams
+	// moves its own deadline, with http.ResponseController.
+	writeTimeout   = 90 * time.Second
+	maxHeaderBytes = 16 << 10
+	scrapeTimeout  = 10 * time.Second
+	scrapesAtOnce  = 4
+)
+
+// Server answers an operator's questions over HTTP: /livez, /readyz, /metrics,
+// the page at / and, where wanted, /debug/pprof.
+type Server struct {
+	http     *http.Server
+	listener net.Listener
+}
+
+// New returns a server for a listener, which it owns from then on. Nothing is
+// answered before [Server.Serve].
+func New(listener net.Listener, o Options) *Server {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{listener: listener}
+	s.http = &http.Server{
+		Handler:           s.handler(o),
+		ReadHeaderTimeout: headerTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	// Shutdown waits for answers to end but does not tell them to: a profile or a
+	// stream of events would hold it up until its deadline.
+	s.http.RegisterOnShutdown(cancel)
+	return s
+}
+
+// Addr returns the address listened on, with the port that was taken.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// Serve answers until [Server.Shutdown] is called, and then returns nil. Any
+// other end is an error.
+func (s *Server) Serve() error {
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve http on %s: %w", s.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown stops listening, cancels the contexts of the requests under way, and
+// waits for them until ctx is done; then it cuts them off. It may be called
+// before Serve and more than once.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, s.http.Close())
+	}
+	// The http.Server knows a listener only once it serves it.
+	if closeErr := s.listener.Close(); closeErr != nil && !errors.Is(closeErr, net.ErrClosed) {
+		err = errors.Join(err, closeErr)
+	}
+	if err != nil {
+		return fmt.Errorf("stop http server: %w", err)
+	}
+	return nil
+}
+
+// handler routes. The method in the patterns makes the mux answer 405 to others;
+// GET includes HEAD.
+func (s *Server) handler(o Options) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", o.Health.serveLive)
+	mux.HandleFunc("GET /readyz", o.Health.serveReady)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
+		ErrorLog:            slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: scrapesAtOnce,
+		Timeout:             scrapeTimeout,
+	}))
+	mux.HandleFunc("GET /debug/", http.NotFound)
+	if o.Pprof {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		// Not cmdline: it is of no use here, and arguments may be private.
+		mux.HandleFunc("GET /debug/pprof/cmdline", http.NotFound)
+	}
+	view := o.View
+	if view == nil {
+		view = newStatusPage(o)
+	}
+	mux.Handle("GET /", guard(view, o.Token, s.listener.Addr()))
+	return secure(mux)
+}
+
+// NewRegistry returns a metrics registry with what Go and the operating system
+// know about the process, and plaspy_bridge_ready.
+func NewRegistry(h *Health) *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_ready",
+			Help: "Whether the bridge is ready (1) or /readyz has a reason why not (0).",
+		}, func() float64 {
+			if ready, _ := h.Ready(); ready {
+				return 1
+			}
+			return 0
+		}),
+	)
+	return registry
+}

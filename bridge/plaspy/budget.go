@@ -1,0 +1,231 @@
+package plaspy
+
+import (
+	"container/list"
+	"context"
+	"log/slog"
+	"math"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Kind is what a request is for, which decides its place in the queue for the budget.
+type Kind int
+
+// The kinds. Token goes before all others, List before the rest. Poll and Post share evenly while both wait.
+// Query gets at most a quarter of the budget.
+const (
+	Token Kind = iota
+	List
+	Post
+	Poll
+	Query
+	kinds
+)
+
+// weight is each kind's part among Post, Poll and Query while all of them wait.
+var weight = [kinds]float64{Post: 3, Poll: 3, Query: 2}
+
+const (
+	// window is what the API's limit is taken to be counted over, wherever it begins.
+	window = time.Minute
+	// stretch keeps slots a little further apart than the limit asks for. R+1 requests then span 1.02 windows,
+	// and the 1.2 s between that and one window are what the three sources of jitter may use together:
+	// catching up, a permit's life, and the network.
+	stretch = 1.02
+	// catchUp is how late a slot may be given out and the next still count from when it was due, while somebody
+	// was waiting for it: timers fire late, and without this each lateness would lower the rate.
+	catchUp = 300 * time.Millisecond
+	// idleCatchUp is the same where nobody waited: enough for one caller that comes back for slot after slot,
+	// too little to make a burst of an idle time.
+	idleCatchUp = 20 * time.Millisecond
+	// permitLife is how long a permit may wait to be used.
+	permitLife = 300 * time.Millisecond
+)
+
+// Budget is the limiter in front of every request of a process. Requests get slots at an even pace, without
+// any burst: over every span of a minute no more than the limit, the first slot one spacing after NewBudget, so
+// that a crash and a restart do not break it either. It is safe for concurrent use; waiters leave by their
+// context and give their place back.
+type Budget struct {
+	limit int // requests per minute, 0: none
+	log   *slog.Logger
+
+	free       atomic.Bool // no limit and no throttling: nothing to wait for
+	meter      meter
+	onThrottle atomic.Pointer[func(until time.Time, factor float64)]
+	throttled  prometheus.Counter
+
+	mu      sync.Mutex
+	share   float64
+	slot    time.Time         // the last slot given out; the next is a spacing later
+	queued  bool              // somebody has been waiting since before the next slot is due
+	queues  [kinds]*list.List // of *waiter
+	virtual [kinds]float64    // weighted service received, for fairness
+	clock   float64           // virtual of the last served
+	timer   *time.Timer
+	queries []time.Time // slots given to queries within their window, oldest first
+	others  usage       // slots given to anything but polls
+	brake   brake
+}
+
+// waiter is one call of Wait.
+type waiter struct {
+	kind    Kind
+	granted *Permit // set under the budget's mutex
+	ready   chan struct{}
+}
+
+// NewBudget returns a budget of perMinute requests per minute; 0 means no limit, though 429 and Retry-After
+// are obeyed all the same. reg may be nil.
+func NewBudget(perMinute int, log *slog.Logger, reg prometheus.Registerer) *Budget {
+	b := &Budget{limit: max(perMinute, 0), log: log, share: 1, slot: time.Now(), brake: brake{factor: 1}}
+	for k := range b.queues {
+		b.queues[k] = list.New()
+	}
+	b.free.Store(b.limit == 0)
+	b.meter.start(b.slot)
+	b.throttled = register(reg, prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "plaspy_bridge_api_throttled_total",
+		Help: "Answers 429, and 503 with Retry-After, from the Plaspy API.",
+	}))
+	register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "plaspy_bridge_api_budget_requests_per_minute",
+		Help: "Requests a minute that this replica may send now: its share, lowered by throttling, 0 while a Retry-After runs; +Inf without a limit.",
+	}, b.gauge))
+	return b
+}
+
+// SetShare sets which part of the limit is this replica's; the shares of all replicas must add up to at most 1.
+// What is not in (0, 1] is brought into it.
+func (b *Budget) SetShare(fraction float64) {
+	if !(fraction > 0) { // NaN too
+		fraction = 1e-6
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.share = min(fraction, 1)
+	b.dispatch(time.Now())
+}
+
+// PollRate returns how many requests a minute polls may count on: the present rate less what other requests
+// took over the last minute, and at least the part that is guaranteed to polls. A Retry-After that runs does
+// not lower it. +Inf without a limit.
+func (b *Budget) PollRate() float64 {
+	if b.free.Load() {
+		return math.Inf(1)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	rate := b.rate(now)
+	if math.IsInf(rate, 1) {
+		return rate
+	}
+	pace := rate / stretch
+	return max(pace-b.others.perMinute(now), pace*3/8)
+}
+
+// Admit waits for a slot for req, whose context tells its kind, unless that carries a permit that is good
+// still. It is what auth.Transport asks before every send.
+func (b *Budget) Admit(req *http.Request) error {
+	return b.admit(req.Context(), Query)
+}
+
+// AdmitToken is Admit for the token manager's own requests.
+func (b *Budget) AdmitToken(req *http.Request) error {
+	return b.admit(req.Context(), Token)
+}
+
+func (b *Budget) admit(ctx context.Context, otherwise Kind) error {
+	if b.free.Load() {
+		b.meter.tick()
+		return nil
+	}
+	if otherwise != Token && permitOf(ctx).take() {
+		return nil
+	}
+	p, err := b.Wait(ctx, kindOf(ctx, otherwise))
+	p.take()
+	return err
+}
+
+// Wait blocks until there is a slot for a request of this kind and returns the permit to send it, which is nil
+// without a limit. It returns the context's cause if ctx is done first, and for queries [ErrNoBudget] at once
+// where their quarter is used up or ctx would be done first. A permit not used within 300 ms is void.
+func (b *Budget) Wait(ctx context.Context, k Kind) (*Permit, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if b.free.Load() {
+		return nil, nil
+	}
+	w := &waiter{kind: k, ready: make(chan struct{})}
+	b.mu.Lock()
+	now := time.Now()
+	if k == Query && !b.queryRoom(ctx, now) {
+		b.mu.Unlock()
+		return nil, ErrNoBudget
+	}
+	if b.queues[k].Len() == 0 {
+		b.virtual[k] = max(b.virtual[k], b.clock) // no credit for having been idle
+	}
+	place := b.queues[k].PushBack(w)
+	b.dispatch(now)
+	b.mu.Unlock()
+	select {
+	case <-w.ready:
+		return w.granted, nil
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w.granted != nil {
+		b.giveBack(w.granted)
+	} else {
+		b.queues[k].Remove(place)
+	}
+	b.dispatch(time.Now())
+	return nil, context.Cause(ctx)
+}
+
+// spacing is the time between slots at the present rate.
+func (b *Budget) spacing(now time.Time) time.Duration {
+	rate := b.rate(now)
+	if math.IsInf(rate, 1) {
+		return 0
+	}
+	return time.Duration(float64(window) * stretch / rate)
+}
+
+// rate returns this replica's requests per minute, throttling included and a running stop not.
+func (b *Budget) rate(now time.Time) float64 {
+	factor := b.brake.factorAt(now)
+	if b.limit == 0 {
+		if factor == 1 {
+			return math.Inf(1)
+		}
+		return max(b.brake.observed*factor, 1)
+	}
+	part := float64(b.limit) * b.share
+	// Every replica may be one slot ahead at the edge of a window. With whole numbers these fit into the sum.
+	if part >= 1 {
+		part = math.Floor(part + 1e-9)
+	}
+	return part * factor
+}
+
+func (b *Budget) gauge() float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	b.settle(now)
+	if b.brake.until.After(now) {
+		return 0
+	}
+	return b.rate(now)
+}

@@ -1,0 +1,300 @@
+package plaspy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"plaspy-bridge/auth"
+)
+
+const (
+	maxLastLocation = 1 << 20
+	maxList         = 64 << 20
+	maxAnswer       = 4 << 20
+	maxExcerpt      = 1 << 10
+	defaultTimeout  = 10 * time.Second
+)
+
+// Options configure a [Client].
+type Options struct {
+	BaseURL    *url.URL              // root of the API, absolute; a path is kept as a prefix
+	Timeout    time.Duration         // per request, from admission to the end of the answer; 0: 10 s
+	Tokens     *auth.Manager         // required by New; see TokenConfig
+	Budget     *Budget               // required
+	Log        *slog.Logger          // required
+	Registerer prometheus.Registerer // may be nil
+	MaxConns   int                   // requests at once, for the size of the connection pool; 0: 32
+	UserAgent  string                // empty: plaspy-bridge
+	// Transport replaces the connection pool; it must not follow redirects nor unpack answers. To share one
+	// pool with the token manager, set it to NewTransport's.
+	Transport http.RoundTripper
+}
+
+// NewTransport returns a connection pool for o.MaxConns requests at once: HTTP/2 where the server has it, proxy
+// from the environment, no compression. Its idle connections are the caller's to close.
+func NewTransport(o Options) *http.Transport {
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.MaxConns <= 0 {
+		o.MaxConns = 32
+	}
+	return newTransport(o.MaxConns, o.Timeout)
+}
+
+// complete fills in defaults and refuses what cannot work.
+func (o Options) complete() (Options, error) {
+	if o.BaseURL == nil || o.BaseURL.Host == "" || (o.BaseURL.Scheme != "http" && o.BaseURL.Scheme != "https") {
+		return o, errors.New("base URL is not an absolute http or https URL")
+	}
+	// Nothing but the root belongs in front of every path.
+	o.BaseURL = &url.URL{Scheme: o.BaseURL.Scheme, Host: o.BaseURL.Host, Path: o.BaseURL.Path, RawPath: o.BaseURL.RawPath}
+	if o.Budget == nil || o.Log == nil {
+		return o, errors.New("budget and logger are required")
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "plaspy-bridge"
+	}
+	if o.Transport == nil {
+		o.Transport = NewTransport(o)
+	}
+	return o, nil
+}
+
+func (o Options) wire() *wire {
+	return &wire{base: o.Transport, metrics: newRequestMetrics(o.Registerer), budget: o.Budget, timeout: o.Timeout}
+}
+
+// Client calls the API. It is safe for concurrent use. Each method blocks until it has a token, a place in the
+// budget and an answer, or ctx is done; see the package comment for errors.
+type Client struct {
+	opt     Options
+	prefix  url.URL // BaseURL without a slash at the end
+	wire    *wire
+	rt      *auth.Transport
+	headers [2]http.Header // of a GET and of a POST
+}
+
+// New returns a client. It sends nothing.
+func New(o Options) (*Client, error) {
+	o, err := o.complete()
+	if err != nil {
+		return nil, err
+	}
+	if o.Tokens == nil {
+		return nil, errors.New("token manager is required")
+	}
+	c := &Client{opt: o, prefix: *o.BaseURL, wire: o.wire()}
+	c.rt = &auth.Transport{Source: o.Tokens, Base: c.wire, Admit: o.Budget.Admit}
+	c.prefix.Path = strings.TrimRight(o.BaseURL.Path, "/")
+	c.prefix.RawPath = strings.TrimRight(o.BaseURL.EscapedPath(), "/")
+	get := http.Header{
+		"User-Agent":      {o.UserAgent},
+		"Accept":          {"application/json"},
+		"Accept-Encoding": {"identity"}, // without it, any encoding would be welcome
+	}
+	post := get.Clone()
+	post["Content-Type"] = []string{"application/json"}
+	c.headers = [2]http.Header{get, post}
+	return c, nil
+}
+
+// Close closes idle connections, if the transport can.
+func (c *Client) Close() {
+	if t, ok := c.opt.Transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
+// request is what a method wants sent.
+type request struct {
+	endpoint endpoint
+	kind     Kind
+	id       string // of a device; empty where the path has none
+	tail     string // path behind the id
+	post     bool
+	body     []byte
+	key      string // Idempotency-Key, if any
+	bound    int64  // of the answer
+	buf      []byte // to read it into
+}
+
+// reply is an answer that has been read to its end.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+	buf    []byte // body's memory with what was in front of it
+	at     time.Time
+}
+
+// do sends a request and returns the answer if it is 2xx and fits. Otherwise the error is what the method
+// returns.
+func (c *Client) do(ctx context.Context, r *request) (reply, error) {
+	if r.endpoint != epDevices && r.endpoint != epGroups {
+		if err := checkID(r.id); err != nil {
+			return reply{buf: r.buf}, err
+		}
+	}
+	call := newCall(ctx, r)
+	defer call.end()
+	res, err := c.rt.RoundTrip(c.newRequest(call, r))
+	if err != nil {
+		return reply{buf: r.buf}, c.failure(ctx, call, r, err)
+	}
+	defer func() { _ = res.Body.Close() }() // what was read is judged; closing tells nothing more
+	out := reply{status: res.StatusCode, header: res.Header, at: time.Now()}
+	if encoding := res.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		out.buf = r.buf
+		return out, c.bad(r, &out, fmt.Sprintf("answer is encoded (%s), which was not asked for", encoding), nil)
+	}
+	out.buf, err = readBody(res, r.buf, r.bound)
+	out.body = bytes.TrimPrefix(out.buf, []byte("\ufeff"))
+	out.at = time.Now()
+	switch {
+	case errors.Is(err, errTooLarge):
+		return out, c.bad(r, &out, fmt.Sprintf("answer is larger than %d bytes", r.bound), nil)
+	case err != nil:
+		err := c.failure(ctx, call, r, fmt.Errorf("read answer: %w", err))
+		if e, ok := errors.AsType[*Error](err); ok {
+			e.Status = res.StatusCode
+		}
+		return out, err
+	case res.StatusCode < 200 || res.StatusCode > 299:
+		return out, c.refusal(r, &out)
+	}
+	return out, nil
+}
+
+// newRequest builds the request by hand: parsing a URL text for each poll would cost more than all the rest.
+func (c *Client) newRequest(call *call, r *request) *http.Request {
+	u := c.prefix
+	u.Path += "/api/" + r.path(r.id)
+	u.RawPath += "/api/" + r.path(escapeID(r.id))
+	req := http.Request{
+		Method: http.MethodGet, URL: &u, Host: u.Host, Header: c.headers[0],
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	if !r.post {
+		return req.WithContext(call.watched(c.wire.repeated))
+	}
+	req.Method, req.Header = http.MethodPost, c.headers[1]
+	req.Body, req.ContentLength = auth.NewBody(r.body), int64(len(r.body))
+	if r.key != "" {
+		req.Header = req.Header.Clone()
+		req.Header.Set("Idempotency-Key", headerValue(r.key))
+	}
+	return req.WithContext(call)
+}
+
+// headerValue makes a message id fit for a header: net/http refuses to send anything but printable text.
+func headerValue(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0 {
+		return s
+	}
+	return url.PathEscape(s)
+}
+
+// path returns the path behind /api/ with id in its place.
+func (r *request) path(id string) string {
+	switch r.endpoint {
+	case epDevices:
+		return "devices"
+	case epGroups:
+		return "groups"
+	}
+	return "devices/" + id + r.tail
+}
+
+var errTooLarge = errors.New("answer too large")
+
+// readBody reads an answer into buf, which grows as needed, but not beyond bound.
+func readBody(res *http.Response, buf []byte, bound int64) ([]byte, error) {
+	buf = buf[:0]
+	if res.ContentLength > bound {
+		return buf, errTooLarge
+	}
+	// One more than stated, so that the last read sees the end; a stated length is not believed beyond a MiB.
+	if need := max(int(min(res.ContentLength, 1<<20))+1, 1<<10); need > cap(buf) {
+		buf = make([]byte, 0, need)
+	}
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		// The whole capacity may be more than the bound; what is read must not be.
+		room := min(int64(cap(buf)), bound+1)
+		n, err := res.Body.Read(buf[len(buf):room])
+		buf = buf[:len(buf)+n]
+		switch {
+		case int64(len(buf)) > bound:
+			return buf[:bound], errTooLarge
+		case errors.Is(err, io.EOF):
+			return buf, nil
+		case err != nil:
+			return buf, err
+		}
+	}
+}
+
+// failure describes a request to which no complete answer came.
+func (c *Client) failure(ctx context.Context, call *call, r *request, err error) error {
+	switch cause := context.Cause(call); {
+	case ctx.Err() != nil:
+		if !errors.Is(err, ctx.Err()) { // err may hold only the cause, which can be anything
+			err = fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
+		return fmt.Errorf("%s: %w", r.endpoint, err)
+	case errors.Is(cause, errTimeout):
+		err = fmt.Errorf("%w (%v)", errTimeout, c.opt.Timeout)
+	case errors.Is(err, ErrNoBudget), errors.Is(err, auth.ErrForeignHost):
+		return fmt.Errorf("%s: %w", r.endpoint, err)
+	}
+	return &Error{Endpoint: r.endpoint.String(), Message: c.clean(err.Error()), Err: err, transport: true}
+}
+
+// bad describes an answer that is not what was asked for.
+func (c *Client) bad(r *request, p *reply, message string, cause error) *Error {
+	e := &Error{Endpoint: r.endpoint.String(), Status: p.status, Message: c.clean(message), Err: cause}
+	e.Excerpt = c.clean(string(p.body[:min(len(p.body), 8*maxExcerpt)]))
+	e.RetryAfter, e.HasRetryAfter = retryAfter(p.header, p.at)
+	return e
+}
+
+// refusal describes an answer whose status is not 2xx.
+func (c *Client) refusal(r *request, p *reply) *Error {
+	message := ""
+	if p.status >= 300 && p.status <= 399 {
+		message = "redirected, which is not followed"
+		if to, err := url.Parse(p.header.Get("Location")); err == nil && to.Host != "" {
+			message = "redirected to " + to.Scheme + "://" + to.Host + ", which is not followed"
+		}
+	} else if env, err := openEnvelope(p.body, ""); err == nil {
+		message = env.message
+	}
+	if message == "" {
+		message = strings.ToLower(http.StatusText(p.status))
+	}
+	if message == "" {
+		message = "unknown status"
+	}
+	return c.bad(r, p, message, nil)
+}
+
+// clean makes a text from outside fit for an error: no secrets, printable, bounded.
+func (c *Client) clean(s string) string {
+	return printable(c.opt.Tokens.Redact(s), maxExcerpt)
+}

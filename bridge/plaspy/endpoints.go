@@ -1,0 +1,241 @@
+package plaspy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/plaspy/rawjson"
+)
+
+// Device is one entry of the device list.
+type Device struct {
+	ID      string
+	Name    string          // empty if absent
+	Expires time.Time       // when it stops being active; zero if absent or unreadable
+	Raw     json.RawMessage // the entry's bytes as the API gave them; not shared with other entries
+}
+
+// Group is one entry of the group list.
+type Group struct {
+	ID, Name string
+	Devices  []string // ids
+}
+
+// Answer is a successful answer as it came. Body is JSON without a byte order mark.
+type Answer struct {
+	Status int
+	Body   []byte
+}
+
+// LastLocation is the answer to a poll.
+type LastLocation struct {
+	// Raw is the value of lastLocation, a JSON object as the API gave it, part of Buf. Nil if the device has
+	// never reported.
+	Raw []byte
+	// Buf holds the whole answer. Hand it to a later call for reuse once Raw is no longer needed; it is set
+	// after an error, too.
+	Buf                  []byte
+	APIUsage, DailyUsage int       // as the API states them; 0 if it does not
+	At                   time.Time // when the answer was complete
+}
+
+// PostOptions are for [Client.Locations] and [Client.Alerts].
+type PostOptions struct {
+	IdempotencyKey string // sent as Idempotency-Key; empty: none. Printable ASCII
+}
+
+// maxSkipped bounds what a list full of nonsense can make of itself in memory and in the log.
+const maxSkipped = 100
+
+// Devices returns the account's active devices in the API's order, duplicates included. Entries that are no
+// object or have no usable id are left out; skipped says why, one error each for the first hundred.
+func (c *Client) Devices(ctx context.Context) (devices []Device, skipped []error, err error) {
+	r := &request{endpoint: epDevices, kind: List, bound: maxList}
+	skipped, err = c.list(ctx, r, "devices", func(entry []byte) error {
+		d, err := readDevice(entry)
+		if err == nil {
+			devices = append(devices, d)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return devices, skipped, nil
+}
+
+// Groups returns the account's groups; skipped is as with Devices.
+func (c *Client) Groups(ctx context.Context) (groups []Group, skipped []error, err error) {
+	r := &request{endpoint: epGroups, kind: List, bound: maxList}
+	skipped, err = c.list(ctx, r, "groups", func(entry []byte) error {
+		g, err := readGroup(entry)
+		if err == nil {
+			groups = append(groups, g)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return groups, skipped, nil
+}
+
+// list fetches an array and hands each element to read.
+func (c *Client) list(ctx context.Context, r *request, payload string, read func([]byte) error) (skipped []error, err error) {
+	p, err := c.do(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	env, err := c.open(r, &p, payload)
+	if err != nil {
+		return nil, err
+	}
+	if env.payload == nil {
+		return nil, c.bad(r, &p, "answer has no "+payload, nil)
+	}
+	if rawjson.IsNull(env.payload) {
+		return nil, nil // how many serializers write an empty list
+	}
+	n := 0
+	err = rawjson.Elements(env.payload, func(entry []byte) bool {
+		if err := read(entry); err != nil && len(skipped) < maxSkipped {
+			skipped = append(skipped, fmt.Errorf("%s entry %d: %w", payload, n, err))
+		}
+		n++
+		return true
+	})
+	if err != nil {
+		return nil, c.bad(r, &p, payload+" is no array", err)
+	}
+	return skipped, nil
+}
+
+func readDevice(entry []byte) (Device, error) {
+	d := Device{Raw: bytes.Clone(entry)}
+	var id, expires string
+	hasID := false
+	err := rawjson.Members(entry, func(key, value []byte) bool {
+		switch string(key) {
+		case "id":
+			id, hasID = text(value)
+		case "name":
+			d.Name, _ = text(value)
+		case "expires":
+			expires, _ = text(value)
+		}
+		return true
+	})
+	if err != nil {
+		return d, fmt.Errorf("not an object: %w", err)
+	}
+	if !hasID {
+		return d, errors.New("id is missing or no string")
+	}
+	if d.ID = id; expires != "" {
+		d.Expires, _, _ = auth.ParseTime(expires) // zero where it cannot be read, as documented
+	}
+	return d, checkID(id)
+}
+
+func readGroup(entry []byte) (Group, error) {
+	var g Group
+	hasID := false
+	var devices []byte
+	err := rawjson.Members(entry, func(key, value []byte) bool {
+		switch string(key) {
+		case "id":
+			g.ID, hasID = text(value)
+		case "name":
+			g.Name, _ = text(value)
+		case "devices":
+			devices = value
+		}
+		return true
+	})
+	if err != nil {
+		return g, fmt.Errorf("not an object: %w", err)
+	}
+	if !hasID && g.Name == "" {
+		return g, errors.New("has neither id nor name")
+	}
+	if devices == nil || rawjson.IsNull(devices) {
+		return g, nil
+	}
+	err = rawjson.Elements(devices, func(value []byte) bool {
+		if id, ok := text(value); ok {
+			g.Devices = append(g.Devices, id)
+		}
+		return true
+	})
+	if err != nil {
+		return g, fmt.Errorf("devices is no array: %w", err)
+	}
+	return g, nil
+}
+
+func text(value []byte) (string, bool) {
+	b, ok := rawjson.Unquote(value)
+	return string(b), ok
+}
+
+// Device returns the answer about one device as it came.
+func (c *Client) Device(ctx context.Context, id string) (Answer, error) {
+	return c.answer(ctx, &request{endpoint: epDevice, kind: Query, id: id, bound: maxAnswer}, "device")
+}
+
+// Locations posts body to the device's locations and returns the answer as it came. It is sent once, twice
+// only after a 401; an error without a status leaves open whether the API took it.
+func (c *Client) Locations(ctx context.Context, id string, body []byte, opt PostOptions) (Answer, error) {
+	r := &request{endpoint: epLocations, kind: Post, id: id, tail: "/locations", post: true, body: body, key: opt.IdempotencyKey, bound: maxAnswer}
+	return c.answer(ctx, r, "")
+}
+
+// Alerts posts body to the device's alerts; otherwise it is as Locations.
+func (c *Client) Alerts(ctx context.Context, id string, body []byte, opt PostOptions) (Answer, error) {
+	r := &request{endpoint: epAlerts, kind: Post, id: id, tail: "/alerts", post: true, body: body, key: opt.IdempotencyKey, bound: maxAnswer}
+	return c.answer(ctx, r, "")
+}
+
+func (c *Client) answer(ctx context.Context, r *request, payload string) (Answer, error) {
+	p, err := c.do(ctx, r)
+	if err != nil {
+		return Answer{}, err
+	}
+	if p.status == http.StatusNoContent {
+		return Answer{Status: p.status}, nil
+	}
+	if _, err := c.open(r, &p, payload); err != nil {
+		return Answer{}, err
+	}
+	return Answer{Status: p.status, Body: p.body}, nil
+}
+
+// LastLocation polls one device. The answer is read into buf, which may be nil and belongs to the call until
+// it returns; the result's Buf replaces it.
+func (c *Client) LastLocation(ctx context.Context, id string, buf []byte) (LastLocation, error) {
+	r := &request{endpoint: epLastLocation, kind: Poll, id: id, tail: "/lastLocation", bound: maxLastLocation, buf: buf}
+	p, err := c.do(ctx, r)
+	l := LastLocation{Buf: p.buf, At: p.at}
+	if err != nil {
+		return l, err
+	}
+	env, err := c.open(r, &p, "lastLocation")
+	if err != nil {
+		return l, err
+	}
+	l.APIUsage, l.DailyUsage = env.usage, env.dailyUsage
+	switch {
+	case env.payload == nil, rawjson.IsNull(env.payload):
+		return l, nil
+	case env.payload[0] != '{':
+		return l, c.bad(r, &p, "lastLocation is no object", nil)
+	}
+	l.Raw = env.payload
+	return l, nil
+}

@@ -1,0 +1,144 @@
+package plaspy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// ErrNoBudget is returned instead of waiting where a query would exceed its part of the budget, or its
+// deadline ends before the budget has room.
+var ErrNoBudget = errors.New("no room in the request budget")
+
+var (
+	errTimeout = errors.New("no answer in time")
+	errRefused = errors.New("the API says that it did not succeed")
+)
+
+// Error is a request that was sent, or should have been, and did not succeed. Its text holds no secret.
+type Error struct {
+	Endpoint string // as in the metric api_requests_total: last_location, locations, ...
+	Status   int    // of the answer; 0 if none came
+	// RetryAfter is how long the API asks to be left alone, at most an hour; 0 unless HasRetryAfter.
+	RetryAfter    time.Duration
+	HasRetryAfter bool
+	Message       string // what was wrong: the API's own text where it gave one. Printable, at most 1 KiB
+	Excerpt       string // the answer's beginning, printable, at most 1 KiB; empty if nothing was read
+	Err           error  // the cause; may be nil
+
+	transport bool // no complete answer came
+}
+
+// Error tells endpoint, status and what was wrong.
+func (e *Error) Error() string {
+	if e.Status == 0 {
+		return fmt.Sprintf("%s: %s", e.Endpoint, e.Message)
+	}
+	return fmt.Sprintf("%s: status %d: %s", e.Endpoint, e.Status, e.Message)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Timeout reports whether the API did not answer within [Options].Timeout.
+func (e *Error) Timeout() bool { return errors.Is(e.Err, errTimeout) }
+
+// IDError is a device id that cannot be sent to the API as it is.
+type IDError struct{ ID, Reason string }
+
+// Error names the id and the reason.
+func (e *IDError) Error() string { return fmt.Sprintf("device id %.100q %s", e.ID, e.Reason) }
+
+// Class is what to do about a failure.
+type Class int
+
+// The classes, from [Classify].
+const (
+	Retry     Class = iota // try again after a backoff; also whatever is unknown
+	Throttled              // try again when the budget lets it, and not before Error.RetryAfter
+	Reauth                 // 401 with a fresh token: not the message's fault; try again later
+	Forbidden              // 403: final if it comes again after one try with a new token
+	Reject                 // final: the same request will fail again
+	Canceled               // the caller's context ended; tells nothing about the API
+)
+
+// String returns the class in lower case, fit for a log line or a label.
+func (c Class) String() string {
+	switch c {
+	case Throttled:
+		return "throttled"
+	case Reauth:
+		return "reauth"
+	case Forbidden:
+		return "forbidden"
+	case Reject:
+		return "reject"
+	case Canceled:
+		return "canceled"
+	}
+	return "retry"
+}
+
+// Classify decides what a failure of this package means; err is not nil. What it does not know is to be
+// tried again.
+func Classify(err error) Class {
+	if e, ok := errors.AsType[*Error](err); ok && e.Status != 0 && !e.transport {
+		return classifyAnswer(e)
+	}
+	if _, ok := errors.AsType[*IDError](err); ok {
+		return Reject
+	}
+	switch {
+	case errors.Is(err, ErrNoBudget):
+		return Throttled
+	case errors.Is(err, errTimeout):
+		return Retry
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return Canceled
+	}
+	return Retry
+}
+
+func classifyAnswer(e *Error) Class {
+	switch s := e.Status; {
+	case s == http.StatusUnauthorized:
+		return Reauth
+	case s == http.StatusForbidden:
+		return Forbidden
+	case s == http.StatusTooManyRequests, s == http.StatusServiceUnavailable && e.HasRetryAfter:
+		return Throttled
+	case s == http.StatusRequestTimeout, s == http.StatusTooEarly:
+		return Retry
+	case s >= 300 && s <= 499, errors.Is(e.Err, errRefused):
+		return Reject
+	}
+	return Retry
+}
+
+// IsOutage reports whether err shows the API to be down: it could not be reached, its answer broke off, or
+// its status is 5xx.
+func IsOutage(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && Classify(err) != Canceled && (e.transport || e.Status >= 500)
+}
+
+// printable makes a text from outside fit for a log line: control characters and white space become single
+// spaces, and what is beyond limit bytes is cut off.
+func printable(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > limit {
+		const mark = "..."
+		s = strings.ToValidUTF8(s[:limit-len(mark)], "") + mark
+	}
+	return s
+}

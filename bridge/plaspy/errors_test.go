@@ -1,0 +1,136 @@
+package plaspy_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/plaspy"
+)
+
+// Every status that net/http names, and some it does not.
+func TestClassifyStatus(t *testing.T) {
+	exceptions := map[int]plaspy.Class{
+		401: plaspy.Reauth, 403: plaspy.Forbidden, 408: plaspy.Retry, 425: plaspy.Retry, 429: plaspy.Throttled,
+	}
+	for status := 200; status < 600; status++ {
+		if http.StatusText(status) == "" && status%100 != 99 {
+			continue
+		}
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			c := reply(t, func(*http.Request) (*http.Response, error) {
+				return answer(status, `{"success":true,"locations":[]}`), nil
+			})
+			_, err := c.Locations(t.Context(), "dev", []byte(`{}`), plaspy.PostOptions{})
+			if status < 300 {
+				if err != nil {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			want, special := exceptions[status]
+			if !special && status < 500 {
+				want = plaspy.Reject
+			}
+			if got := plaspy.Classify(err); got != want {
+				t.Errorf("got %v, want %v", got, want)
+			}
+			if got := plaspy.IsOutage(err); got != (status >= 500) {
+				t.Errorf("got outage=%v", got)
+			}
+		})
+	}
+}
+
+func TestClassifyFailures(t *testing.T) {
+	refused := httptest.NewServer(http.NotFoundHandler())
+	refused.Close()
+	secure := httptest.NewUnstartedServer(withToken(http.NotFound))
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	secure.StartTLS()
+	defer secure.Close()
+	broken := func(f func(net.Conn)) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			f(conn)
+			_ = conn.Close()
+		}
+	}
+	for _, tc := range []struct {
+		name   string
+		url    string
+		h      http.HandlerFunc
+		class  plaspy.Class
+		outage bool
+	}{
+		{"closed without an answer", "", broken(func(net.Conn) {}), plaspy.Retry, true},
+		{"reset", "", broken(func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }), plaspy.Retry, true},
+		{"no HTTP", "", broken(func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-x\r\n\r\n") }), plaspy.Retry, true},
+		{"truncated answer", "", broken(func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{") }), plaspy.Retry, true},
+		{"truncated chunk", "", broken(func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{")
+		}), plaspy.Retry, true},
+		{"huge header", "", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, plaspy.Retry, true},
+		{"success false", "", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"success":false}`) }, plaspy.Reject, false},
+		{"HTML", "", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `<html>`) }, plaspy.Retry, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := serve(t, tc.h)
+			err := poll(t.Context(), newClient(t, s.URL, nil))
+			if got := plaspy.Classify(err); err == nil || got != tc.class || plaspy.IsOutage(err) != tc.outage {
+				t.Errorf("got %v, outage=%v, from %v; want %v, %v", got, plaspy.IsOutage(err), err, tc.class, tc.outage)
+			}
+		})
+	}
+	for _, tc := range []struct {
+		name   string
+		err    error
+		class  plaspy.Class
+		outage bool
+	}{
+		{"dial refused", &plaspy.Error{Endpoint: "x", Err: &net.OpError{Op: "dial", Err: errors.New("refused")}}, plaspy.Retry, false},
+		{"unknown", errors.New("whatever"), plaspy.Retry, false},
+		{"cancelled", fmt.Errorf("x: %w", context.Canceled), plaspy.Canceled, false},
+		{"caller's deadline", context.DeadlineExceeded, plaspy.Canceled, false},
+		{"bad id", &plaspy.IDError{}, plaspy.Reject, false},
+		{"TLS alert", tls.AlertError(42), plaspy.Retry, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := plaspy.Classify(tc.err); got != tc.class || plaspy.IsOutage(tc.err) != tc.outage {
+				t.Errorf("got %v, %v", got, plaspy.IsOutage(tc.err))
+			}
+		})
+	}
+	// While there is no token, the wait for one tells why when its context ends.
+	for _, url := range []string{refused.URL, secure.URL} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		err := poll(ctx, newClient(t, url, nil))
+		cancel()
+		if plaspy.Classify(err) != plaspy.Canceled || !strings.Contains(err.Error(), "token request") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestClassNames(t *testing.T) {
+	seen := map[string]bool{}
+	for c := plaspy.Retry; c <= plaspy.Canceled; c++ {
+		seen[c.String()] = true
+	}
+	if len(seen) != 6 {
+		t.Errorf("got %v", seen)
+	}
+}

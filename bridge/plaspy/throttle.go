@@ -1,0 +1,209 @@
+package plaspy
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	retryAfterMax = time.Hour // a header that asks for more is taken for a mistake
+	minFactor     = 0.01
+	climbStep     = 0.05
+	climbEvery    = 10 * time.Second
+	halveEvery    = time.Second // answers to what was sent before the last halving are no reason for another
+	quiet         = 10 * time.Second
+)
+
+// brake is what throttling does to the budget. It belongs to the Budget's mutex.
+type brake struct {
+	until    time.Time // nothing is sent before
+	factor   float64   // of the limit, as of at
+	at       time.Time // since when the factor climbs
+	halved   time.Time
+	observed float64 // requests per minute that stand in for a limit where there is none
+
+	since time.Time // when throttling began; zero while there is none
+	last  time.Time // when it was last caused or seen to go on
+	count int       // answers that caused it
+}
+
+// factorAt climbs by a twentieth of the limit every ten seconds without a 429.
+func (k *brake) factorAt(now time.Time) float64 {
+	if k.factor >= 1 {
+		return 1
+	}
+	steps := math.Floor(float64(now.Sub(k.at)) / float64(climbEvery))
+	f := k.factor + climbStep*max(steps, 0)
+	if f > 1-1e-9 {
+		return 1
+	}
+	return f
+}
+
+// lower sets the factor; it climbs from now or from the end of the stop.
+func (k *brake) lower(now time.Time, factor float64) {
+	k.factor, k.at = max(factor, minFactor), now
+	if k.until.After(now) {
+		k.at = k.until
+	}
+}
+
+// Throttled tells that the API answered 429, or 503 with Retry-After. With has, everything stops for
+// retryAfter (at most an hour). Without, or where that is 0, the rate is halved, at most once a second, and then
+// climbs back.
+func (b *Budget) Throttled(retryAfter time.Duration, has bool) {
+	b.throttled.Inc()
+	b.mu.Lock()
+	now := time.Now()
+	k := &b.brake
+	b.settle(now)
+	k.count++
+	switch {
+	case has && retryAfter > 0:
+		if until := now.Add(min(retryAfter, retryAfterMax)); until.After(k.until) {
+			k.until = until
+		}
+	case k.halved.IsZero() || now.Sub(k.halved) >= halveEvery:
+		if b.limit == 0 && k.factorAt(now) == 1 {
+			k.observed = b.meter.perMinute(now)
+		}
+		k.lower(now, k.factorAt(now)/2)
+		k.halved = now
+	default:
+		k.lower(now, k.factorAt(now)) // no halving, but the climb begins anew
+	}
+	b.braked(now)
+	until, factor := k.until, k.factorAt(now)
+	b.mu.Unlock()
+	if f := b.onThrottle.Load(); f != nil {
+		(*f)(until, factor)
+	}
+}
+
+// OnThrottle sets the function that is told of every throttling that this process sees: until when everything
+// stops (a time in the past if it does not) and to which part of its limit the rate was lowered. It runs on the
+// goroutine that got the answer and must not block.
+func (b *Budget) OnThrottle(f func(until time.Time, factor float64)) { b.onThrottle.Store(&f) }
+
+// ThrottleUntil obeys a throttling that another replica saw, with what it was told by OnThrottle. It never
+// eases what is in force here, and OnThrottle is not called.
+func (b *Budget) ThrottleUntil(until time.Time, factor float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	k := &b.brake
+	if latest := now.Add(retryAfterMax); until.After(latest) {
+		until = latest
+	}
+	if until.After(now) && until.After(k.until) {
+		// By way of a duration: the sender's time has no monotonic part, and ours may be set meanwhile.
+		k.until = now.Add(until.Sub(now))
+	}
+	if factor < k.factorAt(now) {
+		if b.limit == 0 && k.factorAt(now) == 1 {
+			k.observed = b.meter.perMinute(now)
+		}
+		k.lower(now, factor)
+	}
+	if k.until.After(now) || k.factorAt(now) < 1 {
+		b.braked(now)
+	}
+}
+
+// braked logs the beginning, takes the fast path away, and moves waiters to their new slots.
+func (b *Budget) braked(now time.Time) {
+	k := &b.brake
+	k.last = now
+	if k.since.IsZero() {
+		k.since = now
+		b.log.Warn("API throttles, slowing down", "delay", max(0, k.until.Sub(now)))
+	}
+	if b.limit == 0 && b.free.Swap(false) {
+		b.slot = now
+	}
+	b.dispatch(now)
+}
+
+// settle notices the end of throttling. It counts as over only after a while of quiet, or an API that answers
+// every retry with another Retry-After would fill the log. The caller holds mu.
+func (b *Budget) settle(now time.Time) {
+	k := &b.brake
+	if k.since.IsZero() {
+		return
+	}
+	if k.until.After(now) || k.factorAt(now) < 1 {
+		k.last = now
+		return
+	}
+	k.factor = 1
+	if b.limit == 0 {
+		b.free.Store(true)
+	}
+	if now.Sub(k.last) < quiet {
+		return
+	}
+	b.log.Info("API throttling over", "attempt", k.count, "elapsed", now.Sub(k.since))
+	k.since, k.count = time.Time{}, 0
+}
+
+// usage counts over the last minute, to ten seconds.
+type usage struct {
+	counts [6]float64
+	stamp  int64 // of the newest cell, in tens of seconds since 1970
+}
+
+func (u *usage) turn(now time.Time) {
+	stamp := now.Unix() / 10
+	for range min(stamp-u.stamp, int64(len(u.counts))) {
+		u.stamp++
+		u.counts[u.stamp%int64(len(u.counts))] = 0
+	}
+	u.stamp = max(stamp, u.stamp)
+}
+
+func (u *usage) add(now time.Time, n float64) {
+	u.turn(now)
+	u.counts[u.stamp%int64(len(u.counts))] += n
+}
+
+func (u *usage) perMinute(now time.Time) (sum float64) {
+	u.turn(now)
+	for _, c := range u.counts {
+		sum += c
+	}
+	covered := 50 + float64(now.UnixMilli()%10_000)/1000 // the newest cell is not full yet
+	return max(sum, 0) * 60 / covered
+}
+
+// meter knows about how many requests a minute are sent where nothing limits them, for next to nothing: one
+// addition a request, and a look at the clock every 256th.
+type meter struct {
+	n        atomic.Uint64
+	marked   atomic.Uint64 // n at the last mark
+	markedAt atomic.Int64  // Unix nanoseconds
+	rate     atomic.Uint64 // requests per minute between the last two marks; 0: only one mark yet
+}
+
+const meterEvery = 256
+
+func (m *meter) start(now time.Time) { m.markedAt.Store(now.UnixNano()) }
+
+func (m *meter) tick() {
+	if n := m.n.Add(1); n%meterEvery == 0 {
+		now := time.Now().UnixNano()
+		since := max(now-m.markedAt.Swap(now), 1)
+		m.rate.Store(uint64(meterEvery * int64(window) / since))
+		m.marked.Store(n)
+	}
+}
+
+// perMinute takes the larger of the last full measurement and the one under way, and never less than one a
+// second: a single early 429 must not bring everything to a halt.
+func (m *meter) perMinute(now time.Time) float64 {
+	rate := float64(m.rate.Load())
+	if since := now.UnixNano() - m.markedAt.Load(); since > int64(time.Second) {
+		rate = max(rate, float64(m.n.Load()-m.marked.Load())*float64(window)/float64(since))
+	}
+	return max(rate, 60)
+}

@@ -1,0 +1,204 @@
+package plaspy
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"strings"
+	"time"
+
+	"plaspy-bridge/auth"
+)
+
+// call is one method's request on its way, carried as the request's context: it has the caller's values and
+// ends with the caller's context, but its time limit begins only when the budget has let it through.
+type call struct {
+	context.Context // cancelled by the caller or by timeout
+	cancel          context.CancelCauseFunc
+	endpoint        endpoint
+	kind            Kind
+	timer           *time.Timer
+	conns           int // that net/http took for the send under way; GotConn runs on RoundTrip's goroutine
+	trace           httptrace.ClientTrace
+}
+
+type callKey struct{}
+
+// Value answers for the call itself before asking the caller's context.
+func (c *call) Value(key any) any {
+	if key == (callKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
+}
+
+func callOf(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
+}
+
+func newCall(ctx context.Context, r *request) *call {
+	c := &call{endpoint: r.endpoint, kind: r.kind}
+	c.Context, c.cancel = context.WithCancelCause(ctx)
+	return c
+}
+
+// watched returns the call as a context under which repeats are reported: net/http sends a GET again by itself
+// when a kept-alive connection turns out to have been closed, and the API may have counted the first one.
+func (c *call) watched(repeated func(endpoint)) context.Context {
+	c.trace.GotConn = func(httptrace.GotConnInfo) {
+		if c.conns++; c.conns > 1 {
+			repeated(c.endpoint)
+		}
+	}
+	return httptrace.WithClientTrace(c, &c.trace)
+}
+
+// begin starts the time limit, anew for a replay.
+func (c *call) begin(limit time.Duration) {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.conns = 0
+	c.timer = time.AfterFunc(limit, func() { c.cancel(errTimeout) })
+}
+
+// pause stops the time limit after a refused token: waiting for another one may take longer than any
+// request. The answer is read first, while the limit is still there.
+func (c *call) pause(res *http.Response) {
+	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	_ = res.Body.Close()
+	res.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), broken{err}))
+	c.timer.Stop()
+}
+
+// broken ends a body that has been read with the error that reading it ended with.
+type broken struct{ err error }
+
+func (b broken) Read([]byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	return 0, io.EOF
+}
+
+// end releases what the call holds, once its answer has been read.
+func (c *call) end() {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.cancel(nil)
+}
+
+// wire is the round tripper below the token: one RoundTrip is one request that the API sees, but for those
+// that net/http repeats, which it counts.
+type wire struct {
+	base    http.RoundTripper
+	metrics *requestMetrics
+	budget  *Budget
+	timeout time.Duration
+}
+
+// RoundTrip sends req. The time limit applies to requests made by the Client; the token manager has its own.
+func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	ep, c := epToken, callOf(req.Context())
+	if c != nil {
+		ep = c.endpoint
+		c.begin(w.timeout)
+	}
+	res, err := w.base.RoundTrip(req)
+	if err != nil {
+		w.metrics.count(ep, 0)
+		return nil, err
+	}
+	w.metrics.count(ep, res.StatusCode)
+	switch res.StatusCode {
+	case http.StatusUnauthorized:
+		if c != nil {
+			c.pause(res)
+		}
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		after, has := retryAfter(res.Header, time.Now())
+		if after > 0 || res.StatusCode == http.StatusTooManyRequests {
+			w.budget.Throttled(after, has)
+		}
+	}
+	return res, nil
+}
+
+// repeated books a request that net/http sent a second time, the first one having had no answer.
+func (w *wire) repeated(ep endpoint) {
+	w.budget.charge()
+	w.metrics.count(ep, 0)
+}
+
+// newTransport returns the connection pool for maxConns requests at once.
+func newTransport(maxConns int, timeout time.Duration) *http.Transport {
+	dialer := &net.Dialer{Timeout: timeout, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		Proxy:       http.ProxyFromEnvironment,
+		DialContext: dialer.DialContext,
+		// HTTP/2 where the server has it; setting TLSClientConfig would otherwise turn it off.
+		ForceAttemptHTTP2:   true,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: timeout,
+		// As many idle as busy: net/http's default of two would open a connection for most polls.
+		MaxIdleConns:        maxConns,
+		MaxIdleConnsPerHost: maxConns,
+		IdleConnTimeout:     90 * time.Second,
+		// No ResponseHeaderTimeout: the call's own limit covers it, and this would be another timer a poll.
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		// Answers of 900 bytes are not worth unpacking, and a packed one could unpack to anything.
+		DisableCompression: true,
+		ReadBufferSize:     8 << 10,
+	}
+}
+
+// TokenConfig returns the configuration of a token manager whose requests go through the same connections,
+// budget and metrics as the Client's. o.Tokens is not used.
+func TokenConfig(o Options, userName string, key func() (string, error)) (auth.Config, error) {
+	o, err := o.complete()
+	if err != nil {
+		return auth.Config{}, err
+	}
+	return auth.Config{
+		Endpoint:  o.BaseURL.JoinPath("api", "Auth", "Token"),
+		UserName:  userName,
+		Key:       key,
+		Transport: o.wire(),
+		Admit:     o.Budget.AdmitToken,
+		Timeout:   o.Timeout,
+		UserAgent: o.UserAgent,
+	}, nil
+}
+
+// retryAfter reads both forms of the header (RFC 9110, section 10.2.3), at most an hour. A date in the past
+// and a 0 mean at once; what is neither form, or negative, is as if it were not there.
+func retryAfter(h http.Header, now time.Time) (after time.Duration, has bool) {
+	v := strings.TrimSpace(h.Get("Retry-After"))
+	if v == "" {
+		return 0, false
+	}
+	seconds, err := strconv.ParseInt(v, 10, 64)
+	if errors.Is(err, strconv.ErrRange) {
+		err = nil // ParseInt returned the nearest number, which is all that is needed
+	}
+	if err == nil {
+		if seconds < 0 {
+			return 0, false
+		}
+		return min(time.Duration(min(seconds, math.MaxInt32))*time.Second, retryAfterMax), true
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		return min(max(0, at.Sub(now)), retryAfterMax), true
+	}
+	return 0, false
+}

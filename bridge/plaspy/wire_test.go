@@ -1,0 +1,171 @@
+package plaspy
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"plaspy-bridge/auth"
+)
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, tc := range []struct {
+		name, value string
+		want        time.Duration
+		has         bool
+	}{
+		{"absent", "", 0, false},
+		{"seconds", "120", 2 * time.Minute, true},
+		{"zero", "0", 0, true},
+		{"spaces", " 5 ", 5 * time.Second, true},
+		{"negative", "-5", 0, false},
+		{"fraction", "1.5", 0, false},
+		{"garbage", "soon", 0, false},
+		{"huge", "86400", time.Hour, true},
+		{"beyond int64", "99999999999999999999", time.Hour, true},
+		{"below int64", "-99999999999999999999", 0, false},
+		{"date", "Fri, 02 Jan 2026 03:05:05 GMT", time.Minute, true},
+		{"old date form", "Friday, 02-Jan-26 03:05:05 GMT", time.Minute, true},
+		{"past date", "Fri, 02 Jan 2026 03:00:00 GMT", 0, true},
+		{"far date", "Sat, 02 Jan 2027 03:00:00 GMT", time.Hour, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, has := retryAfter(http.Header{"Retry-After": {tc.value}}, now)
+			if got != tc.want || has != tc.has {
+				t.Errorf("got %v %v, want %v %v", got, has, tc.want, tc.has)
+			}
+		})
+	}
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	for _, seed := range []string{"120", "-1", "Fri, 02 Jan 2026 03:05:05 GMT", "1e9", "Sun Nov  6 08:49:37 1994"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, v string) {
+		got, has := retryAfter(http.Header{"Retry-After": {v}}, time.Now())
+		if got < 0 || got > time.Hour || !has && got != 0 {
+			t.Errorf("%q: got %v %v", v, got, has)
+		}
+	})
+}
+
+func FuzzEscapeID(f *testing.F) {
+	for _, seed := range []string{"dev 1", "..", "a/b", "%2F", "a?b#c", "é😀", "\x00"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, id string) {
+		if checkID(id) != nil {
+			return
+		}
+		u := url.URL{Scheme: "http", Host: "x", Path: "/api/devices/" + id + "/x", RawPath: "/api/devices/" + escapeID(id) + "/x"}
+		sent, err := url.ParseRequestURI(u.RequestURI())
+		if err != nil {
+			t.Fatalf("%q: %v", id, err)
+		}
+		if sent.Path != u.Path || sent.RawQuery != "" || sent.Fragment != "" {
+			t.Errorf("%q arrived as %q", id, sent.Path)
+		}
+		if got := sent.JoinPath().EscapedPath(); got != u.EscapedPath() {
+			t.Errorf("%q: cleaning turned %q into %q", id, u.EscapedPath(), got)
+		}
+	})
+}
+
+// flaky makes a keep-alive server whose connections die as soon as they are used a second time, which is what
+// net/http papers over by sending the request again.
+func flaky(t *testing.T) (*httptest.Server, *atomic.Int64) {
+	var seen atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/Auth/Token" {
+			w.Header().Set("Connection", "close")
+			_, _ = io.WriteString(w, `{"success":true,"token":"t","expires":"2100-01-01T00:00:00Z"}`)
+			return
+		}
+		if seen.Add(1) == 2 {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = conn.(*net.TCPConn).SetLinger(0)
+			_ = conn.Close()
+			return
+		}
+		_, _ = io.WriteString(w, `{"success":true,"lastLocation":{}}`)
+	}))
+	t.Cleanup(s.Close)
+	return s, &seen
+}
+
+func flakyClient(t *testing.T, s *httptest.Server) (*Client, *Budget) {
+	t.Helper()
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	o := Options{BaseURL: u, Budget: NewBudget(60_000, log, nil), Log: log}
+	transport := NewTransport(o)
+	t.Cleanup(transport.CloseIdleConnections)
+	o.Transport = transport
+	cfg, err := TokenConfig(o, "user", func() (string, error) { return "key", nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Tokens = auth.New(cfg, log, nil)
+	c, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, o.Budget
+}
+
+func TestSilentRepeatOfAGetIsCharged(t *testing.T) {
+	s, seen := flaky(t)
+	c, budget := flakyClient(t, s)
+	var before time.Time
+	for range 2 {
+		budget.mu.Lock()
+		before = budget.slot
+		budget.mu.Unlock()
+		if _, err := c.LastLocation(t.Context(), "dev", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen.Load() != 3 {
+		t.Fatalf("got %d requests, want net/http to have repeated the second", seen.Load())
+	}
+	if got := budget.slot.Sub(before); got < 2*budget.spacing(time.Now()) {
+		t.Errorf("the slot moved by %v, want two spacings: one request went uncounted", got)
+	}
+	ok := testutil.ToFloat64(c.wire.metrics.vec.WithLabelValues("last_location", "200"))
+	failed := testutil.ToFloat64(c.wire.metrics.vec.WithLabelValues("last_location", "error"))
+	if ok != 2 || failed != 1 {
+		t.Errorf("got %v answers and %v failures counted, want 2 and 1", ok, failed)
+	}
+}
+
+func TestPostIsNeverRepeatedSilently(t *testing.T) {
+	s, seen := flaky(t)
+	c, _ := flakyClient(t, s)
+	if _, err := c.LastLocation(t.Context(), "dev", nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Locations(t.Context(), "dev", []byte(`{}`), PostOptions{IdempotencyKey: "1"})
+	if err == nil || Classify(err) != Retry || !IsOutage(err) {
+		t.Errorf("got %v, want the failure to be told", err)
+	}
+	if seen.Load() != 2 {
+		t.Errorf("got %d requests, want 2: the POST was repeated", seen.Load())
+	}
+}

@@ -1,0 +1,492 @@
+package poll
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/plaspy/rawjson"
+	"plaspy-bridge/bridge/schedule"
+	"plaspy-bridge/publisher"
+)
+
+// API is what the pool asks of the REST API. Its methods are safe for
+// concurrent use; their errors are classified by [plaspy.Classify].
+type API interface {
+	Devices(ctx context.Context) (devices []plaspy.Device, skipped []error, err error)
+	Groups(ctx context.Context) (groups []plaspy.Group, skipped []error, err error)
+	LastLocation(ctx context.Context, id string, buf []byte) (plaspy.LastLocation, error)
+	Locations(ctx context.Context, id string, body []byte, opt plaspy.PostOptions) (plaspy.Answer, error)
+	Alerts(ctx context.Context, id string, body []byte, opt plaspy.PostOptions) (plaspy.Answer, error)
+	DeviceURL(id string) string
+}
+
+// Budget gives out the right to send requests.
+type Budget interface {
+	// Wait blocks until a request of that kind may be sent.
+	Wait(ctx context.Context, k plaspy.Kind) (*plaspy.Permit, error)
+	// PollRate is how many polls a minute there is room for; +Inf: any.
+	PollRate() float64
+}
+
+// Circuit holds polls back while the API is down.
+type Circuit interface {
+	// Allow reports whether a poll may go out now, and if not when to ask
+	// again.
+	Allow(now time.Time) (ok bool, at time.Time)
+	// Report tells how a poll of a device ended.
+	Report(device string, err error)
+	// SetDevices tells how many devices there are.
+	SetDevices(n int)
+	// State tells whether the API is taken to be down.
+	State() plaspy.CircuitState
+}
+
+// Stream is what the pool asks of the publisher.
+type Stream interface {
+	Publish(ctx context.Context, events []*publisher.Event, done func(error)) error
+	State(ctx context.Context, allAlerts bool, f func(publisher.Stored)) (publisher.Mark, error)
+	StateOf(ctx context.Context, device string, allAlerts bool, f func(publisher.Stored)) error
+	Last(ctx context.Context, subject string) (*publisher.Stored, error)
+	Connected() bool
+}
+
+// Options are the pool's settings; the durations are positive.
+type Options struct {
+	Workers        int           // polls under way at once
+	Refresh        time.Duration // of the device list
+	Select         Selection
+	IgnoreFields   []string      // fields whose change alone is no change
+	SilentAfter    time.Duration // 0: never
+	Backfill       bool
+	BackfillAfter  time.Duration
+	AlertHistory   bool
+	DailyResults   int // per device and UTC day; 0: no limit
+	BackoffInitial time.Duration
+	BackoffMax     time.Duration
+	Grace          time.Duration // how long polls under way may take to end once Run is told to stop
+
+	// Posted reports whether the bridge itself posted a location; nil: never.
+	Posted func(device string, at time.Time, lat, lon float64) bool
+	// Alive is called at every turn of the dispatcher; nil: nobody is
+	// interested. It must not block.
+	Alive func()
+}
+
+// Pool polls devices and publishes what changed. It is safe for concurrent use.
+type Pool struct {
+	api      API
+	budget   Budget
+	circuit  Circuit
+	stream   Stream
+	subjects publisher.Subjects
+	opts     Options
+	log      *slog.Logger
+	metrics  *metrics
+	ignore   func(key []byte) bool
+	// ignoresAlerts: their change alone is no change of the location, but
+	// still raises and clears.
+	ignoresAlerts bool
+
+	jobs   chan job
+	wake   chan struct{}  // the dispatcher should look again
+	resync chan struct{}  // the state should be read again
+	relist chan struct{}  // the device list should be read again
+	tasks  sync.WaitGroup // started under the mutex, unless over
+
+	// Readings of the state that were asked for, and the one that the state in
+	// memory is of: while they differ nobody is polled.
+	asked, loaded atomic.Uint64
+
+	listed atomic.Pointer[ListState]
+
+	mu       sync.Mutex
+	policy   schedule.Policy
+	devices  map[string]*device // by token, those no longer listed too
+	byID     map[string]*device // active ones
+	owns     func(token string) bool
+	rated    time.Time     // when the schedule was last told the rate
+	busy     int           // devices that are busy
+	idle     chan struct{} // where set: closed when none is
+	over     bool          // Run is ending
+	suspects int           // devices with failures that are being polled
+	// Owned by the goroutine that reads the list: what was logged.
+	leftOut    map[string]string
+	noGroup    map[string]bool
+	unreadable string
+	// emptyList: the last list was empty where the one before was not.
+	emptyList bool
+}
+
+// job is one poll to make.
+type job struct {
+	d        *device
+	permit   *plaspy.Permit
+	suspect  bool // its last poll failed
+	doubtful bool // its state has to be read first
+}
+
+// New makes a pool. Metrics are registered where reg is not nil.
+func New(o Options, api API, budget Budget, circuit Circuit, stream Stream, subjects publisher.Subjects, policy schedule.Policy, log *slog.Logger, reg prometheus.Registerer) *Pool {
+	p := &Pool{
+		api: api, budget: budget, circuit: circuit, stream: stream, subjects: subjects, opts: o, log: log,
+		ignore: rawjson.Ignore(o.IgnoreFields...),
+		jobs:   make(chan job), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), relist: make(chan struct{}, 1),
+		policy: policy, devices: make(map[string]*device), byID: make(map[string]*device), noGroup: make(map[string]bool),
+		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
+	}
+	p.metrics = newMetrics(reg, p)
+	p.asked.Store(1)
+	p.listed.Store(&ListState{})
+	return p
+}
+
+// Run polls until the context ends; polls under way then have the grace period
+// to end. Run returns when what
+// they found is stored, or that period is over.
+func (p *Pool) Run(ctx context.Context) {
+	// What a poll was answered is published even where the end has come.
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(p.opts.Grace, func() { cancel(errGrace) })
+	})
+	defer stop()
+
+	var workers, loops sync.WaitGroup
+	for range p.opts.Workers {
+		workers.Go(func() { p.worker(work) })
+	}
+	loops.Go(func() { p.keepState(ctx) })
+	loops.Go(func() { p.keepList(ctx, work) })
+	p.dispatch(ctx, work)
+	close(p.jobs)
+	workers.Wait()
+	loops.Wait()
+	p.settled(work)
+}
+
+// settled waits until every chain is stored, or the work's context ends.
+func (p *Pool) settled(work context.Context) {
+	p.mu.Lock()
+	idle := make(chan struct{})
+	if p.busy == 0 {
+		close(idle)
+	} else {
+		p.idle = idle
+	}
+	p.mu.Unlock()
+	select {
+	case <-idle:
+	case <-work.Done():
+	}
+	p.mu.Lock()
+	p.over = true
+	p.mu.Unlock()
+	p.tasks.Wait()
+}
+
+// background runs f on a goroutine that Run waits for; false: it is too late
+// for that.
+func (p *Pool) background(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over {
+		p.tasks.Go(f)
+	}
+	return !p.over
+}
+
+// errGrace ends the polls that outlive the grace period.
+var errGrace = errors.New("grace period is over")
+
+// Resync has the state read from the stream again before the next poll: the
+// connection was lost, or the stream is not the one that it was.
+func (p *Pool) Resync() {
+	p.asked.Add(1)
+	nudge(p.resync)
+}
+
+// Relist has the device list read again at once.
+func (p *Pool) Relist() { nudge(p.relist) }
+
+// Own has only those devices polled that f claims, by token; nil: all. Devices
+// that come under care are read from the stream first, since another replica
+// had them.
+func (p *Pool) Own(f func(token string) bool) {
+	now := time.Now()
+	p.mu.Lock()
+	p.owns = f
+	for _, d := range p.devices {
+		p.activate(now, d)
+	}
+	p.mu.Unlock()
+	nudge(p.wake)
+}
+
+// Ready tells in one sentence why the pool is not at work, or "".
+func (p *Pool) Ready() string {
+	if p.stale() {
+		return "the state is being read from the stream"
+	}
+	return ""
+}
+
+// Explain tells what the schedule makes of a device; ok is false for one that
+// is not polled here.
+func (p *Pool) Explain(id string) (e schedule.Explanation, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok = p.byID[id]; !ok {
+		return e, false
+	}
+	return p.policy.Explain(time.Now(), id), true
+}
+
+func (p *Pool) stats() schedule.Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.policy.Stats(time.Now())
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Pool) stale() bool { return p.loaded.Load() != p.asked.Load() }
+
+// keepState reads the state whenever it is stale and the broker is there.
+func (p *Pool) keepState(ctx context.Context) {
+	const retry = 50 * time.Millisecond
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var complaint string
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.resync:
+		case <-timer.C:
+		}
+		if !p.stale() {
+			continue
+		}
+		if !p.stream.Connected() {
+			timer.Reset(retry)
+			continue
+		}
+		asked, start := p.asked.Load(), time.Now()
+		if err := p.load(ctx); err != nil {
+			timer.Reset(retry)
+			if ctx.Err() == nil && err.Error() != complaint {
+				complaint = err.Error()
+				p.log.Warn("state not read from the stream, trying again", "err", err)
+			}
+			continue
+		}
+		complaint = ""
+		p.loaded.Store(asked)
+		p.mu.Lock()
+		n := len(p.devices)
+		p.mu.Unlock()
+		p.log.Info("state read from the stream", "devices", n, "elapsed", time.Since(start).Round(time.Millisecond))
+		nudge(p.wake)
+	}
+}
+
+// dispatch hands devices to workers until the context ends.
+func (p *Pool) dispatch(ctx, work context.Context) {
+	timer := time.NewTimer(0)
+	<-timer.C
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		if p.opts.Alive != nil {
+			p.opts.Alive()
+		}
+		now := time.Now()
+		at, ok := p.gate(now)
+		if ok {
+			at, ok = p.hand(ctx, work)
+		}
+		if ok {
+			continue
+		}
+		sleep := longestSleep
+		if !at.IsZero() {
+			sleep = min(max(time.Until(at), slot), longestSleep)
+		}
+		timer.Reset(sleep)
+		select {
+		case <-ctx.Done():
+		case <-p.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// slot is how long the dispatcher sleeps at least: waking once for all that
+// falls due within it, instead of once per poll, saves most of the cost of
+// waking at high rates, for a delay that nobody sees.
+const slot = 2 * time.Millisecond
+
+// longestSleep lets the dispatcher show that it is alive.
+const longestSleep = 5 * time.Second
+
+// gate reports whether polls may go out, and else when to ask again. While the
+// broker is away an answer could not be published, so none is asked for.
+func (p *Pool) gate(now time.Time) (time.Time, bool) {
+	if p.stale() || !p.stream.Connected() {
+		return now.Add(100 * time.Millisecond), false
+	}
+	if ok, at := p.circuit.Allow(now); !ok {
+		return at, false
+	}
+	return time.Time{}, true
+}
+
+// hand waits for a slot of the budget and gives the device that the schedule
+// chooses for it to a worker. The choice is made when the slot is there, so
+// that it is made on what is known then. ok is false where there is nothing to
+// poll before at.
+func (p *Pool) hand(ctx, work context.Context) (at time.Time, ok bool) {
+	permit, err := p.budget.Wait(ctx, plaspy.Poll)
+	if err != nil {
+		return time.Time{}, false
+	}
+	j, wake, found := p.next()
+	if !found {
+		permit.Return()
+		return wake, false
+	}
+	j.permit = permit
+	select {
+	case p.jobs <- j:
+		return time.Time{}, true
+	case <-ctx.Done():
+		permit.Return()
+		p.putBack(j)
+		return time.Time{}, false
+	}
+}
+
+// next takes the device to poll now from the schedule.
+func (p *Pool) next() (job, time.Time, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if now.Sub(p.rated) >= time.Second {
+		p.rated = now
+		p.policy.SetRate(now, scheduleRate(p.budget.PollRate()))
+	}
+	for {
+		id, ok, wake := p.policy.Next(now)
+		if !ok {
+			return job{}, wake, false
+		}
+		d := p.byID[id]
+		switch {
+		case d == nil: // removed meanwhile
+			p.policy.Done(now, id, schedule.Observation{Failed: true})
+		case d.busy: // removed and added again while its chain is on its way
+			p.policy.Done(now, id, schedule.Observation{Failed: true, NotBefore: now.Add(suspectWait)})
+		case d.failures > 0 && p.suspects >= p.suspectLimit():
+			p.policy.Done(now, id, schedule.Observation{Failed: true, NotBefore: now.Add(suspectWait)})
+		default:
+			j := job{d: d, suspect: d.failures > 0, doubtful: d.doubtful}
+			d.busy, d.doubtful, d.title = true, false, d.name
+			p.busy++
+			if j.suspect {
+				p.suspects++
+			}
+			return j, time.Time{}, true
+		}
+	}
+}
+
+// scheduleRate spells a rate as the schedule does: 0 is no limit, so that
+// hardly any must not read as 0.
+func scheduleRate(perMinute float64) float64 {
+	if math.IsInf(perMinute, 1) {
+		return 0
+	}
+	return max(perMinute, 1e-3)
+}
+
+// suspectWait is how long a device that fails waits where too many such are
+// being polled.
+const suspectWait = 250 * time.Millisecond
+
+// suspectLimit keeps devices whose polls hang from taking up every worker.
+func (p *Pool) suspectLimit() int { return max(p.opts.Workers/4, 1) }
+
+func (p *Pool) putBack(j job) {
+	p.mu.Lock()
+	if j.suspect {
+		p.suspects--
+	}
+	j.d.doubtful = j.d.doubtful || j.doubtful
+	p.mu.Unlock()
+	p.release(j.d, schedule.Observation{Failed: true})
+}
+
+// release ends a device's turn and gives it back to the schedule.
+func (p *Pool) release(d *device, seen schedule.Observation) {
+	now := time.Now()
+	p.mu.Lock()
+	d.busy = false
+	p.policy.Done(now, d.id, seen)
+	if p.busy--; p.busy == 0 && p.idle != nil {
+		close(p.idle)
+		p.idle = nil
+	}
+	p.mu.Unlock()
+	nudge(p.wake)
+}
+
+// doubt has the device's state read from the stream before its next poll.
+func (p *Pool) doubt(d *device) {
+	p.mu.Lock()
+	d.doubtful = true
+	p.mu.Unlock()
+}
+
+// activate puts a device into the schedule, or takes it out. It runs under the
+// mutex.
+func (p *Pool) activate(now time.Time, d *device) {
+	active := d.listed && (p.owns == nil || p.owns(d.token))
+	if active == d.active {
+		return
+	}
+	d.active = active
+	if !active {
+		delete(p.byID, d.id)
+		p.policy.Remove(now, d.id)
+		return
+	}
+	if p.owns != nil {
+		d.doubtful = true
+	}
+	p.byID[d.id] = d
+	p.policy.Add(now, d.id)
+}
+
+// newDevice runs under the mutex.
+func (p *Pool) newDevice(id, token string) *device {
+	d := &device{id: id, token: token}
+	if p.opts.AlertHistory {
+		d.seenAlerts = make(map[alertKey]struct{})
+	}
+	p.devices[token] = d
+	return d
+}

@@ -1,0 +1,237 @@
+package query
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"go.uber.org/goleak"
+
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// script answers as its fields say, and remembers what it was asked.
+type script struct {
+	err   error
+	block chan struct{} // nil: answer at once
+	asked chan string
+}
+
+func (s *script) say(ctx context.Context, format string, args ...any) (plaspy.Answer, error) {
+	question := fmt.Sprintf(format, args...)
+	if s.asked != nil {
+		s.asked <- question
+	}
+	if s.block != nil {
+		select {
+		case <-s.block:
+		case <-ctx.Done():
+			return plaspy.Answer{}, &plaspy.Error{Endpoint: "x", Message: "no answer", Err: context.Cause(ctx)}
+		}
+	}
+	return plaspy.Answer{Status: 200, Body: []byte(question)}, s.err
+}
+
+func (s *script) DeviceList(ctx context.Context) (plaspy.Answer, error) { return s.say(ctx, "devices") }
+func (s *script) Device(ctx context.Context, id string) (plaspy.Answer, error) {
+	return s.say(ctx, "device %s", id)
+}
+func (s *script) LastLocation(ctx context.Context, id string, _ []byte) (plaspy.LastLocation, error) {
+	a, err := s.say(ctx, "last %s", id)
+	return plaspy.LastLocation{Buf: a.Body}, err
+}
+func (s *script) Locations(ctx context.Context, id string, body []byte, _ plaspy.PostOptions) (plaspy.Answer, error) {
+	return s.say(ctx, "locations %s %s", id, body)
+}
+func (s *script) Alerts(ctx context.Context, id string, body []byte, _ plaspy.PostOptions) (plaspy.Answer, error) {
+	return s.say(ctx, "alerts %s %s", id, body)
+}
+
+// serve runs a service on a server of its own.
+func serve(t *testing.T, api API, set ...func(*Options)) *nats.Conn {
+	t.Helper()
+	srv := natstest.Start(t)
+	nc := srv.Client(t)
+	o := Options{
+		Conn: nc, Subjects: "plaspy", API: api, Log: slog.New(slog.DiscardHandler), Version: "1.2.3",
+		Why: func(id string) ([]byte, bool) { return []byte(`{"why":"because"}`), id == "dev 1" },
+	}
+	for _, f := range set {
+		f(&o)
+	}
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	caller := srv.Client(t)
+	for end := time.Now().Add(10 * time.Second); ; {
+		if _, err := caller.Request("$SRV.INFO.plaspy", nil, 200*time.Millisecond); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the service does not come up")
+		}
+	}
+	// The last endpoint may be a moment behind the service itself.
+	for _, subject := range []string{"devices", "device.x", "last.x", "why.x", "locations.x", "alerts.x"} {
+		for end := time.Now().Add(10 * time.Second); ; {
+			_, err := caller.Request("plaspy.api."+subject, []byte("-"), time.Microsecond)
+			if !errors.Is(err, nats.ErrNoResponders) || time.Now().After(end) {
+				break
+			}
+		}
+	}
+	return caller
+}
+
+func ask(t *testing.T, nc *nats.Conn, subject, body string) *nats.Msg {
+	t.Helper()
+	m, err := nc.Request(subject, []byte(body), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestAnswers(t *testing.T) {
+	nc := serve(t, &script{})
+	for _, tt := range []struct{ name, subject, body, want string }{
+		{"devices", "devices", "", "devices"},
+		{"device", "device.dev=201", "", "device dev 1"},
+		{"last", "last.a=2Fb", "", "last a/b"},
+		{"why", "why.dev=201", "", `{"why":"because"}`},
+		{"locations", "locations.d", ` {"to":"2026-01-02T00:00:00Z","x":1, "from":"2026-01-01T00:00:00Z"}`, `locations d {"from":"2026-01-01T00:00:00Z","to":"2026-01-02T00:00:00Z"}`},
+		{"alerts", "alerts.d", `{"from":"a","to":"b","alertName":"SOS"}`, `alerts d {"from":"a","to":"b","alertName":"SOS"}`},
+		{"alerts of any name", "alerts.d", `{"from":"a","to":"b","alertName":null}`, `alerts d {"from":"a","to":"b"}`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := ask(t, nc, "plaspy.api."+tt.subject, tt.body)
+			if code := m.Header.Get(micro.ErrorCodeHeader); code != "" || string(m.Data) != tt.want {
+				t.Errorf("got %s %q, want %q", code, m.Data, tt.want)
+			}
+		})
+	}
+}
+
+func TestErrors(t *testing.T) {
+	long := &plaspy.Error{Endpoint: "x", Status: 404, Message: "no such\r\ndevice"}
+	for _, tt := range []struct {
+		name          string
+		err           error
+		subject, body string
+		code, text    string
+	}{
+		{"the API's own", long, "device.d", "", "404", "no such  device"},
+		{"no budget", fmt.Errorf("wrapped: %w", plaspy.ErrNoBudget), "last.d", "", "429", "budget"},
+		{"no answer", &plaspy.Error{Endpoint: "x", Message: "connection refused"}, "devices", "", "502", "connection refused"},
+		{"no success", &plaspy.Error{Endpoint: "x", Status: 200, Message: "not today"}, "devices", "", "502", "not today"},
+		{"unknown", errors.New("secret detail"), "devices", "", "500", "could not ask"},
+		{"device cannot be sent", &plaspy.IDError{ID: "d", Reason: "is odd"}, "device.d", "", "400", "is odd"},
+		{"bad token", nil, "device.a%20b", "", "400", "=25"},
+		{"no body", nil, "locations.d", "", "400", "body"},
+		{"no from", nil, "locations.d", `{"to":"x"}`, "400", "from"},
+		{"to of another type", nil, "alerts.d", `{"from":"x","to":7}`, "400", "to"},
+		{"alert of another type", nil, "alerts.d", `{"from":"x","to":"y","alertName":[]}`, "400", "alertName"},
+		{"a location", nil, "locations.d", `{"from":"x","to":"y","location":{}}`, "400", "location"},
+		{"unknown device", nil, "why.other", "", "404", "does not know"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := ask(t, serve(t, &script{err: tt.err}), "plaspy.api."+tt.subject, tt.body)
+			code, text := m.Header.Get(micro.ErrorCodeHeader), m.Header.Get(micro.ErrorHeader)
+			if code != tt.code || !strings.Contains(text, tt.text) || strings.Contains(text, "secret") {
+				t.Errorf("got %q %q, want %s and %q", code, text, tt.code, tt.text)
+			}
+		})
+	}
+}
+
+// TestSlow: a slow answer holds up no other question, is cut off in time, and
+// too many at once are told so.
+func TestSlow(t *testing.T) {
+	s := &script{block: make(chan struct{}), asked: make(chan string, 10)}
+	nc := serve(t, s, func(o *Options) { o.Timeout, o.Limit = 2*time.Second, 2 })
+	for len(s.asked) > 0 {
+		<-s.asked
+	}
+	replies := make(chan *nats.Msg, 2)
+	for range 2 {
+		go func() {
+			m, err := nc.Request("plaspy.api.last.d", nil, 10*time.Second)
+			if err != nil {
+				t.Error(err)
+			}
+			replies <- m
+		}()
+		if q := <-s.asked; q != "last d" {
+			t.Fatalf("asked %q", q)
+		}
+	}
+	if m := ask(t, nc, "plaspy.api.last.e", ""); m.Header.Get(micro.ErrorCodeHeader) != "429" {
+		t.Errorf("third at once: got %v, want 429", m.Header)
+	}
+	for range 2 {
+		if m := <-replies; m.Header.Get(micro.ErrorCodeHeader) != "504" {
+			t.Errorf("got %v %q, want 504", m.Header, m.Data)
+		}
+	}
+	var stats micro.Stats
+	if err := json.Unmarshal(ask(t, nc, "$SRV.STATS.plaspy", "").Data, &stats); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range stats.Endpoints {
+		if e.Name == "last" && !strings.Contains(string(e.Data), `"504":2`) {
+			t.Errorf("stats tell %s", e.Data)
+		}
+	}
+}
+
+func TestInfo(t *testing.T) {
+	nc := serve(t, &script{}, func(o *Options) { o.Subjects, o.Version = publisher.Subjects("plaspy"), "v1.0.0" })
+	var info micro.Info
+	if err := json.Unmarshal(ask(t, nc, "$SRV.INFO.plaspy", "").Data, &info); err != nil {
+		t.Fatal(err)
+	}
+	if info.Name != "plaspy" || info.Version != "0.0.0" || len(info.Endpoints) != 6 {
+		t.Errorf("got %+v", info)
+	}
+	for _, e := range info.Endpoints {
+		if want := "plaspy.api." + e.Name; e.Subject != want && e.Subject != want+".*" || e.QueueGroup == "" {
+			t.Errorf("endpoint %+v", e)
+		}
+	}
+}
+
+func FuzzRange(f *testing.F) {
+	f.Add([]byte(`{"from":"a","to":"b","alertName":"SOS"}`))
+	f.Add([]byte(`{"from":"\u0061","to":"b","alertName":null,"location":1}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got, err := rangeOf(body, true)
+		if err != nil {
+			return
+		}
+		var m map[string]string
+		if err := json.Unmarshal(got, &m); err != nil || m["from"] == "" || m["to"] == "" || len(m) > 3 {
+			t.Fatalf("%v: %s", err, got)
+		}
+	})
+}

@@ -1,0 +1,223 @@
+package schedule
+
+// lag is how long after its own time a fix of the device appears, by the caller's clock: the upload,
+// the difference between the clocks, a wrong time zone, all in one. A poll never shows the lag
+// itself, only that it lies between the poll before and this one. So what is kept is how likely each
+// stretch of seconds is: every fix shifts weight to the stretches in which it may have appeared, in
+// proportion to what they had (the self-consistent estimate for interval-censored data, with
+// forgetting). The stretches get shorter as the weight gathers, from minutes to fractions of a second.
+type lag struct {
+	from    float64 // where the first stretch begins, seconds
+	width   float32 // of a stretch, seconds
+	weight  [stretchesOfLag]float32
+	fixes   uint8 // learnt from, up to 255
+	strikes uint8 // fixes in a row that came far later than they could
+}
+
+const (
+	stretchesOfLag = 16
+	narrowest      = 0.35 // seconds
+	far            = 30.  // seconds beyond the last stretch at which it is not the upload that varies
+	forget         = 0.07
+	trace          = 0.004 // of the weight is everywhere, so that what was unlikely can come back
+)
+
+func (l *lag) known() bool { return l.width > 0 }
+
+func (l *lag) to() float64 { return l.from + stretchesOfLag*float64(l.width) }
+
+// saw learns from a fix that appeared between low and high seconds after its own time. usual is the
+// lag of a device whose clock is right.
+func (l *lag) saw(low, high, usual float64) {
+	switch {
+	case !l.known(), high <= l.from:
+		l.restart(low, high, usual)
+		return
+	case low >= l.to()+far:
+		// A buffer sent after an outage, or a clock set back: only the latter stays so.
+		if l.strikes++; l.strikes >= 3 {
+			l.restart(low, high, usual)
+		}
+		return
+	}
+	l.strikes = 0
+	for low >= l.to() {
+		l.widen(0)
+	}
+	l.shift(low, high)
+	l.zoom()
+}
+
+// restart spreads the weight evenly between the bounds, but most of it round the usual lag where that
+// is between them.
+func (l *lag) restart(low, high, usual float64) {
+	low = max(low, high-600)
+	width := max((high-low)/(stretchesOfLag-2), narrowest)
+	*l = lag{from: high - (stretchesOfLag-1)*width, width: float32(width)}
+	var sum float32
+	for i := range l.weight {
+		l.weight[i] = 1
+		begin := l.from + float64(i)*width
+		if i == 0 || i == stretchesOfLag-1 {
+			l.weight[i] = 0.1
+		}
+		if begin <= usual+2 && begin+width > usual-2 {
+			l.weight[i] += float32(300 * min(1, width/4))
+		}
+		sum += l.weight[i]
+	}
+	for i := range l.weight {
+		l.weight[i] /= sum
+	}
+	l.zoom()
+}
+
+// shift moves weight to where the fix may have appeared.
+func (l *lag) shift(low, high float64) {
+	var post [stretchesOfLag]float32
+	var sum float32
+	w := float64(l.width)
+	for i := range post {
+		begin := l.from + float64(i)*w
+		over := min(begin+w, high) - max(begin, low)
+		if over > 0 {
+			post[i] = l.weight[i] * float32(over/w)
+			sum += post[i]
+		}
+	}
+	if sum <= 0 {
+		return
+	}
+	l.fixes = min(l.fixes+1, 254)
+	rate := max(forget, 1/(float32(l.fixes)+1.5))
+	for i := range l.weight {
+		l.weight[i] += rate*(post[i]/sum-l.weight[i]) + trace*(1./stretchesOfLag-l.weight[i])*rate
+	}
+}
+
+// zoom halves the stretches while the weight is in less than half of them, and doubles them where it
+// crowds at an end.
+func (l *lag) zoom() {
+	for float64(l.width) > narrowest*1.01 {
+		first, last := l.span(0.1)
+		if last-first >= stretchesOfLag/2-1 {
+			break
+		}
+		l.narrow((first + last + 1) / 2)
+	}
+	if l.weight[stretchesOfLag-1] > 0.1 {
+		l.widen(stretchesOfLag / 4)
+	} else if l.weight[0] > 0.1 && l.fixes > 3 {
+		l.widen(stretchesOfLag / 2)
+	}
+}
+
+// span is the first and the last stretch beyond which there is no more than tail in all.
+func (l *lag) span(tail float32) (first, last int) {
+	sum := l.weight[0]
+	for first = 0; first < stretchesOfLag-1 && sum < tail/2; {
+		first++
+		sum += l.weight[first]
+	}
+	sum = l.weight[stretchesOfLag-1]
+	for last = stretchesOfLag - 1; last > first && sum < tail/2; {
+		last--
+		sum += l.weight[last]
+	}
+	return first, last
+}
+
+// narrow halves the stretches round the middle one.
+func (l *lag) narrow(middle int) {
+	old := l.weight
+	begin := min(max(middle-stretchesOfLag/4, 0), stretchesOfLag/2)
+	var sum float32
+	for i := range l.weight {
+		l.weight[i] = old[begin+i/2] / 2
+		sum += l.weight[i]
+	}
+	for i := range l.weight {
+		l.weight[i] /= sum
+	}
+	l.from += float64(begin) * float64(l.width)
+	l.width /= 2
+}
+
+// widen doubles the stretches, with so many of the new ones before the old range.
+func (l *lag) widen(before int) {
+	old := l.weight
+	l.weight = [stretchesOfLag]float32{}
+	for i := range old {
+		if j := before + i/2; j < stretchesOfLag {
+			l.weight[j] += old[i]
+		}
+	}
+	l.width *= 2
+	l.from -= float64(before) * float64(l.width)
+	var sum float32
+	for i := range l.weight {
+		l.weight[i] += trace / stretchesOfLag
+		sum += l.weight[i]
+	}
+	for i := range l.weight {
+		l.weight[i] /= sum
+	}
+}
+
+// middle is the median.
+func (l *lag) middle() float64 {
+	var sum float32
+	for i, w := range l.weight {
+		if sum+w >= 0.5 {
+			return l.from + float64(l.width)*(float64(i)+float64((0.5-sum)/max(w, 1e-9)))
+		}
+		sum += w
+	}
+	return l.to()
+}
+
+// pending says whether a fix that had not appeared so many seconds after its own time may still be on
+// its ordinary way.
+func (l *lag) pending(after float64) bool {
+	left := float32(0)
+	for i := l.stretch(after); i < stretchesOfLag; i++ {
+		left += l.weight[i]
+	}
+	return left >= 0.04
+}
+
+// stretch is the first that is not over.
+func (l *lag) stretch(after float64) int {
+	return int(min(max(0, (after-l.from)/float64(l.width)), stretchesOfLag))
+}
+
+// moment is the best moment to poll for a fix, in seconds after the fix's own time, given that it
+// had not appeared after so many: where the delay of what has appeared and the price of polls that
+// come too early add up to the least. waiting is what a second of waiting costs beyond that.
+func (l *lag) moment(price, waiting, after float64) float64 {
+	w := float64(l.width)
+	first := min(l.stretch(after), stretchesOfLag-1)
+	// cost[i] is what is still to come, times the chance to get there, once a poll at the end of
+	// stretch i-1 was in vain.
+	var cost [stretchesOfLag + 1]float64
+	best := stretchesOfLag - 1
+	cost[stretchesOfLag] = 0
+	survive := 0.
+	for i := stretchesOfLag - 1; i >= first; i-- {
+		survive += float64(l.weight[i])
+		cost[i] = -1
+		arrived, delay := 0., 0.
+		for j := i; j < stretchesOfLag; j++ {
+			delay += arrived*w + float64(l.weight[j])*w/2
+			arrived += float64(l.weight[j])
+			c := price*survive + delay + waiting*survive*w*float64(j-i+1) + cost[j+1]
+			if cost[i] < 0 || c < cost[i] {
+				cost[i] = c
+				if i == first {
+					best = j
+				}
+			}
+		}
+	}
+	return l.from + w*float64(best+1)
+}

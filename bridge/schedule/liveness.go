@@ -1,0 +1,49 @@
+package schedule
+
+import "math"
+
+// sign is what a fix says about whether its device will go on reporting as on the road: its inputs,
+// its speed, and whether it came at the road's cadence itself.
+type sign uint8
+
+const signs = 18
+
+const movingSpeed = 3. // km/h
+
+func signOf(o Observation, live bool) sign {
+	speed := 0
+	switch {
+	case math.IsNaN(o.Speed):
+	case o.Speed > movingSpeed:
+		speed = 2
+	default:
+		speed = 1
+	}
+	s := (min(max(int(o.Input), -1), 1)+1)*6 + speed*2
+	if live {
+		s++
+	}
+	return sign(s)
+}
+
+// liveness is, for each sign, the chance in 255ths that the next fix comes at the road's cadence. It
+// starts from what the signs mean and learns what they mean for this device, which takes care of
+// inputs and speeds that are missing or stuck.
+type liveness [signs]uint8
+
+// priorLiveness: by input (unknown, off, on), speed (none, still, moving), cadence (parked, road).
+var priorLiveness = liveness{
+	60, 210, 30, 150, 235, 245,
+	8, 40, 8, 25, 220, 235,
+	240, 245, 170, 235, 245, 250,
+}
+
+func (l *liveness) chance(s sign) float64 { return float64(l[s]) / 255 }
+
+func (l *liveness) learn(s sign, live bool) {
+	to := 0
+	if live {
+		to = 255
+	}
+	l[s] = uint8(int(l[s]) + (to-int(l[s]))/6)
+}

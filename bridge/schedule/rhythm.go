@@ -1,0 +1,122 @@
+package schedule
+
+import "math"
+
+// rhythm is the period at which a device makes fixes, learnt from the gaps between the times of the
+// fixes that polls saw. Where fixes were missed between two polls the gap is a multiple of the period,
+// and how large a multiple is known only as far as an empty poll in between limits it.
+type rhythm struct {
+	period   float32 // seconds, 0: not known
+	fit      float32 // share of gaps that are a multiple of the period, a running mean
+	gaps     [gapsKept]float32
+	most     [gapsKept]uint8 // the largest multiple that the polls in between leave possible
+	count    uint8           // gaps ever, up to gapsKept
+	at       uint8           // where the next gap goes
+	strays   uint8           // gaps off the period in a row
+	unproven uint8           // fixes since an empty poll showed that the period is not a fraction
+}
+
+const gapsKept = 6
+
+// known says whether the period can be used to predict.
+func (r *rhythm) known() bool { return r.period > 0 && r.count >= 2 }
+
+// spread is how much a gap of n periods varies: whole seconds at both ends, and the timer.
+func spread(gap, n float64) float64 { return 0.5 + 0.25*math.Sqrt(n) + 0.002*gap }
+
+// multiple returns how many periods the gap is, and 0 where it is off.
+func multiple(gap, period float64, most uint8) float64 {
+	n := max(1, math.Round(gap/period))
+	if n > float64(most) || math.Abs(gap-n*period) > min(3*spread(gap, n), 0.25*period+0.5) {
+		return 0
+	}
+	return n
+}
+
+// add learns a gap, of at most so many periods.
+func (r *rhythm) add(gap float64, most uint8) (fits bool) {
+	r.gaps[r.at], r.most[r.at] = float32(gap), most
+	r.at = (r.at + 1) % gapsKept
+	r.count = min(r.count+1, gapsKept)
+	if r.period > 0 {
+		if n := multiple(gap, float64(r.period), most); n > 0 {
+			r.period += float32((gap/n - float64(r.period)) * 0.25)
+			r.fit += (1 - r.fit) * 0.12
+			r.strays = 0
+			return true
+		}
+		r.fit -= r.fit * 0.12
+		r.strays++
+	}
+	if r.period == 0 || r.strays >= 2 || r.count < 4 {
+		r.refit()
+	}
+	return false
+}
+
+// refit looks for the period that explains the gaps kept best.
+func (r *rhythm) refit() {
+	n := int(r.count)
+	if n == 1 {
+		r.period, r.fit = r.gaps[0], 0.6
+		return
+	}
+	best, score := 0., math.Inf(-1)
+	for i := range n {
+		for d := 1; d <= min(int(r.most[i]), 12); d++ {
+			p := float64(r.gaps[i]) / float64(d)
+			if p < 0.8 {
+				break
+			}
+			if s := r.score(p, n); s > score {
+				best, score = p, s
+			}
+		}
+	}
+	hits, mean := r.mean(best, n)
+	if hits < 2 {
+		return
+	}
+	r.period, r.strays = float32(mean), 0
+	r.fit = max(r.fit, float32(hits)/float32(n)*0.9)
+}
+
+// score is the logarithm of how likely the gaps are with period p, to within a constant: the larger
+// the period, the less of a coincidence it is that gaps are multiples of it.
+func (r *rhythm) score(p float64, n int) float64 {
+	sum := 0.
+	for j := range n {
+		gap := float64(r.gaps[j])
+		m := min(max(1, math.Round(gap/p)), float64(r.most[j]))
+		s := spread(gap, m)
+		off := (gap - m*p) / s
+		sum += max(math.Log(p/s)-off*off/2-0.9, -1)
+	}
+	return sum
+}
+
+// mean is the mean period of the gaps that are multiples of p, and how many are.
+func (r *rhythm) mean(p float64, n int) (hits int, mean float64) {
+	var gaps, periods float64
+	for j := range n {
+		if m := multiple(float64(r.gaps[j]), p, r.most[j]); m > 0 {
+			hits++
+			gaps += float64(r.gaps[j])
+			periods += m
+		}
+	}
+	return hits, gaps / max(1, periods)
+}
+
+// looked takes note of how old the newest fix was when a poll looked. Were the period a fraction of
+// what is believed, a fix older than half of it would not be the newest.
+func (r *rhythm) looked(age float64) {
+	if age > 0.52*float64(r.period) {
+		r.unproven = 0
+	} else if r.unproven < 255 {
+		r.unproven++
+	}
+}
+
+// doubtful says whether it is time to look between two predicted fixes.
+func (r *rhythm) doubtful() bool { return r.unproven >= uint8(24*X5) }

@@ -1,0 +1,1 @@
+go test -c -o /tmp/s.test . && /tmp/s.test -test.run TestTune -test.v | grep "| "

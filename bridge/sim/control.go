@@ -1,0 +1,226 @@
+package sim
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"plaspy-bridge/bridge/sim/fleet"
+)
+
+// controlPrefix is where the control API lives; the Plaspy API has nothing there.
+const controlPrefix = "/_sim/"
+
+// control answers a request of the control API; doc.go lists them.
+func (s *Server) control(w http.ResponseWriter, r *http.Request) {
+	result, err := s.controlled(r)
+	w.Header()["Content-Type"] = jsonType
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		result = map[string]string{"error": err.Error()}
+	}
+	_ = json.NewEncoder(w).Encode(result) // the client left: its affair
+}
+
+func (s *Server) controlled(r *http.Request) (any, error) {
+	q := r.URL.Query()
+	device := q.Get("device")
+	switch r.Method + " " + r.URL.Path[len(controlPrefix):] {
+	case "GET counts":
+		return s.Counts(), nil
+	case "GET devices":
+		return s.IDs(), nil
+	case "GET shown":
+		return nonNil(s.Shown(device)), nil
+	case "GET changes":
+		return nonNil(s.Changes(device)), nil
+	case "GET posts":
+		return nonNil(s.Posts(device)), nil
+	case "POST revoke":
+		s.RevokeTokens()
+		return done, nil
+	case "DELETE fault":
+		return s.controlRemoveFault(q.Get("id"))
+	case "DELETE device":
+		s.RemoveDevice(device)
+		return done, nil
+	case "DELETE location":
+		s.ReleaseLocation(device)
+		return done, nil
+	}
+	body, ok := readBody(r)
+	if !ok {
+		return nil, errors.New("request body too large")
+	}
+	switch r.Method + " " + r.URL.Path[len(controlPrefix):] {
+	case "POST fault":
+		var f Fault
+		if err := json.Unmarshal(body, &f); err != nil {
+			return nil, err
+		}
+		return map[string]uint64{"id": s.faults.add(f)}, nil
+	case "PUT account":
+		return s.controlAccount(body)
+	case "PUT fleet":
+		return s.controlFleet(body)
+	case "PUT device", "PUT location":
+		if device == "" {
+			return nil, errors.New("the query has no device")
+		}
+		if r.URL.Path == controlPrefix+"location" {
+			return s.controlLocation(device, body)
+		}
+		return s.controlDevice(device, body)
+	}
+	return nil, fmt.Errorf("no such control: %s %s", r.Method, r.URL.Path)
+}
+
+var done = map[string]bool{"done": true}
+
+func nonNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+func (s *Server) controlRemoveFault(id string) (any, error) {
+	if id == "" {
+		s.ClearFaults()
+		return done, nil
+	}
+	n, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("fault id: %w", err)
+	}
+	s.faults.remove(n)
+	return done, nil
+}
+
+func (s *Server) controlAccount(body []byte) (any, error) {
+	var a struct {
+		APIKey    *string
+		TokenLife duration
+	}
+	if err := strict(body, &a); err != nil {
+		return nil, err
+	}
+	if a.TokenLife > 0 {
+		s.SetTokenLife(time.Duration(a.TokenLife))
+	}
+	if a.APIKey != nil {
+		s.SetKey(*a.APIKey)
+	}
+	return done, nil
+}
+
+func (s *Server) controlFleet(body []byte) (any, error) {
+	var f struct{ Profile string }
+	if err := strict(body, &f); err != nil {
+		return nil, err
+	}
+	p, err := fleet.ParseProfile(f.Profile)
+	if err != nil {
+		return nil, err
+	}
+	s.SetProfile(p)
+	return done, nil
+}
+
+// strict decodes what knows only the members of v: a misspelt one would make a
+// test pass that tests nothing.
+func strict(body []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	return dec.Decode(v)
+}
+
+func (s *Server) controlLocation(device string, body []byte) (any, error) {
+	if len(bytes.TrimSpace(body)) == 0 {
+		s.SetLocation(device, nil)
+		return done, nil
+	}
+	if !json.Valid(body) {
+		return nil, errors.New("the location is not JSON")
+	}
+	s.SetLocation(device, body)
+	return done, nil
+}
+
+func (s *Server) controlDevice(device string, body []byte) (any, error) {
+	if len(body) == 0 {
+		s.AddDevice(device)
+		return done, nil
+	}
+	var check DeviceInfo
+	if err := json.Unmarshal(body, &check); err != nil {
+		return nil, err
+	}
+	s.SetDevice(device, func(info *DeviceInfo) {
+		_ = json.Unmarshal(body, info) // checked above
+	})
+	return done, nil
+}
+
+// faultJSON is a Fault as the control API has it: durations as Go writes them.
+type faultJSON struct {
+	Kind        Kind      `json:"kind"`
+	Endpoint    string    `json:"endpoint,omitempty"`
+	Device      string    `json:"device,omitempty"`
+	From        time.Time `json:"from,omitzero"`
+	Until       time.Time `json:"until,omitzero"`
+	Times       int       `json:"times,omitempty"`
+	Probability float64   `json:"probability,omitempty"`
+	Done        bool      `json:"done,omitempty"`
+	Status      int       `json:"status,omitempty"`
+	Body        string    `json:"body,omitempty"`
+	RetryAfter  duration  `json:"retryAfter,omitempty"`
+	RetryDate   bool      `json:"retryDate,omitempty"`
+	RetryText   string    `json:"retryText,omitempty"`
+	Delay       duration  `json:"delay,omitempty"`
+	Tail        duration  `json:"tail,omitempty"`
+	Size        int64     `json:"size,omitempty"`
+	Target      string    `json:"target,omitempty"`
+}
+
+// duration is a time.Duration written as "1m30s".
+type duration time.Duration
+
+// MarshalText writes the duration as time.Duration does.
+func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads it as time.ParseDuration does.
+func (d *duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = duration(v)
+	return err
+}
+
+// MarshalJSON writes the fault as the control API takes it.
+func (f Fault) MarshalJSON() ([]byte, error) {
+	return json.Marshal(faultJSON{
+		f.Kind, f.Endpoint, f.Device, f.From, f.Until, f.Times, f.Probability, f.Done, f.Status, f.Body,
+		duration(f.RetryAfter), f.RetryDate, f.RetryText, duration(f.Delay), duration(f.Tail), f.Size, f.Target,
+	})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes; unknown members and kinds are
+// errors.
+func (f *Fault) UnmarshalJSON(b []byte) error {
+	var j faultJSON
+	if err := strict(b, &j); err != nil {
+		return err
+	}
+	if !j.Kind.known() {
+		return fmt.Errorf("unknown kind of fault %q", j.Kind)
+	}
+	*f = Fault{
+		j.Kind, j.Endpoint, j.Device, j.From, j.Until, j.Times, j.Probability, j.Done, j.Status, j.Body,
+		time.Duration(j.RetryAfter), j.RetryDate, j.RetryText, time.Duration(j.Delay), time.Duration(j.Tail), j.Size, j.Target,
+	}
+	return nil
+}

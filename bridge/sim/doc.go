@@ -1,0 +1,63 @@
+// Package sim simulates the Plaspy REST API: a fleet behind the API's wire
+// format, for the demo, for tests and for benchmarks.
+//
+// A Server is an http.Handler. It serves real HTTP through Listen, through
+// httptest (HTTP/2 as well), and in process through Transport, which also
+// works inside testing/synctest bubbles. It needs no goroutine: what a device
+// shows is computed from the time of the question (see package fleet). All
+// times are time.Now's.
+//
+// # What it answers
+//
+// The endpoints POST /api/Auth/Token, GET /api/devices, /api/devices/{id},
+// /api/devices/{id}/lastLocation and /api/groups, POST
+// /api/devices/{id}/locations and .../alerts, as the API's documentation has
+// them, with its statuses: 400 for what does not validate, 401 without a valid
+// token, 404, 405, 413, 415 for a body that is not JSON, 429. Device ids may be
+// any text that is not empty; in a path they are percent-encoded once, slashes
+// too.
+//
+// Where the documentation allows two readings, so does the simulator: a body
+// with a location stores it, one without asks for a range of times; an alert
+// post for an instant with a name raises that alert, any other asks. A stored
+// location shows in lastLocation while it is newer than the vehicle's own.
+//
+// A request passes, in this order: the counters, the rate limit, the faults,
+// the check of the method, the token, the device's daily quota, the endpoint.
+//
+// # Faults and the truth
+//
+// Server.Fault switches on what goes wrong, for which endpoints, devices and
+// times. Server.Shown, Changes, Posts and Counts tell what really happened: what
+// was shown when, what was accepted in which order, how fast requests came.
+// Options.Record bounds what is remembered. An answer counts as shown when it
+// is handed to the connection; the client may have been gone by then.
+//
+// SetLocation and its like put a device under a test's control.
+//
+// # The control API
+//
+// With Options.Control a harness in another process has the same means, under
+// /_sim/ and without a token. Bodies and answers are JSON, errors are
+// {"error": text} with status 400; {id} stands in the query, encoded.
+//
+//	GET    /_sim/counts                  Counts
+//	GET    /_sim/devices                 the ids, an array
+//	GET    /_sim/shown?device={id}       []Shown
+//	GET    /_sim/changes?device={id}     []Shown, as Server.Changes
+//	GET    /_sim/posts?device={id}       []Post
+//	POST   /_sim/fault                   Fault, e.g. {"kind": "status", "status": 503, "endpoint": "lastLocation",
+//	                                     "probability": 0.3, "retryAfter": "2s"}; answers {"id": n}
+//	DELETE /_sim/fault?id={n}            switches that fault off; without id: all
+//	PUT    /_sim/account                 {"apiKey": text}: a new key, which revokes the tokens;
+//	                                     {"tokenLife": "3s"}: of tokens issued from now on
+//	PUT    /_sim/fleet                   {"profile": "every-second"}: a new life of every device, see fleet.ParseProfile
+//	POST   /_sim/revoke                  revokes the tokens
+//	PUT    /_sim/device?device={id}      adds a device; a body of DeviceInfo changes its entry
+//	DELETE /_sim/device?device={id}      removes it
+//	PUT    /_sim/location?device={id}    shows the body as lastLocation, byte for byte; empty: nothing
+//	DELETE /_sim/location?device={id}    shows the vehicle's own fixes again
+//
+// Remote is a client for it. The control API belongs on loopback only: it asks
+// nobody who they are.
+package sim

@@ -1,0 +1,381 @@
+package sim_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+)
+
+func TestEndpoints(t *testing.T) {
+	s := sim.New(sim.Options{Devices: 8, Profile: fleet.Unchanged, Record: 10})
+	u := serve(t, s)
+
+	var list struct {
+		Success bool
+		Error   *string
+		Devices []sim.DeviceInfo
+	}
+	u.get("/api/devices").want(200).into(&list)
+	if !list.Success || list.Error != nil || len(list.Devices) != 8 {
+		t.Fatalf("got %+v, want 8 devices", list)
+	}
+	if got := list.Devices[0]; got.ID != "device0001" || got.Name == "" || got.Min == "" || got.Tags["kind"] == "" || !got.Expires.After(time.Now()) {
+		t.Errorf("got first device %+v", got)
+	}
+	var one struct{ Device sim.DeviceInfo }
+	u.get("/api/devices/device0003").want(200).into(&one)
+	if diff := cmp.Diff(one.Device, list.Devices[2]); diff != "" {
+		t.Errorf("the device's own entry differs from the list's (-got +want):\n%s", diff)
+	}
+	var grouped struct{ Groups []sim.Group }
+	u.get("/api/groups").want(200).into(&grouped)
+	n := 0
+	for _, g := range grouped.Groups {
+		n += len(g.Devices)
+	}
+	if n != 8 {
+		t.Errorf("got %d devices in groups, want 8: %+v", n, grouped)
+	}
+	raw := u.last("device0001")
+	if got := s.Shown("device0001"); len(got) != 1 || got[0].Raw != raw || got[0].Fix != 1 {
+		t.Errorf("got shown %+v, want one with %s", got, raw)
+	}
+}
+
+func TestStatuses(t *testing.T) {
+	s := sim.New(sim.Options{Devices: 1})
+	u := serve(t, s)
+	for _, c := range []struct {
+		name   string
+		reply  reply
+		status int
+	}{
+		{"unknown path", u.get("/api/nothing"), 404},
+		{"outside the API", u.get("/"), 404},
+		{"unknown device", u.get("/api/devices/none/lastLocation"), 404},
+		{"empty device id", u.get("/api/devices//lastLocation"), 404},
+		{"unknown action", u.get("/api/devices/device0001/firstLocation"), 404},
+		{"too deep", u.get("/api/devices/device0001/lastLocation/x"), 404},
+		{"wrong method", u.post("/api/devices", `{}`), 405},
+		{"get of a post", u.get("/api/devices/device0001/locations"), 405},
+		{"post without JSON", u.do(u.request("POST", "/api/devices/device0001/alerts", "")), 415},
+		{"broken JSON", u.post("/api/devices/device0001/alerts", `{`), 400},
+		{"control is off", u.get("/_sim/counts"), 404},
+	} {
+		c.reply.want(c.status)
+		var got struct {
+			Success *bool
+			Error   string
+		}
+		c.reply.into(&got)
+		if got.Success == nil || *got.Success || got.Error == "" {
+			t.Errorf("%s: got body %s, want success false and an error", c.name, c.reply.body)
+		}
+	}
+}
+
+// Whatever an id holds, it comes through a path whole.
+func TestPathIDs(t *testing.T) {
+	ids := []string{"a/b", "..", ".", "%2F", "%", "a?b#c", "dev 1", "日本", "🚚", "a//b", "../devices", "a;b=c", "x&y", "+", "lastLocation", "\x7f", "a\\b"}
+	s := sim.New(sim.Options{IDs: ids, Profile: fleet.Unchanged, Record: 1})
+	u := serve(t, s)
+	local := inProcess(t, s)
+	for _, id := range ids {
+		for name, v := range map[string]*user{"tcp": u, "in process": local} {
+			if got := v.last(id); got == "" {
+				t.Errorf("%s: id %q shows nothing", name, id)
+			}
+			var one struct{ Device sim.DeviceInfo }
+			v.get(device(id, "")).want(200).into(&one)
+			if one.Device.ID != id {
+				t.Errorf("%s: got device %q, want %q", name, one.Device.ID, id)
+			}
+		}
+		// As a careful client writes dots.
+		dots := strings.ReplaceAll(device(id, ""), ".", "%2E")
+		u.get(dots).want(200)
+	}
+}
+
+func TestToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sim.New(sim.Options{Devices: 1, TokenLife: 3 * time.Second, RefusedStatus: 401})
+		u := inProcess(t, s)
+		var got struct {
+			Success        bool
+			Token, Expires string
+			Error          *string
+		}
+		ask := func(body string) reply { return u.post("/api/Auth/Token", body) }
+		ask(`{"userName":"sim","apiKey":"sim-key"}`).want(200).into(&got)
+		if want := time.Now().Add(3 * time.Second).UTC().Format(time.RFC3339); !got.Success || got.Expires != want || strings.Count(got.Token, ".") != 2 {
+			t.Errorf("got %+v, want expires %s", got, want)
+		}
+		first := got.Token
+		ask(`{"userName":"sim","apiKey":"sim-key"}`).into(&got)
+		if got.Token == first {
+			t.Error("the same token twice")
+		}
+		refused := ask(`{"userName":"sim","apiKey":"wrong"}`).want(401)
+		if !contains(refused.body, `"success":false`) || !contains(refused.body, "Invalid API key or username.") {
+			t.Errorf("got %s", refused.body)
+		}
+
+		u.get("/api/devices").want(200)
+		time.Sleep(3 * time.Second)
+		u.get("/api/devices").want(401) // expired
+		u.login()
+		s.RevokeTokens()
+		u.get("/api/devices").want(401)
+		u.token = "x.y.z"
+		u.get("/api/devices").want(401)
+		u.login()
+		s.SetKey("new")
+		u.get("/api/devices").want(401)
+		ask(`{"userName":"sim","apiKey":"sim-key"}`).want(401)
+		ask(`{"userName":"sim","apiKey":"new"}`).want(200)
+
+		want := sim.TokenCounts{Requests: 8, Issued: 6, Refused: 2, Expired: 1, Revoked: 2, Unknown: 1}
+		if diff := cmp.Diff(s.Counts().Tokens, want); diff != "" {
+			t.Errorf("token counts (-got +want):\n%s", diff)
+		}
+	})
+}
+
+func TestRateLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sim.New(sim.Options{Devices: 1, RateLimit: 10})
+		u := inProcess(t, s) // one request
+		for range 9 {
+			time.Sleep(time.Second)
+			u.get("/api/devices").want(200)
+		}
+		// The window holds 10, the oldest of them 9 s old.
+		got := u.get("/api/devices").want(429)
+		if after := got.header.Get("Retry-After"); after != "51" {
+			t.Errorf("got Retry-After %q, want 51", after)
+		}
+		time.Sleep(51*time.Second - time.Nanosecond)
+		u.get("/api/devices").want(429)
+		time.Sleep(time.Nanosecond)
+		u.get("/api/devices").want(200)
+		u.get("/api/devices").want(429)
+		if got, want := s.Counts().MaxPerMinute, 13; got != want {
+			// All but the login, which is a minute old at the end: 10 that
+			// passed and 3 that did not.
+			t.Errorf("got %d requests in the busiest minute, want %d", got, want)
+		}
+	})
+}
+
+func TestDailyResults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sim.New(sim.Options{Devices: 2, DailyResults: 3, Profile: fleet.Unchanged})
+		time.Sleep(time.Minute)
+		u := inProcess(t, s)
+		for range 3 {
+			u.last("device0001")
+		}
+		u.get(device("device0001", "/lastLocation")).want(429)
+		u.last("device0002") // has its own
+		time.Sleep(24 * time.Hour)
+		u.login()
+		u.last("device0001")
+	})
+}
+
+func TestDailyUsage(t *testing.T) {
+	s := sim.New(sim.Options{Devices: 1})
+	u := serve(t, s)
+	var got struct{ APIUsage, APIDailyUsage int }
+	for i := range 3 {
+		u.get(device("device0001", "/lastLocation")).into(&got)
+		if got.APIUsage != 1 || got.APIDailyUsage != i+1 {
+			t.Errorf("got %+v, want usage 1 and %d", got, i+1)
+		}
+	}
+}
+
+// What is shown, and what Changes makes of it, over a minute of seconds.
+func TestShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sim.New(sim.Options{Devices: 3, Profile: fleet.Every(2 * time.Second), Record: 1000})
+		u := inProcess(t, s)
+		var want []string
+		for range 60 {
+			time.Sleep(time.Second)
+			want = append(want, u.last("device0002"))
+		}
+		var got []string
+		var seq uint64
+		for _, sh := range s.Shown("device0002") {
+			got = append(got, sh.Raw)
+			if sh.Seq <= seq {
+				t.Errorf("request %d after %d", sh.Seq, seq)
+			}
+			seq = sh.Seq
+		}
+		if diff := cmp.Diff(got, want); diff != "" {
+			t.Errorf("shown (-recorded +seen):\n%s", diff)
+		}
+		if n := len(s.Changes("device0002")); n != 30 && n != 31 {
+			t.Errorf("got %d changes in 60 s of a fix every 2 s", n)
+		}
+	})
+}
+
+func TestRecordIsBounded(t *testing.T) {
+	s := sim.New(sim.Options{Devices: 1, Record: 5})
+	u := serve(t, s)
+	for range 20 {
+		u.last("device0001")
+	}
+	got := s.Shown("device0001")
+	if len(got) != 5 || got[4].Seq != uint64(s.Counts().Requests) {
+		t.Errorf("got %d answers, the last of request %d, want the newest 5", len(got), got[len(got)-1].Seq)
+	}
+}
+
+// inactiveSeconds grows while nothing else changes.
+func TestInactiveSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sim.New(sim.Options{Devices: 1, Profile: fleet.Unchanged, Record: 10})
+		u := inProcess(t, s)
+		strip := func(raw string) (n float64, rest map[string]any) {
+			if err := json.Unmarshal([]byte(raw), &rest); err != nil {
+				t.Fatal(err)
+			}
+			n = rest["inactiveSeconds"].(float64)
+			delete(rest, "inactiveSeconds")
+			return n, rest
+		}
+		n0, rest0 := strip(u.last("device0001"))
+		time.Sleep(90 * time.Second)
+		n1, rest1 := strip(u.last("device0001"))
+		if n1-n0 != 90 {
+			t.Errorf("inactiveSeconds went from %v to %v in 90 s", n0, n1)
+		}
+		if diff := cmp.Diff(rest0, rest1); diff != "" {
+			t.Errorf("the rest changed:\n%s", diff)
+		}
+		if got := s.Changes("device0001"); len(got) != 1 {
+			t.Errorf("got %d changes, want 1", len(got))
+		}
+	})
+}
+
+func TestScript(t *testing.T) {
+	s := sim.New(sim.Options{Devices: 2, Profile: fleet.EverySecond, Record: 100})
+	u := serve(t, s)
+	const a = `{ "dateTime":"2026-01-02T03:04:05Z", "latitude":4.70, "longitude":-74.1e0, "x":"\u00e1" }`
+	const b = `{"dateTime":"2026-01-02T03:04:00Z","latitude":1,"longitude":2}`
+	for _, raw := range []string{a, a, b, a} {
+		s.SetLocation("device0001", json.RawMessage(raw))
+		if got := u.last("device0001"); got != raw {
+			t.Errorf("got %s, want %s", got, raw)
+		}
+	}
+	var got []string
+	for _, sh := range s.Changes("device0001") {
+		got = append(got, sh.Raw)
+	}
+	if diff := cmp.Diff(got, []string{a, b, a}); diff != "" {
+		t.Errorf("changes (-got +want):\n%s", diff)
+	}
+	s.SetLocation("device0001", nil)
+	if body := u.get(device("device0001", "/lastLocation")).want(200).body; contains(body, "lastLocation") {
+		t.Errorf("got %s, want no lastLocation", body)
+	}
+	s.ReleaseLocation("device0001")
+	if got := u.last("device0001"); !strings.Contains(got, "milleage") {
+		t.Errorf("got %s, want the vehicle's own fix", got)
+	}
+
+	s.AddDevice("new")
+	s.SetDevice("new", func(d *sim.DeviceInfo) { d.Name = "Renamed" })
+	s.SetDevice("odd", func(d *sim.DeviceInfo) { d.Raw = json.RawMessage(`{"id":7}`) })
+	s.RemoveDevice("device0002")
+	list := u.get("/api/devices").want(200).body
+	for _, want := range []string{`"Renamed"`, `{"id":7}`, `"device0001"`} {
+		if !contains(list, want) {
+			t.Errorf("no %s in the list %s", want, list)
+		}
+	}
+	if contains(list, "device0002") {
+		t.Errorf("the removed device is in the list %s", list)
+	}
+	u.get("/api/devices/device0002").want(404)
+	s.SetGroups(nil)
+	if body := u.get("/api/groups").body; !contains(body, `"groups":[]`) {
+		t.Errorf("got %s, want no groups", body)
+	}
+}
+
+// Two servers with one seed show the same, whatever else is asked of them.
+func TestDeterminism(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := sim.Options{Devices: 20, Seed: 42}
+		one, two := inProcess(t, sim.New(o)), inProcess(t, sim.New(o))
+		for i := range 200 {
+			time.Sleep(7 * time.Second)
+			if i%3 == 0 {
+				one.last("device0007")
+			}
+			id := fmt.Sprintf("device%04d", i%20+1)
+			if a, b := one.last(id), two.last(id); a != b {
+				t.Fatalf("after %d s:\n%s\n%s", 7*i, a, b)
+			}
+		}
+	})
+}
+
+func TestSkew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := inProcess(t, sim.New(sim.Options{Skew: time.Hour, TokenLife: time.Minute}))
+		got := u.post("/api/Auth/Token", `{"userName":"sim","apiKey":"sim-key"}`).want(200)
+		date, err := http.ParseTime(got.header.Get("Date"))
+		if err != nil || !date.Equal(time.Now().Add(time.Hour)) {
+			t.Errorf("got Date %s, %v", date, err)
+		}
+		var tok struct{ Expires time.Time }
+		got.into(&tok)
+		if want := time.Now().Add(time.Hour + time.Minute); !tok.Expires.Equal(want) {
+			t.Errorf("got expires %s, want %s", tok.Expires, want)
+		}
+		u.get("/api/devices").want(200) // its own clock decides
+	})
+}
+
+func TestConcurrencyIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sim.New(sim.Options{Devices: 2})
+		u := inProcess(t, s)
+		s.Fault(sim.Fault{Kind: sim.Slow, Delay: time.Second, Endpoint: "lastLocation"})
+		statuses := make(chan int)
+		for range 3 {
+			go func() { statuses <- u.get(device("device0001", "/lastLocation")).status }()
+		}
+		for range 3 {
+			if got := <-statuses; got != 200 {
+				t.Errorf("got status %d", got)
+			}
+		}
+		u.last("device0002")
+		got := s.Counts()
+		if got.MaxPolls != 3 || got.MaxPosts != 0 {
+			t.Errorf("got at most %d polls and %d posts at once, want 3 and 0", got.MaxPolls, got.MaxPosts)
+		}
+		if n := got.Answers["lastLocation"][200]; n != 4 {
+			t.Errorf("got %d answers of lastLocation, want 4: %v", n, got.Answers)
+		}
+	})
+}

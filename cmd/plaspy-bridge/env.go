@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"plaspy-bridge/bridge"
+)
+
+func envCommand() *cobra.Command {
+	var example, markdown bool
+	cmd := &cobra.Command{
+		Use:   "env",
+		Short: "Show every environment variable and the value in force",
+		Long: "Shows every environment variable with its type, default and meaning, and the value in force\n" +
+			"with secrets masked. Works without any configuration, and exits 0 even with a wrong one.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case example:
+				return bridge.WriteEnvExample(cmd.OutOrStdout())
+			case markdown:
+				return bridge.WriteSettings(cmd.OutOrStdout())
+			}
+			c, warnings, err := bridge.Load()
+			return writeEnv(cmd.OutOrStdout(), c, warnings, err)
+		},
+	}
+	cmd.Flags().BoolVar(&example, "example", false, "print an environment file to fill in instead")
+	cmd.Flags().BoolVar(&markdown, "markdown", false, "print the settings table of the README instead")
+	cmd.MarkFlagsMutuallyExclusive("example", "markdown")
+	return cmd
+}
+
+// writeEnv writes the table of settings, and below it what is odd or wrong.
+func writeEnv(w io.Writer, c bridge.Config, warnings []bridge.Warning, err error) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "VARIABLE\tVALUE\tDEFAULT\tTYPE\tMEANING") // Flush tells of an error
+	for _, s := range c.Settings(err) {
+		value := s.Value
+		switch {
+		case s.Problem != "" && !s.Set:
+			value = "(not set)"
+		case s.Problem != "":
+			value = "(wrong)"
+		case value == "":
+			value = "-"
+		}
+		def := s.Default
+		if def == "" {
+			def = "-"
+		}
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", s.Name, value, def, s.Type, s.Meaning)
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	faults, _ := errors.AsType[bridge.Faults](err)
+	for _, f := range faults {
+		_, _ = fmt.Fprintf(w, "\nwrong: %s %s", f.Variable, f.Problem)
+	}
+	for _, odd := range warnings {
+		_, _ = fmt.Fprintf(w, "\nodd: %s", odd)
+	}
+	if len(faults)+len(warnings) > 0 {
+		_, _ = fmt.Fprintln(w)
+	}
+	return nil
+}

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/sim"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// clearEnv takes the bridge's variables out of the test's environment and sets
+// those given, name and value in turn.
+func clearEnv(t *testing.T, env ...string) {
+	t.Helper()
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "BRIDGE_") || strings.HasPrefix(name, "PLASPY_") || strings.HasPrefix(name, "NATS_") {
+			t.Setenv(name, "")
+			if err := os.Unsetenv(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i := 0; i < len(env); i += 2 {
+		t.Setenv(env[i], env[i+1])
+	}
+}
+
+func TestExecute(t *testing.T) {
+	tests := []struct {
+		name, args     string
+		env            []string
+		status         int
+		stdout, stderr string // parts of
+	}{
+		{"help", "--help", nil, 0, "Available Commands", ""},
+		{"nothing", "", nil, 0, "Available Commands", ""},
+		{"unknown command", "rum", nil, 2, "", "--help"},
+		{"unknown flag", "env --bogus", nil, 2, "", "unknown flag: --bogus"},
+		{"unwanted argument", "version now", nil, 2, "", "--help"},
+		{"flag of another type", "sim --devices=-1", nil, 2, "", "devices"},
+		{"version", "version", nil, 0, "go      go1.", ""},
+		{"env without any configuration", "env", nil, 0, "wrong: PLASPY_USERNAME is not set", ""},
+		{"env shows what is odd", "env", []string{"BRIDGE_WORKRES", "1"}, 0, "odd: BRIDGE_WORKRES is not a variable of the bridge; did you mean BRIDGE_WORKERS?", ""},
+		{"env for a file", "env --example", nil, 0, "\nPLASPY_USERNAME=\n", ""},
+		{"env for the README", "env --markdown", nil, 0, "| variable | type | default | meaning |", ""},
+		{"health of nobody", "health", []string{"BRIDGE_HTTP_ADDR", "127.0.0.1:1"}, 1, "", "connection refused"},
+		{"health without an address", "health", []string{"BRIDGE_HTTP_ADDR", ""}, 1, "", "BRIDGE_HTTP_ADDR is set to nothing"},
+		{"health with a wrong address", "health", []string{"BRIDGE_HTTP_ADDR", "x"}, 1, "", "BRIDGE_HTTP_ADDR is not an address"},
+		{"sim on no address", "sim --addr=x", nil, 1, "", "--addr"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			clearEnv(t, tt.env...)
+			var stdout, stderr bytes.Buffer
+			status := execute(t.Context(), strings.Fields(tt.args), &stdout, &stderr)
+			if status != tt.status || !strings.Contains(stdout.String(), tt.stdout) || !strings.Contains(stderr.String(), tt.stderr) {
+				t.Errorf("status %d, want %d\nstdout %s\nwant   %s\nstderr %s\nwant   %s", status, tt.status, &stdout, tt.stdout, &stderr, tt.stderr)
+			}
+			if tt.status == 0 && stderr.Len() > 0 {
+				t.Errorf("status 0 with stderr %s", &stderr)
+			}
+		})
+	}
+}
+
+func TestExitStatusOfFaults(t *testing.T) {
+	clearEnv(t)
+	_, _, err := bridge.Load()
+	tests := []struct {
+		name   string
+		err    error
+		status int
+	}{
+		{"done", nil, 0},
+		{"faults", err, 2},
+		{"faults of a health check", failure{err}, 1},
+		{"anything else", io.ErrUnexpectedEOF, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var stderr bytes.Buffer
+			if got := exitStatus(tt.err, true, &stderr); got != tt.status {
+				t.Errorf("got %d, want %d: %s", got, tt.status, &stderr)
+			}
+		})
+	}
+}
+
+func TestEnvShowsNoSecret(t *testing.T) {
+	clearEnv(t, "PLASPY_USERNAME", "operator", "PLASPY_API_KEY", "s3cret", "NATS_URL", "nats://u:s3cret@h,nats://u:s3cret%@h",
+		"NATS_TOKEN", "s3cret", "BRIDGE_HTTP_TOKEN", "s3cret", "PLASPY_BASE_URL", "https://u:s3cret@h", "NATS_CREDS", "s3cret", "BRIDGE_WORKERS", "s3cret", "PLASPY_KEY", "s3cret")
+	var out bytes.Buffer
+	if status := execute(t.Context(), []string{"env"}, &out, &out); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if strings.Contains(out.String(), "s3cret") {
+		t.Errorf("a secret shows:\n%s", &out)
+	}
+	if got := regexp.MustCompile(`(?m)^PLASPY_API_KEY +\S+`).FindString(out.String()); !strings.HasSuffix(got, "[redacted]") {
+		t.Errorf("PLASPY_API_KEY is shown as %q", got)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	listener, err := ops.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	health := ops.NewHealth()
+	health.Set("nats", false, "no server")
+	server := ops.New(listener, ops.Options{Health: health, Gatherer: ops.NewRegistry(health), Log: slog.New(slog.DiscardHandler)})
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	defer func() {
+		if err := server.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}()
+	clearEnv(t, "BRIDGE_HTTP_ADDR", server.Addr(), "PLASPY_TIMEOUT", "wrong, and nobody's business here")
+	var out bytes.Buffer
+	if status := execute(t.Context(), []string{"health"}, &out, &out); status != 1 || !strings.Contains(out.String(), "nats: no server") {
+		t.Errorf("not ready: status %d, %s", status, &out)
+	}
+	out.Reset()
+	if status := execute(t.Context(), []string{"health", "--live"}, &out, &out); status != 0 || out.String() != "live\n" {
+		t.Errorf("live: status %d, %s", status, &out)
+	}
+	health.Set("nats", true, "")
+	out.Reset()
+	if status := execute(t.Context(), []string{"health"}, &out, &out); status != 0 || out.String() != "ready\n" {
+		t.Errorf("ready: status %d, %s", status, &out)
+	}
+}
+
+// TestHealthOfSomethingThatHangs asks a listener that accepts and never answers.
+func TestHealthOfSomethingThatHangs(t *testing.T) {
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	clearEnv(t, "BRIDGE_HTTP_ADDR", listener.Addr().String())
+	var out bytes.Buffer
+	if status := execute(t.Context(), []string{"health", "--timeout=50ms"}, &out, &out); status != 1 || !strings.Contains(out.String(), "deadline") {
+		t.Errorf("status %d, %s", status, &out)
+	}
+}
+
+// TestSim starts the simulator as a person would, believes what it prints, and
+// interrupts it.
+func TestSim(t *testing.T) {
+	clearEnv(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	said, stdout := io.Pipe()
+	status := make(chan int, 1)
+	go func() {
+		status <- execute(ctx, []string{"sim", "--addr=127.0.0.1:0", "--devices=3", "--username=me", "--api-key=it's"}, stdout, io.Discard)
+		_ = stdout.Close()
+	}()
+	buffer := make([]byte, 4096)
+	n, err := said.Read(buffer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(buffer[:n])
+	base := regexp.MustCompile(`(?m)^export PLASPY_BASE_URL=(http://127\.0\.0\.1:\d+)$`).FindStringSubmatch(text)
+	if base == nil || !strings.Contains(text, "\nexport PLASPY_USERNAME=me\nexport PLASPY_API_KEY='it'\\''s'\n") || strings.Contains(text, "ALLOW_HTTP") {
+		t.Fatalf("printed %s", text)
+	}
+	body := strings.NewReader(`{"userName":"me","apiKey":"it's"}`)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base[1]+"/api/Auth/Token", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil || !strings.Contains(string(answer), `"token"`) {
+		t.Errorf("token: %s, %v", answer, err)
+	}
+	interrupt()
+	if got := <-status; got != 0 {
+		t.Errorf("status %d after an interrupt, want 0", got)
+	}
+}
+
+func TestInstructionsOffLoopback(t *testing.T) {
+	if got := instructions("http://192.0.2.1:8090", sim.Options{UserName: "sim"}); !strings.Contains(got, "\nexport PLASPY_ALLOW_HTTP=true\n") {
+		t.Errorf("printed %s", got)
+	}
+}
+
+func TestBuild(t *testing.T) {
+	info := &debug.BuildInfo{Main: debug.Module{Version: "v1.1.0"}, Settings: []debug.BuildSetting{
+		{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.modified", Value: "true"},
+	}}
+	tests := []struct {
+		name, version, commit string
+		info                  *debug.BuildInfo
+		wantVersion, wantHash string
+	}{
+		{"nothing known", "", "", nil, "development", "unknown"},
+		{"built in a checkout", "", "", info, "v1.1.0", "abc with changes"},
+		{"version stamped", "v1.2.3", "", info, "v1.2.3", "abc with changes"},
+		{"both stamped", "v1.2.3", "def", info, "v1.2.3", "def"},
+		{"go run", "", "", &debug.BuildInfo{Main: debug.Module{Version: "(devel)"}}, "development", "unknown"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if number, hash := build(tt.version, tt.commit, tt.info); number != tt.wantVersion || hash != tt.wantHash {
+				t.Errorf("got %s, %s, want %s, %s", number, hash, tt.wantVersion, tt.wantHash)
+			}
+		})
+	}
+}
+
+func TestNewLogger(t *testing.T) {
+	tests := []struct {
+		name   string
+		config bridge.Config
+		want   string // a pattern for all that is logged
+	}{
+		{"auto, no terminal", bridge.Config{LogFormat: bridge.LogAuto}, `^\{"time":"[^"]+","level":"INFO","msg":"token refreshed","elapsed":"1.5s","api_key":"\[redacted\]"\}\n$`},
+		{"text, no terminal, no colour", bridge.Config{LogFormat: bridge.LogText}, `^[0-9:.]+ INF token refreshed elapsed=1.5s api_key=\[redacted\]\n$`},
+		{"level", bridge.Config{LogFormat: bridge.LogJSON, LogLevel: slog.LevelWarn}, `^$`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out bytes.Buffer
+			log := newLogger(tt.config, &out)
+			log.Info("token refreshed", "elapsed", 1500*time.Millisecond, "api_key", bridge.Secret("s3cret"))
+			if !regexp.MustCompile(tt.want).MatchString(out.String()) {
+				t.Errorf("logged %q, want %s", out.String(), tt.want)
+			}
+		})
+	}
+}
+
+func TestWarn(t *testing.T) {
+	var out bytes.Buffer
+	warn(newLogger(bridge.Config{LogFormat: bridge.LogText}, &out), []bridge.Warning{{Variable: "BRIDGE_X", Problem: "is odd"}})
+	if !strings.Contains(out.String(), `WRN doubtful setting variable=BRIDGE_X problem="is odd"`) {
+		t.Errorf("logged %s", &out)
+	}
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"plaspy-bridge/bridge"
+)
+
+// Exit statuses of the contract.
+const (
+	exitDone   = 0
+	exitFailed = 1 // at run time
+	exitWrong  = 2 // the configuration or the command line
+)
+
+// failure is an error that ends the process with status 1, whatever it wraps.
+type failure struct{ err error }
+
+func (f failure) Error() string { return f.err.Error() }
+func (f failure) Unwrap() error { return f.err }
+
+// execute runs one command line and returns the exit status. It is all of the
+// program but the process's own context, arguments and streams.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	begun := false
+	root := &cobra.Command{
+		Use:   "plaspy-bridge",
+		Short: "Carries locations and alerts between the Plaspy REST API and NATS",
+		Long: "plaspy-bridge polls the Plaspy REST API and publishes what changed to NATS JetStream,\n" +
+			"and posts what arrives on its inbound subjects to the API.\n\n" +
+			"Settings are environment variables: plaspy-bridge env shows them all.\n" +
+			"Exit status: 0 done, 1 failed at run time, 2 the configuration is wrong.",
+		SilenceErrors:    true, // printed here, once
+		SilenceUsage:     true,
+		PersistentPreRun: func(*cobra.Command, []string) { begun = true },
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(commands()...)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+
+	err := root.ExecuteContext(ctx)
+	return exitStatus(err, begun, stderr)
+}
+
+// exitStatus reports err to a person and makes an exit status of it. begun tells
+// whether a command's own code was reached; if not, the command line is wrong.
+func exitStatus(err error, begun bool, stderr io.Writer) int {
+	if err == nil {
+		return exitDone
+	}
+	_, _ = fmt.Fprintf(stderr, "plaspy-bridge: %v\n", err)
+	_, failed := errors.AsType[failure](err)
+	_, wrong := errors.AsType[bridge.Faults](err)
+	switch {
+	case failed:
+		return exitFailed
+	case wrong:
+		_, _ = fmt.Fprintln(stderr, "plaspy-bridge env shows every variable.")
+		return exitWrong
+	case !begun:
+		_, _ = fmt.Fprintln(stderr, "plaspy-bridge --help shows the commands.")
+		return exitWrong
+	default:
+		return exitFailed
+	}
+}
+
+// commands are all there are, in the order that help shows them.
+func commands() []*cobra.Command {
+	return []*cobra.Command{
+		runCommand(),
+		envCommand(),
+		healthCommand(),
+		simCommand(),
+		versionCommand(),
+	}
+}

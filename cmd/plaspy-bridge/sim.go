@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"plaspy-bridge/bridge/sim"
+)
+
+func simCommand() *cobra.Command {
+	var addr string
+	var devices, rate, record uint
+	var o sim.Options
+	cmd := &cobra.Command{
+		Use:   "sim",
+		Short: "Run the simulated Plaspy API alone",
+		Long: "Runs the simulated Plaspy API alone, for trying a bridge against, until it is interrupted,\n" +
+			"and prints the environment that a bridge needs to use it. On a loopback address it also\n" +
+			"serves, under /_sim/, what a test needs to cause faults and to see what was shown.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Devices, o.RateLimit, o.Record = int(devices), int(rate), int(record)
+			return simulate(cmd.Context(), cmd.OutOrStdout(), addr, o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&addr, "addr", "127.0.0.1:8090", "where to listen; port 0: a free one")
+	f.UintVar(&devices, "devices", 20, "how many devices the fleet has")
+	f.Uint64Var(&o.Seed, "seed", 1, "the same seed gives the same fleet")
+	f.UintVar(&rate, "rate-limit", 0, "requests a minute that are let through, the others get 429; 0: all")
+	f.StringVar(&o.UserName, "username", "sim", "user name of the account")
+	f.StringVar(&o.APIKey, "api-key", "sim-key", "API key of the account")
+	f.UintVar(&record, "record", 0, "answers and posts remembered per device, for /_sim/")
+	return cmd
+}
+
+// simulate serves until ctx is done.
+func simulate(ctx context.Context, w io.Writer, addr string, o sim.Options) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("--addr: %w", err)
+	}
+	o.Control = onLoopback(host)
+	listener, err := sim.New(o).Listen(ctx, addr)
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, instructions(listener.URL, o)); err != nil {
+		_ = listener.Close()
+		return fmt.Errorf("print environment: %w", err)
+	}
+	<-ctx.Done()
+	return listener.Close()
+}
+
+// instructions are shell commands: what they say to a person is in comments.
+func instructions(base string, o sim.Options) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# The simulated Plaspy API with %d devices is at %s until Ctrl-C.\n# For a bridge in another terminal:\n", o.Devices, base)
+	fmt.Fprintf(&b, "export PLASPY_BASE_URL=%s\nexport PLASPY_USERNAME=%s\nexport PLASPY_API_KEY=%s\n", quote(base), quote(o.UserName), quote(o.APIKey))
+	if u, err := url.Parse(base); err == nil && !onLoopback(u.Hostname()) {
+		b.WriteString("export PLASPY_ALLOW_HTTP=true\n")
+	}
+	return b.String()
+}
+
+// quote makes one word of a POSIX shell of s.
+func quote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+,", r)
+	}
+	if s != "" && strings.TrimFunc(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// onLoopback reports whether a host is this machine, by its name alone.
+func onLoopback(host string) bool {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Unmap().IsLoopback()
+	}
+	return host == "localhost"
+}
