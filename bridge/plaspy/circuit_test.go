@@ -157,32 +157,3 @@ func TestCircuitClosesOnAnyAnswer(t *testing.T) {
 		}
 	}
 }
-
-func TestDailyQuota(t *testing.T) {
-	noon := time.Date(2026, 12, 31, 12, 0, 0, 0, time.FixedZone("", -5*3600))
-	midnight := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
-	q := plaspy.NewDailyQuota(3)
-	q.Add("a", noon, 2)
-	if !q.Allow("a", noon, 1) || q.Allow("a", noon, 2) || !q.Allow("b", noon, 3) || q.Allow("b", noon, 4) {
-		t.Error("what is left is wrong")
-	}
-	if _, got := q.Exhausted("a", noon); got {
-		t.Error("exhausted with one left")
-	}
-	q.Add("a", noon, 5)
-	if until, got := q.Exhausted("a", noon); !got || !until.Equal(midnight) {
-		t.Errorf("got %v %v, want until %v", until, got, midnight)
-	}
-	if !q.Allow("a", midnight, 3) {
-		t.Error("a new day brings nothing")
-	}
-	q.Add("a", midnight, 3)
-	if q.Allow("a", noon, 1) {
-		t.Error("a clock that goes back brings a new day")
-	}
-	free := plaspy.NewDailyQuota(0)
-	free.Add("a", noon, 1<<40)
-	if !free.Allow("a", noon, 1<<40) {
-		t.Error("no limit is a limit")
-	}
-}

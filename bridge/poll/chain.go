@@ -163,6 +163,7 @@ func (c *chain) settle(p *Pool) {
 	n := 0
 	for n < len(c.actions) && c.events[n].Seq != 0 {
 		a, seq := &c.actions[n], c.events[n].Seq
+		c.d.count(c.events[n])
 		switch {
 		case a.entry != nil:
 			c.d.setAlertSeq(a.entry.token, seq)

@@ -51,6 +51,12 @@ type device struct {
 	gapTries  int                         // failed requests for what lay in the present gap
 	quota     quota
 
+	// What the present turn comes to; release puts it into recent, which is
+	// guarded by the pool's mutex.
+	turn   decision
+	recent [keptDecisions]decision
+	turns  int
+
 	// Device events, guarded by the pool's mutex.
 	eventSeq    uint64
 	eventHash   uint64

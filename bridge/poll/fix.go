@@ -1,11 +1,10 @@
 package poll
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -57,12 +56,12 @@ func parseFix(raw []byte, hash uint64) (*fix, error) {
 	if f.dateTime == nil {
 		return nil, fmt.Errorf("%w: it has no dateTime", errFix)
 	}
-	var text string
-	if err := json.Unmarshal(f.dateTime, &text); err != nil {
+	text, ok := rawjson.Unquote(f.dateTime)
+	if !ok {
 		return nil, fmt.Errorf("%w: dateTime is not a string", errFix)
 	}
 	var err error
-	if f.time, err = plaspy.ParseTime(text); err != nil {
+	if f.time, err = plaspy.ParseTime(string(text)); err != nil {
 		return nil, fmt.Errorf("%w: dateTime is not an ISO 8601 time", errFix)
 	}
 	if f.lat, err = degrees(f.latitude, "latitude", 90); err != nil {
@@ -116,35 +115,40 @@ func degrees(value []byte, field string, limit float64) (float64, error) {
 
 // anyTrue reads an array of booleans.
 func anyTrue(value []byte) int8 {
-	var inputs []bool
-	if json.Unmarshal(value, &inputs) != nil || len(inputs) == 0 {
+	state := inputsUnknown
+	err := rawjson.Elements(value, func(e []byte) bool {
+		switch string(e) {
+		case "true":
+			state = inputsOn
+		case "false":
+			state = max(state, inputsOff)
+		}
+		return state != inputsOn
+	})
+	if err != nil {
 		return inputsUnknown
 	}
-	for _, on := range inputs {
-		if on {
-			return inputsOn
-		}
-	}
-	return inputsOff
+	return state
 }
 
 // stringList reads an array of strings, each once, in order; false: it is
 // something else, and tells nothing.
 func stringList(value []byte) ([]string, bool) {
-	if len(value) == 0 || string(value) == "null" || bytes.Equal(value, []byte("[]")) {
+	if rawjson.IsNull(value) {
 		return nil, true
 	}
 	var list []string
-	if err := json.Unmarshal(value, &list); err != nil {
+	known := true
+	err := rawjson.Elements(value, func(e []byte) bool {
+		text, ok := rawjson.Unquote(e)
+		known = known && ok
+		if s := string(text); ok && s != "" && !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+		return known
+	})
+	if err != nil || !known {
 		return nil, false
 	}
-	seen := make(map[string]bool, len(list))
-	once := list[:0]
-	for _, s := range list {
-		if s != "" && !seen[s] {
-			seen[s] = true
-			once = append(once, s)
-		}
-	}
-	return once, true
+	return list, true
 }

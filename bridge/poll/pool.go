@@ -445,6 +445,12 @@ func (p *Pool) release(d *device, seen schedule.Observation) {
 	now := time.Now()
 	p.mu.Lock()
 	d.busy = false
+	if d.turn.result != "" {
+		d.turn.at = now
+		d.recent[d.turns%keptDecisions] = d.turn
+		d.turns++
+		d.turn = decision{}
+	}
 	p.policy.Done(now, d.id, seen)
 	if p.busy--; p.busy == 0 && p.idle != nil {
 		close(p.idle)

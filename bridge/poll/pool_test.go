@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -507,5 +508,38 @@ func TestDailyResults(t *testing.T) {
 	r.stop()
 	if got := api.polls["d"]; got != minHead {
 		t.Errorf("%d results used at once, want the head start of %d", got, minHead)
+	}
+}
+
+func TestWhy(t *testing.T) {
+	api := newFakeAPI("d")
+	answers := []string{at(1, 1, `"alerts":["SOS"]`), at(1, 1, `"alerts":["SOS"]`), `{"latitude":1}`}
+	api.next["d"] = func(n int) (string, error) {
+		if n == len(answers) {
+			return "", &plaspy.Error{Endpoint: "last_location", Status: 500, Message: "uncontrolled error"}
+		}
+		return answers[min(n, len(answers)-1)], nil
+	}
+	r := newRig(t, natstest.Start(t), api, options())
+	r.polls("d", len(answers)+2)
+	why, ok := r.pool.reason("d")
+	if !ok || why.Plan == "" || why.Reason == "" {
+		t.Fatalf("no reason: %+v", why)
+	}
+	var got []string
+	for _, d := range why.Decisions {
+		got = append(got, strings.TrimSpace(fmt.Sprint(d.Result, " ", d.Published, " ", d.Detail)))
+	}
+	slices.Reverse(got)
+	want := []string{"changed 2", "unchanged 0", "location not usable 0 location is not usable: it has no dateTime", "error 0 last_location: status 500: uncontrolled error"}
+	if len(got) < len(want) {
+		t.Fatalf("decisions %q", got)
+	}
+	equal(t, got[:len(want)], want)
+	if last := why.Decisions[len(why.Decisions)-1]; last.Sequence != 3 || len(last.ID) != 32 || last.At.IsZero() {
+		t.Errorf("the first decision tells %+v of what was published", last)
+	}
+	if _, ok := r.pool.Why("nobody"); ok {
+		t.Error("a device that is not polled here has a reason")
 	}
 }

@@ -37,6 +37,7 @@ func (p *Pool) poll(ctx context.Context, j job, buf []byte) []byte {
 	if j.doubtful {
 		if err := p.reread(ctx, d); err != nil {
 			p.log.Debug("state of a device not read", "device_id", d.id, "err", err)
+			d.came(resultPutOff, err)
 			p.doubt(d)
 			p.release(d, schedule.Observation{Failed: true, NotBefore: time.Now().Add(p.opts.BackoffInitial)})
 			return buf
@@ -68,6 +69,7 @@ func (p *Pool) poll(ctx context.Context, j job, buf []byte) []byte {
 func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time) error {
 	if raw == nil { // it has never reported
 		p.metrics.unchanged.Inc()
+		d.came(resultNone, nil)
 		p.publish(ctx, &chain{d: d, observed: at, seen: p.observation(d, nil, at)})
 		return nil
 	}
@@ -77,6 +79,7 @@ func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time)
 	}
 	if d.have && hash == d.hash {
 		p.metrics.unchanged.Inc()
+		d.came(resultUnchanged, nil)
 		p.unchanged(ctx, d, raw, at)
 		return nil
 	}
@@ -90,6 +93,7 @@ func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time)
 		return err
 	}
 	p.metrics.changed.Inc()
+	d.came(resultChanged, nil)
 	if d.have && f.time.Before(d.fixTime) {
 		p.metrics.backwards.Inc()
 	}
@@ -120,6 +124,7 @@ func (p *Pool) unchanged(ctx context.Context, d *device, raw []byte, at time.Tim
 				}
 			}
 			if silent {
+				d.came(resultSilent, nil)
 				c.actions = append(c.actions, action{fix: f, edge: edge{silentAlert, publisher.Raised}, free: true})
 			}
 		}
@@ -161,6 +166,7 @@ func (p *Pool) failed(ctx context.Context, d *device, err error) {
 		return
 	}
 	p.metrics.failed.Inc()
+	d.came(resultError, err)
 	switch class := plaspy.Classify(err); class {
 	case plaspy.Throttled:
 		// Everybody is held back by the budget; it is not this device's fault.
@@ -190,9 +196,11 @@ func (p *Pool) unusable(ctx context.Context, d *device, err error) {
 	p.metrics.failed.Inc()
 	if errors.Is(err, errFix) {
 		p.complain(d, "location not published", err)
+		d.came(resultUnusable, err)
 		p.release(d, schedule.Observation{NotBefore: d.quota.next(time.Now(), p.opts.DailyResults), Speed: math.NaN(), Input: inputsUnknown})
 		return
 	}
+	d.came(resultPutOff, err)
 	p.log.Debug("poll put off", "device_id", d.id, "err", err)
 	p.backOff(d, err)
 }

