@@ -169,7 +169,7 @@ func (k *keeper) tell(reports []publisher.StreamReport) {
 
 func (k *keeper) reviveServer() {
 	now := time.Now()
-	if now.Before(k.reviveAt) {
+	if now.Before(k.reviveAt) || !k.srv.Room() {
 		return
 	}
 	k.reviveAt = now.Add(k.revive)
@@ -179,6 +179,9 @@ func (k *keeper) reviveServer() {
 		return
 	}
 	k.log.Info("embedded nats server restarted")
+	if k.srv.Trouble() == "" {
+		k.revive = reviveEvery
+	}
 }
 
 // minServer is the oldest nats-server whose streams do what the bridge needs.

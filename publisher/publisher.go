@@ -32,6 +32,8 @@ const (
 	codeWrongLastSequence         jetstream.ErrorCode = 10071
 	codeWrongLastSequenceConstant jetstream.ErrorCode = 10164
 	codeMessageTooLarge           jetstream.ErrorCode = 10054
+	codeInsufficientResources     jetstream.ErrorCode = 10023
+	codeStorageExceeded           jetstream.ErrorCode = 10047
 )
 
 var (
@@ -414,6 +416,9 @@ func reason(err error) string {
 		return "not connected to NATS"
 	case errors.Is(err, jetstream.ErrAsyncPublishTimeout):
 		return "no answer from JetStream in " + ackTimeout.String() + " (no permission to publish or to receive answers, or a very slow disk)"
+	case errors.As(err, &api) && (api.ErrorCode == codeInsufficientResources || api.ErrorCode == codeStorageExceeded):
+		return fmt.Sprintf("JetStream has no room left for events (%s, code %d): make room on its disk, raise its storage limit, or shorten the streams",
+			api.Description, api.ErrorCode)
 	case errors.As(err, &api):
 		return fmt.Sprintf("JetStream refuses events: %s (code %d)", api.Description, api.ErrorCode)
 	}

@@ -26,10 +26,11 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-func free(dir string) string {
+// freeBytes is how much the folder's disk has room for; negative: unknown.
+func freeBytes(dir string) int64 {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {
-		return ""
+		return -1
 	}
-	return fmt.Sprintf(" (%d MiB free)", st.Bavail*uint64(st.Bsize)>>20)
+	return int64(st.Bavail) * int64(st.Bsize)
 }

@@ -6,6 +6,7 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -44,6 +45,8 @@ type Server struct {
 	lock *os.File
 	dir  string
 
+	limit atomic.Int64 // of the store in bytes; 0: the configuration file's, or unknown
+
 	mu  sync.Mutex
 	srv *server.Server
 }
@@ -69,6 +72,10 @@ func Start(o Options, log *slog.Logger) (*Server, error) {
 func (s *Server) start(opts *server.Options) error {
 	if err := listenable(opts); err != nil {
 		return err
+	}
+	if opts.JetStreamMaxStore == 0 {
+		opts.JetStreamMaxStore = storeLimit(s.dir)
+		s.limit.Store(opts.JetStreamMaxStore)
 	}
 	srv, err := server.NewServer(opts)
 	if err != nil {
@@ -161,17 +168,76 @@ func listenable(opts *server.Options) error {
 // Dir is the folder of the store.
 func (s *Server) Dir() string { return s.dir }
 
-// Trouble tells in one sentence why the server's JetStream does not work, or ""
-// while it does. A server whose disk is full turns JetStream off for good;
-// [Server.Revive] brings it back once there is room.
+// Trouble tells in one sentence why the server does not store, or "" while it
+// does. Neither a server that could not write, nor one that has used up the room
+// that there was when it started, comes back by itself; [Server.Revive] brings it
+// back where [Server.Room] reports that it would help.
 func (s *Server) Trouble() string {
-	if s.current().JetStreamEnabled() {
-		return ""
+	srv := s.current()
+	switch h := srv.Healthz(nil); {
+	case !srv.JetStreamEnabled():
+		return "the embedded server has turned JetStream off: " + s.room()
+	case h.Error != "":
+		return "the embedded server cannot store: " + h.Error + "; " + s.room()
+	case s.full(srv):
+		return "the embedded server's store is full: " + s.room()
 	}
-	return fmt.Sprintf("the embedded server has turned JetStream off, most likely because the disk of %s is full%s: make room, it then recovers by itself", s.dir, free(s.dir))
+	return ""
 }
 
-// Revive restarts a server whose JetStream has turned itself off. Clients come
+// full reports whether the store has reached its limit.
+func (s *Server) full(srv *server.Server) bool {
+	limit := s.limit.Load()
+	if limit == 0 {
+		return false
+	}
+	info, err := srv.Jsz(nil)
+	return err == nil && int64(info.Store) >= limit-limit/100
+}
+
+// Room reports whether there is room again for a server that is in trouble for
+// the lack of it.
+func (s *Server) Room() bool {
+	now := storeLimit(s.dir)
+	if now == 0 {
+		return true // unknown: try
+	}
+	if s.full(s.current()) {
+		return now > s.limit.Load()+minRoom
+	}
+	return freeBytes(s.dir) > minRoom
+}
+
+// minRoom is how much more room there has to be for a restart to be worth it.
+const minRoom = 2 << 20
+
+func (s *Server) room() string {
+	const mib = 1 << 20
+	return fmt.Sprintf("the disk of %s has %d MiB free; make room or shorten BRIDGE_RETENTION, and it recovers by itself", s.dir, freeBytes(s.dir)/mib)
+}
+
+// storeLimit is what the store may grow to: what it has, and three quarters of
+// what is free. The server's own default leaves out what it has, so that a
+// large store cannot be opened again on a disk that is rather full. 0: unknown.
+func storeLimit(dir string) int64 {
+	free := freeBytes(dir)
+	if free < 0 {
+		return 0
+	}
+	var used int64
+	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return nil // gone meanwhile: it does not count
+		}
+		if info, err := e.Info(); err == nil {
+			used += info.Size()
+		}
+		return nil
+	})
+	return used + free/4*3
+}
+
+// Revive restarts a server that no longer stores. Clients come
 // back by themselves.
 func (s *Server) Revive() error {
 	old := s.current()
