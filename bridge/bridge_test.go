@@ -1,0 +1,244 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+func TestMain(m *testing.M) { natstest.Main(m) }
+
+// fleetOf is a simulated API on a real port, and the configuration for it.
+func fleetOf(t *testing.T, o sim.Options) (*sim.Server, Config) {
+	t.Helper()
+	s := sim.New(o)
+	l, err := s.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	base, err := url.Parse(l.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, Config{
+		BaseURL: *base, Username: "sim", APIKey: "sim-key", Timeout: 5 * time.Second,
+		Prefix: "plaspy", StreamReplicas: 1, Retention: time.Hour, ReplicaID: "test", DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0",
+		Workers: 4, PollInterval: 100 * time.Millisecond, Schedule: ScheduleFixed, TripStartWeight: 1, DevicesRefresh: time.Minute,
+		IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second, Inbound: true, InboundWorkers: 4, InboundMaxAge: time.Hour,
+		BackoffInitial: 50 * time.Millisecond, BackoffMax: time.Second, HTTPAddr: "127.0.0.1:0", ShutdownTimeout: 10 * time.Second,
+	}
+}
+
+// launch runs a bridge until the test ends, or stop is called.
+func launch(t *testing.T, cfg Config) (b *Bridge, stop func()) {
+	t.Helper()
+	b, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("run: %v", err)
+			}
+		case <-time.After(cfg.ShutdownTimeout + time.Second):
+			t.Error("not stopped within the shutdown timeout")
+		}
+	}
+	t.Cleanup(stop)
+	return b, stop
+}
+
+// readyz asks until ok accepts the status and the answer.
+func readyz(t *testing.T, b *Bridge, what string, ok func(status int, body string) bool) {
+	t.Helper()
+	deadline := time.NewTimer(15 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	var last string
+	for {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s/readyz", b.HTTPAddr()), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := client.Do(req)
+		if err == nil {
+			body, _ := io.ReadAll(res.Body)
+			_ = res.Body.Close()
+			last = string(body)
+			if ok(res.StatusCode, last) {
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("readyz does not show %s but %s", what, last)
+		}
+	}
+}
+
+func ready(status int, _ string) bool { return status == http.StatusOK }
+
+func shows(reason string) func(int, string) bool {
+	return func(status int, body string) bool {
+		return status == http.StatusServiceUnavailable && strings.Contains(body, reason)
+	}
+}
+
+func TestEventsFlowAndTheStoreIsKept(t *testing.T) {
+	api, cfg := fleetOf(t, sim.Options{Devices: 5, Seed: 1, Profile: fleet.EverySecond, Record: 1000})
+	b, stop := launch(t, cfg)
+	readyz(t, b, "ready", ready)
+	events := follow(t, b, "plaspy.location.*", 10)
+	stop()
+	if got := api.Counts(); got.Tokens.Issued != 1 {
+		t.Errorf("%d tokens were issued, want 1", got.Tokens.Issued)
+	}
+	again, _ := launch(t, cfg)
+	if more := follow(t, again, "plaspy.location.*", len(events)+1); more[0] != events[0] {
+		t.Error("the store of the first run is gone")
+	}
+}
+
+// follow waits for the first messages of a subject.
+func follow(t *testing.T, b *Bridge, subject string, n int) []string {
+	t.Helper()
+	readyz(t, b, "ready", ready)
+	c, err := b.pub.JetStream().OrderedConsumer(t.Context(), b.pub.Subjects().Events(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	it, err := c.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Stop()
+	var list []string
+	for len(list) < n {
+		m, err := it.Next(jetstream.NextMaxWait(10 * time.Second))
+		if err != nil {
+			t.Fatalf("%d of %d messages: %v", len(list), n, err)
+		}
+		list = append(list, string(m.Data()))
+	}
+	return list
+}
+
+func TestReadinessTellsWhatIsWrong(t *testing.T) {
+	t.Run("wrong key", func(t *testing.T) {
+		_, cfg := fleetOf(t, sim.Options{Devices: 1})
+		cfg.APIKey = "wrong-key-of-somebody"
+		b, _ := launch(t, cfg)
+		readyz(t, b, "the refused key", func(status int, body string) bool {
+			if strings.Contains(body, "wrong-key") {
+				t.Fatal("the key is shown")
+			}
+			return shows("check PLASPY_USERNAME and the API key")(status, body)
+		})
+	})
+	t.Run("API down", func(t *testing.T) {
+		_, cfg := fleetOf(t, sim.Options{Devices: 1})
+		cfg.BaseURL.Host = "127.0.0.1:1"
+		b, _ := launch(t, cfg)
+		readyz(t, b, "the refused connection", shows("connection refused"))
+	})
+	t.Run("NATS down, then there", func(t *testing.T) {
+		_, cfg := fleetOf(t, sim.Options{Devices: 1, Profile: fleet.EverySecond})
+		srv := natstest.Start(t, natstest.Listen)
+		srv.Kill()
+		t.Setenv("NATS_URL", srv.ClientURL())
+		loaded, _, err := Load("PLASPY_")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.NATSURL = loaded.NATSURL
+		b, _ := launch(t, cfg)
+		readyz(t, b, "no connection", shows("not connected to NATS"))
+		srv.Restart()
+		follow(t, b, "plaspy.location.*", 1)
+	})
+}
+
+func TestKeeperMakesADeletedStreamAgain(t *testing.T) {
+	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.Unchanged})
+	b, _ := launch(t, cfg)
+	follow(t, b, "plaspy.location.*", 3)
+	again, err := b.conn.SubscribeSync("plaspy.location.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.pub.JetStream().DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	// Nothing has changed at the API, and the stream gets it all again.
+	for range 3 {
+		if _, err := again.NextMsg(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	follow(t, b, "plaspy.location.*", 3)
+}
+
+func TestOldServer(t *testing.T) {
+	for version, old := range map[string]bool{
+		"2.10.29": true, "1.4.1": true, "2.11.0": false, "2.11.0-RC.1": false, "2.15.2": false, "3.0.0": false, "custom": false, "": false,
+	} {
+		if err := oldServer(version); (err != nil) != old {
+			t.Errorf("oldServer(%q) = %v", version, err)
+		}
+	}
+}
+
+func TestKeeperComplainsOfOtherSettings(t *testing.T) {
+	srv := natstest.Start(t)
+	js, err := jetstream.New(srv.Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := publisher.Subjects("plaspy").Streams(publisher.StreamOptions{Retention: time.Hour})
+	other := want[0]
+	other.MaxMsgs = 7
+	if _, err := js.CreateStream(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	k := newKeeper(nil, want, ops.NewHealth(), slog.New(slog.NewTextHandler(&log, nil)))
+	for range 2 {
+		reports, err := publisher.EnsureStreams(t.Context(), js, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.tell(reports)
+	}
+	if got := strings.Count(log.String(), "max_msgs is 7, the bridge would set 0"); got != 1 {
+		t.Errorf("told %d times, want once: %s", got, log.String())
+	}
+}
