@@ -150,7 +150,10 @@ func (b *Bridge) openPool() error {
 		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
 		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
 		DailyResults: b.cfg.DailyResults, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
-		Grace: b.cfg.ShutdownTimeout / 2, Alive: beat.Beat,
+		Grace: b.cfg.ShutdownTimeout / 2, Alive: beat.Beat, Token: func(ctx context.Context) error {
+			_, err := b.tokens.Token(ctx)
+			return err
+		},
 	}, b.client, b.budget, circuit, heldStream{b.pub, b.keeper}, b.pub.Subjects(), b.policy(), log, b.metrics)
 	b.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "plaspy_bridge_replicas", Help: "Replicas that share the work, this one included.",

@@ -1,10 +1,15 @@
 package inbound
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/plaspy"
 )
 
 // TestMixedFailures: 30% of answers fail; every message is posted, in order,
@@ -84,20 +89,27 @@ func TestDeepBacklog(t *testing.T) {
 	}
 }
 
-// TestSteal: deliveries that get lost on the way are noticed, and no later
-// message overtakes them.
+// TestLostDeliveries: deliveries that get lost on the way are noticed, and no
+// later message overtakes them.
 func TestLostDeliveries(t *testing.T) {
+	const n = 1000
 	r := newRig(t)
-	api := newFakeAPI(nil)
-	api.delay = time.Millisecond
-	r.putMany(1000, func(i int) string { return device(i % 10) })
-	run(t, r.consumer(api, func(c *Consumer) { c.limits.fetch = 10 }))
-	api.waitFor(t, "first posts", func(took []accepted) bool { return len(took) > 50 })
+	gate := make(chan struct{})
+	var posts atomic.Int64
+	api := newFakeAPI(func(string, int, []byte) error {
+		if posts.Add(1) > 50 {
+			<-gate
+		}
+		return nil
+	})
+	r.putMany(n, func(i int) string { return device(i % 100) })
+	run(t, r.consumer(api, func(c *Consumer) { c.limits.fetch = 20 }))
+	api.waitFor(t, "first posts", func(took []accepted) bool { return len(took) == 50 })
 	thief, err := r.js.Consumer(t.Context(), subjects.Inbound(), ConsumerName)
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch, err := thief.Fetch(20)
+	batch, err := thief.Fetch(20, jetstream.FetchMaxWait(5*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +120,189 @@ func TestLostDeliveries(t *testing.T) {
 	if stolen == 0 {
 		t.Fatal("nothing was stolen: the test does not test")
 	}
+	close(gate)
 	r.waitCount(subjects.Inbound(), 0)
-	checkOrder(t, api.accepted(), 1000)
+	if again := checkOrder(t, api.accepted(), n); again != 0 {
+		t.Errorf("%d posted twice", again)
+	}
 	api.checkOverlap(t, 8)
+}
+
+// mortal is an API that one bridge process sees: once killed, what it asked
+// still happens or not, but it hears of nothing any more.
+type mortal struct {
+	*fakeAPI
+	dead   chan struct{}
+	killed *atomic.Int64 // posts that were under way at a kill
+}
+
+func (a *mortal) Locations(ctx context.Context, id string, body []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
+	select {
+	case <-a.dead:
+		<-ctx.Done()
+		return plaspy.Answer{}, ctx.Err()
+	default:
+	}
+	answer, err := a.post(ctx, id, body, o)
+	select {
+	case <-a.dead:
+		a.killed.Add(1)
+		<-ctx.Done()
+		return plaspy.Answer{}, ctx.Err()
+	default:
+		return answer, err
+	}
+}
+
+// TestKilled: the process dies five times in the middle of its work. Nothing is
+// lost, the order holds, and at most what was being posted comes twice.
+func TestKilled(t *testing.T) {
+	const n, devices, kills = 3000, 40, 5
+	r := newRig(t)
+	var tries, killed atomic.Int64
+	api := newFakeAPI(func(string, int, []byte) error {
+		if tries.Add(1)%10 < 3 {
+			return status(500)
+		}
+		return nil
+	})
+	r.putMany(n, func(i int) string { return device(i % devices) })
+	for k := range kills {
+		life := &mortal{fakeAPI: api, dead: make(chan struct{}), killed: &killed}
+		c := r.consumer(life, func(c *Consumer) { c.opt.Grace = time.Millisecond })
+		stop := run(t, c)
+		api.waitFor(t, "progress", func(took []accepted) bool { return len(took) >= (k+1)*n/(kills+2) })
+		close(life.dead)
+		// Without its connection it can neither acknowledge nor hand back.
+		c.opt.JetStream.Conn().Close()
+		stop()
+	}
+	run(t, r.consumer(api))
+	r.waitCount(subjects.Inbound(), 0)
+	// A post is repeated where its acknowledgement was still to come: the
+	// workers' posts at each kill at most.
+	if again := checkOrder(t, api.accepted(), n); again > kills*8 {
+		t.Errorf("%d posted twice, want at most %d", again, kills*8)
+	}
+	if got := r.count(subjects.DeadLetters()); got != 0 {
+		t.Errorf("%d dead letters", got)
+	}
+	r.waitCount(subjects.Results(), n)
+}
+
+// TestBroker: NATS is killed and started again in the middle of the work.
+func TestBroker(t *testing.T) {
+	const n = 2000
+	r := newRig(t)
+	api := newFakeAPI(nil)
+	api.delay = time.Millisecond
+	r.putMany(n, func(i int) string { return device(i % 30) })
+	run(t, r.consumer(api))
+	for k := range 2 {
+		api.waitFor(t, "progress", func(took []accepted) bool { return len(took) >= (k+1)*n/4 })
+		r.srv.Kill()
+		r.srv.Restart()
+	}
+	api.waitFor(t, "posts of all", func(took []accepted) bool { return distinct(t, took) == n })
+	// Results that could not be stored were kept, so that nothing is posted
+	// again: but for acknowledgements that the server lost when it died.
+	if again := checkOrder(t, api.accepted(), n); again > 2*8 {
+		t.Errorf("%d posted twice, want at most %d", again, 2*8)
+	}
+	api.checkOverlap(t, 8)
+}
+
+func distinct(t testing.TB, took []accepted) int {
+	t.Helper()
+	seen := map[int]bool{}
+	for _, p := range took {
+		seen[number(t, p.body)] = true
+	}
+	return len(seen)
+}
+
+// TestOutage: while the API is down nothing is spent, few tries go out, and
+// everything is delivered in order afterwards.
+func TestOutage(t *testing.T) {
+	const n, devices = 1000, 50
+	r := newRig(t)
+	var down atomic.Bool
+	var during atomic.Int64
+	down.Store(true)
+	api := newFakeAPI(func(string, int, []byte) error {
+		if down.Load() {
+			during.Add(1)
+			return status(503)
+		}
+		return nil
+	})
+	r.putMany(n, func(i int) string { return device(i % devices) })
+	c := r.consumer(api, func(c *Consumer) { c.opt.BackoffMax = time.Minute })
+	run(t, c)
+	deadline := time.After(30 * time.Second)
+	for c.Degraded() == "" {
+		select {
+		case <-deadline:
+			t.Fatal("the outage is not noticed")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	probes := during.Load()
+	<-time.After(2500 * time.Millisecond) // of outage: that few tries go out shows only in time that passes
+	if got := during.Load() - probes; got < 1 || got > 2+8 {
+		t.Errorf("%d tries in 2.5 s of outage, want the workers' last ones and one or two probes", got)
+	}
+	if s := c.Status(); s.Parked == 0 || s.InHand > c.limits.hand {
+		t.Errorf("status during the outage: %+v", s)
+	}
+	down.Store(false)
+	r.waitCount(subjects.Inbound(), 0)
+	if again := checkOrder(t, api.accepted(), n); again != 0 {
+		t.Errorf("%d posted twice", again)
+	}
+	if got := r.count(subjects.DeadLetters()); got != 0 || c.Degraded() != "" {
+		t.Errorf("%d dead letters, degraded %q", got, c.Degraded())
+	}
+}
+
+// TestDrain: what is under way when the consumer is told to stop is finished and
+// acknowledged; what is not is handed back at once.
+func TestDrain(t *testing.T) {
+	r := newRig(t)
+	api := newFakeAPI(nil)
+	started, gate := make(chan string, 10), make(chan struct{})
+	api.answer = func(id string, _ int, _ []byte) error {
+		started <- id
+		if id == device(0) {
+			<-gate
+			return nil
+		}
+		return nil
+	}
+	r.putMany(2, func(int) string { return device(0) })
+	c := r.consumer(api)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = c.Run(ctx)
+	}()
+	<-started
+	cancel()
+	close(gate)
+	<-done
+	if got := len(api.accepted()); got != 1 {
+		t.Fatalf("%d posts, want 1", got)
+	}
+	if got := r.count(subjects.Inbound()); got != 1 {
+		t.Errorf("%d messages left, want 1", got)
+	}
+	if got := r.count(subjects.Results()); got != 1 {
+		t.Errorf("%d results, want 1", got)
+	}
+	run(t, r.consumer(api))
+	r.waitCount(subjects.Inbound(), 0)
+	if again := checkOrder(t, api.accepted(), 2); again != 0 {
+		t.Errorf("%d posted twice", again)
+	}
 }

@@ -76,6 +76,11 @@ type Options struct {
 
 	// Posted reports whether the bridge itself posted a location; nil: never.
 	Posted func(device string, at time.Time, lat, lon float64) bool
+	// Token waits until there is a token, and does not where the context has
+	// ended; nil: no need. Without one no device
+	// is chosen, so that a refused key neither occupies workers nor delays the
+	// end.
+	Token func(ctx context.Context) error
 	// Alive is called at every turn of the dispatcher; nil: nobody is
 	// interested. It must not block.
 	Alive func()
@@ -314,8 +319,7 @@ func (p *Pool) dispatch(ctx, work context.Context) {
 		if p.opts.Alive != nil {
 			p.opts.Alive()
 		}
-		now := time.Now()
-		at, ok := p.gate(now)
+		at, ok := p.gate(ctx)
 		if ok {
 			at, ok = p.hand(ctx, work)
 		}
@@ -343,11 +347,26 @@ const slot = 2 * time.Millisecond
 // longestSleep lets the dispatcher show that it is alive.
 const longestSleep = 5 * time.Second
 
+// past is a context that has ended: whoever waits under it does not.
+var past = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
 // gate reports whether polls may go out, and else when to ask again. While the
 // broker is away an answer could not be published, so none is asked for.
-func (p *Pool) gate(now time.Time) (time.Time, bool) {
+func (p *Pool) gate(ctx context.Context) (time.Time, bool) {
+	now := time.Now()
 	if p.stale() || !p.stream.Connected() {
 		return now.Add(100 * time.Millisecond), false
+	}
+	if p.opts.Token != nil && p.opts.Token(past) != nil {
+		short, cancel := context.WithTimeout(ctx, longestSleep)
+		defer cancel()
+		if p.opts.Token(short) != nil {
+			return now, false
+		}
 	}
 	if ok, at := p.circuit.Allow(now); !ok {
 		return at, false

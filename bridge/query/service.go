@@ -55,11 +55,10 @@ type Options struct {
 	Log     *slog.Logger  // required
 }
 
-// Service is the query service. It is safe for concurrent use.
+// Service is the query service. Its Run is called once.
 type Service struct {
-	opt     Options
-	slots   chan struct{}
-	flights sync.WaitGroup
+	opt   Options
+	slots chan struct{} // one for each request that is being answered
 
 	mu     sync.Mutex
 	errors map[string]map[string]int // by endpoint and code
@@ -118,7 +117,11 @@ func (s *Service) Run(ctx context.Context) error {
 	if stopErr := svc.Stop(); stopErr != nil && !errors.Is(stopErr, nats.ErrConnectionClosed) {
 		err = errors.Join(err, fmt.Errorf("stop query service: %w", stopErr))
 	}
-	s.flights.Wait()
+	// Whoever holds all slots knows that nobody else does: what was begun is
+	// answered, and nothing can begin.
+	for range s.opt.Limit {
+		s.slots <- struct{}{}
+	}
 	return err
 }
 
@@ -178,10 +181,10 @@ func (s *Service) add(ctx context.Context, svc micro.Service, name string, answe
 			s.fail(name, r, &failure{http.StatusTooManyRequests, "too many queries at once"})
 			return
 		}
-		s.flights.Go(func() {
+		go func() {
 			defer func() { <-s.slots }()
 			s.serve(ctx, name, strings.TrimPrefix(r.Subject(), prefix), r, answer)
-		})
+		}()
 	})
 	if err := svc.AddEndpoint(name, handler, micro.WithEndpointSubject(subject)); err != nil {
 		return fmt.Errorf("add query endpoint %s: %w", name, err)

@@ -1,7 +1,6 @@
 package schedule
 
 import (
-	"fmt"
 	"math"
 	"time"
 )
@@ -10,67 +9,120 @@ var _ Policy = (*Adaptive)(nil)
 
 // AdaptiveOptions are the settings of Adaptive.
 type AdaptiveOptions struct {
-	Interval        time.Duration
+	// Interval is the longest that a device goes without a poll where the rate permits it; at least
+	// a millisecond. See Adaptive for what happens where it does not.
+	Interval time.Duration
+	// TripStartWeight is how much more the first fix of a trip counts than any other: parked
+	// devices are looked at more often, at the cost of the others. 1 or less: as much as any other.
 	TripStartWeight float64
-	Seed            uint64
+	// Seed decides the little that is drawn: where in a short stretch devices come back that were
+	// to be left alone until the same moment. Equal seeds and equal calls give equal answers.
+	Seed uint64
 }
 
-// Adaptive learns the devices' rhythms.
+// Adaptive learns when each device makes fixes and how long they take to appear, and spends the rate
+// where the most delay is saved: a request has a price in seconds of delay, the one at which the polls
+// that are worth it are as many as the rate allows, and a device is polled when what has probably
+// appeared since is worth it. The package comment has the details.
+//
+// No device waits longer than the smaller of the interval and four laps (a lap is devices over rate),
+// but the bound is never less than two laps: where the rate makes the interval impossible, most
+// requests would otherwise go to keeping it. Without a limit the bound is the interval. The price is
+// never below a 150th of the interval (and that itself from 50 ms to 1 s), limit or not: requests that
+// would save less are not made.
+//
+// As Policy says, it is not safe for concurrent use. It needs about half a kilobyte per device.
 type Adaptive struct {
 	interval time.Duration
 	weight   float64
 	seed     uint64
-	rate     float64
+	rate     float64 // requests a minute, 0: no limit
 
 	clock   clock
 	roster  roster
 	intake  intake
-	devices []device
-	due     queue // by planned poll
-	early   queue // by the moment from which a spare request is well spent
-	asked   queue
+	devices []device // by slot
+	due     queue    // by planned poll
+	early   queue    // by the moment from which a spare request is well spent
+	asked   queue    // by the time of asking, or the end of being left alone
+	priced  tick     // when the price was last worked out
 
-	hazard  *hazard
-	typical float64
-	usual   float64
 	market  market
+	hazard  *hazard
+	waits   waits   // from poll to poll of parked devices
+	typical float64 // period on the road of a device not known better, seconds
+	usual   float64 // lag of a device whose clock is right, seconds
 }
 
+// NewAdaptive returns a policy that knows nothing yet.
 func NewAdaptive(o AdaptiveOptions) *Adaptive {
-	a := &Adaptive{interval: max(o.Interval, time.Millisecond), weight: o.TripStartWeight, seed: o.Seed, roster: newRoster(), hazard: newHazard(), typical: 40, usual: 3}
-	if !(a.weight >= 1) {
-		a.weight = 1
+	return &Adaptive{
+		interval: max(o.Interval, time.Millisecond),
+		weight:   max(1, finite(o.TripStartWeight)),
+		seed:     o.Seed,
+		roster:   newRoster(),
+		hazard:   newHazard(),
+		typical:  40,
+		usual:    3,
 	}
-	return a
 }
+
+func finite(f float64) float64 {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return 1
+	}
+	return f
+}
+
+const (
+	minGap       = 0.1 // seconds between an answer and the next request for the same device
+	spareShare   = 0.5 // of the price from which a request without anything better to do is spent
+	repriceEvery = 5.  // seconds at most between two looks at the price
+)
 
 func (a *Adaptive) lap() time.Duration { return lap(a.roster.here, a.rate) }
 
+// longest is the bound on the time from one request for a device to the next.
 func (a *Adaptive) longest() time.Duration {
+	if a.rate == 0 {
+		return a.interval
+	}
 	l := a.lap()
 	return max(min(a.interval, 4*l), 2*l)
 }
 
+// spread is over how long first polls are spread.
+func (a *Adaptive) spread() time.Duration {
+	if a.rate == 0 {
+		return a.interval
+	}
+	return a.lap()
+}
+
+// SetRate implements Policy.
 func (a *Adaptive) SetRate(now time.Time, perMinute float64) {
 	t := a.clock.read(now)
+	was := a.rate
 	a.rate = limit(perMinute)
+	if was == 0 {
+		a.market = market{seen: t}
+	}
 	a.reprice(t)
 }
 
 func (a *Adaptive) reprice(t tick) {
-	switch {
-	case a.rate == 0:
-		a.market.price = min(1, max(0.05, a.interval.Seconds()/100))
-	case a.market.filled < 0.5:
-		a.market.price = a.lap().Seconds() / 10
-	default:
-		a.market.settle(a.rate / 60 * Rho)
+	a.priced = t
+	if a.rate == 0 {
+		a.market.price = a.leastPrice()
+		return
 	}
-	a.market.last = t
+	a.market.settle(a.rate/60, a.lap().Seconds(), a.leastPrice())
 }
 
-var Rho = 0.97
+// leastPrice is what a request must save in seconds of delay, however many there are.
+func (a *Adaptive) leastPrice() float64 { return min(1, max(0.05, a.interval.Seconds()/150)) }
 
+// Add implements Policy.
 func (a *Adaptive) Add(now time.Time, id string) {
 	t := a.clock.read(now)
 	slot, fresh := a.roster.add(id)
@@ -80,86 +132,83 @@ func (a *Adaptive) Add(now time.Time, id string) {
 	if int(slot) == len(a.devices) {
 		a.devices = append(a.devices, device{})
 	}
-	a.devices[slot] = device{signs: priorLiveness, bin: -1, turn: uint8(uint64(slot) + a.seed)}
+	a.devices[slot] = newDevice()
 	a.intake.add(t, slot)
 }
 
+// Remove implements Policy.
 func (a *Adaptive) Remove(now time.Time, id string) {
 	a.clock.read(now)
 	slot, freed := a.roster.remove(id)
-	if !freed || a.intake.drop(slot) {
+	if !freed {
 		return
 	}
+	a.intake.drop(slot)
+	a.waits.forget(&a.devices[slot])
+	a.withdraw(slot)
+}
+
+// withdraw takes all plans for the slot back.
+func (a *Adaptive) withdraw(slot int32) {
 	a.due.drop(slot)
 	a.early.drop(slot)
 	a.asked.drop(slot)
 }
 
-func (a *Adaptive) spread() time.Duration {
-	if a.rate > 0 {
-		return a.lap()
-	}
-	return a.interval
-}
-
-func (a *Adaptive) Next(now time.Time) (string, bool, time.Time) {
+// Next implements Policy.
+func (a *Adaptive) Next(now time.Time) (id string, ok bool, wake time.Time) {
 	t := a.clock.read(now)
-	if (t - a.market.last).seconds() > min(5, max(1, a.lap().Seconds()/20)) {
+	if (t - a.priced).seconds() > min(repriceEvery, max(1, a.lap().Seconds()/20)) {
 		a.reprice(t)
 	}
-	if a.asked.len() > 0 {
-		if slot, due := a.asked.top(); due <= t {
-			return a.take(t, slot), true, time.Time{}
-		}
+	slot, at := a.pick(t)
+	switch {
+	case at == never:
+		return "", false, time.Time{}
+	case at > t:
+		return "", false, a.clock.wall(now, at)
 	}
-	due := never
-	first := false
-	if a.due.len() > 0 {
-		_, due = a.due.top()
+	a.withdraw(slot)
+	a.waits.forget(&a.devices[slot])
+	a.devices[slot].asked = t
+	a.roster.state[slot] = presence{out: true}
+	return a.roster.names[slot], true, time.Time{}
+}
+
+// pick chooses a slot and when: not later than t where there is one for now, which a first poll
+// leaves the line for.
+func (a *Adaptive) pick(t tick) (slot int32, at tick) {
+	at = never
+	if a.asked.len() > 0 {
+		if slot, at = a.asked.top(); at <= t {
+			return slot, at
+		}
 	}
 	if a.intake.waiting() > 0 {
-		if n := a.intake.next(a.spread(), a.roster.here); n < due {
-			due, first = n, true
+		first := a.intake.next(a.spread(), a.roster.here)
+		if first <= t && (a.due.len() == 0 || first <= a.due.first()) {
+			return a.intake.take(first), first
 		}
+		at = min(at, first)
 	}
-	if due <= t {
-		if first {
-			return a.take(t, a.intake.take(due)), true, time.Time{}
+	if a.due.len() > 0 {
+		s, due := a.due.top()
+		if due <= t {
+			return s, due
 		}
-		slot, dd := a.due.top()
-		dbgL[a.devices[slot].why] += (t - dd).seconds()
-		dbgLN[a.devices[slot].why]++
-		return a.take(t, slot), true, time.Time{}
+		at = min(at, due)
 	}
 	if a.rate > 0 && a.early.len() > 0 {
-		slot, e := a.early.top()
-		if e <= t {
-			Spare++
-			return a.take(t, slot), true, time.Time{}
+		s, early := a.early.top()
+		if early <= t {
+			return s, early
 		}
-		due = min(due, e)
+		at = min(at, early)
 	}
-	if a.asked.len() > 0 {
-		_, e := a.asked.top()
-		due = min(due, e)
-	}
-	if due == never {
-		return "", false, time.Time{}
-	}
-	return "", false, a.clock.wall(now, due)
+	return slot, at
 }
 
-var Spare int
-
-func (a *Adaptive) take(t tick, slot int32) string {
-	a.devices[slot].asked = t
-	a.due.drop(slot)
-	a.early.drop(slot)
-	a.asked.drop(slot)
-	a.roster.state[slot] = presence{out: true}
-	return a.roster.names[slot]
-}
-
+// Done implements Policy.
 func (a *Adaptive) Done(now time.Time, id string, o Observation) {
 	t := a.clock.read(now)
 	soon := a.roster.askedFor(id)
@@ -168,6 +217,7 @@ func (a *Adaptive) Done(now time.Time, id string, o Observation) {
 		return
 	}
 	d := &a.devices[slot]
+	waited := (d.asked - d.looked).seconds()
 	d.notBefore = 0
 	if !o.NotBefore.IsZero() {
 		d.notBefore = a.clock.at(now, o.NotBefore)
@@ -178,73 +228,82 @@ func (a *Adaptive) Done(now time.Time, id string, o Observation) {
 		d.failures = 0
 		a.account(d, t)
 		a.learn(d, t, o)
-		d.polled, d.looked = t, d.asked
-		if d.seen && !d.parked && d.lag.known() {
-			if c := d.cadence(); c.period > 0 {
-				c.looked((d.looked - d.visible()).seconds())
-			}
-		}
 	}
-	a.schedule(d, slot, t)
+	a.plan(slot, t)
+	if d.parked {
+		a.waits.count(d, waited, a.hazard.at(max(0, (t-d.since).seconds()))*d.keen())
+	}
 	if soon {
 		a.asked.set(slot, max(t, d.notBefore))
 	}
 }
 
-// account adds the device's demand over the time since the poll before.
+// account adds what the device would have cost at each price since its last answer.
 func (a *Adaptive) account(d *device, t tick) {
 	if a.rate == 0 || !d.seen {
 		return
 	}
-	tau := min(300, max(20, 1*a.lap().Seconds())) // of the running mean
-	span := (t - d.polled).seconds()
 	o := a.outlook(d, d.polled)
-	longest := a.longest().Seconds()
-	m := &a.market
-	keep := math.Exp(-(t - m.seen).seconds() / tau)
-	m.seen = t
-	m.filled = m.filled*keep + (1 - keep)
-	{
-		w, why, _ := o.wait(m.price, longest)
-		dbgD[why] += span / max(w, 0.1)
-		dbgN[why]++
-		dbgS[why] += span
-	}
-	for i := range prices {
-		w, _, _ := o.wait(priceAt(i), longest)
-		m.demand[i] = m.demand[i]*keep + span/max(w, 0.1)/tau
-	}
+	a.market.add(t, (t - d.polled).seconds(), a.lap().Seconds(), a.longest().Seconds(), &o)
 }
 
-func (a *Adaptive) schedule(d *device, slot int32, t tick) {
+// plan decides when the device is polled next.
+func (a *Adaptive) plan(slot int32, t tick) {
+	d := &a.devices[slot]
 	longest := a.longest().Seconds()
-	var w, e float64
-	if d.failures > 0 {
-		w = min(longest, max(1, a.lap().Seconds()/10)*float64(d.failures))
-		e = w
-		d.why = ReasonBackoff
-	} else if !d.seen {
-		w, d.why = longest, ReasonLongest
-		e = w
-	} else {
+	wait, early := longest, longest
+	switch {
+	case d.failures > 0:
+		wait = max(1, a.lap().Seconds()/10) * float64(d.failures)
+		early, d.why = wait, ReasonBackoff
+	case !d.seen:
+		d.why = ReasonLongest
+	default:
 		o := a.outlook(d, t)
-		d.turn++
-		u := math.Mod(float64(d.turn)*0.6180339887+float64(slot)*0.7548776662, 1)
-		m := a.market.price * math.Exp((u-0.5)*Dither)
-		w, d.why = a.moment(d, &o, t, m, longest)
-		e, _ = a.moment(d, &o, t, a.market.price*Phi, longest)
+		wait, d.why = a.moment(d, &o, t, a.market.price*a.dither(d, slot), longest)
+		early, _ = a.moment(d, &o, t, a.market.price*spareShare, longest)
 	}
-	w = max(w, a.gap())
-	e = max(min(e, w), a.gap())
-	d.next = max(t+fromSeconds(w), d.notBefore)
+	gap := minGap
+	if a.rate == 0 {
+		gap = max(gap, a.market.price)
+	}
+	bound := longest - (t - d.asked).seconds()
+	if wait >= bound {
+		wait = bound
+		if d.failures == 0 {
+			d.why = ReasonLongest
+		}
+	}
+	wait = max(wait, gap)
+	d.next = t + fromSeconds(wait)
+	first := t + fromSeconds(max(min(early, wait), gap))
+	if d.notBefore > d.next {
+		d.next, d.why = a.comeback(slot, t, d.notBefore), ReasonBackoff
+		first = d.next
+	}
 	a.due.set(slot, d.next)
-	a.early.set(slot, max(t+fromSeconds(e), d.notBefore))
+	a.early.set(slot, max(first, d.notBefore))
 }
 
-var Dither, Phi = 0., .33
+// dither spreads the price evenly over the octave round it, from poll to poll and from device to
+// device. Where many devices have the same period, all of them would take every second fix at one
+// price and every third at the next, and neither may fit the rate; so some do the one and some the
+// other, as many as the market, which interpolates between prices an octave apart, has reckoned with.
+func (a *Adaptive) dither(d *device, slot int32) float64 {
+	d.polls++
+	u := math.Mod(float64(d.polls)*0.6180339887498949+float64(slot)*0.7548776662466927, 1)
+	return math.Exp2(u - 0.5)
+}
 
-func (a *Adaptive) gap() float64 { return 0.1 }
+// comeback is when a device that is left alone until then is polled: soon after, spread over as much
+// as a quarter of the wait, so that a fleet whose quotas end at midnight does not come back as one.
+func (a *Adaptive) comeback(slot int32, t, then tick) tick {
+	within := min(a.spread(), time.Duration(then-t)/4)
+	share := math.Mod(float64(slot)*0.6180339887498949+float64(a.seed%1024)/1024, 1)
+	return then.after(time.Duration(share * float64(within)))
+}
 
+// Soon implements Policy.
 func (a *Adaptive) Soon(now time.Time, id string) {
 	t := a.clock.read(now)
 	slot, ok := a.roster.find(id)
@@ -262,29 +321,20 @@ func (a *Adaptive) Soon(now time.Time, id string) {
 	a.asked.set(slot, max(t, a.devices[slot].notBefore))
 }
 
-func (a *Adaptive) Explain(now time.Time, id string) Explanation { return Explanation{} }
-
-func (a *Adaptive) Stats(now time.Time) Stats { return Stats{} }
-
-func (a *Adaptive) Len() int { return a.roster.here }
-
-var X1, X2, X3, X4, X5, X6 = 0., 0., 1., .7, 1., 1.
-
-var dbgL, dbgLN, dbgD, dbgN, dbgS [numReasons]float64
-
-func DumpDbg() string {
-	s := ""
-	for i := range dbgL {
-		if dbgLN[i] > 0 {
-			s += fmt.Sprintf("LATE %s n %.0f late %.2f; ", Reason(i), dbgLN[i], dbgL[i]/dbgLN[i])
-		}
+// Stats implements Policy.
+func (a *Adaptive) Stats(now time.Time) Stats {
+	a.clock.read(now)
+	once := a.lap()
+	return Stats{
+		Devices:       a.roster.here,
+		Rate:          a.rate,
+		Lap:           once,
+		LongestWait:   a.longest(),
+		Impossible:    once > a.interval,
+		Price:         time.Duration(a.market.price * float64(time.Second)),
+		TripDetection: time.Duration(a.waits.median() / 2 * float64(time.Second)),
 	}
-	dbgL, dbgLN = [numReasons]float64{}, [numReasons]float64{}
-	for i := range dbgD {
-		if dbgN[i] > 0 {
-			s += fmt.Sprintf("%s n %.0f demand %.0f span %.1f; ", Reason(i), dbgN[i], dbgD[i], dbgS[i]/dbgN[i])
-		}
-	}
-	dbgD, dbgN, dbgS = [numReasons]float64{}, [numReasons]float64{}, [numReasons]float64{}
-	return s
 }
+
+// Len implements Policy.
+func (a *Adaptive) Len() int { return a.roster.here }

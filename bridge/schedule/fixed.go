@@ -1,9 +1,6 @@
 package schedule
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 var _ Policy = (*Fixed)(nil)
 
@@ -223,26 +220,17 @@ func (f *Fixed) Explain(now time.Time, id string) Explanation {
 	if f.roster.state[slot].out {
 		return Explanation{Reason: ReasonOut, Line: "a poll is under way"}
 	}
-	what := fmt.Sprintf("polled every %v", f.period())
+	what := "polled every " + human(f.period().Seconds())
 	if due, ok := f.asked.due(slot); ok {
-		return f.explain(now, ReasonAsked, what, due)
+		return explanation(ReasonAsked, what, f.clock.wall(now, due))
 	}
 	if end, ok := f.held.due(slot); ok {
-		return f.explain(now, ReasonBackoff, what, end)
+		return explanation(ReasonBackoff, what, f.clock.wall(now, end))
 	}
 	if last, ok := f.line.due(slot); ok {
-		return f.explain(now, ReasonInterval, what, last.after(f.period()))
+		return explanation(ReasonInterval, what, f.clock.wall(now, last.after(f.period())))
 	}
 	return Explanation{Reason: ReasonFirst, Line: what + "; waits for its first poll, which are spread"}
-}
-
-func (f *Fixed) explain(now time.Time, why Reason, what string, due tick) Explanation {
-	next := f.clock.wall(now, due)
-	return Explanation{
-		Reason: why,
-		Next:   next,
-		Line:   fmt.Sprintf("%s; next poll %s because %s", what, next.UTC().Format(time.TimeOnly), why.because()),
-	}
 }
 
 // Stats implements Policy. A trip's first fix waits half a turn.

@@ -15,7 +15,6 @@ type fix struct {
 	speed          float32 // km/h, NaN: none
 	input          int8
 	begins         bool // the first of a trip
-	kind           string
 }
 
 // tracker is one device and all that it will ever show, in order.
@@ -113,21 +112,19 @@ func fleet(seed uint64, n int, horizon time.Duration) []tracker {
 // life writes down the fixes of one device.
 type life struct {
 	traits
-	r              *rand.Rand
-	end            float64
-	t              float64 // now
-	t0, lastSilent float64
-	silent         float64 // no coverage until then
-	pending        []report
-	sent           []report
-	upload         float64 // end of the last upload: a device uploads in order
+	r       *rand.Rand
+	end     float64
+	t       float64 // now
+	silent  float64 // no coverage until then
+	pending []report
+	sent    []report
+	upload  float64 // end of the last upload: a device uploads in order
 }
 
 type report struct {
 	made, visible float64
 	speed         float64
 	on, begins    bool
-	kind          string
 	hidden        bool // superseded in the same upload
 }
 
@@ -213,11 +210,7 @@ func btof(b bool) float64 {
 }
 
 func (l *life) report(at, speed float64, on, begins bool) {
-	l.t0 = at
-	if l.silent > at {
-		l.lastSilent = l.silent
-	}
-	l.pending = append(l.pending, report{made: at, speed: speed, on: on, begins: begins, kind: l.kind(on, begins)})
+	l.pending = append(l.pending, report{made: at, speed: speed, on: on, begins: begins})
 }
 
 // flush uploads what is pending where there is coverage and enough of it, or where it must.
@@ -259,7 +252,7 @@ func (l *life) settle() []fix {
 		if l.setBack > 0 && p.made > l.setBack {
 			stamp -= 3600
 		}
-		f := fix{visible: seconds(p.visible), stamp: seconds(stamp).Truncate(time.Second), speed: float32(p.speed), begins: p.begins, kind: p.kind}
+		f := fix{visible: seconds(p.visible), stamp: seconds(stamp).Truncate(time.Second), speed: float32(p.speed), begins: p.begins}
 		if !l.speed {
 			f.speed = float32(math.NaN())
 		}
@@ -289,26 +282,4 @@ func made(ts []tracker, from, to time.Duration) int {
 		}
 	}
 	return n
-}
-
-func (l *life) kind(on, begins bool) string {
-	switch {
-	case begins:
-		return "begin"
-	case !on:
-		return "park"
-	case l.t0 < l.silent || l.lastSilent > l.t0-120:
-		return "outage"
-	case l.batch > 1:
-		return "batch"
-	case l.events > 0:
-		return "events"
-	case l.input == 0 && !l.speed:
-		return "nosign"
-	case !l.concludes:
-		return fmt.Sprint("noend", l.period)
-	case l.shaky:
-		return fmt.Sprint("shaky", l.period)
-	}
-	return fmt.Sprint("road", l.period)
 }

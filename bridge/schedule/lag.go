@@ -193,8 +193,8 @@ func (l *lag) stretch(after float64) int {
 
 // moment is the best moment to poll for a fix, in seconds after the fix's own time, given that it
 // had not appeared after so many: where the delay of what has appeared and the price of polls that
-// come too early add up to the least. waiting is what a second of waiting costs beyond that.
-func (l *lag) moment(price, waiting, after float64) float64 {
+// come too early add up to the least.
+func (l *lag) moment(price, after float64) float64 {
 	w := float64(l.width)
 	first := min(l.stretch(after), stretchesOfLag-1)
 	// cost[i] is what is still to come, times the chance to get there, once a poll at the end of
@@ -210,7 +210,7 @@ func (l *lag) moment(price, waiting, after float64) float64 {
 		for j := i; j < stretchesOfLag; j++ {
 			delay += arrived*w + float64(l.weight[j])*w/2
 			arrived += float64(l.weight[j])
-			c := price*survive + delay + waiting*survive*w*float64(j-i+1) + cost[j+1]
+			c := price*survive + delay + cost[j+1]
 			if cost[i] < 0 || c < cost[i] {
 				cost[i] = c
 				if i == first {

@@ -4,63 +4,79 @@ import "math"
 
 // learn takes in an answer.
 func (a *Adaptive) learn(d *device, t tick, o Observation) {
-	if !o.Fix {
-		return
+	if o.Fix {
+		stamp := tick(o.FixTime.Sub(a.clock.base))
+		stamp = min(max(stamp, fromSeconds(-agesFixed)), fromSeconds(agesFixed))
+		switch {
+		case !d.seen:
+			a.meet(d, t, stamp, o)
+		case stamp != d.stamp:
+			a.fresh(d, t, stamp, o)
+		case o.Changed:
+			a.restated(d, t, o)
+		default:
+			a.nothing(d, t)
+		}
 	}
-	stamp := tick(o.FixTime.Sub(a.clock.base))
-	switch {
-	case !d.seen:
-		a.meet(d, t, stamp, o)
-	case stamp != d.stamp:
-		a.fresh(d, t, stamp, o)
-	default:
-		a.nothing(d, t)
+	d.polled, d.looked = t, d.asked
+	if d.seen && !d.parked && d.lag.known() {
+		d.cadence().looked((d.looked - d.visible()).seconds())
 	}
 }
 
-// meet is the first fix ever seen of a device.
+// meet is the first fix ever seen of a device. It may be any age by a clock that may be off by any
+// amount: only a fresh one is taken for a sign of the road.
 func (a *Adaptive) meet(d *device, t, stamp tick, o Observation) {
-	d.seen, d.cold = true, true
-	d.stamp = stamp
 	age := (t - stamp).seconds()
-	road := age >= -5 && age < 150
-	d.sign = signOf(o, road)
-	d.mid = min(max(age, -1e8), 1e8)
-	d.proof = 0
+	d.seen, d.cold, d.stamp = true, true, stamp
+	d.sign = signOf(o, age > -5 && age < 150)
+	d.mid = age
 	d.since, d.counted = t-fromSeconds(1800), t
-	if d.signs.chance(d.sign) < 0.5 {
-		d.parked = true
-	}
+	d.parked = d.signs.chance(d.sign) < 0.5
+}
+
+// restated is an answer with the dateTime known but other content. A device whose clock stands still
+// is only known by that: there is no rhythm to learn, but a rate of news.
+func (a *Adaptive) restated(d *device, t tick, o Observation) {
+	d.expose((t-d.polled).seconds()/2, true)
+	d.sign = signOf(o, true)
+	d.mid = (t - d.stamp).seconds()
+	d.proof, d.parked, d.judged = 0, false, true
 }
 
 // nothing is a poll that showed nothing new.
 func (a *Adaptive) nothing(d *device, t tick) {
 	d.proof = d.asked
-	d.exposed = d.exposed*0.9 + float32((t - max(d.polled, d.visible())).seconds())
-	d.news *= 0.9
-	p := d.period(a.typical)
-	if c := d.cadence(); c.period > 0 {
-		p = float64(c.period)
-	}
-	quiet := d.silent() > 3*p+silentPlus
+	d.expose((t - max(d.polled, d.visible())).seconds(), false)
+	quiet := d.quiet(a.typical)
 	if quiet && !d.judged && !d.cold {
 		d.signs.learn(d.sign, false)
 		d.judged = true
 	}
 	switch {
-	case !d.parked && (quiet || d.live(a.typical) < 0.05):
-		d.parked = true
-		d.since = d.visible()
-		d.counted = t
 	case d.parked:
 		a.park(d, t)
+	case quiet || d.live(a.typical) < 0.05:
+		d.parked = true
+		d.since, d.counted = d.visible(), t
 	}
 }
 
-// park counts time parked.
+// kept is what of the count of news remains with each answer.
+const kept = 0.96
+
+// expose counts seconds without a fix, and whether one ended them.
+func (d *device) expose(seconds float64, news bool) {
+	d.exposed = d.exposed*kept + float32(max(0, seconds))
+	d.news *= kept
+	if news {
+		d.news++
+	}
+}
+
+// park counts time parked up to then.
 func (a *Adaptive) park(d *device, to tick) {
-	from := max(0, (d.counted - d.since).seconds())
-	end := (to - d.since).seconds()
+	from, end := max(0, (d.counted-d.since).seconds()), (to - d.since).seconds()
 	if end > from {
 		d.expected += float32(a.hazard.parked(from, end))
 		d.counted = to
@@ -69,74 +85,79 @@ func (a *Adaptive) park(d *device, to tick) {
 
 // fresh is a fix that was not known.
 func (a *Adaptive) fresh(d *device, t, stamp tick, o Observation) {
-	low, high := (d.looked - stamp).seconds(), (t - stamp).seconds()
-	gap := (stamp - d.stamp).seconds()
-	z := d.silent()
-	p := d.period(a.typical)
-	wasParked, wasStill, wasLive := d.parked, d.still(), d.live(a.typical) > 0.5
-	known := d.lag.known()
-	d.lag.saw(low, high, a.usual)
-	if d.lag.width < 2 {
-		a.usual += min(0.02, max(-0.02, (d.lag.middle()-a.usual)*0.1))
-	}
-	d.mid = d.lag.middle()
-	e, _ := d.lag.span(0.06)
-	d.early = d.lag.from + float64(e)*float64(d.lag.width)
-	visible := min(t, stamp+fromSeconds(d.mid))
-	d.exposed = d.exposed*0.9 + float32(max(0.5, min((t-d.polled).seconds(), (t-visible).seconds())))
-	d.news = d.news*0.9 + 1
+	gap, silent := (stamp - d.stamp).seconds(), d.silent()
+	wasStill, wasQuiet := d.still(), d.quiet(a.typical)
+	p := min(d.period(a.typical), roadGap)
+	first := !d.lag.known()
+	road := gap > 0 && gap <= roadGap || !wasQuiet && d.live(a.typical) > 0.5
 
-	road := gap > 0 && gap <= roadGap || wasLive && z < 3*p+silentPlus
-	s := signOf(o, road)
-	if known || z > 0 {
-		if !d.judged && !d.cold {
-			switch {
-			case z > 3*p+silentPlus:
-				d.signs.learn(d.sign, false)
-			case gap > 0 && gap <= max(roadGap, 4*p):
-				d.signs.learn(d.sign, true)
-			}
-		}
-	}
-	old := d.stamp
-	_ = old
-	d.stamp, d.sign, d.judged, d.cold = stamp, s, false, false
-	d.proof = 0
-	nowStill := d.still()
-	if gap > 0 {
-		most := uint8(255)
-		if zz := z - 2; zz > 0 {
-			most = uint8(min(255, max(1, math.Ceil(gap/max(zz, 1))-1)))
-			if zz >= gap {
-				most = 1
-			}
-		}
+	visible := a.appeared(d, t, stamp)
+	d.expose(max(0.5, min((t-d.polled).seconds(), (t-visible).seconds())), true)
+	if !d.judged && !d.cold && (!first || silent > 0) {
 		switch {
-		case !wasStill && !nowStill && z < 3*p+silentPlus:
-			d.road.add(gap, most)
-			a.learnt(&d.road)
-		case wasStill && nowStill:
-			d.yard.add(gap, most)
+		case wasQuiet:
+			d.signs.learn(d.sign, false)
+		case gap > 0 && gap <= max(roadGap, 4*p):
+			d.signs.learn(d.sign, true)
 		}
 	}
+	d.stamp, d.sign = stamp, signOf(o, road)
+	d.judged, d.cold, d.proof = false, false, 0
+	a.beat(d, gap, silent, wasStill, wasQuiet)
+	a.turn(d, t, visible)
+}
+
+// appeared learns the lag of a fix that was not there at the last poll and is at this one, and
+// returns when it probably appeared.
+func (a *Adaptive) appeared(d *device, t, stamp tick) tick {
+	d.lag.saw((d.looked - stamp).seconds(), (t - stamp).seconds(), a.usual)
+	d.mid = d.lag.middle()
+	first, _ := d.lag.span(0.06)
+	d.early = d.lag.from + float64(first)*float64(d.lag.width)
+	if d.lag.width < 2 {
+		a.usual += min(0.02, max(-0.02, (d.mid-a.usual)*0.1))
+	}
+	return min(t, stamp+fromSeconds(d.mid))
+}
+
+// beat learns the rhythm from a gap. Gaps between a fix that looks parked and one that does not are
+// trips beginning or ending and no multiple of anything.
+func (a *Adaptive) beat(d *device, gap, silent float64, wasStill, wasQuiet bool) {
+	if gap <= 0 || wasStill != d.still() {
+		return
+	}
+	// An empty poll so many seconds after the fix before: the gap is no more periods than would
+	// have left that silence. Two seconds are for the upload, which varies.
+	most := uint8(255)
+	if proven := silent - 2; proven >= gap {
+		most = 1
+	} else if proven > 0 {
+		most = uint8(min(255, max(1, math.Ceil(gap/max(proven, 1))-1)))
+	}
+	switch {
+	case wasStill:
+		d.yard.add(gap, most)
+	case !wasQuiet:
+		d.road.add(gap, most)
+		if d.road.known() && d.road.period <= roadGap {
+			a.typical += (float64(d.road.period) - a.typical) * 0.002
+		}
+	}
+}
+
+// turn decides whether the device is parked, by its newest fix, which appeared at some time.
+func (a *Adaptive) turn(d *device, t, visible tick) {
 	live := d.signs.chance(d.sign) >= 0.5
 	switch {
-	case wasParked && live:
+	case d.parked && live:
 		a.park(d, max(d.counted, visible))
 		a.hazard.began(max(0, (visible - d.since).seconds()))
 		d.trips++
 		d.parked = false
-	case wasParked:
+	case d.parked:
 		a.park(d, t)
 	case !live:
 		d.parked = true
-		d.since = visible
-		d.counted = visible
-	}
-}
-
-func (a *Adaptive) learnt(r *rhythm) {
-	if r.known() && r.period <= roadGap {
-		a.typical += (float64(r.period) - a.typical) * 0.002
+		d.since, d.counted = visible, visible
 	}
 }

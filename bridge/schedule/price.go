@@ -3,40 +3,108 @@ package schedule
 import "math"
 
 // market finds the price of a request: the one at which the polls that are worth it are as many as
-// there are requests. At every poll it adds what the device would have cost at each of a row of prices
-// over the time since its poll before; the price follows from that by interpolation. It is a solution
-// and not a controller: it does not look at whether the price so far was too high or too low.
+// there are requests. With every answer it adds how many polls the device would have had since the
+// answer before at each of a row of prices; where the sum meets the rate is the price. That is a
+// solution and not a controller: it does not ask whether the price so far was too high or too low,
+// and so has nothing to oscillate with.
 type market struct {
-	demand     [prices]float64 // polls a second at each price, a running mean
-	filled     float64         // how much of it is measured and not yet assumed, 0 to 1
-	last, seen tick
-	price      float64
+	demand [prices]float64 // polls a second at each price, a running mean
+	filled float64         // how much of the mean is measured by now, 0 to 1
+	seen   tick            // when demand was last added to
+	price  float64         // seconds of delay
 }
 
 const (
-	prices = 20
-	lowest = 1.0 / 1024 // seconds
-	tiers  = 1.0
+	prices      = 20
+	lowestPrice = 1. / 1024 // seconds; each next price is twice the one before
+	bought      = 0.97      // of the rate; the rest is for what cannot be foreseen
+	minMean     = 20.       // seconds
+	maxMean     = 300.
 )
 
-func priceAt(i int) float64 { return lowest * math.Exp2(float64(i)) }
+func priceAt(i int) float64 { return math.Ldexp(lowestPrice, i) }
 
-// settle solves for the price at which demand meets the supply in polls a second.
-func (m *market) settle(supply float64) {
+// add counts a device with an outlook for so many seconds until t.
+func (m *market) add(t tick, span, lap, longest float64, o *outlook) {
+	mean := min(maxMean, max(minMean, lap))
+	keep := math.Exp(-(t - m.seen).seconds() / mean)
+	m.seen = t
+	m.filled = m.filled*keep + (1 - keep)
 	for i := range prices {
-		if m.demand[i] <= supply {
-			if i == 0 {
-				m.price = lowest
-				return
-			}
-			hi, lo := math.Log(m.demand[i-1]), math.Log(max(1e-12, m.demand[i]))
-			f := 0.5
-			if hi > lo {
-				f = (hi - math.Log(supply)) / (hi - lo)
-			}
-			m.price = priceAt(i-1) * math.Exp2(f)
-			return
+		wait, _, _ := o.wait(priceAt(i), longest)
+		m.demand[i] = m.demand[i]*keep + span/(max(wait, minGap)*mean)
+	}
+}
+
+// settle works out the price for so many requests a second. Until there is something to go by it is
+// a tenth of a lap, but at most 10 s. It is never below the least.
+func (m *market) settle(supply, lap, least float64) {
+	if m.filled < 0.5 {
+		m.price = max(least, min(10, lap/10))
+		return
+	}
+	supply *= bought * m.filled
+	i := 0
+	for i < prices && m.demand[i] > supply {
+		i++
+	}
+	switch i {
+	case 0:
+		m.price = lowestPrice
+	case prices:
+		m.price = priceAt(prices - 1)
+	default:
+		dear, cheap := math.Log(max(m.demand[i], 1e-12)), math.Log(m.demand[i-1])
+		m.price = priceAt(i-1) * math.Exp2((cheap-math.Log(supply))/(cheap-dear))
+	}
+	m.price = max(m.price, least)
+}
+
+// waits weighs the times between the last two polls of parked devices, in steps of a fifth of an
+// octave from 50 ms on, by how likely each is to begin a trip.
+type waits struct {
+	weights [waitBins]float64
+	devices int
+}
+
+const (
+	waitBins     = 120
+	shortestWait = 0.05
+)
+
+// count takes note of the device's wait in place of the one before.
+func (w *waits) count(d *device, seconds, weight float64) {
+	w.forget(d)
+	d.bin = int16(min(5*math.Log2(max(1, seconds/shortestWait)), waitBins-1)) + 1
+	d.weight = float32(weight)
+	w.weights[d.bin-1] += float64(d.weight)
+	w.devices++
+}
+
+func (w *waits) forget(d *device) {
+	if d.bin == 0 {
+		return
+	}
+	w.weights[d.bin-1] -= float64(d.weight)
+	d.bin = 0
+	if w.devices--; w.devices == 0 {
+		w.weights = [waitBins]float64{} // what rounding has left
+	}
+}
+
+// median is in seconds, 0 where no device is parked.
+func (w *waits) median() float64 {
+	if w.devices == 0 {
+		return 0
+	}
+	var all, sum float64
+	for _, v := range w.weights {
+		all += v
+	}
+	for i, v := range w.weights {
+		if sum += v; sum >= all/2 {
+			return shortestWait * math.Exp2((float64(i)+0.5)/5)
 		}
 	}
-	m.price = priceAt(prices - 1)
+	return 0
 }

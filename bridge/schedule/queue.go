@@ -19,6 +19,9 @@ func (q *queue) len() int { return len(q.heap) }
 // top is the earliest due; only where len is not 0.
 func (q *queue) top() (slot int32, due tick) { return q.heap[0].slot, q.heap[0].due }
 
+// first is when the top is due.
+func (q *queue) first() tick { return q.heap[0].due }
+
 func (q *queue) due(slot int32) (tick, bool) {
 	if int(slot) >= len(q.place) || q.place[slot] == 0 {
 		return 0, false

@@ -27,7 +27,6 @@ type replay struct {
 type asked struct {
 	at, looked, answered time.Duration
 	device               int
-	note                 string
 }
 
 // run returns the requests made.
@@ -51,9 +50,6 @@ func (r *replay) run(p schedule.Policy) []asked {
 				r.fault(q.answered, r.trackers[q.device].id, &o)
 			}
 			p.Done(begin.Add(q.answered), r.trackers[q.device].id, o)
-			if a, ok := p.(*schedule.Adaptive); ok && q.at > time.Hour {
-				log[done].note = a.Note(r.trackers[q.device].id)
-			}
 		}
 	}
 	var slot time.Duration
@@ -109,7 +105,6 @@ type result struct {
 	P50, P95 float64
 	Trips    float64 // median delay of a trip's first fix
 	delays   []float64
-	kinds    map[string][]float64
 }
 
 func (r result) missed() float64   { return 1 - float64(r.Fetched)/float64(r.Fixes) }
@@ -143,10 +138,6 @@ func (r *replay) judge(log []asked) result {
 			out.Fixes++
 			delay := max(0, end-f.visible).Seconds()
 			out.delays = append(out.delays, delay)
-			if out.kinds == nil {
-				out.kinds = map[string][]float64{}
-			}
-			out.kinds[f.kind] = append(out.kinds[f.kind], delay)
 			if f.begins {
 				trips = append(trips, delay)
 			}

@@ -8,6 +8,7 @@ import "math"
 type rhythm struct {
 	period   float32 // seconds, 0: not known
 	fit      float32 // share of gaps that are a multiple of the period, a running mean
+	evidence float32 // how much likelier each gap is with the period than without, a running mean of logarithms
 	gaps     [gapsKept]float32
 	most     [gapsKept]uint8 // the largest multiple that the polls in between leave possible
 	count    uint8           // gaps ever, up to gapsKept
@@ -18,8 +19,14 @@ type rhythm struct {
 
 const gapsKept = 6
 
+// chances is the logarithm of how many periods a refit tries, of which the best explains even gaps
+// that have none.
+const chances = 3
+
 // known says whether the period can be used to predict.
-func (r *rhythm) known() bool { return r.period > 0 && r.count >= 2 }
+func (r *rhythm) known() bool {
+	return r.period > 0 && r.count >= 2 && r.fit >= 0.45 && r.evidence > 0.1
+}
 
 // spread is how much a gap of n periods varies: whole seconds at both ends, and the timer.
 func spread(gap, n float64) float64 { return 0.5 + 0.25*math.Sqrt(n) + 0.002*gap }
@@ -39,6 +46,7 @@ func (r *rhythm) add(gap float64, most uint8) (fits bool) {
 	r.at = (r.at + 1) % gapsKept
 	r.count = min(r.count+1, gapsKept)
 	if r.period > 0 {
+		r.evidence += float32(min(r.gain(float64(r.period), gap, most), 2)-float64(r.evidence)) * 0.15
 		if n := multiple(gap, float64(r.period), most); n > 0 {
 			r.period += float32((gap/n - float64(r.period)) * 0.25)
 			r.fit += (1 - r.fit) * 0.12
@@ -58,7 +66,7 @@ func (r *rhythm) add(gap float64, most uint8) (fits bool) {
 func (r *rhythm) refit() {
 	n := int(r.count)
 	if n == 1 {
-		r.period, r.fit = r.gaps[0], 0.6
+		r.period, r.fit, r.evidence = r.gaps[0], 0.6, 0.5
 		return
 	}
 	best, score := 0., math.Inf(-1)
@@ -79,20 +87,25 @@ func (r *rhythm) refit() {
 	}
 	r.period, r.strays = float32(mean), 0
 	r.fit = max(r.fit, float32(hits)/float32(n)*0.9)
+	r.evidence = float32(min((score-chances)/float64(n), 2))
 }
 
-// score is the logarithm of how likely the gaps are with period p, to within a constant: the larger
-// the period, the less of a coincidence it is that gaps are multiples of it.
+// score is how much likelier the gaps are with period p than without one, as a logarithm.
 func (r *rhythm) score(p float64, n int) float64 {
 	sum := 0.
 	for j := range n {
-		gap := float64(r.gaps[j])
-		m := min(max(1, math.Round(gap/p)), float64(r.most[j]))
-		s := spread(gap, m)
-		off := (gap - m*p) / s
-		sum += max(math.Log(p/s)-off*off/2-0.9, -1)
+		sum += r.gain(p, float64(r.gaps[j]), r.most[j])
 	}
 	return sum
+}
+
+// gain is a gap's share in that: the larger the period, the less of a coincidence it is that the gap
+// is a multiple of it. A gap that is not counts against the period, but no more than a stray may.
+func (r *rhythm) gain(p, gap float64, most uint8) float64 {
+	m := min(max(1, math.Round(gap/p)), float64(most))
+	s := spread(gap, m)
+	off := (gap - m*p) / s
+	return max(math.Log(p/s)-off*off/2-0.9, -1)
 }
 
 // mean is the mean period of the gaps that are multiples of p, and how many are.
@@ -119,4 +132,4 @@ func (r *rhythm) looked(age float64) {
 }
 
 // doubtful says whether it is time to look between two predicted fixes.
-func (r *rhythm) doubtful() bool { return r.unproven >= uint8(24*X5) }
+func (r *rhythm) doubtful() bool { return r.unproven >= 24 }

@@ -76,6 +76,8 @@ func exitStatus(err error, begun bool, stderr io.Writer) int {
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		runCommand(),
+		demoCommand(),
+		checkCommand(),
 		envCommand(),
 		healthCommand(),
 		simCommand(),
