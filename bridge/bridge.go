@@ -13,9 +13,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/poll"
+	"plaspy-bridge/bridge/query"
 	"plaspy-bridge/bridge/schedule"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/embedded"
@@ -39,6 +41,9 @@ type Bridge struct {
 	pub       *publisher.Publisher
 	keeper    *keeper
 	pool      *poll.Pool
+	origins   *inbound.Origins  // nil where the consumer side is off
+	consumer  *inbound.Consumer // likewise
+	queries   *query.Service
 	listener  net.Listener
 	server    *ops.Server
 
@@ -63,6 +68,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (*Br
 		func() error { return b.openAPI(version) },
 		b.openNATS,
 		b.openPool,
+		func() error { return b.openInbound(version) },
 		func() error { return b.openServer(ctx, version) },
 	} {
 		if err := step(); err != nil {
@@ -144,13 +150,18 @@ func (b *Bridge) openPool() error {
 	log := b.log.With("component", "poll")
 	circuit := plaspy.NewCircuit(plaspy.CircuitOptions{Name: "polls", Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics})
 	beat := b.health.Progress("polls", livenessAge(b.cfg))
+	var posted func(string, time.Time, float64, float64) bool
+	if b.cfg.Inbound {
+		b.origins = inbound.NewOrigins()
+		posted = b.origins.Posted
+	}
 	b.pool = poll.New(poll.Options{
 		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh,
 		Select:       poll.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups},
 		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
 		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
 		DailyResults: b.cfg.DailyResults, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
-		Grace: b.cfg.ShutdownTimeout / 2, Alive: beat.Beat, Token: func(ctx context.Context) error {
+		Grace: b.cfg.ShutdownTimeout / 2, Alive: beat.Beat, Posted: posted, Token: func(ctx context.Context) error {
 			_, err := b.tokens.Token(ctx)
 			return err
 		},
@@ -285,6 +296,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		})
 	}
 	polls.Go(func() { b.pool.Run(polling) })
+	polls.Go(func() { b.runInbound(polling) })
 
 	var broken error
 	select {
@@ -357,6 +369,7 @@ func (b *Bridge) report() {
 	} else {
 		b.health.Set("publish", true, "")
 	}
+	b.inboundHealth()
 	if waits := b.pool.Ready(); waits != "" {
 		b.health.Set("state", false, waits)
 	} else {

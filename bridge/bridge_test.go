@@ -242,3 +242,51 @@ func TestKeeperComplainsOfOtherSettings(t *testing.T) {
 		t.Errorf("told %d times, want once: %s", got, log.String())
 	}
 }
+
+func TestInboundIsPostedAndComesBackMarked(t *testing.T) {
+	api, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.Unchanged, Record: 100})
+	b, _ := launch(t, cfg)
+	readyz(t, b, "ready", ready)
+	results, err := b.conn.SubscribeSync("plaspy.result.location.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	locations, err := b.conn.SubscribeSync("plaspy.location.device0001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().UTC().Add(time.Hour).Format(time.RFC3339)
+	body := fmt.Sprintf(`{"location":{"dateTime":%q,"latitude":4.5,"longitude":-74.25}}`, at)
+	if _, err := b.pub.JetStream().Publish(t.Context(), "plaspy.in.location.device0001", []byte(body), jetstream.WithMsgID("one")); err != nil {
+		t.Fatal(err)
+	}
+	result, err := results.NextMsg(15 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(result.Data); !strings.Contains(got, `"id":"one"`) || !strings.Contains(got, `"status":20`) {
+		t.Errorf("result %s", got)
+	}
+	for {
+		m, err := locations.NextMsg(15 * time.Second)
+		if err != nil {
+			t.Fatalf("the posted location does not come back: %v", err)
+		}
+		if strings.Contains(string(m.Data), at) {
+			if !strings.Contains(string(m.Data), `"origin":"inbound"`) {
+				t.Errorf("the location comes back without its origin: %s", m.Data)
+			}
+			break
+		}
+	}
+	if posts := api.Posts("device0001"); len(posts) != 1 || posts[0].Key != "one" {
+		t.Errorf("posts %+v, want one with the message's id", posts)
+	}
+	answer, err := b.conn.Request("plaspy.api.why.device0001", nil, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(answer.Data); !strings.Contains(got, `"decisions":[`) {
+		t.Errorf("why: %s %v", got, answer.Header)
+	}
+}

@@ -11,6 +11,8 @@
 //	auth.Manager           one token for everything
 //	plaspy.Client          the REST API, behind plaspy.Budget
 //	poll.Pool              polls, finds changes, plans with a schedule.Policy
+//	inbound.Consumer       posts what arrives on the inbound subjects
+//	query.Service          answers questions over NATS
 //	publisher.Publisher    stores events in the stream, behind the fence
 //	embedded.Server        NATS, where none is configured
 //	ops.Server             health, metrics, the page

@@ -55,6 +55,20 @@ func (k *keeper) watch(conn *publisher.Conn, pub *publisher.Publisher) { k.conn,
 // ready reports whether the streams were there when they were last looked at.
 func (k *keeper) ready() bool { return k.good.Load() }
 
+// await waits until the streams are there.
+func (k *keeper) await(ctx context.Context) error {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for !k.ready() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+	}
+	return ctx.Err()
+}
+
 // nudge has the streams looked at now: the connection is new.
 func (k *keeper) nudge() {
 	k.good.Store(false)

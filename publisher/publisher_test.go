@@ -425,8 +425,8 @@ func TestStreamsAreRespected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(reports) != 5 {
-		t.Fatalf("%d reports, want 5", len(reports))
+	if len(reports) != 6 {
+		t.Fatalf("%d reports, want 6", len(reports))
 	}
 	if r := reports[0]; r.Created || !slices.Equal(r.Differs, []string{"max_age is 24h0m0s, the bridge would set 1h0m0s"}) {
 		t.Errorf("report of the stream that was there: %+v", r)

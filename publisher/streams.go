@@ -55,7 +55,7 @@ func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
 	events.Description = "plaspy-bridge: locations, alerts and device changes"
 	events.Subjects = []string{s.Location("*"), s.Alert("*", "*"), s.Device("*")}
 
-	list := []jetstream.StreamConfig{events, s.lastBucket(o)}
+	list := []jetstream.StreamConfig{events, s.lastBucket(o), s.replicasBucket(o)}
 	if !o.Inbound {
 		return list
 	}
@@ -99,6 +99,21 @@ func (s Subjects) lastBucket(o StreamOptions) jetstream.StreamConfig {
 		}},
 		Storage: jetstream.FileStorage, Replicas: max(o.Replicas, 1),
 		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, Duplicates: duplicateWindow,
+		AllowRollup: true, DenyDelete: true, AllowDirect: true,
+	}
+}
+
+// replicasBucket is an ordinary key-value bucket. Its entries are leases, told
+// from stale ones by their revisions and not by age: the limit only sweeps out
+// what nobody has renewed for long.
+func (s Subjects) replicasBucket(o StreamOptions) jetstream.StreamConfig {
+	name := s.ReplicasBucket()
+	return jetstream.StreamConfig{
+		Name:        "KV_" + name,
+		Description: "plaspy-bridge: what replicas need to share the work",
+		Subjects:    []string{"$KV." + name + ".>"},
+		Storage:     jetstream.FileStorage, Replicas: max(o.Replicas, 1),
+		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, Duplicates: duplicateWindow, MaxAge: time.Hour,
 		AllowRollup: true, DenyDelete: true, AllowDirect: true,
 	}
 }

@@ -136,6 +136,9 @@ func (b *Box) letter(ctx context.Context, st jetstream.Stream, seq uint64) (Lett
 	if err != nil {
 		return Letter{}, fmt.Errorf("read dead letter %d: %w", seq, err)
 	}
+	for _, name := range [...]string{jetstream.StreamHeader, jetstream.SequenceHeader, jetstream.TimeStampHeaer, jetstream.SubjectHeader, jetstream.LastSequenceHeader} {
+		m.Header.Del(name) // a direct get adds them
+	}
 	return read(b.subjects, m.Sequence, m.Time, m.Subject, m.Header, m.Data), nil
 }
 

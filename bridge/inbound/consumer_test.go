@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/publisher/natstest"
 )
 
 // TestMixedFailures: 30% of answers fail; every message is posted, in order,
@@ -54,7 +55,7 @@ func TestDeepBacklog(t *testing.T) {
 		backlog int
 		set     func(*Consumer)
 	}{
-		{"as it is", 20000, func(*Consumer) {}},
+		{"as it is", 6000, func(*Consumer) {}},
 		{"window of the server full", 3000, func(c *Consumer) { c.limits.ackPending = 100 }},
 		{"hand full", 3000, func(c *Consumer) { c.limits.hand = 32 }},
 	} {
@@ -193,7 +194,7 @@ func TestKilled(t *testing.T) {
 // TestBroker: NATS is killed and started again in the middle of the work.
 func TestBroker(t *testing.T) {
 	const n = 2000
-	r := newRig(t)
+	r := newRig(t, natstest.Listen)
 	api := newFakeAPI(nil)
 	api.delay = time.Millisecond
 	r.putMany(n, func(i int) string { return device(i % 30) })

@@ -1,17 +1,15 @@
 package inbound
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
@@ -127,9 +125,9 @@ type rig struct {
 	js  jetstream.JetStream
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB, set ...func(*server.Options)) *rig {
 	t.Helper()
-	srv := natstest.Start(t)
+	srv := natstest.Start(t, set...)
 	nc := srv.Client(t)
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -311,9 +309,3 @@ func (a *fakeAPI) checkOverlap(t testing.TB, workers int) {
 }
 
 func device(i int) string { return fmt.Sprintf("dev%d", i) }
-
-func logTo(b *bytes.Buffer) *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
-
-func lines(s string) int { return strings.Count(s, "\n") }
-
-var verbose = os.Getenv("INBOUND_TEST_LOG") != ""

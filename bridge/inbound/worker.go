@@ -12,10 +12,7 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 )
 
-var (
-	errTooOld = errors.New("message is too old")
-	errLease  = errors.New("another replica may be posting")
-)
+var errLease = errors.New("another replica may be posting")
 
 const (
 	settlePause = time.Second           // between tries to record an outcome
@@ -118,7 +115,7 @@ func (d *desk) decide(l *lane, m *message) bool {
 func (d *desk) post(l *lane, m *message, a address, f *form) bool {
 	c := d.c
 	t := l.trialOf(m)
-	ctx, cancel := context.WithDeadlineCause(d.posts, m.at.Add(c.opt.MaxAge), errTooOld)
+	ctx, cancel := context.WithDeadline(d.posts, m.at.Add(c.opt.MaxAge))
 	defer cancel()
 	if a.kind == Location && c.opt.Origins != nil {
 		// Before the try, because the API may show the location before it

@@ -70,6 +70,11 @@ func (c *Client) Devices(ctx context.Context) (devices []Device, skipped []error
 	return devices, skipped, nil
 }
 
+// DeviceList returns the answer about all devices as it came.
+func (c *Client) DeviceList(ctx context.Context) (Answer, error) {
+	return c.answer(ctx, &request{endpoint: epDevices, kind: Query, bound: maxList}, "devices")
+}
+
 // Groups returns the account's groups; skipped is as with Devices.
 func (c *Client) Groups(ctx context.Context) (groups []Group, skipped []error, err error) {
 	r := &request{endpoint: epGroups, kind: List, bound: maxList}

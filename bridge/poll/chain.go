@@ -208,7 +208,12 @@ func (p *Pool) reconcile(ctx context.Context, c *chain, conflict *publisher.Conf
 	case first.edge.alert != "":
 		p.reconcileEdge(c, conflict.Last)
 	default:
-		p.reconcileFixes(c, conflict.Last)
+		if err := p.reconcileFixes(ctx, c, conflict.Last); err != nil {
+			p.log.Debug("state of a device not read", "device_id", c.d.id, "err", err)
+			p.doubt(c.d)
+			p.release(c.d, schedule.Observation{Failed: true})
+			return
+		}
 	}
 	p.start(ctx, c)
 }
@@ -232,7 +237,7 @@ func (p *Pool) reconcileEdge(c *chain, last *publisher.Stored) {
 // reconcileFixes takes what the stream holds as the device's state and keeps of
 // the chain only what is newer: another replica may have seen more. What is
 // dropped that the API still shows, the next poll finds again.
-func (p *Pool) reconcileFixes(c *chain, last *publisher.Stored) {
+func (p *Pool) reconcileFixes(ctx context.Context, c *chain, last *publisher.Stored) error {
 	d := c.d
 	var fixes []*fix
 	for _, a := range c.actions {
@@ -241,18 +246,38 @@ func (p *Pool) reconcileFixes(c *chain, last *publisher.Stored) {
 		}
 	}
 	if last == nil {
-		d.seq = 0 // aged out, purged or lost: whatever it was, the fence starts anew
-	} else if err := p.adopt(d, last); err == nil {
-		d.sortOut()
-		fixes = slices.DeleteFunc(fixes, func(f *fix) bool { return !f.time.After(d.fixTime) || f.hash == d.hash })
+		mark, err := p.stream.Mark(ctx)
+		if err != nil {
+			return err
+		}
+		if mark.FirstSeq > d.seq {
+			d.seq = 0 // it aged out: what it said still holds
+		} else {
+			d.forget() // the broker lost it, and the edges that went with it
+		}
 	} else {
 		d.seq = last.Seq
+		if err := p.adopt(d, last); err == nil {
+			fixes = slices.DeleteFunc(fixes, func(f *fix) bool { return !f.time.After(d.fixTime) || f.hash == d.hash })
+		}
+		// Alerts have sequences of their own, which may be as far from what was
+		// believed as the location's.
+		d.alertSeq = nil
+		if err := p.stream.StateOf(ctx, d.token, p.opts.AlertHistory, func(s publisher.Stored) {
+			if s.Kind == "alert" {
+				p.takeAlert(d, s)
+			}
+		}); err != nil {
+			return err
+		}
+		d.sortOut()
 	}
 	c.actions = plan(d, fixes)
 	if len(fixes) == 0 {
 		p.doubt(d)
 		c.seen = schedule.Observation{Failed: true}
 	}
+	return nil
 }
 
 // joinEdges and splitEdges are the value of [publisher.HeaderEdges].

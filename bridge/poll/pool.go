@@ -56,6 +56,7 @@ type Stream interface {
 	State(ctx context.Context, allAlerts bool, f func(publisher.Stored)) (publisher.Mark, error)
 	StateOf(ctx context.Context, device string, allAlerts bool, f func(publisher.Stored)) error
 	Last(ctx context.Context, subject string) (*publisher.Stored, error)
+	Mark(ctx context.Context) (publisher.Mark, error)
 	Connected() bool
 }
 

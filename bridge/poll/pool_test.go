@@ -12,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/nats-io/nats.go"
+
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
@@ -477,6 +479,67 @@ func TestBrokerThatLostDataGetsTheNewestAgain(t *testing.T) {
 	got := without(summary(r.events()), "device")
 	slices.Sort(got)
 	equal(t, got, []string{"location.a a1", "location.b b1"})
+}
+
+// loseStream makes the stream anew, with the first messages of the old one.
+func (r *rig) loseStream(keep int) {
+	r.t.Helper()
+	kept := r.events()[:keep]
+	js := r.pub.JetStream()
+	if err := js.DeleteStream(r.t.Context(), "PLASPY_EVENTS"); err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := publisher.EnsureStreams(r.t.Context(), js, subjects.Streams(publisher.StreamOptions{})); err != nil {
+		r.t.Fatal(err)
+	}
+	for _, e := range kept {
+		if _, err := js.PublishMsg(r.t.Context(), &nats.Msg{Subject: e.subject, Data: []byte(e.body), Header: e.header}); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+func TestEdgesThatTheBrokerLostAreToldAgain(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		keep int // messages that the broker kept
+		want []string
+	}{
+		{"all lost", 0, []string{"location.a 3", "alert.a.X raised"}},
+		{"older copy", 2, []string{"location.a 1", "location.a 3", "alert.a.X raised"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			api := newFakeAPI("a")
+			o := options()
+			o.Refresh = time.Hour
+			api.show("a", at(1, 1))
+			r := newRig(t, natstest.Start(t), api, o)
+			r.until("the first fix", body(`"v":1`))
+			api.show("a", at(2, 2, `"alerts":["X"]`))
+			r.until("the alert", func(e event) bool { return e.subject == "plaspy.alert.a.X" })
+			r.polls("a", 2) // its chain is done
+			r.loseStream(test.keep)
+			// The loss is found by the fence, before anybody has noticed it.
+			api.show("a", at(3, 3, `"alerts":["X"]`))
+			list := r.until("the alert again", func(e event) bool { return e.subject == "plaspy.alert.a.X" })
+			equal(t, without(summary(list), "device"), test.want)
+		})
+	}
+}
+
+func TestDevicesThatTheBrokerLostAreToldAgain(t *testing.T) {
+	api := newFakeAPI("a")
+	o := options()
+	o.Refresh = time.Hour
+	api.show("a", at(1, 1))
+	r := newRig(t, natstest.Start(t), api, o)
+	r.until("the first fix", body(`"v":1`))
+	r.polls("a", 2)
+	r.loseStream(0)
+	api.show("a", at(2, 2))
+	r.until("the next fix", body(`"v":2`)) // the stream knows the device, but was not told that it was added
+	r.pool.Resync()
+	r.until("its addition", func(e event) bool { return e.subject == "plaspy.device.a" })
 }
 
 func TestOwnership(t *testing.T) {

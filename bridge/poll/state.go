@@ -24,7 +24,7 @@ func (p *Pool) load(ctx context.Context) error {
 	}
 	p.mu.Unlock()
 	images := make(map[string]*image)
-	_, err := p.stream.State(ctx, p.opts.AlertHistory, func(s publisher.Stored) {
+	mark, err := p.stream.State(ctx, p.opts.AlertHistory, func(s publisher.Stored) {
 		im := images[s.Device]
 		if im == nil {
 			im = &image{}
@@ -48,19 +48,24 @@ func (p *Pool) load(ctx context.Context) error {
 			}
 			d = p.newDevice(id, token)
 		}
-		p.restore(now, d, im)
+		p.restore(now, d, im, mark)
 	}
 	for token, d := range p.devices {
 		if images[token] == nil {
-			p.restore(now, d, &image{})
+			p.restore(now, d, &image{}, mark)
+		}
+		if d.listed && !d.met {
+			p.Relist() // the broker lost that it was added
 		}
 	}
 	return nil
 }
 
 // restore runs under the mutex.
-func (p *Pool) restore(now time.Time, d *device, im *image) {
-	d.met = im.location != nil || im.device != nil
+func (p *Pool) restore(now time.Time, d *device, im *image, mark publisher.Mark) {
+	// What aged out of the stream was told; what is missing of a stream that is
+	// whole was not.
+	d.met = im.device != nil || im.location != nil && mark.FirstSeq > 1
 	if !d.eventBusy {
 		d.restoreEvent(im.device)
 	}

@@ -32,6 +32,7 @@ type device struct {
 	why      Reason  // for next
 	sign     sign    // of the newest fix
 	failures uint8   // polls without an answer in a row, up to 10
+	polls    uint8   // planned, for the dither
 	seen     bool    // there is a newest fix
 	cold     bool    // only one fix was ever seen, whose age is anybody's guess
 	parked   bool
@@ -102,6 +103,10 @@ func (d *device) live(typical float64) float64 {
 		return 0
 	}
 	q, p := d.signs.chance(d.sign), d.period(typical)
+	if !d.cadence().known() {
+		odds := q / max(1e-3, 1-q) * math.Exp(-d.silent()*d.rate(typical))
+		return odds / (1 + odds)
+	}
 	late := d.silent() - p
 	if late < -0.02*p {
 		return q

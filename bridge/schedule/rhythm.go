@@ -25,7 +25,7 @@ const chances = 3
 
 // known says whether the period can be used to predict.
 func (r *rhythm) known() bool {
-	return r.period > 0 && r.count >= 2 && r.fit >= 0.45 && r.evidence > 0.1
+	return r.period > 0 && r.count >= 2 && r.fit >= 0.45 && r.evidence > 0.3
 }
 
 // spread is how much a gap of n periods varies: whole seconds at both ends, and the timer.

@@ -1,0 +1,326 @@
+package deadletter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"plaspy-bridge/bridge/inbound"
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const subjects publisher.Subjects = "plaspy"
+
+type rig struct {
+	*Box
+	t *testing.T
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	js, err := jetstream.New(natstest.Start(t).Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := publisher.EnsureStreams(t.Context(), js, subjects.Streams(publisher.StreamOptions{Inbound: true})); err != nil {
+		t.Fatal(err)
+	}
+	return &rig{Open(js, subjects), t}
+}
+
+// bury stores a dead letter as the consumer would.
+func (r *rig) bury(kind inbound.Kind, token string, seq int, reason string, header ...string) {
+	r.t.Helper()
+	m := nats.NewMsg(subjects.DeadLetter(string(kind), token))
+	if kind == inbound.Unknown {
+		m.Subject = subjects.DeadLetterUnknown()
+	}
+	m.Data = fmt.Appendf(nil, "body %d", seq)
+	m.Header.Set(inbound.HeaderReason, reason)
+	m.Header.Set(inbound.HeaderError, "detail")
+	m.Header.Set(inbound.HeaderAttempts, "3")
+	m.Header.Set(inbound.HeaderStatus, "404")
+	m.Header.Set(inbound.HeaderSubject, fmt.Sprintf("plaspy.in.%s.%s", kind, token))
+	m.Header.Set(inbound.HeaderSequence, strconv.Itoa(seq))
+	m.Header.Set(inbound.HeaderFirstTry, "2026-01-02T03:04:05.678Z")
+	m.Header.Set(inbound.HeaderLastTry, "2026-01-02T03:04:06.678Z")
+	for i := 0; i < len(header); i += 2 {
+		m.Header.Add(header[i], header[i+1])
+	}
+	if _, err := r.js.PublishMsg(r.t.Context(), m, jetstream.WithMsgID(fmt.Sprintf("dead:%d", seq))); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) seqs(f Filter) []uint64 {
+	r.t.Helper()
+	var got []uint64
+	if err := r.Each(r.t.Context(), f, func(l Letter) error { got = append(got, l.Seq); return nil }); err != nil {
+		r.t.Fatal(err)
+	}
+	return got
+}
+
+func (r *rig) returned() []*jetstream.RawStreamMsg {
+	r.t.Helper()
+	st, err := r.js.Stream(r.t.Context(), subjects.Inbound())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var list []*jetstream.RawStreamMsg
+	for seq := uint64(1); seq <= st.CachedInfo().State.LastSeq; seq++ {
+		m, err := st.GetMsg(r.t.Context(), seq)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+func TestFilter(t *testing.T) {
+	r := newRig(t)
+	if got := r.seqs(Filter{}); got != nil {
+		t.Errorf("empty box: %v", got)
+	}
+	r.bury(inbound.Location, "dev=201", 10, "Rejected with status 404")
+	r.bury(inbound.Alert, "dev=201", 11, "too old")
+	r.bury(inbound.Location, "other", 12, "rejected with status 400")
+	r.bury(inbound.Unknown, "x", 13, "unknown subject")
+	for _, tt := range []struct {
+		name string
+		f    Filter
+		want []uint64
+	}{
+		{"all", Filter{}, []uint64{1, 2, 3, 4}},
+		{"device", Filter{Device: "dev 1"}, []uint64{1, 2}},
+		{"kind", Filter{Kind: inbound.Location}, []uint64{1, 3}},
+		{"unknown", Filter{Kind: inbound.Unknown}, []uint64{4}},
+		{"device and kind", Filter{Device: "dev 1", Kind: inbound.Alert}, []uint64{2}},
+		{"reason in any case", Filter{Reason: "REJECTED"}, []uint64{1, 3}},
+		{"no such device", Filter{Device: "nobody"}, nil},
+		{"no wildcard", Filter{Device: "*"}, nil},
+		{"older than an hour", Filter{OlderThan: time.Hour}, nil},
+		{"older than an instant", Filter{OlderThan: time.Nanosecond}, []uint64{1, 2, 3, 4}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := (&rig{r.Box, t}).seqs(tt.f); !slices.Equal(got, tt.want) {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+	for _, f := range []Filter{{Kind: "picture"}, {OlderThan: -1}} {
+		if err := r.Each(t.Context(), f, func(Letter) error { return nil }); err == nil {
+			t.Errorf("%+v accepted", f)
+		}
+	}
+}
+
+func TestLetter(t *testing.T) {
+	r := newRig(t)
+	r.bury(inbound.Location, "dev=201", 10, "rejected", "Other", "x")
+	l, err := r.Letter(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Seq != 1 || l.Kind != inbound.Location || l.Device != "dev 1" || l.Reason != "rejected" || l.Error != "detail" || l.Attempts != 3 || l.Status != "404" ||
+		l.Original != "plaspy.in.location.dev=201" || l.Sequence != 10 || string(l.Body) != "body 10" || l.FirstTry == "" || l.LastTry == "" || l.At.IsZero() {
+		t.Errorf("got %+v", l)
+	}
+	for name := range l.Header {
+		if strings.HasPrefix(name, "Nats-") && name != nats.MsgIdHdr {
+			t.Errorf("header %s is not stored with the letter", name)
+		}
+	}
+	if _, err := r.Letter(t.Context(), 2); !errors.Is(err, ErrNoLetter) {
+		t.Errorf("got %v, want ErrNoLetter", err)
+	}
+}
+
+func TestReplay(t *testing.T) {
+	r := newRig(t)
+	r.bury(inbound.Location, "dev=201", 10, "rejected", "Plaspy-Original-Nats-Msg-Id", "mine", "Other", "a", "Other", "b",
+		"Plaspy-Original-Nats-Expected-Last-Sequence", "7", "Plaspy-Original-Nats-Foo", "bar")
+	r.bury(inbound.Alert, "dev=201", 11, "rejected")
+	r.bury(inbound.Location, "else", 12, "kept")
+
+	var told []uint64
+	each := func(l Letter) { told = append(told, l.Seq) }
+	n, err := r.Replay(t.Context(), Job{Filter: Filter{Reason: "rejected"}, DryRun: true, Each: each})
+	if err != nil || n != 2 || !slices.Equal(told, []uint64{1, 2}) || len(r.returned()) != 0 || len(r.seqs(Filter{})) != 3 {
+		t.Fatalf("dry run: %d %v %v", n, told, err)
+	}
+	n, err = r.Replay(t.Context(), Job{Filter: Filter{Reason: "rejected"}, Each: each})
+	if err != nil || n != 2 {
+		t.Fatalf("%d %v", n, err)
+	}
+	if got := r.seqs(Filter{}); !slices.Equal(got, []uint64{3}) {
+		t.Errorf("left: %v", got)
+	}
+	got := r.returned()
+	if len(got) != 2 || got[0].Subject != "plaspy.in.location.dev=201" || string(got[0].Data) != "body 10" || got[1].Subject != "plaspy.in.alert.dev=201" {
+		t.Fatalf("returned: %v", got)
+	}
+	h := got[0].Header
+	for name, want := range map[string]string{
+		"Other": "a,b", inbound.HeaderID: "mine", "Nats-Foo": "bar", "Plaspy-Original-Nats-Expected-Last-Sequence": "7",
+		"Nats-Expected-Last-Sequence": "", "Plaspy-Original-Nats-Msg-Id": "",
+		inbound.HeaderReason: "", inbound.HeaderAttempts: "", inbound.HeaderStatus: "", inbound.HeaderSubject: "", inbound.HeaderFirstTry: "",
+	} {
+		if value := strings.Join(h[name], ","); value != want {
+			t.Errorf("%s is %q, want %q", name, value, want)
+		}
+	}
+	if id := h.Get(nats.MsgIdHdr); !strings.HasPrefix(id, "replay:") {
+		t.Errorf("id %q", id)
+	}
+	if id := got[1].Header.Get(inbound.HeaderID); id != "PLASPY_INBOUND:11" {
+		t.Errorf("id of one that had none: %q", id)
+	}
+	if history := h.Values(HeaderHistory); len(history) != 1 || !strings.Contains(history[0], "letter=1 sequence=10 attempts=3 status=404") {
+		t.Errorf("history %q", history)
+	}
+}
+
+// TestReplayAgain: a replay that was cut off after the inbound stream took the
+// message is repeated without a second message.
+func TestReplayAgain(t *testing.T) {
+	r := newRig(t)
+	r.bury(inbound.Location, "d", 10, "rejected")
+	st, err := r.stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := r.Letter(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.js.PublishMsg(t.Context(), l.message(*st.CachedInfo(), subjects.Inbound())); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}}); err != nil || n != 1 {
+		t.Fatalf("%d %v", n, err)
+	}
+	if got := len(r.returned()); got != 1 {
+		t.Errorf("%d messages, want 1", got)
+	}
+	if got := r.seqs(Filter{}); got != nil {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// TestReplayList: letters that are named go back in the order of the stream.
+func TestReplayList(t *testing.T) {
+	r := newRig(t)
+	for i := range 5 {
+		r.bury(inbound.Location, "d", 10+i, "rejected")
+	}
+	n, err := r.Replay(t.Context(), Job{Seqs: []uint64{4, 2, 4, 1}})
+	if err != nil || n != 3 {
+		t.Fatalf("%d %v", n, err)
+	}
+	var got []string
+	for _, m := range r.returned() {
+		got = append(got, string(m.Data))
+	}
+	if want := []string{"body 10", "body 11", "body 13"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if _, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}}); !errors.Is(err, ErrNoLetter) {
+		t.Errorf("got %v, want ErrNoLetter", err)
+	}
+}
+
+// TestNotBack: a letter that would be lost or spoilt by going back stays.
+func TestNotBack(t *testing.T) {
+	r := newRig(t)
+	r.bury(inbound.Location, "d", 1, "cut", inbound.HeaderTruncated, "999")
+	r.bury(inbound.Location, "d", 2, "elsewhere")
+	if _, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}}); !errors.Is(err, ErrNotBack) {
+		t.Errorf("got %v, want ErrNotBack", err)
+	}
+	m := nats.NewMsg(subjects.DeadLetter("location", "d"))
+	m.Header.Set(inbound.HeaderSubject, "plaspy.dlq.location.d") // another stream's
+	if _, err := r.js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Replay(t.Context(), Job{Seqs: []uint64{3}}); err == nil {
+		t.Error("a letter was put into another stream")
+	}
+	if got := r.seqs(Filter{}); !slices.Equal(got, []uint64{1, 2, 3}) {
+		t.Errorf("left: %v", got)
+	}
+}
+
+func TestPurge(t *testing.T) {
+	r := newRig(t)
+	for i := range 4 {
+		r.bury(inbound.Location, "d", 10+i, "r"+strconv.Itoa(i))
+	}
+	if n, err := r.Purge(t.Context(), Job{Filter: Filter{Reason: "r"}, DryRun: true}); err != nil || n != 4 {
+		t.Fatalf("%d %v", n, err)
+	}
+	if n, err := r.Purge(t.Context(), Job{Seqs: []uint64{2}}); err != nil || n != 1 {
+		t.Fatalf("%d %v", n, err)
+	}
+	if got := r.seqs(Filter{}); !slices.Equal(got, []uint64{1, 3, 4}) {
+		t.Errorf("left: %v", got)
+	}
+	if n, err := r.Purge(t.Context(), Job{}); err != nil || n != 3 {
+		t.Fatalf("%d %v", n, err)
+	}
+	if got := r.returned(); len(got) != 0 {
+		t.Errorf("%d messages went back", len(got))
+	}
+}
+
+func TestRate(t *testing.T) {
+	r := newRig(t)
+	for i := range 5 {
+		r.bury(inbound.Location, "d", i, "r")
+	}
+	began := time.Now()
+	if n, err := r.Purge(t.Context(), Job{Rate: 20}); err != nil || n != 5 {
+		t.Fatalf("%d %v", n, err)
+	}
+	if got := time.Since(began); got < 200*time.Millisecond {
+		t.Errorf("5 letters at 20 a second took %v", got)
+	}
+	r.bury(inbound.Location, "d", 9, "r")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if n, err := r.Purge(ctx, Job{Rate: 1}); !errors.Is(err, context.Canceled) || n != 0 {
+		t.Errorf("cancelled: %d %v", n, err)
+	}
+}
+
+// TestHistory: a message that dies again and again keeps the last times.
+func TestHistory(t *testing.T) {
+	r := newRig(t)
+	r.bury(inbound.Location, "d", 1, "rejected")
+	l, err := r.Letter(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for life := range 3 * maxHistory {
+		m := l.message(jetstream.StreamInfo{}, subjects.Inbound())
+		again := read(subjects, uint64(life+2), time.Now(), l.Subject, m.Header, m.Data)
+		again.Original, again.Reason = l.Original, "again"
+		l = again
+	}
+	if len(l.History) != maxHistory || l.Header.Get(inbound.HeaderID) != "PLASPY_INBOUND:1" {
+		t.Errorf("history %q, id %q", l.History, l.Header.Get(inbound.HeaderID))
+	}
+}

@@ -1,0 +1,217 @@
+package harness
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"plaspy-bridge/bridge/sim"
+)
+
+// API is the simulated API behind one door for each life of a bridge, so that
+// it is known whom an answer was handed to. It is safe for concurrent use.
+type API struct {
+	Sim *sim.Server
+
+	ports *Ports
+
+	mu     sync.Mutex
+	doors  []*Door
+	tokens map[string]int64  // by token: its number
+	holder map[int64]*Door   // by number: who was given it
+	polls  map[string]*Polls // by path; nil unless asked for
+	since  time.Time
+}
+
+// Polls is when a device was asked about.
+type Polls struct {
+	Last    time.Time
+	N       int
+	Longest time.Duration // between two
+}
+
+// Door is the API as one life of a bridge sees it.
+type Door struct {
+	URL  string
+	Life int // of the bridge's process
+
+	api  *API
+	addr string
+	mu   sync.Mutex
+	srv  *http.Server
+	done chan struct{}
+}
+
+// NewAPI puts doors before a simulator.
+func NewAPI(s *sim.Server, ports *Ports) *API {
+	return &API{Sim: s, ports: ports, tokens: map[string]int64{}, holder: map[int64]*Door{}}
+}
+
+// Open opens a door for a life.
+func (a *API) Open(ctx context.Context, life int) (*Door, error) {
+	addr, err := a.ports.Take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d := &Door{URL: "http://" + addr, Life: life, api: a, addr: addr}
+	if err := d.Up(ctx); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.doors = append(a.doors, d)
+	return d, nil
+}
+
+// Up has the API reachable again after Down.
+func (d *Door) Up(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.srv != nil {
+		return nil
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", d.addr)
+	if err != nil {
+		return fmt.Errorf("simulated API: %w", err)
+	}
+	srv := &http.Server{Handler: d, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = srv.Serve(l) // ends with Down
+	}()
+	d.srv, d.done = srv, done
+	return nil
+}
+
+// Down has connections refused. Answers under way are given first, as far as
+// the context lets them.
+func (d *Door) Down(ctx context.Context) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.srv == nil {
+		return
+	}
+	if err := d.srv.Shutdown(ctx); err != nil {
+		_ = d.srv.Close() // nothing is left to lose
+	}
+	<-d.done
+	d.srv = nil
+}
+
+// ServeHTTP notes who asks, and has the simulator answer.
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		d.api.note(d, token, r.URL.EscapedPath())
+	}
+	d.api.Sim.ServeHTTP(w, r)
+}
+
+func (a *API) note(d *Door, token, path string) {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, known := a.tokens[token]; !known {
+		n := tokenNumber(token)
+		a.tokens[token] = n
+		a.holder[n] = d
+	}
+	if a.polls == nil || !strings.HasSuffix(path, "/lastLocation") {
+		return
+	}
+	p := a.polls[path]
+	if p == nil {
+		p = &Polls{Last: a.since}
+		a.polls[path] = p
+	}
+	p.Longest = max(p.Longest, now.Sub(p.Last))
+	p.Last = now
+	p.N++
+}
+
+// CountPolls begins to note when each device is asked about; the time until its
+// first poll counts as a gap like any other.
+func (a *API) CountPolls() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.polls, a.since = map[string]*Polls{}, time.Now()
+}
+
+// Counted gives what was noted since [API.CountPolls]; the time since the last
+// poll counts.
+func (a *API) Counted() []Polls {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := make([]Polls, 0, len(a.polls))
+	for _, p := range a.polls {
+		q := *p
+		q.Longest = max(q.Longest, now.Sub(q.Last))
+		list = append(list, q)
+	}
+	return list
+}
+
+// tokenNumber reads which token of the simulator's this is: the claim jti.
+func tokenNumber(token string) int64 {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return 0
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return 0
+	}
+	var claims struct{ Jti string }
+	if json.Unmarshal(payload, &claims) != nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(claims.Jti, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// lifeOf tells which life a token belongs to; -1: none.
+func (a *API) lifeOf(token int64) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if d := a.holder[token]; d != nil {
+		return d.Life
+	}
+	return -1
+}
+
+// door gives the newest door.
+func (a *API) door() *Door {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.doors) == 0 {
+		return nil
+	}
+	return a.doors[len(a.doors)-1]
+}
+
+// close closes every door. Requests that a fault has hanging are cut.
+func (a *API) close() {
+	a.mu.Lock()
+	doors := a.doors
+	a.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(errors.New("the rig is closed"))
+	for _, d := range doors {
+		d.Down(ctx)
+	}
+}

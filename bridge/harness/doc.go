@@ -1,0 +1,57 @@
+// Package harness proves the bridge's promises from outside: it runs the real
+// binary against the simulated API and a real nats-server, both of them as they
+// are deployed, injects faults, and afterwards compares what the API showed with
+// what the streams hold.
+//
+// # Parts
+//
+// [Build] makes the two binaries. A [Rig] is one API, one broker and one bridge.
+// The bridge and the broker are processes of their own, killed, paused and
+// restarted through [Process]; the API is a sim.Server in this process behind
+// real TCP, so that what was shown is known exactly and not by asking. A [Plan]
+// is a schedule of faults made from a seed; [Rig.Inject] carries it out. [Judge]
+// compares and gives a [Report].
+//
+// # What counts
+//
+// A change is an answer of lastLocation, complete and with status 200, whose
+// content differs from the answer before it. Shown is the number of changes,
+// Published of location events in the stream. Content is the location without
+// inactiveSeconds.
+//
+// Lost is a change that is not in the stream and that nothing excuses.
+// Duplicated is a location event whose content is that of the event before it
+// of the same device, or any event whose ce-id occurred before. Reordered is a
+// location event that is in the stream behind one that was shown after it.
+// Different is a location event that is not, byte for byte, what the API
+// showed. Stale is a device whose last location event is not its last change.
+// Alert edges are derived from the location events in the stream; edges that are
+// missing, or too many, are counted by themselves.
+//
+// # What is excused
+//
+// The promises let a change go in these cases, and in no other:
+//
+// Killed: every answer that showed it was handed to a process that was killed,
+// within [Case.Grace] of the answer, before it asked for that device again.
+// Time in which the broker was away, or the process stood still, does not
+// count against the grace, since nothing could be stored in it. A graceful stop
+// while the broker is away is such an end too.
+//
+// Timed out: the process stood still for so long that it had given the request
+// up when the answer was there to be read.
+//
+// Taken: the broker lost what it had acknowledged (it was restarted on an older
+// copy of its store, or the stream was deleted), the change was first shown
+// before that, and after the copy was made. Each device's newest state has to
+// be there again: Stale does not know this excuse.
+//
+// With back-fill nothing is excused, and what the API never showed, but keeps
+// in its history, has to be in the stream too. The one exception is a stream
+// that was deleted: there is no gap to fill where nothing was published before.
+//
+// Inbound: what the stream accepted is lost if it was neither posted nor
+// dead-lettered, reordered if its first post came after that of a message of
+// the same device that is behind it in the stream. A message may be posted
+// again where the process was killed with its post under way.
+package harness

@@ -1,0 +1,84 @@
+package harness_test
+
+import (
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/harness"
+)
+
+// TestEveryChange is the bridge's main promise with nothing in its way.
+func TestEveryChange(t *testing.T) {
+	t.Parallel()
+	d := length(5*time.Second, 15*time.Second)
+	r := run(t, harness.Options{Devices: 50}, "clean", nil, d)
+	if want := 50 * int(d/time.Second); r.Shown < want {
+		t.Errorf("only %d changes shown, want %d", r.Shown, want)
+	}
+	if r.Published != r.Shown {
+		t.Errorf("%d published of %d shown", r.Published, r.Shown)
+	}
+	if r.Answers <= r.Shown {
+		t.Errorf("%d answers with %d changes: none was unchanged, so that nothing is proven about those", r.Answers, r.Shown)
+	}
+}
+
+// TestKilled has the bridge killed in the middle of its work, and once more
+// while it starts.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	d := length(7*time.Second, 15*time.Second)
+	run(t, harness.Options{Devices: 50}, "killed twice", harness.Plan{
+		{At: d / 3, Act: harness.KillBridge},
+		{At: d/3 + 400*time.Millisecond, Act: harness.KillBridge},
+	}, d)
+}
+
+// TestBackfilled has the same with back-fill, which excuses nothing.
+func TestBackfilled(t *testing.T) {
+	t.Parallel()
+	d := length(7*time.Second, 15*time.Second)
+	r := run(t, harness.Options{Devices: 50, Backfill: true}, "killed twice, back-fill", harness.Plan{
+		{At: d / 3, Act: harness.KillBridge, For: 2500 * time.Millisecond},
+		{At: d * 2 / 3, Act: harness.KillBridge},
+	}, d)
+	if r.Killed+r.TimedOut+r.Taken != 0 {
+		t.Errorf("back-fill was excused: %v", r)
+	}
+}
+
+// TestBrokerGone has the broker killed, and back after a while.
+func TestBrokerGone(t *testing.T) {
+	t.Parallel()
+	d := length(7*time.Second, 15*time.Second)
+	r := run(t, harness.Options{Devices: 50}, "broker killed for 3s", harness.Plan{
+		{At: 2 * time.Second, Act: harness.KillBroker, For: 3 * time.Second},
+	}, d)
+	if r.Published != r.Shown {
+		t.Errorf("%d published of %d shown: nothing excuses that", r.Published, r.Shown)
+	}
+}
+
+// TestRollback has the broker restarted on an older copy of its store.
+func TestRollback(t *testing.T) {
+	t.Parallel()
+	d := length(7*time.Second, 12*time.Second)
+	r := run(t, harness.Options{Devices: 50}, "broker rolled back by 2s", harness.Plan{
+		{At: 2 * time.Second, Act: harness.Rollback, For: 2 * time.Second},
+	}, d)
+	if r.Taken == 0 {
+		t.Error("the broker lost nothing, so that nothing is proven")
+	}
+}
+
+// TestStreamDeleted has the stream deleted under the bridge.
+func TestStreamDeleted(t *testing.T) {
+	t.Parallel()
+	d := length(7*time.Second, 12*time.Second)
+	r := run(t, harness.Options{Devices: 50}, "stream deleted", harness.Plan{
+		{At: 3 * time.Second, Act: harness.Delete},
+	}, d)
+	if r.Taken == 0 {
+		t.Error("the broker lost nothing, so that nothing is proven")
+	}
+}

@@ -1,0 +1,122 @@
+package harness_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"plaspy-bridge/bridge/harness"
+)
+
+var (
+	long  = flag.Duration("long", 0, "run TestLong, for so long")
+	seed  = flag.Uint64("seed", 1, "of the faults of TestLong")
+	scale = flag.Bool("scale", false, "run TestScale")
+	race  = flag.Bool("race-bridge", false, "build the bridge with the race detector")
+)
+
+var (
+	ports = &harness.Ports{}
+	dir   string // of the binaries, once they are built
+	built = sync.OnceValues(func() (b harness.Binaries, err error) {
+		if dir, err = os.MkdirTemp("", "plaspy-bridge-harness-"); err != nil {
+			return b, err
+		}
+		return harness.Build(context.Background(), dir, *race)
+	})
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	status := m.Run()
+	_ = os.RemoveAll(dir)
+	if err := goleak.Find(); err != nil && status == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+// newRig makes a rig that is gone when the test ends.
+func newRig(t *testing.T, o harness.Options) *harness.Rig {
+	t.Helper()
+	var err error
+	if o.Binaries, err = built(); err != nil {
+		t.Fatal(err)
+	}
+	o.Ports, o.Dir = ports, t.TempDir()
+	if o.Seed == 0 {
+		o.Seed = 1
+	}
+	r, err := harness.NewRig(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+// within gives a context for what should take far less.
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), d, fmt.Errorf("took longer than %v", d))
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// ok fails the test on an error.
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// length is how long a run goes on.
+func length(short, full time.Duration) time.Duration {
+	if testing.Short() {
+		return short
+	}
+	return full
+}
+
+// run starts a rig, injects a plan, and wants a report without fault.
+func run(t *testing.T, o harness.Options, name string, p harness.Plan, d time.Duration) harness.Report {
+	t.Helper()
+	r := newRig(t, o)
+	ctx := within(t, d+2*time.Minute)
+	ok(t, r.Start(ctx))
+	for _, s := range p {
+		t.Log(s)
+	}
+	ok(t, r.Inject(ctx, p, d))
+	ok(t, r.Settle(ctx))
+	report, err := r.Report(ctx, name, p)
+	ok(t, err)
+	t.Logf("\n%s", report.String())
+	if err := report.Err(); err != nil {
+		t.Errorf("%s with seed %d: %v", name, o.Seed, err)
+		keep(t, r)
+	}
+	return report
+}
+
+// keep shows the end of the bridge's log of a run that went wrong.
+func keep(t *testing.T, r *harness.Rig) {
+	t.Helper()
+	log, err := r.Bridge.Log()
+	if err != nil {
+		t.Log(err)
+	}
+	const most = 20_000
+	if len(log) > most {
+		log = log[:most/2] + "\n...\n" + log[len(log)-most/2:]
+	}
+	t.Logf("the bridge's log:\n%s", log)
+}

@@ -1,0 +1,103 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Report is what a run came to; the package documentation defines the counts.
+type Report struct {
+	Name string
+	Seed uint64
+	For  time.Duration
+
+	Devices int
+	Answers int // of lastLocation
+	Shown   int // changes
+	// Published counts location events.
+	Published int
+
+	Killed, TimedOut, Taken int // changes that are not in the stream, excused
+
+	Lost, Duplicated, Reordered, Different, Stale int
+
+	Edges, EdgesLost, EdgesWrong int
+	DeviceEvents                 int // devices whose addition was told not once, by how many too many or too few
+
+	Faults map[string]int // injected, by kind
+
+	Inbound InboundReport
+
+	// CPU is the bridge's, of all its lives; RSS the most of any.
+	CPU time.Duration
+	RSS int64
+
+	Problems []string // anything else that may not be: a panic, a wrong exit status
+	Details  []string // the first cases of all the above, in words
+}
+
+// InboundReport is what became of the messages that the bridge was to post.
+type InboundReport struct {
+	Accepted int // by the inbound stream
+	Posted   int // of them, at least once
+	Dead     int // of them, dead-lettered
+	Repeated int // posts of a message that had been posted before
+	Allowed  int // how many repetitions the kills explain
+	Lost, Reordered,
+	Results int // result events
+}
+
+// Err is what is wrong with the run, or nil.
+func (r *Report) Err() error {
+	var errs []error
+	wrong := func(what string, n int) {
+		if n != 0 {
+			errs = append(errs, fmt.Errorf("%s %d", what, n))
+		}
+	}
+	wrong("lost", r.Lost)
+	wrong("duplicated", r.Duplicated)
+	wrong("reordered", r.Reordered)
+	wrong("byte-different", r.Different)
+	wrong("stale devices", r.Stale)
+	wrong("alert edges lost", r.EdgesLost)
+	wrong("alert edges wrong", r.EdgesWrong)
+	wrong("device additions wrong", r.DeviceEvents)
+	wrong("inbound lost", r.Inbound.Lost)
+	wrong("inbound reordered", r.Inbound.Reordered)
+	wrong("inbound posted again beyond what kills explain", max(0, r.Inbound.Repeated-r.Inbound.Allowed))
+	if r.Published == 0 {
+		errs = append(errs, errors.New("nothing was published"))
+	}
+	for _, p := range r.Problems {
+		errs = append(errs, errors.New(p))
+	}
+	if len(errs) > 0 {
+		for _, d := range r.Details {
+			errs = append(errs, errors.New(d))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// String is the report as a table of one line, under its heading.
+func (r *Report) String() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "run\tseed\tfor\tdevices\tanswers\tshown\tpublished\tlost\tdupl\treord\tdiffer\tstale\tkilled\ttimed out\ttaken\tedges\tlost\twrong\tCPU\tRSS")
+	_, _ = fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.1fs\t%dMB\n",
+		r.Name, r.Seed, r.For.Round(time.Second), r.Devices, r.Answers, r.Shown, r.Published, r.Lost, r.Duplicated, r.Reordered, r.Different, r.Stale,
+		r.Killed, r.TimedOut, r.Taken, r.Edges, r.EdgesLost, r.EdgesWrong, r.CPU.Seconds(), r.RSS>>20)
+	_ = w.Flush() // a strings.Builder takes everything
+	if in := r.Inbound; in.Accepted > 0 {
+		_, _ = fmt.Fprintf(&b, "inbound: accepted %d, posted %d, dead %d, lost %d, reordered %d, repeated %d (kills explain %d), results %d\n",
+			in.Accepted, in.Posted, in.Dead, in.Lost, in.Reordered, in.Repeated, in.Allowed, in.Results)
+	}
+	if len(r.Faults) > 0 {
+		_, _ = fmt.Fprintf(&b, "faults: %s\n", counted(r.Faults))
+	}
+	return b.String()
+}

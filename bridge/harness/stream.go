@@ -1,0 +1,122 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/publisher"
+)
+
+// Event is a message of the events stream.
+type Event struct {
+	Seq    uint64
+	ID     string
+	Kind   string // location, alert or device
+	Device string // its id
+
+	Raw        string // of a location: as the stream holds it, byte for byte
+	Backfilled bool   // of a location
+
+	Alert, State, DateTime string // of an alert
+
+	Change string // of a device
+}
+
+// ReadEvents reads the whole events stream.
+func ReadEvents(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) ([]Event, error) {
+	var events []Event
+	err := readAll(ctx, js, subjects.Events(), func(m jetstream.Msg, seq uint64) error {
+		e, err := parseEvent(m, subjects)
+		if err != nil {
+			return fmt.Errorf("message %d: %w", seq, err)
+		}
+		e.Seq = seq
+		events = append(events, e)
+		return nil
+	})
+	return events, err
+}
+
+func parseEvent(m jetstream.Msg, subjects publisher.Subjects) (Event, error) {
+	kind, token, _, ok := subjects.Kind(m.Subject())
+	if !ok {
+		return Event{}, fmt.Errorf("subject %q", m.Subject())
+	}
+	device, err := publisher.Decode(token)
+	if err != nil {
+		return Event{}, err
+	}
+	e := Event{Kind: kind, Device: device, ID: m.Headers().Get(publisher.HeaderID)}
+	if id := m.Headers().Get(nats.MsgIdHdr); id == "" || id != e.ID {
+		return e, fmt.Errorf("Nats-Msg-Id %q and ce-id %q differ", id, e.ID)
+	}
+	var body struct {
+		DeviceID, Alert, State, DateTime, Change string
+		Backfilled                               bool
+		Location                                 json.RawMessage
+	}
+	if err := json.Unmarshal(m.Data(), &body); err != nil {
+		return e, err
+	}
+	if body.DeviceID != device {
+		return e, fmt.Errorf("device %q on subject %q", body.DeviceID, m.Subject())
+	}
+	e.Raw, e.Backfilled = string(body.Location), body.Backfilled
+	e.Alert, e.State, e.DateTime, e.Change = body.Alert, body.State, body.DateTime, body.Change
+	return e, nil
+}
+
+// readAll calls f with each message of a stream, up to the last one that was
+// there at the beginning.
+func readAll(ctx context.Context, js jetstream.JetStream, stream string, f func(jetstream.Msg, uint64) error) error {
+	st, err := js.Stream(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", stream, err)
+	}
+	last := st.CachedInfo().State.LastSeq
+	if st.CachedInfo().State.Msgs == 0 {
+		return nil
+	}
+	c, err := st.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", stream, err)
+	}
+	it, err := c.Messages()
+	if err != nil {
+		return fmt.Errorf("read %s: %w", stream, err)
+	}
+	defer it.Stop()
+	for {
+		m, err := it.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", stream, err)
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return fmt.Errorf("read %s: %w", stream, err)
+		}
+		if err := f(m, meta.Sequence.Stream); err != nil {
+			return fmt.Errorf("read %s: %w", stream, err)
+		}
+		if meta.Sequence.Stream >= last {
+			return nil
+		}
+	}
+}
+
+// count gives the number of messages in a stream, 0 where it does not exist.
+func count(ctx context.Context, js jetstream.JetStream, stream string) (uint64, error) {
+	st, err := js.Stream(ctx, stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look at %s: %w", stream, err)
+	}
+	return st.CachedInfo().State.Msgs, nil
+}

@@ -1,0 +1,384 @@
+package inbound
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/publisher"
+)
+
+// TestResult: what a message that was posted leaves behind.
+func TestResult(t *testing.T) {
+	r := newRig(t)
+	failed := false
+	api := newFakeAPI(nil)
+	api.answer = func(string, int, []byte) error {
+		if !failed {
+			failed = true
+			return status(500)
+		}
+		return nil
+	}
+	inbox, err := r.nc.SubscribeSync("elsewhere.results")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.put("plaspy.in.location.dev=201", location(1), nats.MsgIdHdr, "first", HeaderReplyTo, "elsewhere.results")
+	seq := r.put("plaspy.in.alert.dev=201", []byte(`{"alertName":"SOS","dateTime":"2026-01-02T03:04:01Z"}`), HeaderReplyTo, "$JS.API.STREAM.DELETE.PLASPY_INBOUND")
+	run(t, r.consumer(api))
+	r.waitCount(subjects.Inbound(), 0)
+	got := r.messages(subjects.Results(), 2)
+	for i, want := range []struct {
+		subject, id, kind string
+		attempts          int
+	}{
+		{"plaspy.result.location.dev=201", "first", "location", 2},
+		{"plaspy.result.alert.dev=201", "PLASPY_INBOUND:2", "alert", 1},
+	} {
+		m := got[i]
+		var body struct {
+			DeviceID, Kind, ID, PostedAt string
+			Status, Attempts             int
+			Response                     json.RawMessage
+		}
+		if err := json.Unmarshal(m.Data, &body); err != nil {
+			t.Fatal(err)
+		}
+		if m.Subject != want.subject || body.ID != want.id || body.Kind != want.kind || body.Attempts != want.attempts ||
+			body.DeviceID != "dev 1" || body.Status != 200 || string(body.Response) != `{"success":true}` {
+			t.Errorf("result %d: %s %s", i, m.Subject, m.Data)
+		}
+		if _, err := time.Parse(publisher.TimeFormat, body.PostedAt); err != nil {
+			t.Error(err)
+		}
+		h := m.Header
+		if id := h.Get(publisher.HeaderID); id == "" || h.Get(nats.MsgIdHdr) != id || h.Get(publisher.HeaderType) != "com.plaspy.result" ||
+			h.Get(publisher.HeaderSource) != "https://api.example/api/devices/dev 1" || h.Get(publisher.HeaderSubject) != "dev=201" || h.Get(publisher.HeaderTime) == "" {
+			t.Errorf("result %d: headers %v", i, h)
+		}
+	}
+	if id0, id1 := got[0].Header.Get(publisher.HeaderID), got[1].Header.Get(publisher.HeaderID); id0 == id1 {
+		t.Errorf("both results are %s", id0)
+	}
+	elsewhere, err := inbox.NextMsg(5 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(elsewhere.Data, got[0].Data) {
+		t.Errorf("Reply-To got %s", elsewhere.Data)
+	}
+	took := api.accepted()
+	if seq != 2 || took[0].key != "first" || took[1].key != "PLASPY_INBOUND:2" || took[0].device != "dev 1" {
+		t.Errorf("posts: %+v", took)
+	}
+}
+
+// TestFinal: every status that is final, and every one that is not.
+func TestFinal(t *testing.T) {
+	final := map[int]bool{}
+	for _, s := range []int{400, 402, 404, 405, 406, 409, 410, 411, 412, 413, 415, 417, 422, 451} {
+		final[s] = true
+	}
+	for _, s := range []int{400, 402, 404, 405, 406, 409, 410, 411, 412, 413, 415, 417, 422, 451, 401, 408, 425, 429, 500, 502, 503, 504, 599} {
+		t.Run(http.StatusText(s), func(t *testing.T) {
+			r := newRig(t)
+			var tries atomic.Int64
+			api := newFakeAPI(func(string, int, []byte) error {
+				if tries.Add(1) <= 2 {
+					return status(s)
+				}
+				return nil
+			})
+			body := location(1)
+			seq := r.put("plaspy.in.location.d", body, nats.MsgIdHdr, "mine", "Nats-Foo", "x", "Other", "a", "Other", "b")
+			run(t, r.consumer(api))
+			r.waitCount(subjects.Inbound(), 0)
+			if !final[s] {
+				if got := len(api.accepted()); got != 1 || tries.Load() != 3 {
+					t.Errorf("%d posts after %d tries, want 1 after 3", got, tries.Load())
+				}
+				return
+			}
+			m := r.messages(subjects.DeadLetters(), 1)[0]
+			if tries.Load() != 1 {
+				t.Errorf("%d tries, want 1", tries.Load())
+			}
+			if m.Subject != "plaspy.dlq.location.d" || !bytes.Equal(m.Data, body) {
+				t.Errorf("dead letter %s %s", m.Subject, m.Data)
+			}
+			want := nats.Header{
+				"Plaspy-Original-Nats-Msg-Id": {"mine"}, "Plaspy-Original-Nats-Foo": {"x"}, "Other": {"a", "b"},
+				HeaderAttempts: {"1"}, HeaderSubject: {"plaspy.in.location.d"}, HeaderSequence: {"1"},
+				HeaderStatus: {jsonNumber(s)}, HeaderError: {`{"error":"scripted ` + jsonNumber(s) + `"}`},
+				HeaderReason: {"rejected with status " + jsonNumber(s)},
+			}
+			for name, values := range want {
+				if got := m.Header[name]; strings.Join(got, ",") != strings.Join(values, ",") {
+					t.Errorf("%s is %q, want %q", name, got, values)
+				}
+			}
+			if seq != 1 || m.Header.Get(HeaderFirstTry) == "" || m.Header.Get(HeaderLastTry) == "" || m.Header.Get("Nats-Foo") != "" {
+				t.Errorf("headers %v", m.Header)
+			}
+		})
+	}
+}
+
+func jsonNumber(n int) string {
+	b, _ := json.Marshal(n)
+	return string(b)
+}
+
+// TestNotForPosting: what can never be posted is dead-lettered without a try.
+func TestNotForPosting(t *testing.T) {
+	for _, tt := range []struct{ name, subject, body, dead, reason string }{
+		{"invalid", "plaspy.in.location.d", `{"location":{"dateTime":"2026-01-02T03:04:01Z","latitude":91,"longitude":0}}`, "plaspy.dlq.location.d", "location.latitude"},
+		{"no JSON", "plaspy.in.alert.d", `help`, "plaspy.dlq.alert.d", "body"},
+		{"empty", "plaspy.in.alert.d", ``, "plaspy.dlq.alert.d", "body"},
+		{"another device", "plaspy.in.alert.d", `{"deviceId":"e","alertName":"a","dateTime":"2026-01-02T03:04:01Z"}`, "plaspy.dlq.alert.d", "deviceId"},
+		{"another kind", "plaspy.in.picture.d", `{}`, "plaspy.dlq.unknown", "unknown subject"},
+		{"no device", "plaspy.in.location", `{}`, "plaspy.dlq.unknown", "unknown subject"},
+		{"too many tokens", "plaspy.in.location.d.e", `{}`, "plaspy.dlq.unknown", "unknown subject"},
+		{"no token of the encoding", "plaspy.in.location.a%20b", `{}`, "plaspy.dlq.unknown", "=25"},
+		{"token too long", "plaspy.in.location." + strings.Repeat("x", publisher.MaxToken+1), `{}`, "plaspy.dlq.unknown", "at most"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			api := newFakeAPI(nil)
+			r.put(tt.subject, []byte(tt.body))
+			r.put("plaspy.in.location.d", location(1))
+			run(t, r.consumer(api))
+			r.waitCount(subjects.Inbound(), 0)
+			m := r.messages(subjects.DeadLetters(), 1)[0]
+			if m.Subject != tt.dead || !strings.Contains(m.Header.Get(HeaderReason), tt.reason) || string(m.Data) != tt.body {
+				t.Errorf("dead letter %s %q %q", m.Subject, m.Header.Get(HeaderReason), m.Data)
+			}
+			if m.Header.Get(HeaderAttempts) != "0" || m.Header.Get(HeaderFirstTry) != "" || m.Header.Get(HeaderSubject) != tt.subject {
+				t.Errorf("headers %v", m.Header)
+			}
+			if got := len(api.accepted()); got != 1 {
+				t.Errorf("%d posts, want that of the good message", got)
+			}
+		})
+	}
+}
+
+// TestTooOld: the age runs while the API is down and while it fails.
+func TestTooOld(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		n    int // devices; enough of them make an outage
+	}{{"one device fails", 1}, {"outage", 40}} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			api := newFakeAPI(func(string, int, []byte) error { return status(500) })
+			r.putMany(2*tt.n, func(i int) string { return device(i % tt.n) })
+			run(t, r.consumer(api, func(c *Consumer) { c.opt.MaxAge, c.opt.BackoffMax = time.Second, time.Hour }))
+			r.waitCount(subjects.Inbound(), 0)
+			for _, m := range r.messages(subjects.DeadLetters(), 2*tt.n) {
+				if !strings.Contains(m.Header.Get(HeaderReason), "too old") {
+					t.Errorf("reason %q", m.Header.Get(HeaderReason))
+				}
+			}
+		})
+	}
+}
+
+// waiter is an API whose client waits, for a token or the budget, and never
+// sends.
+type waiter struct{}
+
+func (waiter) Locations(ctx context.Context, _ string, _ []byte, _ plaspy.PostOptions) (plaspy.Answer, error) {
+	<-ctx.Done()
+	return plaspy.Answer{}, fmt.Errorf("wait for a token: %w", context.Cause(ctx))
+}
+func (w waiter) Alerts(ctx context.Context, id string, b []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
+	return w.Locations(ctx, id, b, o)
+}
+
+func TestTooOldWhileWaiting(t *testing.T) {
+	r := newRig(t)
+	r.put("plaspy.in.location.d", location(1))
+	run(t, r.consumer(waiter{}, func(c *Consumer) { c.opt.MaxAge = 500 * time.Millisecond }))
+	m := r.messages(subjects.DeadLetters(), 1)[0]
+	if m.Header.Get(HeaderAttempts) != "0" || m.Header.Get(HeaderStatus) != "" || !strings.Contains(m.Header.Get(HeaderError), "never tried") {
+		t.Errorf("headers %v", m.Header)
+	}
+}
+
+// TestForbidden: 403 is final when it comes again with a new token, and a token
+// is renewed once a minute at most, for all messages together.
+func TestForbidden(t *testing.T) {
+	r := newRig(t)
+	var renewals, fresh atomic.Int64
+	api := newFakeAPI(func(id string, _ int, _ []byte) error {
+		if id == "mine" && renewals.Load() > 0 {
+			fresh.Add(1)
+			return nil
+		}
+		return status(403)
+	})
+	r.put("plaspy.in.location.mine", location(1))
+	for i := range 20 {
+		r.put(subjects.InLocation(device(i)), location(i))
+		r.put(subjects.InLocation(device(i)), location(i))
+	}
+	run(t, r.consumer(api, func(c *Consumer) { c.opt.Renew = func() { renewals.Add(1) } }))
+	r.waitCount(subjects.Inbound(), 0)
+	if renewals.Load() != 1 || fresh.Load() != 1 {
+		t.Errorf("%d renewals, %d posts after it, want 1 and 1", renewals.Load(), fresh.Load())
+	}
+	for _, m := range r.messages(subjects.DeadLetters(), 40) {
+		if m.Header.Get(HeaderAttempts) != "2" || m.Header.Get(HeaderStatus) != "403" {
+			t.Errorf("headers %v", m.Header)
+		}
+	}
+}
+
+// TestRetryAfter: the API's wish is obeyed although the backoff is shorter.
+func TestRetryAfter(t *testing.T) {
+	r := newRig(t)
+	var first, second atomic.Int64
+	api := newFakeAPI(func(string, int, []byte) error {
+		if first.CompareAndSwap(0, time.Now().UnixNano()) {
+			return &plaspy.Error{Endpoint: "locations", Status: 429, RetryAfter: time.Second, HasRetryAfter: true}
+		}
+		second.Store(time.Now().UnixNano())
+		return nil
+	})
+	r.put("plaspy.in.location.d", location(1))
+	run(t, r.consumer(api))
+	r.waitCount(subjects.Inbound(), 0)
+	if got := time.Duration(second.Load() - first.Load()); got < time.Second {
+		t.Errorf("tried again after %v, want at least 1 s", got)
+	}
+}
+
+// TestResultsMissing: while results cannot be stored, nothing is acknowledged,
+// and nothing is posted a second time.
+func TestResultsMissing(t *testing.T) {
+	r := newRig(t)
+	cfg := subjects.Streams(publisher.StreamOptions{Inbound: true})
+	if err := r.js.DeleteStream(t.Context(), subjects.Results()); err != nil {
+		t.Fatal(err)
+	}
+	api := newFakeAPI(nil)
+	r.putMany(40, func(i int) string { return device(i % 10) })
+	c := r.consumer(api)
+	stop := run(t, c)
+	api.waitFor(t, "a post of each device", func(took []accepted) bool { return len(took) == 10 })
+	for end := time.Now().Add(30 * time.Second); c.Trouble() == "" && time.Now().Before(end); {
+		<-time.After(10 * time.Millisecond)
+	}
+	if c.Trouble() == "" {
+		t.Error("no trouble is told of")
+	}
+	if got := r.count(subjects.Inbound()); got != 40 {
+		t.Errorf("%d messages in the stream, want all 40", got)
+	}
+	// Also across a run that begins again.
+	if err := r.js.DeleteConsumer(t.Context(), subjects.Inbound(), ConsumerName); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range cfg {
+		if want.Name == subjects.Results() {
+			if _, err := r.js.CreateStream(t.Context(), want); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r.waitCount(subjects.Inbound(), 0)
+	if again := checkOrder(t, api.accepted(), 40); again != 0 {
+		t.Errorf("%d posted twice", again)
+	}
+	r.waitCount(subjects.Results(), 40)
+	stop()
+	if c.Trouble() != "" {
+		t.Errorf("trouble afterwards: %s", c.Trouble())
+	}
+}
+
+func TestReplySubject(t *testing.T) {
+	for _, tt := range []struct {
+		name, subject string
+		ok            bool
+	}{
+		{"plain", "gateway.results", true}, {"inbox", "_INBOX.abc.1", true}, {"prefix of another", "plaspyx.a", true},
+		{"JetStream's", "$JS.API.STREAM.DELETE.X", false}, {"system's", "$SYS.x", false}, {"bucket", "$KV.b.k", false}, {"other underscore", "_R_.x", false},
+		{"own", "plaspy.in.location.d", false}, {"own root", "plaspy", false}, {"wildcard", "a.*", false}, {"rest", "a.>", false},
+		{"space", "a b", false}, {"empty token", "a..b", false}, {"dot at the end", "a.", false}, {"line", "a\r\nPUB b", false}, {"long", strings.Repeat("a", 2000), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, refused := replySubject(subjects, nats.Header{HeaderReplyTo: {tt.subject}})
+			if (got == tt.subject) != tt.ok || (refused == "") != tt.ok {
+				t.Errorf("got %q, refused %q", got, refused)
+			}
+		})
+	}
+}
+
+func TestResultBody(t *testing.T) {
+	for _, tt := range []struct{ name, response, want string }{
+		{"JSON", " {\"a\": 1.0}\n", `{"a": 1.0}`}, {"nothing", "", "null"}, {"text", "OK \"x\"", `"OK \"x\""`},
+		{"cut off", `{"a":`, `"{\"a\":"`}, {"no UTF-8", "\"\xff\"", "\"\\\"�\\\"\""}, {"number", "1", "1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			res := result{deviceID: "d\n", token: "d=0A", kind: Location, id: "é", own: "x", status: 200, attempts: 1, at: time.Unix(0, 0), response: []byte(tt.response), limit: 1 << 20}
+			m := res.posted(subjects)
+			want := `{"deviceId":"d\n","kind":"location","id":"é","status":200,"attempts":1,"postedAt":"1970-01-01T00:00:00.000Z","response":` + tt.want + `}`
+			if string(m.Data) != want || !json.Valid(m.Data) {
+				t.Errorf("got  %s\nwant %s", m.Data, want)
+			}
+		})
+	}
+	res := result{kind: Location, token: "d", response: bytes.Repeat([]byte("1"), 1<<20), limit: 1 << 20}
+	if m := res.posted(subjects); len(m.Data) > 1000 || !json.Valid(m.Data) || !strings.Contains(string(m.Data), `"responseBytes":1048576`) {
+		t.Errorf("a response that is too large: %.300s", m.Data)
+	}
+}
+
+// TestInterest: a stream that would lose messages is refused, and told of.
+func TestInterest(t *testing.T) {
+	r := newRig(t)
+	if err := r.js.DeleteStream(t.Context(), subjects.Inbound()); err != nil {
+		t.Fatal(err)
+	}
+	cfg := jetstream.StreamConfig{Name: subjects.Inbound(), Subjects: []string{"plaspy.in.>"}, Retention: jetstream.InterestPolicy}
+	if _, err := r.js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openStream(t.Context(), r.js, subjects.Inbound()); !errors.Is(err, ErrStream) {
+		t.Errorf("got %v, want ErrStream", err)
+	}
+}
+
+// TestLimitsStream: an inbound stream that keeps what was acknowledged is told
+// to delete it, or the next run would post it again.
+func TestLimitsStream(t *testing.T) {
+	r := newRig(t)
+	if err := r.js.DeleteStream(t.Context(), subjects.Inbound()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: subjects.Inbound(), Subjects: []string{"plaspy.in.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	api := newFakeAPI(nil)
+	r.putMany(100, func(i int) string { return device(i % 7) })
+	run(t, r.consumer(api))
+	r.waitCount(subjects.Inbound(), 0)
+	if again := checkOrder(t, api.accepted(), 100); again != 0 {
+		t.Errorf("%d posted twice", again)
+	}
+}

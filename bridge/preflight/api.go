@@ -1,0 +1,227 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/plaspy"
+)
+
+// clockTolerance is how far two clocks may be apart before it shows in what the
+// bridge publishes.
+const clockTolerance = 5 * time.Second
+
+// api asks for a token and the device list.
+func (c *check) api(ctx context.Context, agent string) {
+	c.keyFile()
+	keys, err := c.cfg.KeySource(c.log)
+	if err != nil {
+		c.say(Fail, "key file", err.Error(), "make it readable, with the key on its one line")
+		return
+	}
+	clock := &clock{base: plaspy.NewTransport(plaspy.Options{Timeout: c.cfg.Timeout, MaxConns: 1})}
+	defer clock.base.CloseIdleConnections()
+	o := plaspy.Options{
+		BaseURL: &c.cfg.BaseURL, Timeout: c.cfg.Timeout, Log: c.log, UserAgent: agent, Transport: clock,
+		// Two requests beside a bridge that may be running wait for nothing.
+		Budget: plaspy.NewBudget(0, c.log, nil),
+	}
+	tokens, err := plaspy.TokenConfig(o, c.cfg.Username, keys.Key)
+	if err != nil {
+		c.say(Fail, "token", err.Error(), "correct PLASPY_BASE_URL")
+		return
+	}
+	o.Tokens = auth.New(tokens, c.log, nil)
+	client, err := plaspy.New(o)
+	if err != nil {
+		c.say(Fail, "token", err.Error(), "correct PLASPY_BASE_URL")
+		return
+	}
+	if c.token(ctx, o.Tokens) {
+		c.devices(ctx, client)
+		if len(c.cfg.Groups) > 0 {
+			c.groups(ctx, client)
+		}
+	}
+	if skew, known := clock.skew(); known {
+		c.skew("API", skew)
+	}
+}
+
+// keyFile looks at who may read the key file.
+func (c *check) keyFile() {
+	if c.cfg.APIKeyFile == "" {
+		return
+	}
+	info, err := os.Stat(c.cfg.APIKeyFile)
+	switch {
+	case err != nil: // reading it tells
+	case runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0:
+		c.say(Warn, "key file", fmt.Sprintf("every user of this machine may read it (mode %s)", info.Mode().Perm()), "chmod o= the file")
+	default:
+		c.ok("key file", "readable, mode %s", info.Mode().Perm()&fs.ModePerm)
+	}
+}
+
+func (c *check) token(ctx context.Context, tokens *auth.Manager) bool {
+	ctx, cancel := c.limited(ctx)
+	defer cancel()
+	err := tokens.Try(ctx)
+	if err == nil {
+		c.ok("token", "granted, for another %s", time.Until(tokens.State().Expires).Round(time.Second))
+		return true
+	}
+	do := "look whether the API is well, or try again later"
+	e, known := errors.AsType[*auth.Error](err)
+	switch {
+	case known && e.Refused:
+		do = "check PLASPY_USERNAME and the API key; a key generated later has made this one invalid"
+	case known && e.Status == 0:
+		do = "check PLASPY_BASE_URL, and the network, DNS, proxy and firewall between here and there"
+	case known && e.Status < 500 && e.Status != http.StatusTooManyRequests:
+		do = "check PLASPY_BASE_URL: what answers there does not seem to be the API's root"
+	}
+	c.say(Fail, "token", reason(ctx, err), do)
+	return false
+}
+
+func (c *check) devices(ctx context.Context, client *plaspy.Client) {
+	ctx, cancel := c.limited(ctx)
+	defer cancel()
+	devices, skipped, err := client.Devices(ctx)
+	if err != nil {
+		c.apiFailure(ctx, "device list", err)
+		return
+	}
+	active, now := map[string]bool{}, time.Now()
+	for _, d := range devices {
+		if d.Expires.IsZero() || d.Expires.After(now) {
+			active[d.ID] = true
+		}
+	}
+	if len(active) == 0 {
+		c.say(Warn, "device list", fmt.Sprintf("no active device among %d listed: there is nothing to poll", len(devices)), "check that the account is the right one")
+		return
+	}
+	text := fmt.Sprintf("%d active devices", len(active))
+	if n := len(c.cfg.Devices) + len(c.cfg.DevicesExclude) + len(c.cfg.Groups); n > 0 {
+		text += ", of which BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS choose"
+	}
+	c.ok("device list", "%s", text)
+	if len(skipped) > 0 {
+		c.say(Warn, "device list", fmt.Sprintf("%d entries cannot be read, the first: %v", len(skipped), skipped[0]), "those devices are not polled; ask the API's vendor")
+	}
+	c.pace(len(active))
+}
+
+// pace compares the budget with the interval. Without knowing what the filters
+// choose it would cry wolf.
+func (c *check) pace(devices int) {
+	if c.cfg.RateLimit == 0 || len(c.cfg.Devices)+len(c.cfg.DevicesExclude)+len(c.cfg.Groups) > 0 {
+		return
+	}
+	round := time.Duration(devices) * time.Minute / time.Duration(c.cfg.RateLimit)
+	if round > c.cfg.PollInterval {
+		c.say(Warn, "budget", fmt.Sprintf("%d requests a minute take %s to poll %d devices once, longer than the interval of %s",
+			c.cfg.RateLimit, round.Round(time.Second), devices, c.cfg.PollInterval),
+			"raise PLASPY_RATE_LIMIT if the vendor allows it, or BRIDGE_POLL_INTERVAL, or poll fewer devices")
+		return
+	}
+	c.ok("budget", "%d requests a minute poll %d devices once in %s", c.cfg.RateLimit, devices, max(round, time.Second).Round(time.Second))
+}
+
+func (c *check) groups(ctx context.Context, client *plaspy.Client) {
+	ctx, cancel := c.limited(ctx)
+	defer cancel()
+	groups, _, err := client.Groups(ctx)
+	if err != nil {
+		c.apiFailure(ctx, "groups", err)
+		return
+	}
+	known := map[string]bool{}
+	for _, g := range groups {
+		known[g.ID], known[g.Name] = true, true
+	}
+	for i, name := range c.cfg.Groups {
+		if !known[name] {
+			c.say(Warn, "groups", fmt.Sprintf("entry %d of BRIDGE_GROUPS is neither the id nor the name of one of %d groups", i+1, len(groups)), "correct it; nothing is polled for it")
+			continue
+		}
+		c.ok("groups", "entry %d of BRIDGE_GROUPS is there", i+1)
+	}
+}
+
+// apiFailure reports a request that failed although there is a token.
+func (c *check) apiFailure(ctx context.Context, what string, err error) {
+	do := "look whether the API is well, or try again later"
+	switch plaspy.Classify(err) {
+	case plaspy.Reauth:
+		do = "the API grants a token and then refuses it: ask its vendor"
+	case plaspy.Forbidden:
+		do = "give this account's user the permission to read devices"
+	case plaspy.Reject:
+		do = "check PLASPY_BASE_URL: what answers there does not seem to be the API's root"
+	}
+	c.say(Fail, what, reason(ctx, err), do)
+}
+
+// skew reports what another machine's clock is ahead of this one's.
+func (c *check) skew(whose string, ahead time.Duration) {
+	what := "clock"
+	switch {
+	case ahead > clockTolerance:
+		c.say(Warn, what, fmt.Sprintf("this machine's is %s behind the %s's", ahead.Round(time.Second), whose), "set it by NTP: ages and time ranges are wrong by that much")
+	case ahead < -clockTolerance:
+		c.say(Warn, what, fmt.Sprintf("this machine's is %s ahead of the %s's", (-ahead).Round(time.Second), whose), "set it by NTP: ages and time ranges are wrong by that much")
+	default:
+		c.ok(what, "agrees with the %s's", whose)
+	}
+}
+
+// clock reads the Date of answers as they pass. Safe for concurrent use.
+type clock struct {
+	base *http.Transport
+
+	mu    sync.Mutex
+	ahead time.Duration // guarded by mu: of the last answer
+	known bool          // guarded by mu
+}
+
+// RoundTrip sends the request and keeps what its answer's Date tells.
+func (k *clock) RoundTrip(req *http.Request) (*http.Response, error) {
+	sent := time.Now()
+	res, err := k.base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	received := time.Now()
+	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil {
+		k.mu.Lock()
+		k.ahead, k.known = offset(date, time.Second, sent, received), true
+		k.mu.Unlock()
+	}
+	return res, nil
+}
+
+func (k *clock) skew() (ahead time.Duration, known bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ahead, k.known
+}
+
+// offset is what another clock is ahead at least, 0 where it may agree: it
+// showed a time, cut off to a multiple of unit, between two of ours.
+func offset(shown time.Time, unit time.Duration, sent, received time.Time) time.Duration {
+	if low := shown.Sub(received); low > 0 {
+		return low
+	}
+	return min(0, shown.Add(unit).Sub(sent))
+}

@@ -1,0 +1,194 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge"
+	"plaspy-bridge/publisher"
+)
+
+// settle is how long a connection may take beyond the first try at every
+// server, for one that is just starting.
+const settle = time.Second
+
+// broker is a connection to somebody else's NATS server.
+type broker struct {
+	*check
+	conn     *publisher.Conn
+	js       jetstream.JetStream
+	subjects publisher.Subjects
+}
+
+// nats checks a server that NATS_URL names.
+func (c *check) nats(ctx context.Context) {
+	conn := c.connect(ctx)
+	if conn == nil {
+		return
+	}
+	defer func() { _ = conn.Shut(0) }() // nothing is buffered
+	js, err := jetstream.New(conn.Conn)
+	if err != nil {
+		c.say(Fail, "JetStream", err.Error(), "report this: it depends on nothing that was set")
+		return
+	}
+	b := &broker{c, conn, js, publisher.Subjects(c.cfg.Prefix)}
+	if !b.version() || !b.replies() || !b.jetStream(ctx) {
+		return
+	}
+	b.streams(ctx)
+	b.permissions(ctx)
+}
+
+// connect returns nil where no server can be reached.
+func (c *check) connect(ctx context.Context) *publisher.Conn {
+	const what = "NATS"
+	ctx, cancel := c.limited(ctx)
+	defer cancel()
+	up := make(chan struct{}, 1)
+	o := connOptions(c.cfg)
+	o.OnConnect = func(bool) {
+		select {
+		case up <- struct{}{}:
+		default:
+		}
+	}
+	conn, err := publisher.Connect(o, c.log, nil)
+	if err != nil {
+		c.say(Fail, what, err.Error(), "correct the NATS_ variables")
+		return nil
+	}
+	// Every server was tried once by now.
+	timer := time.NewTimer(settle)
+	defer timer.Stop()
+	select {
+	case <-up:
+		return conn
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	c.say(Fail, what, trouble(conn), unreachable(conn.LastError()))
+	_ = conn.Shut(0)
+	return nil
+}
+
+func trouble(conn *publisher.Conn) string {
+	text := conn.Trouble()
+	if err := conn.LastError(); err != nil && !strings.Contains(text, err.Error()) {
+		text += ": " + err.Error()
+	}
+	return text
+}
+
+// unreachable says what to do about a connection that cannot be made.
+func unreachable(err error) string {
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
+		return "check NATS_CREDS, NATS_NKEY, NATS_USER and NATS_PASSWORD or NATS_TOKEN, whichever the server asks for"
+	case errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
+		return "use tls:// in NATS_URL, and NATS_CA where the certificate is of an authority of your own"
+	default:
+		return "check NATS_URL, that the server runs, and the firewall between here and there"
+	}
+}
+
+// connOptions are those that the bridge connects with.
+func connOptions(c bridge.Config) publisher.ConnOptions {
+	return publisher.ConnOptions{
+		URL: c.NATSURL.Reveal(), Name: "plaspy-bridge check", Creds: c.NATSCreds, NKey: c.NATSNKey,
+		User: c.NATSUser.Reveal(), Password: c.NATSPassword.Reveal(), Token: c.NATSToken.Reveal(),
+		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey,
+	}
+}
+
+// version looks whether the server is new enough.
+func (b *broker) version() bool {
+	const what = "NATS"
+	v := b.conn.ConnectedServerVersion()
+	major, minor, patch, known := parseVersion(v)
+	text := fmt.Sprintf("connected to %s, nats-server %s", b.conn.ConnectedUrlRedacted(), v)
+	switch {
+	case known && (major < 2 || major == 2 && minor < 11):
+		b.say(Fail, what, text, "upgrade the server: the bridge needs 2.11 or newer")
+		return false
+	case known && major == 2 && minor == 12 && (patch == 3 || patch == 4) && b.cfg.Inbound:
+		b.say(Warn, what, text, "upgrade it, if "+b.subjects.Inbound()+" is to have replicas: this version has a fault in replicated work queues")
+	default:
+		b.ok(what, "%s", text)
+	}
+	return true
+}
+
+// parseVersion reads 2.15.2 and 2.12.0-RC.1.
+func parseVersion(v string) (major, minor, patch int, known bool) {
+	v, _, _ = strings.Cut(v, "-")
+	parts := strings.Split(v, ".")
+	var n [3]int
+	for i := range min(len(parts), len(n)) {
+		var err error
+		if n[i], err = strconv.Atoi(parts[i]); err != nil {
+			return 0, 0, 0, false
+		}
+	}
+	return n[0], n[1], n[2], len(parts) >= 2
+}
+
+// replies looks whether the server lets this user receive answers at all.
+func (b *broker) replies() bool {
+	if err := b.maySubscribe(nats.InboxPrefix + ">"); err != nil {
+		b.say(Fail, "permissions", err.Error(), "allow this user to subscribe to _INBOX.>: without it no answer arrives")
+		return false
+	}
+	return true
+}
+
+// jetStream asks for the account's limits.
+func (b *broker) jetStream(ctx context.Context) bool {
+	const what = "JetStream"
+	if err := b.mayPublish("$JS.API.INFO"); err != nil {
+		b.ok(what, "limits are unknown, since this user may not ask for them")
+		return true
+	}
+	ctx, cancel := b.limited(ctx)
+	defer cancel()
+	info, err := b.js.AccountInfo(ctx)
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		b.say(Fail, what, "not enabled for this account", "enable it: jetstream: enabled in the account's configuration")
+		return false
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders):
+		b.say(Fail, what, "not enabled on this server", "enable it: nats-server -js, or a jetstream block in its configuration")
+		return false
+	case err != nil:
+		b.say(Fail, what, reason(ctx, err), "look whether the server, or its cluster's leader, is well")
+		return false
+	}
+	b.limits(info)
+	return true
+}
+
+func (b *broker) limits(info *jetstream.AccountInfo) {
+	const what = "JetStream"
+	used, most := info.Store, info.Limits.MaxStore
+	if most <= 0 {
+		b.ok(what, "enabled, without a limit for this account")
+		return
+	}
+	text := fmt.Sprintf("%d of %d MiB of the account's storage used", used>>20, most>>20)
+	do := "raise the account's limit, or shorten BRIDGE_RETENTION"
+	switch {
+	case used >= uint64(most):
+		b.say(Fail, what, text, do)
+	case used >= uint64(most)/10*9:
+		b.say(Warn, what, text, do)
+	default:
+		b.ok(what, "enabled, %s", text)
+	}
+}

@@ -1,0 +1,400 @@
+package preflight_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/preflight"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/embedded"
+	"plaspy-bridge/publisher/natstest"
+)
+
+func TestMain(m *testing.M) { natstest.Main(m) }
+
+const (
+	apiKey   = "s3cret-api-key"
+	password = "s3cret-password"
+)
+
+// rig is what a bridge would run between.
+type rig struct {
+	*testing.T
+	sim *sim.Server
+}
+
+// newRig starts a simulated API and points the environment to it and to no NATS
+// server.
+func newRig(t *testing.T, o sim.Options) *rig {
+	t.Helper()
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "BRIDGE_") || strings.HasPrefix(name, "PLASPY_") || strings.HasPrefix(name, "NATS_") {
+			t.Setenv(name, "")
+		}
+	}
+	o.UserName, o.APIKey = "operator", apiKey
+	if o.Devices == 0 {
+		o.Devices = 3
+	}
+	r := &rig{t, sim.New(o)}
+	l, err := r.sim.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	r.env("PLASPY_BASE_URL", l.URL, "PLASPY_USERNAME", "operator", "PLASPY_API_KEY", apiKey, "PLASPY_TIMEOUT", "3s",
+		"BRIDGE_HTTP_ADDR", freeAddr(t), "BRIDGE_EMBEDDED_ADDR", freeAddr(t), "BRIDGE_DATA_DIR", filepath.Join(t.TempDir(), "data"))
+	return r
+}
+
+func (r *rig) env(env ...string) {
+	for i := 0; i < len(env); i += 2 {
+		r.Setenv(env[i], env[i+1])
+	}
+}
+
+// check runs all checks and returns their lines.
+func (r *rig) check() (string, preflight.Counts) {
+	r.Helper()
+	cfg, warnings, err := bridge.Load()
+	if err != nil {
+		r.Fatal(err)
+	}
+	var b strings.Builder
+	n := preflight.Run(r.Context(), cfg, warnings, "test", func(f preflight.Finding) { fmt.Fprintln(&b, f) })
+	if strings.Contains(b.String(), "s3cret") {
+		r.Errorf("a secret shows:\n%s", &b)
+	}
+	return b.String(), n
+}
+
+// want fails the test unless the lines have a match for each pattern, and as
+// many warnings and failures as said.
+func (r *rig) want(warn, fail int, patterns ...string) {
+	r.Helper()
+	lines, n := r.check()
+	if n.Warn != warn || n.Fail != fail {
+		r.Errorf("%d warnings and %d failures, want %d and %d:\n%s", n.Warn, n.Fail, warn, fail, lines)
+	}
+	for _, p := range patterns {
+		if !regexp.MustCompile(`(?m)^` + p).MatchString(lines) {
+			r.Errorf("no line matches %s:\n%s", p, lines)
+		}
+	}
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	addr, err := ops.FreeAddr(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
+}
+
+// broker starts a NATS server whose user bridge has the permissions, and points
+// the environment to it.
+func (r *rig) broker(p *server.Permissions, set ...func(*server.Options)) *natstest.Server {
+	r.Helper()
+	s := natstest.Start(r.T, append([]func(*server.Options){natstest.Listen, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "bridge", Password: password, Permissions: p}, {Username: "admin", Password: password}}
+	}}, set...)...)
+	r.env("NATS_URL", s.ClientURL(), "NATS_USER", "bridge", "NATS_PASSWORD", password)
+	return s
+}
+
+// admin connects a user who may do everything.
+func (r *rig) admin(s *natstest.Server) (*nats.Conn, jetstream.JetStream) {
+	r.Helper()
+	nc, err := nats.Connect(s.ClientURL(), nats.UserInfo("admin", password))
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return nc, js
+}
+
+func TestAPI(t *testing.T) {
+	tests := []struct {
+		name       string
+		sim        sim.Options
+		env        []string
+		fault      *sim.Fault
+		warn, fail int
+		want       string
+	}{
+		{name: "good", want: `ok   device list: 3 active devices$`},
+		{name: "budget", want: `ok   budget: 600 requests a minute poll 3 devices once in 1s`},
+		{name: "budget too small", env: []string{"PLASPY_RATE_LIMIT", "2"}, warn: 1, want: `warn budget: 2 requests a minute take 1m30s to poll 3 devices once.*: raise PLASPY_RATE_LIMIT`},
+		{name: "wrong key", env: []string{"PLASPY_API_KEY", "s3cret-old"}, fail: 1, want: `FAIL token: key refused.*: check PLASPY_USERNAME and the API key`},
+		{name: "API down", env: []string{"PLASPY_BASE_URL", "http://127.0.0.1:1"}, fail: 1, want: `FAIL token: .*connection refused: check PLASPY_BASE_URL, and the network`},
+		{name: "API hangs", env: []string{"PLASPY_TIMEOUT", "150ms"}, fault: &sim.Fault{Kind: sim.Hang}, fail: 1, want: `FAIL token: `},
+		{name: "not the API", fault: &sim.Fault{Kind: sim.HTML}, fail: 1, want: `FAIL token: .*HTML.*: check PLASPY_BASE_URL: what answers there`},
+		{name: "API overloaded", fault: &sim.Fault{Kind: sim.Status, Status: 503}, fail: 1, want: `FAIL token: .*503.*: look whether the API is well`},
+		{name: "token refused", fault: &sim.Fault{Kind: sim.Unauthorized, Endpoint: "devices"}, fail: 1, want: `FAIL device list: .*: the API grants a token and then refuses it`},
+		{name: "no permission", fault: &sim.Fault{Kind: sim.Status, Status: 403, Endpoint: "devices"}, fail: 1, want: `FAIL device list: .*403.*: give this account's user the permission`},
+		{name: "no devices", fault: &sim.Fault{Kind: sim.EmptyList}, warn: 1, want: `warn device list: no active device`},
+		{name: "all expired", fault: &sim.Fault{Kind: sim.Expired, Device: "*"}, warn: 1, want: `warn device list: no active device among 3 listed`},
+		{name: "API's clock ahead", sim: sim.Options{Skew: 7 * time.Minute}, warn: 1, want: `warn clock: this machine's is (7m0s|6m59s) behind the API's: set it by NTP`},
+		{name: "API's clock behind", sim: sim.Options{Skew: -time.Hour}, warn: 1, want: `warn clock: this machine's is (1h0m0s|59m59s) ahead of the API's`},
+		{name: "groups", env: []string{"BRIDGE_GROUPS", "group1,Van fleet,Boats"}, warn: 1, want: `warn groups: entry 3 of BRIDGE_GROUPS is neither the id nor the name of one of 4 groups: correct it`},
+		{name: "misspelt variable", env: []string{"BRIDGE_WORKRES", "1"}, warn: 1, want: `warn configuration: BRIDGE_WORKRES .*did you mean BRIDGE_WORKERS`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, tt.sim)
+			r.env(tt.env...)
+			if tt.fault != nil {
+				r.sim.Fault(*tt.fault)
+			}
+			start := time.Now()
+			r.want(tt.warn, tt.fail, tt.want)
+			if d := time.Since(start); d > 2*time.Second {
+				t.Errorf("took %s", d)
+			}
+			if n := r.sim.Counts().Requests; n > 4 {
+				t.Errorf("%d requests for one check", n)
+			}
+		})
+	}
+}
+
+func TestKeyFile(t *testing.T) {
+	r := newRig(t, sim.Options{})
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(apiKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.env("PLASPY_API_KEY", "", "PLASPY_API_KEY_FILE", file)
+	r.want(0, 0, `ok   key file: readable, mode -rw-------`, `ok   token: granted, for another (1h0m0s|59m\d+s)`)
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.want(1, 0, `warn key file: every user of this machine may read it \(mode -rw-r--r--\): chmod`)
+}
+
+func TestEmbedded(t *testing.T) {
+	t.Run("nothing there yet", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		r.want(0, 0, `ok   embedded store: .*/data is not there yet and can be made`, `ok   embedded NATS: 127.0.0.1:\d+ is free`, `ok   disk: \d+ MiB free`, `ok   BRIDGE_HTTP_ADDR: 127`)
+		if _, err := os.Stat(os.Getenv("BRIDGE_DATA_DIR")); !os.IsNotExist(err) {
+			t.Errorf("the check made the folder: %v", err)
+		}
+	})
+	t.Run("ports taken", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		for _, variable := range []string{"BRIDGE_HTTP_ADDR", "BRIDGE_EMBEDDED_ADDR"} {
+			l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", os.Getenv(variable))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+		}
+		r.env("PLASPY_TIMEOUT", "200ms") // what listens there never answers
+		r.want(0, 2, `FAIL BRIDGE_HTTP_ADDR: another program listens`, `FAIL embedded NATS: another program listens.*: set NATS_URL`)
+	})
+	t.Run("a file where the folder would be", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		file := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.env("BRIDGE_DATA_DIR", filepath.Join(file, "data"))
+		r.want(0, 1, `FAIL embedded store: .*: make the folder writable`)
+	})
+	t.Run("configuration file", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		file := filepath.Join(t.TempDir(), "nats.conf")
+		if err := os.WriteFile(file, []byte("listen: 127.0.0.1:"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.env("BRIDGE_EMBEDDED_CONFIG", file)
+		r.want(0, 1, `FAIL BRIDGE_EMBEDDED_CONFIG: `)
+	})
+}
+
+// TestBesideABridge checks while a bridge holds the store and serves its health.
+func TestBesideABridge(t *testing.T) {
+	r := newRig(t, sim.Options{})
+	log := slog.New(slog.DiscardHandler)
+	s, err := embedded.Start(embedded.Options{Addr: os.Getenv("BRIDGE_EMBEDDED_ADDR"), Dir: os.Getenv("BRIDGE_DATA_DIR")}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	listener, err := ops.Listen(t.Context(), os.Getenv("BRIDGE_HTTP_ADDR"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	health := ops.NewHealth()
+	health.Set("token", true, "")
+	h := ops.New(listener, ops.Options{Health: health, Gatherer: ops.NewRegistry(health), Log: log})
+	served := make(chan error, 1)
+	go func() { served <- h.Serve() }()
+	defer func() {
+		if err := h.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		<-served
+	}()
+	r.want(1, 0, `ok   embedded store: .* is in use by the bridge on 127.*, which is ready`, `warn BRIDGE_HTTP_ADDR: a bridge answers`)
+	health.Set("token", false, "the API refuses the key")
+	r.want(1, 1, `FAIL embedded store: .* and /readyz on .* says: token: the API refuses the key: see to what it says`)
+}
+
+func TestNATS(t *testing.T) {
+	t.Run("good, nothing there", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		s := r.broker(nil)
+		_, js := r.admin(s)
+		r.want(0, 0, `ok   NATS: connected to nats://127.0.0.1:\d+, nats-server 2\.`, `ok   JetStream: enabled`,
+			`ok   stream PLASPY_EVENTS: not there yet, the bridge creates it`, `ok   permissions: everything`)
+		for name := range js.StreamNames(t.Context()).Name() {
+			t.Errorf("the check made stream %s", name)
+		}
+	})
+	t.Run("good, streams there", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		_, js := r.admin(r.broker(nil))
+		ensure(t, js, nil)
+		r.want(0, 0, `ok   stream PLASPY_EVENTS: there, 0 messages`, `ok   stream KV_plaspy_last: there`, `ok   stream PLASPY_DLQ: there`, `ok   clock: agrees with the NATS server's`)
+	})
+	t.Run("down", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		r.env("NATS_URL", "127.0.0.1:1", "NATS_TOKEN", "s3cret-token")
+		start := time.Now()
+		r.want(0, 1, `FAIL NATS: not connected to NATS: .*refused: check NATS_URL`)
+		if d := time.Since(start); d > 3*time.Second {
+			t.Errorf("took %s", d)
+		}
+	})
+	t.Run("wrong password", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		r.broker(nil)
+		r.env("NATS_PASSWORD", "s3cret-wrong")
+		r.want(0, 1, `FAIL NATS: .*Authorization Violation: check NATS_CREDS`)
+	})
+	t.Run("no JetStream", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		r.broker(nil, func(o *server.Options) { o.JetStream = false })
+		r.want(0, 1, `FAIL JetStream: not enabled on this server: enable it`)
+	})
+	t.Run("replicas without a cluster", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		r.broker(nil)
+		r.env("BRIDGE_STREAM_REPLICAS", "3", "BRIDGE_INBOUND", "false")
+		r.want(0, 2, `FAIL stream PLASPY_EVENTS: .*3 replicas: the server is in no cluster: set BRIDGE_STREAM_REPLICAS`)
+	})
+}
+
+// ensure makes the bridge's streams, changed by change.
+func ensure(t *testing.T, js jetstream.JetStream, change func(*jetstream.StreamConfig)) {
+	t.Helper()
+	want := publisher.Subjects("plaspy").Streams(publisher.StreamOptions{Retention: 168 * time.Hour, Inbound: true})
+	if change != nil {
+		change(&want[0])
+		want = want[:1]
+	}
+	if _, err := publisher.EnsureStreams(t.Context(), js, want); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOtherStreams has the events stream there with other settings.
+func TestOtherStreams(t *testing.T) {
+	tests := []struct {
+		name       string
+		change     func(*jetstream.StreamConfig)
+		warn, fail int
+		want       string
+	}{
+		{"retention", func(c *jetstream.StreamConfig) { c.MaxAge = 24 * time.Hour }, 1, 0, `warn stream PLASPY_EVENTS: max_age is 24h0m0s, the bridge would set 168h0m0s: it is used as it is`},
+		{"duplicate window", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, 1, 0, `warn stream PLASPY_EVENTS: duplicate_window is 1s`},
+		{"memory", func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, 1, 0, `warn stream PLASPY_EVENTS: storage is Memory.*a server's restart empties it`},
+		{"subjects missing", func(c *jetstream.StreamConfig) { c.Subjects = []string{"plaspy.location.*"} }, 0, 1, `FAIL stream PLASPY_EVENTS: does not take plaspy.alert.\*.\* but plaspy.location.\*: add`},
+		{"more subjects", func(c *jetstream.StreamConfig) {
+			c.Subjects = []string{"plaspy.location.*", "plaspy.alert.>", "plaspy.device.>", "more"}
+		}, 1, 0, `warn stream PLASPY_EVENTS: subjects is`},
+		{"no acks", func(c *jetstream.StreamConfig) { c.NoAck = true }, 0, 1, `FAIL stream PLASPY_EVENTS: acknowledges nothing`},
+		{"in another stream", func(c *jetstream.StreamConfig) { c.Name = "MINE" }, 0, 1, `FAIL stream PLASPY_EVENTS: is missing, and cannot be created: stream MINE takes plaspy\.`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, sim.Options{})
+			_, js := r.admin(r.broker(nil))
+			ensure(t, js, tt.change)
+			r.want(tt.warn, tt.fail, tt.want)
+		})
+	}
+}
+
+// TestPermissions takes one permission away in each row.
+func TestPermissions(t *testing.T) {
+	tests := []struct {
+		name, publish, subscribe string // denied
+		warn, fail               int
+		want                     string
+	}{
+		{"replies", "", "_INBOX.>", 0, 1, `FAIL permissions: .*: allow this user to subscribe to _INBOX`},
+		{"stream info", "$JS.API.STREAM.INFO.PLASPY_EVENTS", "", 0, 1, `FAIL stream PLASPY_EVENTS: .*: allow this user to publish to \$JS.API.STREAM.INFO.PLASPY_EVENTS`},
+		{"stream create", "$JS.API.STREAM.CREATE.PLASPY_DLQ", "", 0, 1, `FAIL stream PLASPY_DLQ: is missing, and this user may not create it: create it yourself`},
+		{"consumers", "$JS.API.CONSUMER.CREATE.PLASPY_EVENTS.>", "", 0, 1, `FAIL permissions: .*allow this user to publish to \$JS.API.CONSUMER.CREATE.PLASPY_EVENTS.*cannot read what it published`},
+		{"acknowledgements", "$JS.ACK.>", "", 0, 1, `FAIL permissions: .*posted again and again`},
+		{"locations", "plaspy.location.*", "", 0, 1, `FAIL permissions: .*allow this user to publish to plaspy.location.\*: without it the events are not published`},
+		{"one device's locations", "plaspy.location.truck7", "", 0, 1, `FAIL permissions: .*publish to plaspy.location.\*`},
+		{"alerts", "plaspy.alert.>", "", 0, 1, `FAIL permissions: .*publish to plaspy.alert.\*.\*`},
+		{"query service", "", "plaspy.api.>", 0, 1, `FAIL permissions: .*subscribe to plaspy.api`},
+		{"account's limits", "$JS.API.INFO", "", 0, 0, `ok   JetStream: limits are unknown`},
+		{"what the user may", "$SYS.REQ.USER.INFO", "", 1, 0, `warn permissions: publishing events was not tried.*\$SYS.REQ.USER.INFO`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, sim.Options{})
+			p := &server.Permissions{Publish: &server.SubjectPermission{}, Subscribe: &server.SubjectPermission{}}
+			if tt.publish != "" {
+				p.Publish.Deny = []string{tt.publish}
+			}
+			if tt.subscribe != "" {
+				p.Subscribe.Deny = []string{tt.subscribe}
+			}
+			s := r.broker(p)
+			nc, _ := r.admin(s)
+			heard, err := nc.SubscribeSync("plaspy.>")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.want(tt.warn, tt.fail, tt.want)
+			if err := nc.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if n, _, _ := heard.Pending(); n > 0 {
+				m, _ := heard.NextMsg(time.Second)
+				t.Errorf("subscribers heard the check: %s", m.Subject)
+			}
+		})
+	}
+}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package replica
+
+import "time"
+
+func steady() time.Duration { return awake() }

@@ -1,0 +1,191 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"plaspy-bridge/publisher"
+)
+
+// DefaultLease is after how long a replica that is not heard of is replaced.
+// Detection, a new plan and its acknowledgement take that and a quarter of a
+// second; losing a lease for nothing costs that too, so it is not much shorter
+// than what a broker needs to elect a leader.
+const DefaultLease = 5 * time.Second
+
+// Options are a group's settings. ID, JS, Subjects and OnChange are required.
+type Options struct {
+	// ID is this replica's name (BRIDGE_REPLICA_ID). Two replicas that have the
+	// same one are still two.
+	ID       string
+	JS       jetstream.JetStream
+	Subjects publisher.Subjects
+	Replicas int           // of the bucket, where it is created; 0: 1
+	Lease    time.Duration // the same for all replicas; 0: DefaultLease
+	Limit    int           // requests per minute of all replicas together, 0: none
+
+	// Load tells how much this replica has to do, in devices or whatever unit
+	// all replicas use; nil or 0: not known yet. It must not block.
+	Load func() int
+	// OnChange is told what this replica may do from now on, on the goroutine
+	// of Run. The first call is made before anything is owned. Others take over
+	// what a call takes away as soon as it returns, so it should return when no
+	// more work on that begins, and it holds up the lease while it runs.
+	OnChange func(Assignment)
+	// OnThrottle is told what another replica told [Group.Throttled], on the
+	// goroutine of Run; nil: nobody is interested.
+	OnThrottle func(until time.Time, factor float64)
+
+	Log        *slog.Logger // nil: none
+	Registerer prometheus.Registerer
+}
+
+// Assignment is what a replica may do, for as long as [Group.Live] says so.
+type Assignment struct {
+	// Owned reports whether a device is this replica's, by the token that
+	// stands for it in subjects. It is never nil, does not look at the lease,
+	// and is safe for concurrent use.
+	Owned func(token string) bool
+	// Share is the part of Options.Limit that this replica may use: 0 to 1.
+	Share float64
+	// Members is how many replicas share the work; 0: none is known to.
+	Members int
+	// Epoch is the plan's number.
+	Epoch uint64
+	// Suspended tells that the lease ran out, so that Owned and Share are
+	// nothing. Nobody need have taken over: what was owned may be back with the
+	// next call.
+	Suspended bool
+}
+
+// Group is this replica's membership. Make it with [New], run it once with
+// [Group.Run].
+type Group struct {
+	opts  Options
+	log   *slog.Logger
+	clock func() moment // replaced where a test sets clocks
+
+	lease   atomic.Pointer[moment] // when the last renewal that succeeded was sent; nil: no lease
+	owned   atomic.Pointer[views]
+	trouble atomic.Pointer[string]
+	members atomic.Int64
+
+	wake chan struct{} // somebody called Throttled
+
+	mu     sync.Mutex
+	brakes *throttling // to be told to the others
+
+	// Of the goroutine of Run.
+	told       Assignment // the last one given to OnChange ...
+	toldOwned  views      // ... and what its Owned says
+	quarantine moment     // until then this replica writes no plan
+}
+
+// New makes a group that owns nothing until it runs.
+func New(o Options) *Group {
+	if o.Lease <= 0 {
+		o.Lease = DefaultLease
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Replicas = max(o.Replicas, 1)
+	g := &Group{opts: o, log: o.Log, clock: systemClock, wake: make(chan struct{}, 1)}
+	g.troubled("the replicas of this bridge are not known yet")
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_replicas", Help: "Replicas that share the work, this one included; 0 while this one has no part in it.",
+		}, func() float64 {
+			if !g.Live() {
+				return 0
+			}
+			return float64(g.members.Load())
+		}))
+	}
+	return g
+}
+
+// Run takes part until the context ends, then gives up what it owns and leaves.
+// Its error is that it could not say goodbye, so that the others wait for its
+// lease to run out.
+func (g *Group) Run(ctx context.Context) error {
+	g.opts.OnChange(Assignment{Owned: g.toldOwned.own})
+	var complaint string
+	for {
+		err := g.term(ctx)
+		g.release()
+		if ctx.Err() != nil {
+			return err
+		}
+		if text := err.Error(); text != complaint {
+			complaint = text
+			g.log.Warn("no part in the work, trying again", "err", err)
+		}
+		g.troubled(err.Error())
+		if errors.Is(err, errStateLost) {
+			// Others may have lost theirs too and still hold their leases.
+			g.quarantine = g.clock()
+			g.quarantine.steady += g.opts.Lease
+		}
+		pace := time.NewTimer(g.opts.Lease / 20)
+		select {
+		case <-ctx.Done():
+		case <-pace.C:
+		}
+		pace.Stop()
+	}
+}
+
+// Owns reports whether this replica may work for a device now, by its token. It
+// is false from the moment at which the lease may be over, even if the process
+// or the machine stood still meanwhile and nobody has noticed yet: to be asked
+// last before the work begins.
+func (g *Group) Owns(token string) bool {
+	owned := g.owned.Load()
+	return owned != nil && owned.own(token) && g.Live()
+}
+
+// Live reports whether this replica holds its lease now, so that it may use its
+// share. Like Owns it looks at the clock.
+func (g *Group) Live() bool {
+	sent := g.lease.Load()
+	return sent != nil && g.clock().within(g.valid(), *sent)
+}
+
+// Trouble tells in one sentence why this replica has no part in the work, or "".
+func (g *Group) Trouble() string { return *g.trouble.Load() }
+
+func (g *Group) troubled(why string) { g.trouble.Store(&why) }
+
+// valid is how long a renewal lasts for the one who sent it. The rest of the
+// lease is the time in which a request that was decided on may still go out.
+func (g *Group) valid() time.Duration { return g.opts.Lease * 3 / 4 }
+
+// every is the time from one renewal to the next.
+func (g *Group) every() time.Duration { return g.opts.Lease / 4 }
+
+// release gives everything up.
+func (g *Group) release() {
+	g.lease.Store(nil)
+	g.members.Store(0)
+	g.tell(Assignment{}, nil)
+}
+
+// tell hands an assignment on if it differs from the last.
+func (g *Group) tell(a Assignment, owned views) {
+	same := g.toldOwned.equal(owned) && a.Share == g.told.Share && a.Members == g.told.Members && a.Suspended == g.told.Suspended
+	g.owned.Store(&owned)
+	if same {
+		return
+	}
+	a.Owned = owned.own
+	g.told, g.toldOwned = a, owned
+	g.opts.OnChange(a)
+}

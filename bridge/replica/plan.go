@@ -1,0 +1,283 @@
+package replica
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// unlimited is what is divided where there is no limit: the proportions alone
+// count then.
+const unlimited = 1 << 20
+
+// plan says who shares the work. Epochs count up by one.
+type plan struct {
+	Epoch uint64 `json:"epoch"`
+	Limit int    `json:"limit"` // what the slots add up to at most: requests per minute
+	// Lowered counts the members that gave up slots since slots were last given
+	// out; it decides how long the budget pauses before the next time.
+	Lowered int    `json:"lowered,omitempty"`
+	Seats   []seat `json:"seats"` // by key
+}
+
+// seat is a member's place in a plan.
+type seat struct {
+	Key   string `json:"key"`
+	Name  string `json:"name"` // what devices are spread by: a replica that comes back keeps its devices
+	Slots int    `json:"slots"`
+}
+
+func (p *plan) seat(key string) (seat, bool) {
+	for _, s := range p.Seats {
+		if s.Key == key {
+			return s, true
+		}
+	}
+	return seat{}, false
+}
+
+func (p *plan) slots() (sum int) {
+	for _, s := range p.Seats {
+		sum += s.Slots
+	}
+	return sum
+}
+
+// view is the plan as one member sees it; nil where that has nothing to do.
+func (p *plan) view(key string) *view {
+	me, seated := p.seat(key)
+	if !seated || me.Slots == 0 {
+		return nil
+	}
+	var names []string
+	for _, s := range p.Seats {
+		if s.Slots > 0 {
+			names = append(names, s.Name)
+		}
+	}
+	return newView(names, me.Name)
+}
+
+// candidate is a living replica that may have a seat.
+type candidate struct {
+	key, id string
+	load    int
+}
+
+// situation is what a plan is drafted from.
+type situation struct {
+	plan      plan
+	gone      func(key string) bool // has left or been evicted
+	committed bool                  // everybody obeys the plan
+	idle      time.Duration         // since that was seen
+	limit     int                   // requests per minute, 0: none
+	living    []candidate           // by key, those that have a seat too
+}
+
+const (
+	// window is the span over which requests are counted, with room for those
+	// that are sent a little later than their time.
+	window = 62 * time.Second
+	// calm is how long a plan stays in force before it changes for no other
+	// reason than that the replicas have more or less to do than was thought.
+	calm = 30 * time.Second
+)
+
+// draft gives the plan that should follow. ok is false where none is due, and
+// again then says when to ask again if nothing happens before; 0: no need.
+func (s *situation) draft() (next plan, again time.Duration, ok bool) {
+	limit := s.limit
+	if limit == 0 {
+		limit = unlimited
+	}
+	if next, ok := s.without(); ok {
+		return next, 0, true
+	}
+	if !s.committed {
+		return plan{}, 0, false
+	}
+	target := allocate(limit, s.living)
+	if next, ok := s.lower(limit, target); ok {
+		return next, 0, true
+	}
+	return s.raise(limit, target)
+}
+
+// without leaves out who is gone. That cannot wait for the plan in force, which
+// they will never acknowledge.
+func (s *situation) without() (plan, bool) {
+	next := plan{Epoch: s.plan.Epoch + 1, Limit: s.plan.Limit, Lowered: s.plan.Lowered}
+	for _, old := range s.plan.Seats {
+		switch {
+		case !s.gone(old.Key):
+			next.Seats = append(next.Seats, old)
+		case old.Slots > 0:
+			next.Lowered++
+		}
+	}
+	return next, len(next.Seats) < len(s.plan.Seats)
+}
+
+// lower takes slots away from who has more than its part, where somebody needs
+// them.
+func (s *situation) lower(limit int, target map[string]int) (plan, bool) {
+	surplus, missing, drift := 0, 0, false
+	for _, old := range s.plan.Seats {
+		want := target[old.Key]
+		surplus += max(0, old.Slots-want)
+		drift = drift || old.Slots-want > max(2, old.Slots/8)
+	}
+	for _, c := range s.living {
+		if old, _ := s.plan.seat(c.key); old.Slots == 0 {
+			missing += target[c.key]
+		}
+	}
+	free := limit - s.plan.slots()
+	due := free < 0 || free*4 < missing*3 || drift && s.idle >= calm
+	if surplus == 0 || !due {
+		return plan{}, false
+	}
+	next := plan{Epoch: s.plan.Epoch + 1, Limit: limit, Lowered: s.plan.Lowered}
+	for _, old := range s.plan.Seats {
+		if want := target[old.Key]; want < old.Slots {
+			old.Slots = want
+			next.Lowered++
+		}
+		next.Seats = append(next.Seats, old)
+	}
+	return next, true
+}
+
+// raise gives out the slots that nobody has, once they have been idle for long
+// enough.
+func (s *situation) raise(limit int, target map[string]int) (next plan, again time.Duration, ok bool) {
+	free := limit - s.plan.slots()
+	lacks := make([]int, len(s.living))
+	begin, more := 0, 0 // members that get their first slots, and others that get some
+	for i, c := range s.living {
+		old, _ := s.plan.seat(c.key)
+		lacks[i] = max(0, target[c.key]-old.Slots)
+		switch {
+		case lacks[i] == 0:
+		case old.Slots == 0:
+			begin++
+		default:
+			more++
+		}
+	}
+	if free <= 0 || begin+more == 0 {
+		return plan{}, 0, false
+	}
+	if s.limit > 0 && s.plan.Epoch > 0 {
+		if rest := pause(free, s.plan.Lowered, begin, more) - s.idle; rest > 0 {
+			return plan{}, rest, false
+		}
+	}
+	next = plan{Epoch: s.plan.Epoch + 1, Limit: limit}
+	gifts := divide(free, lacks)
+	for i, c := range s.living {
+		place, seated := s.plan.seat(c.key)
+		if !seated {
+			place = seat{Key: c.key, Name: s.name(c)}
+		}
+		place.Slots += min(gifts[i], lacks[i])
+		if seated || place.Slots > 0 {
+			next.Seats = append(next.Seats, place)
+		}
+	}
+	return next, 0, true
+}
+
+// name is the replica's id, unless another one has it too.
+func (s *situation) name(c candidate) string {
+	for _, old := range s.plan.Seats {
+		if old.Name == c.id {
+			return c.key
+		}
+	}
+	for _, other := range s.living {
+		if other.id == c.id && other.key != c.key {
+			return c.key
+		}
+	}
+	return c.id
+}
+
+// pause is how long slots stay idle before they are given out, so that no
+// sliding window holds more requests than the limit.
+//
+// A replica with r slots sends n requests in a time only if it lasts n-1 times
+// window/r. Over a window with one rate that makes n <= r. Over one in which
+// the rate was lowered it makes n at most 1 more than the mean rate, and in
+// which it was raised at most 2 more, or 1 where it was 0 before. The slots
+// that lie idle take free*pause/window requests out of every such window; that
+// is to be no less than what is added. After a whole window no further pause is
+// needed: nothing in it was sent at a rate higher than the present one.
+func pause(free, lowered, begin, more int) time.Duration {
+	extra := lowered + begin + 2*more
+	return min(window, window*time.Duration(extra)/time.Duration(free))
+}
+
+// allocate divides the limit in proportion to what each one has to do. Who is
+// new counts as the average one. Nobody gets less than a quarter of the mean,
+// since it could not even find out that it has more to do, nor less than one
+// request a minute as long as there are so many.
+func allocate(limit int, living []candidate) map[string]int {
+	target := make(map[string]int, len(living))
+	if len(living) == 0 {
+		return target
+	}
+	if limit <= len(living) {
+		for _, c := range living[:limit] {
+			target[c.key] = 1
+		}
+		return target
+	}
+	sum, known := 0, 0
+	for _, c := range living {
+		if c.load > 0 {
+			sum += c.load
+			known++
+		}
+	}
+	weights := make([]int, len(living))
+	for i, c := range living {
+		mean := 4 // nobody has anything to do: equal parts
+		if known > 0 {
+			mean = max(sum/known, 4)
+		}
+		weights[i] = max(c.load, mean/4)
+		if c.load == 0 {
+			weights[i] = mean
+		}
+	}
+	for i, n := range divide(limit-len(living), weights) {
+		target[living[i].key] = n + 1
+	}
+	return target
+}
+
+// divide divides n in proportion to the weights, by largest remainders.
+func divide(n int, weights []int) []int {
+	parts := make([]int, len(weights))
+	sum := 0
+	for _, w := range weights {
+		sum += w
+	}
+	if sum == 0 {
+		return parts
+	}
+	type rest struct{ i, r int }
+	rests := make([]rest, len(weights))
+	left := n
+	for i, w := range weights {
+		parts[i] = n * w / sum
+		rests[i] = rest{i, n * w % sum}
+		left -= parts[i]
+	}
+	slices.SortStableFunc(rests, func(a, b rest) int { return cmp.Compare(b.r, a.r) })
+	for _, r := range rests[:left] {
+		parts[r.i]++
+	}
+	return parts
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/preflight"
+)
+
+func checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Tell what would keep the bridge from working",
+		Long: "Checks the configuration, the credentials, the device list, NATS, its streams and permissions, the\n" +
+			"clocks, ports and disk, one line each: ok, warn or FAIL and what to do about it. It changes nothing\n" +
+			"and may run beside the bridge. Exits 0 unless something failed, also with warnings; 1 where\n" +
+			"something would keep the bridge from working; 2 where the configuration is wrong.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runCheck(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+}
+
+// runCheck writes a line for each finding.
+func runCheck(ctx context.Context, w io.Writer) error {
+	cfg, warnings, err := bridge.Load()
+	if err != nil {
+		return err
+	}
+	var broken error
+	n := preflight.Run(ctx, cfg, warnings, "plaspy-bridge/"+number(), func(f preflight.Finding) {
+		if broken == nil {
+			_, broken = fmt.Fprintln(w, f)
+		}
+	})
+	switch {
+	case broken != nil:
+		return fmt.Errorf("write findings: %w", broken)
+	case ctx.Err() != nil:
+		return failure{fmt.Errorf("check was interrupted: %w", context.Cause(ctx))}
+	case n.Fail > 0:
+		return failure{fmt.Errorf("%d of %d checks failed", n.Fail, n.OK+n.Warn+n.Fail)}
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"plaspy-bridge/bridge/sim"
+)
+
+// TestCheck wants the exit status of the contract; what is found, and how, is
+// package preflight's to test.
+func TestCheck(t *testing.T) {
+	api, err := sim.New(sim.Options{Devices: 2}).Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	tests := []struct {
+		name           string
+		env            []string
+		status         int
+		stdout, stderr string // parts of
+	}{
+		{"good", nil, 0, "ok   device list: 2 active devices\n", ""},
+		{"doubtful", []string{"BRIDGE_WORKRES", "1"}, 0, "warn configuration: BRIDGE_WORKRES", ""},
+		{"not working", []string{"PLASPY_API_KEY", "other"}, 1, "FAIL token: key refused", "plaspy-bridge: 1 of 7 checks failed\n"},
+		{"wrong", []string{"BRIDGE_WORKERS", "0", "PLASPY_USERNAME", ""}, 2, "", "BRIDGE_WORKERS is 0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			clearEnv(t, append([]string{"PLASPY_BASE_URL", api.URL, "PLASPY_USERNAME", "sim", "PLASPY_API_KEY", "sim-key",
+				"BRIDGE_DATA_DIR", t.TempDir(), "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_HTTP_ADDR", "127.0.0.1:0"}, tt.env...)...)
+			var stdout, stderr bytes.Buffer
+			status := execute(t.Context(), []string{"check"}, &stdout, &stderr)
+			if status != tt.status || !strings.Contains(stdout.String(), tt.stdout) || !strings.Contains(stderr.String(), tt.stderr) {
+				t.Errorf("status %d, want %d\nstdout %s\nstderr %s", status, tt.status, &stdout, &stderr)
+			}
+		})
+	}
+}

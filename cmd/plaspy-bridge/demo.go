@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/publisher"
+)
+
+// demoOptions are the flags of the demo.
+type demoOptions struct {
+	devices uint
+	seed    uint64
+	length  time.Duration // 0: until it is interrupted
+}
+
+func demoCommand() *cobra.Command {
+	var o demoOptions
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show everything working in one process, without an account or a server",
+		Long: "Runs a simulated fleet behind the Plaspy API's wire format, a NATS server and the bridge between\n" +
+			"them in one process, and shows what flows, until it is interrupted. Nothing is left behind.\n\n" +
+			"The BRIDGE_ variables count as they do for run; PLASPY_ and NATS_ ones do not: the demo never talks\n" +
+			"to an account or a server of yours. Where a default port is taken, it uses a free one.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// The store goes with the demo also where its terminal is closed, or
+			// what its output was piped into.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
+			defer stop()
+			signal.Ignore(syscall.SIGPIPE)
+			defer signal.Reset(syscall.SIGPIPE)
+			return runDemo(ctx, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.UintVar(&o.devices, "devices", 20, "how many devices the fleet has")
+	f.Uint64Var(&o.seed, "seed", 1, "the same seed gives the same fleet")
+	f.DurationVar(&o.length, "for", 0, "how long to run; 0: until it is interrupted")
+	return cmd
+}
+
+// runDemo runs the demo until ctx is done or its time is over.
+func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err error) {
+	if o.length > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.length)
+		defer cancel()
+	}
+	dir, err := os.MkdirTemp("", "plaspy-bridge-demo-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the demo's store: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	fleet := sim.New(sim.Options{Devices: int(o.devices), Seed: o.seed, Start: time.Now().Add(-2 * time.Minute), Profile: lively, UserName: "demo", APIKey: "demo-key"})
+	api, err := fleet.Listen(context.WithoutCancel(ctx), "127.0.0.1:0") // the bridge stops first
+	if err != nil {
+		return fmt.Errorf("simulated API: %w", err)
+	}
+	defer func() { err = errors.Join(err, api.Close()) }()
+
+	cfg, warnings, err := demoConfig(ctx, dir, api.URL)
+	if err != nil {
+		return err
+	}
+	log := newLogger(cfg, stderr)
+	warn(log, warnings)
+	b, err := bridge.New(ctx, cfg, number(), log)
+	if err != nil {
+		return err
+	}
+	var guest *visitor
+	if cfg.Inbound {
+		guest = &visitor{subjects: publisher.Subjects(cfg.Prefix)}
+		guest.admit(fleet)
+	}
+	return watchBridge(ctx, b, cfg, api.URL, o, guest, stdout, log)
+}
+
+// watchBridge runs the bridge and shows what it publishes.
+func watchBridge(ctx context.Context, b *bridge.Bridge, cfg bridge.Config, api string, o demoOptions, guest *visitor, stdout io.Writer, log *slog.Logger) error {
+	// The bridge stops after the view has asked it what is stored.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	showing, hide := context.WithCancel(ctx)
+	defer hide()
+
+	subjects := publisher.Subjects(cfg.Prefix)
+	v, viewErr := newView(b.ClientURL(), subjects, stdout)
+	if viewErr == nil {
+		defer v.close()
+		v.write(intro(b, cfg, api, o.devices))
+		v.visitor = guest
+	} else {
+		hide()
+	}
+	stopped := make(chan error, 1)
+	go func() {
+		defer hide()
+		stopped <- b.Run(running)
+	}()
+	if viewErr == nil {
+		v.run(showing)
+		v.sumUp(log)
+	}
+	stop()
+	return errors.Join(viewErr, <-stopped)
+}
+
+// demoConfig is the configuration of run, but for what makes it a demo.
+func demoConfig(ctx context.Context, dir, api string) (bridge.Config, []bridge.Warning, error) {
+	cfg, warnings, err := bridge.Load("PLASPY_", "NATS_", "BRIDGE_DATA_DIR", "BRIDGE_STREAM_REPLICAS", "BRIDGE_EMBEDDED_CONFIG")
+	if err != nil {
+		return cfg, nil, err
+	}
+	set := map[string]bool{}
+	for _, s := range cfg.Settings(nil) {
+		set[s.Name] = s.Set
+	}
+	base, err := url.Parse(api)
+	if err != nil {
+		return cfg, nil, fmt.Errorf("simulated API: %w", err)
+	}
+	cfg.BaseURL, cfg.AllowHTTP, cfg.Username, cfg.APIKey, cfg.APIKeyFile = *base, false, "demo", "demo-key", ""
+	cfg.RateLimit, cfg.DailyResults = 0, 0
+	cfg.NATSURL, cfg.NATSCreds, cfg.NATSNKey, cfg.NATSUser, cfg.NATSPassword, cfg.NATSToken = "", "", "", "", "", ""
+	cfg.NATSCA, cfg.NATSCert, cfg.NATSKey = "", "", ""
+	cfg.DataDir, cfg.EmbeddedConfig, cfg.StreamReplicas = dir, "", 1
+	if !set["BRIDGE_POLL_INTERVAL"] {
+		cfg.PollInterval = time.Second
+	}
+	if !set["BRIDGE_LOG_LEVEL"] {
+		cfg.LogLevel = slog.LevelWarn
+	}
+	if !set["BRIDGE_EMBEDDED_ADDR"] {
+		if cfg.EmbeddedAddr, err = ops.FreeAddr(ctx, cfg.EmbeddedAddr); err != nil {
+			return cfg, nil, err
+		}
+	}
+	if !set["BRIDGE_HTTP_ADDR"] {
+		if cfg.HTTPAddr, err = ops.FreeAddr(ctx, cfg.HTTPAddr); err != nil {
+			return cfg, nil, err
+		}
+	}
+	return cfg, demoWarnings(warnings, set), nil
+}
+
+// demoWarnings are those about variables that count for the demo, and one for
+// each that somebody may expect to count.
+func demoWarnings(warnings []bridge.Warning, set map[string]bool) []bridge.Warning {
+	var kept []bridge.Warning
+	for _, w := range warnings {
+		if len(w.Variable) > 7 && w.Variable[:7] == "BRIDGE_" {
+			kept = append(kept, w)
+		}
+	}
+	for _, name := range []string{"BRIDGE_DATA_DIR", "BRIDGE_EMBEDDED_CONFIG"} {
+		if set[name] {
+			kept = append(kept, bridge.Warning{Variable: name, Problem: "does not count for the demo, which keeps nothing"})
+		}
+	}
+	return kept
+}
+
+// lively is a fleet worth looking at: short trips, short rests, no outages.
+func lively(r *rand.Rand) fleet.Cadence {
+	return fleet.Cadence{
+		Moving: time.Duration(2+r.IntN(5)) * time.Second, Parked: 20 * time.Second,
+		Restless: r.IntN(5) > 0, Ignition: true, Announces: true,
+	}
+}
+
+// clientURL is where a person would connect to a server that listens on every
+// interface.
+func clientURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.Hostname() != "0.0.0.0" && u.Hostname() != "::" {
+		return raw
+	}
+	return u.Scheme + "://127.0.0.1:" + u.Port()
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"plaspy-bridge/publisher"
+)
+
+// demoEnv gives the demo ports and a folder of its own.
+func demoEnv(t *testing.T, env ...string) (tmp string) {
+	t.Helper()
+	tmp = t.TempDir()
+	clearEnv(t, append([]string{"TMPDIR", tmp, "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_HTTP_ADDR", "127.0.0.1:0"}, env...)...)
+	return tmp
+}
+
+func leftovers(t *testing.T, tmp string) {
+	t.Helper()
+	left, err := filepath.Glob(filepath.Join(tmp, "*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("the demo left %v, %v", left, err)
+	}
+}
+
+// TestDemo runs the demo as a person would see it, with an account and a server
+// in the environment that it must not use.
+func TestDemo(t *testing.T) {
+	tmp := demoEnv(t, "PLASPY_API_KEY", "s3cret", "PLASPY_BASE_URL", "nonsense", "NATS_URL", "nats://u:s3cret@192.0.2.1",
+		"NATS_CREDS", "/none", "BRIDGE_STREAM_REPLICAS", "3", "BRIDGE_DATA_DIR", "/none")
+	var stdout, stderr bytes.Buffer
+	status := execute(t.Context(), []string{"demo", "--devices=5", "--for=3s"}, &stdout, &stderr)
+	if status != 0 {
+		t.Errorf("status %d, want 0\n%s", status, &stderr)
+	}
+	for _, want := range []string{
+		`^plaspy-bridge demo: 5 simulated vehicles, all in this process`,
+		`  plaspy\.location\.<device> +a new or changed last location\n`,
+		`\n  nats sub -s nats://127\.0\.0\.1:\d+ 'plaspy\.>'\n`,
+		`\n  curl -s http://127\.0\.0\.1:\d+/readyz\n`,
+		`\n[0-9:.]{10}  plaspy\.device\.device0001 +device added\n`,
+		`\n[0-9:.]{10}  plaspy\.location\.device0001 +\S+ 1 +\d+ km/h [NESW]+ +4\.\d{5},-7\d\.\d{5}\n`,
+		`\n\d\d+ messages of \d devices in 3 s, \d+ shown, \d\d+ stored in PLASPY_EVENTS\.\n$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(stdout.String()) {
+			t.Errorf("not shown: %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(stdout.String())
+	}
+	if !strings.Contains(stderr.String(), "BRIDGE_DATA_DIR") || strings.Contains(stderr.String()+stdout.String(), "s3cret") {
+		t.Errorf("logged %s", &stderr)
+	}
+	leftovers(t, tmp)
+}
+
+// TestDemoInterrupted reads the addresses that the demo prints, uses them as
+// another terminal would, and interrupts it.
+func TestDemoInterrupted(t *testing.T) {
+	tmp := demoEnv(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	said, stdout := io.Pipe()
+	var stderr bytes.Buffer
+	status := make(chan int, 1)
+	go func() {
+		status <- execute(ctx, []string{"demo", "--devices=3"}, stdout, &stderr)
+		_ = stdout.Close()
+	}()
+	intro := make([]byte, 4096)
+	n, err := said.Read(intro)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := make(chan string, 1)
+	go func() {
+		all, _ := io.ReadAll(said)
+		rest <- string(all)
+	}()
+	found := regexp.MustCompile(`-s (nats://\S+)[^$]*curl -s (http://\S+)`).FindStringSubmatch(string(intro[:n]))
+	if found == nil {
+		t.Fatalf("printed %s", intro[:n])
+	}
+	nc, err := nats.Connect(found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	sub, err := nc.SubscribeSync("plaspy.location.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := sub.NextMsg(10 * time.Second)
+	if err != nil {
+		t.Fatalf("no event: %v", err)
+	}
+	if m.Header.Get(publisher.HeaderType) != publisher.TypeLocation {
+		t.Errorf("heard %v", m.Header)
+	}
+	ready(t, found[2])
+	interrupt()
+	if got := <-status; got != 0 {
+		t.Errorf("status %d after an interrupt, want 0\n%s", got, &stderr)
+	}
+	if tail := <-rest; !regexp.MustCompile(`\n\d+ messages? of \d devices? in .* stored in PLASPY_EVENTS\.\n$`).MatchString(tail) {
+		t.Errorf("ended with %s", tail)
+	}
+	leftovers(t, tmp)
+}
+
+func ready(t *testing.T, url string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil || !strings.Contains(string(body), `"ready"`) {
+		t.Errorf("readyz: %s, %v", body, err)
+	}
+}
+
+// full fails every write after the first, as a pipe whose reader has left.
+type full struct{ writes int }
+
+func (f *full) Write(p []byte) (int, error) {
+	if f.writes++; f.writes > 1 {
+		return 0, errors.New("broken pipe")
+	}
+	return len(p), nil
+}
+
+func TestDemoWithoutAReader(t *testing.T) {
+	tmp := demoEnv(t)
+	var stderr bytes.Buffer
+	if status := execute(t.Context(), []string{"demo", "--for=1m"}, &full{}, &stderr); status != 0 {
+		t.Errorf("status %d, want 0\n%s", status, &stderr)
+	}
+	leftovers(t, tmp)
+}
+
+// TestDemoPorts takes the default ports first, or finds them taken, which is the
+// same to the demo.
+func TestDemoPorts(t *testing.T) {
+	tmp := t.TempDir()
+	clearEnv(t, "TMPDIR", tmp)
+	for _, addr := range []string{"127.0.0.1:4222", "127.0.0.1:8080"} {
+		if l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr); err == nil {
+			defer l.Close()
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	if status := execute(t.Context(), []string{"demo", "--for=100ms"}, &stdout, &stderr); status != 0 {
+		t.Errorf("status %d, want 0\n%s", status, &stderr)
+	}
+	for _, want := range []string{`NATS        nats://127\.0\.0\.1:\d+ \(127\.0\.0\.1:4222 is taken\)`, `HTTP        http://127\.0\.0\.1:\d+ \(127\.0\.0\.1:8080 is taken\)`} {
+		if !regexp.MustCompile(want).MatchString(stdout.String()) {
+			t.Errorf("not shown: %s\n%s", want, &stdout)
+		}
+	}
+	leftovers(t, tmp)
+}
+
+// TestDemoRefuses wants addresses that somebody chose to be taken at their word.
+func TestDemoRefuses(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	tests := []struct {
+		name, variable, value string
+		status                int
+		stderr                string
+	}{
+		{"NATS port taken", "BRIDGE_EMBEDDED_ADDR", l.Addr().String(), 1, "cannot listen on"},
+		{"HTTP port taken", "BRIDGE_HTTP_ADDR", l.Addr().String(), 1, "another program listens"},
+		{"wrong setting", "BRIDGE_WORKERS", "0", 2, "BRIDGE_WORKERS is 0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tmp := demoEnv(t, tt.variable, tt.value)
+			var out bytes.Buffer
+			if status := execute(t.Context(), []string{"demo", "--for=10s"}, io.Discard, &out); status != tt.status || !strings.Contains(out.String(), tt.stderr) {
+				t.Errorf("status %d, want %d\n%s", status, tt.status, &out)
+			}
+			leftovers(t, tmp)
+		})
+	}
+}
+
+func TestHeading(t *testing.T) {
+	for course, want := range map[float64]string{0: "N ", 22: "N ", 23: "NE", 90: "E ", 315: "NW", 359: "N ", 360: "N "} {
+		if got := heading(course); got != want {
+			t.Errorf("heading(%g) = %s, want %s", course, got, want)
+		}
+	}
+}
+
+// TestViewKeepsUp shows a flood: few lines, the rest counted.
+func TestViewKeepsUp(t *testing.T) {
+	var out bytes.Buffer
+	v := &view{out: &out, subjects: "plaspy", lines: map[string]int{}, recent: map[string]int{}, seen: map[string]bool{}, begun: time.Now(), recentFrom: time.Now()}
+	now := time.Unix(1_000_000, 0)
+	for range 1000 {
+		v.show(&nats.Msg{Subject: "plaspy.location.a", Data: []byte(`{"deviceId":"a","name":"A"}`)}, now)
+		v.show(&nats.Msg{Subject: "plaspy.api.devices"}, now)
+	}
+	v.show(&nats.Msg{Subject: "plaspy.alert.a.SOSButton", Data: []byte(`{"deviceId":"a","name":"A","alert":"SOSButton","state":"raised","critical":true,"texts":["SOS"]}`)}, now)
+	v.summary(now.Add(10 * time.Second))
+	got := out.String()
+	if n := strings.Count(got, "\n"); n != linesPerSecond+2 || v.count != 1001 {
+		t.Errorf("%d lines of %d messages:\n%s", n, v.count, got)
+	}
+	if !strings.Contains(got, "ALERT raised SOS\n") || !strings.Contains(got, "1000 locations, 1 alert (") || !strings.Contains(got, "992 not shown)   1 device so far") {
+		t.Errorf("shown:\n%s", got)
+	}
+}
