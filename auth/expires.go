@@ -19,9 +19,9 @@ func ParseTime(s string) (t time.Time, zoned bool, err error) {
 	p := parser{rest: strings.TrimSpace(s)}
 	year := p.number(4)
 	extended := p.skip("-")
-	month, day := p.number(2), 0
+	month := p.number(2)
 	p.require(!extended || p.skip("-"))
-	day = p.number(2)
+	day := p.number(2)
 	var hour, minute, second, nanos int
 	offset := 0
 	if p.rest != "" {

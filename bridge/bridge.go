@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -259,9 +260,9 @@ func (b *Bridge) closing(what string, f func() error) {
 
 func (b *Bridge) close() error {
 	var errs []error
-	for i := len(b.closers) - 1; i >= 0; i-- {
-		if err := b.closers[i].close(); err != nil {
-			errs = append(errs, fmt.Errorf("close %s: %w", b.closers[i].what, err))
+	for _, c := range slices.Backward(b.closers) {
+		if err := c.close(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", c.what, err))
 		}
 	}
 	b.closers = nil

@@ -208,7 +208,8 @@ func oldServer(version string) error {
 	minor, _, _ := strings.Cut(rest, ".")
 	a, errA := strconv.Atoi(major)
 	b, errB := strconv.Atoi(minor)
-	if errA != nil || errB != nil || a > minServer[0] || a == minServer[0] && b >= minServer[1] {
+	known := errA == nil && errB == nil
+	if !known || a > minServer[0] || a == minServer[0] && b >= minServer[1] {
 		return nil
 	}
 	return fmt.Errorf("nats-server %s is too old: the bridge needs %d.%d or newer", version, minServer[0], minServer[1])

@@ -16,6 +16,11 @@ import (
 // what is older.
 const duplicateWindow = 2 * time.Minute
 
+// maxInbound is the largest inbound message, in bytes. It leaves room for the
+// headers of a dead letter below a server's usual limit of 1 MiB: a message that
+// is taken must be one that can be given up.
+const maxInbound = 768 << 10
+
 // ErrStream tells that a stream that the bridge needs is not there and could
 // not be created.
 var ErrStream = errors.New("stream is missing")
@@ -79,6 +84,7 @@ func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
 	in.Retention, in.MaxAge, in.Duplicates = jetstream.WorkQueuePolicy, 0, duplicateWindow
 	// A full queue refuses the producer, who can wait, instead of losing what it accepted.
 	in.Discard = jetstream.DiscardNew
+	in.MaxMsgSize = maxInbound
 	return append(list, in, results, dead)
 }
 
@@ -210,11 +216,10 @@ func limit(n int64) int64 { return max(n, 0) }
 func sources(list []*jetstream.StreamSource) string {
 	var names []string
 	for _, s := range list {
-		name := s.Name
+		names = append(names, s.Name)
 		for _, t := range s.SubjectTransforms {
-			name += " " + t.Source + " to " + t.Destination
+			names = append(names, t.Source+" to "+t.Destination)
 		}
-		names = append(names, name)
 	}
 	return "[" + strings.Join(names, ", ") + "]"
 }

@@ -240,11 +240,11 @@ func (p *Pool) recovered(d *device) {
 func (p *Pool) complain(d *device, what string, err error) {
 	text := what + ": " + err.Error()
 	if d.complaint == text {
-		p.log.Debug(what, "device_id", d.id, "err", err)
+		p.log.Debug("device is still in trouble", "device_id", d.id, "reason", what, "err", err)
 		return
 	}
 	d.complaint = text
-	p.log.Warn(what, "device_id", d.id, "err", err)
+	p.log.Warn("device is in trouble", "device_id", d.id, "reason", what, "err", err)
 }
 
 func asAPIError(err error) (*plaspy.Error, bool) { return errors.AsType[*plaspy.Error](err) }

@@ -4,6 +4,7 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -158,7 +159,7 @@ func listenable(opts *server.Options) error {
 		return nil
 	}
 	addr := net.JoinHostPort(opts.Host, strconv.Itoa(opts.Port))
-	l, err := net.Listen("tcp", addr)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("embedded NATS server cannot listen on %s (another server? set BRIDGE_EMBEDDED_ADDR, or NATS_URL to use that one): %w", addr, err)
 	}
@@ -226,11 +227,10 @@ func storeLimit(dir string) int64 {
 	}
 	var used int64
 	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return nil // gone meanwhile: it does not count
-		}
-		if info, err := e.Info(); err == nil {
-			used += info.Size()
+		if err == nil && !e.IsDir() { // else it is gone meanwhile, and does not count
+			if info, err := e.Info(); err == nil {
+				used += info.Size()
+			}
 		}
 		return nil
 	})
@@ -269,6 +269,9 @@ func (s *Server) unlock() error {
 	return s.lock.Close()
 }
 
+// says is the message of every line of the server's own.
+const says = "nats-server reports"
+
 // logger hands the server's own lines on. Its chatter at start is for
 // debugging; what it warns of is the operator's.
 type logger struct {
@@ -276,14 +279,23 @@ type logger struct {
 	error atomic.Pointer[string]
 }
 
-func (l *logger) Noticef(format string, v ...any) { l.log.Debug(line(format, v)) }
-func (l *logger) Debugf(format string, v ...any)  { l.log.Debug(line(format, v)) }
-func (l *logger) Tracef(format string, v ...any)  { l.log.Debug(line(format, v)) }
-func (l *logger) Warnf(format string, v ...any)   { l.log.Warn(line(format, v)) }
+// Noticef logs what the server says at start and stop, for debugging.
+func (l *logger) Noticef(format string, v ...any) { l.log.Debug(says, "text", line(format, v)) }
+
+// Debugf logs for debugging.
+func (l *logger) Debugf(format string, v ...any) { l.log.Debug(says, "text", line(format, v)) }
+
+// Tracef logs for debugging.
+func (l *logger) Tracef(format string, v ...any) { l.log.Debug(says, "text", line(format, v)) }
+
+// Warnf logs what the operator should know.
+func (l *logger) Warnf(format string, v ...any) { l.log.Warn(says, "text", line(format, v)) }
+
+// Errorf logs what the operator should know, and keeps it for an error's text.
 func (l *logger) Errorf(format string, v ...any) {
 	text := line(format, v)
 	l.error.Store(&text)
-	l.log.Error(text)
+	l.log.Error(says, "text", text)
 }
 
 // Fatalf does not end the process: Start reports it.

@@ -134,7 +134,7 @@ func TestErrorsSayWhatToChange(t *testing.T) {
 }
 
 func TestConfigurationFile(t *testing.T) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

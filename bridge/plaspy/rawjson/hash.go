@@ -46,7 +46,7 @@ func Hash(obj []byte, ignore func(key []byte) bool) (uint64, error) {
 // are ever configured, comparing them in turn is quicker than a map.
 func Ignore(names ...string) func(key []byte) bool {
 	return func(key []byte) bool {
-		for _, n := range names {
+		for _, n := range names { //nolint:modernize // slices.Contains would allocate the key
 			if string(key) == n {
 				return true
 			}
