@@ -46,6 +46,7 @@ type Adaptive struct {
 	early   queue    // by the moment from which a spare request is well spent
 	asked   queue    // by the time of asking, or the end of being left alone
 	priced  tick     // when the price was last worked out
+	bound   tick     // that all plans keep, from one request for a device to the next
 
 	market  market
 	hazard  *hazard
@@ -112,6 +113,7 @@ func (a *Adaptive) SetRate(now time.Time, perMinute float64) {
 
 func (a *Adaptive) reprice(t tick) {
 	a.priced = t
+	a.tighten()
 	if a.rate == 0 {
 		a.market.price = a.leastPrice()
 		return
@@ -236,71 +238,6 @@ func (a *Adaptive) Done(now time.Time, id string, o Observation) {
 	if soon {
 		a.asked.set(slot, max(t, d.notBefore))
 	}
-}
-
-// account adds what the device would have cost at each price since its last answer.
-func (a *Adaptive) account(d *device, t tick) {
-	if a.rate == 0 || !d.seen {
-		return
-	}
-	o := a.outlook(d, d.polled)
-	a.market.add(t, (t - d.polled).seconds(), a.lap().Seconds(), a.longest().Seconds(), &o)
-}
-
-// plan decides when the device is polled next.
-func (a *Adaptive) plan(slot int32, t tick) {
-	d := &a.devices[slot]
-	longest := a.longest().Seconds()
-	wait, early := longest, longest
-	switch {
-	case d.failures > 0:
-		wait = max(1, a.lap().Seconds()/10) * float64(d.failures)
-		early, d.why = wait, ReasonBackoff
-	case !d.seen:
-		d.why = ReasonLongest
-	default:
-		o := a.outlook(d, t)
-		wait, d.why = a.moment(d, &o, t, a.market.price*a.dither(d, slot), longest)
-		early, _ = a.moment(d, &o, t, a.market.price*spareShare, longest)
-	}
-	gap := minGap
-	if a.rate == 0 {
-		gap = max(gap, a.market.price)
-	}
-	bound := longest - (t - d.asked).seconds()
-	if wait >= bound {
-		wait = bound
-		if d.failures == 0 {
-			d.why = ReasonLongest
-		}
-	}
-	wait = max(wait, gap)
-	d.next = t + fromSeconds(wait)
-	first := t + fromSeconds(max(min(early, wait), gap))
-	if d.notBefore > d.next {
-		d.next, d.why = a.comeback(slot, t, d.notBefore), ReasonBackoff
-		first = d.next
-	}
-	a.due.set(slot, d.next)
-	a.early.set(slot, max(first, d.notBefore))
-}
-
-// dither spreads the price evenly over the octave round it, from poll to poll and from device to
-// device. Where many devices have the same period, all of them would take every second fix at one
-// price and every third at the next, and neither may fit the rate; so some do the one and some the
-// other, as many as the market, which interpolates between prices an octave apart, has reckoned with.
-func (a *Adaptive) dither(d *device, slot int32) float64 {
-	d.polls++
-	u := math.Mod(float64(d.polls)*0.6180339887498949+float64(slot)*0.7548776662466927, 1)
-	return math.Exp2(u - 0.5)
-}
-
-// comeback is when a device that is left alone until then is polled: soon after, spread over as much
-// as a quarter of the wait, so that a fleet whose quotas end at midnight does not come back as one.
-func (a *Adaptive) comeback(slot int32, t, then tick) tick {
-	within := min(a.spread(), time.Duration(then-t)/4)
-	share := math.Mod(float64(slot)*0.6180339887498949+float64(a.seed%1024)/1024, 1)
-	return then.after(time.Duration(share * float64(within)))
 }
 
 // Soon implements Policy.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"testing"
@@ -61,7 +63,8 @@ func buses(tb testing.TB) []tracker {
 		fixes[row[0]] = append(fixes[row[0]], fix{stamp: time.Duration(at) * time.Second, speed: float32(speed), input: -1})
 	}
 	var out []tracker
-	for id, fs := range fixes {
+	for _, id := range slices.Sorted(maps.Keys(fixes)) { // the draws below are in this order
+		fs := fixes[id]
 		sort.Slice(fs, func(i, j int) bool { return fs[i].stamp < fs[j].stamp })
 		d := tracker{id: id}
 		for _, f := range fs {
@@ -74,6 +77,5 @@ func buses(tb testing.TB) []tracker {
 		}
 		out = append(out, d)
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].id < out[j].id })
 	return out
 }

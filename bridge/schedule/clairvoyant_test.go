@@ -25,6 +25,9 @@ func clairvoyant(r *replay) []asked {
 		used := make([]float64, len(prices))
 		for i, d := range r.trackers {
 			for _, at := range cheapest(d.fixes, price) {
+				if at >= r.horizon {
+					continue
+				}
 				plan = append(plan, asked{at: at, device: i})
 				used[at/stretch]++
 			}

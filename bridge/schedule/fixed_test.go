@@ -119,3 +119,80 @@ func TestFixedNoDriftNoPileUp(t *testing.T) {
 		t.Errorf("polls (-want +got):\n%s", diff)
 	}
 }
+
+func TestFixedLeavesAloneAndComesBackSpread(t *testing.T) {
+	const n = 600
+	p := schedule.NewFixed(time.Minute)
+	addAll(p, start, n)
+	then := start.Add(time.Hour)
+	perSecond := make(map[int64]int)
+	for _, q := range serve(p, start, then.Add(2*time.Minute), 0, func(now time.Time, _ string) schedule.Observation {
+		if now.Before(then) {
+			return schedule.Observation{Failed: true, NotBefore: then}
+		}
+		return schedule.Observation{}
+	}) {
+		if q.at.Before(then) && q.at.After(start.Add(time.Minute)) {
+			t.Fatalf("%s polled at %v, want not before %v", q.id, q.at, then)
+		}
+		perSecond[q.at.Unix()]++
+	}
+	for s, got := range perSecond {
+		if got > 12 {
+			t.Errorf("polls in second %d: got %d, want about %d", s, got, n/60)
+		}
+	}
+}
+
+// A rate so low that a lap takes hours must not outlive itself in the plans.
+func TestFixedFollowsTheRate(t *testing.T) {
+	p := schedule.NewFixed(time.Minute)
+	addAll(p, start, 100)
+	serve(p, start, start.Add(time.Minute), 0, nothing)
+	p.SetRate(start.Add(time.Minute), 1)
+	serve(p, start.Add(time.Minute), start.Add(10*time.Minute), time.Minute, nothing)
+	p.SetRate(start.Add(10*time.Minute), 0)
+	seen := make(map[string]int)
+	for _, q := range serve(p, start.Add(10*time.Minute), start.Add(13*time.Minute), 0, nothing) {
+		seen[q.id]++
+	}
+	for i := range 100 {
+		if got := seen[name(i)]; got < 3 || got > 4 {
+			t.Errorf("%s: got %d polls in 3 minutes, want 3", name(i), got)
+		}
+	}
+}
+
+func TestFixedExplains(t *testing.T) {
+	p := schedule.NewFixed(time.Minute)
+	p.Add(start, "a")
+	p.Add(start, "b")
+	id, _, _ := p.Next(start)
+	p.Done(start, id, schedule.Observation{})
+	want := schedule.Explanation{
+		Line:   "polled every 60 s; next poll 12:01:00 because it is its turn",
+		Next:   start.Add(time.Minute),
+		Reason: schedule.ReasonInterval,
+	}
+	if diff := cmp.Diff(want, p.Explain(start, "a")); diff != "" {
+		t.Errorf("explanation (-want +got):\n%s", diff)
+	}
+	for id, want := range map[string]schedule.Reason{"b": schedule.ReasonFirst, "c": schedule.ReasonUnknown} {
+		if got := p.Explain(start, id).Reason; got != want {
+			t.Errorf("%s: got %v, want %v", id, got, want)
+		}
+	}
+}
+
+func TestReasonsHaveNames(t *testing.T) {
+	seen := make(map[string]bool)
+	for r := schedule.ReasonUnknown; r <= schedule.ReasonLongest; r++ {
+		if r.String() == "" || seen[r.String()] {
+			t.Errorf("reason %d: got the name %q, want one of its own", r, r)
+		}
+		seen[r.String()] = true
+	}
+	if got := schedule.Reason(200).String(); got != "unknown" {
+		t.Errorf("no reason at all: got %q, want unknown", got)
+	}
+}

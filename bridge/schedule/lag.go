@@ -10,7 +10,8 @@ type lag struct {
 	from    float64 // where the first stretch begins, seconds
 	width   float32 // of a stretch, seconds
 	weight  [stretchesOfLag]float32
-	fixes   uint8 // learnt from, up to 255
+	fixes   uint8 // learnt from, up to 254
+	unseen  uint8 // fixes since a poll was early enough to show that they do not come earlier still
 	strikes uint8 // fixes in a row that came far later than they could
 }
 
@@ -41,12 +42,24 @@ func (l *lag) saw(low, high, usual float64) {
 		return
 	}
 	l.strikes = 0
+	if low > l.before()-2*float64(l.width) {
+		l.unseen = 0
+	} else if l.unseen < 255 {
+		l.unseen++
+	}
 	for low >= l.to() {
 		l.widen(0)
 	}
 	l.shift(low, high)
 	l.zoom()
 }
+
+// before is well before anything is expected.
+func (l *lag) before() float64 { return l.from - stretchesOfLag*float64(l.width) }
+
+// doubtful says whether it is time for a poll before anything is expected: where every poll comes after
+// the fix, the clock of the device may be far ahead without showing.
+func (l *lag) doubtful() bool { return l.unseen >= 24 }
 
 // restart spreads the weight evenly between the bounds, but most of it round the usual lag where that
 // is between them.
@@ -195,6 +208,9 @@ func (l *lag) stretch(after float64) int {
 // had not appeared after so many: where the delay of what has appeared and the price of polls that
 // come too early add up to the least.
 func (l *lag) moment(price, after float64) float64 {
+	if l.doubtful() && after < l.before() {
+		return l.before()
+	}
 	w := float64(l.width)
 	first := min(l.stretch(after), stretchesOfLag-1)
 	// cost[i] is what is still to come, times the chance to get there, once a poll at the end of
