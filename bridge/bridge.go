@@ -19,6 +19,7 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/poll"
 	"plaspy-bridge/bridge/query"
+	"plaspy-bridge/bridge/replica"
 	"plaspy-bridge/bridge/schedule"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/embedded"
@@ -42,6 +43,7 @@ type Bridge struct {
 	pub       *publisher.Publisher
 	keeper    *keeper
 	pool      *poll.Pool
+	group     *replica.Group
 	origins   *inbound.Origins  // nil where the consumer side is off
 	consumer  *inbound.Consumer // likewise
 	queries   *query.Service
@@ -69,6 +71,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (*Br
 		func() error { return b.openAPI(version) },
 		b.openNATS,
 		b.openPool,
+		b.openGroup,
 		func() error { return b.openInbound(version) },
 		func() error { return b.openServer(ctx, version) },
 	} {
@@ -162,14 +165,31 @@ func (b *Bridge) openPool() error {
 		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
 		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
 		DailyResults: b.cfg.DailyResults, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
-		Grace: b.cfg.ShutdownTimeout / 2, Alive: beat.Beat, Posted: posted, Token: func(ctx context.Context) error {
+		Grace: b.cfg.ShutdownTimeout / 2, Alive: beat.Beat, Posted: posted, Owns: func(token string) bool { return b.group.Owns(token) }, Token: func(ctx context.Context) error {
 			_, err := b.tokens.Token(ctx)
 			return err
 		},
 	}, b.client, b.budget, circuit, heldStream{b.pub, b.keeper}, b.pub.Subjects(), b.policy(), log, b.metrics)
-	b.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "plaspy_bridge_replicas", Help: "Replicas that share the work, this one included.",
-	}, func() float64 { return 1 }))
+	// Until the group says what is this replica's, nothing is.
+	b.pool.Own(func(string) bool { return false })
+	return nil
+}
+
+// openGroup joins this replica with those that share its prefix and NATS: they
+// divide the devices and the budget.
+func (b *Bridge) openGroup() error {
+	b.budget.SetShare(0)
+	b.group = replica.New(replica.Options{
+		ID: b.cfg.ReplicaID, JS: b.pub.JetStream(), Subjects: b.pub.Subjects(), Replicas: b.cfg.StreamReplicas, Limit: b.cfg.RateLimit,
+		Load: func() int { return b.pool.Listed().Devices },
+		OnChange: func(a replica.Assignment) {
+			b.budget.SetShare(a.Share)
+			b.pool.Own(a.Owned)
+		},
+		OnThrottle: b.budget.ThrottleUntil,
+		Log:        b.log.With("component", "replica"), Registerer: b.metrics,
+	})
+	b.budget.OnThrottle(b.group.Throttled)
 	return nil
 }
 
@@ -298,6 +318,11 @@ func (b *Bridge) Run(ctx context.Context) error {
 	}
 	polls.Go(func() { b.pool.Run(polling) })
 	polls.Go(func() { b.runInbound(polling) })
+	polls.Go(func() {
+		if err := b.group.Run(polling); err != nil {
+			b.log.Warn("others were not told that this replica leaves", "err", err)
+		}
+	})
 
 	var broken error
 	select {
@@ -371,6 +396,11 @@ func (b *Bridge) report() {
 		b.health.Set("publish", true, "")
 	}
 	b.inboundHealth()
+	if trouble := b.group.Trouble(); trouble != "" {
+		b.health.Set("replica", false, trouble)
+	} else {
+		b.health.Set("replica", true, "")
+	}
 	if waits := b.pool.Ready(); waits != "" {
 		b.health.Set("state", false, waits)
 	} else {

@@ -13,6 +13,7 @@
 //	poll.Pool              polls, finds changes, plans with a schedule.Policy
 //	inbound.Consumer       posts what arrives on the inbound subjects
 //	query.Service          answers questions over NATS
+//	replica.Group          divides devices and budget among replicas
 //	publisher.Publisher    stores events in the stream, behind the fence
 //	embedded.Server        NATS, where none is configured
 //	ops.Server             health, metrics, the page

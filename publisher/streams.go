@@ -119,7 +119,7 @@ func (s Subjects) replicasBucket(o StreamOptions) jetstream.StreamConfig {
 		Description: "plaspy-bridge: what replicas need to share the work",
 		Subjects:    []string{"$KV." + name + ".>"},
 		Storage:     jetstream.FileStorage, Replicas: max(o.Replicas, 1),
-		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, Duplicates: duplicateWindow, MaxAge: time.Hour,
+		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, Duplicates: duplicateWindow, MaxAge: 24 * time.Hour,
 		AllowRollup: true, DenyDelete: true, AllowDirect: true,
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -22,15 +23,18 @@ type Bridge struct {
 	client *http.Client
 }
 
-// apiKey is one that no log may show.
-const apiKey = "harness-key-c0ffee5ec2e7"
+// APIKey is the account's, and one that no log may show.
+const APIKey = "harness-key-c0ffee5ec2e7"
 
 // NewBridge makes a bridge that does not run yet. set are variables, each
 // "NAME=value", that come on top of what the rig needs.
 func NewBridge(bin, dir, natsURL, httpAddr string, api *API, set []string) *Bridge {
 	env := []string{
+		// A limit that never holds: without one, a 429 among the first requests
+		// of a life has the bridge guess what half its rate is.
+		"PLASPY_RATE_LIMIT=60000",
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GORACE=halt_on_error=1",
-		"PLASPY_USERNAME=sim", "PLASPY_API_KEY=" + apiKey, "PLASPY_RATE_LIMIT=0",
+		"PLASPY_TIMEOUT=" + timeout.String(), "PLASPY_USERNAME=sim", "PLASPY_API_KEY=" + APIKey,
 		"NATS_URL=" + natsURL, "BRIDGE_HTTP_ADDR=" + httpAddr, "BRIDGE_DATA_DIR=" + filepath.Join(dir, "data"),
 		"BRIDGE_POLL_INTERVAL=500ms", "BRIDGE_BACKOFF_INITIAL=100ms", "BRIDGE_BACKOFF_MAX=1s",
 		"BRIDGE_SHUTDOWN_TIMEOUT=10s", "BRIDGE_LOG_FORMAT=json",
@@ -48,8 +52,17 @@ func (b *Bridge) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return b.Process.Start([]string{"run"}, append(b.env, "PLASPY_BASE_URL="+door.URL))
+	return b.Process.Start([]string{"run"}, append(b.Env(), "PLASPY_BASE_URL="+door.URL))
 }
+
+// Set sets further variables, each "NAME=value", for the next start.
+func (b *Bridge) Set(env ...string) { b.env = append(b.env, env...) }
+
+// Env is the bridge's environment but for the API's URL.
+func (b *Bridge) Env() []string { return slices.Clone(b.env) }
+
+// Binary is the path of the program.
+func (b *Bridge) Binary() string { return b.bin }
 
 // Health is what /readyz says: why each part that is not ready is not.
 type Health struct {
@@ -125,7 +138,7 @@ func (b *Bridge) Ready(ctx context.Context) error {
 // complaints are what a log must never have, whatever was done to the bridge.
 func complaints(log string) []string {
 	var found []string
-	for _, bad := range []string{"panic: ", "fatal error: ", "DATA RACE", apiKey, "Bearer ", "eyJ"} {
+	for _, bad := range []string{"panic: ", "fatal error: ", "DATA RACE", APIKey, "Bearer ", "eyJ"} {
 		if i := strings.Index(log, bad); i >= 0 {
 			found = append(found, fmt.Sprintf("the bridge's log has %q: %s", bad, tail(log[i:min(len(log), i+1500)])))
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/sim"
 )
 
 // TestEveryChange is the bridge's main promise with nothing in its way.
@@ -80,5 +81,24 @@ func TestStreamDeleted(t *testing.T) {
 	}, d)
 	if r.Taken == 0 {
 		t.Error("the broker lost nothing, so that nothing is proven")
+	}
+}
+
+// TestInbound has messages posted while the bridge is killed and the API fails.
+func TestInbound(t *testing.T) {
+	t.Parallel()
+	d := length(7*time.Second, 15*time.Second)
+	r := run(t, harness.Options{Devices: 5}, "inbound", harness.Plan{
+		{At: 500 * time.Millisecond, Act: harness.FaultAPI, For: d / 2, Fault: sim.Fault{Kind: sim.Status, Status: 503, Endpoint: "*s", Probability: 0.2}},
+		{At: d/2 + time.Second, Act: harness.FaultAPI, For: d / 4, Fault: sim.Fault{Kind: sim.CutOff, Endpoint: "locations", Probability: 0.1}},
+		{At: d / 3, Act: harness.KillBridge},
+		{At: d / 2, Act: harness.KillBridge, For: time.Second},
+		{At: d * 2 / 3, Act: harness.KillBroker, For: time.Second},
+	}, d, func(r *harness.Rig) { r.Produce(20, 50*time.Millisecond) })
+	if r.Inbound.Accepted < 20*10*int(d/time.Second)/2 {
+		t.Errorf("only %d messages were produced", r.Inbound.Accepted)
+	}
+	if r.Inbound.Dead != 0 {
+		t.Errorf("%d dead letters", r.Inbound.Dead)
 	}
 }

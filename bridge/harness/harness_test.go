@@ -34,6 +34,8 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// These tests wait for other processes far more than they compute.
+	_ = flag.Set("test.parallel", "12") // go test defines it
 	status := m.Run()
 	_ = os.RemoveAll(dir)
 	if err := goleak.Find(); err != nil && status == 0 {
@@ -86,17 +88,29 @@ func length(short, full time.Duration) time.Duration {
 	return full
 }
 
+// slow is how long a bridge may take, on a busy machine, to poll every device
+// again, finish what is inbound, and end, once nothing is wrong any more.
+const slow = 30 * time.Second
+
 // run starts a rig, injects a plan, and wants a report without fault.
-func run(t *testing.T, o harness.Options, name string, p harness.Plan, d time.Duration) harness.Report {
+func run(t *testing.T, o harness.Options, name string, p harness.Plan, d time.Duration, more ...func(*harness.Rig)) harness.Report {
 	t.Helper()
 	r := newRig(t, o)
 	ctx := within(t, d+2*time.Minute)
 	ok(t, r.Start(ctx))
+	for _, f := range more {
+		f(r)
+	}
 	for _, s := range p {
 		t.Log(s)
 	}
 	ok(t, r.Inject(ctx, p, d))
+	injected := time.Now()
 	ok(t, r.Settle(ctx))
+	if took := time.Since(injected); took > slow {
+		t.Errorf("it took %v to be at work again after the last fault", took)
+		keep(t, r)
+	}
 	report, err := r.Report(ctx, name, p)
 	ok(t, err)
 	t.Logf("\n%s", report.String())

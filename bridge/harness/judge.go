@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -30,10 +29,6 @@ type Case struct {
 	Grace   time.Duration // how long before a kill an answer may have come and not be stored
 	Timeout time.Duration // PLASPY_TIMEOUT
 }
-
-// reconnect is how long the bridge may take to notice that the broker is back:
-// its longest wait between two tries, and the reading of the state.
-const reconnect = 4 * time.Second
 
 // change is a run of answers with the same content.
 type change struct {
@@ -247,79 +242,6 @@ func (v *verdict) all(c *change, excused func(int) bool) bool {
 	return len(c.answers) > 0
 }
 
-// killed tells whether an answer was handed to a process that was killed in the
-// next moment.
-func (v *verdict) killed(i int) bool {
-	a := v.answers[i]
-	if a.Life < 0 || a.Life >= len(v.c.Lives) {
-		return false
-	}
-	life := v.c.Lives[a.Life]
-	if life.To.IsZero() || !life.Killed && !v.away(life.To) {
-		return false
-	}
-	for _, later := range v.answers[i+1:] {
-		if later.Life == a.Life {
-			return false // it asked again: what it saw is stored
-		}
-	}
-	return v.working(a.At, life.To, life.Pauses) <= v.c.Grace
-}
-
-// timedOut tells whether the process stood still until it had given up.
-func (v *verdict) timedOut(i int) bool {
-	a := v.answers[i]
-	if a.Life < 0 || a.Life >= len(v.c.Lives) {
-		return false
-	}
-	return slices.ContainsFunc(v.c.Lives[a.Life].Pauses, func(p Span) bool {
-		// The request was sent before the answer was given: half the timeout
-		// is for that.
-		return p.From.Before(a.At.Add(time.Second)) && p.To.Sub(a.At) >= v.c.Timeout/2
-	})
-}
-
-// taken tells whether the broker lost a change after it was stored.
-func (v *verdict) taken(c *change) bool {
-	return slices.ContainsFunc(v.c.Losses, func(l Loss) bool {
-		if c.first.After(l.At) {
-			return false
-		}
-		return l.All || !c.first.Before(l.Since) || v.working(c.first, l.Since, nil) <= v.c.Grace
-	})
-}
-
-// unable gives the times in which nothing could be stored.
-func (v *verdict) unable() []Span {
-	spans := slices.Clone(v.c.Away)
-	for i := range spans {
-		if !spans[i].To.IsZero() {
-			spans[i].To = spans[i].To.Add(reconnect)
-		}
-	}
-	return spans
-}
-
-func (v *verdict) away(t time.Time) bool {
-	return slices.ContainsFunc(v.unable(), func(s Span) bool { return s.covers(t) })
-}
-
-// working is how much of a time a process that stood still in the pauses could
-// store something in.
-func (v *verdict) working(from, to time.Time, pauses []Span) time.Duration {
-	spans := append(v.unable(), pauses...)
-	slices.SortFunc(spans, func(a, b Span) int { return a.From.Compare(b.From) })
-	window := Span{from, to}
-	idle := time.Duration(0)
-	for _, s := range spans {
-		idle += s.within(window)
-		if end := s.To; !end.IsZero() && end.After(window.From) {
-			window.From = end // what is counted is not counted again
-		}
-	}
-	return to.Sub(from) - idle
-}
-
 // stale counts a device whose newest state the stream does not have last.
 func (v *verdict) stale() {
 	n := len(v.changes)
@@ -333,70 +255,6 @@ func (v *verdict) stale() {
 	if got != want.key && !v.all(&want, v.killed) {
 		v.r.Stale++
 		v.r.say("%s: the stream's last location is not the one shown last", v.device)
-	}
-}
-
-// edge is an alert that a location raises or clears.
-type edge struct{ state, dateTime string }
-
-// edges compares the alert events with the locations in the stream.
-func (v *verdict) edges() {
-	want := map[string][]edge{}
-	raised := map[string]bool{}
-	for _, e := range v.events {
-		var fix struct {
-			DateTime string
-			Alerts   []string
-		}
-		if err := json.Unmarshal([]byte(e.Raw), &fix); err != nil {
-			continue // counted as different
-		}
-		for _, a := range fix.Alerts {
-			if !raised[a] {
-				want[a] = append(want[a], edge{"raised", fix.DateTime})
-			}
-			raised[a] = true
-		}
-		for a, is := range raised {
-			if is && !slices.Contains(fix.Alerts, a) {
-				want[a] = append(want[a], edge{"cleared", fix.DateTime})
-				raised[a] = false
-			}
-		}
-	}
-	got := map[string][]edge{}
-	for _, e := range v.alerts {
-		got[e.Alert] = append(got[e.Alert], edge{e.State, e.DateTime})
-	}
-	for alert, list := range want {
-		v.r.Edges += len(list)
-		v.compareEdges(alert, list, got[alert])
-	}
-	for alert, list := range got {
-		if want[alert] == nil {
-			v.compareEdges(alert, nil, list)
-		}
-	}
-}
-
-func (v *verdict) compareEdges(alert string, want, got []edge) {
-	next := 0
-	for _, g := range got {
-		i := slices.Index(want[next:], g)
-		if i < 0 {
-			v.r.EdgesWrong++
-			v.r.say("%s: alert %s was %s at %s in the stream, by no location there", v.device, alert, g.state, g.dateTime)
-			continue
-		}
-		v.r.EdgesLost += i
-		for _, e := range want[next : next+i] {
-			v.r.say("%s: alert %s was %s at %s by a location in the stream, which has no such event", v.device, alert, e.state, e.dateTime)
-		}
-		next += i + 1
-	}
-	v.r.EdgesLost += len(want) - next
-	for _, e := range want[next:] {
-		v.r.say("%s: alert %s was %s at %s by a location in the stream, which has no such event", v.device, alert, e.state, e.dateTime)
 	}
 }
 

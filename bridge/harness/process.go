@@ -55,6 +55,12 @@ type Process struct {
 	lives []Life
 }
 
+// Usage is what a program has used so far.
+type Usage struct {
+	CPU time.Duration
+	RSS int64 // bytes resident now
+}
+
 // errRunning and errGone are programming errors of a plan.
 var (
 	errRunning = errors.New("runs already")

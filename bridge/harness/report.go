@@ -46,8 +46,11 @@ type InboundReport struct {
 	Dead     int // of them, dead-lettered
 	Repeated int // posts of a message that had been posted before
 	Allowed  int // how many repetitions the kills explain
-	Lost, Reordered,
-	Results int // result events
+
+	Lost, Reordered int
+
+	Results    int // result events
+	Unreported int // messages that were posted and have none
 }
 
 // Err is what is wrong with the run, or nil.
@@ -68,6 +71,7 @@ func (r *Report) Err() error {
 	wrong("device additions wrong", r.DeviceEvents)
 	wrong("inbound lost", r.Inbound.Lost)
 	wrong("inbound reordered", r.Inbound.Reordered)
+	wrong("inbound without a result", r.Inbound.Unreported)
 	wrong("inbound posted again beyond what kills explain", max(0, r.Inbound.Repeated-r.Inbound.Allowed))
 	if r.Published == 0 {
 		errs = append(errs, errors.New("nothing was published"))

@@ -34,10 +34,14 @@ type Options struct {
 	Env      []string // further variables of the bridge, each NAME=value
 }
 
-// timeout is the rig's PLASPY_TIMEOUT, the default.
+// Nothing is an Options.Record that remembers no answers: a run that is measured
+// and not judged.
+const Nothing = -1
+
+// timeout is PLASPY_TIMEOUT.
 const timeout = 10 * time.Second
 
-// prefix is BRIDGE_PREFIX, the default.
+// prefix is BRIDGE_PREFIX.
 const prefix publisher.Subjects = "plaspy"
 
 // Rig is an API, a broker and a bridge between them.
@@ -46,8 +50,10 @@ type Rig struct {
 	Broker *Broker
 	Bridge *Bridge
 
-	opts  Options
-	start time.Time
+	opts     Options
+	start    time.Time
+	producer *Producer  // nil unless inbound messages are part of the run
+	accepted []Accepted // by the inbound stream, once the producer has ended
 }
 
 // NewRig makes a rig in which nothing runs but the API. Close it.
@@ -61,7 +67,7 @@ func NewRig(ctx context.Context, o Options) (*Rig, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("harness: %w", err)
 	}
-	s := sim.New(sim.Options{Devices: o.Devices, Seed: o.Seed, Profile: o.Profile, APIKey: apiKey, Record: o.Record, History: 10_000})
+	s := sim.New(sim.Options{Devices: o.Devices, Seed: o.Seed, Profile: o.Profile, APIKey: APIKey, Record: o.Record, History: 10_000})
 	r := &Rig{API: NewAPI(s, o.Ports), opts: o, start: time.Now()}
 	natsAddr, err := o.Ports.Take(ctx)
 	if err != nil {
@@ -84,6 +90,9 @@ func NewRig(ctx context.Context, o Options) (*Rig, error) {
 
 // Close ends what still runs.
 func (r *Rig) Close() {
+	if r.producer != nil {
+		r.producer.Stop()
+	}
 	r.Bridge.end()
 	r.Broker.close()
 	r.API.close()
@@ -100,11 +109,18 @@ func (r *Rig) Start(ctx context.Context) error {
 	return r.Bridge.Ready(ctx)
 }
 
-// Settle waits until every device was asked about once more by a bridge that
-// says that it is ready, and then stops the bridge, which has to end well.
+// Settle ends the producer, waits until every device was asked about once more
+// by a bridge that says that it is ready and every inbound message is finished,
+// and then stops the bridge, which has to end well.
 func (r *Rig) Settle(ctx context.Context) error {
 	if err := r.Bridge.Ready(ctx); err != nil {
 		return err
+	}
+	if r.producer != nil {
+		r.accepted = r.producer.Stop()
+		if err := r.drained(ctx); err != nil {
+			return err
+		}
 	}
 	if err := r.Polled(ctx, time.Now()); err != nil {
 		return err
@@ -196,6 +212,17 @@ func (r *Rig) Report(ctx context.Context, name string, p Plan) (Report, error) {
 			report.Problems = append(report.Problems, fmt.Sprintf("life %d of the bridge ended with status %d after SIGTERM", i, l.Status))
 		}
 	}
+	if r.producer != nil {
+		in, err := r.inboundCase(ctx, r.accepted)
+		if err != nil {
+			return report, err
+		}
+		var details []string
+		report.Inbound, details = JudgeInbound(in)
+		for _, d := range details {
+			report.say("%s", d)
+		}
+	}
 	log, err := r.Bridge.Log()
 	report.Problems = append(report.Problems, complaints(log)...)
 	return report, err
@@ -205,7 +232,7 @@ func (r *Rig) Report(ctx context.Context, name string, p Plan) (Report, error) {
 func (r *Rig) history(ctx context.Context, id string) ([]string, error) {
 	client := &http.Client{Transport: r.API.Sim.Transport()}
 	var token struct{ Token string }
-	key := map[string]string{"userName": "sim", "apiKey": apiKey}
+	key := map[string]string{"userName": "sim", "apiKey": APIKey}
 	if err := ask(ctx, client, "/api/Auth/Token", "", key, &token); err != nil {
 		return nil, err
 	}

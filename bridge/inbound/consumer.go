@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -105,6 +107,7 @@ func New(o Options) (*Consumer, error) {
 	}
 	// A worker without a lane is a worker wasted.
 	c.limits.hand = max(c.limits.hand, 4*o.Workers)
+	c.limits.ackPending = max(c.limits.ackPending, 2*c.limits.hand)
 	return c, nil
 }
 
@@ -166,6 +169,10 @@ func (c *Consumer) consume(ctx context.Context, term Term) error {
 	if d.pulls, err = c.createConsumer(ctx, st); err != nil {
 		return err
 	}
+	x, err := newExchange(c.opt.JetStream.Conn())
+	if err != nil {
+		return err
+	}
 	c.trouble.clear(partStream)
 	posts, abort := context.WithCancel(term.Context)
 	defer abort()
@@ -175,7 +182,8 @@ func (c *Consumer) consume(ctx context.Context, term Term) error {
 	d.posts, d.stop = posts, stop
 
 	c.attach(d)
-	var wg sync.WaitGroup
+	var wg, books sync.WaitGroup
+	books.Go(func() { d.keepBooks(x) })
 	wg.Go(func() {
 		if err := d.read(work); err != nil {
 			stop(err)
@@ -190,6 +198,8 @@ func (c *Consumer) consume(ctx context.Context, term Term) error {
 	d.ended.Store(true)
 	grace := time.AfterFunc(c.opt.Grace, abort)
 	wg.Wait()
+	close(d.settlings)
+	books.Wait()
 	grace.Stop()
 	c.detach(d)
 	c.deleteConsumer(term.Context, st)
@@ -287,17 +297,16 @@ func (c *Consumer) attach(d *desk) {
 
 // detach keeps what a run did but could not record for the next one.
 func (c *Consumer) detach(d *desk) {
-	left, delivered := d.close()
+	left := d.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.current = nil
-	for seq := range c.unsettled {
-		if seq <= delivered {
-			delete(c.unsettled, seq) // it did not come again: it is gone
-		}
-	}
 	for _, m := range left {
 		c.unsettled[m.seq] = m
+	}
+	// What never comes again was finished by another replica. The oldest go.
+	for len(c.unsettled) > 8*c.opt.Workers {
+		delete(c.unsettled, slices.Min(slices.Collect(maps.Keys(c.unsettled))))
 	}
 }
 

@@ -25,7 +25,7 @@ type limits struct {
 }
 
 var defaultLimits = limits{
-	hand: 2048, bytes: 32 << 20, fetch: 256, ackPending: 32768, lanes: 4096,
+	hand: 2048, bytes: 32 << 20, fetch: 256, ackPending: 8192, lanes: 4096,
 	ackWait: 30 * time.Second, patience: 5 * time.Second, handBack: 15 * time.Minute, pull: 5 * time.Second,
 }
 
@@ -46,6 +46,8 @@ type desk struct {
 	ready  chan struct{} // one token for each lane that was queued, as far as it has room
 	hungry chan struct{} // workers run out of lanes
 	gate   chan struct{} // lanes are parked, or the circuit closed
+
+	settlings chan *settling
 
 	mu        sync.Mutex
 	lanes     map[string]*lane
@@ -68,6 +70,8 @@ func newDesk(c *Consumer, st *stream) *desk {
 		ready:  make(chan struct{}, c.opt.Workers),
 		hungry: make(chan struct{}, 1),
 		gate:   make(chan struct{}, 1),
+
+		settlings: make(chan *settling, c.opt.Workers),
 	}
 }
 
@@ -87,7 +91,7 @@ func (d *desk) take(ctx context.Context, msg jetstream.Msg) error {
 		return fmt.Errorf("%w: delivery %d after %d", errAgain, meta.Sequence.Consumer, counted)
 	}
 	a := addressOf(d.c.opt.Subjects, msg.Subject())
-	m := &message{seq: meta.Sequence.Stream, at: meta.Timestamp, subject: msg.Subject(), header: msg.Headers(), body: msg.Data(), delivery: msg}
+	m := &message{seq: meta.Sequence.Stream, at: meta.Timestamp, subject: msg.Subject(), address: a, header: msg.Headers(), body: msg.Data(), delivery: msg}
 	known, again := d.place(a, m, meta.NumDelivered > 1)
 	if known {
 		return nil
@@ -282,6 +286,7 @@ func (d *desk) load(ctx context.Context, l *lane) (*message, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if m != nil {
+		m.address = addressOf(d.c.opt.Subjects, m.subject)
 		l.next = m.seq + 1
 		d.hold(l, m)
 		m.outcome = d.c.carried(m)
@@ -351,9 +356,10 @@ func (d *desk) wake(l *lane) {
 
 // close stops the timers and returns the messages that were posted or given up
 // but not yet recorded: another run must not post them again.
-func (d *desk) close() (left []*message, delivered uint64) {
+func (d *desk) close() []*message {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	var left []*message
 	for _, l := range d.lanes {
 		if l.timer != nil {
 			l.timer.Stop()
@@ -365,5 +371,5 @@ func (d *desk) close() (left []*message, delivered uint64) {
 			}
 		}
 	}
-	return left, d.delivered
+	return left
 }

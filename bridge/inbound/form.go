@@ -61,12 +61,12 @@ func parseLocation(deviceID string, body []byte) (form, error) {
 	if err != nil {
 		return form{}, err
 	}
-	if err := sameDevice(top["deviceId"], deviceID); err != nil {
+	device, from, to, raw, path := top[0], top[1], top[2], top[3], "location."
+	if err := sameDevice(device, deviceID); err != nil {
 		return form{}, err
 	}
-	raw, path := top["location"], "location."
 	if raw == nil {
-		if top["from"] != nil || top["to"] != nil {
+		if from != nil || to != nil {
 			return form{}, &FieldError{"location", "is missing"}
 		}
 		// A bare location: the message is the location.
@@ -79,17 +79,16 @@ func parseLocation(deviceID string, body []byte) (form, error) {
 		return form{}, err
 	}
 	f := form{}
-	if f.fix.at, err = timeOf(path+"dateTime", loc["dateTime"]); err != nil {
+	if f.fix.at, err = timeOf(path+"dateTime", loc[0]); err != nil {
 		return form{}, err
 	}
-	if f.fix.lat, err = degrees(path+"latitude", loc["latitude"], 90); err != nil {
+	if f.fix.lat, err = degrees(path+"latitude", loc[1], 90); err != nil {
 		return form{}, err
 	}
-	if f.fix.lon, err = degrees(path+"longitude", loc["longitude"], 180); err != nil {
+	if f.fix.lon, err = degrees(path+"longitude", loc[2], 180); err != nil {
 		return form{}, err
 	}
-	from, to, err := span(top["from"], top["to"], loc["dateTime"])
-	if err != nil {
+	if from, to, err = span(from, to, loc[0]); err != nil {
 		return form{}, err
 	}
 	b := appendSpan(make([]byte, 0, len(raw)+len(from)+len(to)+32), from, to)
@@ -102,25 +101,24 @@ func parseAlert(deviceID string, body []byte) (form, error) {
 	if err != nil {
 		return form{}, err
 	}
-	if err := sameDevice(top["deviceId"], deviceID); err != nil {
+	device, from, to, name, field, at := top[0], top[1], top[2], top[3], "alertName", top[5]
+	if err := sameDevice(device, deviceID); err != nil {
 		return form{}, err
 	}
-	name, field := top["alertName"], "alertName"
 	if name == nil {
 		// An outbound alert calls it so.
-		name, field = top["alert"], "alert"
+		name, field = top[4], "alert"
 	}
 	if name != nil {
 		if s, ok := rawjson.Unquote(name); !ok || len(s) == 0 {
 			return form{}, &FieldError{field, "must be a string that is not empty"}
 		}
 	}
-	at := top["dateTime"]
-	if top["from"] != nil && top["to"] != nil {
+	if from != nil && to != nil {
 		at = nil // a range of its own
 	} else if at == nil {
 		missing := "from"
-		if top["from"] != nil {
+		if from != nil {
 			missing = "to"
 		}
 		return form{}, &FieldError{missing, "is missing, and so is dateTime"}
@@ -133,8 +131,7 @@ func parseAlert(deviceID string, body []byte) (form, error) {
 			return form{}, err
 		}
 	}
-	from, to, err := span(top["from"], top["to"], at)
-	if err != nil {
+	if from, to, err = span(from, to, at); err != nil {
 		return form{}, err
 	}
 	b := appendSpan(make([]byte, 0, len(from)+len(to)+len(name)+40), from, to)
@@ -144,34 +141,37 @@ func parseAlert(deviceID string, body []byte) (form, error) {
 	return form{body: append(b, '}')}, nil
 }
 
-// read returns the named members of an object as they are spelled. A member
-// that is null counts as absent; one that is given twice is an error, because
-// nobody can tell which of them the API would take.
-func read(path string, object []byte, names ...string) (map[string][]byte, error) {
-	values := make(map[string][]byte, len(names))
+// members are the values of some of an object's members, as they are spelled;
+// nil for one that is absent.
+type members [6][]byte
+
+// read returns the named members of an object, six at most, in the order of the
+// names. A member that is null counts as absent; one that is given twice is an
+// error, because nobody can tell which of them the API would take.
+func read(path string, object []byte, names ...string) (values members, err error) {
 	twice := ""
-	err := rawjson.Members(object, func(key, value []byte) bool {
-		for _, name := range names {
+	err = rawjson.Members(object, func(key, value []byte) bool {
+		for i, name := range names {
 			if string(key) != name {
 				continue
 			}
-			if _, seen := values[name]; seen {
+			if values[i] != nil {
 				twice = name
 				return false
 			}
-			values[name] = value
+			values[i] = value
 		}
 		return true
 	})
 	if twice != "" {
-		return nil, &FieldError{path + twice, "is given twice"}
+		return values, &FieldError{path + twice, "is given twice"}
 	}
 	if err != nil {
-		return nil, &FieldError{"body", "is not a JSON object: " + err.Error()}
+		return values, &FieldError{"body", "is not a JSON object: " + err.Error()}
 	}
-	for name, value := range values {
-		if rawjson.IsNull(value) {
-			values[name] = nil
+	for i, value := range values {
+		if value != nil && rawjson.IsNull(value) {
+			values[i] = nil
 		}
 	}
 	return values, nil

@@ -24,6 +24,7 @@ type message struct {
 	seq     uint64
 	at      time.Time // when the stream took it
 	subject string
+	address address // what the subject says
 	header  nats.Header
 	body    []byte
 	// delivery acknowledges the message; nil where it was read from the stream

@@ -130,7 +130,7 @@ func deadLetter(subjects publisher.Subjects, streamName string, a address, m *me
 		}
 		h[name] = values
 	}
-	for _, name := range []string{HeaderError, HeaderStatus, HeaderFirstTry, HeaderLastTry} {
+	for _, name := range []string{HeaderError, HeaderStatus, HeaderFirstTry, HeaderLastTry, HeaderTruncated} {
 		delete(h, name)
 	}
 	attempts := 0

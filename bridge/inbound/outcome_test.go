@@ -213,7 +213,7 @@ func TestTooOldWhileWaiting(t *testing.T) {
 	r.put("plaspy.in.location.d", location(1))
 	run(t, r.consumer(waiter{}, func(c *Consumer) { c.opt.MaxAge = 500 * time.Millisecond }))
 	m := r.messages(subjects.DeadLetters(), 1)[0]
-	if m.Header.Get(HeaderAttempts) != "0" || m.Header.Get(HeaderStatus) != "" || !strings.Contains(m.Header.Get(HeaderError), "never tried") {
+	if m.Header.Get(HeaderAttempts) != "0" || m.Header.Get(HeaderStatus) != "" || !strings.Contains(m.Header.Get(HeaderError), "no try") {
 		t.Errorf("headers %v", m.Header)
 	}
 }

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"plaspy-bridge/bridge/plaspy"
 )
 
@@ -17,7 +14,6 @@ var errLease = errors.New("another replica may be posting")
 const (
 	settlePause = time.Second           // between tries to record an outcome
 	notYetPause = 50 * time.Millisecond // until the leader shows what it delivered
-	codeTooBig  = 10054                 // the stream's limit on a message, see the server's errors.json
 )
 
 // work is one worker: it takes lanes and does one step of each.
@@ -75,7 +71,7 @@ func (d *desk) step(ctx context.Context, l *lane) {
 		}
 	}
 	d.c.trouble.clear(partStore)
-	d.c.metrics.count(addressOf(d.c.opt.Subjects, m.subject).kind, m.outcome.result)
+	d.c.metrics.count(m.address.kind, m.outcome.result)
 	d.finished(l, m)
 }
 
@@ -83,7 +79,7 @@ func (d *desk) step(ctx context.Context, l *lane) {
 // to wait; the lane is then taken care of.
 func (d *desk) decide(l *lane, m *message) bool {
 	c := d.c
-	a := addressOf(c.opt.Subjects, m.subject)
+	a := m.address
 	if a.kind == Unknown {
 		return d.giveUp(l, m, a, "unknown subject: "+a.reason, "")
 	}
@@ -182,7 +178,7 @@ func (d *desk) tooOld(l *lane, m *message, a address) bool {
 	t := l.trialOf(m)
 	detail := t.detail
 	if t.attempts == 0 {
-		detail = "it was never tried"
+		detail = "no try was answered"
 	}
 	return d.giveUp(l, m, a, fmt.Sprintf("too old: not delivered within %v", d.c.opt.MaxAge), detail)
 }
@@ -203,60 +199,4 @@ func (d *desk) conclude(m *message, o *outcome) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	m.outcome = o
-}
-
-// settle records an outcome: the result or the dead letter is stored before the
-// message leaves the inbound stream.
-func (d *desk) settle(m *message) error {
-	o := m.outcome
-	if !o.stored {
-		if err := d.store(o); err != nil {
-			return err
-		}
-		o.stored = true
-	}
-	if o.reply != nil {
-		if err := d.c.opt.JetStream.Conn().PublishMsg(o.reply); err != nil {
-			return fmt.Errorf("publish result to %s: %w", o.reply.Subject, err)
-		}
-		o.reply = nil
-	}
-	d.mu.Lock()
-	delivery := m.delivery
-	d.mu.Unlock()
-	if delivery == nil || !d.stream.queue {
-		return d.stream.remove(d.posts, m.seq)
-	}
-	ctx, cancel := context.WithTimeout(d.posts, requestTimeout)
-	defer cancel()
-	if err := delivery.DoubleAck(ctx); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-		// The consumer may be gone; the stream is asked instead.
-		if removeErr := d.stream.remove(d.posts, m.seq); removeErr != nil {
-			return errors.Join(fmt.Errorf("acknowledge message %d: %w", m.seq, err), removeErr)
-		}
-	}
-	return nil
-}
-
-func (d *desk) store(o *outcome) error {
-	ctx, cancel := context.WithTimeout(d.posts, requestTimeout)
-	defer cancel()
-	_, err := d.c.opt.JetStream.PublishMsg(ctx, o.main)
-	if tooBig(err) && o.main.Header.Get(HeaderTruncated) == "" {
-		d.c.log.Error("message is too large for its stream, its body is cut off", "err", err, "subject", o.main.Subject)
-		shorten(o.main, d.c.opt.JetStream.Conn().MaxPayload())
-		_, err = d.c.opt.JetStream.PublishMsg(ctx, o.main)
-	}
-	if err != nil {
-		return fmt.Errorf("publish to %s: %w", o.main.Subject, err)
-	}
-	return nil
-}
-
-func tooBig(err error) bool {
-	if errors.Is(err, nats.ErrMaxPayload) {
-		return true
-	}
-	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && api.ErrorCode == codeTooBig
 }

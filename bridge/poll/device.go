@@ -20,6 +20,8 @@ type device struct {
 	busy   bool // polled, or its chain is on its way
 	listed bool // in the API's list, active, and chosen by the filters
 	active bool // listed and this replica's: in the schedule
+	// touched: it is in the pool's list of those that have something to show.
+	touched bool
 	// doubtful: its state has to be read from the stream before it is polled,
 	// because somebody else may have published.
 	doubtful bool
@@ -31,6 +33,7 @@ type device struct {
 	have     bool   // hash and what follows are set
 	hash     uint64
 	fixTime  time.Time
+	lat, lon float32 // only shown: a metre or two do not matter
 	speed    float32
 	input    int8
 	silent   bool
@@ -82,6 +85,7 @@ const silentAlert = "silent"
 // remember takes a fix as what the stream holds.
 func (d *device) remember(f *fix, seq uint64) {
 	d.seq, d.have, d.hash, d.fixTime = seq, true, f.hash, f.time
+	d.lat, d.lon = float32(f.lat), float32(f.lon)
 	d.speed, d.input = float32(f.speed), f.input
 	if f.alertsKnown {
 		d.raised = slices.Clone(f.alerts)

@@ -109,7 +109,6 @@ func (p *Pool) list(ctx, work context.Context) error {
 		p.log.Info("device list read", "devices", chosen, "listed", len(devices))
 	}
 	p.listed.Store(&ListState{Read: true, At: now, Devices: chosen})
-	p.circuit.SetDevices(chosen)
 	nudge(p.wake)
 	return nil
 }
@@ -226,11 +225,15 @@ func (p *Pool) update(list map[string]listedDevice, grouped map[string]bool) ([]
 		if d == nil {
 			d = p.newDevice(l.ID, token)
 		}
-		d.name = l.Name
+		if d.name != l.Name {
+			d.name = l.Name
+			p.touch(d)
+		}
 		d.listed = p.opts.Select.matches(d.id) && (grouped == nil || grouped[d.id])
 		if d.listed {
 			chosen++
-			if n, ok := d.changed(l.Raw); ok {
+			if n, ok := d.changed(l.Raw); ok && p.owned(d) {
+				d.eventBusy = true
 				told = append(told, n)
 			}
 		}
@@ -240,7 +243,7 @@ func (p *Pool) update(list map[string]listedDevice, grouped map[string]bool) ([]
 			continue
 		}
 		d.listed = false
-		if d.known() && !d.eventBusy && p.opts.Select.matches(d.id) {
+		if d.known() && !d.eventBusy && p.owned(d) && p.opts.Select.matches(d.id) {
 			d.eventBusy = true
 			told = append(told, news{d: d, change: publisher.Removed, seq: d.eventSeq})
 		}
@@ -261,6 +264,7 @@ func (p *Pool) activateAll(now time.Time) {
 	for _, d := range order {
 		p.activate(now, d)
 	}
+	p.circuit.SetDevices(len(p.byID))
 }
 
 // known reports whether the stream says that the device is in the account.
@@ -295,7 +299,6 @@ func (d *device) changed(raw json.RawMessage) (news, bool) {
 	case d.known():
 		n.change = publisher.Changed
 	}
-	d.eventBusy = true
 	return n, true
 }
 

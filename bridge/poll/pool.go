@@ -77,6 +77,9 @@ type Options struct {
 
 	// Posted reports whether the bridge itself posted a location; nil: never.
 	Posted func(device string, at time.Time, lat, lon float64) bool
+	// Owns is asked last before a poll whether the device, by its token, is this
+	// replica's still; nil: it is.
+	Owns func(token string) bool
 	// Token waits until there is a token, and does not where the context has
 	// ended; nil: no need. Without one no device
 	// is chosen, so that a refused key neither occupies workers nor delays the
@@ -124,6 +127,8 @@ type Pool struct {
 	idle     chan struct{} // where set: closed when none is
 	over     bool          // Run is ending
 	suspects int           // devices with failures that are being polled
+	watched  bool          // somebody calls Changed
+	touched  []*device     // what it has to be told of
 	// Owned by the goroutine that reads the list: what was logged.
 	leftOut    map[string]string
 	noGroup    map[string]bool
@@ -211,6 +216,9 @@ func (p *Pool) background(f func()) bool {
 	return !p.over
 }
 
+// errNotOurs puts a poll off whose device another replica may have by now.
+var errNotOurs = errors.New("another replica may have it by now")
+
 // errGrace ends the polls that outlive the grace period.
 var errGrace = errors.New("grace period is over")
 
@@ -224,19 +232,29 @@ func (p *Pool) Resync() {
 // Relist has the device list read again at once.
 func (p *Pool) Relist() { nudge(p.relist) }
 
-// Own has only those devices polled that f claims, by token; nil: all. Devices
-// that come under care are read from the stream first, since another replica
-// had them.
+// Own has only those devices polled that f claims, by token; nil: all. When it
+// returns, no poll of any other begins. Devices that come under care are read
+// from the stream first, since another replica had them.
 func (p *Pool) Own(f func(token string) bool) {
 	now := time.Now()
 	p.mu.Lock()
 	p.owns = f
+	gained := 0
 	for _, d := range p.devices {
-		p.activate(now, d)
+		if p.activate(now, d) {
+			gained++
+		}
 	}
+	p.circuit.SetDevices(len(p.byID))
 	p.mu.Unlock()
+	if gained > maxReread {
+		p.Resync() // one reading of everything is cheaper
+	}
 	nudge(p.wake)
 }
+
+// maxReread is how many devices' states are read one by one.
+const maxReread = 64
 
 // Ready tells in one sentence why the pool is not at work, or "".
 func (p *Pool) Ready() string {
@@ -472,6 +490,7 @@ func (p *Pool) release(d *device, seen schedule.Observation) {
 		d.turn = decision{}
 	}
 	p.policy.Done(now, d.id, seen)
+	p.touch(d)
 	if p.busy--; p.busy == 0 && p.idle != nil {
 		close(p.idle)
 		p.idle = nil
@@ -487,25 +506,30 @@ func (p *Pool) doubt(d *device) {
 	p.mu.Unlock()
 }
 
-// activate puts a device into the schedule, or takes it out. It runs under the
-// mutex.
-func (p *Pool) activate(now time.Time, d *device) {
-	active := d.listed && (p.owns == nil || p.owns(d.token))
+// activate puts a device into the schedule, or takes it out; true: it came
+// under care. It runs under the mutex.
+func (p *Pool) activate(now time.Time, d *device) bool {
+	active := d.listed && p.owned(d)
 	if active == d.active {
-		return
+		return false
 	}
 	d.active = active
+	p.touch(d)
 	if !active {
 		delete(p.byID, d.id)
 		p.policy.Remove(now, d.id)
-		return
+		return false
 	}
 	if p.owns != nil {
 		d.doubtful = true
 	}
 	p.byID[d.id] = d
 	p.policy.Add(now, d.id)
+	return true
 }
+
+// owned reports whether a device is this replica's. It runs under the mutex.
+func (p *Pool) owned(d *device) bool { return p.owns == nil || p.owns(d.token) }
 
 // newDevice runs under the mutex.
 func (p *Pool) newDevice(id, token string) *device {

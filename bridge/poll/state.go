@@ -75,6 +75,7 @@ func (p *Pool) restore(now time.Time, d *device, im *image, mark publisher.Mark)
 	}
 	seq, have := d.seq, d.have
 	p.take(d, im)
+	p.touch(d)
 	if have && d.seq != seq && d.active {
 		p.policy.Soon(now, d.id)
 	}

@@ -34,6 +34,11 @@ func (p *Pool) worker(ctx context.Context) {
 // poll makes one poll and gives the buffer back.
 func (p *Pool) poll(ctx context.Context, j job, buf []byte) []byte {
 	d := j.d
+	if p.opts.Owns != nil && !p.opts.Owns(d.token) {
+		d.came(resultPutOff, errNotOurs)
+		p.release(d, schedule.Observation{Failed: true, NotBefore: time.Now().Add(suspectWait)})
+		return buf
+	}
 	if j.doubtful {
 		if err := p.reread(ctx, d); err != nil {
 			p.log.Debug("state of a device not read", "device_id", d.id, "err", err)

@@ -31,6 +31,8 @@ func (c *check) httpPort(ctx context.Context) {
 	switch {
 	case err == nil:
 		c.ok(what, "%s is free", c.cfg.HTTPAddr)
+	case errors.Is(err, syscall.EADDRINUSE) && c.lives(ctx) && c.cfg.Embedded() && inUse(c.cfg.DataDir):
+		c.ok(what, "%s is the running bridge's", c.cfg.HTTPAddr)
 	case errors.Is(err, syscall.EADDRINUSE) && c.lives(ctx):
 		c.say(Warn, what, "a bridge answers on "+c.cfg.HTTPAddr, "nothing, if it is the one this check is about; a second one on this machine wants another address")
 	case errors.Is(err, syscall.EADDRINUSE):

@@ -65,6 +65,8 @@ func (b *broker) requests() []need {
 		{"$JS.API.CONSUMER.CREATE." + events + "." + nobody, "the bridge cannot read what it published before"},
 		{"$JS.API.CONSUMER.MSG.NEXT." + events + "." + nobody, "the bridge cannot read what it published before"},
 		{"$JS.API.STREAM.MSG.GET." + events, "a lost acknowledgement cannot be resolved"},
+		{"$JS.API.CONSUMER.CREATE." + b.replicas() + "." + nobody, noReplicas},
+		{"$JS.API.DIRECT.GET." + b.replicas() + "." + nobody, noReplicas},
 	}
 	if !b.cfg.Inbound {
 		return all
@@ -80,6 +82,11 @@ func (b *broker) requests() []need {
 	)
 }
 
+const noReplicas = "replicas cannot share the work"
+
+// replicas is the stream below the bucket that replicas share.
+func (b *broker) replicas() string { return "KV_" + b.subjects.ReplicasBucket() }
+
 func (b *broker) subscriptions() []need {
 	const use = "there is no query service"
 	return []need{{b.subjects.API() + "." + nobody, use}, {"$SRV." + nobody, use}}
@@ -89,7 +96,10 @@ func (b *broker) subscriptions() []need {
 func (b *broker) events() []need {
 	s := b.subjects
 	const use = "the events are not published"
-	all := []need{{s.Location("*"), use}, {s.Alert("*", "*"), use}, {s.Device("*"), use}}
+	all := []need{
+		{s.Location("*"), use}, {s.Alert("*", "*"), use}, {s.Device("*"), use},
+		{"$KV." + s.ReplicasBucket() + ".>", noReplicas},
+	}
 	if !b.cfg.Inbound {
 		return all
 	}

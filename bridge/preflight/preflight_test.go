@@ -59,7 +59,7 @@ func newRig(t *testing.T, o sim.Options) *rig {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	r.env("PLASPY_BASE_URL", l.URL, "PLASPY_USERNAME", "operator", "PLASPY_API_KEY", apiKey, "PLASPY_TIMEOUT", "3s",
-		"BRIDGE_HTTP_ADDR", freeAddr(t), "BRIDGE_EMBEDDED_ADDR", freeAddr(t), "BRIDGE_DATA_DIR", filepath.Join(t.TempDir(), "data"))
+		"BRIDGE_HTTP_ADDR", "127.0.0.1:0", "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_DATA_DIR", filepath.Join(t.TempDir(), "data"))
 	return r
 }
 
@@ -97,15 +97,6 @@ func (r *rig) want(warn, fail int, patterns ...string) {
 			r.Errorf("no line matches %s:\n%s", p, lines)
 		}
 	}
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	addr, err := ops.FreeAddr(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return addr
 }
 
 // broker starts a NATS server whose user bridge has the permissions, and points
@@ -204,11 +195,12 @@ func TestEmbedded(t *testing.T) {
 	t.Run("ports taken", func(t *testing.T) {
 		r := newRig(t, sim.Options{})
 		for _, variable := range []string{"BRIDGE_HTTP_ADDR", "BRIDGE_EMBEDDED_ADDR"} {
-			l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", os.Getenv(variable))
+			l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer l.Close()
+			r.env(variable, l.Addr().String())
 		}
 		r.env("PLASPY_TIMEOUT", "200ms") // what listens there never answers
 		r.want(0, 2, `FAIL BRIDGE_HTTP_ADDR: another program listens`, `FAIL embedded NATS: another program listens.*: set NATS_URL`)
@@ -250,6 +242,7 @@ func TestBesideABridge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.env("BRIDGE_HTTP_ADDR", listener.Addr().String())
 	health := ops.NewHealth()
 	health.Set("token", true, "")
 	h := ops.New(listener, ops.Options{Health: health, Gatherer: ops.NewRegistry(health), Log: log})
@@ -261,9 +254,9 @@ func TestBesideABridge(t *testing.T) {
 		}
 		<-served
 	}()
-	r.want(1, 0, `ok   embedded store: .* is in use by the bridge on 127.*, which is ready`, `warn BRIDGE_HTTP_ADDR: a bridge answers`)
+	r.want(0, 0, `ok   embedded store: .* is in use by the bridge on 127.*, which is ready`, `ok   BRIDGE_HTTP_ADDR: 127.* is the running bridge's`)
 	health.Set("token", false, "the API refuses the key")
-	r.want(1, 1, `FAIL embedded store: .* and /readyz on .* says: token: the API refuses the key: see to what it says`)
+	r.want(0, 1, `FAIL embedded store: .* and /readyz on .* says: token: the API refuses the key: see to what it says`)
 }
 
 func TestNATS(t *testing.T) {
@@ -307,7 +300,7 @@ func TestNATS(t *testing.T) {
 		r := newRig(t, sim.Options{})
 		r.broker(nil)
 		r.env("BRIDGE_STREAM_REPLICAS", "3", "BRIDGE_INBOUND", "false")
-		r.want(0, 2, `FAIL stream PLASPY_EVENTS: .*3 replicas: the server is in no cluster: set BRIDGE_STREAM_REPLICAS`)
+		r.want(0, 3, `FAIL stream PLASPY_EVENTS: .*3 replicas: the server is in no cluster: set BRIDGE_STREAM_REPLICAS`)
 	})
 }
 
@@ -367,6 +360,7 @@ func TestPermissions(t *testing.T) {
 		{"locations", "plaspy.location.*", "", 0, 1, `FAIL permissions: .*allow this user to publish to plaspy.location.\*: without it the events are not published`},
 		{"one device's locations", "plaspy.location.truck7", "", 0, 1, `FAIL permissions: .*publish to plaspy.location.\*`},
 		{"alerts", "plaspy.alert.>", "", 0, 1, `FAIL permissions: .*publish to plaspy.alert.\*.\*`},
+		{"replicas", "$KV.plaspy_replicas.>", "", 0, 1, `FAIL permissions: .*publish to \$KV.plaspy_replicas.>: without it replicas cannot share`},
 		{"query service", "", "plaspy.api.>", 0, 1, `FAIL permissions: .*subscribe to plaspy.api`},
 		{"account's limits", "$JS.API.INFO", "", 0, 0, `ok   JetStream: limits are unknown`},
 		{"what the user may", "$SYS.REQ.USER.INFO", "", 1, 0, `warn permissions: publishing events was not tried.*\$SYS.REQ.USER.INFO`},

@@ -130,9 +130,7 @@ func (g *Group) Run(ctx context.Context) error {
 		}
 		g.troubled(err.Error())
 		if errors.Is(err, errStateLost) {
-			// Others may have lost theirs too and still hold their leases.
-			g.quarantine = g.clock()
-			g.quarantine.steady += g.opts.Lease
+			g.abstain() // others may have lost theirs too and still hold their leases
 		}
 		pace := time.NewTimer(g.opts.Lease / 20)
 		select {
@@ -163,6 +161,13 @@ func (g *Group) Live() bool {
 func (g *Group) Trouble() string { return *g.trouble.Load() }
 
 func (g *Group) troubled(why string) { g.trouble.Store(&why) }
+
+// abstain keeps this replica from writing a plan while a lease may run that it
+// does not know of.
+func (g *Group) abstain() {
+	g.quarantine = g.clock()
+	g.quarantine.steady += g.opts.Lease
+}
 
 // valid is how long a renewal lasts for the one who sent it. The rest of the
 // lease is the time in which a request that was decided on may still go out.

@@ -27,6 +27,19 @@ type seat struct {
 	Slots int    `json:"slots"`
 }
 
+// valid reports whether p is one that a replica wrote.
+func (p *plan) valid() bool {
+	keys, names, left := make(map[string]bool), make(map[string]bool), p.Limit
+	for _, s := range p.Seats {
+		if s.Slots < 0 || s.Slots > left || keys[s.Key] || names[s.Name] {
+			return false
+		}
+		left -= s.Slots
+		keys[s.Key], names[s.Name] = true, true
+	}
+	return p.Epoch > 0 && p.Limit > 0 && p.Limit <= unlimited*1000 && p.Lowered >= 0
+}
+
 func (p *plan) seat(key string) (seat, bool) {
 	for _, s := range p.Seats {
 		if s.Key == key {

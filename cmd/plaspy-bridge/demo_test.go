@@ -51,7 +51,10 @@ func TestDemo(t *testing.T) {
 		`\n  curl -s http://127\.0\.0\.1:\d+/readyz\n`,
 		`\n[0-9:.]{10}  plaspy\.device\.device0001 +device added\n`,
 		`\n[0-9:.]{10}  plaspy\.location\.device0001 +\S+ 1 +\d+ km/h [NESW]+ +4\.\d{5},-7\d\.\d{5}\n`,
-		`\n\d\d+ messages of \d devices in 3 s, \d+ shown, \d\d+ stored in PLASPY_EVENTS\.\n$`,
+		`\n[0-9:.]{10}  plaspy\.in\.location\.gateway-1 +handed in, to be posted to the API\n`,
+		`\n[0-9:.]{10}  plaspy\.result\.location\.gateway-1 +posted to the API, which answered 200\n`,
+		`\n[0-9:.]{10}  plaspy\.location\.gateway-1 +Boat behind MQTT +64 km/h`,
+		`\n\d\d+ messages of \d devices in 3 s, \d+ shown, \d\d+ stored in the stream PLASPY_EVENTS\.\n$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(stdout.String()) {
 			t.Errorf("not shown: %s", want)
@@ -89,7 +92,7 @@ func TestDemoInterrupted(t *testing.T) {
 		all, _ := io.ReadAll(said)
 		rest <- string(all)
 	}()
-	found := regexp.MustCompile(`-s (nats://\S+)[^$]*curl -s (http://\S+)`).FindStringSubmatch(string(intro[:n]))
+	found := regexp.MustCompile(`-s (nats://\S+)[^$]*?curl -s (http://\S+)`).FindStringSubmatch(string(intro[:n]))
 	if found == nil {
 		t.Fatalf("printed %s", intro[:n])
 	}
@@ -114,7 +117,7 @@ func TestDemoInterrupted(t *testing.T) {
 	if got := <-status; got != 0 {
 		t.Errorf("status %d after an interrupt, want 0\n%s", got, &stderr)
 	}
-	if tail := <-rest; !regexp.MustCompile(`\n\d+ messages? of \d devices? in .* stored in PLASPY_EVENTS\.\n$`).MatchString(tail) {
+	if tail := <-rest; !regexp.MustCompile(`\n\d+ messages? of \d devices? in .* stored in the stream PLASPY_EVENTS\.\n$`).MatchString(tail) {
 		t.Errorf("ended with %s", tail)
 	}
 	leftovers(t, tmp)
@@ -156,6 +159,19 @@ func TestDemoWithoutAReader(t *testing.T) {
 	leftovers(t, tmp)
 }
 
+// onEvent collects what is written and calls done at the first event.
+type onEvent struct {
+	bytes.Buffer
+	done func()
+}
+
+func (o *onEvent) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), "device added") {
+		o.done()
+	}
+	return o.Buffer.Write(p)
+}
+
 // TestDemoPorts takes the default ports first, or finds them taken, which is the
 // same to the demo.
 func TestDemoPorts(t *testing.T) {
@@ -166,13 +182,16 @@ func TestDemoPorts(t *testing.T) {
 			defer l.Close()
 		}
 	}
-	var stdout, stderr bytes.Buffer
-	if status := execute(t.Context(), []string{"demo", "--for=100ms"}, &stdout, &stderr); status != 0 {
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	stdout := onEvent{done: interrupt}
+	var stderr bytes.Buffer
+	if status := execute(ctx, []string{"demo"}, &stdout, &stderr); status != 0 {
 		t.Errorf("status %d, want 0\n%s", status, &stderr)
 	}
 	for _, want := range []string{`NATS        nats://127\.0\.0\.1:\d+ \(127\.0\.0\.1:4222 is taken\)`, `HTTP        http://127\.0\.0\.1:\d+ \(127\.0\.0\.1:8080 is taken\)`} {
 		if !regexp.MustCompile(want).MatchString(stdout.String()) {
-			t.Errorf("not shown: %s\n%s", want, &stdout)
+			t.Errorf("not shown: %s\n%s", want, stdout.String())
 		}
 	}
 	leftovers(t, tmp)

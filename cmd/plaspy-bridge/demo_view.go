@@ -157,7 +157,7 @@ func (v *view) describe(m *nats.Msg) (kind, text string) {
 	case "device":
 		return kind, "device " + body.Change
 	case "in":
-		return kind, "a gateway hands in a location to post"
+		return kind, "handed in, to be posted to the API"
 	case "result":
 		return kind, fmt.Sprintf("posted to the API, which answered %d", body.Status)
 	case "dlq":
@@ -197,7 +197,7 @@ func (v *view) sumUp(log *slog.Logger) {
 	defer cancel()
 	stored := ""
 	if s, err := v.js.Stream(ctx, v.subjects.Events()); err == nil {
-		stored = fmt.Sprintf(", %d stored in %s", s.CachedInfo().State.LastSeq, v.subjects.Events())
+		stored = fmt.Sprintf(", %d stored in the stream %s", s.CachedInfo().State.LastSeq, v.subjects.Events())
 	} else {
 		log.Debug("stream not asked for the summary", "err", err)
 	}
@@ -225,19 +225,36 @@ func intro(b *bridge.Bridge, cfg bridge.Config, api string, devices uint) string
 		fmt.Fprintf(&w, "  HTTP        %s%s\n", health, instead(cfg.HTTPAddr, "BRIDGE_HTTP_ADDR"))
 	}
 	fmt.Fprintf(&w, "\nSubjects:\n")
-	for _, line := range [][2]string{
-		{s.Location("<device>"), "a new or changed last location"},
-		{s.Alert("<device>", "<alert>"), "an alert was raised or cleared"},
-		{s.Device("<device>"), "a device was added, changed or removed"},
-	} {
+	for _, line := range subjectLines(s, cfg.Inbound) {
 		fmt.Fprintf(&w, "  %-32s %s\n", line[0], line[1])
 	}
 	fmt.Fprintf(&w, "\nIn another terminal:\n  nats sub -s %s '%s.>'\n", server, s)
+	if cfg.Inbound {
+		fmt.Fprintf(&w, "  nats pub -s %s %s '{\"alertName\": \"SOSButton\", \"dateTime\": \"%s\"}'\n", server, s.InAlert(visitorID), time.Now().UTC().Format(time.RFC3339))
+	}
 	if health != "" {
 		fmt.Fprintf(&w, "  curl -s %s/readyz\n", health)
 	}
 	w.WriteString("\n")
 	return w.String()
+}
+
+// subjectLines are the subjects that somebody may subscribe or publish to, and
+// what for.
+func subjectLines(s publisher.Subjects, inbound bool) [][2]string {
+	out := [][2]string{
+		{s.Location("<device>"), "a new or changed last location"},
+		{s.Alert("<device>", "<alert>"), "an alert was raised or cleared"},
+		{s.Device("<device>"), "a device was added, changed or removed"},
+	}
+	if !inbound {
+		return out
+	}
+	return append(out,
+		[2]string{s.InLocation("<device>"), "for you: a location to post to the API"},
+		[2]string{s.InAlert("<device>"), "for you: an alert to post to the API"},
+		[2]string{s.Result("*", "<device>"), "what the API answered to that"},
+	)
 }
 
 // instead tells that a default address was taken.

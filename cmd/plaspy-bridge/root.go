@@ -78,8 +78,10 @@ func commands() []*cobra.Command {
 		runCommand(),
 		demoCommand(),
 		checkCommand(),
+		dlqCommand(),
 		envCommand(),
 		healthCommand(),
+		schemaCommand(),
 		simCommand(),
 		versionCommand(),
 	}

@@ -1,0 +1,241 @@
+package harness_test
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"plaspy-bridge/bridge/harness"
+)
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+func second(s float64) time.Time { return noon.Add(time.Duration(s * float64(time.Second))) }
+
+func span(from, to float64) harness.Span { return harness.Span{From: second(from), To: second(to)} }
+
+// raw is a location with a content and what is no part of it.
+func raw(content string, inactive int, alerts ...string) string {
+	list := ""
+	if len(alerts) > 0 {
+		list = `"` + strings.Join(alerts, `","`) + `"`
+	}
+	return fmt.Sprintf(`{"dateTime":%q,"inactiveSeconds":%d,"alerts":[%s]}`, content, inactive, list)
+}
+
+// answers writes "A B B" as answers, one a second, to life 0; "A/1" is to life 1.
+func answers(text string) []harness.Answer {
+	var list []harness.Answer
+	for i, word := range strings.Fields(text) {
+		content, life, _ := strings.Cut(word, "/")
+		n, _ := strconv.Atoi(life)
+		list = append(list, harness.Answer{At: second(float64(i)), Life: n, Raw: raw(content, i)})
+	}
+	return list
+}
+
+// events writes "A B" as a stream that has the locations of these answers.
+func events(shown []harness.Answer, text string) []harness.Event {
+	list := []harness.Event{{Seq: 1, ID: "added", Kind: "device", Device: "d", Change: "added"}}
+	for i, content := range strings.Fields(text) {
+		e := harness.Event{Seq: uint64(i + 2), ID: fmt.Sprint("id", i), Kind: "location", Device: "d", Raw: raw(content, 99)}
+		for n, a := range shown {
+			if strings.HasPrefix(a.Raw, `{"dateTime":"`+content+`"`) {
+				e.Raw, shown = a.Raw, shown[n:]
+				break
+			}
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+func TestJudge(t *testing.T) {
+	whole := []harness.Life{{Span: span(-1, 100), Asked: true}}
+	killedAt := func(s float64) []harness.Life {
+		return []harness.Life{{Span: span(-1, s), Killed: true}, {Span: span(s, 100), Asked: true}}
+	}
+	type report = harness.Report
+	for _, test := range []struct {
+		name          string
+		shown, stream string
+		change        func(c *harness.Case)
+		want          report
+	}{
+		{"all there", "A B B C", "A B C", nil, report{Shown: 3, Published: 3}},
+		{"back and forth", "A B A", "A B A", nil, report{Shown: 3, Published: 3}},
+		{"lost in the middle", "A B C", "A C", nil, report{Shown: 3, Published: 2, Lost: 1}},
+		{"lost at the end", "A B C C", "A B", nil, report{Shown: 3, Published: 2, Lost: 1, Stale: 1}},
+		{"one state of two alike lost", "A B A", "A B", nil, report{Shown: 3, Published: 2, Lost: 1, Stale: 1}},
+		{"repeated", "A B", "A B B", nil, report{Shown: 2, Published: 3, Duplicated: 1}},
+		{"repeated later", "A B", "A B A", nil, report{Shown: 2, Published: 3, Reordered: 1, Stale: 1}},
+		{"swapped", "A B C", "B A C", nil, report{Shown: 3, Published: 3, Reordered: 1}},
+		{"invented", "A B", "A X B", nil, report{Shown: 2, Published: 3, Different: 1}},
+		{"one byte different", "A", "A", func(c *harness.Case) { c.Events[1].Raw = raw("A", 7) }, report{Shown: 1, Published: 1, Different: 1}},
+		{"same id twice", "A B", "A B", func(c *harness.Case) { c.Events[2].ID = "id0" }, report{Shown: 2, Published: 2, Duplicated: 1}},
+		{"never added", "A", "A", func(c *harness.Case) { c.Events = c.Events[1:] }, report{Shown: 1, Published: 1, DeviceEvents: 1}},
+
+		{"killed in the next moment", "A B/0 C/1", "A C", func(c *harness.Case) { c.Lives = killedAt(1.5) }, report{Shown: 3, Published: 2, Killed: 1}},
+		{"killed long after", "A B/0 C/1", "A C", func(c *harness.Case) {
+			c.Lives = killedAt(5)
+			c.Shown["d"][2].At = second(6)
+		}, report{Shown: 3, Published: 2, Lost: 1}},
+		{"killed long after, the broker away", "A B/0 C/1", "A C", func(c *harness.Case) {
+			c.Lives = killedAt(5)
+			c.Shown["d"][2].At = second(6)
+			c.Away = []harness.Span{span(0.5, 4)}
+		}, report{Shown: 3, Published: 2, Killed: 1}},
+		{"asked again before it was killed", "A B B C/1", "A C", func(c *harness.Case) { c.Lives = killedAt(2.5) }, report{Shown: 3, Published: 2, Lost: 1}},
+		{"seen by the next life too", "A B B/1 C/1", "A C", func(c *harness.Case) { c.Lives = killedAt(1.5) }, report{Shown: 3, Published: 2, Lost: 1}},
+		{"stopped in the next moment", "A B C/1", "A C", func(c *harness.Case) {
+			c.Lives = killedAt(1.5)
+			c.Lives[0].Killed, c.Lives[0].Asked = false, true
+		}, report{Shown: 3, Published: 2, Lost: 1}},
+		{"stopped while the broker was away", "A B C/1", "A C", func(c *harness.Case) {
+			c.Lives = killedAt(1.5)
+			c.Lives[0].Killed, c.Lives[0].Asked = false, true
+			c.Away = []harness.Span{span(0.9, 1.8)}
+		}, report{Shown: 3, Published: 2, Killed: 1}},
+		{"stood still until it gave up", "A B C", "A C", func(c *harness.Case) {
+			c.Lives[0].Pauses = []harness.Span{span(1.1, 12)}
+			c.Shown["d"][2].At = second(13)
+		}, report{Shown: 3, Published: 2, TimedOut: 1}},
+		{"stood still for a moment", "A B C", "A C", func(c *harness.Case) { c.Lives[0].Pauses = []harness.Span{span(1.1, 3)} }, report{Shown: 3, Published: 2, Lost: 1}},
+
+		{"taken with an older copy", "A B C D", "A D", func(c *harness.Case) { c.Losses = []harness.Loss{{Since: second(0.5), At: second(2.5)}} }, report{Shown: 4, Published: 2, Taken: 2}},
+		{"in the older copy", "A B C D", "B D", func(c *harness.Case) { c.Losses = []harness.Loss{{Since: second(5), At: second(6)}} }, report{Shown: 4, Published: 2, Lost: 2}},
+		{"taken, and newer", "A B C", "A", func(c *harness.Case) { c.Losses = []harness.Loss{{Since: second(0.5), At: second(1.5)}} }, report{Shown: 3, Published: 1, Taken: 1, Lost: 1, Stale: 1}},
+		{"taken, the newest", "A B", "A", func(c *harness.Case) { c.Losses = []harness.Loss{{Since: second(0.5), At: second(1.5)}} }, report{Shown: 2, Published: 1, Taken: 1, Stale: 1}},
+
+		{"back-fill excuses nothing", "A B/0 C/1", "A C", func(c *harness.Case) {
+			c.Lives = killedAt(1.5)
+			c.History = map[string][]string{"d": {raw("A", 0), raw("B", 0), raw("C", 0)}}
+		}, report{Shown: 3, Published: 2, Lost: 1}},
+		{"back-fill of what was never shown", "A C", "A B C", func(c *harness.Case) {
+			c.History = map[string][]string{"d": {raw("before", 0), raw("A", 0), raw("B", 0), raw("C", 0), raw("after", 0)}}
+			c.Events[2].Raw = raw("B", 0)
+		}, report{Shown: 3, Published: 3}},
+		{"back-fill missing", "A C", "A C", func(c *harness.Case) {
+			c.History = map[string][]string{"d": {raw("A", 0), raw("B", 0), raw("C", 0)}}
+		}, report{Shown: 3, Published: 2, Lost: 1}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			shown := answers(test.shown)
+			c := harness.Case{
+				Shown: map[string][]harness.Answer{"d": shown}, Events: events(shown, test.stream),
+				Lives: append([]harness.Life(nil), whole...), Grace: 2 * time.Second, Timeout: 10 * time.Second,
+			}
+			if test.change != nil {
+				test.change(&c)
+			}
+			got := harness.Judge(c)
+			test.want.Devices, test.want.Answers = 1, len(shown)
+			if diff := cmp.Diff(got, test.want, cmpopts.IgnoreFields(report{}, "Details")); diff != "" {
+				t.Errorf("got - want +:\n%s\n%s", diff, strings.Join(got.Details, "\n"))
+			}
+		})
+	}
+}
+
+func TestJudgeEdges(t *testing.T) {
+	stream := func(alerts ...string) harness.Case {
+		c := harness.Case{Shown: map[string][]harness.Answer{"d": {
+			{At: second(0), Raw: raw("1", 0)}, {At: second(1), Raw: raw("2", 0, "X")}, {At: second(2), Raw: raw("3", 0, "X", "Y")}, {At: second(3), Raw: raw("4", 0, "Y")},
+		}}, Events: events(nil, "")}
+		for i, a := range c.Shown["d"] {
+			c.Events = append(c.Events, harness.Event{ID: fmt.Sprint("l", i), Kind: "location", Device: "d", Raw: a.Raw})
+		}
+		for i, a := range alerts {
+			f := strings.Fields(a)
+			c.Events = append(c.Events, harness.Event{ID: fmt.Sprint("a", i), Kind: "alert", Device: "d", Alert: f[0], State: f[1], DateTime: f[2]})
+		}
+		return c
+	}
+	for _, test := range []struct {
+		name        string
+		alerts      []string
+		lost, wrong int
+	}{
+		{"all there", []string{"X raised 2", "Y raised 3", "X cleared 4"}, 0, 0},
+		{"none there", nil, 3, 0},
+		{"not cleared", []string{"X raised 2", "Y raised 3"}, 1, 0},
+		{"raised twice", []string{"X raised 2", "X raised 3", "Y raised 3", "X cleared 4"}, 0, 1},
+		{"of no location", []string{"X raised 2", "Y raised 3", "X cleared 4", "Z raised 4"}, 0, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := harness.Judge(stream(test.alerts...))
+			if r.EdgesLost != test.lost || r.EdgesWrong != test.wrong || r.Edges != 3 {
+				t.Errorf("got %d lost, %d wrong of %d, want %d, %d of 3", r.EdgesLost, r.EdgesWrong, r.Edges, test.lost, test.wrong)
+			}
+		})
+	}
+}
+
+func TestJudgeInbound(t *testing.T) {
+	lives := []harness.Life{{Span: span(-1, 10), Killed: true}, {Span: span(10, 99), Asked: true, Pauses: []harness.Span{span(20, 32)}}}
+	post := func(id string, at float64, life int) harness.Posting {
+		return harness.Posting{ID: id, At: second(at), Life: life}
+	}
+	hidden := func(id string, at float64) harness.Posting {
+		return harness.Posting{ID: id, At: second(at), Hidden: true}
+	}
+	type report = harness.InboundReport
+	for _, test := range []struct {
+		name   string
+		posted []harness.Posting
+		dead   string
+		want   report
+	}{
+		{"all posted", []harness.Posting{post("1", 1, 0), post("2", 2, 0), post("3", 3, 0)}, "", report{Posted: 3}},
+		{"one dead", []harness.Posting{post("1", 1, 0), post("3", 3, 0)}, "2", report{Posted: 2, Dead: 1}},
+		{"one lost", []harness.Posting{post("1", 1, 0), post("3", 3, 0)}, "", report{Posted: 2, Lost: 1}},
+		{"overtaken", []harness.Posting{post("1", 1, 0), post("3", 2, 0), post("2", 3, 0)}, "", report{Posted: 3, Reordered: 1}},
+		{"again for no reason", []harness.Posting{post("1", 1, 0), post("1", 2, 0), post("2", 2, 0), post("3", 3, 0)}, "", report{Posted: 3, Repeated: 1}},
+		{"again, the answer hidden", []harness.Posting{hidden("1", 1), post("1", 2, 0), post("2", 2, 0), post("3", 3, 0)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
+		{"again after a kill", []harness.Posting{post("1", 1, 0), post("2", 9.9, 0), post("2", 11, 1), post("3", 12, 1)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
+		{"again after standing still", []harness.Posting{post("1", 19.9, 1), post("1", 33, 1), post("2", 34, 1), post("3", 35, 1)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
+		{"again, out of turn", []harness.Posting{post("1", 1, 0), post("2", 9, 0), post("1", 11, 1), post("3", 12, 1)}, "", report{Posted: 3, Repeated: 1, Allowed: 1, Reordered: 1}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := harness.InboundCase{
+				Accepted: []harness.Accepted{{ID: "3", Device: "d", Seq: 3}, {ID: "1", Device: "d", Seq: 1}, {ID: "2", Device: "d", Seq: 2}},
+				Posted:   map[string][]harness.Posting{"d": test.posted}, Dead: map[string]bool{}, Results: map[string]int{"1": 1, "2": 1, "3": 1},
+				Lives: lives, Timeout: 10 * time.Second,
+			}
+			if test.dead != "" {
+				c.Dead[test.dead] = true
+			}
+			test.want.Accepted, test.want.Results = 3, 3
+			got, details := harness.JudgeInbound(c)
+			if diff := cmp.Diff(got, test.want); diff != "" {
+				t.Errorf("got - want +:\n%s\n%s", diff, strings.Join(details, "\n"))
+			}
+		})
+	}
+}
+
+// TestPlan wants a seed to mean the same faults each time, and another other ones.
+func TestPlan(t *testing.T) {
+	mix := harness.Mix{Bridge: true, Broker: true, API: true, Loss: true}
+	once, again, other := harness.NewPlan(1, time.Hour, mix), harness.NewPlan(1, time.Hour, mix), harness.NewPlan(2, time.Hour, mix)
+	if diff := cmp.Diff(once, again); diff != "" {
+		t.Errorf("same seed:\n%s", diff)
+	}
+	if cmp.Equal(once, other) {
+		t.Error("other seed, same plan")
+	}
+	n := once.Counts()
+	for _, act := range []harness.Act{
+		harness.KillBridge, harness.StopBridge, harness.PauseBridge, harness.KillBroker, harness.StopBroker, harness.PauseBroker,
+		harness.Rollback, harness.Delete, harness.Revoke, harness.Refuse,
+	} {
+		if n[string(act)] == 0 {
+			t.Errorf("no step of an hour is %q", act)
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package replica
+
+import (
+	"testing"
+	"time"
+)
+
+// TestAlone: the first replica of all has everything within a second, with the
+// lease of production.
+func TestAlone(t *testing.T) {
+	r := newRig(t, 100)
+	start := time.Now()
+	a := r.start("a", func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 })
+	if a.Owns(r.tokens[0]) {
+		t.Error("owns a device before it has joined")
+	}
+	r.awaitDivided(a)
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("alone, it took %v to have everything, want less than 1s", took)
+	}
+	if got := a.Trouble(); got != "" {
+		t.Errorf("trouble %q of one that has everything", got)
+	}
+	a.leave()
+	if a.err != nil {
+		t.Errorf("leave: %v", a.err)
+	}
+	if a.Owns(r.tokens[0]) || a.Live() || a.last.Share != 0 || a.last.Owned(r.tokens[0]) {
+		t.Errorf("still owns something after it has left: %+v", a.last)
+	}
+	// Nobody waits for one that said goodbye.
+	start = time.Now()
+	b := r.start("a", func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 })
+	r.awaitDivided(b)
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("after a goodbye it took %v to have everything, want less than 2s", took)
+	}
+}
+
+// TestJoinLeave: who comes and goes moves only its own share.
+func TestJoinLeave(t *testing.T) {
+	r := newRig(t, 600)
+	a, b := r.start("a"), r.start("b")
+	r.awaitDivided(a, b)
+	before := r.byToken()
+	c := r.start("c")
+	r.awaitDivided(a, b, c)
+	after := r.byToken()
+	moved := 0
+	for token, n := range after {
+		if n != before[token] {
+			moved++
+			if n != c {
+				t.Errorf("%s went from %s to %s, want to the newcomer or nowhere", token, before[token].id, n.id)
+			}
+		}
+	}
+	if moved < 140 || moved > 260 {
+		t.Errorf("a third replica took %d of 600 devices, want about 200", moved)
+	}
+	start := time.Now()
+	c.leave()
+	r.awaitDivided(a, b)
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("one that was told to stop was replaced after %v, want within 3s", took)
+	}
+	for token, n := range r.byToken() {
+		if n != before[token] {
+			t.Errorf("%s is at %s, want back at %s", token, n.id, before[token].id)
+		}
+	}
+}
+
+func (r *rig) byToken() map[string]*node {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := make(map[string]*node)
+	for _, token := range r.tokens {
+		for _, n := range r.replicas {
+			if n.Owns(token) {
+				m[token] = n
+			}
+		}
+	}
+	return m
+}
+
+// TestKill: who is killed is replaced after its lease, whoever wrote the plans.
+func TestKill(t *testing.T) {
+	r := newRig(t, 200)
+	a, b, c := r.start("a"), r.start("b"), r.start("c")
+	r.awaitDivided(a, b, c)
+	a.kill()
+	r.awaitDivided(b, c)
+	b.kill()
+	r.awaitDivided(c)
+	c.kill()
+	d := r.start("c") // the same name again
+	r.awaitDivided(d)
+}
+
+// TestKillAll: two of three at once.
+func TestKillAll(t *testing.T) {
+	r := newRig(t, 200)
+	a, b, c := r.start("a"), r.start("b"), r.start("c")
+	r.awaitDivided(a, b, c)
+	a.kill()
+	b.kill()
+	r.awaitDivided(c)
+}
+
+// TestPause: a replica that stands still for longer than its lease owns nothing
+// from the moment that it wakes, and gets its part again as a newcomer.
+func TestPause(t *testing.T) {
+	r := newRig(t, 200)
+	a, b := r.start("a"), r.start("b")
+	r.awaitDivided(a, b)
+	a.pause()
+	r.await("the other one has everything", func() bool { return r.divided(b) })
+	for _, token := range r.tokens {
+		if a.Owns(token) {
+			t.Fatalf("%s is still owned by the one that sleeps", token)
+		}
+	}
+	if !a.last.Owned(r.tokens[0]) && !a.last.Owned(r.tokens[1]) && a.last.Share == 0 {
+		t.Fatal("the sleeper noticed something: the test does not test what it says")
+	}
+	a.resume()
+	r.awaitDivided(a, b)
+}
+
+// TestPartition: the same where the network stands still, and nothing fails.
+func TestPartition(t *testing.T) {
+	r := newRig(t, 200)
+	a, b := r.start("a"), r.start("b")
+	r.awaitDivided(a, b)
+	a.gate.close()
+	r.await("the cut-off one holds still", func() bool { return a.last.Suspended })
+	r.awaitDivided(b)
+	a.gate.open()
+	r.awaitDivided(a, b)
+}
+
+// TestBrokerRestart: nobody is evicted for a broker's absence, however long.
+func TestBrokerRestart(t *testing.T) {
+	r := newRig(t, 200)
+	a, b, c := r.start("a"), r.start("b"), r.start("c")
+	r.awaitDivided(a, b, c)
+	before, epoch := r.byToken(), a.last.Epoch
+	r.server.Kill()
+	r.await("all hold still", func() bool { return a.last.Suspended && b.last.Suspended && c.last.Suspended })
+	r.restart()
+	r.awaitDivided(a, b, c)
+	for token, n := range r.byToken() {
+		if n != before[token] {
+			t.Errorf("%s went from %s to %s over a restart of the broker", token, before[token].id, n.id)
+		}
+	}
+	t.Logf("epoch %d before, %d after", epoch, a.last.Epoch)
+}

@@ -1,0 +1,93 @@
+package replica
+
+import (
+	"fmt"
+	"math"
+	"testing"
+)
+
+func names(n int) (list []string) {
+	for i := range n {
+		list = append(list, fmt.Sprintf("host-%d 1", i))
+	}
+	return list
+}
+
+// TestSpread: every device has one owner, and each member about as many, also
+// where names and ids differ in one digit only.
+func TestSpread(t *testing.T) {
+	const devices = 20_000
+	for _, n := range []int{1, 2, 3, 7, 50} {
+		all := names(n)
+		var members []views
+		for _, name := range all {
+			members = append(members, views{newView(all, name)})
+		}
+		counts := make([]int, n)
+		for i := range devices {
+			owners := 0
+			for j, m := range members {
+				if m.own(fmt.Sprintf("device%d", i)) {
+					counts[j]++
+					owners++
+				}
+			}
+			if owners != 1 {
+				t.Fatalf("%d members: device%d has %d owners", n, i, owners)
+			}
+		}
+		mean := devices / float64(n)
+		for j, c := range counts {
+			if off := math.Abs(float64(c) - mean); off > 5*math.Sqrt(mean) {
+				t.Errorf("%d members: %s has %d devices, mean %.0f", n, all[j], c, mean)
+			}
+		}
+	}
+}
+
+// TestViews: what is owned under several views is what all of them give.
+func TestViews(t *testing.T) {
+	two, three := newView(names(2), "host-0 1"), newView(names(3), "host-0 1")
+	both := views{two}.and(three)
+	var lost int
+	for i := range 1000 {
+		token := fmt.Sprint(i)
+		if both.own(token) != (views{two}.own(token) && views{three}.own(token)) {
+			t.Fatalf("%s: not what both give", token)
+		}
+		if (views{two}).own(token) && !both.own(token) {
+			lost++
+		}
+		if (views{three}).own(token) && !(views{two}).own(token) {
+			t.Errorf("%s came from a third member's joining", token)
+		}
+	}
+	if lost < 100 || lost > 240 {
+		t.Errorf("a third member takes %d of about 500", lost)
+	}
+	if got := len(both.and(two)); got != 2 {
+		t.Errorf("the same view again made %d", got)
+	}
+	if both.and(nil) != nil || views(nil).and(two) != nil || newView(names(3), "stranger") != nil {
+		t.Error("nothing became something")
+	}
+}
+
+func BenchmarkOwns(b *testing.B) {
+	for _, n := range []int{1, 3, 50} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			all := names(n)
+			g := New(Options{ID: "a", OnChange: func(Assignment) {}})
+			g.owned.Store(&views{newView(all, all[0])})
+			now := g.clock()
+			g.lease.Store(&now)
+			var tokens []string
+			for i := range 1024 {
+				tokens = append(tokens, fmt.Sprintf("device=20%d", i))
+			}
+			for i := 0; b.Loop(); i++ {
+				g.Owns(tokens[i%len(tokens)])
+			}
+		})
+	}
+}

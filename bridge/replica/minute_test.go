@@ -1,0 +1,84 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/plaspy"
+)
+
+// sender uses a budget to the full until it is told to stop.
+type sender struct {
+	budget *plaspy.Budget
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+	sent   []time.Time
+}
+
+func newSender(limit int) *sender {
+	s := &sender{budget: plaspy.NewBudget(limit, slog.New(slog.DiscardHandler), nil)}
+	s.budget.SetShare(0)
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	s.done.Go(func() {
+		for {
+			if _, err := s.budget.Wait(ctx, plaspy.Poll); err != nil {
+				return
+			}
+			s.sent = append(s.sent, time.Now())
+		}
+	})
+	return s
+}
+
+// play gives when requests were sent by replicas that join, leave and die for
+// ten minutes.
+func play(t *testing.T, limit int, seed uint64) (all []time.Time) {
+	t.Helper()
+	random := rand.New(rand.NewPCG(seed, uint64(limit)))
+	f := &fleet{limit: limit}
+	senders := make(map[string]*sender)
+	end := func(key string) {
+		s := senders[key]
+		s.stop()
+		s.done.Wait()
+		all = append(all, s.sent...)
+		delete(senders, key)
+	}
+	since := time.Now()
+	next := since
+	for start := since; time.Since(start) < 10*time.Minute; {
+		if !time.Now().Before(next) {
+			next = time.Now().Add(time.Duration(random.IntN(40_000)) * time.Millisecond)
+			if n := len(f.living); n == 0 || n < 8 && random.IntN(2) == 0 {
+				key := fmt.Sprintf("%d-%d", random.IntN(100), time.Now().UnixNano())
+				f.join(key)
+				senders[key] = newSender(limit)
+			} else {
+				i := random.IntN(n)
+				end(f.living[i].key)
+				f.leave(i)
+			}
+		}
+		f.idle = time.Since(since)
+		if p, _, ok := f.situation().draft(); ok {
+			f.follow(t, p)
+			since = time.Now()
+			for _, place := range p.Seats {
+				senders[place.Key].budget.SetShare(float64(place.Slots) / float64(limit))
+			}
+		}
+		time.Sleep(time.Duration(1+random.IntN(100)) * time.Millisecond) // in simulated time
+	}
+	for key := range senders {
+		end(key)
+	}
+	slices.SortFunc(all, time.Time.Compare)
+	return all
+}

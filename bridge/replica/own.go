@@ -1,0 +1,108 @@
+package replica
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ownKey is this replica's own key.
+type ownKey struct {
+	revision uint64 // as last written; 0: not yet
+	beat     uint64 // of the last try
+	ack      uint64 // to be written
+	acked    uint64 // written
+	sent     moment // when the last try was sent
+	at       moment // when the next one is due
+	writing  bool
+	doubt    moment // since when the key may not be what was written ...
+	doubted  bool   // ... if it may
+	err      error  // of the last try
+	shown    struct {
+		revision, beat uint64
+	}
+}
+
+func (o *ownKey) record(g *Group) record {
+	r := record{ID: g.opts.ID, Beat: o.beat, Ack: o.ack, Limit: g.opts.Limit}
+	if g.opts.Load != nil {
+		r.Load = max(g.opts.Load(), 0)
+	}
+	return r
+}
+
+func encode(r record) ([]byte, error) { return json.Marshal(r) }
+
+// renew writes the own key where that is due: to join, to live, to acknowledge.
+func (t *term) renew() {
+	o := &t.own
+	_, seated := t.plan.seat(t.key)
+	switch {
+	case o.writing, o.revision == 0 && !t.watch.synced:
+		return
+	case o.doubted && t.now.since(o.doubt) > t.g.every():
+		t.lost = errStateLost
+		return
+	case t.now.steady >= o.at.steady, seated && o.acked != o.ack && o.err == nil:
+	default:
+		return
+	}
+	o.beat++
+	o.sent, o.writing = t.now, true
+	r, revision := o.record(t.g), o.revision
+	t.aside(func(ctx context.Context) func() {
+		revision, err := put(ctx, t.kv, t.key, r, revision)
+		return func() { t.wrote(r, revision, err) }
+	})
+}
+
+// wrote takes the outcome of a write of the own key.
+func (t *term) wrote(r record, revision uint64, err error) {
+	o := &t.own
+	o.writing = false
+	if err != nil && o.shown.beat == r.Beat { // stored, but the answer was lost
+		revision, err = o.shown.revision, nil
+	}
+	if err == nil && o.err != nil {
+		t.deaf()
+	}
+	o.err = err
+	switch {
+	case err == nil:
+		o.revision, o.acked, o.doubted = revision, r.Ack, false
+		o.at = o.sent
+		o.at.steady += t.g.every()
+		sent := o.sent
+		t.g.lease.Store(&sent)
+		return
+	case mismatch(err) && !o.doubted:
+		// Evicted, or an earlier write was stored whose answer was lost: the
+		// watch will show which.
+		o.doubted, o.doubt = true, t.now
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, context.DeadlineExceeded):
+		// No leader for the moment, or no bucket any more. That shows in a new
+		// watch, which fails where there is none.
+		t.watch.broken = true
+	}
+	o.at = t.now
+	o.at.steady += t.g.opts.Lease / 20
+}
+
+// seeOwn takes what the watch shows of the own key.
+func (t *term) seeOwn(revision uint64, r record) {
+	o := &t.own
+	if r.Left {
+		t.lost = errEvicted
+		return
+	}
+	o.shown.revision, o.shown.beat = revision, r.Beat
+	if revision <= o.revision {
+		return
+	}
+	// Nobody else writes this, so it is the write under way, or an earlier one
+	// whose answer was lost. The lease counts from a renewal that is known to
+	// have succeeded, and the next one can now.
+	o.revision, o.acked, o.doubted = revision, r.Ack, false
+}

@@ -1,0 +1,222 @@
+package replica
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestAllocate(t *testing.T) {
+	type loads []int
+	for _, tt := range []struct {
+		name  string
+		limit int
+		loads loads
+		want  []int
+	}{
+		{"alone", 600, loads{0}, []int{600}},
+		{"nobody knows", 600, loads{0, 0, 0}, []int{200, 200, 200}},
+		{"in proportion", 602, loads{3000, 1000}, []int{451, 151}},
+		{"a newcomer is average", 603, loads{1000, 1000, 0}, []int{201, 201, 201}},
+		{"the idle one keeps a floor", 902, loads{4000, 1}, []int{801, 101}},
+		{"a remainder", 10, loads{1, 1, 1}, []int{4, 3, 3}},
+		{"fewer requests than replicas", 2, loads{9, 9, 9}, []int{1, 1, 0}},
+		{"nobody", 600, nil, []int{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var living []candidate
+			for i, l := range tt.loads {
+				living = append(living, candidate{key: fmt.Sprint(i), id: fmt.Sprint(i), load: l})
+			}
+			target := allocate(tt.limit, living)
+			got := []int{}
+			for _, c := range living {
+				got = append(got, target[c.key])
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestPauseLength(t *testing.T) {
+	for _, tt := range []struct {
+		name                       string
+		free, lowered, begin, more int
+		want                       time.Duration
+	}{
+		{"one joins one at 600", 300, 1, 1, 0, window * 2 / 300},
+		{"one of three leaves", 200, 1, 0, 2, window * 5 / 200},
+		{"one of fifty leaves", 12, 1, 0, 12, window},
+	} {
+		if got := pause(tt.free, tt.lowered, tt.begin, tt.more); got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// fleet plays a group without a bucket: plans are obeyed at once by all.
+type fleet struct {
+	plan   plan
+	living []candidate
+	idle   time.Duration
+	limit  int
+}
+
+func (f *fleet) situation() *situation {
+	return &situation{
+		plan: f.plan, committed: true, idle: f.idle, limit: f.limit, living: f.living,
+		gone: func(key string) bool {
+			return !slices.ContainsFunc(f.living, func(c candidate) bool { return c.key == key })
+		},
+	}
+}
+
+func (f *fleet) join(key string) {
+	f.living = append(f.living, candidate{key: key, id: "name " + key})
+	slices.SortFunc(f.living, func(a, b candidate) int { return strings.Compare(a.key, b.key) })
+}
+
+func (f *fleet) leave(i int) { f.living = slices.Delete(f.living, i, i+1) }
+
+// TestDrafts: plans never give out more than the limit, never raise and take in
+// the same plan, count up, and come to rest with everything given out.
+func TestDrafts(t *testing.T) {
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		f := &fleet{limit: 1 + random.IntN(2000)}
+		if seed%20 == 0 {
+			f.limit = 0
+		}
+		for event := range 60 {
+			switch n := len(f.living); {
+			case n == 0 || n < 50 && random.IntN(2) == 0:
+				f.join(fmt.Sprintf("k%02d-%d", random.IntN(100), event))
+			case random.IntN(3) == 0:
+				f.living[random.IntN(n)].load = random.IntN(5000)
+			default:
+				f.leave(random.IntN(n))
+			}
+			f.settle(t)
+		}
+	}
+}
+
+// settle lets plans follow each other until none is due.
+func (f *fleet) settle(t *testing.T) {
+	t.Helper()
+	for range 100 {
+		s := f.situation()
+		next, again, ok := s.draft()
+		if !ok && again == 0 {
+			f.rested(t)
+			return
+		}
+		if !ok {
+			if again > window {
+				t.Fatalf("a pause of %v", again)
+			}
+			f.idle += again
+			continue
+		}
+		f.follow(t, next)
+		f.idle = 0
+	}
+	t.Fatalf("no rest: %+v", f.plan)
+}
+
+func (f *fleet) follow(t *testing.T, next plan) {
+	t.Helper()
+	if next.Epoch != f.plan.Epoch+1 || !next.valid() {
+		t.Fatalf("%+v after %+v", next, f.plan)
+	}
+	raised, lowered := false, len(next.Seats) < len(f.plan.Seats)
+	for _, s := range next.Seats {
+		old, _ := f.plan.seat(s.Key)
+		raised, lowered = raised || s.Slots > old.Slots, lowered || s.Slots < old.Slots
+	}
+	if raised && lowered {
+		t.Fatalf("%+v takes and gives after %+v: no pause", next, f.plan)
+	}
+	f.plan = next
+}
+
+func (f *fleet) rested(t *testing.T) {
+	t.Helper()
+	limit := f.limit
+	if limit == 0 {
+		limit = unlimited
+	}
+	if got := f.plan.slots(); len(f.living) > 0 && got != limit {
+		t.Fatalf("at rest %d of %d are given out: %+v", got, limit, f.plan)
+	}
+	for _, c := range f.living {
+		if s, _ := f.plan.seat(c.key); s.Slots == 0 && limit >= len(f.living) {
+			t.Fatalf("%s has nothing: %+v", c.key, f.plan)
+		}
+	}
+}
+
+// TestDrift: shares follow what there is to do, not at every small change and
+// not at once.
+func TestDrift(t *testing.T) {
+	f := &fleet{limit: 600}
+	f.join("a")
+	f.join("b")
+	f.settle(t)
+	slots := func() []int { return []int{f.plan.Seats[0].Slots, f.plan.Seats[1].Slots} }
+	for _, tt := range []struct {
+		name string
+		a, b int
+		idle time.Duration
+		want []int
+	}{
+		{"a little", 1010, 990, time.Hour, []int{300, 300}},
+		{"much, just now", 3000, 1000, calm - 1, []int{300, 300}},
+		{"much, for a while", 3000, 1000, calm, []int{450, 150}},
+	} {
+		f.living[0].load, f.living[1].load, f.idle = tt.a, tt.b, tt.idle
+		f.settle(t)
+		if d := cmp.Diff(tt.want, slots()); d != "" {
+			t.Errorf("%s: %s", tt.name, d)
+		}
+	}
+}
+
+// TestSlidingMinute: real budgets, each used to the full, under the plans of a
+// group whose members come, go and are killed at random, never send more in any
+// minute than the limit. It would without the pauses.
+func TestSlidingMinute(t *testing.T) {
+	for _, limit := range []int{10, 60, 600} {
+		for seed := range uint64(4) {
+			t.Run(fmt.Sprintf("%d a minute, seed %d", limit, seed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					most := mostInAMinute(play(t, limit, seed))
+					if most > limit {
+						t.Errorf("%d requests in a minute, limit %d", most, limit)
+					}
+					t.Logf("%d of %d", most, limit)
+				})
+			})
+		}
+	}
+}
+
+// mostInAMinute is the most of these times, in order, that lie within a minute.
+func mostInAMinute(sent []time.Time) (most int) {
+	first := 0
+	for i, at := range sent {
+		for at.Sub(sent[first]) >= time.Minute {
+			first++
+		}
+		most = max(most, i-first+1)
+	}
+	return most
+}

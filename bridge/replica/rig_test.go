@@ -1,0 +1,325 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+func TestMain(m *testing.M) { natstest.Main(m) }
+
+const (
+	// testLease is short, for quick tests, and long enough for a busy machine.
+	testLease = time.Second
+	// patience is for a busy machine: what takes longer is broken.
+	patience = 30 * time.Second
+	subjects = publisher.Subjects("plaspy")
+)
+
+// rig is a broker with replicas that share devices. It fails the test if ever
+// two own the same device, or the shares in force add up to more than 1.
+type rig struct {
+	*testing.T
+
+	server *natstest.Server
+	tokens []string
+
+	mu       sync.Mutex
+	replicas []*node // those that were started
+	changed  chan struct{}
+}
+
+// node is one replica in its own "process": with its own connection.
+type node struct {
+	*Group
+
+	rig  *rig
+	id   string
+	nc   *nats.Conn
+	gate *gate
+	stop context.CancelFunc
+	done chan struct{}
+	err  error // of Run
+	hold chan struct{}
+	load int
+	now  func() moment // nil: the system's clocks
+
+	last      Assignment // guarded by the rig's mutex
+	throttled chan float64
+}
+
+func newRig(t *testing.T, devices int) *rig {
+	r := &rig{T: t, server: natstest.Start(t), changed: make(chan struct{}, 1)}
+	for i := range devices {
+		r.tokens = append(r.tokens, fmt.Sprintf("dev=20%d", i))
+	}
+	return r
+}
+
+// start starts a replica; set changes its options.
+func (r *rig) start(id string, set ...func(*node, *Options)) *node {
+	r.Helper()
+	n := &node{rig: r, id: id, gate: newGate(r.server), done: make(chan struct{}), throttled: make(chan float64, 100)}
+	var err error
+	n.nc, err = nats.Connect("", nats.InProcessServer(n.gate), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		r.Fatal(err)
+	}
+	js, err := jetstream.New(n.nc)
+	if err != nil {
+		r.Fatal(err)
+	}
+	o := Options{
+		ID: id, JS: js, Subjects: subjects, Lease: testLease, Limit: 6000,
+		Load: func() int {
+			r.mu.Lock()
+			hold, load := n.hold, n.load
+			r.mu.Unlock()
+			if hold != nil {
+				<-hold
+			}
+			return load
+		},
+		OnChange:   func(a Assignment) { r.change(n, a) },
+		OnThrottle: func(_ time.Time, factor float64) { n.throttled <- factor },
+	}
+	if os.Getenv("REPLICA_LOG") != "" {
+		o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("id", id)
+	}
+	for _, f := range set {
+		f(n, &o)
+	}
+	n.Group = New(o)
+	if n.now != nil {
+		n.clock = n.now
+	}
+	r.mu.Lock()
+	r.replicas = append(r.replicas, n)
+	r.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stop = cancel
+	go func() {
+		defer close(n.done)
+		n.err = n.Run(ctx)
+	}()
+	r.Cleanup(n.kill)
+	return n
+}
+
+// leave stops the replica as SIGTERM would.
+func (n *node) leave() {
+	n.stop()
+	<-n.done
+	n.nc.Close()
+}
+
+// kill ends the replica without a goodbye.
+func (n *node) kill() {
+	n.nc.Close()
+	n.stop()
+	n.resume()
+	<-n.done
+}
+
+// pause stops the group's goroutine at its next renewal, as SIGSTOP would stop
+// the process; resume lets it go on.
+func (n *node) pause() {
+	n.rig.mu.Lock()
+	defer n.rig.mu.Unlock()
+	n.hold = make(chan struct{})
+}
+
+func (n *node) resume() {
+	n.rig.mu.Lock()
+	defer n.rig.mu.Unlock()
+	if n.hold != nil {
+		close(n.hold)
+		n.hold = nil
+	}
+}
+
+func (r *rig) change(n *node, a Assignment) {
+	r.mu.Lock()
+	n.last = a
+	r.check()
+	r.mu.Unlock()
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// check runs under the mutex, so no replica changes what it owns meanwhile but
+// by the end of its lease.
+func (r *rig) check() {
+	sum := 0.
+	for _, n := range r.replicas {
+		if n.Live() {
+			sum += n.last.Share
+		}
+	}
+	if sum > 1+1e-9 {
+		r.Errorf("shares in force add up to %v", sum)
+	}
+	for _, token := range r.tokens {
+		var owner *node
+		for _, n := range r.replicas {
+			if !n.last.owned(token) || !n.Owns(token) {
+				continue
+			}
+			// What was true of the first one before must be so still.
+			if owner != nil && owner.Owns(token) {
+				r.Errorf("%s is owned by %s and by %s", token, owner.id, n.id)
+			}
+			owner = n
+		}
+	}
+}
+
+func (a Assignment) owned(token string) bool { return a.Owned != nil && a.Owned(token) }
+
+// await waits until the condition holds, looking after every change and at
+// every tick of a lease.
+func (r *rig) await(what string, cond func() bool) {
+	r.Helper()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	tick := time.NewTicker(testLease / 50)
+	defer tick.Stop()
+	for {
+		r.mu.Lock()
+		r.check()
+		ok := cond()
+		r.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-r.changed:
+		case <-tick.C:
+		case <-limit.C:
+			for _, n := range r.replicas {
+				r.Logf("%s: %+v, live %t, trouble %q", n.id, n.last, n.Live(), n.Trouble())
+			}
+			r.Fatalf("waited %v for: %s", patience, what)
+		}
+	}
+}
+
+// owners counts the devices of each replica.
+func (r *rig) owners() map[*node]int {
+	m := make(map[*node]int)
+	for _, token := range r.tokens {
+		for _, n := range r.replicas {
+			if n.Owns(token) {
+				m[n]++
+			}
+		}
+	}
+	return m
+}
+
+// divided reports whether just these replicas share all devices and the whole
+// budget.
+func (r *rig) divided(among ...*node) bool {
+	owners, sum, share := r.owners(), 0, 0.
+	for _, n := range among {
+		if !n.Live() || n.last.Members != len(among) || owners[n] == 0 && len(r.tokens) > 20*len(among) {
+			return false
+		}
+		sum += owners[n]
+		share += n.last.Share
+	}
+	return sum == len(r.tokens) && share > 1-1e-9
+}
+
+func (r *rig) awaitDivided(among ...*node) {
+	r.Helper()
+	r.await(fmt.Sprintf("%d replicas share the work", len(among)), func() bool { return r.divided(among...) })
+}
+
+// gate stands between a replica and the broker. While it is shut nothing passes
+// either way, without any error, as in a network that is partitioned.
+type gate struct {
+	server atomic.Pointer[server.Server] // changed by a restart
+
+	mu   sync.Mutex
+	shut chan struct{} // closed when it opens again; nil: open
+}
+
+func newGate(s *natstest.Server) *gate {
+	g := &gate{}
+	g.server.Store(s.Server)
+	return g
+}
+
+// restart starts the broker again.
+func (r *rig) restart() {
+	r.Helper()
+	r.server.Restart()
+	for _, n := range r.replicas {
+		n.gate.server.Store(r.server.Server)
+	}
+}
+
+// InProcessConn makes it what the client takes for an embedded server.
+func (g *gate) InProcessConn() (net.Conn, error) {
+	g.wait()
+	c, err := g.server.Load().InProcessConn()
+	if err != nil {
+		return nil, err
+	}
+	return &gated{Conn: c, gate: g}, nil
+}
+
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = make(chan struct{})
+}
+
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(g.shut)
+	g.shut = nil
+}
+
+func (g *gate) wait() {
+	g.mu.Lock()
+	shut := g.shut
+	g.mu.Unlock()
+	if shut != nil {
+		<-shut
+	}
+}
+
+type gated struct {
+	net.Conn
+	gate *gate
+}
+
+func (c *gated) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.gate.wait()
+	return n, err
+}
+
+func (c *gated) Write(b []byte) (int, error) {
+	c.gate.wait()
+	return c.Conn.Write(b)
+}

@@ -1,0 +1,190 @@
+package replica
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// watch is the view into the bucket. This replica's own renewals show that it
+// works: the client's ordered consumer takes half a minute to notice that the
+// server has forgotten it.
+type watch struct {
+	entries chan watched
+	n       int // counts watches
+	current jetstream.KeyWatcher
+	opening bool
+	opened  moment // when it was last tried
+	synced  bool   // it has shown everything once
+	broken  bool   // it is to be replaced
+	plan    uint64 // the revision of the plan that it has shown
+}
+
+// watched is an entry and the watch that it came from; nil: all that was there
+// has come.
+type watched struct {
+	n     int
+	entry jetstream.KeyValueEntry
+}
+
+// listen starts a watch, or another one where this one shows nothing.
+func (t *term) listen() {
+	w, o := &t.watch, &t.own
+	patience := t.g.opts.Lease / 5
+	if w.opening || w.n > 0 && t.now.since(w.opened) < patience {
+		return
+	}
+	switch {
+	case w.current == nil, w.broken, !w.synced:
+	case o.shown.revision < o.revision && t.now.since(o.sent) >= patience:
+	default:
+		return
+	}
+	t.unwatch()
+	w.n++
+	w.opening, w.opened, w.broken = true, t.now, false
+	w.synced, w.plan, o.shown.revision = false, 0, 0
+	n := w.n
+	t.aside(func(ctx context.Context) func() {
+		// The subscription ends with the context that it was made with.
+		life, cancel := context.WithCancel(t.ctx)
+		stop := context.AfterFunc(ctx, cancel)
+		current, err := t.kv.Watch(life, everyKey)
+		inTime := stop()
+		if err != nil {
+			cancel()
+			return func() { t.unopened(err) }
+		}
+		t.asides.Go(func() {
+			defer cancel()
+			t.pump(n, current)
+		})
+		if !inTime { // it ends by itself
+			return func() { t.unopened(context.DeadlineExceeded) }
+		}
+		return func() { w.current, w.opening = current, false }
+	})
+}
+
+// pump hands entries to the loop. It reads on until the watch is closed, which
+// otherwise would wait for a reader for ever.
+func (t *term) pump(n int, current jetstream.KeyWatcher) {
+	stop := context.AfterFunc(t.ctx, func() { _ = current.Stop() })
+	defer stop()
+	for e := range current.Updates() {
+		select {
+		case t.watch.entries <- watched{n, e}:
+		case <-t.ctx.Done():
+		}
+	}
+}
+
+func (t *term) unopened(err error) {
+	t.watch.opening = false
+	if errors.Is(err, nats.ErrStreamNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.lost = fmt.Errorf("%w: it is gone", errStateLost)
+		return
+	}
+	t.g.log.Debug("replicas cannot be watched", "err", err)
+}
+
+func (t *term) unwatch() {
+	if t.watch.current != nil {
+		current := t.watch.current
+		t.watch.current = nil
+		t.asides.Go(func() { _ = current.Stop() })
+	}
+}
+
+// see takes one entry in.
+func (t *term) see(w watched) {
+	if w.n != t.watch.n {
+		return
+	}
+	e := w.entry
+	switch {
+	case e == nil:
+		t.seeAll()
+	case e.Key() == planKey:
+		t.seePlan(e)
+	case e.Key() == throttleKey:
+		t.seeThrottle(e)
+	case strings.HasPrefix(e.Key(), memberPrefix):
+		t.seeMember(e)
+	}
+}
+
+func (t *term) seePlan(e jetstream.KeyValueEntry) {
+	t.watch.plan = e.Revision()
+	var p plan
+	if e.Operation() == jetstream.KeyValuePut && json.Unmarshal(e.Value(), &p) == nil && p.valid() {
+		t.obey(p, e.Revision())
+		return
+	}
+	// Deleted, or written by somebody else. Members write it again. Who comes
+	// new cannot tell what was in it, and waits until all leases that it may
+	// have been about are over.
+	t.planRev, t.spoiled = e.Revision(), true
+	if t.plan.Epoch == 0 {
+		t.g.abstain()
+	}
+}
+
+func (t *term) seeMember(e jetstream.KeyValueEntry) {
+	var r record
+	put := e.Operation() == jetstream.KeyValuePut && json.Unmarshal(e.Value(), &r) == nil
+	if e.Key() == t.key {
+		if put {
+			t.seeOwn(e.Revision(), r)
+		} else {
+			t.lost = fmt.Errorf("%w: its key was deleted", errStateLost)
+		}
+		return
+	}
+	_, seated := t.plan.seat(e.Key())
+	_, known := t.members[e.Key()]
+	if !put && !seated && !known {
+		return // what is left of one long gone
+	}
+	m := t.member(e.Key())
+	if m.revision != e.Revision() || m.watched != t.watch.n {
+		m.heard = t.now
+	}
+	m.revision, m.watched = e.Revision(), t.watch.n
+	if put {
+		m.record = r
+	}
+}
+
+// seeAll notices what a new watch did not show although it was there before: it
+// comes from a server that is behind, or the store went back to an earlier
+// state.
+func (t *term) seeAll() {
+	t.watch.synced = true
+	if t.plan.Epoch > 0 && t.watch.plan < t.planRev && !t.behind {
+		t.behind, t.since = true, t.now
+	}
+	if t.own.revision > 0 && t.own.shown.revision < t.own.revision && !t.own.doubted {
+		t.own.doubted, t.own.doubt, t.own.at = true, t.now, t.now // the next renewal tells
+	}
+	for _, m := range t.members {
+		if m.watched != t.watch.n {
+			m.revision, m.heard, m.watched = 0, t.now, t.watch.n
+		}
+	}
+}
+
+// member gives what is known of a replica, which may be nothing yet.
+func (t *term) member(key string) *member {
+	m := t.members[key]
+	if m == nil {
+		m = &member{key: key, first: t.now, heard: t.now, watched: t.watch.n}
+		t.members[key] = m
+	}
+	return m
+}

@@ -1,0 +1,198 @@
+package schema
+
+import (
+	_ "embed" // the schemas
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"plaspy-bridge/publisher"
+)
+
+// Version is that of the messages, in the document's info: the first number
+// grows when a subscriber has to change.
+const Version = "1.0.0"
+
+// componentPrefix begins a reference to a schema of the document.
+const componentPrefix = "#/components/schemas/"
+
+//go:embed schemas.json
+var bodySchemas []byte
+
+//go:embed headers.json
+var headerSchemas []byte
+
+// The objects of AsyncAPI 3.0 that the document needs, by their names there:
+// https://www.asyncapi.com/docs/reference/specification/v3.0.0
+type (
+	document struct {
+		AsyncAPI           string               `json:"asyncapi"`
+		ID                 string               `json:"id"`
+		Info               info                 `json:"info"`
+		DefaultContentType string               `json:"defaultContentType"`
+		Servers            map[string]server    `json:"servers"`
+		Channels           map[string]channel   `json:"channels"`
+		Operations         map[string]operation `json:"operations"`
+		Components         components           `json:"components"`
+	}
+	info struct {
+		Title       string  `json:"title"`
+		Version     string  `json:"version"`
+		Description string  `json:"description"`
+		License     license `json:"license"`
+	}
+	license struct {
+		Name string `json:"name"`
+		URL  string `json:"url"`
+	}
+	server struct {
+		Host        string `json:"host"`
+		Protocol    string `json:"protocol"`
+		Description string `json:"description"`
+	}
+	channel struct {
+		Address     *string              `json:"address"` // null: the asker names it
+		Title       string               `json:"title"`
+		Description string               `json:"description,omitempty"`
+		Messages    map[string]reference `json:"messages"`
+		Parameters  map[string]reference `json:"parameters,omitempty"`
+		Stream      string               `json:"x-jetstream-stream,omitempty"`
+		Bucket      string               `json:"x-jetstream-bucket,omitempty"`
+	}
+	operation struct {
+		Action   string      `json:"action"`
+		Channel  reference   `json:"channel"`
+		Summary  string      `json:"summary"`
+		Messages []reference `json:"messages"`
+		Reply    *reply      `json:"reply,omitempty"`
+	}
+	reply struct {
+		Address  *address    `json:"address,omitempty"`
+		Channel  reference   `json:"channel"`
+		Messages []reference `json:"messages"`
+	}
+	address struct {
+		Location    string `json:"location"`
+		Description string `json:"description"`
+	}
+	components struct {
+		Messages   map[string]message         `json:"messages"`
+		Parameters map[string]parameter       `json:"parameters"`
+		Schemas    map[string]json.RawMessage `json:"schemas"`
+	}
+	message struct {
+		Name        string     `json:"name"`
+		Title       string     `json:"title"`
+		ContentType string     `json:"contentType"`
+		Headers     *reference `json:"headers,omitempty"`
+		Payload     reference  `json:"payload"`
+	}
+	parameter struct {
+		Description string   `json:"description"`
+		Examples    []string `json:"examples"`
+	}
+	reference struct {
+		Ref string `json:"$ref"`
+	}
+)
+
+// Document gives the AsyncAPI document of a bridge as indented JSON. The same
+// subjects give the same bytes.
+func Document(subjects publisher.Subjects) ([]byte, error) {
+	schemas, err := schemas()
+	if err != nil {
+		return nil, err
+	}
+	doc := document{
+		AsyncAPI: "3.0.0",
+		ID:       "urn:plaspy-bridge:" + string(subjects),
+		Info: info{
+			Title: "plaspy-bridge", Version: Version, Description: description(subjects),
+			License: license{"Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0"},
+		},
+		DefaultContentType: "application/json",
+		Servers: map[string]server{"nats": {
+			Host: "127.0.0.1:4222", Protocol: "nats", Description: "The embedded server by default; the servers of NATS_URL where that is set.",
+		}},
+		Channels:   map[string]channel{},
+		Operations: map[string]operation{},
+		Components: components{Messages: messages(), Schemas: schemas, Parameters: map[string]parameter{
+			"device": {"The device's id, every byte of it but ASCII letters, digits, - and _ written as = and two upper-case hex digits.", []string{"dev=201"}},
+			"alert":  {"The alert's name, written as a device's id is.", []string{"SpeedLimit", "High=20Speed"}},
+		}},
+	}
+	doc.addEvents(subjects)
+	doc.addInbound(subjects)
+	doc.addQueries(subjects)
+	b, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write AsyncAPI document: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+func description(s publisher.Subjects) string {
+	return "What plaspy-bridge publishes to NATS, takes from it and answers over it. The application described is the bridge: " +
+		"it sends what subscribers receive, and receives what gateways send.\n\n" +
+		"Everything it sends is stored in a JetStream stream, named at each channel; an answer goes to the inbox of whoever asked. " +
+		"Over MQTT a subject is a topic with / for each dot. The query service is a NATS micro service called " + string(s) + ".\n\n" +
+		"Events come at least once and, for each device, in order; the same event has the same ce-id."
+}
+
+// schemas joins the embedded schemas.
+func schemas() (map[string]json.RawMessage, error) {
+	all := make(map[string]json.RawMessage)
+	for name, source := range map[string][]byte{"schemas.json": bodySchemas, "headers.json": headerSchemas} {
+		if err := json.Unmarshal(source, &all); err != nil {
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
+	}
+	return all, nil
+}
+
+// Messages names the messages that [Standalone] has schemas of, sorted.
+func Messages() []string { return slices.Sorted(maps.Keys(messages())) }
+
+// Standalone gives the JSON Schema of a message's body by itself, for tools that
+// know nothing of AsyncAPI. The error is about the name.
+func Standalone(name string) ([]byte, error) {
+	m, ok := messages()[name]
+	if !ok {
+		return nil, fmt.Errorf("no message is called %q, but %s", name, strings.Join(Messages(), ", "))
+	}
+	all, err := schemas()
+	if err != nil {
+		return nil, err
+	}
+	needed := make(map[string]json.RawMessage)
+	collect(all, strings.TrimPrefix(m.Payload.Ref, componentPrefix), needed)
+	b, err := json.MarshalIndent(struct {
+		Schema string                     `json:"$schema"`
+		Title  string                     `json:"title"`
+		Ref    string                     `json:"$ref"`
+		Defs   map[string]json.RawMessage `json:"$defs"`
+	}{"https://json-schema.org/draft/2020-12/schema", m.Title, m.Payload.Ref, needed}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write JSON Schema: %w", err)
+	}
+	return append([]byte(strings.ReplaceAll(string(b), `"`+componentPrefix, `"#/$defs/`)), '\n'), nil
+}
+
+// collect copies a schema, and those that it refers to, from all to needed.
+func collect(all map[string]json.RawMessage, name string, needed map[string]json.RawMessage) {
+	if _, done := needed[name]; done {
+		return
+	}
+	needed[name] = all[name]
+	rest := string(all[name])
+	for {
+		_, after, found := strings.Cut(rest, `"`+componentPrefix)
+		if !found {
+			return
+		}
+		name, rest, _ = strings.Cut(after, `"`)
+		collect(all, name, needed)
+	}
+}

@@ -1,0 +1,350 @@
+package schema_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/publisher"
+)
+
+// run is a real bridge between a simulated API and an embedded server, and
+// everything that it says, held against the document as it comes.
+type run struct {
+	*asyncapi
+	t     *testing.T
+	api   *sim.Server
+	conn  *nats.Conn
+	js    jetstream.JetStream
+	heard *nats.Subscription
+	seen  map[string]bool // channels, and kinds of message
+}
+
+// start runs a bridge until the test ends and waits until it publishes.
+func start(t *testing.T, o sim.Options, set func(*bridge.Config)) *run {
+	t.Helper()
+	r := &run{asyncapi: read(t, "plaspy"), t: t, api: sim.New(o), seen: map[string]bool{}}
+	l, err := r.api.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	base, err := url.Parse(l.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := bridge.Config{
+		BaseURL: *base, Username: "sim", APIKey: "sim-key", Timeout: 5 * time.Second,
+		Prefix: "plaspy", StreamReplicas: 1, Retention: time.Hour, ReplicaID: "test", DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0",
+		Workers: 4, PollInterval: 100 * time.Millisecond, Schedule: bridge.ScheduleFixed, TripStartWeight: 1, DevicesRefresh: 200 * time.Millisecond,
+		IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second, Inbound: true, InboundWorkers: 4, InboundMaxAge: time.Hour,
+		BackoffInitial: 50 * time.Millisecond, BackoffMax: time.Second, ShutdownTimeout: 10 * time.Second,
+	}
+	set(&cfg)
+	b, err := bridge.New(t.Context(), cfg, "1.0.0", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.conn, err = nats.Connect(b.ClientURL()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.conn.Close)
+	if r.js, err = jetstream.New(r.conn); err != nil {
+		t.Fatal(err)
+	}
+	if r.heard, err = r.conn.SubscribeSync("plaspy.>"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	r.until("device change added") // so the streams are there
+	return r
+}
+
+// next gives the next message of the bridge, or of a gateway, checked.
+func (r *run) next(what string, within time.Duration) (channel string, m *nats.Msg) {
+	r.t.Helper()
+	for end := time.Now().Add(within); ; {
+		m, err := r.heard.NextMsg(time.Until(end))
+		if err != nil {
+			r.t.Fatalf("waiting for %s: %v; seen so far: %v", what, err, r.seen)
+		}
+		if strings.HasPrefix(m.Subject, "plaspy.api.") {
+			continue // what this test asks
+		}
+		channel, err := r.channel(m.Subject)
+		if err != nil {
+			if !strings.HasPrefix(m.Subject, "plaspy.in.") {
+				r.t.Error(err)
+			}
+			continue
+		}
+		if strings.HasPrefix(channel, "in") {
+			continue // a gateway's, which may be wrong
+		}
+		r.check(channel, m)
+		return channel, m
+	}
+}
+
+func (r *run) check(channel string, m *nats.Msg) {
+	r.t.Helper()
+	message := r.message(channel)
+	if err := r.body(r.t, message, m.Data); err != nil {
+		r.t.Errorf("%s %s: %v", m.Subject, m.Data, err)
+	}
+	if err := r.headers(r.t, message, m.Header); err != nil {
+		r.t.Errorf("headers of %s %v: %v", m.Subject, m.Header, err)
+	}
+	r.seen[channel] = true
+	for name, value := range kindsOf(message, m) {
+		r.seen[message+" "+name+" "+fmt.Sprint(value)] = true
+	}
+}
+
+// kindsOf are the members and headers that tell kinds of a message apart.
+func kindsOf(message string, m *nats.Msg) map[string]any {
+	if message == "deadLetter" {
+		return map[string]any{"status": m.Header.Get("Plaspy-Status")}
+	}
+	var body map[string]any
+	_ = json.Unmarshal(m.Data, &body) // was checked
+	kinds := map[string]any{}
+	for _, name := range []string{"state", "source", "change", "backfilled", "origin", "alert"} {
+		if v, ok := body[name]; ok {
+			kinds[name] = v
+		}
+	}
+	return kinds
+}
+
+// until listens until each of these was seen.
+func (r *run) until(kinds ...string) {
+	r.t.Helper()
+	for _, kind := range kinds {
+		for !r.seen[kind] {
+			r.next(kind, 15*time.Second)
+		}
+	}
+}
+
+func (r *run) publish(subject, body string, header ...string) {
+	r.t.Helper()
+	m := nats.NewMsg(subject)
+	m.Data = []byte(body)
+	for i := 0; i < len(header); i += 2 {
+		m.Header.Set(header[i], header[i+1])
+	}
+	if _, err := r.js.PublishMsg(r.t.Context(), m); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// show has the API show a location of a device from now on.
+func (r *run) show(device string, at time.Time, more string) {
+	r.api.SetLocation(device, fmt.Appendf(nil, `{"dateTime":%q,"latitude":4.5,"longitude":-74.25%s}`, at.UTC().Format(time.RFC3339), more))
+}
+
+// TestMessagesOfARealRun has a bridge publish every kind of event.
+func TestMessagesOfARealRun(t *testing.T) {
+	r := start(t, sim.Options{Devices: 4, IDs: []string{"dev 1"}, Seed: 1, Profile: fleet.EverySecond, Record: 10}, func(c *bridge.Config) {
+		c.Backfill, c.AlertHistory, c.SilentAfter = true, true, 700*time.Millisecond
+	})
+	begun := time.Now().Add(time.Hour).Truncate(time.Second) // newer than the fleet's own fixes
+	r.until("location")
+
+	r.show("dev 1", begun, `,"alerts":["High Speed"],"alertTexts":["Speeding"],"hasCriticalAlert":true,"speed":1.50,"unknown":{"x":[]}`)
+	r.until("alert state raised", "alert alert High Speed", "alert alert silent")
+	r.show("dev 1", begun.Add(time.Second), `,"alerts":[]`)
+	r.until("alert state cleared")
+
+	r.api.SetDevice("device0002", func(d *sim.DeviceInfo) { d.Name = "another" })
+	r.api.RemoveDevice("device0003")
+	r.until("device change changed", "device change removed")
+
+	// Posted between the fix that is published and the next one: the API
+	// shows them where it is asked for what lay between.
+	r.publish("plaspy.in.location.dev=201", fmt.Sprintf(`{"dateTime":%q,"latitude":4.6,"longitude":-74}`, begun.Add(10*time.Second).UTC().Format(time.RFC3339)))
+	r.publish("plaspy.in.alert.dev=201", fmt.Sprintf(`{"dateTime":%q,"alertName":"Panic"}`, begun.Add(11*time.Second).UTC().Format(time.RFC3339)))
+	r.until("resultLocation", "resultAlert")
+	r.show("dev 1", begun.Add(20*time.Second), "")
+	r.until("location backfilled true", "location origin inbound", "alert source history")
+
+	r.publish("plaspy.in.location.nobody", `{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":2}`, "X-Own", "kept", "Nats-Msg-Id", "id of its own")
+	r.publish("plaspy.in.alert.nobody", `not JSON`)
+	r.publish("plaspy.in.else.where", "\xff\x00")
+	r.until("deadLetter status 404", "deadLetter status ", "deadLocation", "deadAlert", "deadUnknown")
+
+	t.Run("bucket", func(t *testing.T) { r.bucket(t) })
+	t.Run("reply", func(t *testing.T) { r.replyTo(t, begun.Add(time.Hour)) })
+	t.Run("queries", func(t *testing.T) { r.queries(t) })
+}
+
+// bucket holds what the last-location bucket stores against the document.
+func (r *run) bucket(t *testing.T) {
+	c, err := r.js.OrderedConsumer(t.Context(), "KV_plaspy_last", jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, err := c.Fetch(3, jetstream.FetchMaxWait(10*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for m := range batch.Messages() {
+		n++
+		channel, err := r.channel(m.Subject())
+		if err != nil || channel != "last" {
+			t.Fatalf("%s: channel %q, %v", m.Subject(), channel, err)
+		}
+		r.check(channel, &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
+	}
+	if n != 3 {
+		t.Errorf("%d entries, want 3: %v", n, batch.Error())
+	}
+}
+
+// replyTo asks for a result on a subject of its own.
+func (r *run) replyTo(t *testing.T, at time.Time) {
+	replies, err := r.conn.SubscribeSync("gateway.1.results")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := fmt.Sprintf(`{"location":{"dateTime":%q,"latitude":4.5,"longitude":-74.25}}`, at.UTC().Format(time.RFC3339))
+	r.publish("plaspy.in.location.device0004", body, "Reply-To", "gateway.1.results")
+	m, err := replies.NextMsg(15 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.check("resultLocation", m)
+}
+
+// queries asks the query service everything there is to ask, and some of what
+// it refuses.
+func (r *run) queries(t *testing.T) {
+	const question = `{"from":"2026-01-01T00:00:00Z","to":"2030-01-01T00:00:00Z"}`
+	s := publisher.Subjects("plaspy").API()
+	for _, q := range []struct{ subject, body, answer string }{
+		{"devices", "", "devicesAnswer"},
+		{"device.dev=201", "", "deviceAnswer"},
+		{"last.dev=201", "", "lastAnswer"},
+		{"locations.dev=201", question, "locationsAnswer"},
+		{"alerts.dev=201", question, "alertsAnswer"},
+		{"why.dev=201", "", "whyAnswer"},
+		{"device.nobody", "", "refusal"},
+		{"why.nobody", "", "refusal"},
+		{"locations.dev=201", "{}", "refusal"},
+	} {
+		channel, err := r.channel(s + "." + q.subject)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if message := r.message(channel); q.answer != "refusal" && q.body != "" {
+			if err := r.body(t, message, []byte(q.body)); err != nil {
+				t.Errorf("question %s: %v", q.subject, err)
+			}
+		}
+		m, err := r.conn.Request(s+"."+q.subject, []byte(q.body), 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.headers(t, q.answer, m.Header); err != nil {
+			t.Errorf("headers of the answer to %s: %v %v", q.subject, m.Header, err)
+		}
+		if err := r.body(t, q.answer, m.Data); err != nil {
+			t.Errorf("answer to %s: %s: %v", q.subject, m.Data, err)
+		}
+		if v := decodeAnswer(m); q.answer == "whyAnswer" && v["decisions"] == nil {
+			t.Errorf("answer to %s: %s", q.subject, m.Data)
+		}
+	}
+}
+
+func decodeAnswer(m *nats.Msg) map[string]any {
+	var v map[string]any
+	_ = json.Unmarshal(m.Data, &v) // a refusal has no body
+	return v
+}
+
+// TestInboundFormsAreWhatTheBridgeTakes gives a bridge messages that the
+// document allows and messages that it does not, and compares verdicts.
+func TestInboundFormsAreWhatTheBridgeTakes(t *testing.T) {
+	r := start(t, sim.Options{IDs: []string{"d"}}, func(*bridge.Config) {})
+	const at, loc = `"2026-01-02T03:04:05Z"`, `{"dateTime":"2026-01-02T03:04:05Z","latitude":4.5,"longitude":-74.25}`
+	for _, tt := range []struct {
+		kind, body string
+		taken      bool
+	}{
+		{"location", loc, true},
+		{"location", `{"location":` + loc + `}`, true},
+		{"location", `{"location":` + loc + `,"from":` + at + `,"to":null,"deviceId":"d","anything":[1]}`, true},
+		{"location", `{"deviceId":"d","name":"n","observedAt":"2026-01-02T03:04:05.678Z","backfilled":true,"location":` + loc + `}`, true},
+		{"location", `{"dateTime":"2026-01-02T03:04:05","latitude":4.5,"longitude":-74.25,"location":null,"to":null}`, true},
+		{"location", `{"dateTime":"2026-01-02T03:04Z","latitude":90,"longitude":-180}`, true},
+		{"location", `{"dateTime":"2026-01-02T03:04:05.5+0500","latitude":1e1,"longitude":0}`, true},
+		{"location", `{}`, false},
+		{"location", `[]`, false},
+		{"location", `null`, false},
+		{"location", `{"location":"here"}`, false},
+		{"location", `{"location":{"dateTime":"2026-01-02T03:04:05Z","latitude":4.5}}`, false},
+		{"location", `{"dateTime":"2026-01-02T03:04:05Z","latitude":91,"longitude":0}`, false},
+		{"location", `{"dateTime":"2026-01-02T03:04:05Z","latitude":"4.5","longitude":0}`, false},
+		{"location", `{"dateTime":"yesterday","latitude":4.5,"longitude":0}`, false},
+		{"location", `{"dateTime":1767323045,"latitude":4.5,"longitude":0}`, false},
+		{"location", `{"dateTime":"2026-01-02T03:04:05Z","latitude":4.5,"longitude":0,"from":` + at + `}`, false},
+		{"location", `{"location":` + loc + `,"from":7}`, false},
+		{"location", `{"location":` + loc + `,"deviceId":7}`, false},
+		{"alert", `{"from":` + at + `,"to":` + at + `}`, true},
+		{"alert", `{"from":` + at + `,"to":` + at + `,"alertName":"SOSButton"}`, true},
+		{"alert", `{"alertName":"SOSButton","dateTime":` + at + `}`, true},
+		{"alert", `{"alertName":"SOSButton","dateTime":` + at + `,"from":null}`, true},
+		{"alert", `{"deviceId":"d","alert":"High Speed","state":"raised","critical":true,"dateTime":` + at + `,"latitude":1,"longitude":2,"observedAt":"2026-01-02T03:04:05.678Z"}`, true},
+		{"alert", `{}`, false},
+		{"alert", `"SOSButton"`, false},
+		{"alert", `{"from":` + at + `}`, false},
+		{"alert", `{"dateTime":` + at + `}`, false},
+		{"alert", `{"alertName":"SOSButton"}`, false},
+		{"alert", `{"alertName":"","dateTime":` + at + `}`, false},
+		{"alert", `{"alertName":7,"dateTime":` + at + `}`, false},
+		{"alert", `{"alertName":"SOSButton","dateTime":"soon"}`, false},
+		{"alert", `{"alert":"","dateTime":` + at + `}`, false},
+	} {
+		message := map[string]string{"location": "inboundLocation", "alert": "inboundAlert"}[tt.kind]
+		err := r.body(t, message, []byte(tt.body))
+		if (err == nil) != tt.taken {
+			t.Errorf("the document's verdict on the %s %s: %v", tt.kind, tt.body, err)
+		}
+		r.publish("plaspy.in."+tt.kind+".d", tt.body)
+		for {
+			channel, m := r.next("the fate of "+tt.body, 15*time.Second)
+			if strings.HasPrefix(channel, "result") || strings.HasPrefix(channel, "dead") {
+				if got := strings.HasPrefix(channel, "result"); got != tt.taken {
+					t.Errorf("the bridge's verdict on the %s %s: %s %v", tt.kind, tt.body, channel, m.Header)
+				}
+				break
+			}
+		}
+	}
+}

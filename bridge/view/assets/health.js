@@ -1,0 +1,110 @@
+// How the bridge itself fares: parts, loops, facts, dead letters.
+
+import { ago, count, figure, make, span, text, when } from "./format.js";
+
+const by = (id) => document.getElementById(id);
+
+export class Health {
+  letters = false; // can be listed
+  known = null; // the last status
+
+  constructor(fleet, charts) {
+    Object.assign(this, { fleet, charts });
+    setInterval(() => {
+      if (!by("pane-health").hidden) this.times();
+    }, 1000);
+  }
+
+  status(s) {
+    this.known = s;
+    const failing = s.parts.filter((p) => !p.ok), odd = s.parts.filter((p) => p.degraded), stuck = s.hearts.filter((h) => !h.ok);
+    const pill = by("ready");
+    pill.dataset.state = failing.length + stuck.length > 0 || !s.ready ? "bad" : odd.length > 0 ? "odd" : "good";
+    const first = failing[0] ?? odd[0];
+    text(pill.lastElementChild, (stuck.length > 0 ? "Stuck: " + stuck[0].name : s.ready ? "Ready" : "Not ready") + (first ? ", " + first.name : ""));
+    pill.title = first?.reason ?? "";
+    const badge = by("count-health"), n = failing.length + odd.length + stuck.length;
+    text(badge, n ? String(n) : "");
+    badge.dataset.state = n === 0 ? "" : failing.length + stuck.length > 0 ? "bad" : "odd";
+    document.title = (s.ready ? "" : "! ") + "plaspy-bridge";
+    by("parts").replaceChildren(...s.parts.map((p) => {
+      const time = make("time");
+      time.dateTime = p.since;
+      return make("li", "", sign(!p.ok ? "bad" : p.degraded ? "odd" : "good"), make("b", "", p.name), make("span", "note-text", p.reason || "ok"), time);
+    }));
+    by("hearts").replaceChildren(...s.hearts.map((h) => make("li", "", sign(h.ok ? "good" : "bad"), make("b", "", h.name),
+      make("span", "", !h.ok ? "stands still for longer than is normal" : h.idle ? "has nothing to do" : "moves on"), make("small"))));
+    if (s.hearts.length === 0) by("hearts").append(make("li", "faint", "None is watched."));
+    this.times();
+    this.facts();
+  }
+
+  times() {
+    const now = this.fleet.now();
+    for (const t of by("parts").querySelectorAll("time")) text(t, "for " + ago(Math.max(0, now - Date.parse(t.dateTime))));
+  }
+
+  sampled() {
+    this.facts();
+    const dead = this.charts.last("deadLetters"), badge = by("count-letters");
+    text(badge, dead > 0 ? count(dead) : "");
+    badge.dataset.state = dead > 0 ? "odd" : "";
+    if (this.dead !== dead) {
+      this.dead = dead;
+      if (!by("pane-health").hidden) this.read();
+    }
+  }
+
+  facts() {
+    const last = (key) => this.charts.last(key);
+    const rows = (this.known?.facts ?? []).map((f) => [f.name, f.value]);
+    rows.push(
+      ["Devices", count(last("devices")) + ", of which this replica polls " + count(last("replicaDevices"))],
+      ["Replicas", count(last("replicas"))],
+      ["A poll takes", span(last("poll50")) + " in the middle, 95% below " + span(last("poll95"))],
+      ["Inbound waiting", count(last("pending")) + (last("retried") > 0 ? ", " + figure(last("retried")) + " tries repeated a second" : "")],
+    );
+    by("facts").replaceChildren(...rows.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]));
+  }
+
+  open() {
+    this.times();
+    this.read();
+  }
+
+  async read() {
+    const note = by("letters-note"), dead = this.charts.last("deadLetters");
+    const hint = "plaspy-bridge dlq list shows all of them, dlq replay puts them back.";
+    if (!(dead > 0)) {
+      by("letters").replaceChildren();
+      text(note, dead === 0 ? "None: every inbound message was delivered." : "Not known.");
+      return;
+    }
+    text(note, hint);
+    if (!this.letters) return;
+    let list;
+    try {
+      const answer = await fetch("/view/letters");
+      if (!answer.ok) throw new Error((await answer.text()).trim());
+      list = await answer.json();
+    } catch (e) {
+      text(note, (e instanceof TypeError ? "The bridge does not answer." : e.message) + " " + hint);
+      return;
+    }
+    text(note, (list.length < dead ? "The newest " + count(list.length) + ". " : "") + hint);
+    by("letters").replaceChildren(...list.map((l) => {
+      const time = make("time", "", when(Date.parse(l.at), this.fleet.now()));
+      time.dateTime = l.at;
+      return make("li", "", make("span", "", "#" + l.sequence), make("b", "", (l.device || "no device") + " — " + l.kind), time,
+        make("p", "", l.reason + (l.attempts ? ", " + (l.attempts === 1 ? "1 try" : l.attempts + " tries") : "") + (l.error ? ": " + l.error : "")));
+    }));
+  }
+}
+
+function sign(state) {
+  const i = make("i", "", { good: "✓", odd: "!", bad: "✕" }[state]);
+  i.dataset.state = state;
+  i.setAttribute("aria-label", { good: "ok", odd: "works, but", bad: "not ok" }[state]);
+  i.setAttribute("role", "img");
+  return i;
+}

@@ -1,0 +1,163 @@
+package view
+
+import (
+	"encoding/json"
+	"strconv"
+	"time"
+)
+
+// Frames are the data of the server-sent events that a page gets. They are
+// written by hand, since a thousand rows a second through reflection would be
+// most of what the view costs; strings alone are left to encoding/json.
+//
+//	event fleet: {"now": ms, "gone": [slot..], "who": [[slot, id, name]..],
+//	  "fix": [[slot, lat, lon, fix, seen, speed, [alert..]]..],
+//	  "poll": [[slot, polled, next, result, reason, failures]..],
+//	  "alerts": [{at, slot, id, name, alert, raised}..]}
+//	event trails: [[slot, at, lat, lon, at, lat, lon ..]..]
+//	event sample, event status, event hello: see there
+//
+// Positions are in 1e-5 degrees, times in Unix milliseconds, speeds in tenths.
+// A member without elements is left out. Slots in gone are free for who of the
+// same frame.
+type frame struct{ buf []byte }
+
+// begin starts an event.
+func (f *frame) begin(name string) {
+	f.buf = append(append(append(f.buf, "event: "...), name...), "\ndata: "...)
+}
+
+// end ends an event. JSON has no line breaks of its own.
+func (f *frame) end() { f.buf = append(f.buf, '\n', '\n') }
+
+// event is one whose data is made by encoding/json.
+func (f *frame) event(name string, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return // no value of these types does that
+	}
+	f.begin(name)
+	f.buf = append(f.buf, data...)
+	f.end()
+}
+
+// fleet writes rows, what of them mask tells or else what has changed.
+func (f *frame) fleet(now time.Time, rows []*row, mask uint8, gone []int, news []occurrence) {
+	f.begin("fleet")
+	f.buf = strconv.AppendInt(append(f.buf, `{"now":`...), now.UnixMilli(), 10)
+	if len(gone) > 0 {
+		f.buf = append(f.buf, `,"gone":[`...)
+		for _, slot := range gone {
+			f.int(int64(slot))
+		}
+		f.close(']')
+	}
+	for _, part := range [...]struct {
+		what  uint8
+		head  string
+		write func(*row)
+	}{{changedName, `,"who":[`, f.who}, {changedFix, `,"fix":[`, f.fix}, {changedPoll, `,"poll":[`, f.poll}} {
+		some := false
+		for _, r := range rows {
+			if (r.changes|mask)&part.what == 0 || part.what == changedFix && r.fix == 0 && r.seen == 0 {
+				continue
+			}
+			if !some {
+				f.buf, some = append(f.buf, part.head...), true
+			}
+			f.buf = append(f.buf, '[')
+			f.int(int64(r.slot))
+			part.write(r)
+			f.close(']')
+			f.buf = append(f.buf, ',')
+		}
+		if some {
+			f.close(']')
+		}
+	}
+	if len(news) > 0 {
+		f.buf = append(f.buf, `,"alerts":`...)
+		f.json(news)
+		f.buf = f.buf[:len(f.buf)-1]
+	}
+	f.buf = append(f.buf, '}')
+	f.end()
+}
+
+func (f *frame) who(r *row) {
+	f.text(r.id)
+	f.text(r.name)
+}
+
+func (f *frame) fix(r *row) {
+	f.int(int64(r.lat))
+	f.int(int64(r.lon))
+	f.int(r.fix)
+	f.int(r.seen)
+	f.int(int64(r.speed))
+	if len(r.alerts) == 0 {
+		f.buf = append(f.buf, "[],"...)
+		return
+	}
+	f.json(r.alerts)
+}
+
+func (f *frame) poll(r *row) {
+	f.int(r.polled)
+	f.int(r.next)
+	f.text(r.result)
+	f.text(r.reason)
+	f.int(int64(r.failures))
+}
+
+// trails writes those with a length.
+func (f *frame) trails(rows []*row) {
+	f.begin("trails")
+	f.buf = append(f.buf, '[')
+	for _, r := range rows {
+		if len(r.trail) < 2 {
+			continue
+		}
+		f.buf = append(f.buf, '[')
+		f.int(int64(r.slot))
+		for _, s := range r.trail {
+			f.int(s.at)
+			f.int(int64(s.lat))
+			f.int(int64(s.lon))
+		}
+		f.close(']')
+		f.buf = append(f.buf, ',')
+	}
+	f.close(']')
+	f.end()
+}
+
+// text writes a string, by hand where it has nothing to escape.
+func (f *frame) text(s string) {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			f.json(s)
+			return
+		}
+	}
+	f.buf = append(append(append(f.buf, '"'), s...), '"', ',')
+}
+
+// int and json write an element and a comma, which close takes back.
+func (f *frame) int(n int64) { f.buf = append(strconv.AppendInt(f.buf, n, 10), ',') }
+
+func (f *frame) json(v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		data = []byte("null") // no value of these types does that
+	}
+	f.buf = append(append(f.buf, data...), ',')
+}
+
+func (f *frame) close(with byte) {
+	if last := len(f.buf) - 1; f.buf[last] == ',' {
+		f.buf[last] = with
+		return
+	}
+	f.buf = append(f.buf, with)
+}

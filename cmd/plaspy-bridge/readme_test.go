@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/sim"
+)
+
+// go test ./cmd/plaspy-bridge -run README -update writes the README's tables.
+var update = flag.Bool("update", false, "write what the README should have instead of comparing")
+
+const readme = "../../README.md"
+
+func readReadme(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// section compares the text between a pair of markers of the README with want,
+// or writes it there.
+func section(t *testing.T, name, want string) {
+	t.Helper()
+	text := readReadme(t)
+	begin, end := "<!-- "+name+" -->\n", "<!-- /"+name+" -->\n"
+	before, rest, found := strings.Cut(text, begin)
+	got, after, closed := strings.Cut(rest, end)
+	if !found || !closed {
+		t.Fatalf("README has no section between %q and %q", begin, end)
+	}
+	if got == want {
+		return
+	}
+	if !*update {
+		t.Fatalf("README's %s are out of date; go test ./cmd/plaspy-bridge -run README -update writes them\ngot:\n%s\nwant:\n%s", name, got, want)
+	}
+	if err := os.WriteFile(readme, []byte(before+begin+want+end+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestREADMESettings(t *testing.T) {
+	var b bytes.Buffer
+	if err := bridge.WriteSettings(&b); err != nil {
+		t.Fatal(err)
+	}
+	section(t, "settings", b.String())
+}
+
+func TestREADMECommands(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("| command | what it does |\n|---|---|\n")
+	row := func(use, short string) {
+		fmt.Fprintf(&b, "| `plaspy-bridge %s` | %s |\n", strings.ReplaceAll(use, "|", `\|`), short)
+	}
+	for _, c := range commands() {
+		row(c.Use, c.Short)
+		for _, sub := range c.Commands() {
+			row(c.Name()+" "+sub.Use, sub.Short)
+		}
+	}
+	section(t, "commands", b.String())
+}
+
+// TestREADMEMetrics compares the table with what a running bridge serves, and
+// that with the names in the source.
+func TestREADMEMetrics(t *testing.T) {
+	named := metricNames(t)
+	var table string
+	deadline := time.Now().Add(10 * time.Second)
+	// Some show only once something has happened.
+	for scrape := range running(t) {
+		table = metricsTable(scrape)
+		missing := slices.DeleteFunc(slices.Clone(named), func(name string) bool { return strings.Contains(table, "`"+name+"`") })
+		if len(missing) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("named in the source, and not served by a running bridge: %v", missing)
+			break
+		}
+	}
+	section(t, "metrics", table)
+}
+
+// running runs a bridge for as long as its metrics are asked for.
+func running(t *testing.T) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		api, err := sim.New(sim.Options{Devices: 5, Seed: 1, Profile: lively}).Listen(t.Context(), "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer api.Close()
+		clearEnv(t, "PLASPY_BASE_URL", api.URL, "PLASPY_USERNAME", "sim", "PLASPY_API_KEY", "sim-key", "PLASPY_RATE_LIMIT", "0",
+			"BRIDGE_POLL_INTERVAL", "100ms", "BRIDGE_DATA_DIR", t.TempDir(), "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_HTTP_ADDR", "127.0.0.1:0")
+		cfg, _, err := bridge.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := bridge.New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- b.Run(ctx) }()
+		defer func() {
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}()
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for yield(get(t, "http://"+b.HTTPAddr().String()+"/metrics")) {
+			<-tick.C
+		}
+	}
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+var (
+	metricHelp = regexp.MustCompile(`(?m)^# HELP (plaspy_bridge_\w+) (.*)\n# TYPE \w+ (\w+)\n(.*)`)
+	metricName = regexp.MustCompile(`"(plaspy_bridge_\w+)"`)
+	labelName  = regexp.MustCompile(`(\w+)="`)
+)
+
+// metricsTable makes the README's table of what Prometheus would read.
+func metricsTable(scrape string) string {
+	var b strings.Builder
+	b.WriteString("| metric | type | labels | what |\n|---|---|---|---|\n")
+	for _, m := range metricHelp.FindAllStringSubmatch(scrape, -1) {
+		var labels []string
+		for _, l := range labelName.FindAllStringSubmatch(m[4], -1) {
+			if l[1] != "le" {
+				labels = append(labels, "`"+l[1]+"`")
+			}
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m[1], m[3], strings.Join(labels, ", "), strings.TrimSuffix(m[2], "."))
+	}
+	return b.String()
+}
+
+// metricNames are those in the source.
+func metricNames(t *testing.T) []string {
+	t.Helper()
+	var names []string
+	for _, text := range goSources(t) {
+		for _, m := range metricName.FindAllStringSubmatch(text, -1) {
+			names = append(names, m[1])
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// goSources are the module's Go files but tests, by name.
+func goSources(t *testing.T) map[string]string {
+	t.Helper()
+	texts := map[string]string{}
+	err := filepath.WalkDir("../..", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(name)
+		texts[name] = string(text)
+		return err
+	})
+	if err != nil || len(texts) < 10 {
+		t.Fatalf("%d source files, %v", len(texts), err)
+	}
+	return texts
+}
+
+// TestREADMELogLines wants every log line of the failure table to be one that
+// the program writes, so that a search for it finds the README.
+func TestREADMELogLines(t *testing.T) {
+	sources := goSources(t)
+	_, table, _ := strings.Cut(readReadme(t), "\n## When something is wrong\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	rows := regexp.MustCompile(`(?m)^\|[^|]+\| (.*) \|[^|]+\|$`).FindAllStringSubmatch(table, -1)
+	found := 0
+	for _, row := range rows {
+		for _, line := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {
+			found++
+			logged := false
+			for _, text := range sources {
+				for _, level := range []string{"Info", "Warn", "Error"} {
+					logged = logged || strings.Contains(text, level+`("`+line[1]+`"`)
+				}
+			}
+			if !logged {
+				t.Errorf("nothing logs %q", line[1])
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("only %d log lines found in the table", found)
+	}
+}
+
+// TestREADMEPlaces wants the folders of the package map and the files linked to
+// to be there.
+func TestREADMEPlaces(t *testing.T) {
+	text := readReadme(t)
+	_, table, _ := strings.Cut(text, "\n## Where things are\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	var places []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1) {
+		places = append(places, m[1])
+	}
+	if len(places) < 10 {
+		t.Errorf("only %d folders found in the table", len(places))
+	}
+	for _, m := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllStringSubmatch(text, -1) {
+		places = append(places, m[1])
+	}
+	for _, place := range places {
+		if _, err := os.Stat(filepath.Join("../..", place)); err != nil {
+			t.Errorf("README tells of %v", err)
+		}
+	}
+}

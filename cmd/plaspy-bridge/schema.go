@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/schema"
+	"plaspy-bridge/publisher"
+)
+
+func schemaCommand() *cobra.Command {
+	var message string
+	cmd := &cobra.Command{
+		Use:   "schema",
+		Short: "Show every subject and message as an AsyncAPI document",
+		Long: "Shows the AsyncAPI 3 document of every subject and message, JSON Schemas inside. Works without any\n" +
+			"configuration; subjects begin with BRIDGE_PREFIX.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if message != "" {
+				return writeSchema(cmd, func() ([]byte, error) { return schema.Standalone(message) })
+			}
+			prefix, err := subjectPrefix()
+			if err != nil {
+				return err
+			}
+			return writeSchema(cmd, func() ([]byte, error) { return schema.Document(publisher.Subjects(prefix)) })
+		},
+	}
+	cmd.Flags().StringVar(&message, "message", "", "print the JSON Schema of one message's body instead: "+strings.Join(schema.Messages(), ", "))
+	return cmd
+}
+
+// prefix is BRIDGE_PREFIX, whatever may be wrong with the other variables.
+func subjectPrefix() (string, error) {
+	c, _, err := bridge.Load()
+	faults, _ := errors.AsType[bridge.Faults](err)
+	if i := slices.IndexFunc(faults, func(f bridge.Fault) bool { return f.Variable == "BRIDGE_PREFIX" }); i >= 0 {
+		return "", faults[i : i+1]
+	}
+	return c.Prefix, nil
+}
+
+func writeSchema(cmd *cobra.Command, content func() ([]byte, error)) error {
+	b, err := content()
+	if err != nil {
+		return err
+	}
+	if _, err := cmd.OutOrStdout().Write(b); err != nil {
+		return fmt.Errorf("write schema: %w", err)
+	}
+	return nil
+}
