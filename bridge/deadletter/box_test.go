@@ -12,14 +12,13 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }
 
 const subjects publisher.Subjects = "plaspy"
 

@@ -36,7 +36,7 @@ func TestClockJumps(t *testing.T) {
 	a, clock := r.startSkewed("a")
 	b := r.start("b")
 	r.awaitDivided(a, b)
-	before, epoch := r.byToken(), b.last.Epoch
+	before, epoch := r.byToken(), b.state().Epoch
 	for _, jump := range []time.Duration{time.Hour, -2 * time.Hour, time.Hour} {
 		clock.wall.Add(int64(jump))
 		if live := a.Live(); live != (jump < 0) {
@@ -51,8 +51,8 @@ func TestClockJumps(t *testing.T) {
 			t.Errorf("%s moved because a clock was set", token)
 		}
 	}
-	if b.last.Epoch != epoch {
-		t.Errorf("plan %d became %d because a clock was set", epoch, b.last.Epoch)
+	if b.state().Epoch != epoch {
+		t.Errorf("plan %d became %d because a clock was set", epoch, b.state().Epoch)
 	}
 }
 

@@ -25,8 +25,8 @@ func TestAlone(t *testing.T) {
 	if a.err != nil {
 		t.Errorf("leave: %v", a.err)
 	}
-	if a.Owns(r.tokens[0]) || a.Live() || a.last.Share != 0 || a.last.Owned(r.tokens[0]) {
-		t.Errorf("still owns something after it has left: %+v", a.last)
+	if a.Owns(r.tokens[0]) || a.Live() || a.state().Share != 0 || a.state().Owned(r.tokens[0]) {
+		t.Errorf("still owns something after it has left: %+v", a.state())
 	}
 	// Nobody waits for one that said goodbye.
 	start = time.Now()
@@ -122,11 +122,55 @@ func TestPause(t *testing.T) {
 			t.Fatalf("%s is still owned by the one that sleeps", token)
 		}
 	}
-	if !a.last.Owned(r.tokens[0]) && !a.last.Owned(r.tokens[1]) && a.last.Share == 0 {
+	if !a.state().Owned(r.tokens[0]) && !a.state().Owned(r.tokens[1]) && a.state().Share == 0 {
 		t.Fatal("the sleeper noticed something: the test does not test what it says")
 	}
 	a.resume()
 	r.awaitDivided(a, b)
+}
+
+// TestSlowMember: nobody takes up what a member gives away that has not said so.
+func TestSlowMember(t *testing.T) {
+	r := newRig(t, 200)
+	a, b := r.start("a"), r.start("b")
+	r.awaitDivided(a, b)
+	for i := range 5 { // not long enough for b to lose its lease
+		b.pause()
+		r.elapse(testLease / 4)
+		c := r.start(string(rune('c' + i)))
+		r.elapse(testLease / 4)
+		b.resume()
+		r.awaitDivided(a, b, c)
+		c.leave()
+		r.awaitDivided(a, b)
+	}
+}
+
+// TestKillInTime: with the lease of production one that is killed is replaced
+// within 15 seconds, and the only one can be started again after its lease.
+func TestKillInTime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for leases")
+	}
+	r := newRig(t, 100)
+	long := func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 }
+	a, b := r.start("a", long), r.start("b", long)
+	r.awaitDivided(a, b)
+	start := time.Now()
+	a.kill()
+	r.awaitDivided(b)
+	t.Logf("replaced after %v", time.Since(start))
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("replaced after %v", took)
+	}
+	start = time.Now()
+	b.kill()
+	again := r.start("b", long)
+	r.awaitDivided(again)
+	t.Logf("started again after %v", time.Since(start))
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("had everything %v after a kill", took)
+	}
 }
 
 // TestPartition: the same where the network stands still, and nothing fails.
@@ -146,7 +190,7 @@ func TestBrokerRestart(t *testing.T) {
 	r := newRig(t, 200)
 	a, b, c := r.start("a"), r.start("b"), r.start("c")
 	r.awaitDivided(a, b, c)
-	before, epoch := r.byToken(), a.last.Epoch
+	before, epoch := r.byToken(), a.state().Epoch
 	r.server.Kill()
 	r.await("all hold still", func() bool { return a.last.Suspended && b.last.Suspended && c.last.Suspended })
 	r.restart()
@@ -156,5 +200,7 @@ func TestBrokerRestart(t *testing.T) {
 			t.Errorf("%s went from %s to %s over a restart of the broker", token, before[token].id, n.id)
 		}
 	}
-	t.Logf("epoch %d before, %d after", epoch, a.last.Epoch)
+	if got := a.state().Epoch; got != epoch {
+		t.Errorf("plan %d became %d over a restart of the broker", epoch, got)
+	}
 }

@@ -129,6 +129,7 @@ func (n *node) leave() {
 
 // kill ends the replica without a goodbye.
 func (n *node) kill() {
+	n.gate.open()
 	n.nc.Close()
 	n.stop()
 	n.resume()
@@ -150,6 +151,13 @@ func (n *node) resume() {
 		close(n.hold)
 		n.hold = nil
 	}
+}
+
+// state is the last assignment.
+func (n *node) state() Assignment {
+	n.rig.mu.Lock()
+	defer n.rig.mu.Unlock()
+	return n.last
 }
 
 func (r *rig) change(n *node, a Assignment) {
@@ -212,6 +220,8 @@ func (r *rig) await(what string, cond func() bool) {
 		case <-r.changed:
 		case <-tick.C:
 		case <-limit.C:
+			r.mu.Lock()
+			defer r.mu.Unlock()
 			for _, n := range r.replicas {
 				r.Logf("%s: %+v, live %t, trouble %q", n.id, n.last, n.Live(), n.Trouble())
 			}
@@ -295,8 +305,10 @@ func (g *gate) close() {
 func (g *gate) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	close(g.shut)
-	g.shut = nil
+	if g.shut != nil {
+		close(g.shut)
+		g.shut = nil
+	}
 }
 
 func (g *gate) wait() {

@@ -16,7 +16,7 @@ const charts = new Charts(fleet);
 const why = new Why(fleet, () => choose("", false), (id) => map.goto(id));
 const health = new Health(fleet, charts);
 const events = []; // newest first
-let loading = true, fitted = false, chosen = "";
+let loading = true, fitted = false, chosen = "", settled = 0;
 
 // choose is what a click or a key on a device does, anywhere; "" lets go.
 function choose(id, explain) {
@@ -45,11 +45,14 @@ for (const [key, label] of [["devices", "devices"], ["moving", "moving"], ["aler
 // settle brings everything that depends on the fleet or the time up to date.
 function settle() {
   if (loading) return;
+  settled = performance.now();
   const tally = fleet.settle();
   text(stats.devices, count(tally.all));
   text(stats.moving, count(tally.moving));
   text(stats.alert, count(tally.alert));
+  stats.alert.parentNode.dataset.state = tally.alert ? "bad" : "";
   text(stats.trouble, count(tally.trouble));
+  stats.trouble.parentNode.dataset.state = tally.trouble ? "odd" : "";
   by("count-fleet").textContent = count(tally.all);
   const badge = by("count-alerts");
   text(badge, tally.alert ? count(tally.alert) : "");
@@ -68,10 +71,10 @@ function drawAlerts() {
   for (const d of fleet.devices.values()) if (d.alerts.length > 0) raised.push(d);
   raised.sort((a, b) => b.seen - a.seen);
   list(by("raised"), raised.slice(0, 100).map((d) => ({
-    id: d.id, state: "alert", words: d.title + " — " + d.alerts.join(", "), time: "seen " + ago(now - d.seen) + " ago",
+    id: d.id, state: "alert", name: d.title, what: d.alerts.join(", "), time: "seen " + ago(Math.max(0, now - d.seen)) + " ago",
   })), raised.length > 100 ? "and " + count(raised.length - 100) + " more" : "", "No alert is raised.");
   list(by("events"), events.map((e) => ({
-    id: e.id, state: e.raised ? "alert" : "old", words: (e.name || e.id) + " — " + e.alert + (e.raised ? " raised" : " cleared"), time: when(e.at, now),
+    id: e.id, state: e.raised ? "alert" : "old", name: e.name || e.id, what: e.alert + (e.raised ? "" : " cleared"), time: when(e.at, now),
   })), "", "None was raised or cleared.");
 }
 
@@ -82,7 +85,7 @@ function list(ol, rows, more, none) {
   rows.forEach((r, i) => {
     let li = ol.children[i];
     if (!li) {
-      const button = make("button", "", mark(r.state), make("b"), make("time"));
+      const button = make("button", "", mark(r.state), make("b"), make("span"), make("time"));
       button.type = "button";
       button.addEventListener("click", () => {
         choose(button.dataset.id, true);
@@ -90,10 +93,11 @@ function list(ol, rows, more, none) {
       });
       ol.append(li = make("li", "", button));
     }
-    const [m, b, t] = li.firstChild.children;
+    const [m, b, what, t] = li.firstChild.children;
     li.firstChild.dataset.id = r.id;
     setMark(m, r.state);
-    text(b, r.words);
+    text(b, r.name);
+    text(what, r.what);
     text(t, r.time);
   });
   if (rows.length === 0) ol.append(make("li", "none", none));
@@ -183,4 +187,6 @@ function sampled() {
 }
 
 // The ages grow also while the stream is silent.
-setInterval(settle, 1000);
+setInterval(() => {
+  if (performance.now() - settled > 1500) settle();
+}, 500);

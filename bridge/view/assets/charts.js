@@ -10,9 +10,9 @@ const charts = [
   { title: "Polls", unit: "per second", stacked: true, show: figure, lines: [
     { key: "unchanged", label: "unchanged", ink: "strong" }, { key: "changed", label: "changed", ink: "accent" }, { key: "failed", label: "failed", ink: "bad" }] },
   { title: "Messages", unit: "per second", show: figure, lines: [
-    { key: "locations", label: "locations out", ink: "accent" }, { key: "alerts", label: "alerts out", ink: "odd" }, { key: "posted", label: "posted", ink: "blue" }, { key: "dead", label: "dead", ink: "bad" }] },
+    { key: "locations", label: "locations", ink: "accent" }, { key: "alerts", label: "alerts", ink: "odd" }, { key: "posted", label: "posted", ink: "blue" }, { key: "dead", label: "dead", ink: "bad", rare: true }] },
   { title: "Request budget", unit: "requests per minute", filled: true, show: count, lines: [
-    { key: "requests", label: "sent", ink: "blue", times: 60 }, { key: "budget", label: "budget", ink: "odd", dashed: true }, { key: "throttled", label: "throttled", ink: "bad", times: 60 }] },
+    { key: "requests", label: "sent", ink: "blue", times: 60 }, { key: "budget", label: "budget", ink: "odd", dashed: true }, { key: "throttled", label: "throttled", ink: "bad", times: 60, rare: true }] },
   { title: "Fix age at publication", unit: "over a minute", show: span, lines: [
     { key: "age50", label: "half below", ink: "accent" }, { key: "age95", label: "95% below", ink: "violet" }] },
 ];
@@ -96,7 +96,8 @@ class Plot {
     const area = { left: 38, top: 5, right: w - 2, bottom: h - 16, end: this.all.samples.at(-1)?.[0] ?? this.all.fleet.now() };
     area.x = (at) => area.right - (area.end - at) / reach * (area.right - area.left);
     this.axes(g, area, rows);
-    for (const l of [...this.chart.lines].reverse()) this.trace(g, area, rows, l);
+    for (const l of this.chart.lines) l.out.parentNode.hidden = Boolean(l.rare) && !rows.some((r) => r.values[l.key] > 0);
+    for (const l of [...this.chart.lines].reverse()) if (!l.out.parentNode.hidden) this.trace(g, area, rows, l);
     this.point(g, area, rows);
   }
 
@@ -159,7 +160,6 @@ class Plot {
       runs.at(-1).push([area.x(r.at), area.y(v)]);
       last = r.at;
     }
-    if (this.chart.lines.length > 2 && !this.chart.stacked && runs.flat().every((p) => p[1] >= area.bottom - 0.1)) return; // nothing there
     g.setLineDash(l.dashed ? [5, 4] : []);
     for (const run of runs) {
       if (filled) {

@@ -75,7 +75,7 @@ export const states = {
   trouble: { label: "Trouble", path: "M2.2 2.2 9.8 9.8M9.8 2.2 2.2 9.8" },
   moving: { label: "Moving", path: "M6 .6 10.8 11 6 8.6 1.2 11Z" },
   parked: { label: "Parked", path: "M6 2a4 4 0 1 0 .01 0Z" },
-  old: { label: "Silent 1 h", path: "M6 2a4 4 0 1 0 .01 0Z" },
+  old: { label: "Quiet for 1 h", path: "M6 2a4 4 0 1 0 .01 0Z" },
   none: { label: "No fix yet", path: "M3 6h6" },
 };
 

@@ -21,13 +21,15 @@ export class Health {
     const pill = by("ready");
     pill.dataset.state = failing.length + stuck.length > 0 || !s.ready ? "bad" : odd.length > 0 ? "odd" : "good";
     const first = failing[0] ?? odd[0];
-    text(pill.lastElementChild, (stuck.length > 0 ? "Stuck: " + stuck[0].name : s.ready ? "Ready" : "Not ready") + (first ? ", " + first.name : ""));
+    text(pill.lastElementChild, stuck.length > 0 ? "Stuck: " + stuck[0].name : !s.ready ? "Not ready" + (first ? ": " + first.name : "")
+      : first ? "Ready, but see " + first.name : "Ready");
     pill.title = first?.reason ?? "";
     const badge = by("count-health"), n = failing.length + odd.length + stuck.length;
     text(badge, n ? String(n) : "");
     badge.dataset.state = n === 0 ? "" : failing.length + stuck.length > 0 ? "bad" : "odd";
     document.title = (s.ready ? "" : "! ") + "plaspy-bridge";
-    by("parts").replaceChildren(...s.parts.map((p) => {
+    const worst = [...s.parts].sort((a, b) => rank(a) - rank(b));
+    by("parts").replaceChildren(...worst.map((p) => {
       const time = make("time");
       time.dateTime = p.since;
       return make("li", "", sign(!p.ok ? "bad" : p.degraded ? "odd" : "good"), make("b", "", p.name), make("span", "note-text", p.reason || "ok"), time);
@@ -100,6 +102,8 @@ export class Health {
     }));
   }
 }
+
+const rank = (part) => (part.ok ? (part.degraded ? 1 : 2) : 0);
 
 function sign(state) {
   const i = make("i", "", { good: "✓", odd: "!", bad: "✕" }[state]);

@@ -11,8 +11,14 @@ const directions = 32;
 const drawn = ["old", "parked", "moving", "trouble", "alert"]; // the last on top
 
 class Camera {
-  cx = 0.5; cy = 0.45; zoom = 2; width = 1; height = 1;
-  get scale() { return 256 * 2 ** this.zoom; }
+  cx = 0.5; cy = 0.45; width = 1; height = 1;
+  #zoom = 2;
+  scale = 1024; // pixels that the world is wide
+  get zoom() { return this.#zoom; }
+  set zoom(zoom) {
+    this.#zoom = zoom;
+    this.scale = 256 * 2 ** zoom;
+  }
   x(x) { return (x - this.cx) * this.scale + this.width / 2; }
   y(y) { return (y - this.cy) * this.scale + this.height / 2; }
   box() {
@@ -95,8 +101,10 @@ export class FleetMap {
       return [list[cut], list[list.length - 1 - cut]];
     };
     const [west, east] = range("x"), [north, south] = range("y");
-    const room = Math.min((this.camera.width - 110) / Math.max(east - west, 1e-9), (this.camera.height - 130) / Math.max(south - north, 1e-9));
-    this.fly((west + east) / 2, (north + south) / 2, Math.min(13, Math.log2(Math.max(room, 1) / 256)), asked);
+    const below = 44; // the legend
+    const room = Math.min((this.camera.width - 150) / Math.max(east - west, 1e-9), (this.camera.height - 90 - below) / Math.max(south - north, 1e-9));
+    const zoom = Math.min(13, Math.log2(Math.max(room, 1) / 256));
+    this.fly((west + east) / 2, (north + south) / 2 + below / 2 / (256 * 2 ** zoom), zoom, asked);
   }
 
   fly(cx, cy, zoom, gently) {
@@ -145,7 +153,7 @@ export class FleetMap {
     const d = this.fleet.byID.get(id);
     if (!d?.seen) return;
     this.touched = true;
-    this.fly(d.x, d.y, Math.max(this.camera.zoom, 11), true);
+    this.fly(d.x, d.y, Math.max(this.camera.zoom, 10), true);
   }
 
   show(id) {
@@ -274,19 +282,41 @@ export class FleetMap {
     this.drawTrails(g, seen);
     const size = Math.max(7, Math.min(15, 5 + c.zoom * 0.9)) * (seen.length > 1500 ? 0.72 : seen.length > 300 ? 0.85 : 1);
     if (!this.sprites || this.sprites.size !== Math.round(size)) this.sprites = makeSprites(Math.round(size), this.dense);
-    const { cell, sheet } = this.sprites, half = cell / 2;
+    const { cell, sheet } = this.sprites, half = cell / 2, from = Math.round(cell * this.dense);
     const layers = Object.fromEntries(drawn.map((s) => [s, []]));
     for (const d of seen) layers[d.state]?.push(d);
+    // Labels of places are above a crowd, but not above what matters; they make
+    // room for the few.
+    const few = seen.length <= 40;
+    const taken = few ? seen.map((d) => [c.x(d.x) - half, c.y(d.y) - half, c.x(d.x) + half, c.y(d.y) + half]) : [];
+    if (few) this.ground.labels(g, c, ink, taken);
+    g.imageSmoothingEnabled = false;
     for (const state of drawn) {
-      const row = drawn.indexOf(state) * cell * this.dense;
+      g.setTransform(this.dense, 0, 0, this.dense, 0, 0);
+      if (state === "alert" && !few) this.ground.labels(g, c, ink, taken);
+      const row = drawn.indexOf(state) * from;
+      g.setTransform(1, 0, 0, 1, 0, 0);
+      const hidden = this.crowd();
       for (const d of layers[state]) {
+        if (hidden(c.x(d.x), c.y(d.y))) continue;
         const turn = state === "moving" && !Number.isNaN(d.heading) ? Math.round(d.heading / (2 * Math.PI) * directions + directions) % directions : 0;
-        const from = cell * this.dense;
-        g.drawImage(sheet, turn * from, row, from, from, c.x(d.x) - half, c.y(d.y) - half, cell, cell);
+        // On whole pixels nothing needs to be smoothed, which is most of the cost.
+        g.drawImage(sheet, turn * from, row, from, from, Math.round((c.x(d.x) - half) * this.dense), Math.round((c.y(d.y) - half) * this.dense), from, from);
       }
     }
-    if (seen.length <= 40) this.drawNames(g, seen, size);
+    g.setTransform(this.dense, 0, 0, this.dense, 0, 0);
+    if (few) this.drawNames(g, seen, size, taken);
     this.drawChosen(g, size);
+  }
+
+  // crowd tells of a spot whether it was asked for before, give or take two pixels:
+  // of marks on top of each other one is enough.
+  crowd() {
+    const grain = 2.5, wide = Math.ceil(this.camera.width / grain) + 20, taken = new Uint8Array(wide * (Math.ceil(this.camera.height / grain) + 20));
+    return (x, y) => {
+      const at = (Math.floor(y / grain) + 10) * wide + Math.floor(x / grain) + 10;
+      return taken[at] === 1 || !(taken[at] = 1);
+    };
   }
 
   drawTrails(g, seen) {
@@ -318,18 +348,16 @@ export class FleetMap {
     g.globalAlpha = 1;
   }
 
-  drawNames(g, seen, size) {
-    const taken = [];
+  drawNames(g, seen, size, taken) {
     g.font = "600 12px " + ink.font;
     g.textBaseline = "middle";
     g.lineJoin = "round";
     g.lineWidth = 3.5;
     g.strokeStyle = ink.land;
     g.fillStyle = ink.text;
-    for (const d of seen) taken.push([this.camera.x(d.x) - size / 2, this.camera.y(d.y) - size / 2, this.camera.x(d.x) + size / 2, this.camera.y(d.y) + size / 2]);
     for (const d of seen) {
       const words = d.title.length > 28 ? d.title.slice(0, 27) + "…" : d.title;
-      const w = g.measureText(words).width, x = this.camera.x(d.x), y = this.camera.y(d.y), gap = size / 2 + 5;
+      const w = g.measureText(words).width, x = this.camera.x(d.x), y = this.camera.y(d.y), gap = size / 2 + (d.id === this.chosen ? 11 : 5);
       for (const [left, top] of [[x + gap, y], [x - gap - w, y], [x - w / 2, y - gap - 5], [x - w / 2, y + gap + 5]]) {
         const box = [left, top - 7, left + w, top + 7];
         if (taken.some((t) => t[0] < box[2] && t[2] > box[0] && t[1] < box[3] && t[3] > box[1])) continue;
@@ -358,7 +386,7 @@ export class FleetMap {
 // makeSprites draws every mark once: ten thousand copies are cheap, ten thousand
 // paths are not.
 function makeSprites(size, dense) {
-  const cell = size + 6;
+  const cell = Math.round((size + 6) * dense) / dense; // whole pixels
   const sheet = new OffscreenCanvas(Math.ceil(cell * dense * directions), Math.ceil(cell * dense * drawn.length));
   const g = sheet.getContext("2d");
   drawn.forEach((state, row) => {
@@ -378,5 +406,6 @@ function makeSprites(size, dense) {
       else g.fill(path);
     }
   });
-  return { size, cell, sheet };
+  // A bitmap is copied from as it is; a canvas would be looked at anew each time.
+  return { size, cell, sheet: sheet.transferToImageBitmap() };
 }

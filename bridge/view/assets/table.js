@@ -22,7 +22,8 @@ export class Table {
       grid: by("grid"), scroll: by("scroll"), sizer: by("sizer"), filter: by("filter"), only: by("only"),
       shown: by("shown"), empty: by("empty"), held: by("held"),
     });
-    this.header(by("grid-head"));
+    this.head = by("grid-head");
+    this.header(this.head);
     this.only.append(new Option("All states", ""), ...Object.entries(states).map(([state, s]) => new Option(s.label, state)));
     this.filter.addEventListener("input", () => this.refresh(true));
     this.only.addEventListener("change", () => this.refresh(true));
@@ -102,6 +103,7 @@ export class Table {
     const top = this.scroll.scrollTop;
     const first = Math.max(0, Math.floor(top / rowHeight) - spare);
     const last = Math.min(this.list.length, Math.ceil((top + this.scroll.clientHeight) / rowHeight) + spare);
+    this.head.style.paddingRight = 14 + this.scroll.offsetWidth - this.scroll.clientWidth + "px"; // its bar
     this.grid.setAttribute("aria-rowcount", this.list.length + 1);
     while (this.lines.length < last - first) this.lines.push(this.line());
     const now = this.fleet.now();

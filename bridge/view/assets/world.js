@@ -90,6 +90,7 @@ function boxOf(line) {
 // Ground draws the world on a canvas for a camera.
 export class Ground {
   world = null;
+  widths = new Map(); // of labels, which are drawn again and again
 
   draw(g, camera, ink) {
     const { width, height } = camera;
@@ -111,7 +112,6 @@ export class Ground {
       g.lineWidth = border ? 1 : 0.9;
       g.stroke();
     }
-    this.labels(g, camera, ink);
   }
 
   // mesh is the net of meridians and parallels, the finer the closer.
@@ -134,21 +134,27 @@ export class Ground {
     g.stroke();
   }
 
-  // labels go where there is room, the most important first.
-  labels(g, camera, ink) {
-    const taken = [];
+  // labels go where there is room beside the boxes that are taken, the most
+  // important first; it adds theirs.
+  labels(g, camera, ink, taken) {
+    if (!this.world) return;
     g.textBaseline = "middle";
     g.lineJoin = "round";
     g.strokeStyle = ink.land;
     g.lineWidth = 3;
     const put = (words, x, y, middle) => {
-      const w = g.measureText(words).width;
-      const box = [middle ? x - w / 2 : x - 5, y - 8, middle ? x + w / 2 : x + w + 8, y + 8];
-      if (taken.some((t) => t[0] < box[2] && t[2] > box[0] && t[1] < box[3] && t[3] > box[1])) return false;
-      taken.push(box);
-      g.strokeText(words, middle ? x - w / 2 : x + 6, y);
-      g.fillText(words, middle ? x - w / 2 : x + 6, y);
-      return true;
+      const key = g.font + words;
+      let w = this.widths.get(key);
+      if (w === undefined) this.widths.set(key, w = g.measureText(words).width);
+      for (const [left, top] of middle ? [[x - w / 2, y]] : [[x + 6, y], [x - w - 6, y], [x - w / 2, y + 12], [x - w / 2, y - 12]]) {
+        const box = [left - 2, top - 7, left + w + 2, top + 7];
+        if (taken.some((t) => t[0] < box[2] && t[2] > box[0] && t[1] < box[3] && t[3] > box[1])) continue;
+        taken.push(box);
+        g.strokeText(words, left, top);
+        g.fillText(words, left, top);
+        return true;
+      }
+      return false;
     };
     const near = (p) => {
       const x = camera.x(p.x), y = camera.y(p.y);

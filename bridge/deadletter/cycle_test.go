@@ -1,0 +1,104 @@
+package deadletter
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/inbound"
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/publisher/natstest"
+)
+
+// refusing answers 404 for as long as it is told to.
+type refusing struct{ refuse atomic.Bool }
+
+func (a *refusing) Locations(context.Context, string, []byte, plaspy.PostOptions) (plaspy.Answer, error) {
+	if a.refuse.Load() {
+		return plaspy.Answer{}, &plaspy.Error{Endpoint: "locations", Status: 404, Message: "no such device"}
+	}
+	return plaspy.Answer{Status: 200, Body: []byte(`{"success":true}`)}, nil
+}
+
+func (a *refusing) Alerts(ctx context.Context, id string, body []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
+	return a.Locations(ctx, id, body, o)
+}
+
+// TestCycle: a message that is given up, put back, given up again and put back
+// once more is posted under its first name, and its letters tell the story.
+func TestCycle(t *testing.T) {
+	r := newRig(t)
+	api := &refusing{}
+	api.refuse.Store(true)
+	log := slog.New(slog.DiscardHandler)
+	c, err := inbound.New(inbound.Options{
+		JetStream: r.js, Subjects: subjects, API: api, Log: log,
+		Circuit: plaspy.NewCircuit(plaspy.CircuitOptions{Name: "posts", Log: log}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	natstest.Run(t, func(ctx context.Context) {
+		if err := c.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	body := `{"dateTime":"2026-01-02T03:04:01Z","latitude":4.7,"longitude":-74.1}`
+	if _, err := r.js.Publish(t.Context(), "plaspy.in.location.d", []byte(body), jetstream.WithMsgID("mine")); err != nil {
+		t.Fatal(err)
+	}
+	first := r.awaitLetter(1)
+	if _, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}}); err != nil {
+		t.Fatal(err)
+	}
+	second := r.awaitLetter(2)
+	if string(second.Body) != body || second.Original != "plaspy.in.location.d" || second.Sequence != first.Sequence+1 || second.Reason != first.Reason {
+		t.Errorf("second letter %+v", second)
+	}
+	if len(first.History) != 0 || len(second.History) != 1 || !strings.Contains(second.History[0], "letter=1 sequence=1 attempts=1 status=404") {
+		t.Errorf("history %q, then %q", first.History, second.History)
+	}
+	api.refuse.Store(false)
+	if _, err := r.Replay(t.Context(), Job{}); err != nil {
+		t.Fatal(err)
+	}
+	result := r.awaitLast(subjects.Results(), 1)
+	var got struct{ ID string }
+	if err := json.Unmarshal(result.Data, &got); err != nil || got.ID != "mine" {
+		t.Errorf("result %s, %v", result.Data, err)
+	}
+}
+
+func (r *rig) awaitLetter(seq uint64) Letter {
+	r.t.Helper()
+	r.awaitLast(subjects.DeadLetters(), seq)
+	l, err := r.Letter(r.t.Context(), seq)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return l
+}
+
+// awaitLast waits until a stream's last message has a sequence.
+func (r *rig) awaitLast(stream string, seq uint64) *jetstream.RawStreamMsg {
+	r.t.Helper()
+	st, err := r.js.Stream(r.t.Context(), stream)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; {
+		if m, err := st.GetMsg(r.t.Context(), seq); err == nil {
+			return m
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("%s does not get to %d", stream, seq)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}

@@ -1,0 +1,67 @@
+// Command alerts tells of alerts, from now on. It wants NATS_URL, and NATS_USER
+// and NATS_PASSWORD where the server does. -alert narrows it to one alert's
+// token, -n ends it after so many.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+
+	"github.com/nats-io/nats.go"
+)
+
+// alert is what this program reads of an alert event.
+type alert struct {
+	DeviceID string `json:"deviceId"`
+	Name     string
+	Alert    string
+	State    string // raised or cleared
+	Critical bool
+	Texts    []string
+	DateTime string
+}
+
+func main() {
+	name := flag.String("alert", "*", "one alert's token, as in its subject")
+	n := flag.Int("n", 0, "end after so many; 0: never")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *name, *n); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context, name string, n int) error {
+	nc, err := nats.Connect(os.Getenv("NATS_URL"), nats.UserInfo(os.Getenv("NATS_USER"), os.Getenv("NATS_PASSWORD")), nats.MaxReconnects(-1))
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	// Without JetStream: quick and without memory. What comes while this
+	// program is down it does not hear of.
+	events, err := nc.SubscribeSync("plaspy.alert.*." + name)
+	if err != nil {
+		return err
+	}
+	for done := 0; n == 0 || done < n; done++ {
+		msg, err := events.NextMsgWithContext(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var a alert
+		if err := json.Unmarshal(msg.Data, &a); err != nil {
+			return fmt.Errorf("%s: %w", msg.Subject, err)
+		}
+		fmt.Printf("%s  %s  %s %s  %v\n", a.DateTime, a.DeviceID, a.Alert, a.State, a.Texts)
+	}
+	return nil
+}

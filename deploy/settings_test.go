@@ -1,0 +1,53 @@
+package deploy_test
+
+import (
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"plaspy-bridge/bridge"
+)
+
+// variable is a setting of the bridge, wherever it is named.
+var variable = regexp.MustCompile(`\b(?:PLASPY|NATS|BRIDGE)_[A-Z][A-Z_]*[A-Z]\b`)
+
+// foreign are names that look like settings: streams, and what nats.conf and the
+// compose file take.
+var foreign = []string{"PLASPY_EVENTS", "PLASPY_INBOUND", "PLASPY_RESULTS", "PLASPY_DLQ", "BRIDGE_PASSWORD", "NATS_BIND"}
+
+// TestSettingsExist fails on a setting that the bridge does not know, in
+// anything that sets one.
+func TestSettingsExist(t *testing.T) {
+	known := slices.Clone(foreign)
+	for _, s := range (bridge.Config{}).Settings(nil) {
+		known = append(known, s.Name)
+	}
+	seen := 0
+	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && entry.Name() == "node_modules" {
+			return filepath.SkipDir
+		}
+		if entry.IsDir() || strings.HasSuffix(name, ".json") {
+			return nil
+		}
+		for _, v := range variable.FindAllString(text(t, name), -1) {
+			seen++
+			if !slices.Contains(known, v) {
+				t.Errorf("%s names %s, which the bridge does not know", name, v)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen < 50 {
+		t.Errorf("%d settings found", seen)
+	}
+}
