@@ -108,7 +108,7 @@ func (b *Bridge) openAPI(version string) error {
 }
 
 func (b *Bridge) openNATS() error {
-	o := b.cfg.connOptions()
+	o := b.cfg.ConnOptions("plaspy-bridge " + b.cfg.ReplicaID)
 	if b.cfg.Embedded() {
 		var err error
 		b.nats, err = embedded.Start(embedded.Options{
@@ -138,9 +138,10 @@ func (b *Bridge) openNATS() error {
 	return nil
 }
 
-func (c Config) connOptions() publisher.ConnOptions {
+// ConnOptions say how to reach NATS, under a name that the server shows.
+func (c Config) ConnOptions(name string) publisher.ConnOptions {
 	return publisher.ConnOptions{
-		URL: c.NATSURL.Reveal(), Name: "plaspy-bridge " + c.ReplicaID, Creds: c.NATSCreds, NKey: c.NATSNKey,
+		URL: c.NATSURL.Reveal(), Name: name, Creds: c.NATSCreds, NKey: c.NATSNKey,
 		User: c.NATSUser.Reveal(), Password: c.NATSPassword.Reveal(), Token: c.NATSToken.Reveal(),
 		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey,
 	}

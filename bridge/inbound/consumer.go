@@ -122,7 +122,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		term, err := c.opt.Lease.Hold(ctx)
 		if err != nil {
-			return nil //nolint:nilerr // ctx ended, which is how Run ends
+			return nil // ctx ended, which is how Run ends
 		}
 		c.serve(ctx, term)
 		term.Release()

@@ -36,6 +36,7 @@ type Term struct {
 // always is the lease of a replica that is alone.
 type always struct{}
 
+// Hold gives the lease at once.
 func (always) Hold(ctx context.Context) (Term, error) {
 	if ctx.Err() != nil {
 		return Term{}, context.Cause(ctx)

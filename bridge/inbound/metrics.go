@@ -194,5 +194,5 @@ func (l *limitedLog) warn(log *slog.Logger, msg string, attrs ...any) {
 		l.suppressed = 0
 	}
 	l.mu.Unlock()
-	log.Warn(msg, attrs...)
+	log.Warn(msg, attrs...) //nolint:sloglint // constant at each call; this only bounds how many
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge"
 	"plaspy-bridge/publisher"
 )
 
@@ -53,7 +52,7 @@ func (c *check) connect(ctx context.Context) *publisher.Conn {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	up := make(chan struct{}, 1)
-	o := connOptions(c.cfg)
+	o := c.cfg.ConnOptions("plaspy-bridge check")
 	o.OnConnect = func(bool) {
 		select {
 		case up <- struct{}{}:
@@ -96,15 +95,6 @@ func unreachable(err error) string {
 		return "use tls:// in NATS_URL, and NATS_CA where the certificate is of an authority of your own"
 	default:
 		return "check NATS_URL, that the server runs, and the firewall between here and there"
-	}
-}
-
-// connOptions are those that the bridge connects with.
-func connOptions(c bridge.Config) publisher.ConnOptions {
-	return publisher.ConnOptions{
-		URL: c.NATSURL.Reveal(), Name: "plaspy-bridge check", Creds: c.NATSCreds, NKey: c.NATSNKey,
-		User: c.NATSUser.Reveal(), Password: c.NATSPassword.Reveal(), Token: c.NATSToken.Reveal(),
-		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey,
 	}
 }
 

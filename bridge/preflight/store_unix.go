@@ -25,5 +25,5 @@ func available(dir string) (n uint64, known bool) {
 	if syscall.Statfs(dir, &st) != nil {
 		return 0, false
 	}
-	return uint64(st.Bavail) * uint64(st.Bsize), true
+	return uint64(st.Bavail) * uint64(st.Bsize), true //nolint:unconvert // other systems have other types
 }

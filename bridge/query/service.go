@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -282,9 +283,7 @@ func (s *Service) stats(e *micro.Endpoint) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	codes := make(map[string]int, len(s.errors[e.Name]))
-	for code, n := range s.errors[e.Name] {
-		codes[code] = n
-	}
+	maps.Copy(codes, s.errors[e.Name])
 	data, err := json.Marshal(map[string]any{"errors_by_code": codes, "under_way": len(s.slots)})
 	if err != nil { // cannot happen: strings and numbers marshal
 		return nil

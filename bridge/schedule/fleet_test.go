@@ -234,7 +234,7 @@ func (l *life) flush(at float64, must bool) {
 		p.visible = l.upload
 		p.hidden = i%10 != 9 && i != len(l.pending)-1
 		if i%10 == 9 {
-			l.upload += 1
+			l.upload++
 		}
 		l.sent = append(l.sent, p)
 	}

@@ -3,7 +3,7 @@ package schedule
 import (
 	"math"
 	"math/rand/v2"
-	"sort"
+	"slices"
 	"testing"
 	"unsafe"
 )
@@ -33,7 +33,7 @@ func TestQueueKeepsOrder(t *testing.T) {
 	for _, due := range want {
 		all = append(all, due)
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i] < all[j] })
+	slices.Sort(all)
 	for _, due := range all {
 		slot, got := q.top()
 		if got != due || want[slot] != due {
@@ -215,7 +215,7 @@ func TestMarketMeetsTheSupply(t *testing.T) {
 	}
 	m.settle(5, 60, 0.01)
 	// 200 devices at sqrt(2 price/0.01) s between polls are 97% of 5 a second.
-	want := 0.01 / 2 * math.Pow(200/(5*bought), 2)
+	want := 0.01 / 2 * (200 / (5 * bought)) * (200 / (5 * bought))
 	if math.Abs(m.price-want) > 0.05*want {
 		t.Errorf("price: got %.2f, want %.2f", m.price, want)
 	}

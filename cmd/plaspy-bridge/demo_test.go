@@ -161,7 +161,7 @@ func TestDemoWithoutAReader(t *testing.T) {
 
 // onEvent collects what is written and calls done at the first event.
 type onEvent struct {
-	bytes.Buffer
+	text bytes.Buffer
 	done func()
 }
 
@@ -169,7 +169,7 @@ func (o *onEvent) Write(p []byte) (int, error) {
 	if strings.Contains(string(p), "device added") {
 		o.done()
 	}
-	return o.Buffer.Write(p)
+	return o.text.Write(p)
 }
 
 // TestDemoPorts takes the default ports first, or finds them taken, which is the
@@ -186,12 +186,12 @@ func TestDemoPorts(t *testing.T) {
 	defer interrupt()
 	stdout := onEvent{done: interrupt}
 	var stderr bytes.Buffer
-	if status := execute(ctx, []string{"demo"}, &stdout, &stderr); status != 0 {
+	if status := execute(ctx, []string{"demo", "--for=30s"}, &stdout, &stderr); status != 0 {
 		t.Errorf("status %d, want 0\n%s", status, &stderr)
 	}
 	for _, want := range []string{`NATS        nats://127\.0\.0\.1:\d+ \(127\.0\.0\.1:4222 is taken\)`, `HTTP        http://127\.0\.0\.1:\d+ \(127\.0\.0\.1:8080 is taken\)`} {
-		if !regexp.MustCompile(want).MatchString(stdout.String()) {
-			t.Errorf("not shown: %s\n%s", want, stdout.String())
+		if !regexp.MustCompile(want).MatchString(stdout.text.String()) {
+			t.Errorf("not shown: %s\n%s", want, stdout.text.String())
 		}
 	}
 	leftovers(t, tmp)

@@ -230,16 +230,12 @@ func withBox(ctx context.Context, f func(*deadletter.Box) error) error {
 func connectNATS(ctx context.Context, c bridge.Config) (*publisher.Conn, error) {
 	const patience = 5 * time.Second
 	up := make(chan struct{}, 1)
-	o := publisher.ConnOptions{
-		URL: c.NATSURL.Reveal(), Name: "plaspy-bridge dlq", Creds: c.NATSCreds, NKey: c.NATSNKey,
-		User: c.NATSUser.Reveal(), Password: c.NATSPassword.Reveal(), Token: c.NATSToken.Reveal(),
-		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey,
-		OnConnect: func(bool) {
-			select {
-			case up <- struct{}{}:
-			default:
-			}
-		},
+	o := c.ConnOptions("plaspy-bridge dlq")
+	o.OnConnect = func(bool) {
+		select {
+		case up <- struct{}{}:
+		default:
+		}
 	}
 	if c.Embedded() {
 		o.URL = "nats://" + c.EmbeddedAddr

@@ -100,7 +100,7 @@ func TestDLQ(t *testing.T) {
 }
 
 func TestDLQWithoutServer(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ const minZoom = 1, maxZoom = 16;
 const reach = 11; // pixels from a mark that still mean it
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const directions = 32;
+const longest = 300; // parts of a path: what a stroke costs grows with their square
 const drawn = ["old", "parked", "moving", "trouble", "alert"]; // the last on top
 
 class Camera {
@@ -326,10 +327,12 @@ export class FleetMap {
     g.strokeStyle = ink.accent;
     const ages = [[0, 120e3, 0.75], [120e3, 360e3, 0.42], [360e3, 900e3, 0.2]];
     for (const [young, old, alpha] of ages) {
+      g.globalAlpha = alpha;
       g.beginPath();
+      let parts = 0;
       for (const d of seen) {
         const t = d.trail;
-        if (t.length < 2 || Math.abs(t[0].x - d.x) + Math.abs(t[0].y - d.y) < 3 / c.scale) continue;
+        if (t.length < 2 || now - t.at(-1).at >= old || Math.abs(t[0].x - d.x) + Math.abs(t[0].y - d.y) < 6 / c.scale) continue;
         let open = false;
         for (let i = 1; i < t.length; i++) {
           const age = now - t[i].at;
@@ -340,9 +343,14 @@ export class FleetMap {
           if (!open) g.moveTo(c.x(t[i - 1].x), c.y(t[i - 1].y));
           g.lineTo(c.x(t[i].x), c.y(t[i].y));
           open = true;
+          parts++;
+        }
+        if (parts > longest) {
+          g.stroke();
+          g.beginPath();
+          parts = 0;
         }
       }
-      g.globalAlpha = alpha;
       g.stroke();
     }
     g.globalAlpha = 1;

@@ -1,0 +1,80 @@
+package replica
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestThrottle: what one replica sees all obey within a second.
+func TestThrottle(t *testing.T) {
+	r := newRig(t, 10)
+	a, b, c := r.start("a"), r.start("b"), r.start("c")
+	r.awaitDivided(a, b, c)
+	start := time.Now()
+	a.Throttled(time.Now().Add(time.Minute), 0.5)
+	for _, n := range []*node{b, c} {
+		select {
+		case got := <-n.throttled:
+			if got != 0.5 {
+				t.Errorf("%s was told the factor %v, want 0.5", n.id, got)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%s was not told", n.id)
+		}
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("telling took %v, want less than 1s", took)
+	}
+	select {
+	case <-a.throttled:
+		t.Error("was told what it has told")
+	default:
+	}
+}
+
+// TestThrottleAll: everybody is throttled at once; the longest stop reaches all.
+func TestThrottleAll(t *testing.T) {
+	r := newRig(t, 10)
+	until := make([]atomic.Int64, 6)
+	var nodes []*node
+	for i := range until {
+		nodes = append(nodes, r.start(string(rune('a'+i)), func(_ *node, o *Options) {
+			o.OnThrottle = func(at time.Time, _ float64) {
+				until[i].Store(max(until[i].Load(), at.UnixMilli()))
+			}
+		}))
+	}
+	r.awaitDivided(nodes...)
+	start := time.Now()
+	longest := start.Add(10 * time.Minute)
+	for i, n := range nodes {
+		at := start.Add(time.Duration(i) * time.Minute)
+		if i == 2 {
+			at = longest
+		}
+		n.Throttled(at, 1)
+	}
+	r.await("all stop until the last", func() bool {
+		for i := range until {
+			if i != 2 && until[i].Load() < longest.Add(-time.Second).UnixMilli() {
+				return false
+			}
+		}
+		return true
+	})
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("it took %v until all stopped", took)
+	}
+	// Who joins later obeys what is left of it.
+	late := make(chan time.Time, 10)
+	r.start("late", func(_ *node, o *Options) { o.OnThrottle = func(at time.Time, _ float64) { late <- at } })
+	select {
+	case at := <-late:
+		if d := at.Sub(longest).Abs(); d > time.Second {
+			t.Errorf("a newcomer stops until %v off", d)
+		}
+	case <-time.After(patience):
+		t.Error("a newcomer was not told")
+	}
+}

@@ -1,0 +1,56 @@
+package replica
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+)
+
+// TestLateEcho: the watch shows a replica's own plans later than it knows them.
+func TestLateEcho(t *testing.T) {
+	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) {}})
+	life := &term{g: g, key: "k", members: make(map[string]*member)}
+	one, two := plan{Epoch: 1, Limit: 600}, plan{Epoch: 2, Limit: 600, Seats: []seat{{"k", "a", 600}}}
+	life.obey(one, 10)
+	life.obey(two, 12)
+	life.obey(one, 10)
+	life.obey(two, 12)
+	if life.lost != nil || life.plan.Epoch != 2 {
+		t.Errorf("at plan %d, lost: %v", life.plan.Epoch, life.lost)
+	}
+	life.obey(one, 13)
+	if !errors.Is(life.lost, errStateLost) {
+		t.Errorf("a plan that went back: lost: %v", life.lost)
+	}
+}
+
+// FuzzEntries: whatever stands in the bucket, a replica neither panics nor takes
+// more than there is.
+func FuzzEntries(f *testing.F) {
+	good, _ := json.Marshal(plan{Epoch: 3, Limit: 600, Seats: []seat{{"k", "a", 300}, {"l", "b", 300}}})
+	f.Add(good, []byte(`{"id":"b","beat":1,"ack":3}`))
+	f.Add([]byte(`{"epoch":1,"seats":[{"key":"k","slots":-5},{"key":"k","slots":9}]}`), []byte(`{"load":-1,"limit":-7}`))
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		var p plan
+		var m record
+		if json.Unmarshal(a, &p) != nil || json.Unmarshal(b, &m) != nil || !p.valid() {
+			return
+		}
+		g := New(Options{ID: "a", Limit: 600, OnChange: func(a Assignment) {
+			if a.Share < 0 || a.Share > 1 {
+				t.Errorf("share %v", a.Share)
+			}
+			a.Owned("dev")
+		}})
+		term := &term{g: g, key: "k", members: map[string]*member{"l": {key: "l", record: m, revision: 2}}}
+		term.obey(p, 1)
+		term.own.acked = p.Epoch
+		term.agree()
+		term.publish()
+		s := situation{plan: term.plan, gone: term.gone, committed: true, idle: time.Hour, limit: 600, living: term.living()}
+		if next, _, ok := s.draft(); ok && next.Epoch <= p.Epoch && p.Epoch < 1<<62 {
+			t.Errorf("plan %d after %d", next.Epoch, p.Epoch)
+		}
+	})
+}

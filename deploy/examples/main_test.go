@@ -1,0 +1,194 @@
+package examples_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/publisher/natstest"
+)
+
+func TestMain(m *testing.M) { natstest.Main(m) }
+
+// rig is a bridge between a simulated API and a server with deploy/nats.conf.
+type rig struct {
+	t    *testing.T
+	api  *sim.Server
+	url  string
+	mqtt int // port
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	for _, user := range []string{"BRIDGE", "SUBSCRIBER", "GATEWAY", "OPERATOR"} {
+		t.Setenv(user+"_PASSWORD", "pass-of-"+user)
+	}
+	o, err := server.ProcessConfigFile("../nats.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Host, o.Port, o.HTTPPort, o.MQTT.Host, o.MQTT.Port = "127.0.0.1", server.RANDOM_PORT, 0, "127.0.0.1", server.RANDOM_PORT
+	o.StoreDir, o.NoSigs, o.NoLog = t.TempDir(), true, true
+	srv, err := server.NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+	})
+	if !srv.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server does not start")
+	}
+	r := &rig{t: t, url: "nats://" + srv.Addr().String(), mqtt: o.MQTT.Port} // the server has put it there
+	r.api = sim.New(sim.Options{IDs: []string{"dev 1"}, Record: 10})
+	l, err := r.api.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	r.show(0, "")
+	r.bridge(l.URL)
+	return r
+}
+
+func (r *rig) bridge(api string) {
+	r.t.Helper()
+	for name, value := range map[string]string{
+		"PLASPY_BASE_URL": api, "PLASPY_USERNAME": "sim", "PLASPY_API_KEY": "sim-key", "NATS_URL": r.url, "NATS_USER": "bridge",
+		"NATS_PASSWORD": "pass-of-BRIDGE", "BRIDGE_HTTP_ADDR": "127.0.0.1:0", "BRIDGE_POLL_INTERVAL": "100ms", "BRIDGE_SCHEDULE": "fixed",
+	} {
+		r.t.Setenv(name, value)
+	}
+	cfg, _, err := bridge.Load()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	b, err := bridge.New(r.t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	natstest.Run(r.t, func(ctx context.Context) {
+		if err := b.Run(ctx); err != nil {
+			r.t.Error(err)
+		}
+	})
+}
+
+// show has the API show another position of the device, and more members.
+func (r *rig) show(step int, more string) {
+	at := time.Now().Add(time.Duration(step) * time.Second).UTC().Format(time.RFC3339)
+	r.api.SetLocation("dev 1", fmt.Appendf(nil, `{"dateTime":%q,"latitude":4.7%d,"longitude":-74.1,"speed":12%s}`, at, step, more))
+}
+
+// user is the environment of one of the users of nats.conf.
+func (r *rig) user(name string) []string {
+	return append(os.Environ(), "NATS_URL="+r.url, "NATS_USER="+name, "NATS_PASSWORD=pass-of-"+strings.ToUpper(name), "HOME="+r.t.TempDir())
+}
+
+// process is a client that runs.
+type process struct {
+	t     *testing.T
+	lines chan string
+	done  chan error
+	err   strings.Builder
+}
+
+// start runs a client until it ends or the test does.
+func (r *rig) start(user, dir, name string, args ...string) *process {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	p := &process{t: r.t, lines: make(chan string, 1000), done: make(chan error, 1)}
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir, cmd.Env, cmd.Stderr = dir, r.user(user), &p.err
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for scanner := bufio.NewScanner(out); scanner.Scan(); {
+			select {
+			case p.lines <- scanner.Text():
+			default: // more than any test reads
+			}
+		}
+		close(p.lines)
+		p.done <- cmd.Wait()
+	}()
+	r.t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	return p
+}
+
+// says waits for a line that holds all of these.
+func (p *process) says(parts ...string) {
+	p.t.Helper()
+	var heard []string
+	timeout := time.After(30 * time.Second)
+	for {
+		select {
+		case line, ok := <-p.lines:
+			if !ok {
+				p.t.Fatalf("ended without saying %q but %q: %v %s", parts, heard, <-p.done, &p.err)
+			}
+			if containsAll(line, parts) {
+				return
+			}
+			heard = append(heard, line)
+		case <-timeout:
+			p.t.Fatalf("does not say %q but %q", parts, heard)
+		}
+	}
+}
+
+func containsAll(line string, parts []string) bool {
+	for _, part := range parts {
+		if !strings.Contains(line, part) {
+			return false
+		}
+	}
+	return true
+}
+
+// ends waits until the client has ended, and well.
+func (p *process) ends() {
+	p.t.Helper()
+	for range p.lines {
+	}
+	if err := <-p.done; err != nil {
+		p.t.Errorf("%v: %s", err, &p.err)
+	}
+}
+
+// build compiles the Go examples into a folder.
+func build(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+string(filepath.Separator), "./latest", "./replay", "./workers", "./alerts", "./gateway")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the examples: %v\n%s", err, out)
+	}
+	return dir
+}
+
+func port(n int) string { return strconv.Itoa(n) }
