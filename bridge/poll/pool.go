@@ -122,6 +122,7 @@ type Pool struct {
 	devices  map[string]*device // by token, those no longer listed too
 	byID     map[string]*device // active ones
 	owns     func(token string) bool
+	rate     float64       // what the schedule plans with; negative: it was not told
 	rated    time.Time     // when the schedule was last told the rate
 	busy     int           // devices that are busy
 	idle     chan struct{} // where set: closed when none is
@@ -151,7 +152,7 @@ func New(o Options, api API, budget Budget, circuit Circuit, stream Stream, subj
 		api: api, budget: budget, circuit: circuit, stream: stream, subjects: subjects, opts: o, log: log,
 		ignore: rawjson.Ignore(o.IgnoreFields...),
 		jobs:   make(chan job), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), relist: make(chan struct{}, 1),
-		policy: policy, devices: make(map[string]*device), byID: make(map[string]*device), noGroup: make(map[string]bool),
+		policy: policy, devices: make(map[string]*device), byID: make(map[string]*device), noGroup: make(map[string]bool), rate: -1,
 		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
 	}
 	p.metrics = newMetrics(reg, p)
@@ -425,7 +426,7 @@ func (p *Pool) next() (job, time.Time, bool) {
 	now := time.Now()
 	if now.Sub(p.rated) >= time.Second {
 		p.rated = now
-		p.policy.SetRate(now, scheduleRate(p.budget.PollRate()))
+		p.setRate(now, scheduleRate(p.budget.PollRate()))
 	}
 	for {
 		id, ok, wake := p.policy.Next(now)
@@ -450,6 +451,17 @@ func (p *Pool) next() (job, time.Time, bool) {
 			return j, time.Time{}, true
 		}
 	}
+}
+
+// setRate tells the schedule a rate that is not the one it plans with. What
+// other requests take wavers by a few, for which it need not plan anew.
+func (p *Pool) setRate(now time.Time, rate float64) {
+	const wavers = 0.03
+	if p.rate >= 0 && math.Abs(rate-p.rate) <= wavers*p.rate {
+		return
+	}
+	p.rate = rate
+	p.policy.SetRate(now, rate)
 }
 
 // scheduleRate spells a rate as the schedule does: 0 is no limit, so that

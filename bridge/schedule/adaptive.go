@@ -104,7 +104,9 @@ func (a *Adaptive) spread() time.Duration {
 func (a *Adaptive) SetRate(now time.Time, perMinute float64) {
 	t := a.clock.read(now)
 	was := a.rate
-	a.rate = limit(perMinute)
+	if a.rate = limit(perMinute); a.rate == was && was != 0 {
+		return // the price is worked out from what was seen since it last was: not more often than that tells
+	}
 	if was == 0 {
 		a.market = market{seen: t}
 	}
