@@ -38,6 +38,9 @@ type Loss struct {
 	Since time.Time // what was stored after this is gone; zero: everything
 	At    time.Time // what was stored after this is there
 	All   bool      // the stream itself is gone
+
+	Held []Event   // what the stream held just before
+	Read time.Time // when that was read
 }
 
 // NewBroker makes a broker that does not run yet.
@@ -184,12 +187,15 @@ func (b *Broker) Copy(ctx context.Context) (Copy, error) {
 
 // Rollback kills the server and starts it on an older copy of its store.
 func (b *Broker) Rollback(ctx context.Context, c Copy) error {
+	loss := Loss{Since: c.at, Read: time.Now()}
+	var err error
+	if loss.Held, err = ReadEvents(ctx, b.js, prefix); err != nil {
+		return err
+	}
 	if err := b.Kill(); err != nil {
 		return err
 	}
-	b.mu.Lock()
-	b.losses = append(b.losses, Loss{Since: c.at, At: time.Now()})
-	b.mu.Unlock()
+	b.lost(loss)
 	if err := os.RemoveAll(b.dir); err != nil {
 		return err
 	}
@@ -199,16 +205,26 @@ func (b *Broker) Rollback(ctx context.Context, c Copy) error {
 	return b.Start(ctx)
 }
 
-// DeleteStream deletes a stream under the bridge.
-func (b *Broker) DeleteStream(ctx context.Context, name string) error {
-	err := b.js.DeleteStream(ctx, name)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.losses = append(b.losses, Loss{At: time.Now(), All: true})
-	if err != nil {
-		return fmt.Errorf("delete stream %s: %w", name, err)
+// DeleteStream deletes the events stream under the bridge.
+func (b *Broker) DeleteStream(ctx context.Context) error {
+	loss := Loss{All: true, Read: time.Now()}
+	var err error
+	if loss.Held, err = ReadEvents(ctx, b.js, prefix); err != nil {
+		return err
+	}
+	err = b.js.DeleteStream(ctx, prefix.Events())
+	b.lost(loss)
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("delete stream %s: %w", prefix.Events(), err)
 	}
 	return nil
+}
+
+func (b *Broker) lost(l Loss) {
+	l.At = time.Now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.losses = append(b.losses, l)
 }
 
 // Away gives the times in which the server could not store anything.

@@ -43,8 +43,9 @@
 //
 // Taken: the broker lost what it had acknowledged (it was restarted on an older
 // copy of its store, or the stream was deleted), the change was first shown
-// before that, and after the copy was made. Each device's newest state has to
-// be there again: Stale does not know this excuse.
+// before that, and after the copy was made, and it was in the stream when the
+// harness read that just before, or was shown in the moment between. Each
+// device's newest state has to be there again: Stale does not know this excuse.
 //
 // With back-fill nothing is excused, and what the API never showed, but keeps
 // in its history, has to be in the stream too. The one exception is a stream

@@ -41,13 +41,19 @@ func (v *verdict) timedOut(i int) bool {
 	})
 }
 
-// taken tells whether the broker lost a change after it was stored.
+// taken tells whether the broker lost a change after it was stored: it was
+// there when the stream was last read, or had no time to get there.
 func (v *verdict) taken(c *change) bool {
 	return slices.ContainsFunc(v.c.Losses, func(l Loss) bool {
-		if c.first.After(l.At) {
+		switch {
+		case c.first.After(l.At):
 			return false
+		case !l.All && c.first.Before(l.Since) && v.working(c.first, l.Since, nil) > v.c.Grace:
+			return false // it was in the older copy
+		case c.first.After(l.Read) || v.working(c.first, l.Read, nil) <= v.c.Grace:
+			return true
 		}
-		return l.All || !c.first.Before(l.Since) || v.working(c.first, l.Since, nil) <= v.c.Grace
+		return slices.ContainsFunc(l.Held, func(e Event) bool { return e.Kind == "location" && e.Device == v.device && e.key == c.key })
 	})
 }
 

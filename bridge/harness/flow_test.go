@@ -87,7 +87,7 @@ func TestStreamDeleted(t *testing.T) {
 // TestInbound has messages posted while the bridge is killed and the API fails.
 func TestInbound(t *testing.T) {
 	t.Parallel()
-	d := length(7*time.Second, 15*time.Second)
+	d := length(5*time.Second, 15*time.Second)
 	r := run(t, harness.Options{Devices: 5}, "inbound", harness.Plan{
 		{At: 500 * time.Millisecond, Act: harness.FaultAPI, For: d / 2, Fault: sim.Fault{Kind: sim.Status, Status: 503, Endpoint: "*s", Probability: 0.2}},
 		{At: d/2 + time.Second, Act: harness.FaultAPI, For: d / 4, Fault: sim.Fault{Kind: sim.CutOff, Endpoint: "locations", Probability: 0.1}},

@@ -74,7 +74,7 @@ func (r *Rig) step(ctx context.Context, s Step) error {
 		copied := func() (err error) { older, err = r.Broker.Copy(ctx); return err }
 		return inTurn(copied, over, func() error { return r.Broker.Rollback(ctx, older) })
 	case Delete:
-		return r.Broker.DeleteStream(ctx, prefix.Events())
+		return r.Broker.DeleteStream(ctx)
 	case Revoke:
 		r.API.Sim.RevokeTokens()
 		return nil

@@ -65,6 +65,11 @@ func Judge(c Case) Report {
 	for device := range c.Shown {
 		of(device)
 	}
+	for _, l := range c.Losses {
+		for i := range l.Held {
+			l.Held[i].key = key(l.Held[i].Raw)
+		}
+	}
 	ids := map[string]uint64{}
 	added := map[string]int{}
 	for _, e := range c.Events {
@@ -108,7 +113,13 @@ func (v *verdict) judge() {
 	v.r.Answers += len(v.answers)
 	v.r.Shown += len(v.changes)
 	v.r.Published += len(v.events)
-	v.match()
+	for _, l := range v.c.Losses { // what is lost was to be right, too
+		v.match(slices.DeleteFunc(slices.Clone(l.Held), func(e Event) bool { return e.Kind != "location" || e.Device != v.device }))
+	}
+	for i := range v.changes {
+		v.changes[i].present = false
+	}
+	v.match(v.events)
 	for i := range v.changes {
 		v.missing(i)
 	}
@@ -169,13 +180,13 @@ func (v *verdict) fillIn() {
 }
 
 // match finds the changes in the stream.
-func (v *verdict) match() {
+func (v *verdict) match(events []Event) {
 	where := map[string][]int{}
 	for i, c := range v.changes {
 		where[c.key] = append(where[c.key], i)
 	}
 	next, before := 0, ""
-	for _, e := range v.events {
+	for _, e := range events {
 		k := key(e.Raw)
 		found := where[k]
 		n, _ := slices.BinarySearch(found, next)

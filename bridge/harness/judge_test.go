@@ -107,10 +107,27 @@ func TestJudge(t *testing.T) {
 		}, report{Shown: 3, Published: 2, TimedOut: 1}},
 		{"stood still for a moment", "A B C", "A C", func(c *harness.Case) { c.Lives[0].Pauses = []harness.Span{span(1.1, 3)} }, report{Shown: 3, Published: 2, Lost: 1}},
 
-		{"taken with an older copy", "A B C D", "A D", func(c *harness.Case) { c.Losses = []harness.Loss{{Since: second(0.5), At: second(2.5)}} }, report{Shown: 4, Published: 2, Taken: 2}},
-		{"in the older copy", "A B C D", "B D", func(c *harness.Case) { c.Losses = []harness.Loss{{Since: second(5), At: second(6)}} }, report{Shown: 4, Published: 2, Lost: 2}},
-		{"taken, and newer", "A B C", "A", func(c *harness.Case) { c.Losses = []harness.Loss{{Since: second(0.5), At: second(1.5)}} }, report{Shown: 3, Published: 1, Taken: 1, Lost: 1, Stale: 1}},
-		{"taken, the newest", "A B", "A", func(c *harness.Case) { c.Losses = []harness.Loss{{Since: second(0.5), At: second(1.5)}} }, report{Shown: 2, Published: 1, Taken: 1, Stale: 1}},
+		{"taken with an older copy", "A B C D", "A D", func(c *harness.Case) {
+			c.Losses = []harness.Loss{{Since: second(0.5), At: second(2.5), Read: second(2.4)}}
+		}, report{Shown: 4, Published: 2, Taken: 2}},
+		{"taken long after it was stored", "A B C D", "A D", func(c *harness.Case) {
+			c.Shown["d"][3].At = second(20)
+			c.Losses = []harness.Loss{{Since: second(0.5), At: second(19), Read: second(18.9), Held: events(c.Shown["d"], "A B C")}}
+		}, report{Shown: 4, Published: 2, Taken: 2}},
+		{"lost before the broker lost the rest", "A B C D", "A D", func(c *harness.Case) {
+			c.Shown["d"][3].At = second(20)
+			c.Losses = []harness.Loss{{Since: second(0.5), At: second(19), Read: second(18.9), Held: events(c.Shown["d"], "A C")}}
+		}, report{Shown: 4, Published: 2, Taken: 1, Lost: 1}},
+		{"repeated before the broker lost it", "A B C D", "A D", func(c *harness.Case) {
+			c.Losses = []harness.Loss{{Since: second(0.5), At: second(2.5), Read: second(2.4), Held: events(c.Shown["d"], "A B C C")}}
+		}, report{Shown: 4, Published: 2, Taken: 2, Duplicated: 1}},
+		{"in the older copy", "A B C D", "B D", func(c *harness.Case) { c.Losses = []harness.Loss{{Since: second(5), At: second(6), Read: second(6)}} }, report{Shown: 4, Published: 2, Lost: 2}},
+		{"taken, and newer", "A B C", "A", func(c *harness.Case) {
+			c.Losses = []harness.Loss{{Since: second(0.5), At: second(1.5), Read: second(1.5)}}
+		}, report{Shown: 3, Published: 1, Taken: 1, Lost: 1, Stale: 1}},
+		{"taken, the newest", "A B", "A", func(c *harness.Case) {
+			c.Losses = []harness.Loss{{Since: second(0.5), At: second(1.5), Read: second(1.5)}}
+		}, report{Shown: 2, Published: 1, Taken: 1, Stale: 1}},
 
 		{"back-fill excuses nothing", "A B/0 C/1", "A C", func(c *harness.Case) {
 			c.Lives = killedAt(1.5)

@@ -25,6 +25,8 @@ type Event struct {
 	Alert, State, DateTime string // of an alert
 
 	Change string // of a device
+
+	key string // of a location: its content; set by Judge
 }
 
 // ReadEvents reads the whole events stream.
@@ -72,9 +74,13 @@ func parseEvent(m jetstream.Msg, subjects publisher.Subjects) (Event, error) {
 }
 
 // readAll calls f with each message of a stream, up to the last one that was
-// there at the beginning.
+// there at the beginning. A stream that does not exist has none: it was deleted
+// and nobody was there to make it again.
 func readAll(ctx context.Context, js jetstream.JetStream, stream string, f func(jetstream.Msg, uint64) error) error {
 	st, err := js.Stream(ctx, stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", stream, err)
 	}

@@ -93,7 +93,7 @@ func (p *Pool) glance(now time.Time, d *device) Glance {
 		g.Polled, g.Result, g.Detail = last.at, last.result, last.detail
 	}
 	g.Failures = d.failures
-	e := p.policy.Explain(now, d.id)
-	g.Next, g.Reason = e.Next, e.Reason.String()
+	next, why := p.policy.Due(now, d.id)
+	g.Next, g.Reason = next, why.String()
 	return g
 }

@@ -132,6 +132,7 @@ func TestUnlimited(t *testing.T) {
 // TestChurn: joins, leaves, kills, pauses, partitions and restarts in any order.
 // The rig fails it if two ever own one device, or the shares exceed the budget.
 func TestChurn(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 60)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

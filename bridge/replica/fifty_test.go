@@ -11,6 +11,7 @@ import (
 // TestFifty: many replicas agree, and what they write does not depend on what
 // they do.
 func TestFifty(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts 50 replicas")
 	}

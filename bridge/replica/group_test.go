@@ -149,6 +149,7 @@ func TestSlowMember(t *testing.T) {
 // TestKillInTime: with the lease of production one that is killed is replaced
 // within 15 seconds, and the only one can be started again after its lease.
 func TestKillInTime(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for leases")
 	}

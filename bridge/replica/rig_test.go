@@ -36,6 +36,8 @@ type rig struct {
 
 	server *natstest.Server
 	tokens []string
+	urls   string // where set: of a cluster, instead of the server
+	copies int    // of the bucket
 
 	mu       sync.Mutex
 	replicas []*node // those that were started
@@ -74,8 +76,14 @@ func (r *rig) start(id string, set ...func(*node, *Options)) *node {
 	r.Helper()
 	n := &node{rig: r, id: id, gate: newGate(r.server), done: make(chan struct{}), throttled: make(chan float64, 100)}
 	var err error
-	n.nc, err = nats.Connect("", nats.InProcessServer(n.gate), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	opts := []nats.Option{
+		nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), nats.ReconnectBufSize(-1),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+	}
+	if r.urls == "" {
+		opts = append(opts, nats.InProcessServer(n.gate))
+	}
+	n.nc, err = nats.Connect(r.urls, opts...)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -84,7 +92,7 @@ func (r *rig) start(id string, set ...func(*node, *Options)) *node {
 		r.Fatal(err)
 	}
 	o := Options{
-		ID: id, JS: js, Subjects: subjects, Lease: testLease, Limit: 6000,
+		ID: id, JS: js, Subjects: subjects, Replicas: r.copies, Lease: testLease, Limit: 6000,
 		Load: func() int {
 			r.mu.Lock()
 			hold, load := n.hold, n.load

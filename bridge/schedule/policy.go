@@ -33,6 +33,9 @@ type Policy interface {
 	Soon(now time.Time, id string)
 	// Explain tells a human what the policy makes of a device and when it polls it next.
 	Explain(now time.Time, id string) Explanation
+	// Due is Explain without words, for whoever asks about many devices: when the device is due,
+	// zero where that is not known, and why then.
+	Due(now time.Time, id string) (next time.Time, why Reason)
 	// Stats are the policy's own numbers, for metrics and for what is said at start.
 	Stats(now time.Time) Stats
 	// Len is the number of devices under care.

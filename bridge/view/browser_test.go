@@ -2,11 +2,15 @@ package view
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // serve runs a view behind a server until the test ends.
@@ -72,4 +76,128 @@ func TestPage(t *testing.T) {
 			quiet(t, b, url)
 		})
 	}
+}
+
+// TestHostileTexts shows names that would be markup, were they taken for it.
+func TestHostileTexts(t *testing.T) {
+	evil := `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`
+	source := &plain{why: func(string) ([]byte, bool) {
+		answer, err := json.Marshal(map[string]any{"plan": evil, "decisions": []map[string]any{{"at": time.Now(), "result": evil, "detail": evil, "id": evil, "published": 1}}})
+		return answer, err == nil
+	}}
+	d := truck(evil+"id", 4.7, evil)
+	d.Name = evil + "\u202e\n\ndata: x"
+	source.put(d)
+	v := New(Options{
+		Source: source, Version: evil, Replica: evil, Log: quietLog,
+		Status: func() Status {
+			return Status{Parts: []Part{{Name: evil, Reason: evil}}, Hearts: []Heart{{Name: evil}}, Facts: []Fact{{evil, evil}}}
+		},
+	})
+	url := serve(t, v)
+	b := chromium(t)
+	b.look(1280, 800, "light")
+	b.do("Page.navigate", map[string]any{"url": url + "/"})
+	b.wait(`document.querySelector(".line .chip") && document.querySelector("#parts li")`)
+	b.eval(`document.querySelector(".line").click()`)
+	b.wait(`document.querySelectorAll("#why-decisions li").length === 1`)
+	d.Alerts = []string{evil, evil + "2"}
+	source.put(d)
+	b.wait(`document.querySelectorAll(".line .chip").length === 2`)
+	b.eval(`document.querySelector("#tab-alerts").click()`)
+	b.wait(`document.querySelector("#events button")`)
+	b.eval(`document.querySelector("#tab-health").click()`)
+	b.shoot("hostile")
+	if got := b.eval(`document.querySelectorAll("img, script").length + " " + document.title`); got != `"2 ! plaspy-bridge"` {
+		t.Errorf("images, scripts and title: %s, want the page's own", got)
+	}
+	if got := b.eval(`document.querySelector(".line b").textContent`); !strings.Contains(got, "onerror") {
+		t.Errorf("the name is shown as %s", got)
+	}
+	quiet(t, b, url)
+}
+
+// TestPageComesBack stops the bridge under the page and starts it again.
+func TestPageComesBack(t *testing.T) {
+	source := &plain{}
+	b := chromium(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().String()
+	run := func(l net.Listener, devices ...Device) (stop func()) {
+		source.put(devices...)
+		v := New(Options{Source: source, Log: quietLog})
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { v.Run(ctx) })
+		server := &http.Server{Handler: v}
+		running.Go(func() { _ = server.Serve(l) })
+		return func() {
+			cancel()
+			_ = server.Close()
+			running.Wait()
+		}
+	}
+	stop := run(listener, truck("a", 1), truck("b", 2))
+	b.look(1280, 800, "dark")
+	b.do("Page.navigate", map[string]any{"url": "http://" + addr + "/"})
+	b.wait(`document.querySelectorAll(".line:not([hidden])").length === 2`)
+	stop()
+	b.wait(`document.querySelector("#feed").dataset.state === "wait"`)
+	if listener, err = net.Listen("tcp", addr); err != nil {
+		t.Fatal(err)
+	}
+	stop = run(listener, truck("c", 1))
+	defer stop()
+	b.wait(`document.querySelector("#feed").textContent.includes("live") && document.querySelector("#shown").textContent === "1 device"`)
+	b.wait(`document.querySelector(".line:not([hidden]) b").textContent === "Truck c"`)
+}
+
+// TestTable sorts and filters with mouse and keys.
+func TestTable(t *testing.T) {
+	source := &plain{}
+	for i := range 300 {
+		d := truck(fmt.Sprint(i), float32(i)/10)
+		d.Speed = float32(i)
+		if i == 7 {
+			d.Alerts = []string{"SOSButton"}
+		}
+		source.put(d)
+	}
+	url := serve(t, New(Options{Source: source, Log: quietLog}))
+	b := chromium(t)
+	b.look(1280, 800, "dark")
+	b.do("Page.navigate", map[string]any{"url": url + "/"})
+	first := func(name string) {
+		t.Helper()
+		b.wait(fmt.Sprintf(`document.querySelector(".line:not([hidden]) b").textContent === %q`, name))
+	}
+	first("Truck 0")
+	b.press("/")
+	for _, key := range "sosb" {
+		b.press(string(key))
+	}
+	first("Truck 7")
+	b.wait(`document.querySelector("#shown").textContent === "1 of 300 devices"`)
+	b.eval(`{ const f = document.querySelector("#filter"); f.value = ""; f.dispatchEvent(new Event("input")); f.blur(); }`)
+	sort := func(column int) {
+		b.eval(fmt.Sprintf(`document.querySelectorAll("#grid-head button")[%d].click()`, column))
+	}
+	sort(3)
+	first("Truck 299")
+	sort(3)
+	first("Truck 0")
+	sort(4)
+	first("Truck 7")
+	sort(0)
+	b.eval(`document.querySelector("#grid").focus()`)
+	b.press("End")
+	b.wait(`document.querySelector("[aria-selected=true] b").textContent === "Truck 299"`)
+	b.wait(`document.querySelector("#grid").getAttribute("aria-activedescendant") === document.querySelector(".line[aria-selected=true]").id`)
+	b.press("PageUp")
+	b.press("Home")
+	b.wait(`document.querySelector(".line[aria-selected=true] b").textContent === "Truck 0"`)
+	quiet(t, b, url)
 }

@@ -16,7 +16,8 @@ const (
 // Trails are the positions of the last minutes.
 const (
 	trailAge    = 15 * time.Minute
-	trailPoints = 48 // kept of them, at most
+	trailStep   = 15 * time.Second // between two spots, at least; but for the newest
+	trailPoints = 48               // kept of them, at most
 )
 
 // row is what the pages have of one device. Positions are in 1e-5 degrees, about
@@ -25,6 +26,7 @@ type row struct {
 	slot     int // its number in frames
 	id, name string
 	changes  uint8
+	told     bool // the pages know of it
 
 	fix, seen int64
 	lat, lon  int32
@@ -127,6 +129,9 @@ func (f *fleet) takeFix(now time.Time, r *row, d *Device, known bool) {
 
 // walk adds a position to the trail and forgets what is too old.
 func (r *row) walk(now time.Time, s spot) {
+	if n := len(r.trail); n > 1 && r.trail[n-1].at-r.trail[n-2].at < trailStep.Milliseconds() {
+		r.trail = r.trail[:n-1]
+	}
 	old := 0
 	for oldest := unixMilli(now.Add(-trailAge)); old < len(r.trail) && (r.trail[old].at < oldest || len(r.trail)-old >= trailPoints); old++ {
 	}
@@ -170,7 +175,11 @@ func (f *fleet) slot() int {
 func (f *fleet) remove(r *row) {
 	delete(f.rows, r.id)
 	f.slots[r.slot] = nil
-	f.gone = append(f.gone, r.slot)
+	if r.told {
+		f.gone = append(f.gone, r.slot)
+	} else {
+		f.free = append(f.free, r.slot)
+	}
 	r.changes = 0
 }
 
@@ -184,7 +193,7 @@ func (f *fleet) touch(r *row, what uint8) {
 // told forgets what was to be told.
 func (f *fleet) told() {
 	for _, r := range f.changed {
-		r.changes = 0
+		r.changes, r.told = 0, true
 	}
 	f.free = append(f.free, f.gone...)
 	f.changed, f.gone, f.news = f.changed[:0], f.gone[:0], f.news[:0]

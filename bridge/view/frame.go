@@ -14,7 +14,8 @@ import (
 //	  "fix": [[slot, lat, lon, fix, seen, speed, [alert..]]..],
 //	  "poll": [[slot, polled, next, result, reason, failures]..],
 //	  "alerts": [{at, slot, id, name, alert, raised}..]}
-//	event trails: [[slot, at, lat, lon, at, lat, lon ..]..]
+//	event trails: [[slot, at, lat, lon, at, lat, lon ..]..], each time and position
+//	  but the first as the difference to the one before, oldest first
 //	event sample, event status, event hello: see there
 //
 // Positions are in 1e-5 degrees, times in Unix milliseconds, speeds in tenths.
@@ -110,8 +111,8 @@ func (f *frame) poll(r *row) {
 	f.int(int64(r.failures))
 }
 
-// trails writes those with a length.
-func (f *frame) trails(rows []*row) {
+// trails writes those with a length, of their spots every nth and the newest.
+func (f *frame) trails(rows []*row, nth int) {
 	f.begin("trails")
 	f.buf = append(f.buf, '[')
 	for _, r := range rows {
@@ -120,10 +121,13 @@ func (f *frame) trails(rows []*row) {
 		}
 		f.buf = append(f.buf, '[')
 		f.int(int64(r.slot))
-		for _, s := range r.trail {
-			f.int(s.at)
-			f.int(int64(s.lat))
-			f.int(int64(s.lon))
+		var last spot
+		for i := (len(r.trail) - 1) % nth; i < len(r.trail); i += nth {
+			s := r.trail[i]
+			f.int(s.at - last.at)
+			f.int(int64(s.lat - last.lat))
+			f.int(int64(s.lon - last.lon))
+			last = s
 		}
 		f.close(']')
 		f.buf = append(f.buf, ',')

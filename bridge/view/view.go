@@ -34,8 +34,10 @@ const (
 	// patience is how long partSize bytes may take to be written.
 	patience = 15 * time.Second
 	partSize = 64 << 10
-	// rowsPerFrame keeps a page from standing still over the picture it gets first.
-	rowsPerFrame = 1000
+	// rowsPerFrame keeps a page from standing still over the picture it gets first;
+	// of large fleets it gets the trails more coarsely.
+	rowsPerFrame    = 1000
+	spotsPerPicture = 60_000
 )
 
 // View is the live view's handler. Make it with [New]; it shows nothing new
@@ -50,6 +52,7 @@ type View struct {
 	fleet   *fleet
 	status  []byte // the last event of it
 	clients map[*client]struct{}
+	size    int    // of the last frame
 	picture []byte // what a page gets first; nil: something changed since it was made
 	over    bool   // Run has ended
 }
@@ -108,7 +111,7 @@ func (v *View) update(now time.Time) {
 	defer v.mu.Unlock()
 	v.opts.Source.Changed(func(d Device) { v.fleet.take(now, &d) })
 	v.fleet.settled = v.fleet.settled || len(v.fleet.rows) > 0
-	var f frame
+	f := frame{buf: make([]byte, 0, v.size)}
 	if v.opts.Status != nil {
 		v.tellStatus(&f, status)
 	}
@@ -116,12 +119,16 @@ func (v *View) update(now time.Time) {
 		f.fleet(now, v.fleet.changed, 0, v.fleet.gone, v.fleet.news)
 	}
 	v.fleet.told()
-	v.picture = nil
+	v.picture, v.size = nil, len(f.buf)+len(f.buf)/8
 	v.send(f.buf)
 }
 
 // tellStatus runs under the mutex.
 func (v *View) tellStatus(f *frame, status Status) {
+	// The page wants lists.
+	status.Parts = append([]Part{}, status.Parts...)
+	status.Hearts = append([]Heart{}, status.Hearts...)
+	status.Facts = append([]Fact{}, status.Facts...)
 	var one frame
 	one.event("status", status)
 	if !bytes.Equal(one.buf, v.status) {
@@ -221,19 +228,27 @@ func (v *View) paint(now time.Time) []byte {
 		Version: v.opts.Version, Replica: v.opts.Replica, Now: now.UnixMilli(), Devices: len(v.fleet.rows),
 		Letters: v.opts.DeadLetters != nil, Columns: []string{}, Samples: []sample{}, Alerts: v.fleet.events,
 	}
+	if h.Alerts == nil {
+		h.Alerts = []occurrence{} // the page wants lists
+	}
 	if v.history != nil {
 		for _, c := range charted {
 			h.Columns = append(h.Columns, c.name)
 		}
 		h.Samples = append(h.Samples, v.history.samples...)
 	}
-	f := frame{buf: make([]byte, 0, 4096+192*len(v.fleet.rows))}
+	f := frame{buf: make([]byte, 0, 16<<10+200*len(v.fleet.rows))}
 	f.event("hello", h)
 	f.buf = append(f.buf, v.status...)
+	spots := 0
+	for _, r := range v.fleet.rows {
+		spots += len(r.trail)
+	}
+	nth := (spots + spotsPerPicture - 1) / spotsPerPicture
 	rows := make([]*row, 0, rowsPerFrame)
 	flush := func() {
 		f.fleet(now, rows, changedName|changedFix|changedPoll, nil, nil)
-		f.trails(rows)
+		f.trails(rows, max(nth, 1))
 		rows = rows[:0]
 	}
 	for _, r := range v.fleet.slots {

@@ -6,10 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -176,7 +176,7 @@ func metricsTable(scrape string) string {
 	return b.String()
 }
 
-// metricNames are those in the source.
+// metricNames are those in the source of what the program is made of.
 func metricNames(t *testing.T) []string {
 	t.Helper()
 	var names []string
@@ -189,20 +189,25 @@ func metricNames(t *testing.T) []string {
 	return slices.Compact(names)
 }
 
-// goSources are the module's Go files but tests, by name.
+// goSources are the Go files of the module's own packages that the program is
+// made of, by name.
 func goSources(t *testing.T) map[string]string {
 	t.Helper()
+	const format = `{{if .Module}}{{if .Module.Main}}{{$dir := .Dir}}{{range .GoFiles}}{{$dir}}/{{.}}{{"\n"}}{{end}}{{end}}{{end}}`
+	list, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", format, ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
 	texts := map[string]string{}
-	err := filepath.WalkDir("../..", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
-			return err
-		}
+	for _, name := range strings.Fields(string(list)) {
 		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
 		texts[name] = string(text)
-		return err
-	})
-	if err != nil || len(texts) < 10 {
-		t.Fatalf("%d source files, %v", len(texts), err)
+	}
+	if len(texts) < 10 {
+		t.Fatalf("only %d source files", len(texts))
 	}
 	return texts
 }
@@ -249,6 +254,15 @@ func TestREADMEPlaces(t *testing.T) {
 	}
 	for _, m := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllStringSubmatch(text, -1) {
 		places = append(places, m[1])
+	}
+	packages, err := filepath.Glob("../../bridge/*/doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packages {
+		if name := "bridge/" + filepath.Base(filepath.Dir(p)); !slices.Contains(places, name) {
+			t.Errorf("README has no row for %s", name)
+		}
 	}
 	for _, place := range places {
 		if _, err := os.Stat(filepath.Join("../..", place)); err != nil {

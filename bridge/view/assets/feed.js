@@ -1,6 +1,7 @@
 // The stream of events, and the fleet as it tells it.
 
 const trailAge = 15 * 60e3;
+const trailStep = 15e3;
 const trailPoints = 48;
 const stalled = 12e3; // the bridge says something every second
 
@@ -58,7 +59,10 @@ export class Fleet {
       const d = this.devices.get(slot);
       if (!d) continue;
       d.trail = [];
-      for (let i = 0; i + 2 < numbers.length; i += 3) this.walk(d, numbers[i], numbers[i + 1], numbers[i + 2]);
+      let at = 0, lat = 0, lon = 0;
+      for (let i = 0; i + 2 < numbers.length; i += 3) {
+        this.walk(d, at += numbers[i], lat += numbers[i + 1], lon += numbers[i + 2]);
+      }
     }
   }
 
@@ -70,6 +74,8 @@ export class Fleet {
     }
     d.x = spot.x;
     d.y = spot.y;
+    // Spots are some time apart, but for the newest.
+    if (d.trail.length > 1 && last.at - d.trail.at(-2).at < trailStep) d.trail.pop();
     d.trail.push(spot);
     while (d.trail.length > trailPoints) d.trail.shift();
   }

@@ -37,7 +37,7 @@ class Camera {
 
 export class FleetMap {
   constructor(fleet, choose) {
-    Object.assign(this, { fleet, choose, chosen: "", camera: new Camera(), ground: new Ground(), touched: false, flight: 0, sprites: null });
+    Object.assign(this, { fleet, choose, chosen: "", camera: new Camera(), ground: new Ground(), touched: false, flight: 0, sprites: null, dense: window.devicePixelRatio || 1 });
     const by = (id) => document.getElementById(id);
     Object.assign(this, { box: by("map"), base: by("base"), marks: by("marks"), tip: by("tip"), line: by("scale-line"), length: by("scale-text") });
     this.legend(by("legend"));

@@ -173,7 +173,7 @@ export class Table {
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
     if (e.key in steps && this.list.length > 0) {
       const at = this.list.findIndex((d) => d.id === this.chosen);
-      const to = at < 0 ? 0 : Math.max(0, Math.min(this.list.length - 1, at + steps[e.key]));
+      const to = at < 0 && e.key !== "End" ? 0 : Math.max(0, Math.min(this.list.length - 1, at + steps[e.key]));
       this.pointed = performance.now();
       this.choose(this.list[to].id, false);
     } else if (e.key === "Enter" && this.chosen) {

@@ -1,0 +1,50 @@
+package deploy
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/goreleaser/goreleaser/v2/pkg/config"
+)
+
+// TestRelease reads the release's configuration as goreleaser does, which takes
+// no field that it does not know, and checks what makes builds reproducible.
+func TestRelease(t *testing.T) {
+	c, err := config.Load(filepath.Join(root, ".goreleaser.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Version != 2 || len(c.Builds) != 1 || len(c.Archives) != 1 || len(c.SBOMs) != 1 {
+		t.Fatalf("version %d, %d builds, %d archives, %d SBOMs", c.Version, len(c.Builds), len(c.Archives), len(c.SBOMs))
+	}
+	b := c.Builds[0]
+	if !slices.Equal(b.Goos, []string{"linux", "darwin"}) || !slices.Equal(b.Goarch, []string{"amd64", "arm64"}) {
+		t.Errorf("for %v on %v", b.Goos, b.Goarch)
+	}
+	if !slices.Contains(b.Flags, "-trimpath") || !slices.Contains(b.Env, "CGO_ENABLED=0") || b.ModTimestamp != "{{ .CommitTimestamp }}" {
+		t.Errorf("not the same twice: %v %v %q", b.Flags, b.Env, b.ModTimestamp)
+	}
+	flags := strings.Join(b.Ldflags, " ")
+	for _, want := range []string{"-X main.version={{ .Version }}", "-X main.commit={{ .FullCommit }}"} {
+		if !strings.Contains(flags, want) {
+			t.Errorf("linked with %s, want %s", flags, want)
+		}
+	}
+	if strings.Contains(flags, "Date") {
+		t.Errorf("the time of the build goes in: %s", flags)
+	}
+	if c.Checksum.Algorithm != "sha256" || c.Checksum.Disable {
+		t.Errorf("checksums: %+v", c.Checksum)
+	}
+	for _, f := range c.Archives[0].Files {
+		if _, err := os.Stat(filepath.Join(root, f.Source)); err != nil {
+			t.Errorf("in the archive: %v", err)
+		}
+		if f.Info.MTime != "{{ .CommitDate }}" || f.Info.Owner == "" {
+			t.Errorf("%s comes with the builder's time or owner: %+v", f.Source, f.Info)
+		}
+	}
+}

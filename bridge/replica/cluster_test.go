@@ -1,0 +1,88 @@
+package replica
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"plaspy-bridge/publisher/natstest"
+)
+
+// newCluster makes a rig on three servers that replicate the bucket.
+func newCluster(t *testing.T, devices int) (*rig, []*natstest.Server) {
+	t.Helper()
+	ports := freePorts(t, 3)
+	var routes []*url.URL
+	for _, p := range ports {
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", p)})
+	}
+	var servers []*natstest.Server
+	var urls []string
+	for i, p := range ports {
+		s := natstest.Start(t, natstest.Listen, func(o *server.Options) {
+			o.ServerName = fmt.Sprintf("n%d", i)
+			o.Cluster = server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: p}
+			o.Routes = routes
+		})
+		servers = append(servers, s)
+		urls = append(urls, s.ClientURL())
+	}
+	r := &rig{T: t, server: servers[0], changed: make(chan struct{}, 1), urls: strings.Join(urls, ","), copies: 3}
+	for i := range devices {
+		r.tokens = append(r.tokens, fmt.Sprintf("dev=20%d", i))
+	}
+	return r, servers
+}
+
+func freePorts(t *testing.T, n int) (ports []int) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}
+
+// TestCluster: replicas outlive the loss of whichever server leads the bucket,
+// and what happens among them meanwhile.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("elects leaders")
+	}
+	r, servers := newCluster(t, 100)
+	a, b := r.start("a"), r.start("b")
+	r.awaitDivided(a, b)
+	for i := range 3 {
+		leader := leaderOf(r, servers)
+		leader.Kill()
+		c := r.start(string(rune('c' + i)))
+		r.awaitDivided(a, b, c)
+		c.kill()
+		r.awaitDivided(a, b)
+		leader.Restart()
+		r.await("the server is back", func() bool { return leader.JetStreamIsCurrent() })
+	}
+}
+
+// leaderOf gives the server that leads the bucket's stream.
+func leaderOf(r *rig, servers []*natstest.Server) (leader *natstest.Server) {
+	r.Helper()
+	r.await("the bucket has a leader", func() bool {
+		for _, s := range servers {
+			if s.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, "KV_"+subjects.ReplicasBucket()) {
+				leader = s
+			}
+		}
+		return leader != nil
+	})
+	return leader
+}

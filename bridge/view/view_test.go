@@ -1,0 +1,515 @@
+package view
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+var quietLog = slog.New(slog.DiscardHandler)
+
+// running runs a view in a bubble until the test's function ends.
+func running(t *testing.T, o Options, f func(t *testing.T, v *View)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		o.Log = quietLog
+		v := New(o)
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { v.Run(ctx) })
+		synctest.Wait()
+		f(t, v)
+		cancel()
+		run.Wait()
+	})
+}
+
+// second lets one tick pass, and what it sets off.
+func second() {
+	time.Sleep(tick)
+	synctest.Wait()
+}
+
+func truck(id string, lat float32, alerts ...string) Device {
+	now := time.Now()
+	return Device{
+		ID: id, Name: "Truck " + id, Fix: true, FixTime: now.Add(-3 * time.Second), Seen: now, Lat: lat, Lon: -74.1, Speed: 42.5, Alerts: alerts,
+		Polled: now, Result: "changed", Reason: "due", Next: now.Add(30 * time.Second),
+	}
+}
+
+func TestPictureThenChanges(t *testing.T) {
+	source := &plain{}
+	running(t, Options{Source: source, Version: "v1", Replica: "r1"}, func(t *testing.T, v *View) {
+		d := truck("a", 4.7, "SpeedLimit")
+		source.put(d, truck("b", 5))
+		second()
+		w := watch(t, v)
+		w.catchUp()
+		if w.hello.Version != "v1" || w.hello.Replica != "r1" || w.hello.Devices != 2 || w.events["ready"] != 1 {
+			t.Errorf("hello %+v, %v", w.hello, w)
+		}
+		want := shown{
+			ID: "a", Name: "Truck a", Lat: 470000, Lon: -7410000, Fix: d.FixTime.UnixMilli(), Seen: d.Seen.UnixMilli(), Speed: 425,
+			Alerts: []string{"SpeedLimit"}, Polled: d.Polled.UnixMilli(), Next: d.Next.UnixMilli(), Result: "changed", Reason: "due",
+		}
+		if diff := cmp.Diff(w.byID()["a"], want); diff != "" {
+			t.Errorf("a: %s", diff)
+		}
+		d.Polled, d.Result, d.Failures = d.Polled.Add(time.Minute), "error", 2
+		source.put(d)
+		second()
+		w.catchUp()
+		want.Polled, want.Result, want.Failures = d.Polled.UnixMilli(), "error", 2
+		if diff := cmp.Diff(w.byID()["a"], want); diff != "" {
+			t.Errorf("a after a poll: %s", diff)
+		}
+		source.put(Device{ID: "a", Gone: true}, Device{ID: "never seen", Gone: true})
+		second()
+		w.catchUp()
+		if _, there := w.byID()["a"]; there || len(w.rows) != 1 {
+			t.Errorf("a is still there: %v", w.rows)
+		}
+	})
+}
+
+// TestChangesOfASecondAreOneRow keeps what is sent proportional to what there is
+// to see, and not to how often a source tells of it.
+func TestChangesOfASecondAreOneRow(t *testing.T) {
+	source := &plain{}
+	running(t, Options{Source: source}, func(t *testing.T, v *View) {
+		source.put(truck("a", 1), truck("b", 2))
+		second()
+		w := watch(t, v)
+		w.catchUp()
+		for i := range 500 {
+			source.put(truck("a", float32(i)/10))
+		}
+		second()
+		data := <-w.client.frames
+		if n := strings.Count(string(data), "["); n > 7 { // fix, its row and alerts, poll and its row
+			t.Errorf("%d lists for one device that changed: %s", n, data)
+		}
+		w.take(data)
+		if got := w.byID()["a"].Lat; got != 4990000 {
+			t.Errorf("latitude %d, want the last one, 4990000", got)
+		}
+		second()
+		if data := <-w.client.frames; len(data) > 60 {
+			t.Errorf("nothing changed, but told: %s", data)
+		}
+	})
+}
+
+func TestBusyLeavesWhatWasShown(t *testing.T) {
+	source := &plain{}
+	running(t, Options{Source: source}, func(t *testing.T, v *View) {
+		source.put(truck("a", 1, "SOSButton"), Device{ID: "new", Name: "N", Busy: true})
+		second()
+		source.put(Device{ID: "a", Name: "Renamed", Busy: true})
+		second()
+		w := watch(t, v)
+		w.catchUp()
+		if a := w.byID()["a"]; a.Name != "Renamed" || a.Lat != 100000 || len(a.Alerts) != 1 {
+			t.Errorf("a: %+v", a)
+		}
+		if n, there := w.byID()["new"]; !there || n.Fix != 0 {
+			t.Errorf("new: %+v", n)
+		}
+	})
+}
+
+func TestAlertsAreNoted(t *testing.T) {
+	source := &plain{}
+	running(t, Options{Source: source}, func(t *testing.T, v *View) {
+		source.put(truck("a", 1, "there from the start"))
+		second()
+		w := watch(t, v)
+		source.put(truck("a", 1, "there from the start", "new"))
+		second()
+		source.put(truck("a", 2, "new"), truck("b", 2, "of a new device"))
+		second()
+		w.catchUp()
+		var got []string
+		for _, o := range w.alerts {
+			got = append(got, fmt.Sprint(o.ID, " ", o.Alert, " ", o.Raised))
+		}
+		want := []string{"a new true", "a there from the start false", "b of a new device true"}
+		if diff := cmp.Diff(got, want); diff != "" {
+			t.Error(diff)
+		}
+		late := watch(t, v)
+		late.catchUp()
+		if len(late.hello.Alerts) != 3 {
+			t.Errorf("a page that comes later knows of %d alerts, want 3", len(late.hello.Alerts))
+		}
+		for i := range 3 * occurrences {
+			source.put(truck("a", 1, fmt.Sprint(i)))
+		}
+		second()
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if len(v.fleet.events) != occurrences || v.fleet.events[occurrences-2].Alert != fmt.Sprint(3*occurrences-1) {
+			t.Errorf("%d alerts are remembered, want the last %d", len(v.fleet.events), occurrences)
+		}
+	})
+}
+
+func TestTrails(t *testing.T) {
+	source := &plain{}
+	running(t, Options{Source: source}, func(t *testing.T, v *View) {
+		for i := range 600 {
+			source.put(truck("moves", float32(i)/100), truck("stands", 1))
+			second()
+		}
+		w := watch(t, v)
+		w.catchUp()
+		if got := w.byID()["moves"]; got.Trail != 41 || got.TrailEnd != [2]int64{599000, -7410000} {
+			t.Errorf("ten minutes have %d spots to %v, want 41 to the last position: one every 15 s and the newest", got.Trail, got.TrailEnd)
+		}
+		if got := w.byID()["stands"].Trail; got != 0 {
+			t.Errorf("%d spots where nothing moved", got)
+		}
+		time.Sleep(trailAge + time.Minute)
+		source.put(truck("moves", 50))
+		second()
+		w = watch(t, v)
+		w.catchUp()
+		if got := w.byID()["moves"].Trail; got != 0 {
+			t.Errorf("%d spots, all but one too old", got)
+		}
+	})
+}
+
+func TestSlowPageIsCutOff(t *testing.T) {
+	source := &plain{}
+	reg := prometheus.NewRegistry()
+	running(t, Options{Source: source, Registerer: reg}, func(t *testing.T, v *View) {
+		slow, fast := watch(t, v), watch(t, v)
+		for range queued + 2 {
+			second()
+			if !fast.catchUp() {
+				t.Fatal("the page that keeps up was cut off")
+			}
+		}
+		if slow.catchUp() {
+			t.Error("the page that takes nothing was not cut off")
+		}
+		v.leave(slow.client) // its handler ends, too
+		if n := testutil.ToFloat64(v.metrics.dropped); n != 1 {
+			t.Errorf("%g dropped, want 1", n)
+		}
+		watch(t, v)
+	})
+}
+
+func TestRoomIsBounded(t *testing.T) {
+	running(t, Options{Source: &plain{}, Clients: 2}, func(t *testing.T, v *View) {
+		first, _ := watch(t, v), watch(t, v)
+		if v.join() != nil {
+			t.Error("room for a third")
+		}
+		v.leave(first.client)
+		v.leave(first.client)
+		watch(t, v)
+		if n := testutil.ToFloat64(v.metrics.refused); n != 1 {
+			t.Errorf("%g refused, want 1", n)
+		}
+	})
+}
+
+// TestPagesShareBytes: one frame is made, however many look.
+func TestPagesShareBytes(t *testing.T) {
+	source := &plain{}
+	running(t, Options{Source: source}, func(t *testing.T, v *View) {
+		source.put(truck("a", 1))
+		second()
+		one, two := watch(t, v), watch(t, v)
+		source.put(truck("a", 2))
+		second()
+		for i := range 2 { // the picture, then the change
+			if p, q := <-one.client.frames, <-two.client.frames; &p[0] != &q[0] {
+				t.Errorf("frame %d was made twice", i)
+			}
+		}
+	})
+}
+
+func TestNothingAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := New(Options{Source: &plain{}, Log: quietLog})
+		early := watch(t, v) // before Run
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			v.Run(ctx)
+		}()
+		second()
+		cancel()
+		<-done
+		if early.catchUp() {
+			t.Error("the stream is still open")
+		}
+		if v.join() != nil {
+			t.Error("room in a view that is over")
+		}
+	})
+}
+
+func TestStatusIsToldWhenItChanges(t *testing.T) {
+	var mu sync.Mutex
+	status := Status{Ready: true, Parts: []Part{{Name: "nats", OK: true}}}
+	set := func(s Status) {
+		mu.Lock()
+		defer mu.Unlock()
+		status = s
+	}
+	o := Options{Source: &plain{}, Status: func() Status {
+		mu.Lock()
+		defer mu.Unlock()
+		return status
+	}}
+	running(t, o, func(t *testing.T, v *View) {
+		w := watch(t, v)
+		for range 5 {
+			second()
+		}
+		w.catchUp()
+		if w.events["status"] != 1 || !w.status.Ready {
+			t.Errorf("status told %d times, want once: %+v", w.events["status"], w.status)
+		}
+		set(Status{Parts: []Part{{Name: "nats", Reason: "no server"}}})
+		second()
+		w.catchUp()
+		if w.events["status"] != 2 || w.status.Ready || w.status.Parts[0].Reason != "no server" {
+			t.Errorf("after a change: %d, %+v", w.events["status"], w.status)
+		}
+	})
+}
+
+// TestPagesAgreeWithTheSource drives a fleet at random, with pages that come, go
+// and stall, and wants each to show what the source last told.
+func TestPagesAgreeWithTheSource(t *testing.T) {
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		source := &plain{}
+		running(t, Options{Source: source}, func(t *testing.T, v *View) {
+			truth := map[string]Device{}
+			var pages []*watcher
+			for range 60 {
+				for range r.IntN(12) {
+					id := fmt.Sprint(r.IntN(9))
+					old, there := truth[id]
+					switch r.IntN(6) {
+					case 0:
+						delete(truth, id)
+						source.put(Device{ID: id, Gone: true})
+					case 1:
+						if there {
+							old.Name = fmt.Sprint("name ", r.IntN(4))
+							truth[id] = old
+							source.put(Device{ID: id, Name: old.Name, Busy: true})
+						}
+					default:
+						d := truck(id, float32(r.IntN(5)), []string{"x", "y", "z"}[:r.IntN(4)]...)
+						if r.IntN(4) == 0 {
+							d.Speed = float32(math.NaN())
+						}
+						truth[id] = d
+						source.put(d)
+					}
+				}
+				second()
+				if r.IntN(4) == 0 {
+					if c := v.join(); c != nil {
+						pages = append(pages, &watcher{newPage(t), c})
+					}
+				}
+				for _, p := range pages {
+					if r.IntN(3) > 0 {
+						p.catchUp()
+					}
+				}
+			}
+			for i, p := range pages {
+				if p.catchUp() {
+					compare(t, fmt.Sprintf("seed %d page %d", seed, i), p, truth)
+				}
+			}
+		})
+	}
+}
+
+func compare(t *testing.T, what string, p *watcher, truth map[string]Device) {
+	t.Helper()
+	want := map[string]shown{}
+	for id, d := range truth {
+		s := shown{
+			ID: id, Name: d.Name, Lat: int32(math.Round(float64(d.Lat) * 1e5)), Lon: int32(math.Round(float64(d.Lon) * 1e5)),
+			Fix: d.FixTime.UnixMilli(), Seen: d.Seen.UnixMilli(), Speed: 425, Alerts: d.Alerts,
+			Polled: d.Polled.UnixMilli(), Next: d.Next.UnixMilli(), Result: d.Result, Reason: d.Reason,
+		}
+		if d.Speed != 42.5 {
+			s.Speed = unknownSpeed
+		}
+		want[id] = s
+	}
+	if diff := cmp.Diff(p.byID(), want, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(shown{}, "Trail", "TrailEnd")); diff != "" {
+		t.Errorf("%s: %s", what, diff)
+	}
+}
+
+func TestSamples(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	c := newCounters(reg, 0)
+	running(t, Options{Source: &plain{}, Gatherer: reg}, func(t *testing.T, v *View) {
+		w := watch(t, v)
+		c.polls.WithLabelValues("changed").Add(50)
+		c.polls.WithLabelValues("error").Add(5)
+		c.budget.Set(600)
+		for range 100 {
+			c.age.Observe(1.5)
+		}
+		for range 6 {
+			second()
+		}
+		w.catchUp()
+		if len(w.sample) != 1 {
+			t.Fatalf("%d samples in six seconds, want 1", len(w.sample))
+		}
+		got := map[string]string{}
+		fields := strings.Split(strings.Trim(string(w.sample[0]), "[]"), ",")
+		for i, c := range w.hello.Columns {
+			got[c] = fields[i+1]
+		}
+		for name, want := range map[string]string{"changed": "10", "failed": "1", "unchanged": "0", "budget": "600", "age50": "1.5", "poll50": "null", "replicas": "2"} {
+			if got[name] != want {
+				t.Errorf("%s: %s, want %s", name, got[name], want)
+			}
+		}
+		time.Sleep(20 * time.Minute)
+		v.mu.Lock()
+		n := len(v.history.samples)
+		v.mu.Unlock()
+		if n != samplesKept {
+			t.Errorf("%d samples kept, want %d", n, samplesKept)
+		}
+	})
+}
+
+func TestQuantile(t *testing.T) {
+	b := func(total float64, counts ...float64) buckets {
+		return buckets{bounds: []float64{1, 2, 4}[:len(counts)], counts: counts, total: total}
+	}
+	tests := []struct {
+		name string
+		b    buckets
+		q    float64
+		want float64
+	}{
+		{"nothing", b(0, 0, 0, 0), 0.5, math.NaN()},
+		{"no buckets", b(9), 0.5, math.NaN()},
+		{"in the first", b(10, 10, 10, 10), 0.5, 0.5},
+		{"between", b(10, 0, 10, 10), 0.5, 1.5},
+		{"in the last", b(8, 0, 4, 8), 0.75, 3},
+		{"beyond all", b(10, 0, 0, 2), 0.95, 4},
+		{"since", b(30, 10, 30, 30).since(b(20, 10, 20, 20)), 0.5, 1.5},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := tt.b.quantile(tt.q); got != tt.want && !(math.IsNaN(got) && math.IsNaN(tt.want)) {
+				t.Errorf("%g, want %g", got, tt.want)
+			}
+		})
+	}
+}
+
+// FuzzFrame wants of any text that it arrives as it is, within one event.
+func FuzzFrame(f *testing.F) {
+	f.Add("dev 1", "Truck", "SpeedLimit", "changed")
+	f.Add("\n\ndata: {}\n\n", "</script><script>alert(1)</script>", "\u2028\x00\xff", `"\`)
+	f.Fuzz(func(t *testing.T, id, name, alert, result string) {
+		fl := newFleet()
+		now := time.Now()
+		fl.take(now, &Device{ID: id, Name: name, Fix: true, FixTime: now, Seen: now, Alerts: []string{alert}, Result: result})
+		var out frame
+		out.fleet(now, fl.changed, 0, nil, nil)
+		p := newPage(t)
+		p.take(out.buf)
+		valid := func(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
+		got := *p.row(0)
+		// Every bad byte is one replacement character here, and a run of them one there.
+		squeeze := func(s string) string { return string(slices.Compact([]rune(s))) }
+		for _, pair := range [][2]string{{got.ID, id}, {got.Name, name}, {got.Alerts[0], alert}, {got.Result, result}} {
+			if squeeze(pair[0]) != squeeze(valid(pair[1])) {
+				t.Errorf("%q, want %q", pair[0], pair[1])
+			}
+		}
+	})
+}
+
+// BenchmarkSecond is one second of a view: 1,000 of 10,000 devices were polled,
+// 300 of them have news.
+func BenchmarkSecond(b *testing.B) {
+	for _, pages := range []int{0, 1, 16} {
+		b.Run(fmt.Sprintf("pages=%d", pages), func(b *testing.B) {
+			source := &plain{}
+			v := New(Options{Source: source, Log: quietLog})
+			fleet := make([]Device, 10_000)
+			for i := range fleet {
+				fleet[i] = truck(fmt.Sprint("dev ", i), float32(i)/1000)
+			}
+			source.put(fleet...)
+			v.update(time.Now())
+			var clients []*client
+			for range pages {
+				clients = append(clients, v.join())
+			}
+			now, next, sent := time.Now(), 0, 0
+			b.ReportAllocs()
+			for b.Loop() {
+				now = now.Add(time.Second)
+				for i := range 1000 {
+					d := &fleet[next%len(fleet)]
+					next++
+					d.Polled, d.Next = now, now.Add(time.Minute)
+					if i%10 < 3 {
+						d.Lat += 0.001
+						d.FixTime, d.Seen = now, now
+					}
+					source.next = append(source.next, *d)
+				}
+				v.update(now)
+				for _, c := range clients {
+					for len(c.frames) > 0 {
+						sent += len(<-c.frames)
+					}
+				}
+			}
+			b.ReportMetric(float64(sent)/float64(max(pages, 1)*b.N), "B/page")
+		})
+	}
+}
+
+// BenchmarkPicture is what a page costs that comes to a fleet of 10,000.
+func BenchmarkPicture(b *testing.B) {
+	v := busy(b, 10_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.SetBytes(int64(len(v.paint(time.Now()))))
+	}
+}
