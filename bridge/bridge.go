@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -114,6 +115,9 @@ func (b *Bridge) openNATS() error {
 		b.nats, err = embedded.Start(embedded.Options{
 			Addr: b.cfg.EmbeddedAddr, Dir: b.cfg.DataDir, Config: b.cfg.EmbeddedConfig, Name: "plaspy-bridge",
 		}, b.log)
+		if errors.Is(err, embedded.ErrConfig) {
+			return Faults{{"BRIDGE_EMBEDDED_CONFIG", "is not a configuration that nats-server takes: " + err.Error()}}
+		}
 		if err != nil {
 			return err
 		}
@@ -127,7 +131,9 @@ func (b *Bridge) openNATS() error {
 	log := b.log.With("component", "publisher")
 	var err error
 	b.keeper = newKeeper(b.nats, subjects.Streams(b.cfg.streamOptions()), b.health, log)
-	if b.conn, err = publisher.Connect(o, log, b.metrics); err != nil {
+	if b.conn, err = publisher.Connect(o, log, b.metrics); errors.Is(err, publisher.ErrCredentials) {
+		return Faults{{"NATS_NKEY, NATS_CERT or NATS_KEY", "names a file that cannot be used: " + err.Error()}}
+	} else if err != nil {
 		return err
 	}
 	b.closing("NATS connection", func() error { return b.conn.Shut(time.Second) })
@@ -166,7 +172,10 @@ func (b *Bridge) openPool() error {
 		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
 		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
 		DailyResults: b.cfg.DailyResults, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
-		Grace: b.cfg.ShutdownTimeout / 2, Alive: beat.Beat, Posted: posted, Owns: func(token string) bool { return b.group.Owns(token) }, Token: func(ctx context.Context) error {
+		Grace: b.cfg.ShutdownTimeout / 2, Alive: beat.Beat, Posted: posted,
+		Live: func() bool { return b.group.Live() },
+		Owns: func(token string) bool { return b.group.Owns(token) },
+		Token: func(ctx context.Context) error {
 			_, err := b.tokens.Token(ctx)
 			return err
 		},
@@ -185,6 +194,9 @@ func (b *Bridge) openGroup() error {
 		Load: func() int { return b.pool.Listed().Devices },
 		OnChange: func(a replica.Assignment) {
 			b.budget.SetShare(a.Share)
+			if a.Suspended {
+				return // Live holds the polls; what was learnt about the devices is kept
+			}
 			b.pool.Own(a.Owned)
 		},
 		OnThrottle: b.budget.ThrottleUntil,
@@ -386,13 +398,18 @@ func (b *Bridge) report() {
 	default:
 		b.health.Set("devices", false, "the device list was not read yet")
 	}
-	if trouble := b.conn.Trouble(); trouble != "" {
+	denied := b.conn.Denied()
+	switch trouble := b.conn.Trouble(); {
+	case trouble != "":
 		b.health.Set("nats", false, trouble)
-	} else {
+	case denied != "":
+		// What the bridge cannot do without shows in the other parts as well.
+		b.health.Part("nats").Degraded(denied)
+	default:
 		b.health.Set("nats", true, "")
 	}
 	if trouble := b.pub.Trouble(); trouble != "" {
-		b.health.Set("publish", false, trouble)
+		b.health.Set("publish", false, strings.TrimSuffix(trouble+"; "+denied, "; "))
 	} else {
 		b.health.Set("publish", true, "")
 	}

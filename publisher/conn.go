@@ -49,6 +49,10 @@ type ConnError struct {
 	At  time.Time
 }
 
+// ErrCredentials tells that the files with the NATS credentials are not what
+// they should be.
+var ErrCredentials = errors.New("credentials cannot be used")
+
 // Connection limits. A dead peer is noticed within three ping intervals.
 const (
 	pingInterval = 5 * time.Second
@@ -116,7 +120,7 @@ func (o ConnOptions) credentials() ([]nats.Option, error) {
 	if o.NKey != "" {
 		opt, err := nats.NkeyOptionFromSeed(o.NKey)
 		if err != nil {
-			return nil, fmt.Errorf("read NATS_NKEY: %w", err)
+			return nil, fmt.Errorf("%w: NATS_NKEY: %w", ErrCredentials, err)
 		}
 		opts = append(opts, opt)
 	}
@@ -133,7 +137,7 @@ func (o ConnOptions) credentials() ([]nats.Option, error) {
 	}
 	if o.Cert != "" {
 		if _, err := tls.LoadX509KeyPair(o.Cert, o.Key); err != nil {
-			return nil, fmt.Errorf("read NATS_CERT and NATS_KEY: %w", err)
+			return nil, fmt.Errorf("%w: NATS_CERT and NATS_KEY: %w", ErrCredentials, err)
 		}
 		opts = append(opts, nats.ClientCert(o.Cert, o.Key))
 	}
@@ -188,20 +192,27 @@ func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	c.log.Warn("nats reported an error", attrs...)
 }
 
-// Trouble tells in one sentence why the connection is not usable, or "" while
-// it is. A permissions violation counts for as long as it is recent.
+// Trouble tells in one sentence why the connection is not there, or "" while it
+// is.
 func (c *Conn) Trouble() string {
+	if c.IsConnected() {
+		return ""
+	}
+	if last := c.lastError.Load(); last != nil {
+		return fmt.Sprintf("not connected to NATS: %v", last.Err)
+	}
+	return "not connected to NATS"
+}
+
+// Denied is the last thing that the server's permissions forbade, or "" where
+// that was not within the last minute. No request is told of it: what was asked
+// for just does not happen.
+func (c *Conn) Denied() string {
 	last := c.lastError.Load()
-	if !c.IsConnected() {
-		if last != nil {
-			return fmt.Sprintf("not connected to NATS: %v", last.Err)
-		}
-		return "not connected to NATS"
+	if last == nil || !errors.Is(last.Err, nats.ErrPermissionViolation) || time.Since(last.At) > time.Minute {
+		return ""
 	}
-	if last != nil && errors.Is(last.Err, nats.ErrPermissionViolation) && time.Since(last.At) < time.Minute {
-		return last.Err.Error()
-	}
-	return ""
+	return last.Err.Error()
 }
 
 // Shut closes the connection; what is buffered is flushed first, within the

@@ -297,6 +297,7 @@ func (p *Publisher) handle(ctx context.Context, r reply) {
 		case lastSeq(r.last) == e.Expect:
 			p.doubt(r.f, errors.New("the stream's sequences are moving"))
 		default:
+			p.atWork()
 			p.finish(r.f, &Conflict{Event: e, Last: r.last})
 		}
 	case r.err == nil && !r.ack.Duplicate:
@@ -305,6 +306,7 @@ func (p *Publisher) handle(ctx context.Context, r reply) {
 		p.look(ctx, r.f, r.err == nil)
 	case isTooLarge(r.err):
 		p.metrics.errors.Inc()
+		p.atWork()
 		p.finish(r.f, fmt.Errorf("publish to %s: %w: %w", e.Subject, ErrTooLarge, r.err))
 	default:
 		p.doubt(r.f, r.err)
@@ -330,11 +332,7 @@ func (p *Publisher) stored(f *flight, seq uint64, found bool) {
 	if seq > p.acked.Load() {
 		p.acked.Store(seq)
 	}
-	p.delay = minRetry
-	if p.trouble.Swap(nil) != nil {
-		p.log.Info("publishing again", "count", p.failed)
-		p.failed = 0
-	}
+	p.atWork()
 	f.next++
 	switch {
 	case f.next == len(f.events):
@@ -343,6 +341,15 @@ func (p *Publisher) stored(f *flight, seq uint64, found bool) {
 		p.finish(f, ErrFound)
 	default:
 		p.send(f)
+	}
+}
+
+// atWork notes that the stream answers: whatever it says, it can be published to.
+func (p *Publisher) atWork() {
+	p.delay = minRetry
+	if p.trouble.Swap(nil) != nil {
+		p.log.Info("publishing again", "count", p.failed)
+		p.failed = 0
 	}
 }
 

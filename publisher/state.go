@@ -158,10 +158,19 @@ func sourceSeq(h nats.Header) (uint64, bool) {
 // read calls f with what an ordered consumer delivers, up to the last message
 // that was there when it started.
 func (p *Publisher) read(ctx context.Context, stream string, policy jetstream.DeliverPolicy, filters []string, f func(m jetstream.Msg, seq uint64, at time.Time)) error {
-	c, err := p.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{DeliverPolicy: policy, FilterSubjects: filters})
+	c, err := p.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: policy, FilterSubjects: filters, InactiveThreshold: 2 * idle,
+	})
 	if err != nil {
 		return fmt.Errorf("read stream %s: %w", stream, explain(err))
 	}
+	// A server has room for a thousand consumers a stream: they are not left to
+	// expire. Where this fails they do, soon.
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = p.js.DeleteConsumer(ctx, stream, c.CachedInfo().Name)
+	}()
 	info := c.CachedInfo()
 	if info.NumPending == 0 {
 		return nil

@@ -39,7 +39,7 @@ type Life struct {
 	Status int    // exit status; -1 for a signal
 	Pauses []Span // in which it stood still
 	CPU    time.Duration
-	RSS    int64 // the most memory that was resident, in bytes; 0 where the system does not tell
+	RSS    int64 // the most memory that was resident until the last signal, in bytes; 0 where the system does not tell
 }
 
 // Process is a program that is started, ended and started again. It is safe for
@@ -106,7 +106,6 @@ func (p *Process) ended(cmd *exec.Cmd) {
 	life.To = time.Now()
 	life.Status = cmd.ProcessState.ExitCode()
 	life.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	life.RSS = peakRSS(cmd.ProcessState)
 	if n := len(life.Pauses); n > 0 && life.Pauses[n-1].To.IsZero() {
 		life.Pauses[n-1].To = life.To
 	}
@@ -120,7 +119,9 @@ func (p *Process) signal(sig syscall.Signal, note func(*Life)) (gone <-chan stru
 	if p.cmd == nil {
 		return nil, fmt.Errorf("%s: %w", p.name, errGone)
 	}
-	note(&p.lives[len(p.lives)-1])
+	life := &p.lives[len(p.lives)-1]
+	life.RSS = peakRSS(p.cmd.Process.Pid)
+	note(life)
 	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return nil, fmt.Errorf("%s: %w", p.name, err)
 	}

@@ -2,6 +2,8 @@ package harness
 
 import (
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -9,9 +11,19 @@ import (
 // dies: a test that times out runs no cleanup.
 func dieWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
 
-func peakRSS(s *os.ProcessState) int64 {
-	if u, ok := s.SysUsage().(*syscall.Rusage); ok {
-		return u.Maxrss << 10
+// peakRSS is the most memory that a running program has had resident. The
+// kernel's account of it after the end is of no use: it begins with the memory
+// of the program that forked.
+func peakRSS(pid int) int64 {
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(status)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmHWM:" {
+			kB, _ := strconv.ParseInt(f[1], 10, 64) // 0 where it is not a number
+			return kB << 10
+		}
 	}
 	return 0
 }

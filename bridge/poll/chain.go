@@ -34,6 +34,9 @@ type action struct {
 	entry *historyRow // from the alert history instead
 }
 
+// maxPart is how many events of a chain are with the publisher at once.
+const maxPart = 128
+
 // maxConflicts is how often a chain is made anew before the device is polled
 // again instead.
 const maxConflicts = 5
@@ -72,8 +75,9 @@ func (p *Pool) start(ctx context.Context, c *chain) {
 		p.release(c.d, c.seen)
 		return
 	}
+	// A long gap goes out in parts: events are larger than what they are made of.
 	c.events = c.events[:0]
-	for i := range c.actions {
+	for i := range min(len(c.actions), maxPart) {
 		c.events = append(c.events, p.event(c, &c.actions[i]))
 	}
 	if err := p.stream.Publish(ctx, c.events, func(err error) { p.published(ctx, c, err) }); err != nil {
@@ -136,9 +140,10 @@ func (p *Pool) published(ctx context.Context, c *chain, err error) {
 	c.settle(p)
 	conflict, refused := errors.AsType[*publisher.Conflict](err)
 	switch {
-	case err == nil:
+	case err == nil && len(c.actions) == 0:
 		p.release(c.d, c.seen)
-	case errors.Is(err, publisher.ErrStopped):
+	case err == nil && p.background(func() { p.start(ctx, c) }): // the next part
+	case err == nil, errors.Is(err, publisher.ErrStopped):
 		p.release(c.d, schedule.Observation{Failed: true})
 	case errors.Is(err, publisher.ErrFound) && p.background(func() { p.start(ctx, c) }):
 	case refused && c.tries < maxConflicts && p.background(func() { p.reconcile(ctx, c, conflict) }):
@@ -150,8 +155,8 @@ func (p *Pool) published(ctx context.Context, c *chain, err error) {
 	default: // too large
 		p.complain(c.d, "fix cannot be published", err)
 		// The stream takes it as little the next time: only a change is news.
-		if f := c.actions[0].fix; f != nil && c.actions[0].edge.alert == "" {
-			c.d.hash = f.hash
+		if a := &c.actions[0]; a.entry == nil && a.edge.alert == "" {
+			c.d.hash = a.fix.hash
 		}
 		p.release(c.d, c.seen)
 	}
@@ -161,7 +166,7 @@ func (p *Pool) published(ctx context.Context, c *chain, err error) {
 // state.
 func (c *chain) settle(p *Pool) {
 	n := 0
-	for n < len(c.actions) && c.events[n].Seq != 0 {
+	for n < len(c.events) && c.events[n].Seq != 0 {
 		a, seq := &c.actions[n], c.events[n].Seq
 		c.d.count(c.events[n])
 		switch {
@@ -205,6 +210,9 @@ func (p *Pool) reconcile(ctx context.Context, c *chain, conflict *publisher.Conf
 	switch {
 	case first.entry != nil:
 		c.d.setAlertSeq(first.entry.token, lastSeq(conflict.Last))
+		if first.entry.is(conflict.Last) { // another replica's
+			c.actions = c.actions[1:]
+		}
 	case first.edge.alert != "":
 		p.reconcileEdge(c, conflict.Last)
 	default:

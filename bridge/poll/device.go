@@ -51,7 +51,7 @@ type device struct {
 	failures  int
 	backoff   *backoff.ExponentialBackOff // while failing
 	complaint string                      // what was last logged about it
-	gapTries  int                         // failed requests for what lay in the present gap
+	gapSince  time.Time                   // since when what lay in the present gap cannot be read
 	quota     quota
 
 	// What the present turn comes to; release puts it into recent, which is

@@ -15,9 +15,9 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// maxGapTries is how often a poll is put off because what lay before its fix
-// could not be read; then the fix is published without.
-const maxGapTries = 3
+// gapPatience is how long polls of a device are put off because what lay before
+// its fix cannot be read; then the fix is published without.
+const gapPatience = time.Minute
 
 // maxSeen is how many alerts a device remembers before those that no request
 // can bring again are dropped.
@@ -39,6 +39,16 @@ func (h *historyRow) event(p *Pool, d *device, observed time.Time) *publisher.Al
 		DateTime: h.dateTime, Latitude: h.latitude, Longitude: h.longitude,
 		FixTime: h.time, ObservedAt: observed, History: true,
 	}
+}
+
+// is reports whether a stored alert is this row.
+func (h *historyRow) is(s *publisher.Stored) bool {
+	var body publisher.AlertBody
+	if s == nil || json.Unmarshal(s.Body, &body) != nil || body.Source != publisher.SourceHistory || body.Alert != h.alert {
+		return false
+	}
+	at, err := plaspy.ParseTime(body.DateTime)
+	return err == nil && at.Equal(h.time)
 }
 
 // gap is what lay between the last published fix and the one just seen.
@@ -76,16 +86,20 @@ func (p *Pool) gap(ctx context.Context, d *device, f *fix) (gap, error) {
 			g.since = from
 		}
 	}
-	d.gapTries = 0
+	d.gapSince = time.Time{}
 	return g, nil
 }
 
 // giveUp decides whether what lay in a gap is done without: where the API says
-// no for good, or has not answered a few times. One device's history must not
+// no for good, or has not answered for a while. One device's history must not
 // keep its position back for ever.
 func (p *Pool) giveUp(ctx context.Context, d *device, what string, err error) error {
-	d.gapTries++
-	if ctx.Err() != nil || plaspy.Classify(err) != plaspy.Reject && d.gapTries < maxGapTries && !errors.Is(err, errFix) {
+	now := time.Now()
+	if d.gapSince.IsZero() {
+		d.gapSince = now
+	}
+	final := plaspy.Classify(err) == plaspy.Reject || errors.Is(err, errFix)
+	if ctx.Err() != nil || !final && now.Sub(d.gapSince) < p.gapPatience {
 		return err
 	}
 	p.metrics.gapErrors.Inc()

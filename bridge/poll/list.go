@@ -43,18 +43,28 @@ func (p *Pool) keepList(ctx, work context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	failures := 0
+	var last *lastList
+	var due time.Time // of the next reading; what comes before is about the last one
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+		case <-p.retell:
 		case <-p.relist:
+			due = time.Time{}
 		}
 		if p.stale() { // what the stream has seen decides what is new
 			timer.Reset(50 * time.Millisecond)
 			continue
 		}
-		err := p.list(ctx, work)
+		// An empty list is not gone through again: that would confirm it.
+		if last != nil && len(last.devices) > 0 && time.Now().Before(due) {
+			p.apply(work, last)
+			timer.Reset(time.Until(due))
+			continue
+		}
+		list, err := p.list(ctx, work)
 		if ctx.Err() != nil {
 			return
 		}
@@ -70,47 +80,63 @@ func (p *Pool) keepList(ctx, work context.Context) {
 			if e, ok := asAPIError(err); ok {
 				wait = max(wait, e.RetryAfter)
 			}
+			due = time.Now().Add(wait)
 			timer.Reset(wait)
 			continue
 		}
+		last = list
 		if failures > 0 {
 			p.log.Info("device list read again", "count", failures)
 			failures = 0
 			retry.Reset()
 		}
+		due = time.Now().Add(p.opts.Refresh)
 		timer.Reset(p.opts.Refresh)
 	}
 }
 
 // list reads the device list once and acts on it.
-func (p *Pool) list(ctx, work context.Context) error {
+func (p *Pool) list(ctx, work context.Context) (*lastList, error) {
 	devices, skipped, err := p.api.Devices(ctx)
 	if err != nil {
-		return fmt.Errorf("read device list: %w", err)
+		return nil, fmt.Errorf("read device list: %w", err)
 	}
 	p.skipped(skipped)
 	var grouped map[string]bool
 	if len(p.opts.Select.Groups) > 0 {
 		groups, _, err := p.api.Groups(ctx)
 		if err != nil {
-			return fmt.Errorf("read groups: %w", err)
+			return nil, fmt.Errorf("read groups: %w", err)
 		}
 		grouped = p.members(groups)
 	}
+	l := &lastList{devices: devices, grouped: grouped}
+	chosen := p.apply(work, l)
+	if state := p.Listed(); !state.Read || state.Devices != chosen {
+		p.log.Info("device list read", "devices", chosen, "listed", len(devices))
+	}
+	p.listed.Store(&ListState{Read: true, At: time.Now(), Devices: chosen})
+	return l, nil
+}
+
+// lastList is what the API last said of the account.
+type lastList struct {
+	devices []plaspy.Device
+	grouped map[string]bool // the devices of the chosen groups; nil: all
+}
+
+// apply acts on a list; it gives how many devices are chosen.
+func (p *Pool) apply(work context.Context, l *lastList) int {
 	now := time.Now()
-	list := p.choose(now, devices)
-	news, chosen := p.update(list, grouped)
+	list := p.choose(now, l.devices)
+	news, chosen := p.update(list, l.grouped)
 	// A device's addition is on its way before its first location can be.
 	for i := range news {
 		p.tell(work, &news[i], now)
 	}
 	p.activateAll(now)
-	if state := p.Listed(); !state.Read || state.Devices != chosen {
-		p.log.Info("device list read", "devices", chosen, "listed", len(devices))
-	}
-	p.listed.Store(&ListState{Read: true, At: now, Devices: chosen})
 	nudge(p.wake)
-	return nil
+	return chosen
 }
 
 // skipped logs entries of the list that cannot be read, once.
@@ -243,7 +269,9 @@ func (p *Pool) update(list map[string]listedDevice, grouped map[string]bool) ([]
 			continue
 		}
 		d.listed = false
-		if d.known() && !d.eventBusy && p.owned(d) && p.opts.Select.matches(d.id) {
+		// One whose events aged out of the stream is known by its location.
+		known := d.known() || d.met && d.eventChange == ""
+		if known && !d.eventBusy && p.owned(d) && p.opts.Select.matches(d.id) {
 			d.eventBusy = true
 			told = append(told, news{d: d, change: publisher.Removed, seq: d.eventSeq})
 		}

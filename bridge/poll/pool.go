@@ -77,6 +77,8 @@ type Options struct {
 
 	// Posted reports whether the bridge itself posted a location; nil: never.
 	Posted func(device string, at time.Time, lat, lon float64) bool
+	// Live reports whether this replica may work at all now; nil: it may.
+	Live func() bool
 	// Owns is asked last before a poll whether the device, by its token, is this
 	// replica's still; nil: it is.
 	Owns func(token string) bool
@@ -106,10 +108,13 @@ type Pool struct {
 	ignoresAlerts bool
 
 	jobs   chan job
-	wake   chan struct{}  // the dispatcher should look again
-	resync chan struct{}  // the state should be read again
-	relist chan struct{}  // the device list should be read again
-	tasks  sync.WaitGroup // started under the mutex, unless over
+	wake   chan struct{} // the dispatcher should look again
+	resync chan struct{} // the state should be read again
+	relist chan struct{} // the device list should be read again
+	retell chan struct{} // the list at hand should be gone through again
+	// gapPatience is the constant of that name but in tests.
+	gapPatience time.Duration
+	tasks       sync.WaitGroup // started under the mutex, unless over
 
 	// Readings of the state that were asked for, and the one that the state in
 	// memory is of: while they differ nobody is polled.
@@ -151,8 +156,8 @@ func New(o Options, api API, budget Budget, circuit Circuit, stream Stream, subj
 	p := &Pool{
 		api: api, budget: budget, circuit: circuit, stream: stream, subjects: subjects, opts: o, log: log,
 		ignore: rawjson.Ignore(o.IgnoreFields...),
-		jobs:   make(chan job), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), relist: make(chan struct{}, 1),
-		policy: policy, devices: make(map[string]*device), byID: make(map[string]*device), noGroup: make(map[string]bool), rate: -1,
+		jobs:   make(chan job), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), relist: make(chan struct{}, 1), retell: make(chan struct{}, 1),
+		policy: policy, devices: make(map[string]*device), byID: make(map[string]*device), noGroup: make(map[string]bool), rate: -1, gapPatience: gapPatience,
 		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
 	}
 	p.metrics = newMetrics(reg, p)
@@ -179,7 +184,7 @@ func (p *Pool) Run(ctx context.Context) {
 	}
 	loops.Go(func() { p.keepState(ctx) })
 	loops.Go(func() { p.keepList(ctx, work) })
-	p.dispatch(ctx, work)
+	p.dispatch(ctx)
 	close(p.jobs)
 	workers.Wait()
 	loops.Wait()
@@ -234,8 +239,8 @@ func (p *Pool) Resync() {
 func (p *Pool) Relist() { nudge(p.relist) }
 
 // Own has only those devices polled that f claims, by token; nil: all. When it
-// returns, no poll of any other begins. Devices that come under care are read
-// from the stream first, since another replica had them.
+// returns, no poll of any other begins. The state is read from the stream before
+// the next poll, since another replica had what comes under care.
 func (p *Pool) Own(f func(token string) bool) {
 	now := time.Now()
 	p.mu.Lock()
@@ -248,14 +253,12 @@ func (p *Pool) Own(f func(token string) bool) {
 	}
 	p.circuit.SetDevices(len(p.byID))
 	p.mu.Unlock()
-	if gained > maxReread {
-		p.Resync() // one reading of everything is cheaper
+	p.Resync()
+	if gained > 0 {
+		nudge(p.retell) // nobody else tells their events now
 	}
 	nudge(p.wake)
 }
-
-// maxReread is how many devices' states are read one by one.
-const maxReread = 64
 
 // Ready tells in one sentence why the pool is not at work, or "".
 func (p *Pool) Ready() string {
@@ -331,17 +334,15 @@ func (p *Pool) keepState(ctx context.Context) {
 }
 
 // dispatch hands devices to workers until the context ends.
-func (p *Pool) dispatch(ctx, work context.Context) {
+func (p *Pool) dispatch(ctx context.Context) {
 	timer := time.NewTimer(0)
 	<-timer.C
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		if p.opts.Alive != nil {
-			p.opts.Alive()
-		}
+		p.alive()
 		at, ok := p.gate(ctx)
 		if ok {
-			at, ok = p.hand(ctx, work)
+			at, ok = p.hand(ctx, timer)
 		}
 		if ok {
 			continue
@@ -378,7 +379,7 @@ var past = func() context.Context {
 // broker is away an answer could not be published, so none is asked for.
 func (p *Pool) gate(ctx context.Context) (time.Time, bool) {
 	now := time.Now()
-	if p.stale() || !p.stream.Connected() {
+	if p.stale() || !p.stream.Connected() || p.opts.Live != nil && !p.opts.Live() {
 		return now.Add(100 * time.Millisecond), false
 	}
 	if p.opts.Token != nil && p.opts.Token(past) != nil {
@@ -398,10 +399,14 @@ func (p *Pool) gate(ctx context.Context) (time.Time, bool) {
 // chooses for it to a worker. The choice is made when the slot is there, so
 // that it is made on what is known then. ok is false where there is nothing to
 // poll before at.
-func (p *Pool) hand(ctx, work context.Context) (at time.Time, ok bool) {
-	permit, err := p.budget.Wait(ctx, plaspy.Poll)
+func (p *Pool) hand(ctx context.Context, timer *time.Timer) (at time.Time, ok bool) {
+	// The budget may have nothing for an hour: the dispatcher shows that it is
+	// alive meanwhile.
+	short, cancel := context.WithTimeout(ctx, longestSleep)
+	defer cancel()
+	permit, err := p.budget.Wait(short, plaspy.Poll)
 	if err != nil {
-		return time.Time{}, false
+		return time.Now(), false
 	}
 	j, wake, found := p.next()
 	if !found {
@@ -409,13 +414,24 @@ func (p *Pool) hand(ctx, work context.Context) (at time.Time, ok bool) {
 		return wake, false
 	}
 	j.permit = permit
-	select {
-	case p.jobs <- j:
-		return time.Time{}, true
-	case <-ctx.Done():
-		permit.Return()
-		p.putBack(j)
-		return time.Time{}, false
+	for {
+		timer.Reset(longestSleep)
+		select {
+		case p.jobs <- j:
+			return time.Time{}, true
+		case <-timer.C: // every worker waits for the budget
+			p.alive()
+		case <-ctx.Done():
+			permit.Return()
+			p.putBack(j)
+			return time.Time{}, false
+		}
+	}
+}
+
+func (p *Pool) alive() {
+	if p.opts.Alive != nil {
+		p.opts.Alive()
 	}
 }
 
@@ -531,9 +547,6 @@ func (p *Pool) activate(now time.Time, d *device) bool {
 		delete(p.byID, d.id)
 		p.policy.Remove(now, d.id)
 		return false
-	}
-	if p.owns != nil {
-		d.doubtful = true
 	}
 	p.byID[d.id] = d
 	p.policy.Add(now, d.id)

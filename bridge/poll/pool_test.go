@@ -605,3 +605,84 @@ func TestWhy(t *testing.T) {
 		t.Error("a device that is not polled here has a reason")
 	}
 }
+
+// TestManyDevicesComeUnderCareAtOnce is about the thousand consumers that a
+// stream has room for.
+func TestManyDevicesComeUnderCareAtOnce(t *testing.T) {
+	const devices = 1500
+	api := newFakeAPI()
+	var ids []string
+	for i := range devices {
+		ids = append(ids, fmt.Sprintf("d%04d", i))
+		api.show(ids[i], at(1, i))
+	}
+	api.setList(ids...)
+	r := newRig(t, natstest.Start(t), api, options())
+	r.pool.Own(func(string) bool { return true })
+	seen := map[string]bool{}
+	r.until("all devices", func(e event) bool {
+		if strings.HasPrefix(e.subject, "plaspy.location.") {
+			seen[e.subject] = true
+		}
+		return len(seen) == devices
+	})
+	st, err := r.pub.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := st.CachedInfo().State.Consumers; n > 10 {
+		t.Errorf("%d consumers are left on the stream", n)
+	}
+}
+
+func TestAgedOutLocationIsNotNews(t *testing.T) {
+	api := newFakeAPI("parked")
+	api.show("parked", at(1, 1, `"alerts":["SOS"]`))
+	r := newRig(t, natstest.Start(t), api, options())
+	r.until("the edge", body(`"alert":"SOS"`))
+	kv, err := r.pub.JetStream().KeyValue(t.Context(), subjects.LastBucket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch, err := kv.Watch(t.Context(), "parked")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for entry := <-watch.Updates(); entry == nil; entry = <-watch.Updates() {
+		continue // the end of what was there at first
+	}
+	if err := watch.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.polls("parked", 2)
+	st, err := r.pub.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Purge(t.Context()); err != nil { // what retention does
+		t.Fatal(err)
+	}
+	d := r.pool.byID["parked"]
+	r.pool.doubt(d)
+	r.polls("parked", 3)
+	r.pool.Own(func(string) bool { return false })
+	r.pool.Own(func(string) bool { return true })
+	r.polls("parked", 3)
+	r.stop()
+	if got := summary(r.events()); len(got) != 0 {
+		t.Errorf("published again: %v", got)
+	}
+}
+
+func TestLostDeviceEventsAreToldByWhoeverComesToOwnThem(t *testing.T) {
+	api := newFakeAPI("a", "b")
+	o := options()
+	o.Refresh = time.Hour
+	srv := natstest.Start(t)
+	r := newRig(t, srv, api, o)
+	r.pool.Own(func(token string) bool { return token == "a" })
+	r.until("a", body(`"deviceId":"a"`))
+	r.polls("a", 2)
+	r.pool.Own(func(string) bool { return true })
+	r.until("b", body(`"deviceId":"b"`))
+}

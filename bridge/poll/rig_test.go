@@ -175,6 +175,7 @@ func newRig(t testing.TB, srv *natstest.Server, api *fakeAPI, o Options) *rig {
 	r := &rig{t: t, api: api, srv: srv, pub: srv.Publisher(t, subjects)}
 	r.pool = New(o, api, plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet, Max: time.Second}),
 		r.pub, subjects, schedule.NewFixed(interval), quiet, nil)
+	r.pool.gapPatience = 30 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

@@ -87,10 +87,15 @@ func (p *Pool) reread(ctx context.Context, d *device) error {
 	if err := p.stream.StateOf(ctx, d.token, p.opts.AlertHistory, func(s publisher.Stored) { im.add(s) }); err != nil {
 		return fmt.Errorf("read the state of a device: %w", err)
 	}
-	if im.location == nil && d.have && d.seq == 0 {
-		// Its last location aged out of the stream before, and is known from
-		// the bucket.
-		im.location = &publisher.Stored{}
+	if im.location == nil && d.have {
+		mark, err := p.stream.Mark(ctx)
+		if err != nil {
+			return fmt.Errorf("read the state of a device: %w", err)
+		}
+		if d.seq < mark.FirstSeq { // it aged out, and is what was published last all the same
+			d.seq = 0
+			im.location = &publisher.Stored{}
+		}
 	}
 	p.take(d, im)
 	return nil
@@ -100,7 +105,8 @@ func (p *Pool) reread(ctx context.Context, d *device) error {
 type image struct {
 	location *publisher.Stored
 	device   *publisher.Stored
-	alerts   []publisher.Stored
+	alerts   []publisher.Stored // the newest of each alert
+	seen     []alertKey         // what the older ones tell
 }
 
 func (im *image) add(s publisher.Stored) {
@@ -110,8 +116,34 @@ func (im *image) add(s publisher.Stored) {
 	case "device":
 		im.device = &s
 	case "alert":
-		im.alerts = append(im.alerts, s)
+		im.addAlert(s)
 	}
+}
+
+// addAlert keeps the newest message of each alert, and of the others what they
+// tell was seen.
+func (im *image) addAlert(s publisher.Stored) {
+	i := slices.IndexFunc(im.alerts, func(a publisher.Stored) bool { return a.Alert == s.Alert })
+	if i < 0 {
+		im.alerts = append(im.alerts, s)
+		return
+	}
+	older := s
+	if s.Seq > im.alerts[i].Seq {
+		older, im.alerts[i] = im.alerts[i], s
+	}
+	if body, at, ok := raisedAt(older); ok {
+		im.seen = append(im.seen, alertKey{body.Alert, at.UnixNano()})
+	}
+}
+
+// raisedAt reads when an alert was raised.
+func raisedAt(s publisher.Stored) (body publisher.AlertBody, at time.Time, ok bool) {
+	if json.Unmarshal(s.Body, &body) != nil || body.State != publisher.Raised {
+		return body, at, false
+	}
+	at, err := plaspy.ParseTime(body.DateTime)
+	return body, at, err == nil
 }
 
 // take makes what the stream holds the device's state.
@@ -129,6 +161,14 @@ func (p *Pool) take(d *device, im *image) {
 	for _, a := range im.alerts {
 		p.takeAlert(d, a)
 	}
+	for _, k := range im.seen {
+		if d.seenAlerts != nil {
+			d.seenAlerts[k] = struct{}{}
+		}
+	}
+	if d.historyFrom.IsZero() {
+		d.forgetSeen(d.fixTime)
+	}
 	d.sortOut()
 }
 
@@ -144,7 +184,7 @@ func (p *Pool) takeAlert(d *device, s publisher.Stored) {
 	if err := json.Unmarshal(s.Body, &body); err != nil {
 		return // not the bridge's; its sequence is all that counts
 	}
-	if at, err := plaspy.ParseTime(body.DateTime); err == nil && body.State == publisher.Raised {
+	if _, at, ok := raisedAt(s); ok {
 		d.saw(body.Alert, at)
 	}
 	switch {

@@ -36,6 +36,10 @@ func (p *Pool) poll(ctx context.Context, j job, buf []byte) []byte {
 	d := j.d
 	if p.opts.Owns != nil && !p.opts.Owns(d.token) {
 		d.came(resultPutOff, errNotOurs)
+		j.permit.Return()
+		if j.doubtful {
+			p.doubt(d)
+		}
 		p.release(d, schedule.Observation{Failed: true, NotBefore: time.Now().Add(suspectWait)})
 		return buf
 	}
@@ -43,6 +47,7 @@ func (p *Pool) poll(ctx context.Context, j job, buf []byte) []byte {
 		if err := p.reread(ctx, d); err != nil {
 			p.log.Debug("state of a device not read", "device_id", d.id, "err", err)
 			d.came(resultPutOff, err)
+			j.permit.Return()
 			p.doubt(d)
 			p.release(d, schedule.Observation{Failed: true, NotBefore: time.Now().Add(p.opts.BackoffInitial)})
 			return buf
@@ -59,7 +64,6 @@ func (p *Pool) poll(ctx context.Context, j job, buf []byte) []byte {
 		p.failed(ctx, d, err)
 		return buf
 	}
-	p.recovered(d)
 	if p.opts.DailyResults > 0 && answer.Raw != nil {
 		d.quota.add(answer.At, 1)
 	}
@@ -73,6 +77,7 @@ func (p *Pool) poll(ctx context.Context, j job, buf []byte) []byte {
 // error means that nothing was published.
 func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time) error {
 	if raw == nil { // it has never reported
+		p.recovered(d)
 		p.metrics.unchanged.Inc()
 		d.came(resultNone, nil)
 		p.publish(ctx, &chain{d: d, observed: at, seen: p.observation(d, nil, at)})
@@ -83,6 +88,7 @@ func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time)
 		return fmt.Errorf("%w: %w", errFix, err)
 	}
 	if d.have && hash == d.hash {
+		p.recovered(d)
 		p.metrics.unchanged.Inc()
 		d.came(resultUnchanged, nil)
 		p.unchanged(ctx, d, raw, at)
@@ -97,6 +103,7 @@ func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time)
 	if err != nil {
 		return err
 	}
+	p.recovered(d)
 	p.metrics.changed.Inc()
 	d.came(resultChanged, nil)
 	if d.have && f.time.Before(d.fixTime) {
@@ -200,6 +207,7 @@ func (p *Pool) unusable(ctx context.Context, d *device, err error) {
 	}
 	p.metrics.failed.Inc()
 	if errors.Is(err, errFix) {
+		p.recovered(d)
 		p.complain(d, "location not published", err)
 		d.came(resultUnusable, err)
 		p.release(d, schedule.Observation{NotBefore: d.quota.next(time.Now(), p.opts.DailyResults), Speed: math.NaN(), Input: inputsUnknown})

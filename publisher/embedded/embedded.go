@@ -25,6 +25,9 @@ import (
 // large store included.
 const startTimeout = 60 * time.Second
 
+// ErrConfig tells that the configuration file is wrong.
+var ErrConfig = errors.New("BRIDGE_EMBEDDED_CONFIG is not a configuration that nats-server takes")
+
 // Options say where the server listens and stores.
 type Options struct {
 	// Addr is host:port; port 0 takes a free one. Ignored where Config is set.
@@ -48,8 +51,10 @@ type Server struct {
 
 	limit atomic.Int64 // of the store in bytes; 0: the configuration file's, or unknown
 
-	mu  sync.Mutex
-	srv *server.Server
+	mu      sync.Mutex
+	srv     *server.Server
+	reviver sync.Mutex // held while the server is replaced, and once it is stopped for good
+	stopped bool       // guarded by reviver
 }
 
 // Start starts a server and waits until it takes connections. Its errors say
@@ -121,7 +126,7 @@ func (o Options) server() (*server.Options, error) {
 	if o.Config != "" {
 		var err error
 		if opts, err = server.ProcessConfigFile(o.Config); err != nil {
-			return nil, fmt.Errorf("BRIDGE_EMBEDDED_CONFIG: %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 		}
 	} else {
 		host, port, err := net.SplitHostPort(o.Addr)
@@ -240,6 +245,11 @@ func storeLimit(dir string) int64 {
 // Revive restarts a server that no longer stores. Clients come
 // back by themselves.
 func (s *Server) Revive() error {
+	s.reviver.Lock()
+	defer s.reviver.Unlock()
+	if s.stopped {
+		return errors.New("embedded NATS server: stopped")
+	}
 	old := s.current()
 	addr, _ := old.Addr().(*net.TCPAddr)
 	old.Shutdown()
@@ -256,6 +266,9 @@ func (s *Server) Revive() error {
 
 // Stop shuts the server down and waits for its files to be closed.
 func (s *Server) Stop() error {
+	s.reviver.Lock()
+	defer s.reviver.Unlock()
+	s.stopped = true
 	srv := s.current()
 	srv.Shutdown()
 	srv.WaitForShutdown()

@@ -12,7 +12,7 @@ const charts = [
   { title: "Messages", unit: "per second", show: figure, lines: [
     { key: "locations", label: "locations", ink: "accent" }, { key: "alerts", label: "alerts", ink: "odd" }, { key: "posted", label: "posted", ink: "blue" }, { key: "dead", label: "dead", ink: "bad", rare: true }] },
   { title: "Request budget", unit: "requests per minute", filled: true, show: count, lines: [
-    { key: "requests", label: "sent", ink: "blue", times: 60 }, { key: "budget", label: "budget", ink: "odd", dashed: true }, { key: "throttled", label: "throttled", ink: "bad", times: 60, rare: true }] },
+    { key: "requests", label: "sent", ink: "blue", times: 60 }, { key: "budget", label: "budget", ink: "odd", dashed: true, absent: "no limit" }, { key: "throttled", label: "throttled", ink: "bad", times: 60, rare: true }] },
   { title: "Fix age at publication", unit: "over a minute", show: span, lines: [
     { key: "age50", label: "half below", ink: "accent" }, { key: "age95", label: "95% below", ink: "violet" }] },
 ];
@@ -44,6 +44,13 @@ export class Charts {
   value(sample, key) {
     const v = sample?.[this.columns[key]];
     return v === null || v === undefined ? NaN : v;
+  }
+
+  // minutes is how much there is to show: the last quarter of an hour, or less
+  // where the bridge has not run for that long.
+  minutes() {
+    const known = this.samples.length > 1 ? this.samples.at(-1)[0] - this.samples[0][0] : 0;
+    return [1, 2, 5, 10].find((m) => known <= m * 60e3) ?? 15;
   }
 
   draw() { for (const p of this.plots) p.redraw(); }
@@ -94,7 +101,8 @@ class Plot {
     g.clearRect(0, 0, w, h);
     const rows = this.rows();
     const area = { left: 38, top: 5, right: w - 2, bottom: h - 16, end: this.all.samples.at(-1)?.[0] ?? this.all.fleet.now() };
-    area.x = (at) => area.right - (area.end - at) / reach * (area.right - area.left);
+    area.minutes = this.all.minutes();
+    area.x = (at) => area.right - (area.end - at) / (area.minutes * 60e3) * (area.right - area.left);
     this.axes(g, area, rows);
     for (const l of this.chart.lines) l.out.parentNode.hidden = Boolean(l.rare) && !rows.some((r) => r.values[l.key] > 0);
     for (const l of [...this.chart.lines].reverse()) if (!l.out.parentNode.hidden) this.trace(g, area, rows, l);
@@ -139,10 +147,10 @@ class Plot {
       g.fillText(short(max * part, this.chart.show === span), area.left - 6, Math.max(6, y));
     }
     g.textBaseline = "alphabetic";
-    for (const minutes of [15, 10, 5, 0]) {
-      const x = area.x(area.end - minutes * 60e3);
-      g.textAlign = minutes === 15 ? "left" : minutes === 0 ? "right" : "center";
-      g.fillText(minutes ? "-" + minutes + " min" : "now", x, area.bottom + 13);
+    for (const part of area.minutes === 15 ? [1, 2 / 3, 1 / 3, 0] : [1, 0.5, 0]) {
+      const x = area.x(area.end - part * area.minutes * 60e3);
+      g.textAlign = part === 1 ? "left" : part === 0 ? "right" : "center";
+      g.fillText(part ? "-" + +(part * area.minutes).toFixed(1) + " min" : "now", x, area.bottom + 13);
     }
   }
 
@@ -207,7 +215,10 @@ class Plot {
       g.stroke();
     }
     text(this.note, near < Infinity && row ? when(row.at, this.all.fleet.now()) : this.chart.unit);
-    for (const l of this.chart.lines) text(l.out, row ? this.chart.show(row.values[l.key]) : "–");
+    for (const l of this.chart.lines) {
+      const v = row ? row.values[l.key] : NaN;
+      text(l.out, row && Number.isNaN(v) && l.absent || this.chart.show(v));
+    }
     this.canvas.setAttribute("aria-label", this.chart.title + ", " + this.chart.unit + ", the last 15 minutes");
   }
 }
