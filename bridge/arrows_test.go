@@ -20,6 +20,7 @@ const module = "plaspy-bridge"
 var arrows = map[string][]string{
 	"auth":            nil,
 	"publisher":       nil,
+	"deploy":          nil, // its examples are what users would write
 	"bridge/sim":      nil,
 	"bridge/schedule": nil,
 	"bridge/ops":      nil,

@@ -108,7 +108,8 @@ func TestNATSConf(t *testing.T) {
 	subjects := publisher.Subjects("plaspy")
 	bridge := connect(t, s, "bridge", "pass-of-BRIDGE")
 	must[[]publisher.StreamReport](t, "create streams")(publisher.EnsureStreams(ctx, bridge.js, subjects.Streams(publisher.StreamOptions{Retention: time.Hour, Inbound: true})))
-	must[jetstream.KeyValue](t, "create bucket")(bridge.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "plaspy_replicas"}))
+	bucket := must[jetstream.KeyValue](t, "open bucket")(bridge.js.KeyValue(ctx, "plaspy_replicas"))
+	must[uint64](t, "write to the bucket")(bucket.Create(ctx, "group.plan", []byte("{}")))
 	must[*jetstream.PubAck](t, "publish a location")(bridge.js.Publish(ctx, subjects.Location("truck7"), []byte("{}")))
 	bridge.mayNot(t, "$JS.API.STREAM.DELETE.PLASPY_EVENTS")
 

@@ -46,6 +46,9 @@ type message struct {
 // chromium starts the browser, or skips the test where there is none.
 func chromium(tb testing.TB, flags ...string) *browser {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skip("-short: no browser")
+	}
 	var path string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
 		if found, err := exec.LookPath(name); err == nil {
