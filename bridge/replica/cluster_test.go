@@ -40,8 +40,9 @@ func newCluster(t *testing.T, devices int) (*rig, []*natstest.Server) {
 
 func freePorts(t *testing.T, n int) (ports []int) {
 	t.Helper()
+	var c net.ListenConfig
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := c.Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
