@@ -12,14 +12,13 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
-	"go.uber.org/goleak"
 
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }
 
 // script answers as its fields say, and remembers what it was asked.
 type script struct {

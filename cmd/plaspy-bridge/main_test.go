@@ -14,14 +14,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"plaspy-bridge/bridge"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/publisher/natstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }
 
 // clearEnv takes the bridge's variables out of the test's environment and sets
 // those given, name and value in turn.

@@ -11,12 +11,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"plaspy-bridge/publisher/embedded"
+	"plaspy-bridge/publisher/natstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }
 
 var quiet = slog.New(slog.DiscardHandler)
 

@@ -153,5 +153,8 @@ func Main(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// nats-server 2.15.2 leaves this one for half a minute where it is shut
 		// down while a stream with a source is being set up.
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"))
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"),
+		// And this one for good where it is shut down while a stream is being
+		// made.
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"))
 }

@@ -32,7 +32,7 @@ export class Health {
     by("parts").replaceChildren(...worst.map((p) => {
       const time = make("time");
       time.dateTime = p.since;
-      return make("li", "", sign(!p.ok ? "bad" : p.degraded ? "odd" : "good"), make("b", "", p.name), make("span", "note-text", p.reason || "ok"), time);
+      return make("li", "", sign(!p.ok ? "bad" : p.degraded ? "odd" : "good"), make("b", "", p.name), make("span", "", p.reason || "ok"), time);
     }));
     by("hearts").replaceChildren(...s.hearts.map((h) => make("li", "", sign(h.ok ? "good" : "bad"), make("b", "", h.name),
       make("span", "", !h.ok ? "stands still for longer than is normal" : h.idle ? "has nothing to do" : "moves on"), make("small"))));

@@ -1,40 +1,14 @@
 // The map: the world below, the fleet above, each on its own canvas.
 
+import { Camera, maxZoom, minZoom } from "./camera.js";
 import { ago, make, mark, speed, states, text } from "./format.js";
-import { Ground, loadWorld } from "./world.js";
 import { ink } from "./ink.js";
+import { directions, drawn, makeSprites } from "./sprites.js";
+import { Ground, loadWorld } from "./world.js";
 
-const minZoom = 1, maxZoom = 16;
 const reach = 11; // pixels from a mark that still mean it
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-const directions = 32;
 const longest = 300; // parts of a path: what a stroke costs grows with their square
-const drawn = ["old", "parked", "moving", "trouble", "alert"]; // the last on top
-
-class Camera {
-  cx = 0.5; cy = 0.45; width = 1; height = 1;
-  #zoom = 2;
-  scale = 1024; // pixels that the world is wide
-  get zoom() { return this.#zoom; }
-  set zoom(zoom) {
-    this.#zoom = zoom;
-    this.scale = 256 * 2 ** zoom;
-  }
-  x(x) { return (x - this.cx) * this.scale + this.width / 2; }
-  y(y) { return (y - this.cy) * this.scale + this.height / 2; }
-  box() {
-    const w = this.width / 2 / this.scale, h = this.height / 2 / this.scale;
-    return [this.cx - w, this.cy - h, this.cx + w, this.cy + h];
-  }
-  clamp() {
-    const least = Math.max(minZoom, Math.log2(Math.min(this.height, this.width) / 256));
-    this.zoom = Math.max(least, Math.min(maxZoom, this.zoom));
-    const w = Math.min(0.5, this.width / 2 / this.scale), h = Math.min(0.5, this.height / 2 / this.scale);
-    this.cx = Math.max(w, Math.min(1 - w, this.cx));
-    this.cy = Math.max(h, Math.min(1 - h, this.cy));
-  }
-}
-
 export class FleetMap {
   constructor(fleet, choose) {
     Object.assign(this, { fleet, choose, chosen: "", camera: new Camera(), ground: new Ground(), touched: false, flight: 0, sprites: null, dense: window.devicePixelRatio || 1 });
@@ -389,31 +363,4 @@ export class FleetMap {
     g.lineWidth = 2;
     g.stroke();
   }
-}
-
-// makeSprites draws every mark once: ten thousand copies are cheap, ten thousand
-// paths are not.
-function makeSprites(size, dense) {
-  const cell = Math.round((size + 6) * dense) / dense; // whole pixels
-  const sheet = new OffscreenCanvas(Math.ceil(cell * dense * directions), Math.ceil(cell * dense * drawn.length));
-  const g = sheet.getContext("2d");
-  drawn.forEach((state, row) => {
-    for (let turn = 0; turn < (state === "moving" ? directions : 1); turn++) {
-      g.setTransform(dense, 0, 0, dense, (turn + 0.5) * cell * dense, (row + 0.5) * cell * dense);
-      g.rotate(turn / directions * 2 * Math.PI);
-      g.scale(size / 12, size / 12);
-      g.translate(-6, -6);
-      const path = new Path2D(states[state].path), hollow = state === "old" || state === "trouble";
-      g.lineJoin = "round";
-      g.strokeStyle = ink.land;
-      g.lineWidth = hollow ? 4.5 : 2.6;
-      g.stroke(path);
-      g.fillStyle = g.strokeStyle = ink[state];
-      g.lineWidth = 2;
-      if (hollow) g.stroke(path);
-      else g.fill(path);
-    }
-  });
-  // A bitmap is copied from as it is; a canvas would be looked at anew each time.
-  return { size, cell, sheet: sheet.transferToImageBitmap() };
 }
