@@ -37,7 +37,7 @@ func (v *verdict) timedOut(i int) bool {
 	return slices.ContainsFunc(v.c.Lives[a.Life].Pauses, func(p Span) bool {
 		// The request was sent before the answer was given: half the timeout
 		// is for that.
-		return p.From.Before(a.At.Add(time.Second)) && p.To.Sub(a.At) >= v.c.Timeout/2
+		return p.From.Before(a.At.Add(250*time.Millisecond)) && p.To.Sub(a.At) >= v.c.Timeout/2
 	})
 }
 

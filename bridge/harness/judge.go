@@ -230,6 +230,14 @@ func (v *verdict) missing(i int) {
 		return
 	case v.all(c, func(i int) bool { return v.killed(i) || v.timedOut(i) }):
 		v.r.TimedOut++
+		for _, i := range c.answers {
+			a := v.answers[i]
+			for _, p := range v.c.Lives[a.Life].Pauses {
+				if p.From.Before(a.At.Add(time.Second)) && p.To.Sub(a.At) >= v.c.Timeout/2 {
+					fmt.Println("TIMEDOUT", v.device, "answer", a.At.Format("05.000"), "after pause began", a.At.Sub(p.From), "pause", p.To.Sub(p.From), "life", a.Life)
+				}
+			}
+		}
 		return
 	}
 	v.r.Lost++

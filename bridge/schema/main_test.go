@@ -2,7 +2,6 @@ package schema_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
@@ -135,13 +134,4 @@ func (a *asyncapi) headers(tb testing.TB, message string, h nats.Header) error {
 		object[name] = values[0]
 	}
 	return a.schema(tb, "headers", message).Validate(object)
-}
-
-func decode(tb testing.TB, data []byte) map[string]any {
-	tb.Helper()
-	var v map[string]any
-	if err := json.Unmarshal(data, &v); err != nil {
-		tb.Fatalf("%s: %v", data, err)
-	}
-	return v
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 )
 
 //go:embed assets
@@ -29,8 +30,9 @@ type asset struct {
 	tag    string
 }
 
-// assets are the page's files by the path that they are served at.
-func assets() map[string]*asset {
+// assets are the page's files by the path that they are served at. They are
+// packed once.
+var assets = sync.OnceValue(func() map[string]*asset {
 	list := make(map[string]*asset)
 	entries, err := files.ReadDir("assets")
 	if err != nil { // they are in the binary
@@ -48,7 +50,7 @@ func assets() map[string]*asset {
 		list[a.path] = a
 	}
 	return list
-}
+})
 
 func newAsset(name string, data []byte) *asset {
 	kind := map[string]string{".js": "text/javascript; charset=utf-8", ".bin": "application/octet-stream"}[path.Ext(name)]

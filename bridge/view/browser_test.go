@@ -45,8 +45,8 @@ func quiet(t *testing.T, b *browser, url string) {
 func TestPage(t *testing.T) {
 	for _, n := range []int{20, 5000} {
 		t.Run(fmt.Sprintf("%d devices", n), func(t *testing.T) {
-			url := serve(t, busy(t, n))
 			b := chromium(t)
+			url := serve(t, busy(t, n))
 			b.look(1440, 900, "dark")
 			b.do("Page.navigate", map[string]any{"url": url + "/"})
 			b.wait(fmt.Sprintf(`document.querySelector("#feed").textContent.includes("live") && Number(document.querySelector("#grid").getAttribute("aria-rowcount")) === %d`, n+1))

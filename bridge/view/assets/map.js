@@ -9,6 +9,7 @@ import { Ground, loadWorld } from "./world.js";
 const reach = 11; // pixels from a mark that still mean it
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const longest = 300; // parts of a path: what a stroke costs grows with their square
+
 export class FleetMap {
   constructor(fleet, choose) {
     Object.assign(this, { fleet, choose, chosen: "", camera: new Camera(), ground: new Ground(), touched: false, flight: 0, sprites: null, dense: window.devicePixelRatio || 1 });
