@@ -212,8 +212,14 @@ func (s *Service) serve(ctx context.Context, name, token string, r micro.Request
 		s.fail(name, r, judge(ctx, err))
 		return
 	}
-	header := micro.Headers{"content-type": {"application/json"}}
-	if err := r.Respond(data, micro.WithHeaders(header)); err != nil {
+	s.respond(r, data, nats.Header{"content-type": {"application/json"}})
+}
+
+// respond answers by itself: the framework's own ways write to the request after
+// its handler has returned, when the framework reads it.
+func (s *Service) respond(r micro.Request, data []byte, header nats.Header) {
+	m := &nats.Msg{Subject: r.Reply(), Data: data, Header: header}
+	if err := s.opt.Conn.PublishMsg(m); err != nil {
 		s.opt.Log.Debug("query could not be answered", "err", err, "subject", r.Subject())
 	}
 }
@@ -262,9 +268,7 @@ func (s *Service) fail(name string, r micro.Request, f *failure) {
 	if text == "" {
 		text = http.StatusText(f.code)
 	}
-	if err := r.Error(code, headerText(text), nil); err != nil {
-		s.opt.Log.Debug("query could not be answered", "err", err, "subject", r.Subject())
-	}
+	s.respond(r, nil, nats.Header{micro.ErrorHeader: {headerText(text)}, micro.ErrorCodeHeader: {code}})
 }
 
 // headerText makes a text the value of a header.
