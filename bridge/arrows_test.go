@@ -24,12 +24,13 @@ var arrows = map[string][]string{
 	"bridge/sim":      nil,
 	"bridge/schedule": nil,
 	"bridge/ops":      nil,
+	"bridge/view":     nil,
 	"bridge/plaspy":   {"auth"},
 	"bridge/replica":  {"publisher"},
 	"bridge/poll":     {"bridge/plaspy", "bridge/schedule", "publisher"},
 	"bridge/inbound":  {"bridge/plaspy", "publisher"},
-	"bridge":          {"auth", "publisher", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
-	"cmd":             {"auth", "publisher", "bridge", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
+	"bridge":          {"auth", "publisher", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/view", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
+	"cmd":             {"auth", "publisher", "bridge", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/view", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
 }
 
 // owner returns the folder of arrows that a package's folder belongs to.

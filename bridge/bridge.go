@@ -22,6 +22,7 @@ import (
 	"plaspy-bridge/bridge/query"
 	"plaspy-bridge/bridge/replica"
 	"plaspy-bridge/bridge/schedule"
+	"plaspy-bridge/bridge/view"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/embedded"
 )
@@ -50,6 +51,7 @@ type Bridge struct {
 	queries   *query.Service
 	listener  net.Listener
 	server    *ops.Server
+	view      *view.View // nil where no page is served
 
 	fatal   chan error
 	closers []closer
@@ -236,9 +238,10 @@ func (b *Bridge) openServer(ctx context.Context, version string) error {
 	if b.listener, err = ops.Listen(ctx, b.cfg.HTTPAddr); err != nil {
 		return fmt.Errorf("BRIDGE_HTTP_ADDR: %w", err)
 	}
+	b.openView(version)
 	b.server = ops.New(b.listener, ops.Options{
 		Health: b.health, Gatherer: b.metrics, Token: b.cfg.HTTPToken.Reveal(), Pprof: b.cfg.Pprof, Version: version,
-		Log: b.log.With("component", "http"), Counts: b.counts,
+		Log: b.log.With("component", "http"), View: b.view,
 	})
 	b.closing("HTTP server", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -246,16 +249,6 @@ func (b *Bridge) openServer(ctx context.Context, version string) error {
 		return b.server.Shutdown(ctx)
 	})
 	return nil
-}
-
-// counts are the numbers of the plain status page.
-func (b *Bridge) counts() []ops.Count {
-	list := b.pool.Listed()
-	return []ops.Count{
-		{Name: "Devices", Value: fmt.Sprint(list.Devices)},
-		{Name: "Events on their way to the stream", Value: fmt.Sprint(b.pub.Pending())},
-		{Name: "Polls a minute that the budget has room for", Value: fmt.Sprintf("%.0f", b.budget.PollRate())},
-	}
 }
 
 // HTTPAddr is where health, metrics and the page are served, or nil.
@@ -323,6 +316,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	servers.Go(func() { b.keeper.run(serving, b.pool.Resync) })
 	servers.Go(func() { b.watch(serving) })
 	if b.server != nil {
+		servers.Go(func() { b.view.Run(serving) })
 		servers.Go(func() {
 			if err := b.server.Serve(); err != nil && serving.Err() == nil {
 				b.fail(fmt.Errorf("HTTP server: %w", err))

@@ -37,7 +37,7 @@ func NewBridge(bin, dir, natsURL, httpAddr string, api *API, set []string) *Brid
 		"PLASPY_TIMEOUT=" + timeout.String(), "PLASPY_USERNAME=sim", "PLASPY_API_KEY=" + APIKey,
 		"NATS_URL=" + natsURL, "BRIDGE_HTTP_ADDR=" + httpAddr, "BRIDGE_DATA_DIR=" + filepath.Join(dir, "data"),
 		"BRIDGE_POLL_INTERVAL=500ms", "BRIDGE_BACKOFF_INITIAL=100ms", "BRIDGE_BACKOFF_MAX=1s",
-		"BRIDGE_SHUTDOWN_TIMEOUT=10s", "BRIDGE_LOG_FORMAT=json",
+		"BRIDGE_SHUTDOWN_TIMEOUT=10s", fmt.Sprint("BRIDGE_WORKERS=", workers), "BRIDGE_LOG_FORMAT=json",
 	}
 	return &Bridge{
 		Process: &Process{name: "plaspy-bridge", bin: bin, log: filepath.Join(dir, "plaspy-bridge.log")},

@@ -38,8 +38,9 @@
 // count against the grace, since nothing could be stored in it. A graceful stop
 // while the broker is away is such an end too.
 //
-// Timed out: the process stood still for so long that it had given the request
-// up when the answer was there to be read.
+// Timed out: the process stood still from the moment of the answer for so long
+// that it had given the request up when it could have read it. A pause excuses
+// as many changes as there are workers, and no more.
 //
 // Taken: the broker lost what it had acknowledged (it was restarted on an older
 // copy of its store, or the stream was deleted), the change was first shown

@@ -28,17 +28,44 @@ func (v *verdict) killed(i int) bool {
 	return v.working(a.At, life.To, life.Pauses) <= v.c.Grace
 }
 
-// timedOut tells whether the process stood still until it had given up.
-func (v *verdict) timedOut(i int) bool {
+// inFlight is how soon before a pause an answer came whose reading the pause
+// may have kept off.
+const inFlight = 250 * time.Millisecond
+
+// timedOut gives the pause in which the process gave an answer up unread.
+func (v *verdict) timedOut(i int) (pause Span, ok bool) {
 	a := v.answers[i]
 	if a.Life < 0 || a.Life >= len(v.c.Lives) {
-		return false
+		return Span{}, false
 	}
-	return slices.ContainsFunc(v.c.Lives[a.Life].Pauses, func(p Span) bool {
+	pauses := v.c.Lives[a.Life].Pauses
+	n := slices.IndexFunc(pauses, func(p Span) bool {
 		// The request was sent before the answer was given: half the timeout
 		// is for that.
-		return p.From.Before(a.At.Add(250*time.Millisecond)) && p.To.Sub(a.At) >= v.c.Timeout/2
+		return p.From.Before(a.At.Add(inFlight)) && p.To.Sub(a.At) >= v.c.Timeout/2
 	})
+	if n < 0 {
+		return Span{}, false
+	}
+	return pauses[n], true
+}
+
+// unread tells whether nobody read any of the answers that showed a change. A
+// pause can do that to as many as there were polls under way, and to no more.
+func (v *verdict) unread(c *change) bool {
+	var last Span
+	if !v.all(c, func(i int) bool {
+		if v.killed(i) {
+			return true
+		}
+		pause, ok := v.timedOut(i)
+		last = pause
+		return ok
+	}) {
+		return false
+	}
+	v.paused[last.From]++
+	return v.paused[last.From] <= v.c.Workers
 }
 
 // taken tells whether the broker lost a change after it was stored: it was

@@ -28,6 +28,7 @@ type Case struct {
 
 	Grace   time.Duration // how long before a kill an answer may have come and not be stored
 	Timeout time.Duration // PLASPY_TIMEOUT
+	Workers int           // BRIDGE_WORKERS
 }
 
 // change is a run of answers with the same content.
@@ -48,16 +49,18 @@ type verdict struct {
 	changes []change
 	events  []Event // locations
 	alerts  []Event
+	paused  map[time.Time]int // changes excused by each pause, by its beginning; of all devices
 }
 
 // Judge compares what was shown with what the stream holds.
 func Judge(c Case) Report {
 	var r Report
 	byDevice := map[string]*verdict{}
+	paused := map[time.Time]int{}
 	of := func(device string) *verdict {
 		v := byDevice[device]
 		if v == nil {
-			v = &verdict{c: &c, r: &r, device: device, answers: c.Shown[device]}
+			v = &verdict{c: &c, r: &r, device: device, answers: c.Shown[device], paused: paused}
 			byDevice[device] = v
 		}
 		return v
@@ -228,16 +231,8 @@ func (v *verdict) missing(i int) {
 	case v.all(c, v.killed):
 		v.r.Killed++
 		return
-	case v.all(c, func(i int) bool { return v.killed(i) || v.timedOut(i) }):
+	case v.unread(c):
 		v.r.TimedOut++
-		for _, i := range c.answers {
-			a := v.answers[i]
-			for _, p := range v.c.Lives[a.Life].Pauses {
-				if p.From.Before(a.At.Add(time.Second)) && p.To.Sub(a.At) >= v.c.Timeout/2 {
-					fmt.Println("TIMEDOUT", v.device, "answer", a.At.Format("05.000"), "after pause began", a.At.Sub(p.From), "pause", p.To.Sub(p.From), "life", a.Life)
-				}
-			}
-		}
 		return
 	}
 	v.r.Lost++

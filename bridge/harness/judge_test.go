@@ -105,6 +105,15 @@ func TestJudge(t *testing.T) {
 			c.Lives[0].Pauses = []harness.Span{span(1.1, 12)}
 			c.Shown["d"][2].At = second(13)
 		}, report{Shown: 3, Published: 2, TimedOut: 1}},
+		{"stood still, but asked long before", "A B C", "A C", func(c *harness.Case) {
+			c.Lives[0].Pauses = []harness.Span{span(1.5, 12)}
+			c.Shown["d"][2].At = second(13)
+		}, report{Shown: 3, Published: 2, Lost: 1}},
+		{"stood still, more unread than polls under way", "A B C D", "A D", func(c *harness.Case) {
+			c.Lives[0].Pauses = []harness.Span{span(1.1, 12)}
+			c.Shown["d"][2].At = second(1.1)
+			c.Shown["d"][3].At = second(13)
+		}, report{Shown: 4, Published: 2, TimedOut: 1, Lost: 1}},
 		{"stood still for a moment", "A B C", "A C", func(c *harness.Case) { c.Lives[0].Pauses = []harness.Span{span(1.1, 3)} }, report{Shown: 3, Published: 2, Lost: 1}},
 
 		{"taken with an older copy", "A B C D", "A D", func(c *harness.Case) {
@@ -145,7 +154,7 @@ func TestJudge(t *testing.T) {
 			shown := answers(test.shown)
 			c := harness.Case{
 				Shown: map[string][]harness.Answer{"d": shown}, Events: events(shown, test.stream),
-				Lives: append([]harness.Life(nil), whole...), Grace: 2 * time.Second, Timeout: 10 * time.Second,
+				Lives: append([]harness.Life(nil), whole...), Grace: 2 * time.Second, Timeout: 10 * time.Second, Workers: 1,
 			}
 			if test.change != nil {
 				test.change(&c)

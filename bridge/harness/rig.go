@@ -41,6 +41,9 @@ const Nothing = -1
 // timeout is PLASPY_TIMEOUT.
 const timeout = 10 * time.Second
 
+// workers is BRIDGE_WORKERS.
+const workers = 16
+
 // prefix is BRIDGE_PREFIX.
 const prefix publisher.Subjects = "plaspy"
 
@@ -162,7 +165,7 @@ func (r *Rig) Polled(ctx context.Context, since time.Time) error {
 func (r *Rig) Case(ctx context.Context) (Case, error) {
 	c := Case{
 		Shown: map[string][]Answer{}, Lives: r.Bridge.Lives(), Away: r.Broker.Away(), Losses: r.Broker.Losses(),
-		Grace: 2 * time.Second, Timeout: timeout,
+		Grace: 2 * time.Second, Timeout: timeout, Workers: workers,
 	}
 	var err error
 	if c.Events, err = ReadEvents(ctx, r.Broker.JetStream(), prefix); err != nil {

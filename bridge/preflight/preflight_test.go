@@ -252,7 +252,9 @@ func TestBesideABridge(t *testing.T) {
 		if err := h.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
-		<-served
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
 	}()
 	r.want(0, 0, `ok   embedded store: .* is in use by the bridge on 127.*, which is ready`, `ok   BRIDGE_HTTP_ADDR: 127.* is the running bridge's`)
 	health.Set("token", false, "the API refuses the key")

@@ -121,7 +121,7 @@ func TestHostileTexts(t *testing.T) {
 func TestPageComesBack(t *testing.T) {
 	source := &plain{}
 	b := chromium(t)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestPageComesBack(t *testing.T) {
 	b.wait(`document.querySelectorAll(".line:not([hidden])").length === 2`)
 	stop()
 	b.wait(`document.querySelector("#feed").dataset.state === "wait"`)
-	if listener, err = net.Listen("tcp", addr); err != nil {
+	if listener, err = new(net.ListenConfig).Listen(t.Context(), "tcp", addr); err != nil {
 		t.Fatal(err)
 	}
 	stop = run(listener, truck("c", 1))

@@ -3,6 +3,7 @@ package view
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -65,7 +66,7 @@ func chromium(tb testing.TB, flags ...string) *browser {
 		"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars", "--disable-extensions",
 		"--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe", "--user-data-dir=" + tb.TempDir(),
 	}, flags...)
-	b := &browser{tb: tb, in: out, waiting: make(map[int]chan answer), cmd: exec.Command(path, append(args, "about:blank")...)}
+	b := &browser{tb: tb, in: out, waiting: make(map[int]chan answer), cmd: exec.CommandContext(context.WithoutCancel(tb.Context()), path, append(args, "about:blank")...)}
 	b.cmd.ExtraFiles = []*os.File{itsIn, itsOut} // it reads from 3 and writes to 4
 	if err := b.cmd.Start(); err != nil {
 		tb.Fatal(err)

@@ -199,7 +199,7 @@ func goSources(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	texts := map[string]string{}
-	for _, name := range strings.Fields(string(list)) {
+	for name := range strings.FieldsSeq(string(list)) {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

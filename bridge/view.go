@@ -1,0 +1,98 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/deadletter"
+	"plaspy-bridge/bridge/poll"
+	"plaspy-bridge/bridge/view"
+)
+
+// openView makes the live view of everything that was opened before it.
+func (b *Bridge) openView(version string) {
+	o := view.Options{
+		Source: viewSource{b.pool}, Gatherer: b.metrics, Registerer: b.metrics, Status: b.status,
+		Version: version, Replica: b.cfg.ReplicaID, Log: b.log.With("component", "view"),
+	}
+	if b.cfg.Inbound {
+		box := deadletter.Open(b.pub.JetStream(), b.pub.Subjects())
+		o.DeadLetters = func(ctx context.Context, limit int) ([]view.DeadLetter, error) {
+			return b.newestLetters(ctx, box, limit)
+		}
+	}
+	b.view = view.New(o)
+}
+
+// viewSource shows the pool's devices.
+type viewSource struct{ *poll.Pool }
+
+// Changed implements view.Source.
+func (s viewSource) Changed(f func(view.Device)) {
+	s.Pool.Changed(func(g poll.Glance) { f(view.Device(g)) })
+}
+
+// status is how the bridge fares, for the live view.
+func (b *Bridge) status() view.Status {
+	ready, parts := b.health.Ready()
+	live, hearts := b.health.Live()
+	s := view.Status{Ready: ready, Live: live, Facts: b.facts()}
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		p := parts[name]
+		s.Parts = append(s.Parts, view.Part{Name: name, OK: p.OK, Degraded: p.Degraded, Reason: p.Reason, Since: p.Since})
+	}
+	for _, name := range slices.Sorted(maps.Keys(hearts)) {
+		s.Hearts = append(s.Hearts, view.Heart{Name: name, OK: hearts[name].OK, Idle: hearts[name].Idle})
+	}
+	return s
+}
+
+// facts do not change from one second to the next: each change is told to every
+// page.
+func (b *Bridge) facts() []view.Fact {
+	nats := "elsewhere"
+	if b.nats != nil {
+		nats = "embedded, " + b.nats.ClientURL()
+	}
+	return []view.Fact{
+		{Name: "API", Value: b.cfg.BaseURL.Redacted()},
+		{Name: "NATS", Value: nats},
+		{Name: "Schedule", Value: fmt.Sprintf("%s, at most %s between polls", b.cfg.Schedule, b.cfg.PollInterval)},
+	}
+}
+
+// newestLetters walks back from the last dead letter. Letters that were replayed
+// or purged leave holes, over which it goes only so far.
+func (b *Bridge) newestLetters(ctx context.Context, box *deadletter.Box, limit int) ([]view.DeadLetter, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeout)
+	defer cancel()
+	stream, err := b.pub.JetStream().Stream(ctx, b.pub.Subjects().DeadLetters())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up the dead letters: %w", err)
+	}
+	state := stream.CachedInfo().State
+	var list []view.DeadLetter
+	seq := state.LastSeq
+	for tries := 4 * limit; tries > 0 && len(list) < min(limit, int(state.Msgs)) && seq >= max(state.FirstSeq, 1); seq-- {
+		tries--
+		l, err := box.Letter(ctx, seq)
+		if errors.Is(err, deadletter.ErrNoLetter) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, view.DeadLetter{
+			Sequence: l.Seq, At: l.At, Device: l.Device, Kind: string(l.Kind), Reason: l.Reason, Error: l.Error, Attempts: l.Attempts,
+		})
+	}
+	return list, nil
+}
