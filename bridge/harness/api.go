@@ -204,8 +204,8 @@ func (a *API) door() *Door {
 	return a.doors[len(a.doors)-1]
 }
 
-// close closes every door. Requests that a fault has hanging are cut.
-func (a *API) close() {
+// Close closes every door. Requests that a fault has hanging are cut.
+func (a *API) Close() {
 	a.mu.Lock()
 	doors := a.doors
 	a.mu.Unlock()

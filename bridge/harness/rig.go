@@ -98,7 +98,7 @@ func (r *Rig) Close() {
 	}
 	r.Bridge.end()
 	r.Broker.close()
-	r.API.close()
+	r.API.Close()
 }
 
 // Start starts the broker and the bridge and waits until the bridge is ready.

@@ -100,7 +100,9 @@ func launchAlone(ctx context.Context, t *testing.T, s *sim.Server, set ...string
 	ok(t, err)
 	http, err := ports.Take(ctx)
 	ok(t, err)
-	b := harness.NewBridge(binaries.Bridge, t.TempDir(), "", http, harness.NewAPI(s, ports), append(set, "BRIDGE_EMBEDDED_ADDR="+nats))
+	api := harness.NewAPI(s, ports)
+	t.Cleanup(api.Close)
+	b := harness.NewBridge(binaries.Bridge, t.TempDir(), "", http, api, append(set, "BRIDGE_EMBEDDED_ADDR="+nats))
 	ok(t, b.Start(ctx))
 	t.Cleanup(func() {
 		if _, err := b.Stop(context.Background()); err != nil {

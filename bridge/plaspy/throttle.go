@@ -198,12 +198,12 @@ func (m *meter) tick() {
 	}
 }
 
-// perMinute takes the larger of the last full measurement and the one under way, and never less than one a
-// second: a single early 429 must not bring everything to a halt.
+// perMinute takes the larger of the last full measurement and the one under way, and never less than ten
+// a second, which is the limit by default: a single early 429 must not bring everything to a halt.
 func (m *meter) perMinute(now time.Time) float64 {
 	rate := float64(m.rate.Load())
 	if since := now.UnixNano() - m.markedAt.Load(); since > int64(time.Second) {
 		rate = max(rate, float64(m.n.Load()-m.marked.Load())*float64(window)/float64(since))
 	}
-	return max(rate, 60)
+	return max(rate, 600)
 }

@@ -511,8 +511,8 @@ func (p *Pool) release(d *device, seen schedule.Observation) {
 	now := time.Now()
 	p.mu.Lock()
 	d.busy = false
-	if d.turn.result != "" {
-		d.turn.at = now
+	if d.turn.result != noResult {
+		d.turn.at = now.UnixMilli()
 		d.recent[d.turns%keptDecisions] = d.turn
 		d.turns++
 		d.turn = decision{}

@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"time"
 
@@ -10,26 +11,49 @@ import (
 // keptDecisions is how many of a device's last polls can be told of.
 const keptDecisions = 8
 
-// decision is what one poll came to.
+// decision is what one poll came to. There are several for each device, so it
+// is kept small.
 type decision struct {
-	at        time.Time
-	result    string // constant text
-	detail    string // an error's text, or empty
-	published int
-	id        string // of the last event published
+	at        int64 // Unix milliseconds
 	seq       uint64
+	detail    string   // an error's text, or empty
+	id        [16]byte // of the last event published; it is written in hexadecimal
+	published uint32
+	result    result
 }
 
-// Results of a poll, as [Pool.Why] tells them.
+// result is what a poll came to, as [Pool.Why] tells it.
+type result uint8
+
 const (
-	resultUnchanged = "unchanged"
-	resultChanged   = "changed"
-	resultSilent    = "unchanged for so long that it counts as silent"
-	resultNone      = "it has never reported"
-	resultError     = "error"
-	resultUnusable  = "location not usable"
-	resultPutOff    = "put off"
+	noResult result = iota
+	resultUnchanged
+	resultChanged
+	resultSilent
+	resultNone
+	resultError
+	resultUnusable
+	resultPutOff
 )
+
+var resultTexts = [...]string{
+	noResult: "", resultUnchanged: "unchanged", resultChanged: "changed", resultSilent: "unchanged for so long that it counts as silent",
+	resultNone: "it has never reported", resultError: "error", resultUnusable: "location not usable", resultPutOff: "put off",
+}
+
+// String is the result in words.
+func (r result) String() string { return resultTexts[r] }
+
+// when is the time of the decision.
+func (d *decision) when() time.Time { return time.UnixMilli(d.at) }
+
+// eventID is the id of the last event published, or empty.
+func (d *decision) eventID() string {
+	if d.published == 0 {
+		return ""
+	}
+	return hex.EncodeToString(d.id[:])
+}
 
 // Reason is the JSON that [Pool.Why] gives.
 type Reason struct {
@@ -75,17 +99,17 @@ func (p *Pool) reason(id string) (Reason, bool) {
 		r.Next = &next
 	}
 	for i := range min(d.turns, keptDecisions) {
-		t := d.recent[(d.turns-1-i)%keptDecisions]
+		t := &d.recent[(d.turns-1-i)%keptDecisions]
 		r.Decisions = append(r.Decisions, Decision{
-			At: t.at.UTC(), Result: t.result, Detail: t.detail, Published: t.published, ID: t.id, Sequence: t.seq,
+			At: t.when().UTC(), Result: t.result.String(), Detail: t.detail, Published: int(t.published), ID: t.eventID(), Sequence: t.seq,
 		})
 	}
 	return r, true
 }
 
 // came notes what a turn comes to.
-func (d *device) came(result string, err error) {
-	d.turn.result = result
+func (d *device) came(r result, err error) {
+	d.turn.result = r
 	if err != nil {
 		d.turn.detail = err.Error()
 	}
@@ -94,5 +118,6 @@ func (d *device) came(result string, err error) {
 // count notes a published event of the turn.
 func (d *device) count(e *publisher.Event) {
 	d.turn.published++
-	d.turn.id, d.turn.seq = e.ID, e.Seq
+	d.turn.seq = e.Seq
+	_, _ = hex.Decode(d.turn.id[:], []byte(e.ID)) // the publisher's ids are hexadecimal
 }
