@@ -1,0 +1,62 @@
+package harness_test
+
+import (
+	"flag"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/sim"
+)
+
+var posts = flag.Bool("posts", false, "run TestPosts")
+
+// TestPosts is the consumer side at its full size: 10,000 messages of 200
+// devices, locations and alerts, against an API of which three answers in ten
+// are errors, resets or none at all; the same with the bridge killed again and
+// again; and 5,000 messages that come while the API is down for a minute.
+func TestPosts(t *testing.T) {
+	if !*posts {
+		t.Skip("takes two minutes; -posts runs it")
+	}
+	const devices = 200
+	failing := func(r *harness.Rig) {
+		for _, f := range []sim.Fault{
+			{Kind: sim.Status, Status: 500, Probability: 0.085}, {Kind: sim.Status, Status: 503, Probability: 0.085},
+			{Kind: sim.Reset, Probability: 0.085}, {Kind: sim.Hang, Probability: 0.085},
+		} {
+			for _, endpoint := range []string{"locations", "alerts"} {
+				f.Endpoint = endpoint
+				r.API.Sim.Fault(f)
+			}
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		plan  harness.Plan
+		every time.Duration
+		fault func(*harness.Rig)
+	}{
+		{"failing", nil, 400 * time.Millisecond, failing},
+		{"failing-and-killed", harness.NewPlan(*seed, 20*time.Second, harness.Mix{Bridge: true}), 400 * time.Millisecond, failing},
+		{"down", nil, 800 * time.Millisecond, func(r *harness.Rig) {
+			r.API.Sim.Fault(sim.Fault{Kind: sim.Status, Status: 503, Until: time.Now().Add(time.Minute)})
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			o := harness.Options{Devices: 5, Seed: *seed, Env: []string{"PLASPY_TIMEOUT=2s", "BRIDGE_INBOUND_WORKERS=200", "BRIDGE_BACKOFF_MAX=5s"}}
+			length := 20 * time.Second
+			if test.name == "down" {
+				length = 70 * time.Second
+			}
+			report := run(t, o, test.name, test.plan, length, func(r *harness.Rig) {
+				test.fault(r)
+				r.Produce(devices, test.every)
+			})
+			if in := report.Inbound; in.Dead != 0 || in.Posted != in.Accepted || in.Unreported != 0 || in.Accepted < 5000 {
+				t.Errorf("of %d messages %d were posted, %d dead-lettered, %d without a result", in.Accepted, in.Posted, in.Dead, in.Unreported)
+			}
+		})
+	}
+}
