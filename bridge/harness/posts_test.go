@@ -20,37 +20,35 @@ func TestPosts(t *testing.T) {
 		t.Skip("takes two minutes; -posts runs it")
 	}
 	const devices = 200
+	const length = 42 * time.Second
 	failing := func(r *harness.Rig) {
 		for _, f := range []sim.Fault{
 			{Kind: sim.Status, Status: 500, Probability: 0.085}, {Kind: sim.Status, Status: 503, Probability: 0.085},
 			{Kind: sim.Reset, Probability: 0.085}, {Kind: sim.Hang, Probability: 0.085},
 		} {
 			for _, endpoint := range []string{"locations", "alerts"} {
-				f.Endpoint = endpoint
+				f.Endpoint, f.Until = endpoint, time.Now().Add(length)
 				r.API.Sim.Fault(f)
 			}
 		}
 	}
 	for _, test := range []struct {
-		name  string
-		plan  harness.Plan
-		every time.Duration
-		fault func(*harness.Rig)
+		name   string
+		plan   harness.Plan
+		every  time.Duration
+		length time.Duration
+		fault  func(*harness.Rig)
 	}{
-		{"failing", nil, 400 * time.Millisecond, failing},
-		{"failing-and-killed", harness.NewPlan(*seed, 20*time.Second, harness.Mix{Bridge: true}), 400 * time.Millisecond, failing},
-		{"down", nil, 800 * time.Millisecond, func(r *harness.Rig) {
+		{"failing", nil, 800 * time.Millisecond, length, failing},
+		{"failing-and-killed", harness.NewPlan(*seed, length, harness.Mix{Bridge: true}), 800 * time.Millisecond, length, failing},
+		{"down", nil, 2400 * time.Millisecond, 65 * time.Second, func(r *harness.Rig) {
 			r.API.Sim.Fault(sim.Fault{Kind: sim.Status, Status: 503, Until: time.Now().Add(time.Minute)})
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			o := harness.Options{Devices: 5, Seed: *seed, Env: []string{"PLASPY_TIMEOUT=2s", "BRIDGE_INBOUND_WORKERS=200", "BRIDGE_BACKOFF_MAX=5s"}}
-			length := 20 * time.Second
-			if test.name == "down" {
-				length = 70 * time.Second
-			}
-			report := run(t, o, test.name, test.plan, length, func(r *harness.Rig) {
+			o := harness.Options{Devices: 5, Seed: *seed, Env: []string{"PLASPY_TIMEOUT=2s", "BRIDGE_INBOUND_WORKERS=200", "BRIDGE_BACKOFF_MAX=5s", "BRIDGE_DEVICES_REFRESH=2s"}}
+			report := run(t, o, test.name, test.plan, test.length, func(r *harness.Rig) {
 				test.fault(r)
 				r.Produce(devices, test.every)
 			})
