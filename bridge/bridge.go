@@ -127,7 +127,7 @@ func (b *Bridge) openNATS() error {
 		b.log.Info("embedded nats server started", "url", b.nats.ClientURL(), "store", b.nats.Dir())
 		o.InProcess = b.nats
 	}
-	o.OnConnect = func(bool) { b.connected() }
+	o.OnConnect = func(bool) { b.keeper.nudge() }
 	o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client closed: %w", err)) }
 	subjects := publisher.Subjects(b.cfg.Prefix)
 	log := b.log.With("component", "publisher")
@@ -266,11 +266,6 @@ func (b *Bridge) ClientURL() string {
 		return ""
 	}
 	return b.nats.ClientURL()
-}
-
-// connected is called by the client after every connect.
-func (b *Bridge) connected() {
-	b.keeper.nudge()
 }
 
 func (b *Bridge) fail(err error) {
