@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -38,16 +39,19 @@ type Manager struct {
 
 	cur atomic.Pointer[grant] // nil: none held
 
-	mu      sync.Mutex // never held through a request or a wait
-	flight  *flight
-	pace    pace
-	wake    chan struct{} // closed and replaced when pace is eased or cur changes
-	eased   int           // times that Retry was called
-	since   time.Time     // when a token was last obtained or lost
-	renewed time.Time     // when Renew last dropped one
-	source  string        // how the last token's life was found out
-	key     string        // the last key sent and
-	tokens  []string      // the last tokens received, for Redact; replaced, never changed in place
+	mu         sync.Mutex // never held through a request or a wait
+	flight     *flight
+	pace       pace
+	wake       chan struct{}        // closed and replaced when pace is eased or cur changes
+	eased      int                  // times that Retry was called
+	since      time.Time            // when a token was last obtained or lost
+	renewed    time.Time            // when Renew last dropped one
+	source     string               // how the last token's life was found out
+	shortLived int                  // tokens in a row that worked and were refused soon
+	deaf       map[string]time.Time // resources that refuse tokens which others accept, and since when that is known
+	defied     atomic.Bool          // there are some
+	key        string               // the last key sent and
+	tokens     []string             // the last tokens received, for Redact; replaced, never changed in place
 }
 
 // New returns a Manager that holds no token yet. It starts nothing: the first [Manager.Token] fetches.
@@ -113,17 +117,98 @@ func (m *Manager) sleep(ctx context.Context, g *grant) bool {
 func (m *Manager) Drop(t Token) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.discard(t.g) {
+	m.drop(t.g)
+}
+
+// drop is Drop; the caller holds mu.
+func (m *Manager) drop(g *grant) {
+	if !m.discard(g) {
 		return
 	}
-	if t.g.used.Load() {
-		m.log.Info("token refused by the API, fetching another", "elapsed", time.Since(t.g.issued))
+	if g.used.Load() {
+		m.log.Info("token refused by the API, fetching another", "elapsed", time.Since(g.issued))
+		m.space(g, time.Now())
 		return
 	}
 	delay := m.pace.rejected(time.Now())
 	if m.pace.unproven == 1 {
 		m.log.Warn("token refused by the API as soon as it was issued, spacing out token requests", "delay", delay)
 	}
+}
+
+// space holds back the replacements of tokens that were good and are refused one
+// after the other, as by an API that lets only an account's newest token live
+// where several processes ask for theirs. Each wait is random and has nothing to
+// do with those before it, so that they share the time. The caller holds mu.
+func (m *Manager) space(g *grant, now time.Time) {
+	if now.Sub(g.issued) >= peace {
+		if m.shortLived > shortLivedMax {
+			m.log.Info("tokens last again")
+		}
+		m.shortLived = 0
+		return
+	}
+	if m.shortLived++; m.shortLived <= shortLivedMax {
+		return
+	}
+	delay := rand.N(2 * time.Second)
+	m.pace.hold(now.Add(delay))
+	if m.shortLived == shortLivedMax+1 {
+		m.log.Warn("tokens are refused soon after they worked, spacing out token requests; is this API key in use elsewhere?", "delay", delay)
+	}
+}
+
+// refused decides what a 401 says of the token that it answers, and reports
+// whether the request should be tried with another one. It does not drop a token
+// that others are served with for a resource that did not take its last
+// replacement either.
+func (m *Manager) refused(t Token, resource string) (again bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cur.Load() != t.g {
+		return true // there is a newer one
+	}
+	if !t.g.used.Load() {
+		if t.g.doubt == resource && m.pace.unproven == 0 && time.Since(t.g.doubted) < doubtFor {
+			return false // others have not had their turn
+		}
+	} else if at, ok := m.deaf[resource]; ok {
+		if time.Since(at) < deafFor {
+			return false
+		}
+		delete(m.deaf, resource)
+	}
+	m.drop(t.g)
+	return true
+}
+
+// refusedAgain is told of the 401 to a request that came with a new token after
+// another 401. Where others are served with it, the resource is the reason; where
+// nobody has tried it yet, the next one to do so decides.
+func (m *Manager) refusedAgain(t Token, resource string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch g := t.g; {
+	case m.cur.Load() != g:
+	case g.used.Load():
+		m.defy(resource)
+	case g.doubt == "" || g.doubt == resource:
+		g.doubt, g.doubted = resource, time.Now()
+	default:
+		m.drop(g)
+	}
+}
+
+// defy notes that a resource refuses a token that is good. The caller holds mu.
+func (m *Manager) defy(resource string) {
+	if len(m.deaf) >= deafKept {
+		clear(m.deaf)
+	}
+	if m.deaf == nil {
+		m.deaf = map[string]time.Time{}
+	}
+	m.deaf[resource] = time.Now()
+	m.defied.Store(true)
 }
 
 // discard empties cur if it is g. The caller holds mu.
@@ -138,12 +223,22 @@ func (m *Manager) discard(g *grant) bool {
 }
 
 // Used notes that an answer came which shows the API to accept t.
-func (m *Manager) Used(t Token) {
-	if t.g == nil || t.g.used.Load() || t.g.used.Swap(true) {
+func (m *Manager) Used(t Token) { m.served(t, nil) }
+
+// served is Used with the request that was answered, or nil.
+func (m *Manager) served(t Token, req *http.Request) {
+	if t.g == nil || (t.g.used.Load() || t.g.used.Swap(true)) && !m.defied.Load() {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	resource := resourceOf(req)
+	delete(m.deaf, resource)
+	m.defied.Store(len(m.deaf) > 0)
+	if t.g.doubt != "" && t.g.doubt != resource {
+		m.defy(t.g.doubt)
+	}
+	t.g.doubt = ""
 	if m.pace.unproven > 0 {
 		m.log.Info("token accepted again", "attempt", m.pace.unproven+1)
 		m.pace.unproven = 0

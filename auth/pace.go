@@ -14,6 +14,11 @@ const (
 	unprovenMax   = 2 * time.Minute
 	retryAfterMax = time.Hour // a header that asks for more is taken for a mistake
 	abandonedRest = time.Second
+	peace         = 10 * time.Second // a token that worked is refused soon if it is so young
+	shortLivedMax = 10               // after so many of these in a row their replacements are spaced out
+	doubtFor      = 5 * time.Second  // how long one resource alone cannot have a new token dropped
+	deafFor       = time.Minute      // a resource that refuses good tokens has no other fetched for so long
+	deafKept      = 1000
 )
 
 // pace decides when the next token request may go out. It belongs to the Manager's mutex.

@@ -19,7 +19,8 @@ type Transport struct {
 }
 
 // RoundTrip waits for a token and for admission, sends a copy of req with the token, and replays it once
-// with another token where the answer is 401; a second 401 is returned as it is. A body is sent again only
+// with another token where the answer is 401; a second 401 is returned as it is, and so is the first one of
+// a resource that was known within the last minute to refuse tokens that others are served with. A body is sent again only
 // if it is a [Body] or req has GetBody. Requests for any other origin than the token endpoint's fail with
 // [ErrForeignHost].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -31,7 +32,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || res.StatusCode != http.StatusUnauthorized {
 		return res, err
 	}
-	t.Source.Drop(token)
+	resource := resourceOf(req)
+	if !t.Source.refused(token, resource) {
+		return res, nil
+	}
 	again, ok := rewind(req)
 	if !ok {
 		return res, nil
@@ -41,7 +45,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	_ = res.Body.Close()
 	res, token, err = t.send(req, again)
 	if err == nil && res.StatusCode == http.StatusUnauthorized {
-		t.Source.Drop(token)
+		t.Source.refusedAgain(token, resource)
 	}
 	return res, err
 }
@@ -66,7 +70,7 @@ func (t *Transport) send(req *http.Request, body io.ReadCloser) (*http.Response,
 	}
 	res, err := base.RoundTrip(&out)
 	if err == nil && accepts(res.StatusCode) {
-		t.Source.Used(token)
+		t.Source.served(token, req)
 	}
 	return res, token, err
 }
@@ -86,6 +90,14 @@ func (t *Transport) admit(req *http.Request) (Token, error) {
 		return token, nil
 	}
 	return t.Source.Token(ctx)
+}
+
+// resourceOf names what a request asks for; "" stands for nothing.
+func resourceOf(req *http.Request) string {
+	if req == nil {
+		return ""
+	}
+	return req.Method + " " + req.URL.Path
 }
 
 // accepts reports whether an answer shows that the API took the token. 429 and 5xx may come from something in

@@ -1,0 +1,136 @@
+package auth_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"plaspy-bridge/auth"
+)
+
+// get asks for one resource over and over, with a pause between, until ctx ends. It
+// counts the answers 200, and gives the longest time that an answer took.
+func get(ctx context.Context, t *testing.T, rt http.RoundTripper, path string, pause time.Duration) (good int, longest time.Duration) {
+	t.Helper()
+	for ctx.Err() == nil {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.example.com"+path, nil)
+		if err != nil {
+			t.Error(err)
+			return good, longest
+		}
+		start := time.Now()
+		res, err := rt.RoundTrip(req)
+		if err == nil {
+			longest = max(longest, time.Since(start))
+			if res.StatusCode == http.StatusOK {
+				good++
+			}
+		}
+		time.Sleep(pause)
+	}
+	return good, longest
+}
+
+func TestOneResourceThatRefusesEveryToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(24 * time.Hour)
+		a.resource = func(_ int, r *http.Request, _ bool) *http.Response {
+			if strings.HasPrefix(r.URL.Path, "/bad") {
+				return answer(401, "")
+			}
+			return nil
+		}
+		m, _ := newManager(t, a)
+		tr := &auth.Transport{Source: m, Base: a}
+		call(t, tr)
+		const minutes = 10
+		ctx, cancel := context.WithTimeout(t.Context(), minutes*time.Minute)
+		defer cancel()
+		var wg sync.WaitGroup
+		wg.Go(func() { get(ctx, t, tr, "/bad", 200*time.Millisecond) })
+		for range 5 {
+			wg.Go(func() {
+				if _, longest := get(ctx, t, tr, "/good", 200*time.Millisecond); longest > 0 {
+					t.Errorf("an answer took %v, want the others not to be held up", longest)
+				}
+			})
+		}
+		wg.Wait()
+		if got := a.tokenRequests(); got > 2+minutes {
+			t.Errorf("%d tokens were asked for in %d minutes, want one a minute", got, minutes)
+		}
+		// A token that is really revoked is replaced at once.
+		before := a.tokenRequests()
+		a.revoke()
+		if res := call(t, tr); res.StatusCode != http.StatusOK || a.tokenRequests() != before+1 {
+			t.Errorf("after a revocation: status %d and %d token requests, want 200 and one", res.StatusCode, a.tokenRequests()-before)
+		}
+	})
+}
+
+// TestOnlyTheNewestTokenLives: two processes with one key at an API that lets an
+// account have one token.
+func TestOnlyTheNewestTokenLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(24 * time.Hour)
+		a.token = func(int, *http.Request) *http.Response {
+			a.revoke()
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var said []*logs
+		for n := range 2 {
+			wg.Go(func() {
+				m, l := newManager(t, a)
+				tr := &auth.Transport{Source: m, Base: a}
+				var devices sync.WaitGroup
+				for i := range 5 {
+					devices.Go(func() {
+						path, pause := fmt.Sprint("/device", i), time.Duration(100+17*i+7*n)*time.Millisecond
+						good, longest := get(ctx, t, tr, path, pause)
+						if good < 1000 || longest > 10*time.Second {
+							t.Errorf("%d answers in ten minutes, one after %v: want either process to come to its turn", good, longest)
+						}
+					})
+				}
+				devices.Wait()
+				mu.Lock()
+				defer mu.Unlock()
+				said = append(said, l)
+			})
+		}
+		wg.Wait()
+		// Each one a second in the mean at most, and a few at first.
+		if got := a.tokenRequests(); got > 2*600+2*20 {
+			t.Errorf("%d token requests in ten minutes", got)
+		}
+		for _, l := range said {
+			if got := l.count(t, "spacing out token requests; is this API key in use elsewhere?"); got != 1 {
+				t.Errorf("told %d times, want once", got)
+			}
+		}
+		// One alone has peace again, and says so.
+		m, l := newManager(t, a)
+		tr := &auth.Transport{Source: m, Base: a}
+		for range 20 {
+			call(t, tr)
+			a.revoke()
+		}
+		time.Sleep(time.Minute)
+		call(t, tr)
+		a.revoke()
+		start := time.Now()
+		call(t, tr)
+		if time.Since(start) != 0 || l.count(t, "tokens last again") != 1 {
+			t.Errorf("after a minute of peace a refused token is replaced after %v: %s", time.Since(start), l)
+		}
+	})
+}
