@@ -26,8 +26,11 @@ type ConnOptions struct {
 	Token     string                     //
 	CA        string                     // PEM file of trusted authorities
 	Cert, Key string                     // PEM files of a client certificate
-	OnConnect func(reconnected bool)     // called after every connect; must not block
-	OnClosed  func(err error)            // called if the client gives up for good; nil while Close is called
+	// WriteTimeout is how long the connection may take nothing; 0: the client's
+	// default. An embedded server that refuses a login takes nothing any more.
+	WriteTimeout time.Duration
+	OnConnect    func(reconnected bool) // called after every connect; must not block
+	OnClosed     func(err error)        // called if the client gives up for good; nil while Close is called
 }
 
 // Conn is a connection to NATS that comes back for ever, with what a health
@@ -111,6 +114,9 @@ func Connect(o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn,
 
 func (o ConnOptions) credentials() ([]nats.Option, error) {
 	var opts []nats.Option
+	if o.WriteTimeout > 0 {
+		opts = append(opts, nats.FlusherTimeout(o.WriteTimeout))
+	}
 	if o.InProcess != nil {
 		opts = append(opts, nats.InProcessServer(o.InProcess))
 	}
@@ -213,6 +219,12 @@ func (c *Conn) Denied() string {
 		return ""
 	}
 	return last.Err.Error()
+}
+
+// Elsewhere connects to another server of the cluster. It reports false where
+// none is known.
+func (c *Conn) Elsewhere() bool {
+	return len(c.Servers()) > 1 && c.ForceReconnect() == nil
 }
 
 // Shut closes the connection; what is buffered is flushed first, within the

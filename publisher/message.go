@@ -186,6 +186,10 @@ func (s Subjects) DeviceEvent(d *Device, expect uint64) *Event {
 	return e
 }
 
+// SetHeader sets a header of an event that was not published yet. The event's id
+// does not depend on it.
+func (e *Event) SetHeader(name, value string) { e.msg.Header[name] = []string{value} }
+
 func newEvent(subject string, k kind, expect, content uint64, body []byte) *Event {
 	return &Event{
 		Subject: subject, Expect: expect, kind: k, content: content,
@@ -207,7 +211,11 @@ var (
 func CloudEvent(typ, id, source, token string, at time.Time) nats.Header {
 	// One array holds every value: a header of its own slice each costs
 	// an allocation more per header, on the path of every publish.
-	v := [...]string{id, source, token, at.UTC().Format(time.RFC3339Nano)}
+	layout := time.RFC3339Nano
+	if typ == TypeDevice || typ == TypeResult {
+		layout = TimeFormat // the body has the same instant
+	}
+	v := [...]string{id, source, token, at.UTC().Format(layout)}
 	return nats.Header{
 		"ce-specversion":     headerSpecVersion,
 		"content-type":       headerJSON,

@@ -82,10 +82,12 @@ type Publisher struct {
 
 	mu      sync.Mutex
 	flights map[*nats.Msg]*flight
-	closed  bool // no flight may start any more
+	owed    time.Time // since when there have been flights without any answer
+	closed  bool      // no flight may start any more
 
 	trouble atomic.Pointer[string]
 	acked   atomic.Uint64 // highest sequence that was acknowledged
+	lost    atomic.Uint64 // see Lost
 	lastAck atomic.Int64  // Unix nanoseconds
 
 	// Owned by Run.
@@ -147,8 +149,18 @@ func (p *Publisher) JetStream() jetstream.JetStream { return p.js }
 // Subjects gives the subjects that the publisher publishes to.
 func (p *Publisher) Subjects() Subjects { return p.subjects }
 
-// Connected reports whether the broker can be reached.
-func (p *Publisher) Connected() bool { return p.conn.IsConnected() }
+// Connected reports whether the broker can be reached: a connection that is dead
+// and was not reset shows first in events that are not answered.
+func (p *Publisher) Connected() bool { return p.conn.IsConnected() && !p.silent() }
+
+// patience is after how long without an answer the broker counts as out of reach.
+const patience = time.Second
+
+func (p *Publisher) silent() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.flights) > 0 && time.Since(p.owed) > patience
+}
 
 // Acked is the highest stream sequence that the broker has acknowledged.
 func (p *Publisher) Acked() uint64 { return p.acked.Load() }
@@ -226,11 +238,19 @@ func (p *Publisher) Run(ctx context.Context) {
 // ends; then its error tells how many chains are left. Nothing else may be
 // published meanwhile.
 func (p *Publisher) Drain(ctx context.Context) error {
-	for i := range Window {
+	for range Window {
+		select {
+		case p.window <- struct{}{}:
+			continue // also where ctx is over already
+		default:
+		}
 		select {
 		case p.window <- struct{}{}:
 		case <-ctx.Done():
-			return fmt.Errorf("drain publisher: %d events left: %w", Window-i, context.Cause(ctx))
+			p.mu.Lock()
+			left := len(p.flights)
+			p.mu.Unlock()
+			return fmt.Errorf("drain publisher: %d chains of events left: %w", left, context.Cause(ctx))
 		}
 	}
 	return nil
@@ -248,6 +268,9 @@ func (p *Publisher) send(f *flight) bool {
 	if p.closed {
 		p.mu.Unlock()
 		return false
+	}
+	if len(p.flights) == 0 {
+		p.owed = time.Now()
 	}
 	p.flights[e.msg] = f
 	p.mu.Unlock()
@@ -275,6 +298,7 @@ func (f *flight) expect() uint64 {
 func (p *Publisher) answered(m *nats.Msg, ack *jetstream.PubAck, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.owed = time.Now()
 	if f := p.flights[m]; f != nil {
 		delete(p.flights, m)
 		p.replies <- reply{f: f, ack: ack, err: err}
@@ -417,12 +441,12 @@ func reason(err error) string {
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
-		return "no stream takes the events: it was deleted, or JetStream is off"
+		return "no stream takes the events: it was deleted, JetStream is off, or a cluster elects its leader"
 	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionClosed),
 		errors.Is(err, nats.ErrConnectionReconnecting):
 		return "not connected to NATS"
 	case errors.Is(err, jetstream.ErrAsyncPublishTimeout):
-		return "no answer from JetStream in " + ackTimeout.String() + " (no permission to publish or to receive answers, or a very slow disk)"
+		return "no answer from JetStream in " + ackTimeout.String() + " (no permission to publish or to receive answers, a very slow disk, or a store that failed: the server's log tells)"
 	case errors.As(err, &api) && (api.ErrorCode == codeInsufficientResources || api.ErrorCode == codeStorageExceeded):
 		return fmt.Sprintf("JetStream has no room left for events (%s, code %d): make room on its disk, raise its storage limit, or shorten the streams",
 			api.Description, api.ErrorCode)

@@ -56,6 +56,48 @@ type Mark struct {
 	Created  time.Time
 	FirstSeq uint64
 	LastSeq  uint64
+	// Origin is the sequence from which on what is gone aged out: 1, unless the
+	// stream took the place of one that was deleted, or was purged.
+	Origin uint64
+
+	FirstTime time.Time     // of the first message
+	Deleted   int           // messages that are gone from between others
+	Now       time.Time     // by the server's clock
+	MaxAge    time.Duration // 0: events stay for ever
+	// Limited tells that the stream also drops events that are not old, because
+	// an operator limited their number or size.
+	Limited bool
+}
+
+// ageSlack is how much younger than its limit an event that aged out may seem:
+// the bucket took it a moment after the stream did.
+const ageSlack = 5 * time.Second
+
+// old reports whether what the stream took at an instant is not there any more
+// because of its age.
+func (m Mark) old(at time.Time) bool { return m.MaxAge > 0 && m.Now.Sub(at) > m.MaxAge-ageSlack }
+
+// AgedOut reports whether a message with this sequence was in the stream and has
+// left it; 0 stands for one that had done so when it was read. One with a lower
+// sequence than the stream's first was in another stream.
+func (m Mark) AgedOut(seq uint64) bool { return seq == 0 || seq >= m.Origin && seq < m.FirstSeq }
+
+// Whole reports whether all that the stream ever took is there.
+func (m Mark) Whole() bool { return m.FirstSeq <= max(m.Origin, 1) }
+
+// Robbed reports whether the stream lost events since an earlier mark, of the
+// same life of it, that were not old enough to go: somebody purged it, or
+// deleted messages.
+func (m Mark) Robbed(since Mark) bool {
+	switch {
+	case m.Limited:
+		return false
+	case m.Deleted > since.Deleted:
+		return true
+	case since.LastSeq < max(since.FirstSeq, 1): // there was nothing that could be old
+		return m.FirstSeq > since.LastSeq+1
+	}
+	return m.FirstSeq > since.FirstSeq && !m.old(since.FirstTime)
 }
 
 // idle is how long a read of the stream waits for the next message before it
@@ -68,8 +110,20 @@ func (p *Publisher) Mark(ctx context.Context) (Mark, error) {
 	if err != nil {
 		return Mark{}, fmt.Errorf("read stream state: %w", explain(err))
 	}
-	return Mark{Created: info.Created, FirstSeq: info.State.FirstSeq, LastSeq: info.State.LastSeq}, nil
+	origin, err := strconv.ParseUint(info.Config.Metadata[originKey], 10, 64)
+	if err != nil {
+		origin = 1
+	}
+	return Mark{
+		Origin: max(origin, p.lost.Load()+1), Created: info.Created, FirstSeq: info.State.FirstSeq, LastSeq: info.State.LastSeq,
+		FirstTime: info.State.FirstTime, Deleted: info.State.NumDeleted, Now: info.TimeStamp, MaxAge: info.Config.MaxAge,
+		Limited: info.Config.MaxMsgs > 0 || info.Config.MaxBytes > 0 || info.Config.MaxMsgsPerSubject > 0,
+	}, nil
 }
+
+// Lost notes that the stream was purged: what it does not hold, up to a sequence,
+// did not age out.
+func (p *Publisher) Lost(seq uint64) { p.lost.Store(seq) }
 
 // State calls f with what the stream last took for every device: its last
 // location, its last device event and the last message of each of its alerts
@@ -90,8 +144,8 @@ func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (
 	}); err != nil {
 		return mark, err
 	}
-	if mark.FirstSeq <= 1 {
-		return mark, nil // nothing aged out
+	if mark.Whole() {
+		return mark, nil
 	}
 	return mark, p.agedOut(ctx, mark, seen, f)
 }
@@ -123,8 +177,8 @@ func (p *Publisher) readEvents(ctx context.Context, device string, allAlerts boo
 
 // agedOut reads the last-location bucket for devices whose last location left
 // the events stream. An entry counts where it came from this life of the
-// stream and from before its first message: otherwise the broker lost it, and
-// it is to be published again.
+// stream, from before its first message, and is old enough to be gone: otherwise
+// the broker lost it, and it is to be published again.
 func (p *Publisher) agedOut(ctx context.Context, mark Mark, seen map[string]struct{}, f func(Stored)) error {
 	bucket := p.subjects.LastBucket()
 	prefix := "$KV." + bucket + "."
@@ -133,7 +187,7 @@ func (p *Publisher) agedOut(ctx context.Context, mark Mark, seen map[string]stru
 		if _, known := seen[device]; !ok || known {
 			return
 		}
-		if seq, ok := sourceSeq(m.Headers()); !ok || seq >= mark.FirstSeq || at.Before(mark.Created) {
+		if seq, ok := sourceSeq(m.Headers()); !ok || seq >= mark.FirstSeq || at.Before(mark.Created) || !mark.Limited && !mark.old(at) {
 			return
 		}
 		f(Stored{Kind: "location", Device: device, ID: m.Headers().Get(nats.MsgIdHdr), At: at, Header: m.Headers(), Body: m.Data()})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 // duplicateWindow is how long a stream remembers message ids. The fence covers
 // what is older.
 const duplicateWindow = 2 * time.Minute
+
+// originKey is the stream's metadata that tell with which sequence it began.
+const originKey = "plaspy-first-seq"
 
 // maxInbound is the largest inbound message, in bytes. It leaves room for the
 // headers of a dead letter below a server's usual limit of 1 MiB: a message that
@@ -131,7 +135,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, want []jetstream
 	reports := make([]StreamReport, 0, len(want))
 	var errs []error
 	for _, cfg := range want {
-		r, err := ensureStream(ctx, js, cfg)
+		r, err := ensureStream(ctx, js, cfg, want)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -141,7 +145,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, want []jetstream
 	return reports, errors.Join(errs...)
 }
 
-func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (StreamReport, error) {
+func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, all []jetstream.StreamConfig) (StreamReport, error) {
 	r := StreamReport{Stream: cfg.Name}
 	info, err := lookUp(ctx, js, cfg.Name)
 	if err == nil {
@@ -150,6 +154,10 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 	}
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return r, fmt.Errorf("stream %s: %w", cfg.Name, explain(err))
+	}
+	if last := sourced(ctx, js, cfg.Name, all); last > 0 {
+		cfg.FirstSeq = last + 1
+		cfg.Metadata = map[string]string{originKey: strconv.FormatUint(cfg.FirstSeq, 10)}
 	}
 	st, err := js.CreateStream(ctx, cfg)
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
@@ -164,6 +172,31 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 	}
 	r.Created, r.Info = true, st.CachedInfo()
 	return r, nil
+}
+
+// sourced is the sequence of the last message that one of the streams took from
+// the one with this name, which was deleted since; 0 where there is none. The
+// server goes on from there, also when the origin is another one: were that to
+// begin at 1, nothing of it would be taken until it had grown as long as the
+// old one was.
+func sourced(ctx context.Context, js jetstream.JetStream, origin string, all []jetstream.StreamConfig) uint64 {
+	for _, cfg := range all {
+		if !slices.ContainsFunc(cfg.Sources, func(s *jetstream.StreamSource) bool { return s.Name == origin }) {
+			continue
+		}
+		st, err := js.Stream(ctx, cfg.Name)
+		if err != nil {
+			continue // it is not there either
+		}
+		m, err := st.GetMsg(ctx, st.CachedInfo().State.LastSeq)
+		if err != nil {
+			continue // empty, or not to be read by this user: then it begins at 1
+		}
+		if seq, ok := sourceSeq(m.Header); ok {
+			return seq
+		}
+	}
+	return 0
 }
 
 func lookUp(ctx context.Context, js jetstream.JetStream, name string) (*jetstream.StreamInfo, error) {

@@ -79,6 +79,9 @@ func (s *Server) start(opts *server.Options) error {
 	if err := listenable(opts); err != nil {
 		return err
 	}
+	if err := sweep(s.dir); err != nil {
+		return err
+	}
 	if opts.JetStreamMaxStore == 0 {
 		opts.JetStreamMaxStore = storeLimit(s.dir)
 		s.limit.Store(opts.JetStreamMaxStore)
@@ -105,6 +108,29 @@ func (s *Server) start(opts *server.Options) error {
 	return err
 }
 
+// sweep removes the empty file by which a server that was killed at that very
+// moment of its start was finding out whether it can write. The next one would
+// take it for an account, and itself for unhealthy for good (2.15.2).
+func sweep(dir string) error {
+	dir = filepath.Join(dir, server.JetStreamStoreDir)
+	list, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
+	}
+	for _, e := range list {
+		if !strings.HasPrefix(e.Name(), "_test_") {
+			continue
+		}
+		if info, err := e.Info(); err != nil || !info.Mode().IsRegular() || info.Size() > 0 {
+			continue // not that file
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
+		}
+	}
+	return nil
+}
+
 func (s *Server) current() *server.Server {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,6 +146,51 @@ func (s *Server) ClientURL() string { return s.current().ClientURL() }
 
 // Addr is the address that the server listens on, or nil.
 func (s *Server) Addr() net.Addr { return s.current().Addr() }
+
+// URL is where a server with these options would take other programs'
+// connections on this machine. It wants a port that is no 0.
+func (o Options) URL() (string, error) {
+	opts, err := o.server()
+	if err != nil {
+		return "", err
+	}
+	host, port := opts.Host, opts.Port
+	switch {
+	case opts.DontListen || port < 0:
+		return "", errors.New("the embedded NATS server takes no connections at a known port; set NATS_URL")
+	case port == 0:
+		port = server.DEFAULT_PORT
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "nats://" + net.JoinHostPort(host, strconv.Itoa(port)), nil
+}
+
+// Rehearse starts a server after the configuration file, without a listener and
+// with a store of its own in a folder that may be thrown away, to find out who
+// may connect to it.
+func (o Options) Rehearse(dir string) (*server.Server, error) {
+	opts, err := o.server()
+	if err != nil {
+		return nil, err
+	}
+	opts.StoreDir, opts.DontListen, opts.NoLog = dir, true, true
+	opts.HTTPPort, opts.HTTPSPort, opts.PortsFileDir, opts.PidFile = 0, 0, "", ""
+	opts.MQTT, opts.Websocket = server.MQTTOpts{}, server.WebsocketOpts{}
+	opts.LeafNode, opts.Cluster, opts.Gateway = server.LeafNodeOpts{}, server.ClusterOpts{}, server.GatewayOpts{}
+	opts.Routes = nil
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	srv.Start()
+	if !srv.ReadyForConnections(10 * time.Second) {
+		srv.Shutdown()
+		return nil, errors.New("the server does not come up")
+	}
+	return srv, nil
+}
 
 func (o Options) server() (*server.Options, error) {
 	opts := &server.Options{}

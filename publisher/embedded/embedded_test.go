@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -63,6 +64,23 @@ func TestStoreSurvivesRestart(t *testing.T) {
 	}
 	if m, err := st.GetMsg(t.Context(), 1); err != nil || string(m.Data) != "kept" {
 		t.Errorf("got %v, %v after the restart, want the message", m, err)
+	}
+}
+
+// TestKilledAtItsStart has the store as a server leaves it that was killed while
+// it tried whether it can write there.
+func TestKilledAtItsStart(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, server.JetStreamStoreDir, "_test_2718119240")
+	if err := os.MkdirAll(filepath.Dir(left), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, embedded.Options{Addr: "127.0.0.1:0", Dir: dir})
+	if got := s.Trouble(); got != "" {
+		t.Errorf("trouble %q", got)
 	}
 }
 
