@@ -44,7 +44,8 @@ func (in *intake) next(spread time.Duration, all int) tick {
 	if !in.any {
 		return in.since
 	}
-	gap := spread / time.Duration(max(1, in.episode))
+	// Half the rate goes to first polls where they are few: who has been taken over has waited already.
+	gap := min(spread/time.Duration(max(1, in.episode)), 2*spread/time.Duration(max(1, all)))
 	if in.waiting() == in.episode {
 		gap = spread / time.Duration(max(1, all))
 	}
