@@ -23,8 +23,20 @@ func (h *Health) serveReady(w http.ResponseWriter, _ *http.Request) {
 	answer(w, ready, Readiness{ready, parts})
 }
 
-func (h *Health) serveLive(w http.ResponseWriter, _ *http.Request) {
+// secondLook is how long a process that seems dead is given to show that it was
+// only stopped: after a suspension all its hearts are overdue until they have
+// beaten once.
+const secondLook = 500 * time.Millisecond
+
+func (h *Health) serveLive(w http.ResponseWriter, r *http.Request) {
 	live, hearts := h.Live()
+	if !live {
+		select {
+		case <-time.After(secondLook):
+		case <-r.Context().Done():
+		}
+		live, hearts = h.Live()
+	}
 	answer(w, live, Liveness{live, hearts})
 }
 
@@ -49,6 +61,7 @@ func secure(next http.Handler) http.Handler {
 		h := w.Header()
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY") // for browsers that do not know frame-ancestors
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")

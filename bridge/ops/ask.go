@@ -40,6 +40,7 @@ func Ask(ctx context.Context, addr string, live bool) error {
 	if err != nil {
 		return fmt.Errorf("address of the bridge: %w", err)
 	}
+	req.Host = "localhost" // it may answer to no other name
 	// No proxy, no connection kept: one question to a neighbour.
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)

@@ -10,5 +10,7 @@
 //
 // [Server] serves that over HTTP. Only the page can be closed to strangers: what
 // the other addresses tell is neither secret nor personal, and the programs that
-// ask for it seldom have a token.
+// ask for it seldom have a token. Who tries wrong tokens is slowed down by address.
+// On loopback and without a token, requests by a name with a dot are refused: it
+// would be a web page's that had its own name resolve to this machine.
 package ops

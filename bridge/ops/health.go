@@ -30,7 +30,8 @@ type HeartStatus struct {
 	OK     bool    `json:"ok"`
 	Age    float64 `json:"age_seconds"` // since the last beat; 0 while idle
 	MaxAge float64 `json:"max_age_seconds"`
-	Idle   bool    `json:"idle,omitempty"` // none is expected
+	Idle   bool    `json:"idle,omitempty"`  // none is expected
+	Waits  string  `json:"waits,omitempty"` // what it waits for, for people; only with Idle
 }
 
 // NewHealth returns a Health that is not ready: it has no parts yet.
@@ -128,13 +129,14 @@ func (p *Part) Set(ok bool, reason string) { p.health.set(p.name, ok, false, rea
 // idle is the beat of a heart that need not beat.
 const idle = -1
 
-// Heartbeat is a sign of progress of one loop. Safe for concurrent use; a beat
-// is one atomic store, cheap enough for a loop that polls thousands of times a
-// second.
+// Heartbeat is a sign of progress of one loop, or of one kind of work. Safe for
+// concurrent use; a beat is one atomic store, cheap enough for a loop that polls
+// thousands of times a second.
 type Heartbeat struct {
 	start  time.Time
 	last   atomic.Int64 // nanoseconds after start, or idle
 	maxAge atomic.Int64 // nanoseconds
+	waits  atomic.Pointer[string]
 }
 
 // Beat says that the loop got somewhere just now.
@@ -142,13 +144,26 @@ func (b *Heartbeat) Beat() { b.last.Store(int64(time.Since(b.start))) }
 
 // Idle says that there is nothing to get anywhere with, for instance no device
 // to poll, so that no beat is due until the one after the next Beat.
-func (b *Heartbeat) Idle() { b.last.Store(idle) }
+func (b *Heartbeat) Idle() { b.Wait("") }
+
+// Wait is Idle, and says what it waits for that a restart would not bring: the
+// text is shown on pages and must hold no secret.
+func (b *Heartbeat) Wait(what string) {
+	if old := b.waits.Load(); old == nil || *old != what {
+		b.waits.Store(&what)
+	}
+	b.last.Store(idle)
+}
 
 func (b *Heartbeat) status() HeartStatus {
 	maxAge := time.Duration(b.maxAge.Load())
 	last := b.last.Load()
 	if last == idle {
-		return HeartStatus{OK: true, MaxAge: maxAge.Seconds(), Idle: true}
+		status := HeartStatus{OK: true, MaxAge: maxAge.Seconds(), Idle: true}
+		if waits := b.waits.Load(); waits != nil {
+			status.Waits = *waits
+		}
+		return status
 	}
 	// A beat may have come between the two readings of the clock.
 	age := max(0, time.Since(b.start)-time.Duration(last))

@@ -144,3 +144,26 @@ func BenchmarkBeat(b *testing.B) {
 		heart.Beat()
 	}
 }
+
+func TestHeartThatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := ops.NewHealth()
+		heart := h.Progress("polls", 10*time.Second)
+		for _, step := range []struct {
+			name string
+			do   func()
+			want ops.HeartStatus
+		}{
+			{"waits", func() { heart.Wait("the API is down") }, ops.HeartStatus{OK: true, MaxAge: 10, Idle: true, Waits: "the API is down"}},
+			{"for something else", func() { heart.Wait("there is no token") }, ops.HeartStatus{OK: true, MaxAge: 10, Idle: true, Waits: "there is no token"}},
+			{"idles", heart.Idle, ops.HeartStatus{OK: true, MaxAge: 10, Idle: true}},
+			{"beats", heart.Beat, ops.HeartStatus{Age: 60, MaxAge: 10}},
+		} {
+			step.do()
+			time.Sleep(time.Minute)
+			if _, hearts := h.Live(); hearts["polls"] != step.want {
+				t.Errorf("%s: got %+v, want %+v", step.name, hearts["polls"], step.want)
+			}
+		}
+	})
+}

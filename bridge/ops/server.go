@@ -123,8 +123,8 @@ func (s *Server) handler(o Options) http.Handler {
 	if view == nil {
 		view = newStatusPage(o)
 	}
-	mux.Handle("GET /", guard(view, o.Token, s.listener.Addr()))
-	return secure(mux)
+	mux.Handle("GET /", guard(view, o.Token, s.listener.Addr(), o.Log))
+	return secure(named(mux, o.Token, s.listener.Addr()))
 }
 
 // NewRegistry returns a metrics registry with what Go and the operating system

@@ -104,6 +104,18 @@ func TestProbes(t *testing.T) {
 	}
 }
 
+// TestSecondLook: a process that was stopped shows within the second look that it
+// lives.
+func TestSecondLook(t *testing.T) {
+	h := ops.NewHealth()
+	h.Progress("polls", -1)
+	_, url := start(t, "127.0.0.1:0", ops.Options{Health: h})
+	time.AfterFunc(100*time.Millisecond, func() { h.Progress("polls", time.Hour) })
+	if resp, body := ask(t, http.MethodGet, url+"/livez", nil); resp.StatusCode != http.StatusOK {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}
+
 func TestReadyJSON(t *testing.T) {
 	h := ops.NewHealth()
 	h.Set("nats", false, "no server at nats://h")
@@ -157,7 +169,9 @@ func TestHeaders(t *testing.T) {
 	for _, path := range []string{"/", "/livez", "/readyz", "/metrics", "/elsewhere"} {
 		resp, _ := ask(t, http.MethodGet, url+path, nil)
 		if !strings.HasPrefix(resp.Header.Get("Content-Security-Policy"), "default-src 'none'") ||
-			resp.Header.Get("X-Content-Type-Options") != "nosniff" || resp.Header.Get("Cache-Control") != "no-store" {
+			resp.Header.Get("X-Content-Type-Options") != "nosniff" || resp.Header.Get("Cache-Control") != "no-store" ||
+			resp.Header.Get("X-Frame-Options") != "DENY" || resp.Header.Get("Referrer-Policy") != "no-referrer" ||
+			resp.Header.Get("Cross-Origin-Resource-Policy") != "same-origin" || resp.Header.Get("Cross-Origin-Opener-Policy") != "same-origin" {
 			t.Errorf("%s: %v", path, resp.Header)
 		}
 	}
@@ -232,6 +246,41 @@ func TestGuard(t *testing.T) {
 			for _, path := range []string{"/livez", "/readyz", "/metrics"} {
 				if resp, _ := ask(t, http.MethodGet, url+path, nil); resp.StatusCode == 401 || resp.StatusCode == 403 {
 					t.Errorf("%s is closed: %d", path, resp.StatusCode)
+				}
+			}
+		})
+	}
+}
+
+// TestNames: a page of another site whose name was made to resolve to 127.0.0.1
+// reads nothing here; where names are not the bridge's to know, all are good.
+func TestNames(t *testing.T) {
+	tests := []struct {
+		name, addr, token, host string
+		status                  int
+	}{
+		{"address", "127.0.0.1:0", "", "127.0.0.1:8080", 200},
+		{"another address", "127.0.0.1:0", "", "10.1.2.3:8080", 200},
+		{"IPv6", "127.0.0.1:0", "", "[::1]:8080", 200},
+		{"IPv6 without port", "127.0.0.1:0", "", "[::1]", 200},
+		{"localhost", "127.0.0.1:0", "", "localhost", 200},
+		{"a bare name", "127.0.0.1:0", "", "node7:8080", 200},
+		{"a rebound name", "127.0.0.1:0", "", "evil.example:8080", 403},
+		{"a rebound name, rooted", "127.0.0.1:0", "", "evil.example.:8080", 403},
+		{"like an address", "127.0.0.1:0", "", "127.0.0.1.evil.example:8080", 403},
+		{"with brackets", "127.0.0.1:0", "", "[evil.example]:8080", 403},
+		{"behind a proxy", "127.0.0.1:0", "s3cret", "bridge.example", 200},
+		{"on every interface", "0.0.0.0:0", "", "bridge.example:8080", 200},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := ops.NewHealth()
+			h.Set("token", true, "")
+			_, url := start(t, tt.addr, ops.Options{Health: h, Token: tt.token, Pprof: true})
+			for _, path := range []string{"/readyz", "/livez", "/metrics", "/debug/pprof/"} {
+				resp, body := ask(t, http.MethodGet, url+path, func(r *http.Request) { r.Host = tt.host })
+				if resp.StatusCode != tt.status || tt.status == 403 && !strings.Contains(body, "loopback") {
+					t.Errorf("%s: %d %.80s, want %d", path, resp.StatusCode, body, tt.status)
 				}
 			}
 		})

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // serve runs a view behind a server until the test ends.
@@ -59,10 +61,12 @@ func TestPage(t *testing.T) {
 				t.Errorf("%s rows in the document for %d devices: only those in sight should be there", rows, n)
 			}
 			b.eval(`document.querySelector("#grid").focus()`)
-			b.press("ArrowDown")
-			b.press("ArrowDown")
+			for range 9 { // down to a row that has to make room for what is told of it
+				b.press("ArrowDown")
+			}
 			b.press("Enter")
 			b.wait(`document.querySelectorAll("#why-decisions li").length === 8`)
+			b.wait(`(() => { const r = document.querySelector("[aria-selected=true].line").getBoundingClientRect(), g = document.querySelector("#grid").getBoundingClientRect(); return r.top >= g.top && r.bottom <= g.bottom + 1; })()`)
 			b.press("f")
 			b.shoot(fmt.Sprintf("%d-why", n))
 			b.press("Escape")
@@ -82,7 +86,7 @@ func TestPage(t *testing.T) {
 func TestHostileTexts(t *testing.T) {
 	evil := `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`
 	source := &plain{why: func(string) ([]byte, bool) {
-		answer, err := json.Marshal(map[string]any{"plan": evil, "decisions": []map[string]any{{"at": time.Now(), "result": evil, "detail": evil, "id": evil, "published": 1}}})
+		answer, err := json.Marshal(map[string]any{"plan": evil, "held": evil, "decisions": []map[string]any{{"at": time.Now(), "result": evil, "detail": evil, "id": evil, "published": 1, "fields": []string{evil, "speed"}, "times": 7}}})
 		return answer, err == nil
 	}}
 	d := truck(evil+"id", 4.7, evil)
@@ -91,8 +95,12 @@ func TestHostileTexts(t *testing.T) {
 	v := New(Options{
 		Source: source, Version: evil, Replica: evil, Log: quietLog,
 		Status: func() Status {
-			return Status{Parts: []Part{{Name: evil, Reason: evil}}, Hearts: []Heart{{Name: evil}}, Facts: []Fact{{evil, evil}}}
+			return Status{Parts: []Part{{Name: evil, Reason: evil}}, Hearts: []Heart{{Name: evil, OK: true}}, Facts: []Fact{{evil, evil}}}
 		},
+		DeadLetters: func(context.Context, int) ([]DeadLetter, error) {
+			return []DeadLetter{{Sequence: 1, Device: evil, Kind: evil, Reason: evil, Error: evil}}, nil
+		},
+		Gatherer: oneLetter(),
 	})
 	url := serve(t, v)
 	b := chromium(t)
@@ -100,13 +108,16 @@ func TestHostileTexts(t *testing.T) {
 	b.do("Page.navigate", map[string]any{"url": url + "/"})
 	b.wait(`document.querySelector(".line .chip") && document.querySelector("#parts li")`)
 	b.eval(`document.querySelector(".line").click()`)
-	b.wait(`document.querySelectorAll("#why-decisions li").length === 1`)
+	b.wait(`document.querySelectorAll("#why-decisions li code").length === 2 && document.querySelector("#why-decisions").textContent.includes("×7")`)
+	b.point("#marks", "#marks.over") // the only device is near the middle
+	b.wait(`document.querySelector("#tip").textContent.includes("onerror") && !document.querySelector("#tip").hidden`)
 	d.Alerts = []string{evil, evil + "2"}
 	source.put(d)
 	b.wait(`document.querySelectorAll(".line .chip").length === 2`)
 	b.eval(`document.querySelector("#tab-alerts").click()`)
 	b.wait(`document.querySelector("#events button")`)
 	b.eval(`document.querySelector("#tab-health").click()`)
+	b.wait(`document.querySelector("#letters li").textContent.includes("onerror") && document.querySelector("#strip").textContent.includes("onerror")`)
 	b.shoot("hostile")
 	if got := b.eval(`document.querySelectorAll("img, script").length + " " + document.title`); got != `"2 ! plaspy-bridge"` {
 		t.Errorf("images, scripts and title: %s, want the page's own", got)
@@ -115,6 +126,15 @@ func TestHostileTexts(t *testing.T) {
 		t.Errorf("the name is shown as %s", got)
 	}
 	quiet(t, b, url)
+}
+
+// oneLetter are metrics that tell of one dead letter.
+func oneLetter() prometheus.Gatherer {
+	reg := prometheus.NewRegistry()
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "plaspy_bridge_dead_letters", Help: "dead letters"})
+	g.Set(1)
+	reg.MustRegister(g)
+	return reg
 }
 
 // TestPageComesBack stops the bridge under the page and starts it again.
@@ -145,7 +165,9 @@ func TestPageComesBack(t *testing.T) {
 	b.do("Page.navigate", map[string]any{"url": "http://" + addr + "/"})
 	b.wait(`document.querySelectorAll(".line:not([hidden])").length === 2`)
 	stop()
-	b.wait(`document.querySelector("#feed").dataset.state === "wait"`)
+	b.wait(`document.querySelector("#feed").dataset.state === "lost" && document.querySelector("#ready").dataset.state === "unknown"`)
+	b.wait(`document.querySelector("#strip-what").textContent.includes("No connection") && !document.querySelector("#strip").hidden`)
+	b.shoot("lost")
 	if listener, err = new(net.ListenConfig).Listen(t.Context(), "tcp", addr); err != nil {
 		t.Fatal(err)
 	}
@@ -153,6 +175,7 @@ func TestPageComesBack(t *testing.T) {
 	defer stop()
 	b.wait(`document.querySelector("#feed").textContent.includes("live") && document.querySelector("#shown").textContent === "1 device"`)
 	b.wait(`document.querySelector(".line:not([hidden]) b").textContent === "Truck c"`)
+	b.wait(`document.querySelector("#strip").hidden && !document.body.classList.contains("lost")`)
 }
 
 // TestTable sorts and filters with mouse and keys.

@@ -23,6 +23,7 @@ type browser struct {
 	cmd     *exec.Cmd
 	in      io.Writer
 	session string
+	x, y    float64 // of the pointer
 
 	mu      sync.Mutex
 	id      int
@@ -283,6 +284,39 @@ func (b *browser) press(key string) {
 	}
 	b.do("Input.dispatchKeyEvent", p)
 	b.do("Input.dispatchKeyEvent", map[string]any{"type": "keyUp", "key": key})
+}
+
+// point moves the pointer to the middle of an element, and up and down from there
+// until something matches.
+func (b *browser) point(element, until string) {
+	b.tb.Helper()
+	x, y := b.middle(element)
+	for dy := -40.0; dy <= 40; dy += 4 {
+		b.x, b.y = x, y+dy
+		b.do("Input.dispatchMouseEvent", map[string]any{"type": "mouseMoved", "x": b.x, "y": b.y})
+		if b.eval(fmt.Sprintf("document.querySelector(%q) !== null", until)) == "true" {
+			return
+		}
+	}
+	b.tb.Fatalf("nothing about the middle of %s makes %s", element, until)
+}
+
+// click presses the pointer's button where it is.
+func (b *browser) click() {
+	b.tb.Helper()
+	for _, kind := range []string{"mousePressed", "mouseReleased"} {
+		b.do("Input.dispatchMouseEvent", map[string]any{"type": kind, "x": b.x, "y": b.y, "button": "left", "clickCount": 1})
+	}
+}
+
+func (b *browser) middle(element string) (x, y float64) {
+	b.tb.Helper()
+	var at struct{ X, Y float64 }
+	data := b.eval(fmt.Sprintf(`(() => { const r = document.querySelector(%q).getBoundingClientRect(); return { x: r.x + r.width / 2, y: r.y + r.height / 2 }; })()`, element))
+	if err := json.Unmarshal([]byte(data), &at); err != nil {
+		b.tb.Fatal(err)
+	}
+	return at.X, at.Y
 }
 
 // shoot writes a picture of the page where VIEW_SHOTS names a folder.

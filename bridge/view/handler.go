@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -23,15 +25,23 @@ func (v *View) routes() *http.ServeMux {
 
 // sameSite keeps pages of other hosts from opening streams with the credentials
 // that the browser remembers. They could read none of it, but use up the room.
+// Browsers tell the site only where they trust the address, the origin everywhere.
 func sameSite(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.Header.Get("Sec-Fetch-Site") {
-		case "", "none", "same-origin":
-			next(w, r)
-		default:
+		site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
+		if site != "" && site != "none" && site != "same-origin" || origin != "" && !ofHost(origin, r.Host) {
 			http.Error(w, "This is for the bridge's own page.", http.StatusForbidden)
+			return
 		}
+		next(w, r)
 	})
+}
+
+// ofHost reports whether an origin is the host's, by whatever scheme: a proxy may
+// have taken TLS off.
+func ofHost(origin, host string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && strings.EqualFold(u.Host, host)
 }
 
 // serveEvents streams until the page goes, the view is over, or the page is too
@@ -58,18 +68,30 @@ func (v *View) serveEvents(w http.ResponseWriter, r *http.Request) {
 			if !ok {
 				return
 			}
-			if write(w, data) != nil {
+			if c.write(w, data) != nil {
 				return // it has gone, or takes nothing
 			}
 		}
 	}
 }
 
+// errCutOff is of a stream that fell behind, or of a view that is over.
+var errCutOff = errors.New("cut off")
+
 // write writes one frame. A picture of everything may be large and a line slow, so
-// patience is counted anew for every part.
-func write(w http.ResponseWriter, data []byte) error {
-	out := http.NewResponseController(w)
+// patience is counted anew for every part, and who falls behind meanwhile still
+// gets all of it. But not for ever: a page that takes a little now and then would
+// keep its place, and an old picture in memory, for minutes.
+func (c *client) write(w http.ResponseWriter, data []byte) error {
+	out, began := http.NewResponseController(w), time.Now()
 	for part := range slices.Chunk(data, partSize) {
+		if time.Since(began) > longest {
+			select {
+			case <-c.cut:
+				return errCutOff
+			default:
+			}
+		}
 		// The server's own deadline is for answers that end.
 		if err := out.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return err

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"io/fs"
@@ -246,9 +247,54 @@ func TestWorld(t *testing.T) {
 	if len(data) > 100<<10 {
 		t.Errorf("world.bin has %d bytes", len(data))
 	}
+	labels := world(t, data)
+	for name, want := range map[string][2]float64{"Russia": {60, 140}, "Fiji": {176, 179}, "Colombia": {-77, -69}, "United States of America": {-115, -80}} {
+		if lon := labels[name]; lon < want[0] || lon > want[1] {
+			t.Errorf("%s is written at %g degrees, want %g to %g", name, lon, want[0], want[1])
+		}
+	}
 	for _, name := range []string{"Colombia", "Bogot", "United States of America", "Medell"} {
 		if !strings.Contains(string(data), name) {
 			t.Errorf("no %s on the map", name)
 		}
 	}
+}
+
+// world reads the outlines, and gives the longitude of each country's label. No
+// line may jump from one edge of the map to the other: it would be drawn across it.
+func world(t *testing.T, data []byte) map[string]float64 {
+	t.Helper()
+	unsigned := func() int {
+		v, n := binary.Uvarint(data)
+		data = data[n:]
+		return int(v)
+	}
+	signed := func() int {
+		v, n := binary.Varint(data)
+		data = data[n:]
+		return int(v)
+	}
+	for arc := range unsigned() {
+		_ = unsigned() // a border or a coast
+		for i := range unsigned() {
+			dx, _ := signed(), signed()
+			if i > 0 && (dx > 18000 || dx < -18000) {
+				t.Errorf("arc %d jumps by %d hundredths of a degree", arc, dx)
+			}
+		}
+	}
+	labels := map[string]float64{}
+	for range unsigned() {
+		n := unsigned()
+		name := string(data[:n])
+		data = data[n:]
+		labels[name] = float64(signed()) / 100
+		_, _ = signed(), unsigned() // latitude, rank
+		for range unsigned() {
+			for range unsigned() {
+				signed()
+			}
+		}
+	}
+	return labels
 }

@@ -159,11 +159,13 @@ func (t *traffic) Why(id string) ([]byte, bool) {
 			Published int       `json:"published,omitempty"`
 			ID        string    `json:"id,omitempty"`
 			Sequence  uint64    `json:"sequence,omitempty"`
+			Fields    []string  `json:"fields,omitempty"`
 		}
 		var list []decision
 		for n := range 8 {
 			d := decision{At: c.Polled.Add(-time.Duration(n) * c.period), Result: c.Result, Detail: c.Detail}
 			if d.Result == "changed" {
+				d.Fields = []string{"dateTime", "latitude", "longitude", "speed", "heading", "sensors.fuel"}[:3+n%4]
 				d.Published, d.ID, d.Sequence = 1, fmt.Sprintf("dev=20%d-%x", i+1, 771991+n), uint64(44120-n*131)
 			}
 			list = append(list, d)

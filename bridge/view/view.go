@@ -34,6 +34,8 @@ const (
 	// patience is how long partSize bytes may take to be written.
 	patience = 15 * time.Second
 	partSize = 64 << 10
+	// longest is how long a page that was cut off may go on taking its last frame.
+	longest = time.Minute
 	// rowsPerFrame keeps a page from standing still over the picture it gets first;
 	// of large fleets it gets the trails more coarsely.
 	rowsPerFrame    = 1000
@@ -52,6 +54,7 @@ type View struct {
 	fleet   *fleet
 	status  []byte // the last event of it
 	clients map[*client]struct{}
+	open    int    // streams that hold a place; one that was cut off does until its handler is out of its write
 	size    int    // of the last frame
 	picture []byte // what a page gets first; nil: something changed since it was made
 	over    bool   // Run has ended
@@ -59,7 +62,9 @@ type View struct {
 
 // client is one open stream.
 type client struct {
-	frames chan []byte // closed where it is cut off, or the view is over
+	frames chan []byte   // closed where it is cut off, or the view is over
+	cut    chan struct{} // closed then, too: for a handler that is busy with a frame
+	left   bool          // its handler has ended
 }
 
 // New returns a view with nothing in it.
@@ -173,6 +178,7 @@ func (v *View) remove(c *client) {
 	if _, there := v.clients[c]; there {
 		delete(v.clients, c)
 		close(c.frames)
+		close(c.cut)
 	}
 }
 
@@ -186,18 +192,19 @@ func (v *View) stop() {
 }
 
 // join adds a page and puts the picture of everything first into its queue. It
-// is nil where there is no room.
+// is nil where there is no room. Who joined must leave.
 func (v *View) join() *client {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.over || len(v.clients) >= v.opts.Clients {
+	if v.over || v.open >= v.opts.Clients {
 		v.metrics.refused.Inc()
 		return nil
 	}
 	if v.picture == nil {
 		v.picture = v.paint(time.Now())
 	}
-	c := &client{frames: make(chan []byte, queued)}
+	c := &client{frames: make(chan []byte, queued), cut: make(chan struct{})}
+	v.open++
 	c.frames <- v.picture
 	v.clients[c] = struct{}{}
 	return c
@@ -207,6 +214,10 @@ func (v *View) leave(c *client) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.remove(c)
+	if !c.left {
+		c.left = true
+		v.open--
+	}
 }
 
 // hello is the first event.

@@ -5,7 +5,8 @@
 //	go run world_gen.go countries-50m.json cities.pbf assets/world.bin
 //
 // The format, all numbers varints (signed ones zigzag), positions in hundredths
-// of a degree, longitude first:
+// of a degree, longitude first. A line that crosses the date line goes on beyond
+// 180 degrees; one that begins where another ends may be a whole turn away from it:
 //
 //	arcs: count, then each: 1 for a border between countries or 0 for a coast,
 //	  count of points, the first point, the differences between the others
@@ -156,13 +157,17 @@ func appendName(b []byte, name string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(name))), name...)
 }
 
-// decode turns an arc's differences into degrees.
+// decode turns an arc's differences into degrees. The file's lines jump at the date
+// line, these go on.
 func decode(arc [][2]float64, topo *topology) [][2]float64 {
 	line := make([][2]float64, len(arc))
 	var x, y float64
 	for i, p := range arc {
 		x, y = x+p[0], y+p[1]
 		line[i] = [2]float64{x*topo.Transform.Scale[0] + topo.Transform.Translate[0], y*topo.Transform.Scale[1] + topo.Transform.Translate[1]}
+		if i > 0 {
+			line[i][0] += 360 * math.Round((line[i-1][0]-line[i][0])/360)
+		}
 	}
 	return line
 }
@@ -274,7 +279,14 @@ func outline(ring []int, arcs [][]point) []point {
 			arc = slices.Clone(arc)
 			slices.Reverse(arc)
 		}
-		line = append(line, arc...)
+		turn := 0
+		if len(line) > 0 {
+			const whole = 360 * quantum
+			turn = whole * int(math.Round(float64(line[len(line)-1].x-arc[0].x)/whole))
+		}
+		for _, p := range arc {
+			line = append(line, point{p.x + turn, p.y})
+		}
 	}
 	return line
 }
@@ -314,7 +326,9 @@ func label(c country, arcs [][]point) (point, int) {
 		slices.Sort(cuts)
 		for i := 0; i+1 < len(cuts); i += 2 {
 			if w := cuts[i+1] - cuts[i]; w > width {
-				width, best = w, point{(cuts[i] + cuts[i+1]) / 2, y}
+				const half = 180 * quantum
+				x := (cuts[i] + cuts[i+1]) / 2
+				width, best = w, point{((x+half)%(2*half)+2*half)%(2*half) - half, y}
 			}
 		}
 	}

@@ -2,9 +2,10 @@
 
 import { Charts } from "./charts.js";
 import { Feed, Fleet } from "./feed.js";
-import { ago, count, make, mark, setMark, text, when } from "./format.js";
+import { ago, count, make, mark, setMark, stamp, text, when, zone } from "./format.js";
 import { Health } from "./health.js";
 import { FleetMap } from "./map.js";
+import { Strip } from "./strip.js";
 import { Table } from "./table.js";
 import { Why } from "./why.js";
 
@@ -15,6 +16,7 @@ const map = new FleetMap(fleet, choose);
 const charts = new Charts(fleet);
 const why = new Why(fleet, () => choose("", false), (id) => map.goto(id));
 const health = new Health(fleet, charts);
+const strip = new Strip(fleet, () => tab("health", true));
 const events = []; // newest first
 let loading = true, fitted = false, chosen = "", settled = 0;
 
@@ -36,10 +38,34 @@ function choose(id, explain) {
   table.show(id);
 }
 
+// The numbers above: what they are called for one and for many, what they mean,
+// and, where it is not the fleet's table as it is, what a click shows.
+const numbers = [
+  ["devices", "device", "devices", "Devices that this replica polls", () => table.filterBy("")],
+  ["moving", "moving", "moving", "Devices whose newest fix is under an hour old and has 3 km/h or more", () => table.filterBy("moving")],
+  ["alert", "with alerts", "with alerts", "Devices with an alert raised now", () => table.filterBy("alert")],
+  ["trouble", "in trouble", "in trouble", "Devices whose last poll failed, or gave a location that is none", () => table.filterBy("trouble")],
+  ["letters", "dead letter", "dead letters", "Inbound messages that were given up", null],
+  ["replicas", "replica", "replicas", "Bridges that share the devices and the request budget", null],
+];
 const stats = {};
-for (const [key, label] of [["devices", "devices"], ["moving", "moving"], ["alert", "with alerts"], ["trouble", "in trouble"], ["letters", "dead letters"], ["replicas", "replicas"]]) {
-  stats[key] = make("dd");
-  by("stats").append(make("div", "", make("dt", "", label), stats[key]));
+for (const [key, , many, hint, show] of numbers) {
+  const out = stats[key] = { number: make("b"), label: make("span", "", many), box: make("button") };
+  out.box.type = "button";
+  out.box.title = hint;
+  out.box.append(out.number, " ", out.label);
+  out.box.addEventListener("click", () => {
+    tab(show ? "fleet" : "health");
+    show?.();
+  });
+  by("stats").append(make("li", "", out.box));
+}
+
+function stat(key, n, state = "") {
+  const [, one, many] = numbers.find((x) => x[0] === key), out = stats[key];
+  text(out.number, count(n));
+  text(out.label, n === 1 ? one : many);
+  out.box.dataset.state = n > 0 ? state : "";
 }
 
 // settle brings everything that depends on the fleet or the time up to date.
@@ -47,13 +73,11 @@ function settle() {
   if (loading) return;
   settled = performance.now();
   const tally = fleet.settle();
-  text(stats.devices, count(tally.all));
-  text(stats.moving, count(tally.moving));
-  text(stats.alert, count(tally.alert));
-  stats.alert.parentNode.dataset.state = tally.alert ? "bad" : "";
-  text(stats.trouble, count(tally.trouble));
-  stats.trouble.parentNode.dataset.state = tally.trouble ? "odd" : "";
-  by("count-fleet").textContent = count(tally.all);
+  stat("devices", tally.all);
+  stat("moving", tally.moving);
+  stat("alert", tally.alert, "bad");
+  stat("trouble", tally.trouble, "odd");
+  text(by("count-fleet"), count(tally.all));
   const badge = by("count-alerts");
   text(badge, tally.alert ? count(tally.alert) : "");
   badge.dataset.state = tally.alert ? "bad" : "";
@@ -61,20 +85,27 @@ function settle() {
   map.redraw(false);
   table.refresh(false);
   why.draw();
+  strip.tally = tally;
+  strip.draw();
   drawAlerts();
 }
 
 function drawAlerts() {
   if (by("pane-alerts").hidden) return;
-  const now = fleet.now();
-  const raised = [];
-  for (const d of fleet.devices.values()) if (d.alerts.length > 0) raised.push(d);
-  raised.sort((a, b) => b.seen - a.seen);
-  list(by("raised"), raised.slice(0, 100).map((d) => ({
-    id: d.id, state: "alert", name: d.title, what: d.alerts.join(", "), time: "seen " + ago(Math.max(0, now - d.seen)) + " ago",
-  })), raised.length > 100 ? "and " + count(raised.length - 100) + " more" : "", "No alert is raised.");
+  const now = fleet.now(), since = new Map(), raised = [];
+  for (const e of events) { // the newest first
+    const key = e.id + "\n" + e.alert;
+    if (!since.has(key)) since.set(key, e.raised ? e.at : 0);
+  }
+  for (const d of fleet.devices.values()) for (const alert of d.alerts) raised.push({ d, alert, at: since.get(d.id + "\n" + alert) ?? 0 });
+  raised.sort((a, b) => b.at - a.at || b.d.fix - a.d.fix);
+  text(by("count-raised"), raised.length ? count(raised.length) : "");
+  list(by("raised"), raised.slice(0, 100).map(({ d, alert, at }) => ({
+    id: d.id, state: "alert", name: d.title, what: alert, at: at || d.fix,
+    time: at ? "raised " + ago(Math.max(0, now - at)) + " ago" : "fix " + ago(now - d.fix) + " old",
+  })), raised.length > 100 ? "and " + count(raised.length - 100) + " more; the fleet's table can be filtered by them" : "", "No alert is raised.");
   list(by("events"), events.map((e) => ({
-    id: e.id, state: e.raised ? "alert" : "old", name: e.name || e.id, what: e.alert + (e.raised ? "" : " cleared"), time: when(e.at, now),
+    id: e.id, state: e.raised ? "alert" : "old", name: e.name || e.id, what: e.alert + (e.raised ? "" : " cleared"), at: e.at, time: when(e.at, now),
   })), "", "None was raised or cleared.");
 }
 
@@ -99,6 +130,7 @@ function list(ol, rows, more, none) {
     text(b, r.name);
     text(what, r.what);
     text(t, r.time);
+    stamp(t, r.at);
   });
   if (rows.length === 0) ol.append(make("li", "none", none));
   else if (more) ol.append(make("li", "none", more));
@@ -169,22 +201,30 @@ new Feed(fleet, {
     settle();
     if (!loading && !map.touched && frame.who) map.fit(false);
   },
-  status(s) { health.status(s); },
+  status(s) {
+    health.status(s);
+    strip.status = s;
+    strip.draw();
+  },
   sample(s) {
     charts.add(s);
     sampled();
   },
   state(state, words) {
     by("feed").dataset.state = state;
-    text(by("feed").lastChild, words);
+    text(by("feed").lastChild, state === "lost" ? "not connected" : words);
+    strip.feed(state, words);
+    if (state === "lost") health.lost();
   },
 });
 
 function sampled() {
-  text(stats.letters, count(charts.last("deadLetters")));
-  text(stats.replicas, count(charts.last("replicas")));
+  stat("letters", charts.last("deadLetters"), "odd");
+  stat("replicas", charts.last("replicas"));
   health.sampled();
 }
+
+text(by("zone"), "times: " + zone());
 
 // The ages grow also while the stream is silent.
 setInterval(() => {

@@ -7,13 +7,13 @@ const reach = 15 * 60e3;
 const gap = 13e3; // between samples: more is a hole
 
 const charts = [
-  { title: "Polls", unit: "per second", stacked: true, show: figure, lines: [
+  { title: "Polls", hint: "Answers of the API to polls of this replica, by what came of them", unit: "per second", stacked: true, show: figure, lines: [
     { key: "unchanged", label: "unchanged", ink: "strong" }, { key: "changed", label: "changed", ink: "accent" }, { key: "failed", label: "failed", ink: "bad" }] },
-  { title: "Messages", unit: "per second", show: figure, lines: [
+  { title: "Messages", hint: "Events published to NATS (locations, alerts), and inbound messages posted to the API or given up (dead)", unit: "per second", show: figure, lines: [
     { key: "locations", label: "locations", ink: "accent" }, { key: "alerts", label: "alerts", ink: "odd" }, { key: "posted", label: "posted", ink: "blue" }, { key: "dead", label: "dead", ink: "bad", rare: true }] },
-  { title: "Request budget", unit: "requests per minute", filled: true, show: count, lines: [
+  { title: "Request budget", hint: "Requests of this replica to the API, and how many it may send: its share of PLASPY_RATE_LIMIT", unit: "requests per minute", filled: true, show: count, lines: [
     { key: "requests", label: "sent", ink: "blue", times: 60 }, { key: "budget", label: "budget", ink: "odd", dashed: true, absent: "no limit" }, { key: "throttled", label: "throttled", ink: "bad", times: 60, rare: true }] },
-  { title: "Fix age at publication", unit: "over a minute", show: span, lines: [
+  { title: "Fix age at publication", hint: "How old fixes were, by their own time, when they were published, over the minute before", unit: "over a minute", show: span, lines: [
     { key: "age50", label: "half below", ink: "accent" }, { key: "age95", label: "95% below", ink: "violet" }] },
 ];
 
@@ -68,7 +68,8 @@ class Plot {
     }
     this.note = make("small", "", chart.unit);
     this.plot = make("div", "plot", this.canvas);
-    this.card = make("article", "chart", make("h2", "", chart.title, this.note), this.figures, this.plot);
+    this.card = make("article", "chart", make("h2", "", make("span", "", chart.title), this.note), this.figures, this.plot);
+    this.card.firstChild.title = chart.hint;
     new ResizeObserver(() => this.redraw()).observe(this.plot);
     this.canvas.addEventListener("pointermove", (e) => {
       this.pointed = e.offsetX;
@@ -100,13 +101,16 @@ class Plot {
     g.setTransform(dense, 0, 0, dense, 0, 0);
     g.clearRect(0, 0, w, h);
     const rows = this.rows();
-    const area = { left: 38, top: 5, right: w - 2, bottom: h - 16, end: this.all.samples.at(-1)?.[0] ?? this.all.fleet.now() };
+    const area = { left: 42, top: 5, right: w - 2, bottom: h - 16, end: this.all.samples.at(-1)?.[0] ?? this.all.fleet.now() };
     area.minutes = this.all.minutes();
     area.x = (at) => area.right - (area.end - at) / (area.minutes * 60e3) * (area.right - area.left);
     this.axes(g, area, rows);
     for (const l of this.chart.lines) l.out.parentNode.hidden = Boolean(l.rare) && !rows.some((r) => r.values[l.key] > 0);
     for (const l of [...this.chart.lines].reverse()) if (!l.out.parentNode.hidden) this.trace(g, area, rows, l);
     this.point(g, area, rows);
+    if (rows.length > 0) return;
+    g.textAlign = "center";
+    g.fillText("the first figures come within 10 s", (area.left + area.right) / 2, (area.top + area.bottom) / 2 - 6);
   }
 
   // rows are the samples with this chart's values; smoothed, since seconds differ
@@ -130,7 +134,8 @@ class Plot {
   axes(g, area, rows) {
     let most = 0;
     for (const r of rows) for (const l of this.chart.lines) if (r.tops[l.key] > most) most = r.tops[l.key];
-    const max = nice(most || 1);
+    const minutes = this.chart.show === span && most >= 120 ? 60 : 1; // what is told in minutes is round in them
+    const max = nice(most / minutes || 1) * minutes;
     area.y = (v) => area.bottom - Math.min(v / max, 1.02) * (area.bottom - area.top);
     g.font = "10.5px " + ink.font;
     g.fillStyle = ink.quiet;
@@ -150,7 +155,7 @@ class Plot {
     for (const part of area.minutes === 15 ? [1, 2 / 3, 1 / 3, 0] : [1, 0.5, 0]) {
       const x = area.x(area.end - part * area.minutes * 60e3);
       g.textAlign = part === 1 ? "left" : part === 0 ? "right" : "center";
-      g.fillText(part ? "-" + +(part * area.minutes).toFixed(1) + " min" : "now", x, area.bottom + 13);
+      g.fillText(part ? "−" + +(part * area.minutes).toFixed(1) + " min" : "now", x, area.bottom + 13);
     }
   }
 
@@ -219,7 +224,7 @@ class Plot {
       const v = row ? row.values[l.key] : NaN;
       text(l.out, row && Number.isNaN(v) && l.absent || this.chart.show(v));
     }
-    this.canvas.setAttribute("aria-label", this.chart.title + ", " + this.chart.unit + ", the last 15 minutes");
+    this.canvas.setAttribute("aria-label", this.chart.title + ", " + this.chart.unit + ", the last 15 minutes. " + this.chart.hint);
   }
 }
 
@@ -230,7 +235,7 @@ function nice(v) {
 }
 
 function short(v, seconds) {
-  if (seconds && v >= 120) return Math.round(v / 60) + " m";
+  if (seconds && v >= 120) return +(v / 60).toPrecision(3) + " min";
   if (v >= 1e6) return +(v / 1e6).toFixed(1) + "M";
   if (v >= 1e4) return +(v / 1e3).toFixed(1) + "k";
   return String(+v.toPrecision(3)) + (seconds && v ? " s" : "");

@@ -1,5 +1,8 @@
 // The stream of events, and the fleet as it tells it.
 
+import { ask, here } from "./here.js";
+import { late } from "./format.js";
+
 const trailAge = 15 * 60e3;
 const trailStep = 15e3;
 const trailPoints = 48;
@@ -80,18 +83,28 @@ export class Fleet {
     while (d.trail.length > trailPoints) d.trail.shift();
   }
 
-  // settle gives each device its state at this moment and forgets old trails.
+  // settle gives each device its state at this moment and forgets old trails. It
+  // counts the states, tells how many polls are late, one of
+  // them, and when one was last answered.
   settle() {
     const now = this.now();
-    const tally = { all: this.devices.size, alert: 0, trouble: 0, moving: 0, parked: 0, old: 0, none: 0 };
+    const tally = { all: this.devices.size, alert: 0, trouble: 0, moving: 0, parked: 0, old: 0, none: 0, late: 0, answered: 0, waiting: "" };
     for (const d of this.devices.values()) {
       while (d.trail.length > 1 && d.trail[0].at < now - trailAge) d.trail.shift();
       d.state = stateOf(d, now);
       tally[d.state]++;
+      if (d.next && now - d.next > late) {
+        tally.late++;
+        tally.waiting = d.id;
+      }
+      if (d.polled > tally.answered && answered(d)) tally.answered = d.polled;
     }
     return tally;
   }
 }
+
+// answered tells whether a device's last poll was. One that is put off asked nobody.
+const answered = (d) => d.failures === 0 && d.result !== "error" && d.result !== "put off";
 
 function stateOf(d, now) {
   if (d.alerts.length > 0) return "alert";
@@ -123,7 +136,7 @@ export class Feed {
   open() {
     clearTimeout(this.timer);
     this.source?.close();
-    const source = this.source = new EventSource("/view/events");
+    const source = this.source = new EventSource(here("/view/events"));
     this.heard = Date.now();
     const event = (name, f) => source.addEventListener(name, (e) => {
       this.heard = Date.now();
@@ -146,7 +159,24 @@ export class Feed {
       this.on.state("good", "live");
       this.on.ready();
     });
-    source.addEventListener("error", () => this.retry("The stream broke"));
+    source.addEventListener("error", () => {
+      if (source !== this.source) return;
+      const refused = source.readyState === EventSource.CLOSED;
+      this.retry("the stream broke");
+      if (refused) this.inquire();
+    });
+  }
+
+  // inquire finds out why the stream was refused: an EventSource does not tell. The
+  // browser asks for a name and password by itself where those are what is missing.
+  async inquire() {
+    const tries = this.tries, stop = new AbortController();
+    try {
+      await ask("/view/events", { signal: stop.signal });
+    } catch (e) {
+      if (tries === this.tries && !this.source) this.on.state("lost", e.message);
+    }
+    stop.abort(); // the stream itself is not wanted from here
   }
 
   // retry does by itself what EventSource does, since that gives up on a refusal.
@@ -154,13 +184,13 @@ export class Feed {
     this.source?.close();
     this.source = null;
     const wait = Math.min(1000 * 2 ** this.tries++, 15000) * (0.75 + Math.random() / 2);
-    this.on.state("wait", what + "; trying again" + (wait > 2500 ? " in " + Math.round(wait / 1000) + " s" : ""));
+    this.on.state("lost", what + "; trying again");
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.open(), wait);
   }
 
   watch() {
-    if (this.source && !document.hidden && Date.now() - this.heard > stalled) this.retry("Nothing heard for a while");
+    if (this.source && !document.hidden && Date.now() - this.heard > stalled) this.retry("nothing is heard from it");
   }
 
   seen() {

@@ -19,6 +19,7 @@ export function figure(n) {
 export function span(seconds) {
   if (!Number.isFinite(seconds)) return "–";
   const s = Math.abs(seconds);
+  if (s > 0 && s < 0.0995) return Math.max(1, Math.round(s * 1000)) + " ms";
   if (s < 9.95 && s % 1 !== 0) return s.toFixed(1) + " s";
   if (s < 100) return Math.round(s) + " s";
   if (s < 600) return Math.floor(s / 60) + " min " + String(Math.floor(s % 60)).padStart(2, "0");
@@ -36,8 +37,18 @@ export function ago(ms) {
 
 export function until(ms) {
   const s = Math.round(ms / 1000);
-  return s <= 0 ? "now" : "in " + span(s);
+  return s < -late / 1000 ? rough(-s) + " late" : s <= 0 ? "now" : "in " + span(s);
 }
+
+// rough is a length of time in seconds, in one unit.
+function rough(s) {
+  if (s < 100) return s + " s";
+  if (s < 5940) return Math.floor(s / 60) + " min";
+  return s < 172800 ? Math.floor(s / 3600) + " h" : count(Math.floor(s / 86400)) + " days";
+}
+
+// late is how long after its time a poll is worth a word, in milliseconds.
+export const late = 10e3;
 
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const dated = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
@@ -46,6 +57,29 @@ const dated = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle:
 export function when(ms, now) {
   if (!ms) return "–";
   return new Date(ms).toDateString() === new Date(now).toDateString() ? clock.format(ms) : dated.format(ms);
+}
+
+// stamp makes a time element say the whole of it to who points at it.
+export function stamp(element, ms) {
+  const iso = ms > 0 ? new Date(ms).toISOString() : "";
+  if (element.dateTime === iso) return;
+  element.dateTime = iso;
+  element.title = iso ? dated.format(ms) + " here, " + iso.slice(0, 19).replace("T", " ") + " UTC" : "";
+}
+
+// zone is whose time the times of day are.
+export function zone() {
+  const east = -new Date().getTimezoneOffset(), size = Math.abs(east);
+  const off = "UTC" + (east === 0 ? "" : (east < 0 ? "−" : "+") + Math.floor(size / 60) + (size % 60 ? ":" + String(size % 60).padStart(2, "0") : ""));
+  const name = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  return name && name !== "UTC" ? name + ", " + off : off;
+}
+
+// local puts the times of day in words of the bridge, which are in UTC, into the
+// time of the rest of the page.
+export function local(words, now) {
+  const shift = new Date(now).getTimezoneOffset() * 60e3;
+  return words.replace(/\b(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\b/g, (utc) => new Date(Date.parse("2000-01-02T" + utc + "Z") - shift).toISOString().slice(11, 19));
 }
 
 export function place(lat, lon) {

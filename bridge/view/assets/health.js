@@ -1,6 +1,7 @@
 // How the bridge itself fares: parts, loops, facts, dead letters.
 
-import { ago, count, figure, make, span, text, when } from "./format.js";
+import { ago, count, figure, make, span, stamp, text, when, zone } from "./format.js";
+import { ask } from "./here.js";
 
 const by = (id) => document.getElementById(id);
 
@@ -31,7 +32,7 @@ export class Health {
     const worst = [...s.parts].sort((a, b) => rank(a) - rank(b));
     by("parts").replaceChildren(...worst.map((p) => {
       const time = make("time");
-      time.dateTime = p.since;
+      stamp(time, Date.parse(p.since));
       return make("li", "", sign(!p.ok ? "bad" : p.degraded ? "odd" : "good"), make("b", "", p.name), make("span", "", p.reason || "ok"), time);
     }));
     by("hearts").replaceChildren(...s.hearts.map((h) => make("li", "", sign(h.ok ? "good" : "bad"), make("b", "", h.name),
@@ -41,9 +42,16 @@ export class Health {
     this.facts();
   }
 
+  // lost is when nobody knows any more how the bridge is.
+  lost() {
+    by("ready").dataset.state = "unknown";
+    by("ready").title = "";
+    text(by("ready").lastElementChild, "Not known");
+  }
+
   times() {
     const now = this.fleet.now();
-    for (const t of by("parts").querySelectorAll("time")) text(t, "for " + ago(Math.max(0, now - Date.parse(t.dateTime))));
+    for (const t of by("parts").querySelectorAll("time")) text(t, t.dateTime ? "for " + ago(Math.max(0, now - Date.parse(t.dateTime))) : "");
   }
 
   sampled() {
@@ -63,9 +71,11 @@ export class Health {
     rows.push(
       ["Devices", count(last("devices")) + ", of which this replica polls " + count(last("replicaDevices"))],
       ["Replicas", count(last("replicas"))],
-      ["A poll takes", span(last("poll50")) + " in the middle, 95% below " + span(last("poll95"))],
+      ["A poll takes", "half of them less than " + span(last("poll50")) + ", 95% less than " + span(last("poll95")) + ", over a minute"],
       ["Inbound waiting", count(last("pending")) + (last("retried") > 0 ? ", " + figure(last("retried")) + " tries repeated a second" : "")],
     );
+    const skew = this.fleet.skew / 1000;
+    rows.push(["Times of day", zone() + (Math.abs(skew) < 2 ? "" : "; the bridge's clock is " + span(skew) + (skew > 0 ? " ahead of" : " behind") + " this browser's")]);
     by("facts").replaceChildren(...rows.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]));
   }
 
@@ -79,24 +89,22 @@ export class Health {
     const hint = "plaspy-bridge dlq list shows all of them, dlq replay puts them back.";
     if (!(dead > 0)) {
       by("letters").replaceChildren();
-      text(note, dead === 0 ? "None: every inbound message was delivered." : "Not known.");
+      text(note, dead === 0 ? "None." : "Not known.");
       return;
     }
     text(note, hint);
     if (!this.letters) return;
     let list;
     try {
-      const answer = await fetch("/view/letters");
-      if (!answer.ok) throw new Error((await answer.text()).trim());
-      list = await answer.json();
+      list = await (await ask("/view/letters")).json();
     } catch (e) {
-      text(note, (e instanceof TypeError ? "The bridge does not answer." : e.message) + " " + hint);
+      text(note, e.message + " " + hint);
       return;
     }
     text(note, (list.length < dead ? "The newest " + count(list.length) + ". " : "") + hint);
     by("letters").replaceChildren(...list.map((l) => {
       const time = make("time", "", when(Date.parse(l.at), this.fleet.now()));
-      time.dateTime = l.at;
+      stamp(time, Date.parse(l.at));
       return make("li", "", make("span", "", "#" + l.sequence), make("b", "", (l.device || "no device") + " — " + l.kind), time,
         make("p", "", l.reason + (l.attempts ? ", " + (l.attempts === 1 ? "1 try" : l.attempts + " tries") : "") + (l.error ? ": " + l.error : "")));
     }));

@@ -1,7 +1,9 @@
 // The map: the world below, the fleet above, each on its own canvas.
 
 import { Camera, maxZoom, minZoom } from "./camera.js";
-import { ago, make, mark, speed, states, text } from "./format.js";
+import { crowded, drawCrowds, gather } from "./crowd.js";
+import { ago, count, make, mark, speed, states, text } from "./format.js";
+import { handle } from "./hands.js";
 import { ink } from "./ink.js";
 import { directions, drawn, makeSprites } from "./sprites.js";
 import { Ground, loadWorld } from "./world.js";
@@ -12,11 +14,11 @@ const longest = 300; // parts of a path: what a stroke costs grows with their sq
 
 export class FleetMap {
   constructor(fleet, choose) {
-    Object.assign(this, { fleet, choose, chosen: "", camera: new Camera(), ground: new Ground(), touched: false, flight: 0, sprites: null, dense: window.devicePixelRatio || 1 });
+    Object.assign(this, { fleet, choose, chosen: "", camera: new Camera(), ground: new Ground(), touched: false, flight: 0, sprites: null, crowds: [], alone: [], covered: [], pointer: null, dense: window.devicePixelRatio || 1 });
     const by = (id) => document.getElementById(id);
     Object.assign(this, { box: by("map"), base: by("base"), marks: by("marks"), tip: by("tip"), line: by("scale-line"), length: by("scale-text") });
     this.legend(by("legend"));
-    this.listen();
+    handle(this);
     by("zoom-in").addEventListener("click", () => this.zoomBy(1));
     by("zoom-out").addEventListener("click", () => this.zoomBy(-1));
     by("zoom-fit").addEventListener("click", () => this.fit(true));
@@ -41,9 +43,16 @@ export class FleetMap {
 
   tally(t) {
     for (const state in this.counts) {
-      text(this.counts[state], String(t[state]));
+      text(this.counts[state], count(t[state]));
       this.counts[state].parentNode.hidden = t[state] === 0;
     }
+    this.cover();
+  }
+
+  // cover notes what lies above the map, where a label would not be read.
+  cover() {
+    this.covered = [...this.box.querySelectorAll(".legend, .zoom, .scale, .source")].filter((e) => e.offsetWidth > 0)
+      .map((e) => [e.offsetLeft - 4, e.offsetTop - 4, e.offsetLeft + e.offsetWidth + 4, e.offsetTop + e.offsetHeight + 4]);
   }
 
   resize() {
@@ -58,6 +67,7 @@ export class FleetMap {
     this.camera.width = clientWidth;
     this.camera.height = clientHeight;
     this.sprites = null;
+    this.cover();
     if (this.touched || this.fleet.devices.size === 0) {
       this.camera.clamp();
       this.redraw(true);
@@ -76,11 +86,23 @@ export class FleetMap {
       const list = Float64Array.from(seen, (d) => d[key]).sort();
       return [list[cut], list[list.length - 1 - cut]];
     };
-    const [west, east] = range("x"), [north, south] = range("y");
+    this.frame(range("x"), range("y"), 13, asked);
+  }
+
+  // frame shows a part of the world, no closer than a zoom.
+  frame([west, east], [north, south], closest, gently) {
     const below = 44; // the legend
     const room = Math.min((this.camera.width - 150) / Math.max(east - west, 1e-9), (this.camera.height - 90 - below) / Math.max(south - north, 1e-9));
-    const zoom = Math.min(13, Math.log2(Math.max(room, 1) / 256));
-    this.fly((west + east) / 2, (north + south) / 2 + below / 2 / (256 * 2 ** zoom), zoom, asked);
+    const zoom = Math.min(closest, Math.log2(Math.max(room, 1) / 256));
+    this.fly((west + east) / 2, (north + south) / 2 + below / 2 / (256 * 2 ** zoom), zoom, gently);
+  }
+
+  // open goes as close to a crowd as it takes to tell its devices apart.
+  open(crowd) {
+    this.touched = true;
+    let [west, north, east, south] = [1, 1, 0, 0];
+    for (const d of crowd.list) [west, north, east, south] = [Math.min(west, d.x), Math.min(north, d.y), Math.max(east, d.x), Math.max(south, d.y)];
+    this.frame([west, east], [north, south], maxZoom, true);
   }
 
   fly(cx, cy, zoom, gently) {
@@ -106,6 +128,12 @@ export class FleetMap {
     this.flight = requestAnimationFrame(step);
   }
 
+  // leave lets go of what was pointed at.
+  leave() {
+    this.tip.hidden = true;
+    this.pointer = null;
+  }
+
   zoomBy(levels, x = this.camera.width / 2, y = this.camera.height / 2, gently = true) {
     const c = this.camera;
     this.touched = true;
@@ -129,7 +157,9 @@ export class FleetMap {
     const d = this.fleet.byID.get(id);
     if (!d?.seen) return;
     this.touched = true;
-    this.fly(d.x, d.y, Math.max(this.camera.zoom, 10), true);
+    let zoom = Math.max(this.camera.zoom, 10);
+    while (zoom < maxZoom && crowded(this.fleet.devices.values(), d, 256 * 2 ** zoom)) zoom += 0.5;
+    this.fly(d.x, d.y, Math.min(zoom, maxZoom), true);
   }
 
   show(id) {
@@ -137,81 +167,25 @@ export class FleetMap {
     this.redraw(false);
   }
 
-  listen() {
-    const at = (e) => [e.offsetX, e.offsetY];
-    const down = new Map();
-    let moved = 0;
-    this.marks.addEventListener("wheel", (e) => {
-      e.preventDefault();
-      const lines = e.deltaMode === 1 ? 30 : 1;
-      this.zoomBy(Math.max(-1, Math.min(1, -e.deltaY * lines / 240)), ...at(e), false);
-    }, { passive: false });
-    this.marks.addEventListener("pointerdown", (e) => {
-      this.marks.setPointerCapture(e.pointerId);
-      down.set(e.pointerId, at(e));
-      moved = 0;
-    });
-    this.marks.addEventListener("pointermove", (e) => {
-      const last = down.get(e.pointerId), here = at(e);
-      if (!last) return this.hover(...here);
-      moved += Math.abs(here[0] - last[0]) + Math.abs(here[1] - last[1]);
-      if (down.size === 2) this.pinch(down, e.pointerId, here);
-      else if (moved > 4) this.pan(here[0] - last[0], here[1] - last[1]);
-      if (moved > 4) {
-        down.set(e.pointerId, here);
-        this.marks.classList.add("drag");
-        this.tip.hidden = true;
-      }
-    });
-    const up = (e) => {
-      if (down.delete(e.pointerId) && e.type === "pointerup" && moved <= 4) {
-        const d = this.near(...at(e));
-        this.choose(d ? d.id : "", true);
-      }
-      this.marks.classList.toggle("drag", down.size > 0);
-    };
-    this.marks.addEventListener("pointerup", up);
-    this.marks.addEventListener("pointercancel", up);
-    this.marks.addEventListener("pointerleave", () => { this.tip.hidden = true; });
-    this.marks.addEventListener("dblclick", (e) => this.zoomBy(1, ...at(e)));
-    this.marks.addEventListener("keydown", (e) => this.key(e));
-  }
-
-  pinch(down, id, here) {
-    const other = [...down].find(([key]) => key !== id)[1], last = down.get(id);
-    const far = (p) => Math.max(1, Math.hypot(p[0] - other[0], p[1] - other[1]));
-    this.zoomBy(Math.log2(far(here) / far(last)), (here[0] + other[0]) / 2, (here[1] + other[1]) / 2, false);
-    down.set(id, here);
-  }
-
-  key(e) {
-    const step = 80;
-    const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
-    if (e.ctrlKey || e.metaKey || e.altKey) return;
-    if (e.key in moves) this.pan(...moves[e.key]);
-    else if (e.key === "+" || e.key === "=") this.zoomBy(1);
-    else if (e.key === "-") this.zoomBy(-1);
-    else if (e.key === "0" || e.key === "Home") this.fit(true);
-    else return;
-    e.preventDefault();
-  }
+  crowdAt(x, y) { return this.crowds.find((c) => Math.hypot(c.left - x, c.top - y) <= c.r); }
 
   near(x, y) {
     let best = null, least = reach * reach;
-    for (const d of this.fleet.devices.values()) {
-      if (!d.seen) continue;
+    for (const d of this.alone) {
       const dx = this.camera.x(d.x) - x, dy = this.camera.y(d.y) - y, far = dx * dx + dy * dy;
       if (far <= least && (far < least || drawn.indexOf(d.state) > drawn.indexOf(best.state))) [best, least] = [d, far];
     }
     return best;
   }
 
-  hover(x, y) {
-    const d = this.near(x, y);
-    this.marks.classList.toggle("over", Boolean(d));
-    this.tip.hidden = !d;
-    if (!d) return;
-    text(this.tip, [d.title, states[d.state].label + (d.speed > 0 ? ", " + speed(d.speed) : ""), "fix " + ago(this.fleet.now() - d.fix) + " old", ...d.alerts].join("\n"));
+  // hover tells of what is at a spot; again whenever what is there may have moved.
+  hover([x, y]) {
+    const crowd = this.crowdAt(x, y), d = crowd ? null : this.near(x, y);
+    this.marks.classList.toggle("over", Boolean(crowd || d));
+    this.tip.hidden = !crowd && !d;
+    if (this.tip.hidden) return;
+    if (crowd) text(this.tip, [count(crowd.n) + " devices", ...Object.keys(states).filter((s) => crowd.states[s]).map((s) => states[s].label + " " + count(crowd.states[s]))].join("\n"));
+    else text(this.tip, [d.title, states[d.state].label + (d.speed > 0 ? ", " + speed(d.speed) : ""), "fix " + ago(this.fleet.now() - d.fix) + " old", ...d.alerts].join("\n"));
     const w = this.tip.offsetWidth, h = this.tip.offsetHeight;
     this.tip.style.transform = `translate(${Math.max(4, Math.min(x + 14, this.camera.width - w - 4))}px, ${Math.max(4, Math.min(y + 14, this.camera.height - h - 4))}px)`;
   }
@@ -255,44 +229,37 @@ export class FleetMap {
     for (const d of this.fleet.devices.values()) {
       if (d.seen && d.x > west - edge && d.x < east + edge && d.y > north - edge && d.y < south + edge) seen.push(d);
     }
-    this.drawTrails(g, seen);
-    const size = Math.max(7, Math.min(15, 5 + c.zoom * 0.9)) * (seen.length > 1500 ? 0.72 : seen.length > 300 ? 0.85 : 1);
+    const { crowds, alone } = gather(seen, c);
+    Object.assign(this, { crowds, alone });
+    this.drawTrails(g, alone);
+    const size = Math.max(7, Math.min(15, 5 + c.zoom * 0.9)) * (alone.length > 300 ? 0.85 : 1);
     if (!this.sprites || this.sprites.size !== Math.round(size)) this.sprites = makeSprites(Math.round(size), this.dense);
-    const { cell, sheet } = this.sprites, half = cell / 2, from = Math.round(cell * this.dense);
+    // Names of places are below what moves, and make room for it and for its names.
+    const half = this.sprites.cell / 2, few = crowds.length === 0 && seen.length <= 40;
+    const taken = [...this.covered, ...crowds.map((k) => [k.left - k.r, k.top - k.r, k.left + k.r, k.top + k.r])];
+    if (alone.length <= 200) for (const d of alone) taken.push([c.x(d.x) - half, c.y(d.y) - half, c.x(d.x) + half, c.y(d.y) + half]);
+    this.ground.labels(g, c, ink, taken, crowds);
+    this.drawMarks(g, alone);
+    this.drawChosen(g, size);
+    drawCrowds(g, crowds);
+    if (few) this.drawNames(g, alone, size, taken);
+    if (this.pointer) this.hover(this.pointer);
+  }
+
+  drawMarks(g, list) {
+    const { cell, sheet } = this.sprites, c = this.camera, half = cell / 2, from = Math.round(cell * this.dense);
     const layers = Object.fromEntries(drawn.map((s) => [s, []]));
-    for (const d of seen) layers[d.state]?.push(d);
-    // Labels of places are above a crowd, but not above what matters; they make
-    // room for the few.
-    const few = seen.length <= 40;
-    const taken = few ? seen.map((d) => [c.x(d.x) - half, c.y(d.y) - half, c.x(d.x) + half, c.y(d.y) + half]) : [];
-    if (few) this.ground.labels(g, c, ink, taken);
+    for (const d of list) layers[d.state]?.push(d);
     g.imageSmoothingEnabled = false;
-    for (const state of drawn) {
-      g.setTransform(this.dense, 0, 0, this.dense, 0, 0);
-      if (state === "alert" && !few) this.ground.labels(g, c, ink, taken);
-      const row = drawn.indexOf(state) * from;
-      g.setTransform(1, 0, 0, 1, 0, 0);
-      const hidden = this.crowd();
+    g.setTransform(1, 0, 0, 1, 0, 0);
+    for (const [row, state] of drawn.entries()) {
       for (const d of layers[state]) {
-        if (hidden(c.x(d.x), c.y(d.y))) continue;
         const turn = state === "moving" && !Number.isNaN(d.heading) ? Math.round(d.heading / (2 * Math.PI) * directions + directions) % directions : 0;
         // On whole pixels nothing needs to be smoothed, which is most of the cost.
-        g.drawImage(sheet, turn * from, row, from, from, Math.round((c.x(d.x) - half) * this.dense), Math.round((c.y(d.y) - half) * this.dense), from, from);
+        g.drawImage(sheet, turn * from, row * from, from, from, Math.round((c.x(d.x) - half) * this.dense), Math.round((c.y(d.y) - half) * this.dense), from, from);
       }
     }
     g.setTransform(this.dense, 0, 0, this.dense, 0, 0);
-    if (few) this.drawNames(g, seen, size, taken);
-    this.drawChosen(g, size);
-  }
-
-  // crowd tells of a spot whether it was asked for before, give or take two pixels:
-  // of marks on top of each other one is enough.
-  crowd() {
-    const grain = 2.5, wide = Math.ceil(this.camera.width / grain) + 20, taken = new Uint8Array(wide * (Math.ceil(this.camera.height / grain) + 20));
-    return (x, y) => {
-      const at = (Math.floor(y / grain) + 10) * wide + Math.floor(x / grain) + 10;
-      return taken[at] === 1 || !(taken[at] = 1);
-    };
   }
 
   drawTrails(g, seen) {
@@ -343,6 +310,7 @@ export class FleetMap {
       const w = g.measureText(words).width, x = this.camera.x(d.x), y = this.camera.y(d.y), gap = size / 2 + (d.id === this.chosen ? 11 : 5);
       for (const [left, top] of [[x + gap, y], [x - gap - w, y], [x - w / 2, y - gap - 5], [x - w / 2, y + gap + 5]]) {
         const box = [left, top - 7, left + w, top + 7];
+        if (left < 2 || left + w > this.camera.width - 2) continue;
         if (taken.some((t) => t[0] < box[2] && t[2] > box[0] && t[1] < box[3] && t[3] > box[1])) continue;
         taken.push(box);
         g.strokeText(words, left, top);
@@ -355,8 +323,11 @@ export class FleetMap {
   drawChosen(g, size) {
     const d = this.fleet.byID.get(this.chosen);
     if (!d?.seen) return;
+    // In a crowd it has no mark of its own.
+    const crowd = this.crowds.find((c) => c.list.includes(d));
     g.beginPath();
-    g.arc(this.camera.x(d.x), this.camera.y(d.y), size / 2 + 6, 0, 7);
+    if (crowd) g.arc(crowd.left, crowd.top, crowd.r + 4, 0, 7);
+    else g.arc(this.camera.x(d.x), this.camera.y(d.y), size / 2 + 6, 0, 7);
     g.strokeStyle = ink.panel;
     g.lineWidth = 5;
     g.stroke();

@@ -1,25 +1,25 @@
 // The fleet's table: only the rows in sight exist.
 
-import { ago, make, mark, setMark, speed, states, text, until } from "./format.js";
+import { ago, late, make, mark, setMark, speed, states, text, until } from "./format.js";
 
 const rowHeight = 34; // as the style has it
 const spare = 6; // rows beyond the edges, for scrolling
 const calm = 3000; // how long the order is held after the pointer moved over rows
 
 const columns = [
-  { key: "name", label: "Device", order: (d) => d.rank },
-  { key: "age", label: "Fix age", number: true, order: (d) => (d.fix ? -d.fix : Infinity) },
-  { key: "next", label: "Next poll", number: true, order: (d) => d.next || Infinity },
-  { key: "speed", label: "Speed", number: true, order: (d) => (d.speed < 0 ? Infinity : -d.speed) },
-  { key: "alerts", label: "Alerts", order: (d) => -d.alerts.length * 1e3 - d.failures },
+  { key: "name", label: "Device", hint: "Name and id; the mark is its state, as on the map", order: (d) => d.rank },
+  { key: "age", label: "Fix age", hint: "How old the newest fix is, by the device's own clock", number: true, order: (d) => (d.fix ? -d.fix : Infinity) },
+  { key: "next", label: "Next poll", hint: "When the bridge asks the API about it again", number: true, order: (d) => d.next || Infinity },
+  { key: "speed", label: "Speed", hint: "Of the newest fix", number: true, order: (d) => (d.speed < 0 ? Infinity : -d.speed) },
+  { key: "alerts", label: "Alerts", hint: "Raised now; in amber, polls in a row that failed", order: (d) => -d.alerts.length * 1e3 - d.failures },
 ];
 
 export class Table {
   constructor(fleet, choose) {
-    Object.assign(this, { fleet, choose, list: [], lines: [], chosen: "", sort: "name", down: false, ranked: -1, pointed: 0 });
+    Object.assign(this, { fleet, choose, list: [], lines: [], chosen: "", sort: "name", down: false, ranked: -1, pointed: 0, picked: -calm });
     const by = (id) => document.getElementById(id);
     Object.assign(this, {
-      grid: by("grid"), scroll: by("scroll"), sizer: by("sizer"), filter: by("filter"), only: by("only"),
+      grid: by("grid"), scroll: by("grid"), sizer: by("sizer"), filter: by("filter"), only: by("only"),
       shown: by("shown"), empty: by("empty"), held: by("held"),
     });
     this.head = by("grid-head");
@@ -35,13 +35,18 @@ export class Table {
       const line = e.target.closest(".line");
       if (line) this.choose(line.dataset.id, true);
     });
-    new ResizeObserver(() => this.draw()).observe(this.scroll);
+    new ResizeObserver(() => {
+      // What is told of the device that was just chosen takes room from the table.
+      if (performance.now() - this.picked < calm) this.show(this.chosen);
+      else this.draw();
+    }).observe(this.scroll);
   }
 
   header(head) {
     for (const c of columns) {
       const button = make("button", "", c.label);
       button.type = "button";
+      button.title = c.hint;
       c.cell = make("div", c.number ? "number" : "", button);
       c.cell.setAttribute("role", "columnheader");
       button.addEventListener("click", () => {
@@ -86,7 +91,7 @@ export class Table {
     text(this.shown, list.length === all ? all.toLocaleString("en") + (all === 1 ? " device" : " devices")
       : list.length.toLocaleString("en") + " of " + all.toLocaleString("en") + " devices");
     this.empty.hidden = list.length > 0;
-    text(this.empty, all === 0 ? "No devices yet: this replica polls none." : "No device matches.");
+    text(this.empty, all === 0 ? "This replica polls no device. plaspy-bridge check tells what the account has and what is left out." : "No device matches.");
   }
 
   // rank orders names once for all: comparing words is slow, numbers are not.
@@ -103,7 +108,6 @@ export class Table {
     const top = this.scroll.scrollTop;
     const first = Math.max(0, Math.floor(top / rowHeight) - spare);
     const last = Math.min(this.list.length, Math.ceil((top + this.scroll.clientHeight) / rowHeight) + spare);
-    this.head.style.paddingRight = 14 + this.scroll.offsetWidth - this.scroll.clientWidth + "px"; // its bar
     this.grid.setAttribute("aria-rowcount", this.list.length + 1);
     while (this.lines.length < last - first) this.lines.push(this.line());
     const now = this.fleet.now();
@@ -122,6 +126,7 @@ export class Table {
       mark: mark("none"), said: make("span", "unseen"), name: make("b"), id: make("small"), age: make("div", "number"), next: make("div", "number"),
       speed: make("div", "number"), alerts: make("div"), told: "",
     };
+    l.alerts.className = "chips";
     const row = l.row = make("div", "line", make("div", "who", l.mark, l.said, l.name, l.id), l.age, l.next, l.speed, l.alerts);
     row.id = "row-" + this.lines.length;
     row.setAttribute("role", "row");
@@ -140,10 +145,12 @@ export class Table {
     text(l.said, states[d.state].label);
     text(l.name, d.title);
     text(l.id, d.name && d.name !== d.id ? d.id : "");
+    const whole = d.name && d.name !== d.id ? d.name + " (" + d.id + ")" : d.title;
+    if (l.whole !== whole) l.name.parentNode.title = l.whole = whole;
     text(l.age, d.fix ? ago(now - d.fix) : "–");
     l.age.classList.toggle("faint", d.state === "old" || d.state === "none");
     text(l.next, d.next ? until(d.next - now) : d.polled ? "–" : "soon");
-    l.next.classList.toggle("late", d.next > 0 && now - d.next > 10e3);
+    l.next.classList.toggle("late", d.next > 0 && now - d.next > late);
     text(l.speed, speed(d.speed));
     l.speed.classList.toggle("faint", d.speed <= 0);
     const told = d.alerts.join("\n") + "\n" + (d.failures || "");
@@ -155,14 +162,22 @@ export class Table {
     }
   }
 
+  // filterBy shows one state alone.
+  filterBy(state) {
+    this.only.value = state;
+    this.filter.value = "";
+    this.refresh(true);
+  }
+
   // show marks a device as chosen, and brings it into sight.
   show(id) {
+    if (this.chosen !== id) this.picked = performance.now();
     this.chosen = id;
     const n = this.list.findIndex((d) => d.id === id);
     if (n >= 0) {
-      const y = n * rowHeight, view = this.scroll;
+      const y = n * rowHeight, view = this.scroll, room = view.clientHeight - this.head.offsetHeight;
       if (y < view.scrollTop) view.scrollTop = y;
-      else if (y + rowHeight > view.scrollTop + view.clientHeight) view.scrollTop = y + rowHeight - view.clientHeight;
+      else if (y + rowHeight > view.scrollTop + room) view.scrollTop = y + rowHeight - room;
     }
     this.draw();
   }

@@ -1,6 +1,7 @@
 // What is known of one device, and why the bridge treats it as it does.
 
-import { ago, make, place, speed, states, text, until, when } from "./format.js";
+import { ago, local, make, place, speed, stamp, states, text, until, when } from "./format.js";
+import { ask, Refused } from "./here.js";
 
 const every = 2000;
 
@@ -8,7 +9,7 @@ export class Why {
   constructor(fleet, close, map) {
     const by = (id) => document.getElementById(id);
     Object.assign(this, { fleet, id: "", asked: 0, open: false, before: null });
-    Object.assign(this, { box: by("why"), name: by("why-name"), sub: by("why-id"), facts: by("why-facts"), plan: by("why-plan"), list: by("why-decisions") });
+    Object.assign(this, { box: by("why"), name: by("why-name"), sub: by("why-id"), facts: by("why-facts"), plan: by("why-plan"), held: by("why-held"), list: by("why-decisions") });
     by("why-close").addEventListener("click", close);
     by("why-map").addEventListener("click", () => map(this.id));
     this.rows = {};
@@ -17,7 +18,7 @@ export class Why {
       this.facts.append(make("dt", "", key), this.rows[key]);
     }
     setInterval(() => {
-      if (this.open && !document.hidden) this.ask();
+      if (this.open && !document.hidden && fleet.byID.has(this.id)) this.ask();
     }, every);
   }
 
@@ -27,6 +28,7 @@ export class Why {
     if (this.id !== id) {
       this.id = id;
       text(this.plan, "");
+      this.held.hidden = true;
       this.list.replaceChildren();
       this.ask();
     }
@@ -55,6 +57,7 @@ export class Why {
     text(r.Speed, speed(d.speed));
     text(r["Fix age"], d.fix ? ago(now - d.fix) : "–");
     text(r["Fix time"], when(d.fix, now));
+    r["Fix time"].title = d.fix ? new Date(d.fix).toISOString() : "";
     text(r.Position, d.seen ? place(d.lat / 1e5, d.lon / 1e5) : "–");
     text(r["Last poll"], d.polled ? ago(now - d.polled) + " ago" : "not yet");
     text(r["Next poll"], d.next ? until(d.next - now) : "–");
@@ -64,36 +67,41 @@ export class Why {
   async ask() {
     const id = this.id, mine = ++this.asked;
     try {
-      const answer = await fetch("/view/why?device=" + encodeURIComponent(id));
-      if (mine !== this.asked || !this.open) return;
-      if (!answer.ok) {
-        text(this.plan, (await answer.text()).trim());
-        this.list.replaceChildren();
-        return;
-      }
-      this.tell(await answer.json());
-    } catch {
-      if (mine === this.asked) text(this.plan, "The bridge does not answer.");
+      const why = await (await ask("/view/why?device=" + encodeURIComponent(id))).json();
+      if (mine === this.asked && this.open) this.tell(why);
+    } catch (e) {
+      if (mine !== this.asked) return;
+      text(this.plan, e.message);
+      this.held.hidden = true;
+      if (e instanceof Refused) this.list.replaceChildren();
     }
   }
 
   tell(why) {
-    text(this.plan, why.plan || "–");
     const now = this.fleet.now();
+    text(this.plan, local(why.plan || "–", now));
+    this.held.hidden = !why.held;
+    text(this.held, why.held ? "Held back: " + local(why.held, now) : "");
     const key = JSON.stringify(why.decisions);
     if (this.told === key && this.list.childElementCount > 0) return;
     this.told = key;
     this.list.replaceChildren(...(why.decisions ?? []).map((d) => {
       const at = Date.parse(d.at);
       const time = make("time", "", when(at, now));
-      time.dateTime = d.at;
+      stamp(time, at);
       const said = [];
-      if (d.fields?.length) said.push(d.fields.join(", "));
-      if (d.published) said.push(d.published === 1 ? "1 event published" : d.published + " events published");
+      if (d.published) said.push(d.published === 1 ? "1 event" : d.published + " events");
       if (d.sequence) said.push("sequence " + d.sequence);
-      if (d.id) said.push(d.id);
       if (d.detail) said.push(d.detail);
-      return make("li", "", time, make("span", "", d.result), make("span", "faint", said.join(" · ")));
+      const told = make("div");
+      if (Array.isArray(d.fields)) told.append(make("p", "", ...d.fields.map((f) => make("code", "", String(f)))));
+      const line = make("p", "faint", said.join(" · "));
+      if (d.id) line.append(said.length > 0 ? " · " : "", make("small", "", d.id));
+      told.append(line);
+      const result = make("span", "", d.result + (d.times > 1 ? " ×" + d.times : ""));
+      if (d.times > 1) result.title = d.times + " polls in a row, the last of them then";
+      if (d.result === "error" || d.result === "location not usable") result.className = "late";
+      return make("li", "", time, result, told);
     }));
     if (!why.decisions?.length) this.list.append(make("li", "faint", "none yet"));
   }

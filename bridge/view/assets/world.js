@@ -3,10 +3,10 @@
 // 0 to 1 from west to east and from north to south.
 
 import { mercatorX, mercatorY } from "./feed.js";
+import { ask } from "./here.js";
 
 export async function loadWorld() {
-  const answer = await fetch("/view/world.bin");
-  if (!answer.ok) throw new Error("world.bin: " + answer.status);
+  const answer = await ask("/view/world.bin");
   return read(new Uint8Array(await answer.arrayBuffer()));
 }
 
@@ -36,35 +36,43 @@ function read(bytes) {
   const arcs = many(() => {
     const border = unsigned() === 1;
     const line = new Float32Array(2 * unsigned());
-    let lon = 0, lat = 0, seam = true;
+    let lon = 0, lat = 0;
     for (let i = 0; i < line.length; i += 2) {
-      lon += signed();
-      lat += signed();
-      seam &&= Math.abs(lon) >= 17999 || lat < -8900; // the map's edge is no coast
-      line[i] = mercatorX(lon / 100);
-      line[i + 1] = mercatorY(lat / 100);
+      line[i] = mercatorX((lon += signed()) / 100);
+      line[i + 1] = mercatorY((lat += signed()) / 100);
     }
-    return { border, seam, line, box: boxOf(line) };
+    return { border, line };
   });
   const rings = [];
   const countries = many(() => {
     const c = { name: name(), ...point(), rank: unsigned() };
-    for (const refs of many(() => many(signed))) rings.push(ring(refs, arcs));
+    for (const refs of many(() => many(signed))) rings.push(...around({ line: ring(refs, arcs) }));
     return c;
   });
   const cities = many(() => ({ name: name(), ...point(), rank: unsigned() }));
-  return { arcs: arcs.filter((a) => !a.seam), rings, countries, cities };
+  return { arcs: arcs.flatMap(around), rings, countries, cities };
 }
 
+// ring joins arcs, each where the one before ends. The one about the south pole
+// ends a turn away from its beginning; it goes on below the map.
 function ring(refs, arcs) {
-  const parts = refs.map((ref) => (ref < 0 ? backwards(arcs[~ref].line) : arcs[ref].line));
-  const line = new Float32Array(parts.reduce((n, p) => n + p.length, 0));
-  let at = 0;
-  for (const p of parts) {
-    line.set(p, at);
-    at += p.length;
+  const line = [];
+  for (const ref of refs) {
+    const part = ref < 0 ? backwards(arcs[~ref].line) : arcs[ref].line;
+    const turn = line.length > 0 ? Math.round(line.at(-2) - part[0]) : 0;
+    for (let i = 0; i < part.length; i += 2) line.push(part[i] + turn, part[i + 1]);
   }
-  return { line, box: boxOf(line) };
+  if (Math.abs(line.at(-2) - line[0]) > 0.5) line.push(line.at(-2), 2, line[0], 2);
+  return Float32Array.from(line);
+}
+
+// around gives a line, and what of it is beyond the map's edge at the other one.
+function around(shape) {
+  const line = shape.line, [west, , east] = boxOf(line);
+  return [0, west < 0 ? 1 : 0, east > 1 ? -1 : 0].filter((turn, i) => i === 0 || turn !== 0).map((turn) => {
+    const moved = turn === 0 ? line : line.map((v, i) => (i % 2 === 0 ? v + turn : v));
+    return { ...shape, line: moved, box: boxOf(moved) };
+  });
 }
 
 function backwards(line) {
@@ -77,7 +85,7 @@ function backwards(line) {
 }
 
 function boxOf(line) {
-  const box = [1, 1, 0, 0];
+  const box = [Infinity, Infinity, -Infinity, -Infinity];
   for (let i = 0; i < line.length; i += 2) {
     box[0] = Math.min(box[0], line[i]);
     box[1] = Math.min(box[1], line[i + 1]);
@@ -142,18 +150,19 @@ export class Ground {
   }
 
   // labels go where there is room beside the boxes that are taken, the most
-  // important first; it adds theirs.
-  labels(g, camera, ink, taken) {
+  // important first; it adds theirs. The name of a city below a crowd is beside the
+  // crowd.
+  labels(g, camera, ink, taken, crowds) {
     if (!this.world) return;
     g.textBaseline = "middle";
     g.lineJoin = "round";
     g.strokeStyle = ink.land;
     g.lineWidth = 3;
-    const put = (words, x, y, middle) => {
+    const put = (words, x, y, gap) => {
       const key = g.font + words;
       let w = this.widths.get(key);
       if (w === undefined) this.widths.set(key, w = g.measureText(words).width);
-      for (const [left, top] of middle ? [[x - w / 2, y]] : [[x + 6, y], [x - w - 6, y], [x - w / 2, y + 12], [x - w / 2, y - 12]]) {
+      for (const [left, top] of !gap ? [[x - w / 2, y]] : [[x + gap, y], [x - w - gap, y], [x - w / 2, y + gap + 6], [x - w / 2, y - gap - 6]]) {
         const box = [left - 2, top - 7, left + w + 2, top + 7];
         if (taken.some((t) => t[0] < box[2] && t[2] > box[0] && t[1] < box[3] && t[3] > box[1])) continue;
         taken.push(box);
@@ -172,13 +181,16 @@ export class Ground {
     g.fillStyle = ink.place;
     for (const c of this.world.countries) {
       const at = c.rank <= camera.zoom && camera.zoom < c.rank + 4 && near(c);
-      if (at) put(c.name.toUpperCase(), ...at, true);
+      if (at) put(c.name.toUpperCase(), ...at, 0);
     }
     g.letterSpacing = "0px";
     g.font = "11px " + ink.font;
     for (const c of this.world.cities) {
       const at = c.rank <= camera.zoom + 0.5 && near(c);
-      if (!at || !put(c.name, ...at, false)) continue;
+      if (!at) continue;
+      const below = crowds.find((k) => Math.hypot(k.left - at[0], k.top - at[1]) < k.r + 4);
+      if (below) put(c.name, below.left, below.top, below.r + 5);
+      if (below || !put(c.name, ...at, 6)) continue;
       g.beginPath();
       g.arc(...at, 1.8, 0, 7);
       g.fill();
