@@ -25,12 +25,13 @@ var arrows = map[string][]string{
 	"bridge/schedule": nil,
 	"bridge/ops":      nil,
 	"bridge/view":     nil,
-	"bridge/plaspy":   {"auth"},
+	"bridge/trace":    nil,
+	"bridge/plaspy":   {"auth", "bridge/trace"},
 	"bridge/replica":  {"publisher"},
-	"bridge/poll":     {"bridge/plaspy", "bridge/schedule", "publisher"},
-	"bridge/inbound":  {"bridge/plaspy", "publisher"},
-	"bridge":          {"auth", "publisher", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/view", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
-	"cmd":             {"auth", "publisher", "bridge", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/view", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
+	"bridge/poll":     {"bridge/plaspy", "bridge/schedule", "bridge/trace", "publisher"},
+	"bridge/inbound":  {"bridge/plaspy", "bridge/trace", "publisher"},
+	"bridge":          {"auth", "publisher", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
+	"cmd":             {"auth", "publisher", "bridge", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
 }
 
 // owner returns the folder of arrows that a package's folder belongs to.

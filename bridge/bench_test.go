@@ -23,6 +23,7 @@ import (
 	"plaspy-bridge/bridge/schedule"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher/natstest"
 )
 
@@ -39,7 +40,7 @@ func BenchmarkPoll(b *testing.B) {
 	b.Run("bare", func(b *testing.B) { benchBare(b, 0) })
 	b.Run("bare+publish=100%", func(b *testing.B) { benchBare(b, 1) })
 	for _, changed := range []float64{0, 5, 100} {
-		b.Run(fmt.Sprintf("bridge/changed=%g%%", changed), func(b *testing.B) { benchBridge(b, changed) })
+		b.Run(fmt.Sprintf("bridge/changed=%g%%", changed), func(b *testing.B) { benchBridge(b, changed, nil) })
 	}
 }
 
@@ -167,7 +168,7 @@ func benchTokens(b *testing.B, base *url.URL, transport http.RoundTripper) *auth
 	return auth.New(cfg, log, nil)
 }
 
-func benchBridge(b *testing.B, changed float64) {
+func benchBridge(b *testing.B, changed float64, tracer *trace.Tracer) {
 	_, base := benchServer(b, changed)
 	transport := plaspy.NewTransport(plaspy.Options{MaxConns: benchWorkers})
 	defer transport.CloseIdleConnections()
@@ -175,6 +176,7 @@ func benchBridge(b *testing.B, changed float64) {
 	budget := plaspy.NewBudget(0, log, nil)
 	client, err := plaspy.New(plaspy.Options{
 		BaseURL: base, Budget: budget, Log: log, Transport: transport, Tokens: benchTokens(b, base, transport), MaxConns: benchWorkers,
+		Trace: tracer,
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -183,7 +185,7 @@ func benchBridge(b *testing.B, changed float64) {
 	policy := &ringPolicy{Policy: schedule.NewFixed(time.Hour), done: make(chan struct{}), warm: make(chan struct{})}
 	pool := poll.New(poll.Options{
 		Workers: benchWorkers, Refresh: time.Hour, IgnoreFields: []string{"inactiveSeconds"},
-		BackoffInitial: time.Second, BackoffMax: time.Minute, Grace: 10 * time.Second,
+		BackoffInitial: time.Second, BackoffMax: time.Minute, Grace: 10 * time.Second, Trace: tracer,
 	}, client, budget, plaspy.NewCircuit(plaspy.CircuitOptions{Log: log}), pub, pub.Subjects(), policy, log, nil)
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()

@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/auth"
@@ -22,6 +24,7 @@ import (
 	"plaspy-bridge/bridge/query"
 	"plaspy-bridge/bridge/replica"
 	"plaspy-bridge/bridge/schedule"
+	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/bridge/view"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/embedded"
@@ -34,10 +37,15 @@ type Bridge struct {
 	log     *slog.Logger
 	health  *ops.Health
 	metrics *prometheus.Registry
+	live    *liveness
+	asked   calls         // by polls
+	sent    calls         // by posts
+	tracer  *trace.Tracer // nil where there are no traces
 
 	keys      *KeySource
 	transport *http.Transport
 	budget    *plaspy.Budget
+	circuit   *plaspy.Circuit // of the polls
 	tokens    *auth.Manager
 	client    *plaspy.Client
 	nats      *embedded.Server // nil where NATS_URL is set
@@ -53,8 +61,9 @@ type Bridge struct {
 	server    *ops.Server
 	view      *view.View // nil where no page is served
 
-	fatal   chan error
-	closers []closer
+	stopping atomic.Bool
+	fatal    chan error
+	closers  []closer
 }
 
 // closer is one step of the teardown. They run last in, first out.
@@ -70,7 +79,9 @@ type closer struct {
 func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (*Bridge, error) {
 	b := &Bridge{cfg: cfg, log: log, health: ops.NewHealth(), fatal: make(chan error, 4)}
 	b.metrics = ops.NewRegistry(b.health)
+	b.live = newLiveness(b.health, livenessAge(cfg), cfg.Inbound)
 	for _, step := range []func() error{
+		func() error { return b.openTraces(ctx, version) },
 		func() error { return b.openAPI(version) },
 		b.openNATS,
 		b.openPool,
@@ -93,7 +104,7 @@ func (b *Bridge) openAPI(version string) error {
 	b.budget = plaspy.NewBudget(b.cfg.RateLimit, b.log.With("component", "budget"), b.metrics)
 	o := plaspy.Options{
 		BaseURL: &b.cfg.BaseURL, Timeout: b.cfg.Timeout, Budget: b.budget, Log: b.log.With("component", "plaspy"), Registerer: b.metrics,
-		MaxConns: b.cfg.Workers + b.cfg.InboundWorkers, UserAgent: "plaspy-bridge/" + version,
+		MaxConns: b.cfg.Workers + b.cfg.InboundWorkers, UserAgent: "plaspy-bridge/" + version, Trace: b.tracer,
 	}
 	b.transport = plaspy.NewTransport(o)
 	b.closing("connections to the API", func() error { b.transport.CloseIdleConnections(); return nil })
@@ -114,9 +125,7 @@ func (b *Bridge) openNATS() error {
 	o := b.cfg.ConnOptions("plaspy-bridge " + b.cfg.ReplicaID)
 	if b.cfg.Embedded() {
 		var err error
-		b.nats, err = embedded.Start(embedded.Options{
-			Addr: b.cfg.EmbeddedAddr, Dir: b.cfg.DataDir, Config: b.cfg.EmbeddedConfig, Name: "plaspy-bridge",
-		}, b.log)
+		b.nats, err = embedded.Start(b.cfg.EmbeddedOptions(), b.log)
 		if errors.Is(err, embedded.ErrConfig) {
 			return Faults{{"BRIDGE_EMBEDDED_CONFIG", "is not a configuration that nats-server takes: " + err.Error()}}
 		}
@@ -138,7 +147,14 @@ func (b *Bridge) openNATS() error {
 	} else if err != nil {
 		return err
 	}
-	b.closing("NATS connection", func() error { return b.conn.Shut(time.Second) })
+	b.closing("NATS connection", func() error {
+		// A server that stands still is no failure of this process's: what it did
+		// not store, the drain has told, and what was not acknowledged comes again.
+		if err := b.conn.Shut(time.Second); err != nil {
+			b.log.Warn("the NATS server does not answer, closing the connection anyway", "err", err)
+		}
+		return nil
+	})
 	if b.pub, err = publisher.New(b.conn, subjects, log, b.metrics); err != nil {
 		return err
 	}
@@ -155,14 +171,18 @@ func (c Config) ConnOptions(name string) publisher.ConnOptions {
 	}
 }
 
+// EmbeddedOptions say how to run the embedded server.
+func (c Config) EmbeddedOptions() embedded.Options {
+	return embedded.Options{Addr: c.EmbeddedAddr, Dir: c.DataDir, Config: c.EmbeddedConfig, Name: "plaspy-bridge"}
+}
+
 func (c Config) streamOptions() publisher.StreamOptions {
 	return publisher.StreamOptions{Retention: c.Retention, Replicas: c.StreamReplicas, Inbound: c.Inbound}
 }
 
 func (b *Bridge) openPool() error {
 	log := b.log.With("component", "poll")
-	circuit := plaspy.NewCircuit(plaspy.CircuitOptions{Name: "polls", Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics})
-	beat := b.health.Progress("polls", livenessAge(b.cfg))
+	b.circuit = plaspy.NewCircuit(plaspy.CircuitOptions{Name: "polls", Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics})
 	var posted func(string, time.Time, float64, float64) bool
 	if b.cfg.Inbound {
 		b.origins = inbound.NewOrigins()
@@ -173,44 +193,29 @@ func (b *Bridge) openPool() error {
 		Select:       poll.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups},
 		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
 		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
-		DailyResults: b.cfg.DailyResults, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
-		Grace: b.cfg.ShutdownTimeout / 2, Alive: beat.Beat, Posted: posted,
+		DailyResults: b.cfg.DailyResults, Ledger: b.ledger(), BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
+		Grace: b.cfg.ShutdownTimeout / 2, Alive: b.live.dispatcher.Beat, Posted: posted, Trace: b.tracer,
 		Live: func() bool { return b.group.Live() },
 		Owns: func(token string) bool { return b.group.Owns(token) },
 		Token: func(ctx context.Context) error {
 			_, err := b.tokens.Token(ctx)
 			return err
 		},
-	}, b.client, b.budget, circuit, heldStream{b.pub, b.keeper}, b.pub.Subjects(), b.policy(), log, b.metrics)
+	}, countedPolls{b.client, &b.asked}, b.budget, b.circuit, heldStream{b.pub, b.keeper}, b.pub.Subjects(), b.policy(), log, b.metrics)
 	// Until the group says what is this replica's, nothing is.
 	b.pool.Own(func(string) bool { return false })
 	return nil
 }
 
-// openGroup joins this replica with those that share its prefix and NATS: they
-// divide the devices and the budget.
-func (b *Bridge) openGroup() error {
-	b.budget.SetShare(0)
-	b.group = replica.New(replica.Options{
-		ID: b.cfg.ReplicaID, JS: b.pub.JetStream(), Subjects: b.pub.Subjects(), Replicas: b.cfg.StreamReplicas, Limit: b.cfg.RateLimit,
-		Load: func() int { return b.pool.Listed().Devices },
-		OnChange: func(a replica.Assignment) {
-			b.budget.SetShare(a.Share)
-			if a.Suspended {
-				return // Live holds the polls; what was learnt about the devices is kept
-			}
-			b.pool.Own(a.Owned)
-		},
-		OnThrottle: b.budget.ThrottleUntil,
-		Log:        b.log.With("component", "replica"), Registerer: b.metrics,
+// ledger keeps what devices used of their daily quota, where there is one.
+func (b *Bridge) ledger() poll.Ledger {
+	if b.cfg.DailyResults <= 0 {
+		return nil
+	}
+	return poll.NewLedger(func(ctx context.Context) (jetstream.KeyValue, error) {
+		return b.pub.JetStream().KeyValue(ctx, b.pub.Subjects().ReplicasBucket())
 	})
-	b.budget.OnThrottle(b.group.Throttled)
-	return nil
 }
-
-// livenessAge is how long the dispatcher may stand still before the process
-// counts as dead: longer than any wait that it may have a reason for.
-func livenessAge(c Config) time.Duration { return time.Minute + 2*c.Timeout }
 
 func (b *Bridge) policy() schedule.Policy {
 	if b.cfg.Schedule == ScheduleFixed {
@@ -334,6 +339,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		b.log.Error("stopping, because the bridge cannot go on", "err", broken)
 	}
 	start := time.Now()
+	b.stopping.Store(true)
 	b.health.Set("lifecycle", false, "stopping")
 	stopPolling()
 	polls.Wait()
@@ -343,6 +349,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		b.log.Warn("stopped with events not stored; the next start publishes what the API then still shows", "err", err)
 	}
 	stopServing()
+	servers.Go(func() { b.flushTraces(start) }) // beside what else takes time
 	err := b.close()
 	servers.Wait()
 	b.log.Info("stopped", "elapsed", time.Since(start).Round(time.Millisecond))
@@ -357,6 +364,11 @@ func (b *Bridge) watch(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		b.report()
+		if b.stopping.Load() {
+			b.live.stopping()
+		} else {
+			b.live.look(b.pulse())
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -387,6 +399,12 @@ func (b *Bridge) report() {
 	default:
 		b.health.Set("devices", false, "the device list was not read yet")
 	}
+	if c := b.circuit.State(); c.Open {
+		// Ready all the same: nothing here is wrong, and it goes on by itself.
+		b.health.Part("api").Degraded("the API does not answer since " + c.Since.UTC().Format(time.RFC3339) + "; single probes go out until it does")
+	} else {
+		b.health.Part("api").OK()
+	}
 	denied := b.conn.Denied()
 	switch trouble := b.conn.Trouble(); {
 	case trouble != "":
@@ -403,11 +421,7 @@ func (b *Bridge) report() {
 		b.health.Set("publish", true, "")
 	}
 	b.inboundHealth()
-	if trouble := b.group.Trouble(); trouble != "" {
-		b.health.Set("replica", false, trouble)
-	} else {
-		b.health.Set("replica", true, "")
-	}
+	b.replicaHealth()
 	if waits := b.pool.Ready(); waits != "" {
 		b.health.Set("state", false, waits)
 	} else {

@@ -13,17 +13,15 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
-	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
 
 func TestMain(m *testing.M) { natstest.Main(m) }
 
 // fleetOf is a simulated API on a real port, and the configuration for it.
-func fleetOf(t *testing.T, o sim.Options) (*sim.Server, Config) {
+func fleetOf(t testing.TB, o sim.Options) (*sim.Server, Config) {
 	t.Helper()
 	s := sim.New(o)
 	l, err := s.Listen(t.Context(), "127.0.0.1:0")
@@ -45,7 +43,7 @@ func fleetOf(t *testing.T, o sim.Options) (*sim.Server, Config) {
 }
 
 // launch runs a bridge until the test ends, or stop is called.
-func launch(t *testing.T, cfg Config) (b *Bridge, stop func()) {
+func launch(t testing.TB, cfg Config) (b *Bridge, stop func()) {
 	t.Helper()
 	b, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -75,7 +73,7 @@ func launch(t *testing.T, cfg Config) (b *Bridge, stop func()) {
 }
 
 // readyz asks until ok accepts the status and the answer.
-func readyz(t *testing.T, b *Bridge, what string, ok func(status int, body string) bool) {
+func readyz(t testing.TB, b *Bridge, what string, ok func(status int, body string) bool) {
 	t.Helper()
 	deadline := time.NewTimer(15 * time.Second)
 	defer deadline.Stop()
@@ -185,62 +183,6 @@ func TestReadinessTellsWhatIsWrong(t *testing.T) {
 		srv.Restart()
 		follow(t, b, "plaspy.location.*", 1)
 	})
-}
-
-func TestKeeperMakesADeletedStreamAgain(t *testing.T) {
-	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.Unchanged})
-	b, _ := launch(t, cfg)
-	follow(t, b, "plaspy.location.*", 3)
-	again, err := b.conn.SubscribeSync("plaspy.location.*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.pub.JetStream().DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
-		t.Fatal(err)
-	}
-	// Nothing has changed at the API, and the stream gets it all again.
-	for range 3 {
-		if _, err := again.NextMsg(10 * time.Second); err != nil {
-			t.Fatal(err)
-		}
-	}
-	follow(t, b, "plaspy.location.*", 3)
-}
-
-func TestOldServer(t *testing.T) {
-	for version, old := range map[string]bool{
-		"2.10.29": true, "1.4.1": true, "2.11.0": false, "2.11.0-RC.1": false, "2.15.2": false, "3.0.0": false, "custom": false, "": false,
-	} {
-		if err := oldServer(version); (err != nil) != old {
-			t.Errorf("oldServer(%q) = %v", version, err)
-		}
-	}
-}
-
-func TestKeeperComplainsOfOtherSettings(t *testing.T) {
-	srv := natstest.Start(t)
-	js, err := jetstream.New(srv.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := publisher.Subjects("plaspy").Streams(publisher.StreamOptions{Retention: time.Hour})
-	other := want[0]
-	other.MaxMsgs = 7
-	if _, err := js.CreateStream(t.Context(), other); err != nil {
-		t.Fatal(err)
-	}
-	var log strings.Builder
-	k := newKeeper(nil, want, ops.NewHealth(), slog.New(slog.NewTextHandler(&log, nil)))
-	for range 2 {
-		reports, err := publisher.EnsureStreams(t.Context(), js, want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		k.tell(reports)
-	}
-	if got := strings.Count(log.String(), "max_msgs is 7, the bridge would set 0"); got != 1 {
-		t.Errorf("told %d times, want once: %s", got, log.String())
-	}
 }
 
 func TestInboundIsPostedAndComesBackMarked(t *testing.T) {

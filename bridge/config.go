@@ -132,6 +132,35 @@ type Config struct {
 	LogFormat LogFormat `envconfig:"BRIDGE_LOG_FORMAT" default:"auto" oneof:"auto,text,json" desc:"auto: tinted text on a terminal, JSON elsewhere"`
 	// ShutdownTimeout of 20s is below the 30 s after which orchestrators kill.
 	ShutdownTimeout time.Duration `envconfig:"BRIDGE_SHUTDOWN_TIMEOUT" default:"20s" min:"1s" max:"10m" desc:"how long a graceful stop may take; keep it below the orchestrator's own limit"`
+
+	// What follows is OpenTelemetry's own, with its names, defaults and meanings.
+	// TracingDisabled turns tracing off whatever else is set.
+	TracingDisabled bool `envconfig:"OTEL_SDK_DISABLED" default:"false" section:"Tracing" desc:"no traces, whatever else is set"`
+	// TracesExporter is OTLP, which needs an endpoint to mean anything.
+	TracesExporter string `envconfig:"OTEL_TRACES_EXPORTER" default:"otlp" oneof:"otlp,none" desc:"none: no traces"`
+	// OTLPEndpoint empty means that there are no traces: OpenTelemetry's default,
+	// a collector on this machine, would have every bridge without one complain.
+	OTLPEndpoint Endpoint `envconfig:"OTEL_EXPORTER_OTLP_ENDPOINT" desc:"the collector, such as http://localhost:4318 (4317 with grpc); v1/traces is appended to its path; empty: no traces"`
+	// OTLPTracesEndpoint goes before OTLPEndpoint, and is taken as it is.
+	OTLPTracesEndpoint Endpoint `envconfig:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" desc:"the same for traces alone, with its whole path"`
+	// OTLPProtocol is HTTP because it passes every proxy.
+	OTLPProtocol       string `envconfig:"OTEL_EXPORTER_OTLP_PROTOCOL" default:"http/protobuf" oneof:"http/protobuf,http/json,grpc" desc:"how the collector is talked to"`
+	OTLPTracesProtocol string `envconfig:"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" desc:"the same for traces alone"`
+	// OTLPHeaders are secret because they are how one logs in.
+	OTLPHeaders       Secret `envconfig:"OTEL_EXPORTER_OTLP_HEADERS" desc:"headers for the collector, name=value, comma separated, values percent-encoded"`
+	OTLPTracesHeaders Secret `envconfig:"OTEL_EXPORTER_OTLP_TRACES_HEADERS" desc:"the same for traces alone, instead"`
+	OTLPCA            string `envconfig:"OTEL_EXPORTER_OTLP_CERTIFICATE" file:"true" desc:"file with the certificate authorities that the collector's certificate is checked against; empty: the system's"`
+	OTLPCert          string `envconfig:"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE" file:"true" desc:"file with the client certificate for the collector; wants OTEL_EXPORTER_OTLP_CLIENT_KEY"`
+	OTLPKey           string `envconfig:"OTEL_EXPORTER_OTLP_CLIENT_KEY" file:"true" desc:"file with the key of OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"`
+	OTLPCompression   string `envconfig:"OTEL_EXPORTER_OTLP_COMPRESSION" default:"none" oneof:"none,gzip" desc:"of what the collector is sent"`
+	// OTLPTimeout is in milliseconds, a plain number, as OpenTelemetry has it.
+	OTLPTimeout int `envconfig:"OTEL_EXPORTER_OTLP_TIMEOUT" default:"10000" min:"1" max:"600000" desc:"milliseconds that one export may take"`
+	// ServiceName goes before a service.name of ResourceAttributes, unless it is the default.
+	ServiceName        string `envconfig:"OTEL_SERVICE_NAME" default:"plaspy-bridge" desc:"what traces call this service"`
+	ResourceAttributes string `envconfig:"OTEL_RESOURCE_ATTRIBUTES" desc:"what traces say of this process beside service.version and service.instance.id (BRIDGE_REPLICA_ID): name=value, comma separated, values percent-encoded"`
+	// TracesSampler by default takes every trace, ten a second with the default rate limit.
+	TracesSampler    string `envconfig:"OTEL_TRACES_SAMPLER" default:"parentbased_always_on" oneof:"parentbased_always_on,parentbased_always_off,parentbased_traceidratio,always_on,always_off,traceidratio" kind:"sampler" desc:"which polls, messages and queries are traced: always_on, always_off or traceidratio; with parentbased_ in front, what a producer's traceparent says goes first"`
+	TracesSamplerArg string `envconfig:"OTEL_TRACES_SAMPLER_ARG" kind:"number" desc:"of the samplers with traceidratio: the part that is traced, 0 to 1; empty: 1"`
 }
 
 // Embedded reports whether the bridge runs its own NATS server.

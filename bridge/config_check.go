@@ -44,6 +44,7 @@ func (c Config) check() Faults {
 	k.api(c)
 	k.broker(c)
 	k.names(c)
+	k.tracing(c)
 	k.unless(c.BackoffMax >= c.BackoffInitial, "BRIDGE_BACKOFF_MAX",
 		"is %s; want at least BRIDGE_BACKOFF_INITIAL, which is %s", showDuration(c.BackoffMax), showDuration(c.BackoffInitial))
 	if c.HTTPAddr != "" {
@@ -118,7 +119,7 @@ func (k *checker) api(c Config) {
 		_, err := readKey(c.APIKeyFile)
 		k.unless(err == nil, "PLASPY_API_KEY_FILE", "names a file that gives no key: %v", err)
 	default:
-		k.unless(plausibleKey(c.APIKey.Reveal()) == nil, "PLASPY_API_KEY", "has line breaks or control characters; want one line of text")
+		k.unless(plausibleKey(c.APIKey.Reveal()) == nil, "PLASPY_API_KEY", "is blank, or has line breaks or control characters; want one line of text")
 	}
 }
 

@@ -130,7 +130,7 @@ func readKey(path string) (string, error) {
 // plausibleKey tells why text cannot be an API key, without repeating it.
 func plausibleKey(text string) error {
 	switch {
-	case text == "":
+	case strings.TrimSpace(text) == "":
 		return errors.New("empty")
 	case len(text) > maxKeyBytes:
 		return errors.New("too long")

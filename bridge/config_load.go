@@ -129,6 +129,7 @@ func readField(field reflect.Value, v Variable) (problem string) {
 func (c *Config) normalize() {
 	c.BaseURL.Path = strings.TrimRight(c.BaseURL.Path, "/")
 	c.BaseURL.RawPath = strings.TrimRight(c.BaseURL.RawPath, "/")
+	c.normalizeTracing()
 	c.APIKey = Secret(strings.TrimRight(string(c.APIKey), "\r\n"))
 	for _, entries := range []*[]string{&c.Devices, &c.DevicesExclude, &c.Groups, &c.IgnoreFields} {
 		*entries = list(*entries)

@@ -26,7 +26,7 @@ func environment(t *testing.T, env map[string]string) {
 	t.Helper()
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
-		if strings.HasPrefix(name, "BRIDGE_") || strings.HasPrefix(name, "PLASPY_") || strings.HasPrefix(name, "NATS_") {
+		if strings.HasPrefix(name, "BRIDGE_") || strings.HasPrefix(name, "PLASPY_") || strings.HasPrefix(name, "NATS_") || strings.HasPrefix(name, "OTEL_") {
 			t.Setenv(name, "") // so that it comes back
 			if err := os.Unsetenv(name); err != nil {
 				t.Fatal(err)
@@ -88,6 +88,9 @@ func TestLoadDefaults(t *testing.T) {
 		"BRIDGE_BACKFILL_AFTER": "1s", "BRIDGE_ALERT_HISTORY": "false", "BRIDGE_INBOUND": "true", "BRIDGE_INBOUND_WORKERS": "16",
 		"BRIDGE_INBOUND_MAX_AGE": "24h", "BRIDGE_BACKOFF_INITIAL": "500ms", "BRIDGE_BACKOFF_MAX": "1m", "BRIDGE_HTTP_ADDR": "127.0.0.1:8080",
 		"BRIDGE_PPROF": "false", "BRIDGE_LOG_LEVEL": "info", "BRIDGE_LOG_FORMAT": "auto", "BRIDGE_SHUTDOWN_TIMEOUT": "20s",
+		"OTEL_SDK_DISABLED": "false", "OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+		"OTEL_EXPORTER_OTLP_COMPRESSION": "none", "OTEL_EXPORTER_OTLP_TIMEOUT": "10000", "OTEL_SERVICE_NAME": "plaspy-bridge",
+		"OTEL_TRACES_SAMPLER": "parentbased_always_on",
 	}
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Errorf("defaults (-got +want):\n%s", diff)
@@ -133,7 +136,7 @@ func TestLoadFaults(t *testing.T) {
 		{"no key", map[string]string{"PLASPY_USERNAME": "o"}, "PLASPY_API_KEY is not set; want either"},
 		{"empty key", minimal("PLASPY_API_KEY="), "PLASPY_API_KEY is not set"},
 		{"key and key file", minimal("PLASPY_API_KEY_FILE=" + present), "PLASPY_API_KEY and PLASPY_API_KEY_FILE are both set"},
-		{"key of two lines", minimal("PLASPY_API_KEY=a\nb"), "PLASPY_API_KEY has line breaks"},
+		{"key of two lines", minimal("PLASPY_API_KEY=a\nb"), "PLASPY_API_KEY is blank, or has line breaks"},
 		{"key file missing", minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE=/nowhere/s3cret"), "PLASPY_API_KEY_FILE names a file that gives no key: no such file"},
 		{"key file a folder", minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE="+directory), "PLASPY_API_KEY_FILE names a file that gives no key: not a regular file"},
 		{"key file empty", minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE="+file(t, "key", "\n")), "PLASPY_API_KEY_FILE names a file that gives no key: empty"},
@@ -213,6 +216,26 @@ func TestLoadFaults(t *testing.T) {
 		{"log level unknown", minimal("BRIDGE_LOG_LEVEL=s3cret"), "BRIDGE_LOG_LEVEL cannot be understood; want debug, info, warn or error"},
 		{"log format unknown", minimal("BRIDGE_LOG_FORMAT=s3cret"), "BRIDGE_LOG_FORMAT is another word; want auto or text or json"},
 		{"shutdown zero", minimal("BRIDGE_SHUTDOWN_TIMEOUT=0s"), "BRIDGE_SHUTDOWN_TIMEOUT is 0s"},
+		{"tracing off, perhaps", minimal("OTEL_SDK_DISABLED=s3cret"), "OTEL_SDK_DISABLED cannot be understood; want true or false"},
+		{"another exporter", minimal("OTEL_TRACES_EXPORTER=s3cret"), "OTEL_TRACES_EXPORTER is another word; want otlp or none"},
+		{"collector without scheme", minimal("OTEL_EXPORTER_OTLP_ENDPOINT=s3cret:4317"), "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL with http or https"},
+		{"collector without host", minimal("OTEL_EXPORTER_OTLP_ENDPOINT=http:///s3cret"), "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL with http or https and a host"},
+		{"collector no URL", minimal("OTEL_EXPORTER_OTLP_ENDPOINT=http://u:s3cret%@h"), "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL"},
+		{"collector with query", minimal("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://h/v1/traces?key=s3cret"), "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT has more than"},
+		{"collector's port", minimal("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://h:0"), "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT has a port that is none"},
+		{"protocol", minimal("OTEL_EXPORTER_OTLP_PROTOCOL=s3cret"), "OTEL_EXPORTER_OTLP_PROTOCOL is another word; want http/protobuf or http/json or grpc"},
+		{"protocol of traces", minimal("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=s3cret"), "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is another word; want http/protobuf or"},
+		{"headers", minimal("OTEL_EXPORTER_OTLP_HEADERS=a=b,s3cret"), "OTEL_EXPORTER_OTLP_HEADERS cannot be understood: entry number 2 is not name=value"},
+		{"header that is none", minimal("OTEL_EXPORTER_OTLP_TRACES_HEADERS=a=s3cret%0D%0Ab: c"), "OTEL_EXPORTER_OTLP_TRACES_HEADERS cannot be understood: entry number 1 is not what"},
+		{"collector's authorities missing", minimal("OTEL_EXPORTER_OTLP_CERTIFICATE=/nowhere/s3cret"), "OTEL_EXPORTER_OTLP_CERTIFICATE names a file that cannot be read"},
+		{"client certificate alone", minimal("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE=" + present), "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is set without"},
+		{"client key alone", minimal("OTEL_EXPORTER_OTLP_CLIENT_KEY=" + present), "OTEL_EXPORTER_OTLP_CLIENT_KEY is set without"},
+		{"compression", minimal("OTEL_EXPORTER_OTLP_COMPRESSION=s3cret"), "OTEL_EXPORTER_OTLP_COMPRESSION is another word; want none or gzip"},
+		{"export timeout", minimal("OTEL_EXPORTER_OTLP_TIMEOUT=0"), "OTEL_EXPORTER_OTLP_TIMEOUT is 0; want a whole number, 1 to 600000"},
+		{"resource attributes", minimal("OTEL_RESOURCE_ATTRIBUTES=a=%zz"), "OTEL_RESOURCE_ATTRIBUTES cannot be understood: entry number 1"},
+		{"sampler", minimal("OTEL_TRACES_SAMPLER=jaeger_remote"), "OTEL_TRACES_SAMPLER is another word; want parentbased_always_on or"},
+		{"sampled part", minimal("OTEL_TRACES_SAMPLER_ARG=1.5"), "OTEL_TRACES_SAMPLER_ARG is not a part; want a number, 0 to 1"},
+		{"sampled part no number", minimal("OTEL_TRACES_SAMPLER_ARG=NaN"), "OTEL_TRACES_SAMPLER_ARG is not a part"},
 	}
 	blamed := map[string]bool{}
 	for _, tt := range tests {
@@ -335,7 +358,9 @@ func TestLoadWarnings(t *testing.T) {
 // TestConfigShowsNoSecret prints a Config with a secret in every place that may
 // hold one, in every way a program prints things.
 func TestConfigShowsNoSecret(t *testing.T) {
-	environment(t, minimal("PLASPY_API_KEY=s3cret", "NATS_URL=nats://u:s3cret@h:4222,nats://s3cret@h", "NATS_USER=s3cret", "NATS_PASSWORD=s3cret", "BRIDGE_HTTP_TOKEN=s3cret"))
+	environment(t, minimal("PLASPY_API_KEY=s3cret", "NATS_URL=nats://u:s3cret@h:4222,nats://s3cret@h", "NATS_USER=s3cret", "NATS_PASSWORD=s3cret", "BRIDGE_HTTP_TOKEN=s3cret",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=https://u:s3cret@collector:4318", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://s3cret@h/x",
+		"OTEL_EXPORTER_OTLP_HEADERS=a=s3cret", "OTEL_EXPORTER_OTLP_TRACES_HEADERS=a=s3cret"))
 	c, _, err := bridge.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -348,7 +373,7 @@ func TestConfigShowsNoSecret(t *testing.T) {
 	if err := json.NewEncoder(&out).Encode(c); err != nil {
 		t.Fatal(err)
 	}
-	slog.New(slog.NewJSONHandler(&out, nil)).Info("loaded", "config", c, "key", c.APIKey, "servers", c.NATSURL)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("loaded", "config", c, "key", c.APIKey, "servers", c.NATSURL, "endpoint", c.OTLPEndpoint)
 	slog.New(slog.NewTextHandler(&out, nil)).Info("loaded", "config", c, "key", c.APIKey, "servers", c.NATSURL)
 	for _, spelling := range []string{"s3cret", fmt.Sprintf("%x", "s3cret"), "115 51 99"} {
 		if strings.Contains(out.String(), spelling) {
@@ -358,10 +383,13 @@ func TestConfigShowsNoSecret(t *testing.T) {
 	if !strings.Contains(out.String(), "nats://[redacted]@h:4222") {
 		t.Error("the server's host does not show")
 	}
+	if !strings.Contains(out.String(), "https://[redacted]@collector:4318") {
+		t.Error("the collector's host does not show")
+	}
 }
 
 func TestSettingsShowProblemsNotValues(t *testing.T) {
-	environment(t, minimal("NATS_CREDS=/s3cret", "PLASPY_BASE_URL=https://u:s3cret@h", "NATS_URL=nats://u:s3cret,x@h"))
+	environment(t, minimal("NATS_CREDS=/s3cret", "PLASPY_BASE_URL=https://u:s3cret@h", "OTEL_EXPORTER_OTLP_ENDPOINT=collector/s3cret", "NATS_URL=nats://u:s3cret,x@h"))
 	c, _, err := bridge.Load()
 	shown := fmt.Sprint(c.Settings(err))
 	if err == nil || strings.Contains(shown, "s3cret") || !strings.Contains(shown, "cannot be read") {

@@ -74,7 +74,7 @@ func typeName(f reflect.StructField, v Variable) string {
 	switch f.Type {
 	case reflect.TypeFor[time.Duration]():
 		return typeDuration
-	case reflect.TypeFor[url.URL]():
+	case reflect.TypeFor[url.URL](), reflect.TypeFor[Endpoint]():
 		return "URL"
 	case reflect.TypeFor[Servers]():
 		return "list of URLs"

@@ -16,6 +16,7 @@
 //	replica.Group          divides devices and budget among replicas
 //	publisher.Publisher    stores events in the stream, behind the fence
 //	embedded.Server        NATS, where none is configured
+//	trace.Tracer           traces of all of it, where a collector is named
 //	ops.Server             health, metrics, the page
 //
 // The keeper watches over the streams: it creates what is missing, notices that

@@ -22,7 +22,7 @@ func (b *Bridge) openInbound(version string) error {
 	log := b.log.With("component", "query")
 	var err error
 	b.queries, err = query.New(query.Options{
-		Conn: b.conn.Conn, Subjects: b.pub.Subjects(), API: b.client, Why: b.pool.Why, Version: version, Log: log,
+		Conn: b.conn.Conn, Subjects: b.pub.Subjects(), API: b.client, Why: b.pool.Why, Ours: b.pool.Polls, Version: version, Trace: b.tracer, Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("query service: %w", err)
@@ -31,18 +31,18 @@ func (b *Bridge) openInbound(version string) error {
 		return nil
 	}
 	log = b.log.With("component", "inbound")
-	beat := b.health.Progress("inbound", livenessAge(b.cfg))
 	b.consumer, err = inbound.New(inbound.Options{
-		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: b.client,
+		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.sent},
 		Circuit: plaspy.NewCircuit(plaspy.CircuitOptions{
 			Name: "posts", Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics,
 		}),
 		Renew:   func() { b.tokens.Renew() },
 		Source:  b.client.DeviceURL,
 		Lease:   &lateLease{keeper: b.keeper, pub: b.pub, replica: b.cfg.ReplicaID, log: log},
+		Trace:   b.tracer,
 		Origins: b.origins,
 		Workers: b.cfg.InboundWorkers, MaxAge: b.cfg.InboundMaxAge, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
-		Grace: b.cfg.ShutdownTimeout / 2, Progress: beat.Beat, Log: log, Registerer: b.metrics,
+		Grace: b.cfg.ShutdownTimeout / 2, Progress: b.live.inbound.Beat, Log: log, Registerer: b.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("inbound consumer: %w", err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,9 @@ const (
 	keepTimeout = 5 * time.Second
 	reviveEvery = 5 * time.Second
 	reviveMax   = time.Minute
+	// censusEvery is how often the other streams are looked after. The one of
+	// the events has to be looked at far more often.
+	censusEvery = 5 * time.Second
 )
 
 // keeper keeps the streams there. It notices that the broker was away, that a
@@ -44,13 +48,20 @@ type keeper struct {
 	trouble  string
 	revive   time.Duration // until the next try
 	reviveAt time.Time
+	hop      hopper
+	census   time.Time // when all streams were last looked at
+	unfilled bool      // the bucket of the last locations is not filled by the server
 }
 
 func newKeeper(srv *embedded.Server, want []jetstream.StreamConfig, health *ops.Health, log *slog.Logger) *keeper {
 	return &keeper{srv: srv, want: want, part: health.Part("streams"), log: log, wake: make(chan struct{}, 1), told: map[string]string{}, revive: reviveEvery}
 }
 
-func (k *keeper) watch(conn *publisher.Conn, pub *publisher.Publisher) { k.conn, k.pub = conn, pub }
+func (k *keeper) watch(conn *publisher.Conn, pub *publisher.Publisher) {
+	k.conn, k.pub = conn, pub
+	k.hop.well = func() bool { return k.ready() && pub.Trouble() == "" }
+	k.hop.move = conn.Elsewhere
+}
 
 // ready reports whether the streams were there when they were last looked at.
 func (k *keeper) ready() bool { return k.good.Load() }
@@ -81,12 +92,23 @@ func (k *keeper) nudge() {
 // run keeps the streams until the context ends, and calls changed whenever
 // their content may not be what this process believes.
 func (k *keeper) run(ctx context.Context, changed func()) {
+	var filler sync.WaitGroup
+	defer filler.Wait()
+	filling := false
 	ticker := time.NewTicker(keepEvery)
 	defer ticker.Stop()
 	for {
 		if k.conn.IsConnected() {
 			k.look(ctx, changed)
+			if elapsed, moved := k.hop.look(time.Now()); moved {
+				k.log.Warn("this server is of no use, connecting to another one of the cluster", "elapsed", elapsed.Round(time.Second))
+			}
+			if k.unfilled && !filling {
+				filling = true
+				filler.Go(func() { k.fill(ctx) })
+			}
 		} else {
+			k.hop.lost()
 			k.bad("not connected to NATS")
 		}
 		select {
@@ -118,12 +140,13 @@ func (k *keeper) look(ctx context.Context, changed func()) {
 	}
 	reports, err := publisher.EnsureStreams(ctx, k.pub.JetStream(), k.want)
 	k.tell(reports)
+	k.census = time.Now()
 	if err != nil {
-		k.bad(strings.ReplaceAll(err.Error(), "\n", "; "))
+		k.failed(ctx, strings.ReplaceAll(err.Error(), "\n", "; "))
 		return
 	}
 	if k.mark, err = k.pub.Mark(ctx); err != nil {
-		k.bad(err.Error())
+		k.failed(ctx, err.Error())
 		return
 	}
 	k.pub.ResetAcked(k.mark.LastSeq)
@@ -146,16 +169,43 @@ func (k *keeper) compare(ctx context.Context, changed func()) {
 		k.nudge()
 		return
 	case err != nil:
-		k.bad(err.Error())
+		k.failed(ctx, err.Error())
 		return
 	case !mark.Created.Equal(k.mark.Created), mark.LastSeq < acked:
 		k.log.Warn("stream does not hold what it acknowledged, comparing all devices with it", "stream", k.want[0].Name,
 			"seq", mark.LastSeq, "acknowledged", acked)
+		k.pub.Lost(0)
 		k.pub.ResetAcked(mark.LastSeq)
+		changed()
+	case mark.Robbed(k.mark):
+		k.log.Warn("stream was purged of events, comparing all devices with it", "stream", k.want[0].Name,
+			"seq", mark.FirstSeq, "deleted", mark.Deleted)
+		k.pub.Lost(mark.LastSeq)
 		changed()
 	}
 	k.mark = mark
 	k.part.OK()
+	if time.Since(k.census) >= censusEvery {
+		k.others(ctx)
+	}
+}
+
+// others makes streams again that were deleted beside the events.
+func (k *keeper) others(ctx context.Context) {
+	k.census = time.Now()
+	reports, err := publisher.EnsureStreams(ctx, k.pub.JetStream(), k.want)
+	k.tell(reports)
+	if errors.Is(err, publisher.ErrStream) {
+		k.failed(ctx, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+}
+
+// failed is bad for what was asked of the server and failed, unless it was only
+// given up because the bridge stops.
+func (k *keeper) failed(ctx context.Context, reason string) {
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		k.bad(reason)
+	}
 }
 
 func (k *keeper) bad(reason string) {
@@ -169,6 +219,7 @@ func (k *keeper) bad(reason string) {
 
 // tell logs what became of the streams, once for each state.
 func (k *keeper) tell(reports []publisher.StreamReport) {
+	k.unfilled = !publisher.Filled(reports, k.want)
 	for _, r := range reports {
 		text := strings.Join(r.Differs, "; ")
 		switch {
@@ -178,6 +229,23 @@ func (k *keeper) tell(reports []publisher.StreamReport) {
 			k.log.Warn("stream has other settings and is used as it is", "stream", r.Stream, "differs", text)
 		}
 		k.told[r.Stream] = text
+	}
+}
+
+// fill puts the locations into their bucket where the server does not do so by
+// itself, until the context ends.
+func (k *keeper) fill(ctx context.Context) {
+	told := ""
+	for ctx.Err() == nil {
+		err := k.pub.FillLast(ctx)
+		if ctx.Err() == nil && err != nil && err.Error() != told {
+			told = err.Error()
+			k.log.Warn("bucket of the last locations is not filled, trying again", "stream", k.pub.Subjects().LastBucket(), "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(reviveEvery):
+		}
 	}
 }
 

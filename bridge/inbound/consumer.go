@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 )
 
@@ -42,6 +43,8 @@ type Options struct {
 	Source func(deviceID string) string
 	// Lease says which of several replicas consumes. Nil: this one.
 	Lease Lease
+	// Trace makes a span of each message that is in hand. Nil: none.
+	Trace *trace.Tracer
 	// Origins is told what is posted. Nil: nobody is.
 	Origins *Origins
 
@@ -69,6 +72,9 @@ type Consumer struct {
 	limits   limits
 	trouble  troubles
 	warnings limitedLog
+	memory   memory
+	demand   demand
+	pending  atomic.Int64 // messages in the stream, as of a few seconds ago
 	beat     atomic.Int64 // when the reader last did something, Unix nanoseconds
 
 	mu        sync.Mutex
@@ -107,8 +113,14 @@ func New(o Options) (*Consumer, error) {
 	}
 	// A worker without a lane is a worker wasted.
 	c.limits.hand = max(c.limits.hand, 4*o.Workers)
-	c.limits.ackPending = max(c.limits.ackPending, 2*c.limits.hand)
+	c.limits.ackPending = AckPending(o.Workers)
 	return c, nil
+}
+
+// AckPending is how many deliveries the server has to keep account of for a
+// consumer with so many workers.
+func AckPending(workers int) int {
+	return max(defaultLimits.ackPending, 2*max(defaultLimits.hand, 4*workers))
 }
 
 // Run consumes until ctx ends, and then waits for the posts that are under way,
@@ -266,6 +278,7 @@ func (c *Consumer) posted(m *message, a address, f *form, answer plaspy.Answer, 
 		r.fix = &f.fix
 	}
 	o := &outcome{result: resultPosted, main: r.posted(c.opt.Subjects)}
+	t.span.Inject(o.main.Header)
 	subject, refused := replySubject(c.opt.Subjects, m.header)
 	if refused != "" {
 		c.warnings.warn(c.log, "Reply-To is not used", "reason", refused, "device_id", a.device, "seq", m.seq)
@@ -310,9 +323,12 @@ func (c *Consumer) detach(d *desk) {
 	}
 }
 
-// carried returns what an earlier run of this process did with a message: it
-// must not be done again.
+// carried returns what this process did before with a message: it must not be
+// done again.
 func (c *Consumer) carried(m *message) *outcome {
+	if o := c.memory.recall(m); o != nil {
+		return o
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before := c.unsettled[m.seq]
@@ -351,4 +367,13 @@ func (c *Consumer) told(what string, err error) {
 // maxBytes is the size of a pull: never less than one message.
 func (c *Consumer) maxBytes() int {
 	return max(c.limits.bytes/2, 2*int(c.opt.JetStream.Conn().MaxPayload()))
+}
+
+// maxMessages is the length of a pull that may not say how many bytes it wants.
+// Where the consumer is replicated, the server holds each message back until
+// the others know of its delivery, but not the note with which it ends a pull
+// that has a size (seen with nats-server 2.15.2): the note comes first, and what
+// follows it finds nobody who still listens. Without a size there is no note.
+func (c *Consumer) maxMessages() int {
+	return max(1, c.limits.bytes/int(c.opt.JetStream.Conn().MaxPayload()))
 }

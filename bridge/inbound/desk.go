@@ -42,6 +42,7 @@ type desk struct {
 	posts  context.Context
 	stop   context.CancelCauseFunc // ends the run; what is under way finishes
 	ended  atomic.Bool             // no post may start any more
+	open   atomic.Int64            // posts under way, and those that are not recorded yet
 
 	ready  chan struct{} // one token for each lane that was queued, as far as it has room
 	hungry chan struct{} // workers run out of lanes
@@ -243,6 +244,9 @@ func (d *desk) signal(c chan struct{}) {
 
 // finished lets the first message of a lane go for good.
 func (d *desk) finished(l *lane, m *message) {
+	if m.posted {
+		d.open.Add(-1)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.drop(l)
@@ -365,6 +369,7 @@ func (d *desk) close() []*message {
 			l.timer.Stop()
 		}
 		l.state = laneIdle
+		l.endSpan("", "stopped")
 		for _, m := range l.hand {
 			if m.outcome != nil {
 				left = append(left, m)

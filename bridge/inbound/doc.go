@@ -28,8 +28,9 @@
 //
 // # Stopping
 //
-// Posts that are under way may end, within a grace; the consumer is deleted,
-// which hands back everything else at once. A result that could not be stored,
+// Posts that are under way may end, within a grace; those that wait for the token
+// or the budget are called back; the consumer is deleted, which hands back
+// everything else at once. A result that could not be stored,
 // because NATS was gone, is kept for as long as the process lives: the message
 // is not posted again.
 //

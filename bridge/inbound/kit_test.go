@@ -56,6 +56,11 @@ func (a *fakeAPI) Alerts(ctx context.Context, id string, body []byte, o plaspy.P
 }
 
 func (a *fakeAPI) post(ctx context.Context, id string, body []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
+	if o.Before != nil {
+		if err := o.Before(); err != nil {
+			return plaspy.Answer{}, err
+		}
+	}
 	a.mu.Lock()
 	a.tries++
 	try := a.tries

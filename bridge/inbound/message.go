@@ -33,6 +33,7 @@ type message struct {
 	// outcome is set once the message was posted or given up, and only has to
 	// be recorded.
 	outcome *outcome
+	posted  bool // by this run, which has it among its open posts until it is recorded
 }
 
 // size is what the message takes in memory, roughly.

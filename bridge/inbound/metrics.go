@@ -70,6 +70,7 @@ func (c *Consumer) gauge(ctx context.Context) {
 		}
 		if n, ok := c.messages(ctx, c.opt.Subjects.Inbound()); ok {
 			c.metrics.pending.Set(n)
+			c.pending.Store(int64(n))
 		}
 		if n, ok := c.messages(ctx, c.opt.Subjects.DeadLetters()); ok {
 			c.metrics.letters.Set(n)

@@ -46,6 +46,8 @@ type outcome struct {
 	main   *nats.Msg // to the results or to the dead letters
 	reply  *nats.Msg // to Reply-To; nil for none
 	stored bool      // main is in its stream
+
+	counted bool // the metrics have it
 }
 
 // Results as the metrics name them.

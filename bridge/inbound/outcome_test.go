@@ -267,7 +267,7 @@ func TestRetryAfter(t *testing.T) {
 }
 
 // TestResultsMissing: while results cannot be stored, nothing is acknowledged,
-// and nothing is posted a second time.
+// no more is posted than there are workers, and nothing a second time.
 func TestResultsMissing(t *testing.T) {
 	r := newRig(t)
 	cfg := subjects.Streams(publisher.StreamOptions{Inbound: true})
@@ -277,13 +277,18 @@ func TestResultsMissing(t *testing.T) {
 	api := newFakeAPI(nil)
 	r.putMany(40, func(i int) string { return device(i % 10) })
 	c := r.consumer(api)
+	posters := c.opt.Workers
 	stop := run(t, c)
-	api.waitFor(t, "a post of each device", func(took []accepted) bool { return len(took) == 10 })
+	api.waitFor(t, "a post of each worker", func(took []accepted) bool { return len(took) == posters })
 	for end := time.Now().Add(30 * time.Second); c.Trouble() == "" && time.Now().Before(end); {
 		<-time.After(10 * time.Millisecond)
 	}
 	if c.Trouble() == "" {
 		t.Error("no trouble is told of")
+	}
+	<-time.After(2 * settlePause) // in which a worker could have gone on
+	if got := len(api.accepted()); got != posters {
+		t.Errorf("%d posts without a result, want no more than the %d workers", got, posters)
 	}
 	if got := r.count(subjects.Inbound()); got != 40 {
 		t.Errorf("%d messages in the stream, want all 40", got)

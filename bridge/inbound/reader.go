@@ -54,7 +54,12 @@ func (d *desk) fetch(ctx context.Context, n int) (got int, err error) {
 	}
 	pull, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	opts := []jetstream.FetchOpt{jetstream.FetchContext(pull), jetstream.FetchMaxBytes(d.c.maxBytes())}
+	opts := []jetstream.FetchOpt{jetstream.FetchContext(pull)}
+	if d.stream.replicated {
+		n = min(n, d.c.maxMessages())
+	} else {
+		opts = append(opts, jetstream.FetchMaxBytes(d.c.maxBytes()))
+	}
 	if wait >= 2*time.Second {
 		opts = append(opts, jetstream.FetchHeartbeat(wait/4))
 	}

@@ -27,7 +27,8 @@ type stream struct {
 	jetstream.Stream
 	// queue: an acknowledgement removes the message. Other streams are told to
 	// delete it.
-	queue bool
+	queue      bool
+	replicated bool // and with it every consumer
 }
 
 // openStream looks the stream up and checks that it can be worked on.
@@ -47,7 +48,7 @@ func openStream(ctx context.Context, js jetstream.JetStream, name string) (*stre
 	case cfg.DenyDelete:
 		return nil, fmt.Errorf("%w: %s denies deletion", ErrStream, name)
 	}
-	return &stream{js: js, name: name, Stream: st, queue: cfg.Retention == jetstream.WorkQueuePolicy}, nil
+	return &stream{js: js, name: name, Stream: st, queue: cfg.Retention == jetstream.WorkQueuePolicy, replicated: cfg.Replicas > 1}, nil
 }
 
 // stored is a message as the stream's leader gives it.

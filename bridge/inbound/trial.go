@@ -9,6 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/trace"
 )
 
 // cause is why a message waits. Each has a clock of its own: a wait for one
@@ -39,6 +40,8 @@ type trial struct {
 	warned      bool   // the failure is in the log
 	clocks      [causes]*backoff.ExponentialBackOff
 	cause       cause
+	span        trace.Span          // of the message in hand; the zero one while it waits for long
+	origin      map[string][]string // names the first of its spans, where there was one
 }
 
 // count records a try that was made: err tells how it ended.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"plaspy-bridge/bridge/plaspy"
@@ -53,7 +54,7 @@ func (d *desk) step(ctx context.Context, l *lane) {
 		d.mu.Unlock()
 		return
 	}
-	if m.outcome == nil && !d.decide(l, m) {
+	if m.outcome == nil && !d.decide(ctx, l, m) {
 		return
 	}
 	for {
@@ -71,13 +72,18 @@ func (d *desk) step(ctx context.Context, l *lane) {
 		}
 	}
 	d.c.trouble.clear(partStore)
-	d.c.metrics.count(m.address.kind, m.outcome.result)
+	if !m.outcome.counted {
+		d.c.metrics.count(m.address.kind, m.outcome.result)
+		m.outcome.counted = true
+	}
+	d.c.memory.add(m)
+	l.endSpan(m.outcome.result, "")
 	d.finished(l, m)
 }
 
 // decide posts a message or gives it up. It reports false where the message has
 // to wait; the lane is then taken care of.
-func (d *desk) decide(l *lane, m *message) bool {
+func (d *desk) decide(ctx context.Context, l *lane, m *message) bool {
 	c := d.c
 	a := m.address
 	if a.kind == Unknown {
@@ -97,22 +103,89 @@ func (d *desk) decide(l *lane, m *message) bool {
 		d.stop(errLease)
 		return false
 	}
+	if !d.begin() {
+		d.pause(l, causeOther, settlePause/4)
+		return false
+	}
+	defer func() {
+		if !m.posted {
+			d.open.Add(-1)
+		}
+	}()
 	if !l.pass {
 		if ok, _ := c.opt.Circuit.Allow(time.Now()); !ok {
+			l.endSpan(resultRetried, causeOutage.String())
 			d.park(l)
 			return false
 		}
 	}
 	l.pass = false
-	return d.post(l, m, a, &f)
+	m.posted = d.post(ctx, l, m, a, &f)
+	return m.posted
+}
+
+// begin takes one of the places for posts that are under way or not recorded
+// yet. There are as many as workers: while nothing can be recorded nothing more
+// is posted, so that whoever takes over posts no more than that again.
+func (d *desk) begin() bool {
+	if int(d.open.Add(1)) <= d.c.opt.Workers {
+		return true
+	}
+	d.open.Add(-1)
+	return false
+}
+
+// errUnsent tells that a post was kept back.
+var errUnsent = fmt.Errorf("post kept back: %w", context.Canceled)
+
+// departure is a post on its way out. It may have to wait for the token and the
+// budget, for minutes; the run's end ends that wait, and nothing that has been
+// sent. Holding the lease is looked at once more when the wait is over: a process
+// that was stopped meanwhile wakes with its turn come and its lease gone.
+type departure struct {
+	state  atomic.Int32 // atWait, and then one of the others for good
+	cancel context.CancelFunc
+}
+
+const (
+	atWait int32 = iota
+	atSea
+	atHome // kept back
+)
+
+// stay keeps the post back if it has not gone out.
+func (p *departure) stay() {
+	if p.state.CompareAndSwap(atWait, atHome) {
+		p.cancel()
+	}
+}
+
+// leave is asked when nothing is left but to send.
+func (d *desk) leave(p *departure) error {
+	if !d.valid() {
+		p.stay()
+		d.stop(errLease)
+		return errUnsent
+	}
+	if p.state.CompareAndSwap(atWait, atSea) || p.state.Load() == atSea {
+		return nil
+	}
+	return errUnsent
 }
 
 // post tries once.
-func (d *desk) post(l *lane, m *message, a address, f *form) bool {
+func (d *desk) post(run context.Context, l *lane, m *message, a address, f *form) bool {
 	c := d.c
 	t := l.trialOf(m)
-	ctx, cancel := context.WithDeadline(d.posts, m.at.Add(c.opt.MaxAge))
+	d.beginSpan(m, t)
+	ctx, cancel := context.WithCancel(t.span.In(d.posts))
 	defer cancel()
+	out := &departure{cancel: cancel}
+	defer context.AfterFunc(run, out.stay)()
+	// Age ends the wait alone: what has been sent may be taken any moment, and a
+	// dead letter of it that is replayed would be posted twice.
+	age := time.AfterFunc(time.Until(m.at.Add(c.opt.MaxAge)), out.stay)
+	defer age.Stop()
 	if a.kind == Location && c.opt.Origins != nil {
 		// Before the try, because the API may show the location before it
 		// answers.
@@ -120,9 +193,18 @@ func (d *desk) post(l *lane, m *message, a address, f *form) bool {
 	}
 	id := m.id(d.stream.name)
 	began := time.Now()
-	answer, err := c.send(ctx, a, f.body, plaspy.PostOptions{IdempotencyKey: idempotencyKey(id)})
+	answer, err := c.send(ctx, a, f.body, plaspy.PostOptions{
+		IdempotencyKey: idempotencyKey(id), Before: func() error { return d.leave(out) },
+	})
+	if out.state.Load() == atHome {
+		if run.Err() == nil && d.valid() && time.Since(m.at) >= c.opt.MaxAge {
+			return d.tooOld(l, m, a)
+		}
+		return false // the run ends; the message stays where it is
+	}
 	if tried(err) {
 		t.count(began, answer.Status, err)
+		c.demand.tried(time.Now())
 		c.metrics.duration.Observe(time.Since(began).Seconds())
 	}
 	d.report(a, err)
@@ -148,7 +230,7 @@ func (d *desk) failed(l *lane, m *message, a address, err error) bool {
 	case class == plaspy.Reject:
 		return d.giveUp(l, m, a, "rejected"+withStatus(t.status), t.detail)
 	case class == plaspy.Forbidden && t.renewed:
-		return d.giveUp(l, m, a, "forbidden, with a new token too", t.detail)
+		return d.giveUp(l, m, a, "forbidden twice, with a token less than a minute old", t.detail)
 	}
 	c.metrics.count(a.kind, resultRetried)
 	why := causeOf(err)
@@ -162,6 +244,9 @@ func (d *desk) failed(l *lane, m *message, a address, err error) bool {
 		t.warned = true
 		c.log.Warn("inbound message is not taken, trying on", "err", err, "device_id", a.device, "seq", m.seq,
 			"msg_id", m.id(d.stream.name), "attempt", t.attempts, "delay", wait)
+	}
+	if wait > c.limits.patience {
+		l.endSpan(resultRetried, why.String())
 	}
 	d.pause(l, why, min(wait, max(0, time.Until(m.at.Add(c.opt.MaxAge)))))
 	return false
@@ -186,10 +271,11 @@ func (d *desk) tooOld(l *lane, m *message, a address) bool {
 // giveUp makes a dead letter of a message.
 func (d *desk) giveUp(l *lane, m *message, a address, reason, detail string) bool {
 	t := l.trialOf(m)
-	d.conclude(m, &outcome{
-		result: resultDead,
-		main:   deadLetter(d.c.opt.Subjects, d.stream.name, a, m, reason, detail, t),
-	})
+	d.beginSpan(m, t)
+	t.span.Fail(resultDead)
+	letter := deadLetter(d.c.opt.Subjects, d.stream.name, a, m, reason, detail, t)
+	t.span.Inject(letter.Header)
+	d.conclude(m, &outcome{result: resultDead, main: letter})
 	d.c.warnings.warn(d.c.log, "inbound message dead-lettered", "reason", reason, "device_id", a.device, "subject", m.subject, "seq", m.seq,
 		"msg_id", m.id(d.stream.name), "attempt", t.attempts, "status", t.status)
 	return true

@@ -16,8 +16,8 @@ import (
 // Kind is what a request is for, which decides its place in the queue for the budget.
 type Kind int
 
-// The kinds. Token goes before all others, List before the rest. Poll and Post share evenly while both wait.
-// Query gets at most a quarter of the budget.
+// The kinds. Token goes before all others, List before the rest. Poll and Post share evenly while both wait,
+// unless [Budget.FavorPosts] says otherwise. Query gets at most a quarter of the budget.
 const (
 	Token Kind = iota
 	List
@@ -27,7 +27,7 @@ const (
 	kinds
 )
 
-// weight is each kind's part among Post, Poll and Query while all of them wait.
+// weight is each kind's part among Post, Poll and Query while all of them wait and posts are not favoured.
 var weight = [kinds]float64{Post: 3, Poll: 3, Query: 2}
 
 const (
@@ -62,6 +62,7 @@ type Budget struct {
 
 	mu      sync.Mutex
 	share   float64
+	posts   float64           // posts for each poll while both wait
 	slot    time.Time         // the last slot given out; the next is a spacing later
 	queued  bool              // somebody has been waiting since before the next slot is due
 	queues  [kinds]*list.List // of *waiter
@@ -83,7 +84,7 @@ type waiter struct {
 // NewBudget returns a budget of perMinute requests per minute; 0 means no limit, though 429 and Retry-After
 // are obeyed all the same. reg may be nil.
 func NewBudget(perMinute int, log *slog.Logger, reg prometheus.Registerer) *Budget {
-	b := &Budget{limit: max(perMinute, 0), log: log, share: 1, slot: time.Now(), brake: brake{factor: 1}}
+	b := &Budget{limit: max(perMinute, 0), log: log, share: 1, posts: 1, slot: time.Now(), brake: brake{factor: 1}}
 	for k := range b.queues {
 		b.queues[k] = list.New()
 	}
@@ -112,6 +113,32 @@ func (b *Budget) SetShare(fraction float64) {
 	b.dispatch(time.Now())
 }
 
+// FavorPosts sets how many posts go out for each poll while both wait, for a replica whose share was made larger
+// because it posts for others too; less than 1 counts as 1.
+func (b *Budget) FavorPosts(perPoll float64) {
+	if !(perPoll > 1) { // NaN too
+		perPoll = 1
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.posts = perPoll
+}
+
+// Waiting returns how many requests of a kind wait for a slot now.
+func (b *Budget) Waiting(k Kind) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.queues[k].Len()
+}
+
+// weightOf is a kind's part among Post, Poll and Query. The caller holds mu.
+func (b *Budget) weightOf(k Kind) float64 {
+	if k == Post {
+		return weight[Post] * b.posts
+	}
+	return weight[k]
+}
+
 // PollRate returns how many requests a minute polls may count on: the present rate less what other requests
 // took over the last minute, and at least the part that is guaranteed to polls. A Retry-After that runs does
 // not lower it. +Inf without a limit.
@@ -127,7 +154,8 @@ func (b *Budget) PollRate() float64 {
 		return rate
 	}
 	pace := rate / stretch
-	return max(pace-b.others.perMinute(now), pace*3/8)
+	guaranteed := pace * weight[Poll] / (b.weightOf(Post) + weight[Poll] + weight[Query])
+	return max(pace-b.others.perMinute(now), guaranteed)
 }
 
 // Admit waits for a slot for req, whose context tells its kind, unless that carries a permit that is good

@@ -230,6 +230,42 @@ func TestKindsShareTheBudget(t *testing.T) {
 	})
 }
 
+// A replica that posts for three has a share for it; its polls keep theirs.
+func TestPostsAreFavoured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		b, r := newBudget(600), &record{}
+		b.SetShare(2. / 3)
+		b.FavorPosts(3)
+		var wg sync.WaitGroup
+		use(ctx, &wg, b, r, plaspy.Poll, 50, nil)
+		use(ctx, &wg, b, r, plaspy.Post, 5, nil)
+		time.Sleep(5 * time.Minute)
+		if got := b.Waiting(plaspy.Post); got != 5 {
+			t.Errorf("%d posts wait, want 5", got)
+		}
+		if got := b.PollRate(); got < 400/1.02/4-5 || got > 400/1.02/4+5 {
+			t.Errorf("got a poll rate of %v, want about a quarter", got)
+		}
+		wg.Wait()
+		if polls, posts := r.count(plaspy.Poll), r.count(plaspy.Post); posts < 3*polls-10 || posts > 3*polls+10 {
+			t.Errorf("got %d posts and %d polls, want three times as many", posts, polls)
+		}
+		if got := b.Waiting(plaspy.Post); got != 0 {
+			t.Errorf("%d posts wait, want none", got)
+		}
+		for _, none := range []float64{0, -1, 0.5, math.NaN()} {
+			b.FavorPosts(none)
+			before := b.PollRate()
+			b.FavorPosts(1)
+			if got := b.PollRate(); got != before {
+				t.Errorf("a favour of %v is none: got a poll rate of %v and %v", none, before, got)
+			}
+		}
+	})
+}
+
 func TestTokenAndListGoFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)

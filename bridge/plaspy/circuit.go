@@ -14,6 +14,9 @@ import (
 const (
 	tripTries   = 5
 	tripDevices = 3
+	// flapping is how soon an outage follows the one before where an operator
+	// need not hear of it, unless it lasts for as long.
+	flapping = 10 * time.Second
 )
 
 // CircuitOptions shape a [Circuit].
@@ -41,6 +44,8 @@ type Circuit struct {
 	next    time.Time     // no probe before
 	gap     time.Duration // until the one after that
 	changed chan struct{} // closed and replaced when it opens or closes
+	told    time.Time     // when the end of an outage was last logged
+	quiet   bool          // the present outage was not logged
 }
 
 // NewCircuit returns a closed circuit.
@@ -85,6 +90,10 @@ func (c *Circuit) Report(device string, err error) {
 	if c.devices > 0 {
 		need = min(need, c.devices)
 	}
+	if c.quiet && !c.since.IsZero() && time.Since(c.since) >= flapping {
+		c.quiet = false
+		c.down(err)
+	}
 	if c.since.IsZero() && c.tries >= tripTries && len(c.failing) >= need {
 		c.trip(err)
 	}
@@ -95,7 +104,8 @@ func (c *Circuit) trip(err error) {
 	c.probes, c.gap = 0, c.opt.Initial
 	c.schedule(c.since)
 	c.open.Set(1)
-	c.opt.Log.Error("API is down, pausing but for probes", "direction", c.opt.Name, "err", err, "attempt", c.tries)
+	c.quiet = !c.told.IsZero() && c.since.Sub(c.told) < flapping
+	c.down(err)
 	c.broadcast()
 }
 
@@ -105,10 +115,26 @@ func (c *Circuit) close() {
 	if c.since.IsZero() {
 		return
 	}
-	c.opt.Log.Info("API answers again, resuming", "direction", c.opt.Name, "attempt", c.probes, "elapsed", time.Since(c.since))
+	c.log().Info("API answers again, resuming", "direction", c.opt.Name, "attempt", c.probes, "elapsed", time.Since(c.since))
+	if !c.quiet {
+		c.told = time.Now()
+	}
 	c.since = time.Time{}
 	c.open.Set(0)
 	c.broadcast()
+}
+
+func (c *Circuit) down(err error) {
+	c.log().Error("API is down, pausing but for probes", "direction", c.opt.Name, "err", err, "attempt", c.tries)
+}
+
+// log is where lines on the present outage go: nowhere, where it follows the one
+// before too soon.
+func (c *Circuit) log() *slog.Logger {
+	if c.quiet {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.opt.Log
 }
 
 func (c *Circuit) broadcast() {

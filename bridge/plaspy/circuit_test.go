@@ -157,3 +157,35 @@ func TestCircuitClosesOnAnyAnswer(t *testing.T) {
 		}
 	}
 }
+
+// TestAFlappingAPIDoesNotFloodTheLog: an API that fails and answers in turn is
+// told of now and then, and an outage that lasts always.
+func TestAFlappingAPIDoesNotFloodTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		c := plaspy.NewCircuit(plaspy.CircuitOptions{Name: "polls", Log: slog.New(slog.NewTextHandler(&log, nil))})
+		fail := func() {
+			for i := range 5 {
+				c.Report(fmt.Sprint(i), &plaspy.Error{Status: 503})
+			}
+		}
+		lines := func(what string) int { return strings.Count(log.String(), what) }
+		for range 300 { // half a minute
+			fail()
+			time.Sleep(50 * time.Millisecond)
+			c.Report("0", nil)
+			time.Sleep(50 * time.Millisecond)
+		}
+		if down, up := lines("API is down"), lines("API answers again"); down > 4 || up != down {
+			t.Errorf("%d times down and %d times back in the log of half a minute, want a few and as many", down, up)
+		}
+		before := lines("API is down")
+		fail()
+		time.Sleep(time.Minute)
+		fail()
+		c.Report("0", nil)
+		if down, up := lines("API is down"), lines("API answers again"); down != before+1 || up != down {
+			t.Errorf("an outage that lasted is told of %d times, its end %d times, want once each", down-before, up-before)
+		}
+	})
+}

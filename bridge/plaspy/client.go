@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/trace"
 )
 
 const (
@@ -33,6 +34,7 @@ type Options struct {
 	Budget     *Budget               // required
 	Log        *slog.Logger          // required
 	Registerer prometheus.Registerer // may be nil
+	Trace      *trace.Tracer         // makes a span of each request; nil: none
 	MaxConns   int                   // requests at once, for the size of the connection pool; 0: 32
 	UserAgent  string                // empty: plaspy-bridge
 	// Transport replaces the connection pool; it must not follow redirects nor unpack answers. To share one
@@ -75,7 +77,7 @@ func (o Options) complete() (Options, error) {
 }
 
 func (o Options) wire() *wire {
-	return &wire{base: o.Transport, metrics: newRequestMetrics(o.Registerer), budget: o.Budget, timeout: o.Timeout}
+	return &wire{base: o.Transport, metrics: newRequestMetrics(o.Registerer), budget: o.Budget, timeout: o.Timeout, trace: o.Trace}
 }
 
 // Client calls the API. It is safe for concurrent use. Each method blocks until it has a token, a place in the
@@ -128,6 +130,7 @@ type request struct {
 	post     bool
 	body     []byte
 	key      string // Idempotency-Key, if any
+	before   func() error
 	bound    int64  // of the answer
 	buf      []byte // to read it into
 }
@@ -165,8 +168,8 @@ func (c *Client) do(ctx context.Context, r *request) (reply, error) {
 	out.body = bytes.TrimPrefix(out.buf, []byte("\ufeff"))
 	out.at = time.Now()
 	switch {
-	case errors.Is(err, errTooLarge):
-		return out, c.bad(r, &out, fmt.Sprintf("answer is larger than %d bytes", r.bound), nil)
+	case errors.Is(err, ErrTooLarge):
+		return out, c.bad(r, &out, fmt.Sprintf("answer is larger than %d bytes", r.bound), ErrTooLarge)
 	case err != nil:
 		err := c.failure(ctx, call, r, fmt.Errorf("read answer: %w", err))
 		if e, ok := errors.AsType[*Error](err); ok {
@@ -219,13 +222,11 @@ func (r *request) path(id string) string {
 	return "devices/" + id + r.tail
 }
 
-var errTooLarge = errors.New("answer too large")
-
 // readBody reads an answer into buf, which grows as needed, but not beyond bound.
 func readBody(res *http.Response, buf []byte, bound int64) ([]byte, error) {
 	buf = buf[:0]
 	if res.ContentLength > bound {
-		return buf, errTooLarge
+		return buf, ErrTooLarge
 	}
 	// One more than stated, so that the last read sees the end; a stated length is not believed beyond a MiB.
 	if need := max(int(min(res.ContentLength, 1<<20))+1, 1<<10); need > cap(buf) {
@@ -241,7 +242,7 @@ func readBody(res *http.Response, buf []byte, bound int64) ([]byte, error) {
 		buf = buf[:len(buf)+n]
 		switch {
 		case int64(len(buf)) > bound:
-			return buf[:bound], errTooLarge
+			return buf[:bound], ErrTooLarge
 		case errors.Is(err, io.EOF):
 			return buf, nil
 		case err != nil:
@@ -252,7 +253,10 @@ func readBody(res *http.Response, buf []byte, bound int64) ([]byte, error) {
 
 // failure describes a request to which no complete answer came.
 func (c *Client) failure(ctx context.Context, call *call, r *request, err error) error {
+	call.span.End(failureWord(call, err))
 	switch cause := context.Cause(call); {
+	case call.kept != nil:
+		return fmt.Errorf("%s: %w", r.endpoint, call.kept)
 	case ctx.Err() != nil:
 		if !errors.Is(err, ctx.Err()) { // err may hold only the cause, which can be anything
 			err = fmt.Errorf("%w: %w", ctx.Err(), err)

@@ -342,6 +342,37 @@ func TestErrorTellsWhatAndWhere(t *testing.T) {
 	}
 }
 
+// Before decides at the last moment, for a replay too, and what it keeps back tells nothing about the API.
+func TestBefore(t *testing.T) {
+	var sent []string
+	status := 401
+	c := reply(t, func(r *http.Request) (*http.Response, error) {
+		sent = append(sent, r.URL.Path)
+		return answer(status, `{"success":true}`), nil
+	})
+	asked, no := 0, errors.New("not any more")
+	before := func() error {
+		if asked++; asked > 1 {
+			return no
+		}
+		return nil
+	}
+	_, err := c.Locations(t.Context(), "a", []byte(`{}`), plaspy.PostOptions{Before: before})
+	if !errors.Is(err, no) || asked != 2 || len(sent) != 1 {
+		t.Errorf("the replay was not kept back: %v, asked %d times, sent %v", err, asked, sent)
+	}
+	if plaspy.IsOutage(err) {
+		t.Error("counts as an outage")
+	}
+	if _, err := c.Alerts(t.Context(), "a", []byte(`{}`), plaspy.PostOptions{Before: before}); !errors.Is(err, no) || len(sent) != 1 {
+		t.Errorf("not kept back: %v, sent %v", err, sent)
+	}
+	asked, status = 0, 200
+	if _, err := c.Alerts(t.Context(), "a", []byte(`{}`), plaspy.PostOptions{Before: before}); err != nil || len(sent) != 2 {
+		t.Errorf("kept back: %v, sent %v", err, sent)
+	}
+}
+
 func TestErrorsHoldNoSecret(t *testing.T) {
 	c := reply(t, func(r *http.Request) (*http.Response, error) {
 		return answer(400, `{"success":false,"error":"bad header `+r.Header.Get("Authorization")+`","key":"`+theKey+`"}`), nil

@@ -48,6 +48,9 @@ type LastLocation struct {
 // PostOptions are for [Client.Locations] and [Client.Alerts].
 type PostOptions struct {
 	IdempotencyKey string // sent as Idempotency-Key; empty: none. Printable ASCII
+	// Before, if set, is asked when token and budget are at hand and nothing is left but to send, again before
+	// a replay. Its error keeps the request from being sent, and is what the call returns, wrapped.
+	Before func() error
 }
 
 // maxSkipped bounds what a list full of nonsense can make of itself in memory and in the log.
@@ -197,13 +200,13 @@ func (c *Client) Device(ctx context.Context, id string) (Answer, error) {
 // Locations posts body to the device's locations and returns the answer as it came. It is sent once, twice
 // only after a 401; an error without a status leaves open whether the API took it.
 func (c *Client) Locations(ctx context.Context, id string, body []byte, opt PostOptions) (Answer, error) {
-	r := &request{endpoint: epLocations, kind: Post, id: id, tail: "/locations", post: true, body: body, key: opt.IdempotencyKey, bound: maxAnswer}
+	r := &request{endpoint: epLocations, kind: Post, id: id, tail: "/locations", post: true, body: body, key: opt.IdempotencyKey, before: opt.Before, bound: maxAnswer}
 	return c.answer(ctx, r, "")
 }
 
 // Alerts posts body to the device's alerts; otherwise it is as Locations.
 func (c *Client) Alerts(ctx context.Context, id string, body []byte, opt PostOptions) (Answer, error) {
-	r := &request{endpoint: epAlerts, kind: Post, id: id, tail: "/alerts", post: true, body: body, key: opt.IdempotencyKey, bound: maxAnswer}
+	r := &request{endpoint: epAlerts, kind: Post, id: id, tail: "/alerts", post: true, body: body, key: opt.IdempotencyKey, before: opt.Before, bound: maxAnswer}
 	return c.answer(ctx, r, "")
 }
 

@@ -14,6 +14,10 @@ import (
 // deadline ends before the budget has room.
 var ErrNoBudget = errors.New("no room in the request budget")
 
+// ErrTooLarge is the cause of an [*Error] about an answer that is larger than the endpoint's bound (4 MiB for
+// locations and alerts): a narrower question may be answered.
+var ErrTooLarge = errors.New("answer too large")
+
 var (
 	errTimeout = errors.New("no answer in time")
 	errRefused = errors.New("the API says that it did not succeed")

@@ -57,9 +57,9 @@ func (b *Budget) grant(k Kind, due, now time.Time) {
 	w := b.queues[k].Remove(b.queues[k].Front()).(*waiter)
 	p := &Permit{budget: b, kind: k, before: b.slot}
 	p.slot = b.claim(due, now)
-	if weight[k] > 0 {
+	if w := b.weightOf(k); w > 0 {
 		b.clock = b.virtual[k]
-		b.virtual[k] += 1 / weight[k]
+		b.virtual[k] += 1 / w
 	}
 	if k != Poll {
 		b.others.add(now, 1)

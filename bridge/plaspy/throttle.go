@@ -111,6 +111,13 @@ func (b *Budget) ThrottleUntil(until time.Time, factor float64) {
 	}
 }
 
+// Paused reports whether the API has asked to be left alone, so that nothing is sent.
+func (b *Budget) Paused() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.brake.until.After(time.Now())
+}
+
 // braked logs the beginning, takes the fast path away, and moves waiters to their new slots.
 func (b *Budget) braked(now time.Time) {
 	k := &b.brake

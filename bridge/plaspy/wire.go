@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/trace"
 )
 
 // call is one method's request on its way, carried as the request's context: it has the caller's values and
@@ -25,8 +26,12 @@ type call struct {
 	endpoint        endpoint
 	kind            Kind
 	timer           *time.Timer
-	conns           int // that net/http took for the send under way; GotConn runs on RoundTrip's goroutine
+	before          func() error // nil, or asked before each send ...
+	kept            error        // ... and what kept the request from being sent
+	conns           int          // that net/http took for the send under way; GotConn runs on RoundTrip's goroutine
 	trace           httptrace.ClientTrace
+	sends           int        // of the request so far
+	span            trace.Span // of the last of them
 }
 
 type callKey struct{}
@@ -45,7 +50,7 @@ func callOf(ctx context.Context) *call {
 }
 
 func newCall(ctx context.Context, r *request) *call {
-	c := &call{endpoint: r.endpoint, kind: r.kind}
+	c := &call{endpoint: r.endpoint, kind: r.kind, before: r.before}
 	c.Context, c.cancel = context.WithCancelCause(ctx)
 	return c
 }
@@ -67,6 +72,7 @@ func (c *call) begin(limit time.Duration) {
 		c.timer.Stop()
 	}
 	c.conns = 0
+	c.sends++
 	c.timer = time.AfterFunc(limit, func() { c.cancel(errTimeout) })
 }
 
@@ -94,6 +100,7 @@ func (c *call) end() {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
+	c.span.End("")
 	c.cancel(nil)
 }
 
@@ -104,6 +111,7 @@ type wire struct {
 	metrics *requestMetrics
 	budget  *Budget
 	timeout time.Duration
+	trace   *trace.Tracer
 }
 
 // RoundTrip sends req. The time limit applies to requests made by the Client; the token manager has its own.
@@ -111,18 +119,28 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	ep, c := epToken, callOf(req.Context())
 	if c != nil {
 		ep = c.endpoint
+		if c.before != nil {
+			if c.kept = c.before(); c.kept != nil {
+				return nil, c.kept
+			}
+		}
 		c.begin(w.timeout)
 	}
+	span := w.beginSpan(req, ep, c)
 	res, err := w.base.RoundTrip(req)
 	if err != nil {
+		w.sent(span, req, ep, c, 0)
+		span.End(failureWord(req.Context(), err))
 		w.metrics.count(ep, 0)
 		return nil, err
 	}
+	w.sent(span, req, ep, c, res.StatusCode)
 	w.metrics.count(ep, res.StatusCode)
 	switch res.StatusCode {
 	case http.StatusUnauthorized:
 		if c != nil {
 			c.pause(res)
+			c.span.End("")
 		}
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		after, has := retryAfter(res.Header, time.Now())

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/schedule"
+	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 )
 
@@ -18,6 +19,7 @@ type chain struct {
 	d        *device
 	actions  []action
 	events   []*publisher.Event // of the actions, in the same order
+	spans    []trace.Span       // of the events, likewise; none where tracing is off
 	observed time.Time
 	since    time.Time // the alert history was not read from here on; zero: it was
 	seen     schedule.Observation
@@ -80,8 +82,10 @@ func (p *Pool) start(ctx context.Context, c *chain) {
 	for i := range min(len(c.actions), maxPart) {
 		c.events = append(c.events, p.event(c, &c.actions[i]))
 	}
+	p.beginSpans(ctx, c)
 	if err := p.stream.Publish(ctx, c.events, func(err error) { p.published(ctx, c, err) }); err != nil {
 		// Shutting down: nobody polls this device again.
+		p.endSpans(c, publisher.ErrStopped)
 		p.log.Debug("change not published", "device_id", c.d.id, "err", err)
 		p.release(c.d, schedule.Observation{Failed: true})
 	}
@@ -137,6 +141,7 @@ func (p *Pool) edgeEvent(d *device, f *fix, e edge, observed time.Time) *publish
 
 // published runs on the publisher's goroutine.
 func (p *Pool) published(ctx context.Context, c *chain, err error) {
+	p.endSpans(c, err)
 	c.settle(p)
 	conflict, refused := errors.AsType[*publisher.Conflict](err)
 	switch {
@@ -154,6 +159,7 @@ func (p *Pool) published(ctx context.Context, c *chain, err error) {
 		p.release(c.d, schedule.Observation{Failed: true})
 	default: // too large
 		p.complain(c.d, "fix cannot be published", err)
+		c.d.say("not published: " + err.Error())
 		// The stream takes it as little the next time: only a change is news.
 		if a := &c.actions[0]; a.entry == nil && a.edge.alert == "" {
 			c.d.hash = a.fix.hash
@@ -258,7 +264,7 @@ func (p *Pool) reconcileFixes(ctx context.Context, c *chain, last *publisher.Sto
 		if err != nil {
 			return err
 		}
-		if mark.FirstSeq > d.seq {
+		if mark.AgedOut(d.seq) {
 			d.seq = 0 // it aged out: what it said still holds
 		} else {
 			d.forget() // the broker lost it, and the edges that went with it
@@ -281,7 +287,9 @@ func (p *Pool) reconcileFixes(ctx context.Context, c *chain, last *publisher.Sto
 		d.sortOut()
 	}
 	c.actions = plan(d, fixes)
+	d.say("somebody else had published: made anew from what the stream holds")
 	if len(fixes) == 0 {
+		d.say("not published: the stream holds it already, or something newer")
 		p.doubt(d)
 		c.seen = schedule.Observation{Failed: true}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 )
 
@@ -32,6 +33,7 @@ type device struct {
 	seq      uint64 // of its last location; 0: none there
 	have     bool   // hash and what follows are set
 	hash     uint64
+	fields   fields // to name what changes
 	fixTime  time.Time
 	lat, lon float32 // only shown: a metre or two do not matter
 	speed    float32
@@ -48,15 +50,16 @@ type device struct {
 	historyFrom time.Time
 	seenAlerts  map[alertKey]struct{} // with BRIDGE_ALERT_HISTORY only
 
-	failures  int
-	backoff   *backoff.ExponentialBackOff // while failing
-	complaint string                      // what was last logged about it
-	gapSince  time.Time                   // since when what lay in the present gap cannot be read
-	quota     quota
+	failures   int
+	backoff    *backoff.ExponentialBackOff // while failing
+	complaint  string                      // what was last logged about it
+	gapTrouble *gapTrouble                 // while what lies in its gaps cannot be read; nil: it can
+	quota      quota
 
 	// What the present turn comes to; release puts it into recent, which is
 	// guarded by the pool's mutex.
 	turn   decision
+	span   trace.Span // of the present turn
 	recent [keptDecisions]decision
 	turns  int
 
@@ -84,7 +87,7 @@ const silentAlert = "silent"
 
 // remember takes a fix as what the stream holds.
 func (d *device) remember(f *fix, seq uint64) {
-	d.seq, d.have, d.hash, d.fixTime = seq, true, f.hash, f.time
+	d.seq, d.have, d.hash, d.fixTime, d.fields = seq, true, f.hash, f.time, f.fields
 	d.lat, d.lon = float32(f.lat), float32(f.lon)
 	d.speed, d.input = float32(f.speed), f.input
 	if f.alertsKnown {

@@ -185,14 +185,11 @@ func (p *Pool) putBack(j job) {
 // release ends a device's turn and gives it back to the schedule.
 func (p *Pool) release(d *device, seen schedule.Observation) {
 	now := time.Now()
+	d.endTrace()
 	p.mu.Lock()
 	d.busy = false
-	if d.turn.result != noResult {
-		d.turn.at = now.UnixMilli()
-		d.recent[d.turns%keptDecisions] = d.turn
-		d.turns++
-		d.turn = decision{}
-	}
+	d.keep(now)
+	p.ended++
 	p.policy.Done(now, d.id, seen)
 	p.touch(d)
 	if p.busy--; p.busy == 0 && p.idle != nil {

@@ -39,6 +39,7 @@ type fix struct {
 	alertsKnown bool // alerts was absent, null or an array of strings
 	texts       []byte
 	critical    bool
+	fields      fields
 
 	backfilled bool
 }
@@ -70,6 +71,7 @@ func parseFix(raw []byte, hash uint64) (*fix, error) {
 	if f.lon, err = degrees(f.longitude, "longitude", 180); err != nil {
 		return nil, err
 	}
+	f.fields = fieldsOf(raw)
 	return f, nil
 }
 

@@ -12,12 +12,21 @@ import (
 
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/plaspy/rawjson"
+	"plaspy-bridge/bridge/schedule"
 	"plaspy-bridge/publisher"
 )
 
 // gapPatience is how long polls of a device are put off because what lay before
-// its fix cannot be read; then the fix is published without.
+// its fix cannot be read; then the fix is published without, and so are those
+// that follow until the API answers again.
 const gapPatience = time.Minute
+
+// gapTrouble is that what lies in a device's gaps cannot be read.
+type gapTrouble struct {
+	since   time.Time
+	without bool      // its fixes are published without it
+	next    time.Time // when the API is asked again, then
+}
 
 // maxSeen is how many alerts a device remembers before those that no request
 // can bring again are dropped.
@@ -56,6 +65,10 @@ type gap struct {
 	fixes []*fix
 	rows  []historyRow
 	since time.Time // where the alert history is still to be read from; zero: it was read
+	// end is a fix within the gap up to which it was read, where it is too long
+	// for one turn: it is published instead of the one just seen, which the next
+	// poll finds again.
+	end *fix
 }
 
 // gap asks the API for what lay before f, as far as that is wanted. An error
@@ -65,90 +78,174 @@ func (p *Pool) gap(ctx context.Context, d *device, f *fix) (gap, error) {
 	if !d.have || !p.opts.Backfill && !p.opts.AlertHistory || !f.time.After(d.fixTime) {
 		return g, nil
 	}
+	from := d.fixTime
+	if !d.historyFrom.IsZero() {
+		from = d.historyFrom
+	}
+	if t := d.gapTrouble; t != nil && t.without && time.Now().Before(t.next) {
+		p.metrics.gapErrors.Inc()
+		if p.opts.AlertHistory {
+			g.since = from
+		}
+		return g, nil
+	}
+	asked, whole := 0, 0
 	if p.opts.Backfill && f.time.Sub(d.fixTime) > p.opts.BackfillAfter {
+		asked++
+		began := time.Now()
 		var err error
-		if g.fixes, err = p.backfill(ctx, d, f); err != nil {
-			if err = p.giveUp(ctx, d, "back-fill failed, published without", err); err != nil {
-				return g, err
-			}
+		if g.fixes, g.end, err = p.backfill(ctx, d, f); err == nil {
+			whole++
+		} else if err = p.giveUp(ctx, d, began, "back-fill failed, published without", err); err != nil {
+			return g, err
+		}
+		if g.end != nil {
+			f = g.end
 		}
 	}
 	if p.opts.AlertHistory {
-		from := d.fixTime
-		if !d.historyFrom.IsZero() {
-			from = d.historyFrom
-		}
+		asked++
+		began := time.Now()
 		var err error
-		if g.rows, err = p.history(ctx, d, from, f, g.fixes); err != nil {
-			if err = p.giveUp(ctx, d, "alert history failed, asked again with the next fix", err); err != nil {
-				return g, err
-			}
-			g.since = from
+		if g.rows, g.since, err = p.history(ctx, d, from, f, g.fixes); err == nil {
+			whole++
+		} else if err = p.giveUp(ctx, d, began, "alert history failed, asked again with the next fix", err); err != nil {
+			return g, err
 		}
 	}
-	d.gapSince = time.Time{}
+	if asked > 0 && asked == whole {
+		d.gapTrouble = nil
+		p.waits(d, time.Time{})
+	}
 	return g, nil
+}
+
+// waits notes since when a device's fix waits for what lay before it; the zero
+// time: it does not.
+func (p *Pool) waits(d *device, since time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if since.IsZero() {
+		delete(p.waiting, d)
+	} else {
+		p.waiting[d] = since
+	}
+}
+
+// waitsLong tells of fixes that have waited for a while, or gives "".
+func (p *Pool) waitsLong() string {
+	const grace = 3 * time.Second
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for d, since := range p.waiting {
+		if d.active && time.Since(since) > grace {
+			n++
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the API does not tell what lay before the last fix of %d devices, which waits for it, a minute at most", n)
+}
+
+// goOn has a device polled again at once, whose gap is not at its end. The fix
+// just seen is for that poll to tell of.
+func (p *Pool) goOn(d *device) schedule.Observation {
+	d.say("the first part of a long gap is published, the rest comes next")
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.policy.Soon(now, d.id)
+	return schedule.Observation{Failed: true, NotBefore: d.quota.next(now, p.opts.DailyResults)}
 }
 
 // giveUp decides whether what lay in a gap is done without: where the API says
 // no for good, or has not answered for a while. One device's history must not
-// keep its position back for ever.
-func (p *Pool) giveUp(ctx context.Context, d *device, what string, err error) error {
+// keep its position back for ever. An API that took long to fail is left alone
+// for longer. began is when it was asked.
+func (p *Pool) giveUp(ctx context.Context, d *device, began time.Time, what string, err error) error {
 	now := time.Now()
-	if d.gapSince.IsZero() {
-		d.gapSince = now
+	if d.gapTrouble == nil {
+		d.gapTrouble = &gapTrouble{since: now}
 	}
-	final := plaspy.Classify(err) == plaspy.Reject || errors.Is(err, errFix)
-	if ctx.Err() != nil || !final && now.Sub(d.gapSince) < p.gapPatience {
+	t := d.gapTrouble
+	class := plaspy.Classify(err)
+	final := class == plaspy.Reject || class == plaspy.Forbidden || errors.Is(err, errFix)
+	if ctx.Err() != nil || !final && !t.without && now.Sub(t.since) < p.gapPatience {
+		p.waits(d, t.since)
 		return err
 	}
+	t.without, t.next = true, now.Add(min(10*now.Sub(began), p.opts.BackoffMax))
+	p.waits(d, time.Time{})
 	p.metrics.gapErrors.Inc()
 	p.complain(d, what, err)
 	return nil
 }
 
-// from narrows a range to what the device's daily quota has room for, at a
-// result a second.
-func (p *Pool) quotaFrom(d *device, from, to time.Time) (time.Time, bool) {
+// quotaFrom narrows a range to what the device's daily quota has room for, at a
+// result a second, and has that much of it spoken for. It reports false where
+// there is no room.
+func (p *Pool) quotaFrom(ctx context.Context, d *device, from, to time.Time) (time.Time, bool, error) {
 	if p.opts.DailyResults <= 0 {
-		return from, true
+		return from, true, nil
 	}
 	left := d.quota.left(time.Now(), p.opts.DailyResults) / 2 // half is for the polls to come
 	if left == 0 {
-		return from, false
+		return from, false, nil
 	}
 	if earliest := to.Add(-time.Duration(left) * time.Second); from.Before(earliest) {
-		return earliest, true
+		from = earliest
 	}
-	return from, true
+	err := p.reserve(ctx, d, min(left, int(to.Sub(from)/time.Second)+1))
+	if errors.Is(err, errQuota) { // another replica used it
+		return from, false, nil
+	}
+	return from, err == nil, err
 }
 
-func (p *Pool) backfill(ctx context.Context, d *device, f *fix) ([]*fix, error) {
-	from, ok := p.quotaFrom(d, d.fixTime, f.time)
-	if !ok {
-		return nil, nil
+// backfill gives the fixes before f that the stream does not hold; end is not
+// nil where that is only the first part of them, and then their last.
+func (p *Pool) backfill(ctx context.Context, d *device, f *fix) (fixes []*fix, end *fix, err error) {
+	from, ok, err := p.quotaFrom(ctx, d, d.fixTime, f.time)
+	if err != nil || !ok {
+		return nil, nil, err
 	}
-	answer, err := p.api.Locations(plaspy.WithKind(ctx, plaspy.Poll), d.id, rangeBody(from, f.time), plaspy.PostOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("read locations: %w", err)
+	until, err := p.pieces(ctx, from, f.time,
+		func(ctx context.Context, body []byte) (plaspy.Answer, error) {
+			return p.api.Locations(ctx, d.id, body, plaspy.PostOptions{})
+		},
+		func(answer []byte) error {
+			part, n, err := p.readFixes(answer, d.fixTime, f.time)
+			d.quota.add(time.Now(), n)
+			fixes = append(fixes, part...)
+			return err
+		})
+	p.giveBack(ctx, d)
+	if err != nil && len(fixes) == 0 {
+		return nil, nil, fmt.Errorf("read locations: %w", err)
 	}
-	fixes, n, err := p.readFixes(answer.Body, d.fixTime, f.time)
-	d.quota.add(time.Now(), n)
-	if err != nil {
-		return nil, fmt.Errorf("read locations: %w", err)
-	}
-	p.metrics.backfilled.Add(float64(len(fixes)))
 	// Each change once: not what the stream holds already, nor a repetition.
+	slices.SortStableFunc(fixes, func(a, b *fix) int { return a.time.Compare(b.time) })
 	last := d.hash
 	fixes = slices.DeleteFunc(fixes, func(b *fix) bool {
 		same := b.hash == last
 		last = b.hash
 		return same
 	})
-	if n := len(fixes); n > 0 && fixes[n-1].hash == f.hash {
+	switch n := len(fixes); {
+	case until.Before(f.time) && n == 0:
+		return nil, nil, fmt.Errorf("read locations: %w", cmp.Or(err, errLongGap))
+	case until.Before(f.time):
+		fixes, end = fixes[:n-1], fixes[n-1]
+	case n > 0 && fixes[n-1].hash == f.hash:
 		fixes = fixes[:n-1]
 	}
-	return fixes, nil
+	p.metrics.backfilled.Add(float64(len(fixes)))
+	if end != nil {
+		p.metrics.backfilled.Inc()
+	}
+	return fixes, end, nil
 }
 
 // readFixes gives the usable fixes between two times, by their own time, and
@@ -169,36 +266,46 @@ func (p *Pool) readFixes(answer []byte, after, before time.Time) ([]*fix, int, e
 		}
 		return true
 	})
-	slices.SortStableFunc(fixes, func(a, b *fix) int { return a.time.Compare(b.time) })
 	return fixes, n, err
 }
 
 // history gives the alerts from a time to a fix that were not published before,
-// neither from the history nor with a polled fix.
-func (p *Pool) history(ctx context.Context, d *device, from time.Time, f *fix, between []*fix) ([]historyRow, error) {
-	from, ok := p.quotaFrom(d, from, f.time)
-	if !ok {
-		return nil, nil
-	}
-	answer, err := p.api.Alerts(plaspy.WithKind(ctx, plaspy.Poll), d.id, rangeBody(from, f.time), plaspy.PostOptions{})
+// neither from the history nor with a polled fix, and from where on it was not
+// read, zero: it was.
+func (p *Pool) history(ctx context.Context, d *device, from time.Time, f *fix, between []*fix) (rows []historyRow, since time.Time, err error) {
+	start := from
+	from, ok, err := p.quotaFrom(ctx, d, from, f.time)
 	if err != nil {
-		return nil, fmt.Errorf("read alerts: %w", err)
+		return nil, start, err
+	}
+	if !ok {
+		return nil, time.Time{}, nil
+	}
+	until, err := p.pieces(ctx, from, f.time,
+		func(ctx context.Context, body []byte) (plaspy.Answer, error) {
+			return p.api.Alerts(ctx, d.id, body, plaspy.PostOptions{})
+		},
+		func(answer []byte) error {
+			n := 0
+			err := elements(answer, "alerts", func(raw []byte) bool {
+				n++
+				rows = appendRows(rows, raw, from, f)
+				return true
+			})
+			d.quota.add(time.Now(), n)
+			return err
+		})
+	p.giveBack(ctx, d)
+	if err != nil && len(rows) == 0 {
+		return nil, start, fmt.Errorf("read alerts: %w", err)
+	}
+	if until.Before(f.time) {
+		since = until
 	}
 	for _, polled := range append(slices.Clone(between), f) {
 		for _, a := range polled.alerts {
 			d.saw(a, polled.time)
 		}
-	}
-	var rows []historyRow
-	n := 0
-	err = elements(answer.Body, "alerts", func(raw []byte) bool {
-		n++
-		rows = appendRows(rows, raw, from, f)
-		return true
-	})
-	d.quota.add(time.Now(), n)
-	if err != nil {
-		return nil, fmt.Errorf("read alerts: %w", err)
 	}
 	d.forgetSeen(from)
 	slices.SortStableFunc(rows, func(a, b historyRow) int { return cmp.Or(a.time.Compare(b.time), cmp.Compare(a.alert, b.alert)) })
@@ -209,7 +316,7 @@ func (p *Pool) history(ctx context.Context, d *device, from time.Time, f *fix, b
 		seen = seen || published[k]
 		published[k] = true
 		return seen
-	}), nil
+	}), since, nil
 }
 
 func (d *device) forgetSeen(before time.Time) {

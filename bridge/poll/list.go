@@ -35,6 +35,13 @@ type ListState struct {
 // Listed tells how the last reading of the device list went.
 func (p *Pool) Listed() ListState { return *p.listed.Load() }
 
+// Owned tells how many devices this replica polls.
+func (p *Pool) Owned() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.byID)
+}
+
 // keepList reads the device list at start and once every refresh, and on
 // failure again after a growing wait.
 func (p *Pool) keepList(ctx, work context.Context) {
@@ -59,8 +66,10 @@ func (p *Pool) keepList(ctx, work context.Context) {
 			continue
 		}
 		// An empty list is not gone through again: that would confirm it.
-		if last != nil && len(last.devices) > 0 && time.Now().Before(due) {
-			p.apply(work, last)
+		if last != nil && !last.empty() && time.Now().Before(due) {
+			told, span := p.opts.Trace.List(work)
+			p.apply(told, last)
+			span.End("")
 			timer.Reset(time.Until(due))
 			continue
 		}
@@ -96,7 +105,9 @@ func (p *Pool) keepList(ctx, work context.Context) {
 }
 
 // list reads the device list once and acts on it.
-func (p *Pool) list(ctx, work context.Context) (*lastList, error) {
+func (p *Pool) list(ctx, work context.Context) (l *lastList, err error) {
+	ctx, span := p.opts.Trace.List(ctx)
+	defer func() { endList(span, err) }()
 	devices, skipped, err := p.api.Devices(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read device list: %w", err)
@@ -110,8 +121,8 @@ func (p *Pool) list(ctx, work context.Context) (*lastList, error) {
 		}
 		grouped = p.members(groups)
 	}
-	l := &lastList{devices: devices, grouped: grouped}
-	chosen := p.apply(work, l)
+	l = &lastList{devices: devices, grouped: grouped}
+	chosen := p.apply(span.In(work), l)
 	if state := p.Listed(); !state.Read || state.Devices != chosen {
 		p.log.Info("device list read", "devices", chosen, "listed", len(devices))
 	}
@@ -123,6 +134,11 @@ func (p *Pool) list(ctx, work context.Context) (*lastList, error) {
 type lastList struct {
 	devices []plaspy.Device
 	grouped map[string]bool // the devices of the chosen groups; nil: all
+}
+
+// empty reports whether there is nobody in it who could be chosen.
+func (l *lastList) empty() bool {
+	return len(l.devices) == 0 || l.grouped != nil && len(l.grouped) == 0
 }
 
 // apply acts on a list; it gives how many devices are chosen.
@@ -238,12 +254,14 @@ type news struct {
 func (p *Pool) update(list map[string]listedDevice, grouped map[string]bool) ([]news, int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(list) == 0 && !p.emptyList && p.anyKnown() {
+	// Groups that are suddenly empty say no more than a list that is.
+	empty := len(list) == 0 && p.anyKnown() || grouped != nil && len(grouped) == 0 && p.Listed().Devices > 0
+	if empty && !p.emptyList {
 		p.emptyList = true
 		p.log.Warn("device list is empty, nobody is removed unless the next one is empty too")
 		return nil, p.Listed().Devices
 	}
-	p.emptyList = len(list) == 0
+	p.emptyList = empty
 	var told []news
 	chosen := 0
 	for token, l := range list {
@@ -340,7 +358,9 @@ func (p *Pool) tell(ctx context.Context, n *news, now time.Time) {
 	e := p.subjects.DeviceEvent(&publisher.Device{
 		DeviceID: d.id, Token: d.token, Source: p.api.DeviceURL(d.id), Change: n.change, Raw: n.raw, Hash: n.hash, ObservedAt: now,
 	}, n.seq)
+	span := p.beginDevice(ctx, e)
 	done := func(err error) {
+		p.endDevice(span, e, err)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		d.eventBusy = false
@@ -352,6 +372,7 @@ func (p *Pool) tell(ctx context.Context, n *news, now time.Time) {
 		p.Resync() // somebody else told it, or the stream is another one
 	}
 	if err := p.stream.Publish(ctx, []*publisher.Event{e}, done); err != nil {
+		p.endDevice(span, e, err)
 		p.mu.Lock()
 		d.eventBusy = false
 		p.mu.Unlock()

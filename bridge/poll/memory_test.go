@@ -29,7 +29,7 @@ func BenchmarkDeviceMemory(b *testing.B) {
 		}
 		p.update(p.choose(time.Now(), l.devices), nil)
 		p.activateAll(time.Now())
-		fix := at(1, 1, `"alerts":["SOS"]`)
+		fix := wide(1, 1)
 		hash, err := rawjson.Hash([]byte(fix), p.ignore)
 		if err != nil {
 			b.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/plaspy/rawjson"
 	"plaspy-bridge/bridge/schedule"
+	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 )
 
@@ -69,7 +70,8 @@ type Options struct {
 	Backfill       bool
 	BackfillAfter  time.Duration
 	AlertHistory   bool
-	DailyResults   int // per device and UTC day; 0: no limit
+	DailyResults   int    // per device and UTC day; 0: no limit
+	Ledger         Ledger // keeps what of that is used; nil: it is forgotten at the end
 	BackoffInitial time.Duration
 	BackoffMax     time.Duration
 	Grace          time.Duration // how long polls under way may take to end once Run is told to stop
@@ -86,6 +88,8 @@ type Options struct {
 	// is chosen, so that a refused key neither occupies workers nor delays the
 	// end.
 	Token func(ctx context.Context) error
+	// Trace makes a trace of every turn of a device; nil: there are none.
+	Trace *trace.Tracer
 	// Alive is called at every turn of the dispatcher; nil: nobody is
 	// interested. It must not block.
 	Alive func()
@@ -129,11 +133,14 @@ type Pool struct {
 	rate     float64       // what the schedule plans with; negative: it was not told
 	rated    time.Time     // when the schedule was last told the rate
 	busy     int           // devices that are busy
+	ended    uint64        // turns that ended
 	idle     chan struct{} // where set: closed when none is
 	over     bool          // Run is ending
 	suspects int           // devices with failures that are being polled
 	watched  bool          // somebody calls Changed
 	touched  []*device     // what it has to be told of
+	// Since when devices are put off because what lay in a gap cannot be read.
+	waiting map[*device]time.Time
 	// Owned by the goroutine that reads the list: what was logged.
 	leftOut    map[string]string
 	noGroup    map[string]bool
@@ -156,7 +163,7 @@ func New(o Options, api API, budget Budget, circuit Circuit, stream Stream, subj
 		api: api, budget: budget, circuit: circuit, stream: stream, subjects: subjects, opts: o, log: log,
 		ignore: rawjson.Ignore(o.IgnoreFields...),
 		jobs:   make(chan job), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), relist: make(chan struct{}, 1), retell: make(chan struct{}, 1),
-		policy: policy, devices: make(map[string]*device), byID: make(map[string]*device), noGroup: make(map[string]bool), rate: -1, gapPatience: gapPatience,
+		policy: policy, devices: make(map[string]*device), byID: make(map[string]*device), noGroup: make(map[string]bool), waiting: make(map[*device]time.Time), rate: -1, gapPatience: gapPatience,
 		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
 	}
 	p.metrics = newMetrics(reg, p)
@@ -264,7 +271,15 @@ func (p *Pool) Ready() string {
 	if p.stale() {
 		return "the state is being read from the stream"
 	}
-	return ""
+	return p.waitsLong()
+}
+
+// Work tells how many devices are being polled, or have what they showed on its
+// way to the stream, and how many turns have ended so far.
+func (p *Pool) Work() (underway int, ended uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.busy, p.ended
 }
 
 func (p *Pool) stats() schedule.Stats {

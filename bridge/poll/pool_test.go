@@ -278,6 +278,31 @@ func TestEmptyListRemovesNobodyUntilConfirmed(t *testing.T) {
 	}
 }
 
+func TestEmptyGroupsStopNobodyUntilConfirmed(t *testing.T) {
+	api := newFakeAPI("a", "b", "c")
+	o := options()
+	o.Refresh, o.Select = time.Hour, Selection{Groups: []string{"North"}}
+	r := newRig(t, natstest.Start(t), api, o)
+	r.polls("a", 3)
+	active := func() bool {
+		r.pool.mu.Lock()
+		defer r.pool.mu.Unlock()
+		return r.pool.byID["a"] != nil
+	}
+	for _, row := range []struct {
+		empty int // answers
+		want  bool
+	}{{1, true}, {0, true}, {1, true}, {1, false}, {0, true}} {
+		api.set(func() { api.groupless = row.empty })
+		if _, err := r.pool.list(t.Context(), t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if active() != row.want {
+			t.Fatalf("%+v: polled is %v", row, active())
+		}
+	}
+}
+
 func TestSelection(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -422,6 +447,56 @@ func TestBackfillThatFailsDoesNotKeepThePositionBack(t *testing.T) {
 			})
 			r.until("the alert", body(`"source":"history"`))
 		})
+	}
+}
+
+// TestLastingGapTrouble: once a gap was given up, the fixes that follow are not
+// held back each in its turn.
+func TestLastingGapTrouble(t *testing.T) {
+	o := options()
+	o.Backfill = true
+	api := newFakeAPI("d")
+	api.show("d", at(1, "first"))
+	r := newRig(t, natstest.Start(t), api, o)
+	r.until("the first", body("first"))
+	api.set(func() { api.ranges["d"] = "error"; api.shown["d"] = at(20, "given up") })
+	r.until("the one given up", body("given up"))
+	api.set(func() { api.asked = nil })
+	for i := range 5 {
+		fix := fmt.Sprintf("live %d", i)
+		api.show("d", at(30+10*i, fix))
+		r.until(fix, body(fix))
+	}
+	api.set(func() {
+		if len(api.asked) > 5 {
+			t.Errorf("asked %d times what lay before five fixes, want once each at most", len(api.asked))
+		}
+	})
+	// Once it can be read again, it is.
+	api.set(func() { api.ranges["d"] = at(85, "between") })
+	api.show("d", at(99, "last"))
+	r.until("what lay between", body("between"))
+}
+
+func TestFixThatWaitsIsNoSecret(t *testing.T) {
+	r := newRig(t, natstest.Start(t), newFakeAPI("d"), options())
+	r.until("the device", func(e event) bool { return strings.HasPrefix(e.subject, "plaspy.device.") })
+	r.pool.mu.Lock()
+	d := r.pool.devices["d"]
+	r.pool.mu.Unlock()
+	for _, row := range []struct {
+		name  string
+		since time.Time
+		says  bool
+	}{
+		{"a moment", time.Now(), false},
+		{"a while", time.Now().Add(-10 * time.Second), true},
+		{"over", time.Time{}, false},
+	} {
+		r.pool.waits(d, row.since)
+		if got := r.pool.waitsLong(); (got != "") != row.says {
+			t.Errorf("%s: says %q", row.name, got)
+		}
 	}
 }
 
@@ -593,7 +668,7 @@ func TestWhy(t *testing.T) {
 		got = append(got, strings.TrimSpace(fmt.Sprint(d.Result, " ", d.Published, " ", d.Detail)))
 	}
 	slices.Reverse(got)
-	want := []string{"changed 2", "unchanged 0", "location not usable 0 location is not usable: it has no dateTime", "error 0 last_location: status 500: uncontrolled error"}
+	want := []string{"changed 2 its first fix", "unchanged 0", "location not usable 0 location is not usable: it has no dateTime", "error 0 last_location: status 500: uncontrolled error"}
 	if len(got) < len(want) {
 		t.Fatalf("decisions %q", got)
 	}

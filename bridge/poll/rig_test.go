@@ -42,6 +42,8 @@ type fakeAPI struct {
 	asked   []string            // bodies of range requests
 	hang    map[string]bool     // until a timeout
 	polled  chan string         // every poll's device, where somebody listens
+	// groupless is how many more times the list of groups is empty.
+	groupless int
 }
 
 func newFakeAPI(ids ...string) *fakeAPI {
@@ -88,6 +90,12 @@ func (a *fakeAPI) Devices(context.Context) ([]plaspy.Device, []error, error) {
 }
 
 func (a *fakeAPI) Groups(context.Context) ([]plaspy.Group, []error, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.groupless > 0 {
+		a.groupless--
+		return nil, nil, nil
+	}
 	return []plaspy.Group{{ID: "g1", Name: "North", Devices: []string{"a", "b"}}, {ID: "g2", Name: "South", Devices: []string{"c"}}}, nil, nil
 }
 
@@ -172,7 +180,14 @@ const interval = 5 * time.Millisecond
 
 func newRig(t testing.TB, srv *natstest.Server, api *fakeAPI, o Options) *rig {
 	t.Helper()
-	r := &rig{t: t, api: api, srv: srv, pub: srv.Publisher(t, subjects)}
+	return newRigOn(t, srv, api, api, o)
+}
+
+// newRigOn is newRig with an API that does more than the fake one around which it
+// is built.
+func newRigOn(t testing.TB, srv *natstest.Server, fake *fakeAPI, api API, o Options) *rig {
+	t.Helper()
+	r := &rig{t: t, api: fake, srv: srv, pub: srv.Publisher(t, subjects)}
 	r.pool = New(o, api, plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet, Max: time.Second}),
 		r.pub, subjects, schedule.NewFixed(interval), quiet, nil)
 	r.pool.gapPatience = 30 * time.Millisecond

@@ -90,7 +90,7 @@ func (p *Pool) glance(now time.Time, d *device) Glance {
 	}
 	if d.turns > 0 {
 		last := &d.recent[(d.turns-1)%keptDecisions]
-		g.Polled, g.Result, g.Detail = last.when(), last.result.String(), last.detail
+		g.Polled, g.Result, g.Detail = last.when(), last.result.String(), last.said().detail
 	}
 	g.Failures = d.failures
 	next, why := p.policy.Due(now, d.id)

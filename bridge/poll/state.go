@@ -35,6 +35,10 @@ func (p *Pool) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	quotas, err := p.loadQuotas(ctx)
+	if err != nil {
+		return err
+	}
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -58,6 +62,7 @@ func (p *Pool) load(ctx context.Context) error {
 			p.Relist() // the broker lost that it was added
 		}
 	}
+	p.takeQuotas(now, quotas)
 	return nil
 }
 
@@ -65,7 +70,7 @@ func (p *Pool) load(ctx context.Context) error {
 func (p *Pool) restore(now time.Time, d *device, im *image, mark publisher.Mark) {
 	// What aged out of the stream was told; what is missing of a stream that is
 	// whole was not.
-	d.met = im.device != nil || im.location != nil && mark.FirstSeq > 1
+	d.met = im.device != nil || im.location != nil && !mark.Whole()
 	if !d.eventBusy {
 		d.restoreEvent(im.device)
 	}
@@ -92,7 +97,7 @@ func (p *Pool) reread(ctx context.Context, d *device) error {
 		if err != nil {
 			return fmt.Errorf("read the state of a device: %w", err)
 		}
-		if d.seq < mark.FirstSeq { // it aged out, and is what was published last all the same
+		if mark.AgedOut(d.seq) { // it aged out, and is what was published last all the same
 			d.seq = 0
 			im.location = &publisher.Stored{}
 		}

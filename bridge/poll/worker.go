@@ -34,6 +34,7 @@ func (p *Pool) worker(ctx context.Context) {
 // poll makes one poll and gives the buffer back.
 func (p *Pool) poll(ctx context.Context, j job, buf []byte) []byte {
 	d := j.d
+	ctx, d.span = p.opts.Trace.Poll(ctx)
 	if p.opts.Owns != nil && !p.opts.Owns(d.token) {
 		d.came(resultPutOff, errNotOurs)
 		j.permit.Return()
@@ -52,6 +53,9 @@ func (p *Pool) poll(ctx context.Context, j job, buf []byte) []byte {
 			p.release(d, schedule.Observation{Failed: true, NotBefore: time.Now().Add(p.opts.BackoffInitial)})
 			return buf
 		}
+	}
+	if !p.allot(ctx, j) {
+		return buf
 	}
 	start := time.Now()
 	answer, err := p.api.LastLocation(plaspy.WithPermit(ctx, j.permit), d.id, buf)
@@ -106,10 +110,14 @@ func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time)
 	p.recovered(d)
 	p.metrics.changed.Inc()
 	d.came(resultChanged, nil)
+	p.differs(d, f)
 	if d.have && f.time.Before(d.fixTime) {
 		p.metrics.backwards.Inc()
 	}
 	c := &chain{d: d, observed: at, since: g.since, seen: p.observation(d, f, at)}
+	if g.end != nil {
+		f, c.seen = g.end, p.goOn(d)
+	}
 	for i := range g.rows {
 		c.actions = append(c.actions, action{fix: f, entry: &g.rows[i]})
 	}
@@ -171,6 +179,10 @@ func (p *Pool) observation(d *device, f *fix, at time.Time) schedule.Observation
 	return o
 }
 
+// lastingFailure is how many polls of one device in a row fail before it is told
+// of where other devices do not.
+const lastingFailure = 3
+
 // failed ends a poll that the API did not answer.
 func (p *Pool) failed(ctx context.Context, d *device, err error) {
 	if ctx.Err() != nil {
@@ -179,7 +191,9 @@ func (p *Pool) failed(ctx context.Context, d *device, err error) {
 	}
 	p.metrics.failed.Inc()
 	d.came(resultError, err)
-	switch class := plaspy.Classify(err); class {
+	class := plaspy.Classify(err)
+	d.span.Fail(class.String())
+	switch class {
 	case plaspy.Throttled:
 		// Everybody is held back by the budget; it is not this device's fault.
 		p.release(d, schedule.Observation{Failed: true})
@@ -189,7 +203,11 @@ func (p *Pool) failed(ctx context.Context, d *device, err error) {
 	default:
 		p.log.Debug("poll failed", "device_id", d.id, "err", err)
 	}
-	if plaspy.IsOutage(err) && p.circuit.State().Open {
+	down := plaspy.IsOutage(err) && p.circuit.State().Open
+	if class != plaspy.Reject && class != plaspy.Forbidden && !down && d.failures+1 >= lastingFailure {
+		p.complain(d, "poll fails again and again", err)
+	}
+	if down {
 		// The circuit holds everybody back; once it closes nobody should wait
 		// for a backoff of its own.
 		p.release(d, schedule.Observation{Failed: true})
@@ -208,11 +226,13 @@ func (p *Pool) unusable(ctx context.Context, d *device, err error) {
 	p.metrics.failed.Inc()
 	if errors.Is(err, errFix) {
 		p.recovered(d)
+		d.span.Fail("unusable")
 		p.complain(d, "location not published", err)
 		d.came(resultUnusable, err)
 		p.release(d, schedule.Observation{NotBefore: d.quota.next(time.Now(), p.opts.DailyResults), Speed: math.NaN(), Input: inputsUnknown})
 		return
 	}
+	d.span.Fail(plaspy.Classify(err).String())
 	d.came(resultPutOff, err)
 	p.log.Debug("poll put off", "device_id", d.id, "err", err)
 	p.backOff(d, err)

@@ -3,6 +3,10 @@ package preflight
 import (
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge"
 )
 
 func TestParseVersion(t *testing.T) {
@@ -53,6 +57,51 @@ func TestOffset(t *testing.T) {
 	for _, tt := range tests {
 		if got := offset(at.Add(tt.shown), time.Second, at.Add(tt.sent), at.Add(tt.received)); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestRoom: an account with tiers has limits for each number of copies, and the
+// bridge's streams count to one.
+func TestRoom(t *testing.T) {
+	flat := jetstream.Tier{Store: 5, Streams: 2, Limits: jetstream.AccountLimits{MaxStore: 9, MaxStreams: 4}}
+	three := jetstream.Tier{Store: 50, Streams: 20, Limits: jetstream.AccountLimits{MaxStore: -1, MaxStreams: 22, MaxConsumers: 3}}
+	tiered := &jetstream.AccountInfo{Tier: flat, Tiers: map[string]jetstream.Tier{"R3": three}}
+	if r := roomFor(&jetstream.AccountInfo{Tier: flat}, 3); r.used != 5 || r.store != 9 || r.streams != 2 || r.MaxStreams != 4 {
+		t.Errorf("without tiers: %+v", r)
+	}
+	r := roomFor(tiered, 3)
+	if r.used != 50 || r.store != 0 || r.streams != 20 || r.MaxStreams != 22 {
+		t.Errorf("with tiers: %+v", r)
+	}
+	for missing, creatable := range map[int]bool{0: true, 2: true, 3: false} {
+		if why := r.creatable(missing); (why == "") != creatable {
+			t.Errorf("%d missing: %q", missing, why)
+		}
+	}
+	for has, fits := range map[int]bool{0: true, 1: true, 2: false} {
+		for limit, by := range map[int]string{0: "the account", 10: "the account", 3: "both"} {
+			info := &jetstream.StreamInfo{Config: jetstream.StreamConfig{MaxConsumers: limit}, State: jetstream.StreamState{Consumers: has}}
+			if why := r.consumers(info); (why == "") != fits {
+				t.Errorf("limited by %s, %d consumers: %q", by, has, why)
+			}
+		}
+	}
+	var unknown *room
+	if unknown.creatable(9) != "" || unknown.consumers(&jetstream.StreamInfo{}) != "" {
+		t.Error("what is not known forbids something")
+	}
+}
+
+// TestNoTier: an account may allow streams of some numbers of copies only.
+func TestNoTier(t *testing.T) {
+	info := &jetstream.AccountInfo{Tiers: map[string]jetstream.Tier{"R3": {}}}
+	for copies, want := range map[int]Level{1: Fail, 3: OK} {
+		var got []Finding
+		b := &broker{check: &check{cfg: bridge.Config{StreamReplicas: copies}, report: func(f Finding) { got = append(got, f) }}}
+		b.limits(info)
+		if len(got) != 1 || got[0].Level != want {
+			t.Errorf("%d copies: %v, want one finding, %s", copies, got, want)
 		}
 	}
 }

@@ -61,13 +61,15 @@ func free(ctx context.Context, addr string) error {
 // since a bridge may be using its store.
 func (c *check) embedded(ctx context.Context) {
 	dir, addr := c.cfg.DataDir, c.cfg.EmbeddedAddr
+	var o *server.Options
 	if c.cfg.EmbeddedConfig != "" {
-		o, err := server.ProcessConfigFile(c.cfg.EmbeddedConfig)
-		if err != nil {
+		var err error
+		if o, err = server.ProcessConfigFile(c.cfg.EmbeddedConfig); err != nil {
 			c.say(Fail, "BRIDGE_EMBEDDED_CONFIG", err.Error(), "correct the file; nats-server -t -c checks it")
 			return
 		}
 		c.ok("BRIDGE_EMBEDDED_CONFIG", "can be read")
+		c.rehearse(ctx)
 		if o.StoreDir != "" {
 			dir = o.StoreDir
 		}
@@ -83,6 +85,7 @@ func (c *check) embedded(ctx context.Context) {
 		c.listens(ctx, addr)
 	}
 	c.space(dir)
+	c.embeddedDurability(o)
 }
 
 // running is about a store that another process holds: most likely the bridge

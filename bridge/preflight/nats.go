@@ -24,11 +24,13 @@ type broker struct {
 	conn     *publisher.Conn
 	js       jetstream.JetStream
 	subjects publisher.Subjects
+	room     *room // nil: unknown
+	absent   int   // streams that are to be created, as far as was looked
 }
 
 // nats checks a server that NATS_URL names.
 func (c *check) nats(ctx context.Context) {
-	conn := c.connect(ctx)
+	conn := c.connect(ctx, nil)
 	if conn == nil {
 		return
 	}
@@ -38,21 +40,26 @@ func (c *check) nats(ctx context.Context) {
 		c.say(Fail, "JetStream", err.Error(), "report this: it depends on nothing that was set")
 		return
 	}
-	b := &broker{c, conn, js, publisher.Subjects(c.cfg.Prefix)}
+	b := &broker{check: c, conn: conn, js: js, subjects: publisher.Subjects(c.cfg.Prefix)}
 	if !b.version() || !b.replies() || !b.jetStream(ctx) {
 		return
 	}
+	b.cluster()
 	b.streams(ctx)
-	b.permissions(ctx)
+	if b.permissions(ctx) {
+		b.replicas(ctx)
+	}
 }
 
-// connect returns nil where no server can be reached.
-func (c *check) connect(ctx context.Context) *publisher.Conn {
+// connect returns nil where no server can be reached. inProcess is nil but for an
+// embedded one.
+func (c *check) connect(ctx context.Context, inProcess nats.InProcessConnProvider) *publisher.Conn {
 	const what = "NATS"
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	up := make(chan struct{}, 1)
 	o := c.cfg.ConnOptions("plaspy-bridge check")
+	o.InProcess, o.WriteTimeout = inProcess, settle
 	o.OnConnect = func(bool) {
 		select {
 		case up <- struct{}{}:
@@ -73,7 +80,12 @@ func (c *check) connect(ctx context.Context) *publisher.Conn {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	c.say(Fail, what, trouble(conn), unreachable(conn.LastError()))
+	if inProcess != nil {
+		c.say(Fail, what, "the server of BRIDGE_EMBEDDED_CONFIG does not let the bridge in",
+			"set NATS_USER and NATS_PASSWORD, or what else the file asks for, to a user that it has")
+	} else {
+		c.say(Fail, what, trouble(conn), unreachable(conn.LastError()))
+	}
 	_ = conn.Shut(0)
 	return nil
 }
@@ -162,23 +174,4 @@ func (b *broker) jetStream(ctx context.Context) bool {
 	}
 	b.limits(info)
 	return true
-}
-
-func (b *broker) limits(info *jetstream.AccountInfo) {
-	const what = "JetStream"
-	used, most := info.Store, info.Limits.MaxStore
-	if most <= 0 {
-		b.ok(what, "enabled, without a limit for this account")
-		return
-	}
-	text := fmt.Sprintf("%d of %d MiB of the account's storage used", used>>20, most>>20)
-	do := "raise the account's limit, or shorten BRIDGE_RETENTION"
-	switch {
-	case used >= uint64(most):
-		b.say(Fail, what, text, do)
-	case used >= uint64(most)/10*9:
-		b.say(Warn, what, text, do)
-	default:
-		b.ok(what, "enabled, %s", text)
-	}
 }

@@ -1,6 +1,7 @@
 package preflight
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,25 +20,35 @@ const nobody = "plaspy-bridge-check"
 type need struct {
 	subject string // may hold wildcards
 	use     string // what fails without it
+	try     string // without wildcards, for what can be tried; empty: subject
 }
+
+func (n need) trial() string { return cmp.Or(n.try, n.subject) }
 
 // permissions looks whether this user may do what the bridge does. What can be
 // asked without an effect is tried; where a try would be an event for
 // subscribers, the server is asked what it allows.
-func (b *broker) permissions(ctx context.Context) {
+//
+// It returns false where the replicas' bucket cannot be read.
+func (b *broker) permissions(ctx context.Context) (readable bool) {
 	const what = "permissions"
-	missing := 0
+	missing := map[string]bool{}
+	readable = b.mayPublish("$JS.API.STREAM.INFO.KV_"+b.subjects.ReplicasBucket()) == nil
 	deny := func(verb string, n need, err error) {
-		missing++
+		if missing[n.subject] {
+			return // tried in two ways
+		}
+		missing[n.subject] = true
+		readable = readable && !strings.HasPrefix(n.subject, "$JS.API.CONSUMER.CREATE.KV_"+b.subjects.ReplicasBucket()+".")
 		b.say(Fail, what, err.Error(), fmt.Sprintf("allow this user to %s %s: without it %s", verb, n.subject, n.use))
 	}
 	for _, n := range b.requests() {
-		if err := b.mayPublish(n.subject); err != nil {
+		if err := b.mayPublish(n.trial()); err != nil {
 			deny("publish to", n, err)
 		}
 	}
 	for _, n := range b.subscriptions() {
-		if err := b.maySubscribe(n.subject); err != nil {
+		if err := b.maySubscribe(n.trial()); err != nil {
 			deny("subscribe to", n, err)
 		}
 	}
@@ -45,68 +56,92 @@ func (b *broker) permissions(ctx context.Context) {
 	if !known {
 		b.say(Warn, what, "publishing events was not tried, since a try would be an event, and the server does not tell what it allows",
 			"allow this user to publish to "+userInfo+" to have it checked; otherwise /readyz of the running bridge tells")
-		return
+		return readable
 	}
 	for _, n := range b.events() {
 		if !allowed.publish(n.subject) {
 			deny("publish to", n, errors.New("the server does not allow it"))
 		}
 	}
-	if missing == 0 {
+	if allowed.Responses == nil && !allowed.publish(nats.InboxPrefix+">") {
+		deny("publish to", need{subject: nats.InboxPrefix + ">", use: "the query service's answers do not arrive (allow_responses does as well)"}, errors.New("the server does not allow it"))
+	}
+	if len(missing) == 0 {
 		b.ok(what, "everything that the bridge does is allowed")
 	}
+	return readable
 }
 
 // requests are those to JetStream that can be tried: about nobody, or with a
 // body that is refused.
 func (b *broker) requests() []need {
-	events := b.subjects.Events()
-	all := []need{
-		{"$JS.API.CONSUMER.CREATE." + events + "." + nobody, "the bridge cannot read what it published before"},
-		{"$JS.API.CONSUMER.MSG.NEXT." + events + "." + nobody, "the bridge cannot read what it published before"},
-		{"$JS.API.STREAM.MSG.GET." + events, "a lost acknowledgement cannot be resolved"},
-		{"$JS.API.CONSUMER.CREATE." + b.replicas() + "." + nobody, noReplicas},
-		{"$JS.API.DIRECT.GET." + b.replicas() + "." + nobody, noReplicas},
+	const (
+		reading   = "the bridge cannot read what it published before"
+		replicas  = "replicas cannot share the work"
+		posting   = "nothing inbound is posted"
+		returning = "a location that comes back through the API is published as the device's own"
+	)
+	s, events, bucket := b.subjects, b.subjects.Events(), b.subjects.ReplicasBucket()
+	get, flow := "$JS.API.DIRECT.GET.KV_"+bucket+".", "$JS.FC.KV_"+bucket+"."
+	all := append(readers(events, s.Location(nobody), reading), readers("KV_"+s.LastBucket(), "$KV."+s.LastBucket()+"."+nobody, reading)...)
+	all = append(all, need{subject: "$JS.API.STREAM.MSG.GET." + events, use: "a lost acknowledgement cannot be resolved"})
+	for _, n := range readers("KV_"+bucket, "$KV."+bucket+"."+nobody, replicas) {
+		if !strings.Contains(n.subject, ".MSG.NEXT.") { // a watch is pushed to
+			all = append(all, n)
+		}
 	}
+	all = append(all,
+		need{subject: get + ">", use: replicas, try: get + "$KV." + bucket + "." + nobody},
+		// The server stops sending to a watch that does not answer its flow control.
+		need{subject: flow + ">", use: replicas, try: flow + nobody + ".1"})
 	if !b.cfg.Inbound {
 		return all
 	}
-	in := b.subjects.Inbound()
-	const use = "nothing inbound is posted"
+	in := s.Inbound()
+	all = append(append(all, readers(in, "", posting)...), readers(s.Results(), s.Result("location", nobody), returning)...)
 	return append(all,
-		need{"$JS.API.CONSUMER.CREATE." + in + "." + nobody, use},
-		need{"$JS.API.CONSUMER.MSG.NEXT." + in + "." + nobody, use},
-		need{"$JS.API.CONSUMER.DELETE." + in + "." + nobody, use},
-		need{"$JS.API.STREAM.MSG.GET." + in, use},
-		need{"$JS.ACK." + in + "." + nobody, "inbound messages are posted again and again"},
-	)
+		need{subject: "$JS.API.STREAM.MSG.GET." + in, use: posting},
+		// As long as a real one, of a consumer that there is not.
+		need{subject: "$JS.ACK." + in + ".>", use: "inbound messages are posted again and again", try: "$JS.ACK." + in + "." + nobody + ".1.1.1.1.1"})
 }
 
-const noReplicas = "replicas cannot share the work"
-
-// replicas is the stream below the bucket that replicas share.
-func (b *broker) replicas() string { return "KV_" + b.subjects.ReplicasBucket() }
+// readers are the requests that reading a stream takes: its consumer is made with
+// a filter in the subject where there is one, and deleted.
+func readers(stream, filter, use string) (all []need) {
+	of := "." + stream + "."
+	for _, verb := range []string{"CREATE", "MSG.NEXT", "DELETE"} {
+		api := "$JS.API.CONSUMER." + verb + of
+		all = append(all, need{subject: api + ">", use: use, try: api + nobody})
+		if verb == "CREATE" && filter != "" {
+			all = append(all, need{subject: api + ">", use: use, try: api + nobody + "." + filter})
+		}
+	}
+	return all
+}
 
 func (b *broker) subscriptions() []need {
 	const use = "there is no query service"
-	return []need{{b.subjects.API() + "." + nobody, use}, {"$SRV." + nobody, use}}
+	api := b.subjects.API() + "."
+	return []need{{subject: api + ">", use: use, try: api + nobody}, {subject: "$SRV.>", use: use, try: "$SRV." + nobody}}
 }
 
-// events are the subjects of what the bridge publishes.
+// events are the subjects to which the bridge publishes what has an effect.
 func (b *broker) events() []need {
 	s := b.subjects
-	const use = "the events are not published"
+	const use, replicas = "the events are not published", "replicas cannot share the work"
 	all := []need{
-		{s.Location("*"), use}, {s.Alert("*", "*"), use}, {s.Device("*"), use},
-		{"$KV." + s.ReplicasBucket() + ".>", noReplicas},
+		{subject: s.Location("*"), use: use}, {subject: s.Alert("*", "*"), use: use}, {subject: s.Device("*"), use: use},
+		{subject: "$KV." + s.ReplicasBucket() + ".>", use: replicas},
 	}
 	if !b.cfg.Inbound {
 		return all
 	}
 	const results, dead = "no result is stored, and what was posted is posted again", "what cannot be posted blocks its device"
 	return append(all,
-		need{s.Result("location", "*"), results}, need{s.Result("alert", "*"), results},
-		need{s.DeadLetter("location", "*"), dead}, need{s.DeadLetter("alert", "*"), dead}, need{s.DeadLetterUnknown(), dead})
+		need{subject: s.Result("location", "*"), use: results}, need{subject: s.Result("alert", "*"), use: results},
+		need{subject: s.DeadLetter("location", "*"), use: dead}, need{subject: s.DeadLetter("alert", "*"), use: dead},
+		need{subject: s.DeadLetterUnknown(), use: dead},
+		need{subject: "$JS.API.STREAM.MSG.DELETE." + s.Inbound(), use: "a message of a long backlog stays in the stream and blocks its device"})
 }
 
 // mayPublish publishes something without an effect and returns the server's
@@ -147,6 +182,7 @@ type rights struct {
 	Publish struct {
 		Allow, Deny []string
 	}
+	Responses *struct{} // to requests, wherever they want them; nil: none but what Publish allows
 }
 
 // userInfo asks the server what it allows; known is false where it does not

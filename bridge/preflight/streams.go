@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/publisher"
 )
 
@@ -25,16 +26,21 @@ func (lookOnly) CreateStream(context.Context, jetstream.StreamConfig) (jetstream
 
 // streams looks at every stream that the bridge uses.
 func (b *broker) streams(ctx context.Context) {
-	clock := false
+	clock, copies := false, b.cfg.StreamReplicas
 	for _, want := range b.subjects.Streams(publisher.StreamOptions{Retention: b.cfg.Retention, Replicas: b.cfg.StreamReplicas, Inbound: b.cfg.Inbound}) {
 		sent := time.Now()
 		info := b.stream(ctx, want)
-		if info == nil || clock || info.TimeStamp.IsZero() {
+		if info == nil {
+			continue
+		}
+		copies = min(copies, max(info.Config.Replicas, 1))
+		if clock || info.TimeStamp.IsZero() {
 			continue
 		}
 		clock = true
 		b.skew("NATS server", offset(info.TimeStamp, 0, sent, time.Now()))
 	}
+	b.durability(copies)
 }
 
 // stream reports on one stream and returns it where it is there.
@@ -76,6 +82,16 @@ func (b *broker) existing(want jetstream.StreamConfig, r publisher.StreamReport)
 		b.say(Fail, what, "acknowledges nothing (no_ack)", "delete it, or set BRIDGE_PREFIX to another word")
 	case got.Storage == jetstream.MemoryStorage:
 		b.say(Warn, what, strings.Join(r.Differs, "; "), "it is used as it is, but a server's restart empties it: make it anew with file storage")
+	case b.room.consumers(r.Info) != "":
+		b.say(Fail, what, b.room.consumers(r.Info), "raise max_consumers, or delete consumers that nobody uses")
+	case want.Name == b.subjects.Inbound() && got.ConsumerLimits.MaxAckPending > 0 && got.ConsumerLimits.MaxAckPending < inbound.AckPending(b.cfg.InboundWorkers):
+		b.say(Fail, what, fmt.Sprintf("its consumers may leave %d messages unacknowledged, the bridge's would %d", got.ConsumerLimits.MaxAckPending, inbound.AckPending(b.cfg.InboundWorkers)),
+			"raise its max_ack_pending")
+	case got.Discard == jetstream.DiscardNew && full(r.Info):
+		b.say(Warn, what, fmt.Sprintf("is nearly full and then takes no more: %d messages, %d MiB", r.Info.State.Msgs, r.Info.State.Bytes>>20), "raise its max_bytes or max_msgs")
+	case !b.healthy(what, r.Info):
+	case got.Duplicates < retryHorizon:
+		b.say(Warn, what, strings.Join(r.Differs, "; "), b.forgets(want.Name, got.Duplicates))
 	case len(r.Differs) > 0:
 		b.say(Warn, what, strings.Join(r.Differs, "; "), "it is used as it is; change it with nats stream edit, or the setting, if that is not meant")
 	default:
@@ -83,11 +99,37 @@ func (b *broker) existing(want jetstream.StreamConfig, r publisher.StreamReport)
 	}
 }
 
+// retryHorizon is for how long, with NATS there, a publish whose answer was lost
+// is sent again: twice the wait for an answer and the longest pause between.
+const retryHorizon = 30 * time.Second
+
+// forgets tells what a duplicate window shorter than the retries costs.
+func (b *broker) forgets(stream string, window time.Duration) string {
+	switch stream {
+	case b.subjects.Results(), b.subjects.DeadLetters():
+		return fmt.Sprintf("make it %s at least: what is stored, its answer lost, and sent again later than %s is there twice", retryHorizon, window)
+	case b.subjects.Inbound():
+		return fmt.Sprintf("make it as long as producers go on trying: a message that they send again later than %s is posted twice", window)
+	}
+	return "nothing breaks, since a publish is fenced by the sequence before it; make it 2m to spare a look at the stream after each lost answer"
+}
+
+// full reports whether nine tenths of what a stream may hold are there.
+func full(info *jetstream.StreamInfo) bool {
+	c, s := info.Config, info.State
+	return c.MaxBytes > 0 && s.Bytes >= uint64(c.MaxBytes)/10*9 || c.MaxMsgs > 0 && s.Msgs >= uint64(c.MaxMsgs)/10*9
+}
+
 // missing reports on a stream that the bridge would create.
 func (b *broker) missing(ctx context.Context, want jetstream.StreamConfig) {
 	what, create := "stream "+want.Name, "$JS.API.STREAM.CREATE."+want.Name
 	if err := b.mayPublish(create); err != nil {
 		b.say(Fail, what, "is missing, and this user may not create it", "create it yourself, or allow this user to publish to "+create)
+		return
+	}
+	b.absent++
+	if why := b.room.creatable(b.absent); why != "" {
+		b.say(Fail, what, "is missing, and cannot be created: "+why, "raise the account's limit, or create the stream yourself")
 		return
 	}
 	if want.Replicas > 1 && b.conn.ConnectedClusterName() == "" {

@@ -5,7 +5,8 @@
 // Each endpoint answers several requests at once, at most [Options.Limit] in
 // all; one more is answered 429. Every answer comes within [Options.Timeout],
 // which is shorter than callers usually wait. Replicas share the requests
-// through the service's queue group.
+// through the service's queue group, but for why: that one all are asked, and
+// the replica that polls the device answers.
 package query
 
 import (
@@ -26,6 +27,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 )
 
@@ -49,8 +51,13 @@ type Options struct {
 	API      API                // required
 	// Why tells the last decisions on a device as JSON, from memory; ok is
 	// false for a device that it does not know. Nil: there is no such endpoint.
-	Why     func(deviceID string) (answer []byte, ok bool)
+	Why func(deviceID string) (answer []byte, ok bool)
+	// Ours reports whether this replica polls a device. Every replica is asked why,
+	// and only one knows: the others leave it the time to answer first. Nil: this
+	// one polls all there are.
+	Ours    func(deviceID string) bool
 	Version string        // a semantic version; anything else is shown as 0.0.0
+	Trace   *trace.Tracer // makes a span of each request; nil: none
 	Timeout time.Duration // within which every request is answered; 0: DefaultTimeout
 	Limit   int           // requests answered at once; 0: 32
 	Log     *slog.Logger  // required
@@ -60,6 +67,7 @@ type Options struct {
 type Service struct {
 	opt   Options
 	slots chan struct{} // one for each request that is being answered
+	late  chan struct{} // likewise, where another replica has the better answer
 
 	mu     sync.Mutex
 	errors map[string]map[string]int // by endpoint and code
@@ -79,7 +87,7 @@ func New(o Options) (*Service, error) {
 	if !semantic.MatchString(o.Version) {
 		o.Version = "0.0.0"
 	}
-	return &Service{opt: o, slots: make(chan struct{}, o.Limit), errors: make(map[string]map[string]int)}, nil
+	return &Service{opt: o, slots: make(chan struct{}, o.Limit), late: make(chan struct{}, lateFactor*o.Limit), errors: make(map[string]map[string]int)}, nil
 }
 
 // semantic is what the framework takes for a version, which has no v in front.
@@ -120,8 +128,11 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	// Whoever holds all slots knows that nobody else does: what was begun is
 	// answered, and nothing can begin.
-	for range s.opt.Limit {
+	for range cap(s.slots) {
 		s.slots <- struct{}{}
+	}
+	for range cap(s.late) {
+		s.late <- struct{}{}
 	}
 	return err
 }
@@ -158,13 +169,29 @@ func (s *Service) endpoints() map[string]answerer {
 
 func body(a plaspy.Answer, err error) ([]byte, error) { return a.Body, err }
 
-func (s *Service) why(_ context.Context, id string, _ []byte) ([]byte, error) {
+// othersFirst is how long the replica that polls a device has to tell why before
+// the others say what they know.
+const othersFirst = 300 * time.Millisecond
+
+// lateFactor is how many more requests may wait for that than are answered at
+// once. One more gets no answer but the other replica's.
+const lateFactor = 8
+
+func (s *Service) why(ctx context.Context, id string, _ []byte) ([]byte, error) {
+	if !s.ours(id) {
+		select {
+		case <-time.After(othersFirst):
+		case <-ctx.Done():
+		}
+	}
 	answer, ok := s.opt.Why(id)
 	if !ok {
 		return nil, &failure{http.StatusNotFound, "the bridge does not know this device"}
 	}
 	return answer, nil
 }
+
+func (s *Service) ours(id string) bool { return s.opt.Ours == nil || s.opt.Ours(id) }
 
 // add makes an endpoint. The framework calls handlers one after the other; the
 // API takes its time, so that each request is answered beside the others.
@@ -176,18 +203,28 @@ func (s *Service) add(ctx context.Context, svc micro.Service, name string, answe
 		subject += ".*"
 	}
 	handler := micro.HandlerFunc(func(r micro.Request) {
+		token, slots := strings.TrimPrefix(r.Subject(), prefix), s.slots
+		if id, err := publisher.Decode(token); name == "why" && err == nil && !s.ours(id) {
+			slots = s.late
+		}
 		select {
-		case s.slots <- struct{}{}:
+		case slots <- struct{}{}:
 		default:
-			s.fail(name, r, &failure{http.StatusTooManyRequests, "too many queries at once"})
+			if slots == s.slots { // else whoever polls it answers
+				s.fail(name, r, &failure{http.StatusTooManyRequests, "too many queries at once"})
+			}
 			return
 		}
 		go func() {
-			defer func() { <-s.slots }()
-			s.serve(ctx, name, strings.TrimPrefix(r.Subject(), prefix), r, answer)
+			defer func() { <-slots }()
+			s.serve(ctx, name, token, r, answer)
 		}()
 	})
-	if err := svc.AddEndpoint(name, handler, micro.WithEndpointSubject(subject)); err != nil {
+	opts := []micro.EndpointOpt{micro.WithEndpointSubject(subject)}
+	if name == "why" {
+		opts = append(opts, micro.WithEndpointQueueGroupDisabled())
+	}
+	if err := svc.AddEndpoint(name, handler, opts...); err != nil {
 		return fmt.Errorf("add query endpoint %s: %w", name, err)
 	}
 	return nil
@@ -196,23 +233,43 @@ func (s *Service) add(ctx context.Context, svc micro.Service, name string, answe
 func (s *Service) serve(ctx context.Context, name, token string, r micro.Request, answer answerer) {
 	ctx, cancel := context.WithTimeout(plaspy.WithKind(ctx, plaspy.Query), s.opt.Timeout)
 	defer cancel()
+	ctx, span := s.begin(ctx, name, r)
+	data, err := s.answer(ctx, name, token, r, answer)
+	if err != nil {
+		f := judge(ctx, err)
+		span.EndQuery(f.code)
+		s.fail(name, r, f)
+		return
+	}
+	span.EndQuery(http.StatusOK)
+	s.respond(r, data, nats.Header{"content-type": {"application/json"}})
+}
+
+// begin begins the span of a request, a child of the caller's.
+func (s *Service) begin(ctx context.Context, name string, r micro.Request) (context.Context, trace.Span) {
+	if s.opt.Trace == nil {
+		return ctx, trace.Span{}
+	}
+	template := s.opt.Subjects.API() + "." + name
+	if name != "devices" {
+		template += ".{device}"
+	}
+	return s.opt.Trace.Query(ctx, r.Headers(), trace.Message{Subject: r.Subject(), Template: template})
+}
+
+func (s *Service) answer(ctx context.Context, name, token string, r micro.Request, answer answerer) ([]byte, error) {
 	device := ""
 	if name != "devices" {
 		var err error
 		if device, err = publisher.Decode(token); err != nil {
-			s.fail(name, r, &failure{http.StatusBadRequest, err.Error()})
-			return
+			return nil, &failure{http.StatusBadRequest, err.Error()}
 		}
 	}
 	data, err := answer(ctx, device, r.Data())
 	if err == nil && int64(len(data)) > s.opt.Conn.MaxPayload() {
 		err = &failure{http.StatusBadGateway, fmt.Sprintf("the answer is %d bytes, more than NATS carries", len(data))}
 	}
-	if err != nil {
-		s.fail(name, r, judge(ctx, err))
-		return
-	}
-	s.respond(r, data, nats.Header{"content-type": {"application/json"}})
+	return data, err
 }
 
 // respond answers by itself: the framework's own ways write to the request after

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,6 +70,24 @@ func serve(t *testing.T, api API, set ...func(*Options)) *nats.Conn {
 	for _, f := range set {
 		f(&o)
 	}
+	run(t, o)
+	caller := srv.Client(t)
+	for end := time.Now().Add(10 * time.Second); ; {
+		var info micro.Info
+		m, err := caller.Request("$SRV.INFO.plaspy", nil, time.Second)
+		if err == nil && json.Unmarshal(m.Data, &info) == nil && len(info.Endpoints) == 6 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the service does not come up")
+		}
+	}
+	return caller
+}
+
+// run runs a service until the test ends.
+func run(t *testing.T, o Options) {
+	t.Helper()
 	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -82,18 +101,6 @@ func serve(t *testing.T, api API, set ...func(*Options)) *nats.Conn {
 			t.Error(err)
 		}
 	})
-	caller := srv.Client(t)
-	for end := time.Now().Add(10 * time.Second); ; {
-		var info micro.Info
-		m, err := caller.Request("$SRV.INFO.plaspy", nil, time.Second)
-		if err == nil && json.Unmarshal(m.Data, &info) == nil && len(info.Endpoints) == 6 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("the service does not come up")
-		}
-	}
-	return caller
 }
 
 func ask(t *testing.T, nc *nats.Conn, subject, body string) *nats.Msg {
@@ -194,6 +201,81 @@ func TestSlow(t *testing.T) {
 	}
 }
 
+// awaitReplicas waits until so many services have all their endpoints.
+func awaitReplicas(t *testing.T, nc *nats.Conn, n int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		sub, err := nc.SubscribeSync(nc.NewInbox())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.PublishRequest("$SRV.INFO.plaspy", sub.Subject, nil); err != nil {
+			t.Fatal(err)
+		}
+		whole := 0
+		for m, err := sub.NextMsg(200 * time.Millisecond); err == nil && whole < n; m, err = sub.NextMsg(200 * time.Millisecond) {
+			var info micro.Info
+			if json.Unmarshal(m.Data, &info) == nil && len(info.Endpoints) == 6 {
+				whole++
+			}
+		}
+		if err := sub.Unsubscribe(); err != nil {
+			t.Fatal(err)
+		}
+		if whole == n {
+			return
+		}
+	}
+	t.Fatalf("%d services do not come up", n)
+}
+
+// TestWhyOfSeveralReplicas: the replica that polls a device answers, whichever is
+// the quicker; where none does, the others say what they know.
+func TestWhyOfSeveralReplicas(t *testing.T) {
+	srv := natstest.Start(t)
+	nc := srv.Client(t)
+	for _, replica := range []string{"a", "b", "c"} {
+		run(t, Options{
+			Conn: srv.Client(t), Subjects: "plaspy", API: &script{}, Log: slog.New(slog.DiscardHandler), Limit: 4,
+			Why:  func(id string) ([]byte, bool) { return []byte(`{"by":"` + replica + `"}`), id != "nobody" },
+			Ours: func(id string) bool { return id == "dev-"+replica },
+		})
+	}
+	awaitReplicas(t, nc, 3)
+	for _, id := range []string{"dev-c", "dev-a", "dev-b"} {
+		// More at once than the others have room for.
+		var all sync.WaitGroup
+		for range 40 {
+			all.Go(func() {
+				m, err := nc.Request("plaspy.api.why."+id, nil, 10*time.Second)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				code := m.Header.Get("Nats-Service-Error-Code")
+				if want := `{"by":"` + id[4:] + `"}`; string(m.Data) != want && code != "429" {
+					t.Errorf("%s: got %s %s, want %s", id, m.Data, code, want)
+				}
+			})
+		}
+		all.Wait()
+	}
+	var m *nats.Msg
+	err := nats.ErrTimeout
+	for range 10 { // while the others are still occupied, there is no answer
+		if m, err = nc.Request("plaspy.api.why.dev-z", nil, time.Second); !errors.Is(err, nats.ErrTimeout) {
+			break
+		}
+	}
+	if err != nil || !strings.HasPrefix(string(m.Data), `{"by":`) {
+		t.Errorf("got %v %v for a device that none polls", m, err)
+	}
+	m, err = nc.Request("plaspy.api.why.nobody", nil, 10*time.Second)
+	if err != nil || m.Header.Get("Nats-Service-Error-Code") != "404" {
+		t.Errorf("got %v %v for a device that none knows", m, err)
+	}
+}
+
 func TestInfo(t *testing.T) {
 	nc := serve(t, &script{}, func(o *Options) { o.Subjects, o.Version = publisher.Subjects("plaspy"), "v1.0.0" })
 	var info micro.Info
@@ -204,7 +286,7 @@ func TestInfo(t *testing.T) {
 		t.Errorf("got %+v", info)
 	}
 	for _, e := range info.Endpoints {
-		if want := "plaspy.api." + e.Name; e.Subject != want && e.Subject != want+".*" || e.QueueGroup == "" {
+		if want := "plaspy.api." + e.Name; e.Subject != want && e.Subject != want+".*" || (e.QueueGroup == "") != (e.Name == "why") {
 			t.Errorf("endpoint %+v", e)
 		}
 	}

@@ -27,11 +27,14 @@ const (
 // record is what a replica says of itself in its key.
 type record struct {
 	ID    string `json:"id"`
-	Beat  uint64 `json:"beat"`           // counts this process's writes
-	Ack   uint64 `json:"ack,omitempty"`  // the epoch of the plan that it obeys
-	Load  int    `json:"load"`           // what it has to do
-	Limit int    `json:"limit"`          // its PLASPY_RATE_LIMIT
-	Left  bool   `json:"left,omitempty"` // it is gone, by its own word or evicted
+	Beat  uint64 `json:"beat"`            // counts this process's writes
+	Ack   uint64 `json:"ack,omitempty"`   // the epoch of the plan that it obeys
+	Load  int    `json:"load"`            // polls a minute that it has to do; a version before posts counted: devices
+	Posts int    `json:"posts,omitempty"` // posts a minute that it has to do
+	Limit int    `json:"limit"`           // its PLASPY_RATE_LIMIT
+	Left  bool   `json:"left,omitempty"`  // it is gone, by its own word or evicted
+	// Settings are digests of what it was told, by name; earlier versions have none.
+	Settings map[string]string `json:"settings,omitempty"`
 }
 
 // open gives the bucket, which it creates where there is none.
@@ -83,17 +86,28 @@ func mismatch(err error) bool {
 }
 
 // evict writes that a member is gone, if nothing was heard of it since the
-// revision. It gives the revision that it wrote.
-func evict(ctx context.Context, kv jetstream.KeyValue, m member) (uint64, error) {
+// revision; 0: nothing is known of its key. It gives the revision at which the
+// key stands where it could tell, and whether the member is gone.
+func evict(ctx context.Context, kv jetstream.KeyValue, m member) (revision uint64, left bool, err error) {
 	gone := m.record
 	gone.Left = true
-	revision, err := put(ctx, kv, m.key, gone, m.revision)
-	if !mismatch(err) || m.revision == 0 {
-		return revision, err
+	revision, err = put(ctx, kv, m.key, gone, m.revision)
+	if !mismatch(err) {
+		return revision, err == nil, err
 	}
-	// Alive, or its key was taken away by the server or an operator.
-	if _, get := kv.Get(ctx, m.key); !errors.Is(get, jetstream.ErrKeyNotFound) {
-		return 0, err
+	// Alive, or gone by its own word, or its key was taken away by the server or
+	// an operator. The watch need not show which: it has shown the key already.
+	entry, get := kv.Get(ctx, m.key)
+	switch {
+	case errors.Is(get, jetstream.ErrKeyNotFound) && m.revision > 0:
+		revision, err = put(ctx, kv, m.key, gone, 0)
+		return revision, err == nil, err
+	case get != nil:
+		return 0, false, err
 	}
-	return put(ctx, kv, m.key, gone, 0)
+	var now record
+	if json.Unmarshal(entry.Value(), &now) == nil && now.Left {
+		return entry.Revision(), true, nil
+	}
+	return entry.Revision(), false, err
 }

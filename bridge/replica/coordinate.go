@@ -76,7 +76,7 @@ func (t *term) living() []candidate {
 		}
 	}
 	mine := t.own.record(t.g)
-	all := []candidate{{t.key, mine.ID, mine.Load}}
+	all := []candidate{candidateOf(t.key, mine)}
 	for key, m := range t.members {
 		if m.record.Left || key == t.key {
 			continue
@@ -90,7 +90,7 @@ func (t *term) living() []candidate {
 				continue
 			}
 		}
-		all = append(all, candidate{key, m.record.ID, m.record.Load})
+		all = append(all, candidateOf(key, m.record))
 	}
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.key, b.key) })
 	return all
@@ -112,11 +112,14 @@ func (t *term) evict(m *member) {
 	m.evicting = true
 	seen := *m
 	t.aside(func(ctx context.Context) func() {
-		revision, err := evict(ctx, t.kv, seen)
+		revision, left, err := evict(ctx, t.kv, seen)
 		return func() {
 			m.evicting = false
-			if err != nil {
+			if !left {
 				m.heard = t.now // alive, or to be tried again later
+				if revision > 0 {
+					m.revision = revision
+				}
 				t.g.log.Debug("silent replica not evicted", "replica", seen.record.ID, "err", err)
 				return
 			}

@@ -2,7 +2,7 @@
 // that share a prefix on one NATS. Replicas know each other through a
 // key-value bucket alone:
 //
-//	group.member.<id>.<nonce>  one process: that it lives, which plan it obeys, what it has to do
+//	group.member.<id>.<nonce>  one process: that it lives, which plan it obeys, what it has to do, digests of what it was told
 //	group.plan                 who shares the work, and how many requests a minute each may send
 //	group.throttle             the last throttling that one of them saw
 //
@@ -37,6 +37,9 @@
 // lies a pause, [pause], in which the whole sends less than it may: requests
 // are whole, so at a hand-over each replica may be one ahead of its even pace,
 // and the pause makes room for these within every sliding minute.
+//
+// Shares are in proportion to the polls and posts that each one would send, see
+// [Options.Load].
 //
 // # Concurrency
 //

@@ -31,9 +31,14 @@ type Options struct {
 	Lease    time.Duration // the same for all replicas; 0: DefaultLease
 	Limit    int           // requests per minute of all replicas together, 0: none
 
-	// Load tells how much this replica has to do, in devices or whatever unit
-	// all replicas use; nil or 0: not known yet. It must not block.
-	Load func() int
+	// Settings are what all replicas should be told alike: a short digest of
+	// each setting, or group of them, by its name. Other replicas see them. It
+	// must not be changed.
+	Settings map[string]string
+
+	// Load tells how much this replica has to do; nil: not known. It is asked
+	// at each renewal and must not block.
+	Load func() Load
 	// OnChange is told what this replica may do from now on, on the goroutine
 	// of Run. The first call is made before anything is owned. Others take over
 	// what a call takes away as soon as it returns, so it should return when no
@@ -46,6 +51,16 @@ type Options struct {
 	Log        *slog.Logger // nil: none
 	Registerer prometheus.Registerer
 }
+
+// Load is what a replica would send if the budget let it, in requests a minute.
+type Load struct {
+	Polls int // 0: not known yet, counts as the average
+	Posts int
+}
+
+// maxLoad is far more than any replica can do, and little enough to be
+// multiplied: what stands in the bucket may be anything.
+const maxLoad = 1 << 30
 
 // Assignment is what a replica may do, for as long as [Group.Live] says so.
 type Assignment struct {
@@ -77,6 +92,8 @@ type Group struct {
 	trouble atomic.Pointer[string]
 	members atomic.Int64
 
+	differences atomic.Pointer[[]Difference] // written by the goroutine of Run
+
 	wake chan struct{} // somebody called Throttled
 
 	mu     sync.Mutex
@@ -86,6 +103,7 @@ type Group struct {
 	told       Assignment // the last one given to OnChange ...
 	toldOwned  views      // ... and what its Owned says
 	quarantine moment     // until then this replica writes no plan
+	epoch      uint64     // of the last plan that it knew, in whichever life
 }
 
 // New makes a group that owns nothing until it runs.
@@ -107,7 +125,9 @@ func New(o Options) *Group {
 				return 0
 			}
 			return float64(g.members.Load())
-		}))
+		}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_replicas_told_otherwise", Help: "Living replicas that were told other settings than this one, of those that must agree.",
+		}, func() float64 { return float64(len(g.Differences())) }))
 	}
 	return g
 }

@@ -37,8 +37,8 @@ func newSender(limit int) *sender {
 	return s
 }
 
-// play gives when requests were sent by replicas that join, leave and die for
-// ten minutes.
+// play gives when requests were sent by replicas that join, leave, die and get
+// more and less to do for ten minutes.
 func play(t *testing.T, limit int, seed uint64) (all []time.Time) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, uint64(limit)))
@@ -64,6 +64,12 @@ func play(t *testing.T, limit int, seed uint64) (all []time.Time) {
 				i := random.IntN(n)
 				end(f.living[i].key)
 				f.leave(i)
+			}
+			for i := range f.living {
+				f.living[i].load, f.living[i].posts = 1+random.IntN(300), 0
+			}
+			if n := len(f.living); n > 0 { // it passes from one to another, too
+				f.living[random.IntN(n)].posts = random.IntN(2) * random.IntN(2000)
 			}
 		}
 		f.idle = time.Since(since)

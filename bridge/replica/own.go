@@ -26,9 +26,10 @@ type ownKey struct {
 }
 
 func (o *ownKey) record(g *Group) record {
-	r := record{ID: g.opts.ID, Beat: o.beat, Ack: o.ack, Limit: g.opts.Limit}
+	r := record{ID: g.opts.ID, Beat: o.beat, Ack: o.ack, Limit: g.opts.Limit, Settings: g.opts.Settings}
 	if g.opts.Load != nil {
-		r.Load = max(g.opts.Load(), 0)
+		load := g.opts.Load()
+		r.Load, r.Posts = max(load.Polls, 0), max(load.Posts, 0)
 	}
 	return r
 }
@@ -41,6 +42,10 @@ func (t *term) renew() {
 	_, seated := t.plan.seat(t.key)
 	switch {
 	case o.writing, o.revision == 0 && !t.watch.synced:
+		return
+	case t.suspended && (t.watch.n <= t.blind || !t.watch.synced):
+		// Whoever lost its lease looks first. Revisions count from anew in a
+		// store that went back, so that the one expected may be another's.
 		return
 	case o.doubted && t.now.since(o.doubt) > t.g.every():
 		t.lost = errStateLost
@@ -62,7 +67,7 @@ func (t *term) renew() {
 func (t *term) wrote(r record, revision uint64, err error) {
 	o := &t.own
 	o.writing = false
-	if err != nil && o.shown.beat == r.Beat { // stored, but the answer was lost
+	if err != nil && o.shown.beat == r.Beat && o.shown.revision > 0 { // stored, but the answer was lost
 		revision, err = o.shown.revision, nil
 	}
 	if err == nil && o.err != nil {

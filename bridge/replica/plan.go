@@ -27,6 +27,12 @@ type seat struct {
 	Slots int    `json:"slots"`
 }
 
+// same reports whether two plans of one epoch are the same: those of a store that
+// went back need not be.
+func (p *plan) same(other *plan) bool {
+	return p.Limit == other.Limit && p.Lowered == other.Lowered && slices.Equal(p.Seats, other.Seats)
+}
+
 // valid reports whether p is one that a replica wrote.
 func (p *plan) valid() bool {
 	keys, names, left := make(map[string]bool), make(map[string]bool), p.Limit
@@ -74,7 +80,13 @@ func (p *plan) view(key string) *view {
 // candidate is a living replica that may have a seat.
 type candidate struct {
 	key, id string
-	load    int
+	load    int // polls a minute; 0: not known
+	posts   int // posts a minute
+}
+
+func candidateOf(key string, r record) candidate {
+	within := func(n int) int { return min(max(n, 0), maxLoad) }
+	return candidate{key, r.ID, within(r.Load), within(r.Posts)}
 }
 
 // situation is what a plan is drafted from.
@@ -138,7 +150,8 @@ func (s *situation) lower(limit int, target map[string]int) (plan, bool) {
 	for _, old := range s.plan.Seats {
 		want := target[old.Key]
 		surplus += max(0, old.Slots-want)
-		drift = drift || old.Slots-want > max(2, old.Slots/8)
+		most := max(old.Slots, want)
+		drift = drift || max(old.Slots-want, want-old.Slots) > max(2, most/8)
 	}
 	for _, c := range s.living {
 		if old, _ := s.plan.seat(c.key); old.Slots == 0 {
@@ -246,28 +259,42 @@ func allocate(limit int, living []candidate) map[string]int {
 		}
 		return target
 	}
-	sum, known := 0, 0
+	for i, n := range divide(limit-len(living), wants(limit, living)) {
+		target[living[i].key] = n + 1
+	}
+	return target
+}
+
+// wants weighs what each one has to do. One replica posts for all, and its posts
+// count like everybody's polls together do: where there is not enough for both,
+// each gets half, as in a single bridge.
+func wants(limit int, living []candidate) []int {
+	sum, known, posts := 0, 0, 0
 	for _, c := range living {
+		posts += c.posts
 		if c.load > 0 {
 			sum += c.load
 			known++
 		}
 	}
+	mean := 4 // nobody has anything to do: equal parts
+	if known > 0 {
+		mean = max(sum/known, 4)
+	}
+	polls := sum + mean*(len(living)-known)
+	room := max(polls, limit-polls)
 	weights := make([]int, len(living))
 	for i, c := range living {
-		mean := 4 // nobody has anything to do: equal parts
-		if known > 0 {
-			mean = max(sum/known, 4)
-		}
 		weights[i] = max(c.load, mean/4)
 		if c.load == 0 {
 			weights[i] = mean
 		}
+		if posts > room {
+			c.posts = int(float64(c.posts) * float64(room) / float64(posts))
+		}
+		weights[i] += c.posts
 	}
-	for i, n := range divide(limit-len(living), weights) {
-		target[living[i].key] = n + 1
-	}
-	return target
+	return weights
 }
 
 // divide divides n in proportion to the weights, by largest remainders.

@@ -18,21 +18,30 @@ func TestAllocate(t *testing.T) {
 		name  string
 		limit int
 		loads loads
+		posts int // of the first one
 		want  []int
 	}{
-		{"alone", 600, loads{0}, []int{600}},
-		{"nobody knows", 600, loads{0, 0, 0}, []int{200, 200, 200}},
-		{"in proportion", 602, loads{3000, 1000}, []int{451, 151}},
-		{"a newcomer is average", 603, loads{1000, 1000, 0}, []int{201, 201, 201}},
-		{"the idle one keeps a floor", 902, loads{4000, 1}, []int{801, 101}},
-		{"a remainder", 10, loads{1, 1, 1}, []int{4, 3, 3}},
-		{"fewer requests than replicas", 2, loads{9, 9, 9}, []int{1, 1, 0}},
-		{"nobody", 600, nil, []int{}},
+		{"alone", 600, loads{0}, 0, []int{600}},
+		{"nobody knows", 600, loads{0, 0, 0}, 0, []int{200, 200, 200}},
+		{"in proportion", 602, loads{3000, 1000}, 0, []int{451, 151}},
+		{"a newcomer is average", 603, loads{1000, 1000, 0}, 0, []int{201, 201, 201}},
+		{"the idle one keeps a floor", 902, loads{4000, 1}, 0, []int{801, 101}},
+		{"a remainder", 10, loads{1, 1, 1}, 0, []int{4, 3, 3}},
+		{"fewer requests than replicas", 2, loads{9, 9, 9}, 0, []int{1, 1, 0}},
+		{"nobody", 600, nil, 0, []int{}},
+		{"room for all posts", 603, loads{100, 100, 100}, 100, []int{301, 151, 151}},
+		{"posts get half at most", 603, loads{200, 200, 200}, 100_000, []int{401, 101, 101}},
+		{"posts get what polls leave", 603, loads{10, 10, 10}, 100_000, []int{581, 11, 11}},
+		{"a newcomer posts", 603, loads{0, 200, 200}, 100_000, []int{401, 101, 101}},
+		{"garbage in the bucket", 603, loads{1 << 62, -1, 5}, 1 << 62, []int{458, 115, 30}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var living []candidate
 			for i, l := range tt.loads {
-				living = append(living, candidate{key: fmt.Sprint(i), id: fmt.Sprint(i), load: l})
+				living = append(living, candidateOf(fmt.Sprint(i), record{ID: fmt.Sprint(i), Load: l}))
+			}
+			if tt.posts > 0 {
+				living[0].posts = candidateOf("", record{Posts: tt.posts}).posts
 			}
 			target := allocate(tt.limit, living)
 			got := []int{}
@@ -101,6 +110,7 @@ func TestDrafts(t *testing.T) {
 				f.join(fmt.Sprintf("k%02d-%d", random.IntN(100), event))
 			case random.IntN(3) == 0:
 				f.living[random.IntN(n)].load = random.IntN(5000)
+				f.living[random.IntN(n)].posts = random.IntN(3) * random.IntN(5000)
 			default:
 				f.leave(random.IntN(n))
 			}

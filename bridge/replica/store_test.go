@@ -136,3 +136,77 @@ func TestBucketAsItIs(t *testing.T) {
 		t.Errorf("the bucket became %+v", got)
 	}
 }
+
+// TestOldPlan: a plan of earlier, whose members are long gone, stops nobody for
+// good, whether their keys tell that they are gone or are gone themselves.
+func TestOldPlan(t *testing.T) {
+	r := newRig(t, 50)
+	gone := r.start("gone")
+	r.awaitDivided(gone)
+	kv := r.bucket()
+	old, err := kv.Get(t.Context(), planKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.leave()
+	a := r.start("a")
+	r.awaitDivided(a)
+	b := r.start("b")
+	r.awaitDivided(a, b)
+	if _, err := kv.Put(t.Context(), planKey, old.Value()); err != nil {
+		t.Fatal(err)
+	}
+	r.await("it is noticed", func() bool { return a.last.Members == 0 && b.last.Members == 0 })
+	r.awaitDivided(a, b)
+}
+
+// TestEvict: what is known of a member decides how it is evicted, and what its
+// key says counts.
+func TestEvict(t *testing.T) {
+	r := newRig(t, 0)
+	js, err := jetstream.New(r.server.Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: subjects.ReplicasBucket()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(key, value string) uint64 {
+		t.Helper()
+		revision, err := kv.Put(t.Context(), key, []byte(value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return revision
+	}
+	silent := write("group.member.silent.x", `{"id":"silent"}`)
+	alive := write("group.member.alive.x", `{"id":"alive"}`)
+	renewed := write("group.member.alive.x", `{"id":"alive"}`)
+	left := write("group.member.left.x", `{"id":"left","left":true}`)
+	garbage := write("group.member.garbage.x", "garbage")
+	deleted := write("group.member.deleted.x", `{"id":"deleted"}`)
+	if err := kv.Delete(t.Context(), "group.member.deleted.x"); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, key string
+		known     uint64
+		left      bool
+		revision  uint64 // 0: a new one
+	}{
+		{"silent", "silent", silent, true, 0},
+		{"alive", "alive", alive, false, renewed},
+		{"alive and never seen", "alive", 0, false, renewed},
+		{"gone and never seen", "left", 0, true, left},
+		{"garbage and never seen", "garbage", 0, false, garbage},
+		{"garbage", "garbage", garbage, true, 0},
+		{"deleted", "deleted", deleted, true, 0},
+		{"unheard of", "unheard", 0, true, 0},
+	} {
+		revision, gone, err := evict(t.Context(), kv, member{key: "group.member." + tt.key + ".x", revision: tt.known})
+		if gone != tt.left || gone && err != nil || tt.revision > 0 && revision != tt.revision || gone && revision == 0 {
+			t.Errorf("%s: gone %t at %d, %v, want %t at %d", tt.name, gone, revision, err, tt.left, tt.revision)
+		}
+	}
+}

@@ -45,6 +45,7 @@ type term struct {
 	owned     views
 	slots     int
 	suspended bool
+	blind     int // while suspended, what this watch and those before it showed is not to be relied on
 
 	planning  bool   // a plan is being written
 	planAfter moment // no plan before
@@ -60,6 +61,7 @@ type member struct {
 	first    moment // when it was first seen
 	heard    moment // when its key was last seen to change, or could not be seen
 	watched  int    // the watch that last showed it
+	differs  []string
 	evicting bool
 }
 
@@ -127,6 +129,7 @@ func (t *term) step() {
 	t.renew()
 	t.coordinate()
 	t.spread()
+	t.compare()
 }
 
 // obey takes a plan over: what it gives to others is let go at once.
@@ -137,12 +140,15 @@ func (t *term) obey(p plan, revision uint64) {
 	case p.Epoch < t.plan.Epoch:
 		t.lost = fmt.Errorf("%w: plan %d after %d", errStateLost, p.Epoch, t.plan.Epoch)
 		return
+	case p.Epoch == t.plan.Epoch && !p.same(&t.plan):
+		t.lost = fmt.Errorf("%w: another plan %d", errStateLost, p.Epoch)
+		return
 	}
 	t.planRev, t.planSeen, t.spoiled, t.behind = revision, t.now, false, false
 	if p.Epoch == t.plan.Epoch {
 		return
 	}
-	t.plan, t.agreed = p, false
+	t.plan, t.agreed, t.g.epoch = p, false, p.Epoch
 	me, _ := p.seat(t.key)
 	t.owned, t.slots = t.owned.and(p.view(t.key)), min(t.slots, me.Slots)
 	t.publish()
@@ -185,6 +191,9 @@ func (t *term) agree() {
 	}
 }
 
+// errSilence is why a lease ran out that no try to renew it has failed for.
+var errSilence = errors.New("no answer yet, or this process stood still, or the clock was set")
+
 // suspend notices the end of the lease, and that it was renewed after all.
 func (t *term) suspend() {
 	live := t.g.Live()
@@ -196,7 +205,12 @@ func (t *term) suspend() {
 	case !live && !t.suspended && t.g.lease.Load() != nil:
 		t.suspended = true
 		t.own.at = t.now // whatever the reason, trying now is right
-		t.g.log.Warn("lease could not be renewed, this replica holds still", "err", t.own.err)
+		t.watch.broken, t.blind = true, t.watch.n
+		err := t.own.err
+		if err == nil {
+			err = errSilence
+		}
+		t.g.log.Warn("lease could not be renewed, this replica holds still", "err", err)
 	}
 }
 

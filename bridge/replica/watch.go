@@ -158,6 +158,7 @@ func (t *term) seeMember(e jetstream.KeyValueEntry) {
 	m.revision, m.watched = e.Revision(), t.watch.n
 	if put {
 		m.record = r
+		m.differs = differing(t.g.opts.Settings, r.Settings)
 	}
 }
 
@@ -166,6 +167,12 @@ func (t *term) seeMember(e jetstream.KeyValueEntry) {
 // state.
 func (t *term) seeAll() {
 	t.watch.synced = true
+	if t.plan.Epoch < t.g.epoch {
+		// The bucket was lost between two lives of this replica. Others may not
+		// have noticed yet.
+		t.g.epoch = t.plan.Epoch
+		t.g.abstain()
+	}
 	if t.plan.Epoch > 0 && t.watch.plan < t.planRev && !t.behind {
 		t.behind, t.since = true, t.now
 	}

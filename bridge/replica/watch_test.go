@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"testing"
@@ -53,4 +54,40 @@ func FuzzEntries(f *testing.F) {
 			t.Errorf("plan %d after %d", next.Epoch, p.Epoch)
 		}
 	})
+}
+
+// TestOtherPlan: a plan of a known epoch is the known plan, or the store went
+// back.
+func TestOtherPlan(t *testing.T) {
+	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) {}})
+	life := &term{g: g, key: "k", members: make(map[string]*member)}
+	mine := plan{Epoch: 5, Limit: 600, Seats: []seat{{"k", "a", 600}}}
+	life.obey(mine, 10)
+	life.obey(mine, 11)
+	if life.lost != nil {
+		t.Errorf("the same plan, written again: lost: %v", life.lost)
+	}
+	life.obey(plan{Epoch: 5, Limit: 600, Seats: []seat{{"l", "b", 600}}}, 12)
+	if !errors.Is(life.lost, errStateLost) {
+		t.Errorf("another plan of the same epoch: lost: %v", life.lost)
+	}
+}
+
+// TestLostAnswer: an answer that was lost is made up for by what the watch has
+// shown, and by nothing that an earlier watch had.
+func TestLostAnswer(t *testing.T) {
+	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) {}})
+	life := &term{g: g, key: "k", members: make(map[string]*member), now: g.clock()}
+	o := &life.own
+	o.revision, o.beat = 7, 2
+	life.seeOwn(8, record{Beat: 2})
+	life.wrote(record{Beat: 2}, 0, context.DeadlineExceeded)
+	if o.revision != 8 || o.err != nil {
+		t.Errorf("at revision %d, %v, want 8 as shown", o.revision, o.err)
+	}
+	o.shown.revision = 0 // another watch, which has shown nothing yet
+	life.wrote(record{Beat: 2}, 0, context.DeadlineExceeded)
+	if o.revision != 8 || o.err == nil {
+		t.Errorf("at revision %d, %v, want 8 and doubt", o.revision, o.err)
+	}
 }

@@ -37,7 +37,7 @@ func body(title, payload, headers string) message {
 func messages() map[string]message {
 	letter := body("An inbound message that will not be tried again", "anyBody", "deadLetterHeaders")
 	letter.ContentType = anyType
-	question := body("A question without a body", "nothing", "")
+	question := body("A question without a body", "nothing", "questionHeaders")
 	question.ContentType = anyType
 	refusal := body("An answer that is an error", "nothing", "errorHeaders")
 	refusal.ContentType = anyType
@@ -51,8 +51,8 @@ func messages() map[string]message {
 		"result":          body("What the API answered to an inbound message", "result", "resultHeaders"),
 		"deadLetter":      letter,
 		"question":        question,
-		"range":           body("A range of time to ask for", "range", ""),
-		"alertRange":      body("A range of time to ask for, and perhaps an alert", "alertRange", ""),
+		"range":           body("A range of time to ask for", "range", "questionHeaders"),
+		"alertRange":      body("A range of time to ask for, and perhaps an alert", "alertRange", "questionHeaders"),
 		"devicesAnswer":   body("The device list", "devicesAnswer", "answerHeaders"),
 		"deviceAnswer":    body("A device", "deviceAnswer", "answerHeaders"),
 		"lastAnswer":      body("A last location", "lastAnswer", "answerHeaders"),

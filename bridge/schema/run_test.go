@@ -16,6 +16,7 @@ import (
 	"plaspy-bridge/bridge"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/bridge/trace/tracetest"
 	"plaspy-bridge/publisher"
 )
 
@@ -170,6 +171,7 @@ func (r *run) show(device string, at time.Time, more string) {
 func TestMessagesOfARealRun(t *testing.T) {
 	r := start(t, sim.Options{Devices: 4, IDs: []string{"dev 1"}, Seed: 1, Profile: fleet.EverySecond, Record: 10}, func(c *bridge.Config) {
 		c.Backfill, c.AlertHistory, c.SilentAfter = true, true, 700*time.Millisecond
+		c.OTLPEndpoint = bridge.Endpoint(tracetest.Start(t).URL) // so that messages carry what they carry at most
 	})
 	begun := time.Now().Add(time.Hour).Truncate(time.Second) // newer than the fleet's own fixes
 	r.until("location")

@@ -24,7 +24,7 @@ func TestCheck(t *testing.T) {
 	}{
 		{"good", nil, 0, "ok   device list: 2 active devices\n", ""},
 		{"doubtful", []string{"BRIDGE_WORKRES", "1"}, 0, "warn configuration: BRIDGE_WORKRES", ""},
-		{"not working", []string{"PLASPY_API_KEY", "other"}, 1, "FAIL token: key refused", "plaspy-bridge: 1 of 7 checks failed\n"},
+		{"not working", []string{"PLASPY_API_KEY", "other"}, 1, "FAIL token: key refused", "plaspy-bridge: 1 of 8 checks failed\n"},
 		{"wrong", []string{"BRIDGE_WORKERS", "0", "PLASPY_USERNAME", ""}, 2, "", "BRIDGE_WORKERS is 0"},
 	}
 	for _, tt := range tests {

@@ -207,7 +207,7 @@ func runJob(cmd *cobra.Command, job *deadletter.Job, done string, do func(*deadl
 // withBox calls f with the dead letters of the bridge that the environment
 // describes.
 func withBox(ctx context.Context, f func(*deadletter.Box) error) error {
-	cfg, _, err := bridge.Load("PLASPY_")
+	cfg, _, err := bridge.Load("PLASPY_", "OTEL_")
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,10 @@ func connectNATS(ctx context.Context, c bridge.Config) (*publisher.Conn, error) 
 		}
 	}
 	if c.Embedded() {
-		o.URL = "nats://" + c.EmbeddedAddr
+		var err error
+		if o.URL, err = c.EmbeddedOptions().URL(); err != nil {
+			return nil, err
+		}
 	}
 	conn, err := publisher.Connect(o, slog.New(slog.DiscardHandler), nil)
 	if err != nil {

@@ -38,7 +38,7 @@ func healthCommand() *cobra.Command {
 
 // askHealth needs only the address: what else is wrong is for the bridge to tell.
 func askHealth(ctx context.Context, live bool) error {
-	c, _, err := bridge.Load("PLASPY_", "NATS_")
+	c, _, err := bridge.Load("PLASPY_", "NATS_", "OTEL_")
 	if err != nil {
 		return err
 	}

@@ -27,12 +27,13 @@ func runCommand() *cobra.Command {
 // runBridge runs until ctx is done. The log goes to w.
 func runBridge(ctx context.Context, w io.Writer) error {
 	cfg, warnings, err := bridge.Load()
+	log := newLogger(cfg, w)
+	// First of all: a name that is misspelt may be why another one is missing.
+	warn(log, warnings)
 	if err != nil {
 		return err
 	}
 	tuneGC()
-	log := newLogger(cfg, w)
-	warn(log, warnings)
 	b, err := bridge.New(ctx, cfg, number(), log)
 	if err != nil {
 		return err

@@ -1,0 +1,221 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+func TestKeeperMakesADeletedStreamAgain(t *testing.T) {
+	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.Unchanged})
+	b, _ := launch(t, cfg)
+	follow(t, b, "plaspy.location.*", 3)
+	again, err := b.conn.SubscribeSync("plaspy.location.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.pub.JetStream().DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	// Nothing has changed at the API, and the stream gets it all again.
+	for range 3 {
+		if _, err := again.NextMsg(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	follow(t, b, "plaspy.location.*", 3)
+}
+
+func TestOldServer(t *testing.T) {
+	for version, old := range map[string]bool{
+		"2.10.29": true, "1.4.1": true, "2.11.0": false, "2.11.0-RC.1": false, "2.15.2": false, "3.0.0": false, "custom": false, "": false,
+	} {
+		if err := oldServer(version); (err != nil) != old {
+			t.Errorf("oldServer(%q) = %v", version, err)
+		}
+	}
+}
+
+func TestKeeperComplainsOfOtherSettings(t *testing.T) {
+	srv := natstest.Start(t)
+	js, err := jetstream.New(srv.Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := publisher.Subjects("plaspy").Streams(publisher.StreamOptions{Retention: time.Hour})
+	other := want[0]
+	other.MaxMsgs = 7
+	if _, err := js.CreateStream(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	k := newKeeper(nil, want, ops.NewHealth(), slog.New(slog.NewTextHandler(&log, nil)))
+	for range 2 {
+		reports, err := publisher.EnsureStreams(t.Context(), js, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.tell(reports)
+	}
+	if got := strings.Count(log.String(), "max_msgs is 7, the bridge would set 0"); got != 1 {
+		t.Errorf("told %d times, want once: %s", got, log.String())
+	}
+}
+
+// soon waits for what takes the keeper a few seconds at most.
+func soon(t *testing.T, what string, ok func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ok(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestKeeperMakesEveryDeletedStreamAgain(t *testing.T) {
+	t.Parallel()
+	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.Unchanged})
+	b, _ := launch(t, cfg)
+	follow(t, b, "plaspy.location.*", 3)
+	js := b.pub.JetStream()
+	names := []string{"KV_plaspy_last", "PLASPY_INBOUND", "PLASPY_RESULTS", "PLASPY_DLQ"}
+	for _, name := range names {
+		if err := js.DeleteStream(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range names {
+		soon(t, name, func(ctx context.Context) error { _, err := js.Stream(ctx, name); return err })
+	}
+	soon(t, "the bucket", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })
+	// The consumer side goes on with the new streams.
+	if _, err := js.Publish(t.Context(), "plaspy.in.location.device0001", []byte(`{"dateTime": "2026-01-02T03:04:05Z", "latitude": 1, "longitude": 2}`)); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the result", func(ctx context.Context) error {
+		st, err := js.Stream(ctx, "PLASPY_RESULTS")
+		if err == nil && st.CachedInfo().State.Msgs == 0 {
+			err = fmt.Errorf("not there yet")
+		}
+		return err
+	})
+	readyz(t, b, "ready", ready)
+}
+
+// sameAsStream reports whether the bucket holds each device's newest event.
+func sameAsStream(ctx context.Context, js jetstream.JetStream, devices int) error {
+	st, err := js.Stream(ctx, "PLASPY_EVENTS")
+	if err != nil {
+		return err
+	}
+	kv, err := js.KeyValue(ctx, "plaspy_last")
+	if err != nil {
+		return err
+	}
+	for i := range devices {
+		device := fmt.Sprintf("device%04d", i+1)
+		m, err := st.GetLastMsgForSubject(ctx, "plaspy.location."+device)
+		if err != nil {
+			return err
+		}
+		entry, err := kv.Get(ctx, device)
+		if err != nil {
+			return err
+		}
+		if string(entry.Value()) != string(m.Data) {
+			return fmt.Errorf("%s: the bucket has %s, the stream %s", device, entry.Value(), m.Data)
+		}
+	}
+	return nil
+}
+
+func TestBucketFollowsAStreamThatWasMadeAgain(t *testing.T) {
+	t.Parallel()
+	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.EverySecond})
+	b, _ := launch(t, cfg)
+	follow(t, b, "plaspy.location.*", 30)
+	js := b.pub.JetStream()
+	soon(t, "before", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })
+	if err := js.DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "after", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })
+	st, err := js.Stream(t.Context(), "PLASPY_EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first := st.CachedInfo().State.FirstSeq; first < 25 {
+		t.Errorf("the new stream begins at %d, want it to go on from the old one", first)
+	}
+}
+
+func TestBucketWithoutASourceIsFilled(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t, natstest.Listen)
+	js, err := jetstream.New(srv.Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "plaspy_last"}); err != nil {
+		t.Fatal(err)
+	}
+	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.EverySecond})
+	cfg.NATSURL = Servers(srv.ClientURL())
+	b, _ := launch(t, cfg)
+	follow(t, b, "plaspy.location.*", 10)
+	soon(t, "the bucket", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })
+}
+
+func TestPurgedEventsComeBack(t *testing.T) {
+	t.Parallel()
+	for name, purge := range map[string]func(*testing.T, jetstream.Stream) error{
+		"all": func(t *testing.T, s jetstream.Stream) error { return s.Purge(t.Context()) },
+		"one device": func(t *testing.T, s jetstream.Stream) error {
+			return s.Purge(t.Context(), jetstream.WithPurgeSubject("plaspy.location.device0002"))
+		},
+		"one message": func(t *testing.T, s jetstream.Stream) error {
+			m, err := s.GetLastMsgForSubject(t.Context(), "plaspy.location.device0002")
+			if err != nil {
+				return err
+			}
+			return s.DeleteMsg(t.Context(), m.Sequence)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.Unchanged})
+			b, _ := launch(t, cfg)
+			follow(t, b, "plaspy.location.*", 3)
+			js := b.pub.JetStream()
+			st, err := js.Stream(t.Context(), "PLASPY_EVENTS")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := purge(t, st); err != nil {
+				t.Fatal(err)
+			}
+			soon(t, "the events", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })
+		})
+	}
+}

@@ -1,0 +1,91 @@
+package bridge
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+)
+
+// BenchmarkObserved runs a whole bridge at 1,000 polls a second, 5% of them
+// changed, with nobody looking on, and with what an operator has: Prometheus
+// that scrapes it every five seconds, three live views, traces. An operation is
+// a poll. The CPU time is the whole process's: it has the simulated API and the
+// NATS server in it, and who scrapes, reads the views and takes the traces.
+func BenchmarkObserved(b *testing.B) {
+	for _, row := range []struct {
+		name          string
+		scraped, seen bool
+	}{
+		{name: "off"},
+		{name: "metrics", scraped: true},
+		{name: "view", seen: true},
+		{name: "all", scraped: true, seen: true},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			api, cfg := fleetOf(b, sim.Options{Devices: benchDevices, Seed: 1, Profile: fleet.Percent(5)})
+			cfg.Workers, cfg.PollInterval = benchWorkers, time.Second
+			bridge, stop := launch(b, cfg)
+			defer stop()
+			readyz(b, bridge, "ready", ready)
+			tick := time.NewTicker(50 * time.Millisecond)
+			defer tick.Stop()
+			await := func(polls int) {
+				for api.Counts().Answers["lastLocation"][http.StatusOK] < int64(polls) {
+					<-tick.C
+				}
+			}
+			await(2 * benchDevices) // each is in the stream, and is polled at its time
+			ctx, cancel := context.WithCancel(b.Context())
+			var watchers sync.WaitGroup
+			defer watchers.Wait()
+			defer cancel()
+			at := "http://" + bridge.HTTPAddr().String()
+			if row.scraped {
+				watchers.Go(func() { scrape(ctx, at+"/metrics") })
+			}
+			if row.seen {
+				for range 3 {
+					watchers.Go(func() { consume(ctx, at+"/view/events") })
+				}
+			}
+			start := int(api.Counts().Answers["lastLocation"][http.StatusOK])
+			began, done := time.Now(), cpu(b)
+			await(start + b.N)
+			done()
+			b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "polls/s")
+		})
+	}
+}
+
+// scrape does what Prometheus does.
+func scrape(ctx context.Context, address string) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		consume(ctx, address)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// consume reads an answer to its end, or the context's.
+func consume(ctx context.Context, address string) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return
+	}
+	_, _ = io.Copy(io.Discard, res.Body)
+	_ = res.Body.Close()
+}

@@ -1,0 +1,181 @@
+package preflight_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/replica"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+// cluster starts three servers and points the environment to the first.
+func (r *rig) cluster() []*natstest.Server {
+	r.Helper()
+	var routes []*url.URL
+	var ports []int
+	var held []net.Listener // until all ports are chosen
+	for range 3 {
+		l, err := new(net.ListenConfig).Listen(r.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			r.Fatal(err)
+		}
+		held = append(held, l)
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+	}
+	for _, l := range held {
+		_ = l.Close()
+	}
+	return r.nodes(ports, routes)
+}
+
+func (r *rig) nodes(ports []int, routes []*url.URL) (servers []*natstest.Server) {
+	r.Helper()
+	for i, p := range ports {
+		servers = append(servers, natstest.Start(r.T, natstest.Listen, func(o *server.Options) {
+			o.ServerName, o.Cluster, o.Routes = fmt.Sprintf("n%d", i), server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: p}, routes
+			o.Users = []*server.User{{Username: "bridge", Password: password}, {Username: "admin", Password: password}}
+		}))
+	}
+	r.env("NATS_URL", servers[0].ClientURL(), "NATS_USER", "bridge", "NATS_PASSWORD", password)
+	return servers
+}
+
+// until tries again until ok, or for half a minute.
+func (r *rig) until(what string, ok func() bool) {
+	r.Helper()
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			r.Fatalf("waited in vain for: %s", what)
+		}
+	}
+}
+
+// TestCluster: copies against the servers there are, and copies that are away.
+func TestCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("elects leaders")
+	}
+	r := newRig(t, sim.Options{})
+	servers := r.cluster()
+	_, js := r.admin(servers[0])
+	r.until("JetStream has a leader, and all know each other", func() bool {
+		_, err := js.AccountInfo(t.Context())
+		lines, _ := r.check()
+		return err == nil && !strings.Contains(lines, "FAIL JetStream")
+	})
+	r.env("BRIDGE_STREAM_REPLICAS", "3")
+	r.want(0, 0, `ok   BRIDGE_STREAM_REPLICAS: 3 copies, and 3 servers of cluster c are known`, `ok   power cut: .*only if most of its 3 copies lose power at once`)
+	r.env("BRIDGE_STREAM_REPLICAS", "5")
+	r.want(1, 0, `warn BRIDGE_STREAM_REPLICAS: 5 copies are wanted, and only 3 servers of cluster c are known: add servers`)
+	r.env("BRIDGE_STREAM_REPLICAS", "2")
+	r.want(1, 0, `warn BRIDGE_STREAM_REPLICAS: 2 copies stand the loss of no more servers than 1: set it to 1 or 3`)
+
+	r.env("BRIDGE_STREAM_REPLICAS", "3")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	want := publisher.Subjects("plaspy").Streams(publisher.StreamOptions{Retention: 168 * time.Hour, Replicas: 3, Inbound: true})
+	if _, err := publisher.EnsureStreams(ctx, js, want); err != nil {
+		t.Fatal(err)
+	}
+	r.want(0, 0, `ok   stream PLASPY_EVENTS: there`)
+	servers[2].Kill()
+	r.until("the loss shows", func() bool {
+		lines, _ := r.check()
+		return strings.Contains(lines, "warn stream PLASPY_EVENTS: copies are away: n2: bring back those servers")
+	})
+}
+
+// TestNATSConf checks with each user of deploy/nats.conf: the bridge's may do all
+// that it has to, the others may not.
+func TestNATSConf(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/nats.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	passwords := regexp.MustCompile(`\$[A-Z]+_PASSWORD`)
+	if n := len(passwords.FindAll(text, -1)); n != 5 {
+		t.Fatalf("%d passwords in the file, want 5", n)
+	}
+	conf := passwords.ReplaceAllString(string(text), password)
+	for _, there := range []bool{false, true} {
+		t.Run(fmt.Sprintf("streams there %t", there), func(t *testing.T) {
+			r := newRig(t, sim.Options{})
+			s := r.configured(conf)
+			if there {
+				nc, err := nats.Connect(s.ClientURL(), nats.UserInfo("bridge", password))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer nc.Close()
+				js, err := jetstream.New(nc)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ensure(t, js, nil)
+			}
+			r.want(0, 0, `ok   permissions: everything that the bridge does is allowed`)
+			for user, lacks := range map[string]string{"subscriber": "$JS.API.STREAM.INFO.PLASPY_INBOUND", "gateway": "$JS.API.STREAM.INFO.PLASPY_EVENTS"} {
+				r.env("NATS_USER", user, "PLASPY_TIMEOUT", "500ms")
+				lines, n := r.check()
+				if n.Fail == 0 || !strings.Contains(lines, "allow this user to publish to "+lacks) {
+					t.Errorf("the %s would do as the bridge's user:\n%s", user, lines)
+				}
+				if strings.Contains(lines, " replicas:") {
+					t.Errorf("the %s cannot read the replicas' bucket, and yet:\n%s", user, lines)
+				}
+			}
+		})
+	}
+}
+
+// TestReplicas: what those that run were told is compared with what this one
+// would be.
+func TestReplicas(t *testing.T) {
+	r := newRig(t, sim.Options{})
+	s := r.broker(nil)
+	_, js := r.admin(s)
+	r.want(0, 0, `ok   replicas: none runs now`)
+	ensure(t, js, nil)
+	cfg, _, err := bridge.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"b 1", "a"} {
+		shares := make(chan struct{}, 1)
+		g := replica.New(replica.Options{ID: id, JS: js, Subjects: "plaspy", Limit: 600, Settings: cfg.Agreement(), OnChange: func(a replica.Assignment) {
+			if a.Members > 0 {
+				select {
+				case shares <- struct{}{}:
+				default:
+				}
+			}
+		}})
+		natstest.Run(t, func(ctx context.Context) { _ = g.Run(ctx) })
+		<-shares
+	}
+	r.want(0, 0, `ok   replicas: 2 run now, and were told the same`)
+	r.env("BRIDGE_DEVICES", "truck*", "PLASPY_RATE_LIMIT", "60")
+	r.want(2, 0, `warn replicas: a runs with other values of BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS, PLASPY_RATE_LIMIT: tell all replicas the same`,
+		`warn replicas: b 1 runs with`)
+}

@@ -1,0 +1,41 @@
+package preflight_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"plaspy-bridge/bridge/sim"
+)
+
+// TestEmbeddedConfiguration: a file that keeps the bridge itself out, or from
+// JetStream, is found out before the bridge runs.
+func TestEmbeddedConfiguration(t *testing.T) {
+	const users = `authorization { users: [{user: bridge, password: "s3cret-password"}, {user: little, password: "s3cret-password", permissions: {publish: "plaspy.>"}}] }`
+	for _, row := range []struct {
+		name, file, user string
+		warn, fail       int
+		want             []string
+	}{
+		{"nobody has to log in", `jetstream: enabled`, "", 0, 0, []string{`ok   JetStream: `, `ok   permissions: `}},
+		{"a user that is there", users, "bridge", 0, 0, []string{`ok   JetStream: `}},
+		{"no user", users, "", 0, 1, []string{`FAIL NATS: .* does not let the bridge in: set NATS_USER`}},
+		{"another user", users, "other", 0, 1, []string{`FAIL NATS: .* does not let the bridge in`}},
+		{"a user who may do little", users, "little", 1, 19, []string{`FAIL permissions: .* allow this user to publish to \$JS.ACK.PLASPY_INBOUND`}},
+		{"an account without JetStream", `jetstream: enabled
+			accounts { A { users: [{user: bridge, password: "s3cret-password"}] } }`, "bridge", 0, 1, []string{`FAIL JetStream: not enabled for this account`}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRig(t, sim.Options{})
+			file := filepath.Join(t.TempDir(), "nats.conf")
+			if err := os.WriteFile(file, []byte("listen: 127.0.0.1:0\n"+row.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r.env("BRIDGE_EMBEDDED_CONFIG", file)
+			if row.user != "" {
+				r.env("NATS_USER", row.user, "NATS_PASSWORD", password)
+			}
+			r.want(row.warn, row.fail, row.want...)
+		})
+	}
+}

@@ -1,0 +1,71 @@
+package query
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	sdktest "go.opentelemetry.io/otel/sdk/trace/tracetest"
+	api "go.opentelemetry.io/otel/trace"
+
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/trace"
+)
+
+// inside tells the span that its questions are asked under.
+type inside struct {
+	*script
+	spans chan api.SpanContext
+}
+
+// Device answers.
+func (i *inside) Device(ctx context.Context, id string) (plaspy.Answer, error) {
+	i.spans <- api.SpanContextFromContext(ctx)
+	return i.script.Device(ctx, id)
+}
+
+func TestQueriesHaveSpans(t *testing.T) {
+	const caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for _, tt := range []struct {
+		name, subject, parent, failure string
+		result                         int
+		err                            error
+	}{
+		{name: "answered", subject: "device.dev=201", parent: "b7ad6b7169203331", result: 200},
+		{name: "no caller's span", subject: "device.dev=201", result: 200},
+		{name: "no such device", subject: "device.d", result: 404, err: &plaspy.Error{Status: http.StatusNotFound}},
+		{name: "broken", subject: "device.d", result: 502, failure: "502", err: &plaspy.Error{}},
+		{name: "no budget", subject: "device.d", result: 429, failure: "429", err: plaspy.ErrNoBudget},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := sdktest.NewSpanRecorder()
+			a := &inside{&script{err: tt.err}, make(chan api.SpanContext, 1)}
+			nc := serve(t, a, func(o *Options) { o.Trace = trace.From(sdk.NewTracerProvider(sdk.WithSpanProcessor(r))) })
+			m := nats.NewMsg("plaspy.api." + tt.subject)
+			if tt.parent != "" {
+				m.Header.Set("Traceparent", caller)
+			}
+			if _, err := nc.RequestMsg(m, 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			s := r.Ended()[0]
+			if s.Name() != "query plaspy.api.device.{device}" || s.SpanKind() != api.SpanKindServer || (<-a.spans).SpanID() != s.SpanContext().SpanID() {
+				t.Errorf("the span is %s, a %s", s.Name(), s.SpanKind())
+			}
+			if got := s.Parent().SpanID(); tt.parent != "" && got.String() != tt.parent || tt.parent == "" && got.IsValid() {
+				t.Errorf("it has the parent %s, want %q", got, tt.parent)
+			}
+			said := map[string]string{}
+			for _, attr := range s.Attributes() {
+				said[string(attr.Key)] = attr.Value.String()
+			}
+			if said["error.type"] != tt.failure || said["plaspy.result"] != strconv.Itoa(tt.result) || said["messaging.destination.name"] != m.Subject {
+				t.Errorf("it says %v", said)
+			}
+		})
+	}
+}

@@ -1,0 +1,147 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// told is a replica's settings and what it logs.
+type told struct {
+	mu  sync.Mutex
+	out bytes.Buffer
+	reg *prometheus.Registry
+}
+
+func (w *told) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.out.Write(p)
+}
+
+func (w *told) lines(part string) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Count(w.out.String(), part)
+}
+
+func (w *told) by(settings map[string]string) func(*node, *Options) {
+	w.reg = prometheus.NewRegistry()
+	return func(_ *node, o *Options) {
+		o.Settings, o.Registerer = settings, w.reg
+		o.Log = slog.New(slog.NewTextHandler(w, nil))
+	}
+}
+
+func (w *told) gauge(t *testing.T, want string) {
+	t.Helper()
+	err := testutil.GatherAndCompare(w.reg, strings.NewReader(`# HELP plaspy_bridge_replicas_told_otherwise Living replicas that were told other settings than this one, of those that must agree.
+# TYPE plaspy_bridge_replicas_told_otherwise gauge
+plaspy_bridge_replicas_told_otherwise `+want+"\n"), "plaspy_bridge_replicas_told_otherwise")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDifferences: who was told something else is named, once when it comes and
+// once when it is gone, and takes part all the same.
+func TestDifferences(t *testing.T) {
+	r := newRig(t, 100)
+	log := &told{}
+	a := r.start("a", log.by(map[string]string{"devices": "1", "limits": "2", "mine": "3"}))
+	alike := r.start("alike", new(told).by(map[string]string{"devices": "1", "limits": "2", "theirs": "4"}))
+	silent := r.start("silent") // an earlier version says nothing
+	r.awaitDivided(a, alike, silent)
+	if got := a.Differences(); len(got) != 0 {
+		t.Errorf("differences %v, want none", got)
+	}
+	log.gauge(t, "0")
+	b := r.start("b", new(told).by(map[string]string{"devices": "9", "limits": "8"}))
+	r.awaitDivided(a, alike, silent, b)
+	want := []Difference{{"b", []string{"devices", "limits"}}}
+	r.await("the difference is seen", func() bool { return cmp.Equal(a.Differences(), want) })
+	log.gauge(t, "1")
+	other := []Difference{{"a", []string{"devices", "limits"}}, {"alike", []string{"devices", "limits"}}}
+	if d := cmp.Diff(other, b.Differences()); d != "" {
+		t.Errorf("on the other side: %s", d)
+	}
+	r.elapse(2 * testLease)
+	if n := log.lines(`msg="replica was told other settings than this one" replica=b differs="devices, limits"`); n != 1 {
+		t.Errorf("told %d times, want once", n)
+	}
+	b.kill()
+	r.await("it is over", func() bool { return len(a.Differences()) == 0 })
+	if n := log.lines("is gone, or told the same now"); n != 1 {
+		t.Errorf("the end told %d times, want once", n)
+	}
+	log.gauge(t, "0")
+	r.awaitDivided(a, alike, silent)
+}
+
+// TestPeers: who only looks sees who lives, and leaves nothing behind.
+func TestPeers(t *testing.T) {
+	r := newRig(t, 10)
+	js, err := jetstream.New(r.server.Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Peers(t.Context(), js, subjects); err != nil || len(got) != 0 {
+		t.Errorf("without a bucket: %v, %v", got, err)
+	}
+	long := func(_ *node, o *Options) { o.Lease = DefaultLease }
+	b := r.start("b 1", long, new(told).by(map[string]string{"devices": "1"}))
+	a := r.start("a", long)
+	r.awaitDivided(a, b)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	kv := r.bucket()
+	// What has no meaning is left out, and so is who is long gone.
+	if _, err := kv.Put(ctx, memberPrefix+"x.y", []byte("garbage")); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := json.Marshal(record{ID: "gone", Left: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Put(ctx, memberPrefix+"gone.y", gone); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Peers(ctx, js, subjects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range got {
+		if got[i].Age < 0 || got[i].Age > DefaultLease {
+			t.Errorf("%s was heard of %v ago", got[i].ID, got[i].Age)
+		}
+		got[i].Age = 0
+	}
+	want := []Peer{{ID: "a"}, {ID: "b 1", Settings: map[string]string{"devices": "1"}}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff([]string{"devices"}, got[1].Differs(map[string]string{"devices": "2", "other": "3"})); d != "" {
+		t.Error(d)
+	}
+	if got[0].Differs(map[string]string{"devices": "2"}) != nil {
+		t.Error("one that says nothing differs")
+	}
+	st, err := js.Stream(ctx, "KV_"+subjects.ReplicasBucket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.await("no consumer is left but the replicas' own", func() bool {
+		info, err := st.Info(ctx)
+		return err == nil && info.State.Consumers <= 2
+	})
+}

@@ -1,0 +1,155 @@
+package bridge
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/publisher/natstest"
+)
+
+// replicaOf runs one of several bridges until the test ends or end is called,
+// which does not wait for it.
+func replicaOf(t *testing.T, cfg Config, id string) (b *Bridge, end func() <-chan struct{}) {
+	t.Helper()
+	cfg.ReplicaID, cfg.DataDir = id, t.TempDir()
+	b, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = b.Run(ctx) // one whose connection the test closes says so
+	}()
+	end = func() <-chan struct{} {
+		cancel()
+		return done
+	}
+	t.Cleanup(func() { <-end() })
+	return b, end
+}
+
+// feed hands in a numbered location for each device in turn, 40 a second, until
+// the test ends.
+func feed(t *testing.T, nc *nats.Conn, devices int) {
+	t.Helper()
+	natstest.Run(t, func(ctx context.Context) {
+		tick := time.NewTicker(25 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			body := fmt.Sprintf(`{"dateTime":"2026-01-02T03:04:01Z","latitude":4.7,"longitude":-74.1,"rpm":%d}`, n)
+			if err := nc.Publish(fmt.Sprintf("plaspy.in.location.device%04d", 1+n%devices), []byte(body)); err != nil {
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// posted gives when the API took posts, over all devices, and fails the test if
+// those of one device came out of order, or one of them twice.
+func posted(t *testing.T, api *sim.Server) (newest time.Time, n int) {
+	t.Helper()
+	for _, id := range api.IDs() {
+		last := -1
+		for _, p := range api.Posts(id) {
+			var body struct {
+				Location struct {
+					RPM int `json:"rpm"`
+				} `json:"location"`
+			}
+			if err := json.Unmarshal([]byte(p.Body), &body); err != nil {
+				t.Fatal(err)
+			}
+			if body.Location.RPM <= last {
+				t.Errorf("%s: %d posted after %d", id, body.Location.RPM, last)
+			}
+			last = body.Location.RPM
+			n++
+			if p.At.After(newest) {
+				newest = p.At
+			}
+		}
+	}
+	return newest, n
+}
+
+// eventually asks until ok.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("waited in vain for: %s", what)
+		}
+	}
+}
+
+// TestInboundTakeover: the replica that posts for all is replaced within 3 s when
+// it is told to stop, and within 15 s when it is gone, whether or not it is also
+// the one that writes the plans for the polls. The budget is used up meanwhile,
+// so posts wait for it at the moment of the stop.
+func TestInboundTakeover(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		holder, next string // who comes first posts; whose name is first writes plans
+		gone         bool
+		within       time.Duration
+	}{
+		{"told to stop", "a", "b", false, 3 * time.Second},
+		{"told to stop, plans are another one's", "b", "a", false, 3 * time.Second},
+		{"gone, plans are another one's", "b", "a", true, 15 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if tt.gone && testing.Short() {
+				t.Skip("waits for a lease")
+			}
+			const devices = 8
+			api, cfg := fleetOf(t, sim.Options{Devices: devices, Seed: 1, Profile: fleet.EverySecond, Record: 10_000})
+			srv := natstest.Start(t, natstest.Listen)
+			cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.InboundWorkers = Servers(srv.ClientURL()), 1200, "", devices
+			nc := srv.Client(t)
+			holder, end := replicaOf(t, cfg, tt.holder)
+			eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })
+			next, _ := replicaOf(t, cfg, tt.next)
+			eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
+			feed(t, nc, devices)
+			eventually(t, "posts wait for the budget", func() bool { return holder.budget.Waiting(plaspy.Post) == devices })
+			began := time.Now()
+			if tt.gone {
+				holder.conn.Close()
+			}
+			end()
+			eventually(t, "the other one posts", func() bool { return next.consumer.Status().Holding })
+			held := time.Since(began)
+			eventually(t, "its first post", func() bool { at, _ := posted(t, api); return at.After(began.Add(held)) })
+			took := time.Since(began)
+			t.Logf("lease after %v, first post after %v", held.Round(time.Millisecond), took.Round(time.Millisecond))
+			if took > tt.within {
+				t.Errorf("the first post of the next one came after %v, want within %v", took, tt.within)
+			}
+			_, before := posted(t, api)
+			eventually(t, "more posts", func() bool { _, n := posted(t, api); return n > before+20 })
+		})
+	}
+}

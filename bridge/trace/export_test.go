@@ -1,0 +1,384 @@
+package trace_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"plaspy-bridge/bridge/trace"
+	"plaspy-bridge/bridge/trace/tracetest"
+)
+
+// records keeps a log's lines.
+type records struct {
+	mu    sync.Mutex
+	lines bytes.Buffer
+}
+
+// Write adds to the log.
+func (r *records) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lines.Write(p)
+}
+
+func (r *records) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lines.String()
+}
+
+func (r *records) log() *slog.Logger { return slog.New(slog.NewJSONHandler(r, nil)) }
+
+// open makes a tracer that is shut down with the test.
+func open(t *testing.T, o trace.Options, log *records, reg prometheus.Registerer) *trace.Tracer {
+	t.Helper()
+	tracer, err := trace.New(t.Context(), o, log.log(), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tracer.Shutdown(context.Background()) })
+	return tracer
+}
+
+// flush ends a tracer within a time, and gives what Shutdown says.
+func flush(t *testing.T, tracer *trace.Tracer, within time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	return tracer.Shutdown(ctx)
+}
+
+func spans(t *testing.T, reg *prometheus.Registry, want string) {
+	t.Helper()
+	head := "# HELP plaspy_bridge_trace_spans_total Spans that ended, by result: exported, failed (the collector did not take them), dropped (no room in the queue).\n" +
+		"# TYPE plaspy_bridge_trace_spans_total counter\n"
+	var lines strings.Builder
+	for field := range strings.FieldsSeq(want) {
+		result, n, _ := strings.Cut(field, "=")
+		fmt.Fprintf(&lines, "plaspy_bridge_trace_spans_total{result=%q} %s\n", result, n)
+	}
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(head+lines.String()), "plaspy_bridge_trace_spans_total"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExportOverHTTP(t *testing.T) {
+	for name, change := range map[string]func(*trace.Options){
+		"plain":      func(*trace.Options) {},
+		"compressed": func(o *trace.Options) { o.Compress = true },
+		"JSON":       func(o *trace.Options) { o.Protocol = trace.ProtocolJSON },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := tracetest.Start(t)
+			o := trace.Options{
+				Endpoint: strings.Replace(c.URL, "http://", "http://me:s3cr%20et@", 1) + "/v1/traces", Protocol: trace.ProtocolHTTP,
+				Headers: "x-key=a%2Cb, x-other = 1 ", Version: "v1", Instance: "r1", Attributes: "deployment.environment.name=test,service.name=other",
+			}
+			change(&o)
+			log, reg := &records{}, prometheus.NewRegistry()
+			tracer := open(t, o, log, reg)
+			turn(t.Context(), tracer, headers{})
+			if err := flush(t, tracer, 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			got := c.Spans()
+			if len(got) != 3 || got[2].Name != "poll" || got[0].Parent != got[2].ID || got[1].Trace != got[2].Trace || got[2].Instrumenting != "plaspy-bridge" {
+				t.Fatalf("got %+v", got)
+			}
+			want := map[string]string{
+				"service.name": "other", "service.version": "v1", "service.instance.id": "r1", "deployment.environment.name": "test",
+				"telemetry.sdk.name": "opentelemetry", "telemetry.sdk.language": "go",
+			}
+			if diff := cmp.Diff(got[0].Resource, want); diff != "" {
+				t.Errorf("resource (-got +want):\n%s", diff)
+			}
+			r := c.Requests()[0]
+			if user, password, _ := r.BasicAuth(); user != "me" || password != "s3cr et" || r.Header.Get("X-Key") != "a,b" || r.Header.Get("X-Other") != "1" || r.URL.Path != "/v1/traces" {
+				t.Errorf("the collector got %s %v", r.URL.Path, r.Header)
+			}
+			spans(t, reg, "dropped=0 exported=3 failed=0")
+			if log.String() != "" {
+				t.Errorf("logged: %s", log)
+			}
+		})
+	}
+}
+
+// The environment's variables that the library would read by itself have no say.
+func TestEnvironmentIsNotRead(t *testing.T) {
+	c := tracetest.Start(t)
+	for name, value := range map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_HEADERS": "x-env=1", "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+		"OTEL_TRACES_SAMPLER": "always_off", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json", "OTEL_SERVICE_NAME": "env",
+	} {
+		t.Setenv(name, value)
+	}
+	tracer := open(t, trace.Options{Endpoint: c.URL, Service: "mine"}, &records{}, nil)
+	turn(t.Context(), tracer, headers{})
+	if err := flush(t, tracer, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	got := c.Spans()
+	if len(got) != 3 || got[0].Resource["service.name"] != "mine" {
+		t.Errorf("got %+v", got)
+	}
+	if r := c.Requests()[0]; r.Header.Get("X-Env") != "" || r.Header.Get("Content-Encoding") != "" || r.Header.Get("Content-Type") != "application/x-protobuf" || r.URL.Path != "/" {
+		t.Errorf("the collector got %s %v", r.URL.Path, r.Header)
+	}
+}
+
+func TestExportOverTLS(t *testing.T) {
+	got := make(chan []tracetest.Span, 1)
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		s, err := tracetest.Decode(r)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- s
+	}))
+	defer srv.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tracer := open(t, trace.Options{Endpoint: srv.URL, CA: ca}, &records{}, nil)
+	turn(t.Context(), tracer, headers{})
+	if err := flush(t, tracer, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if s := <-got; len(s) != 3 {
+		t.Errorf("%d spans came", len(s))
+	}
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]trace.Options{
+		"authorities": {CA: empty}, "no such file": {CA: empty + "x"}, "certificate": {Cert: empty, Key: empty},
+	} {
+		o.Endpoint = srv.URL
+		if _, err := trace.New(t.Context(), o, (&records{}).log(), nil); !errors.Is(err, trace.ErrFile) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// grpcCollector takes traces over gRPC.
+type grpcCollector struct {
+	collector.UnimplementedTraceServiceServer
+	got chan []tracetest.Span
+	md  chan metadata.MD
+}
+
+// Export takes one export.
+func (c *grpcCollector) Export(ctx context.Context, r *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	c.md <- md
+	c.got <- tracetest.Flatten(r)
+	return &collector.ExportTraceServiceResponse{}, nil
+}
+
+func TestExportOverGRPC(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &grpcCollector{got: make(chan []tracetest.Span, 1), md: make(chan metadata.MD, 1)}
+	srv := grpc.NewServer()
+	collector.RegisterTraceServiceServer(srv, c)
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	defer func() {
+		srv.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}()
+	o := trace.Options{Endpoint: "http://" + l.Addr().String() + "/v1/traces", Protocol: trace.ProtocolGRPC, Headers: "x-key=k", Compress: true}
+	tracer := open(t, o, &records{}, nil)
+	turn(t.Context(), tracer, headers{})
+	if err := flush(t, tracer, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if s, md := <-c.got, <-c.md; len(s) != 3 || len(md["x-key"]) != 1 || md["x-key"][0] != "k" {
+		t.Errorf("%d spans came, with %v", len(s), md)
+	}
+}
+
+// A fault of the collector is one line when it starts and one when it ends, and
+// neither tells a secret that the collector sends back.
+func TestCollectorFailsAndComesBack(t *testing.T) {
+	c := tracetest.Start(t)
+	c.Instead(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, fmt.Sprintf("no\n%v %s", r.Header, strings.Repeat("x", 10000)), http.StatusBadRequest)
+	})
+	log, reg := &records{}, prometheus.NewRegistry()
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+	endpoint := strings.Replace(c.URL, "http://", "http://me:pa55word@", 1)
+	tracer := open(t, trace.Options{Endpoint: endpoint, Headers: "x-key=s3cret"}, log, reg)
+	for i := range 3 {
+		turn(t.Context(), tracer, headers{})
+		c.Await(t, "the refusals", func([]tracetest.Span) bool { return len(c.Requests()) > i })
+	}
+	c.Instead(nil)
+	turn(t.Context(), tracer, headers{})
+	c.Await(t, "the spans", func(s []tracetest.Span) bool { return len(s) > 0 })
+	if err := flush(t, tracer, 10*time.Second); err != nil {
+		t.Error(err)
+	}
+	text := log.String()
+	if n := strings.Count(text, "\n"); n != 2 || !strings.Contains(text, `"msg":"traces are not exported, trying on with the next ones"`) ||
+		!strings.Contains(text, "400 Bad Request") || !strings.Contains(text, `"msg":"traces are exported again","count":`) {
+		t.Errorf("logged: %s", text)
+	}
+	if strings.Contains(text, "s3cret") || strings.Contains(text, "pa55word") || strings.Contains(text, "bWU6cGE1NXdvcmQ") || len(text) > 2000 {
+		t.Errorf("logged: %s", text)
+	}
+}
+
+func TestCollectorIsDown(t *testing.T) {
+	log, reg := &records{}, prometheus.NewRegistry()
+	tracer := open(t, trace.Options{Endpoint: "http://me:pa55word@127.0.0.1:1/v1/traces"}, log, reg)
+	turn(t.Context(), tracer, headers{})
+	if err := flush(t, tracer, 10*time.Second); err == nil {
+		t.Error("nothing was said of the spans that were lost")
+	}
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "connection refused") || strings.Contains(text, "pa55word") {
+		t.Errorf("logged: %s", text)
+	}
+	spans(t, reg, "dropped=0 exported=0 failed=3")
+	// Twice does nothing, and a span that comes too late is lost quietly.
+	turn(t.Context(), tracer, headers{})
+	if err := tracer.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A collector that takes requests and never answers holds nobody up: not the
+// spans that end meanwhile, nor the end.
+func TestCollectorHangs(t *testing.T) {
+	c := tracetest.Start(t)
+	c.Instead(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	log, reg := &records{}, prometheus.NewRegistry()
+	tracer := open(t, trace.Options{Endpoint: c.URL}, log, reg)
+	const turns = 4000 // more than there is room for
+	began := time.Now()
+	for range turns {
+		turn(t.Context(), tracer, headers{})
+	}
+	err := flush(t, tracer, 100*time.Millisecond)
+	if took := time.Since(began); err == nil || took > 8*time.Second {
+		t.Errorf("the end came after %v with %v", took, err)
+	}
+	spans(t, reg, fmt.Sprintf("dropped=%d exported=0 failed=8192", 3*turns-8192))
+}
+
+func TestNoEndpointNoTracer(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	tracer, err := trace.New(t.Context(), trace.Options{Protocol: "nonsense", Headers: "nonsense"}, (&records{}).log(), reg)
+	if tracer != nil || err != nil {
+		t.Errorf("got %v, %v", tracer, err)
+	}
+	spans(t, reg, "dropped=0 exported=0 failed=0")
+}
+
+func TestWrongOptions(t *testing.T) {
+	for name, o := range map[string]trace.Options{
+		"endpoint": {Endpoint: "s3cret"}, "unparsable": {Endpoint: "http://u:s3cret%@h"}, "headers": {Endpoint: "http://h", Headers: "s3cret"},
+		"attributes": {Endpoint: "http://h", Attributes: "s3cret"}, "sampler": {Endpoint: "http://h", Sampler: "s3cret"},
+	} {
+		_, err := trace.New(t.Context(), o, (&records{}).log(), nil)
+		if err == nil || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSamplers(t *testing.T) {
+	for _, tt := range []struct {
+		sampler  string
+		ratio    float64
+		of       string // a producer's traceparent, or empty
+		sampled  bool
+		promised bool // by the flag of what is passed on
+	}{
+		{"", 0, "", true, true},
+		{"parentbased_always_on", 0, "", true, true},
+		{"parentbased_always_on", 0, producer[:54] + "0", false, false},
+		{"parentbased_always_off", 1, "", false, false},
+		{"parentbased_always_off", 1, producer, true, true},
+		{"parentbased_traceidratio", 0, "", false, false},
+		{"always_on", 0, producer[:54] + "0", true, true},
+		{"always_off", 1, producer, false, false},
+		{"traceidratio", 1, producer[:54] + "0", true, true},
+		{"traceidratio", 0, producer, false, false},
+	} {
+		t.Run(fmt.Sprintf("%s %v %s", tt.sampler, tt.ratio, tt.of), func(t *testing.T) {
+			c := tracetest.Start(t)
+			tracer := open(t, trace.Options{Endpoint: c.URL, Sampler: tt.sampler, Ratio: tt.ratio}, &records{}, nil)
+			s := tracer.Process(t.Context(), headers{"traceparent": {tt.of}}, message)
+			child := tracer.Request(s.In(t.Context()), "GET", "/")
+			child.Sent(&trace.Request{URL: &url.URL{}})
+			child.End("")
+			h := headers{}
+			s.Inject(h)
+			s.EndProcess("posted", 1, "")
+			if err := flush(t, tracer, 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(c.Spans()); got != map[bool]int{true: 2}[tt.sampled] {
+				t.Errorf("%d spans came", got)
+			}
+			if got := strings.HasSuffix(h["traceparent"][0], "-01"); got != tt.promised {
+				t.Errorf("passed on %v", h)
+			}
+		})
+	}
+	for _, known := range trace.Samplers {
+		open(t, trace.Options{Endpoint: "http://h", Sampler: known}, &records{}, nil)
+	}
+}
+
+func FuzzParseHeaders(f *testing.F) {
+	f.Add("a=b,c=d%20e")
+	f.Add("=,a,%zz=%zz, b = \x00")
+	f.Fuzz(func(t *testing.T, text string) {
+		h, err := trace.ParseHeaders(text)
+		if err != nil {
+			if len(text) > 8 && strings.Contains(err.Error(), text) {
+				t.Errorf("the error quotes the text: %v", err)
+			}
+			return
+		}
+		header := http.Header{}
+		for name, value := range h {
+			header.Set(name, value)
+		}
+		// net/http is who has to send them.
+		var b bytes.Buffer
+		if err := header.Write(&b); err != nil || strings.Count(b.String(), "\r\n") != len(header) {
+			t.Errorf("%q is written as %q: %v", text, b.String(), err)
+		}
+	})
+}

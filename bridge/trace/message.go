@@ -1,0 +1,86 @@
+package trace
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+)
+
+// system is NATS in attributes; the conventions have no name for it.
+var system = semconv.MessagingSystemKey.String("nats")
+
+// Message is a message of NATS as spans tell of it.
+type Message struct {
+	Subject  string
+	Template string // the subject with names in place of what differs
+	ID       string // empty where it is not known yet
+	Bytes    int    // of the body; 0: not told
+}
+
+// attributes are what is told of a message, with room for what is told beside.
+func (m *Message) attributes(operation string, kind attribute.KeyValue) []attribute.KeyValue {
+	list := make([]attribute.KeyValue, 0, 8)
+	list = append(list, system, semconv.MessagingOperationName(operation), kind,
+		semconv.MessagingDestinationName(m.Subject), semconv.MessagingDestinationTemplate(m.Template))
+	if m.ID != "" {
+		list = append(list, semconv.MessagingMessageID(m.ID))
+	}
+	if m.Bytes > 0 {
+		list = append(list, semconv.MessagingMessageBodySize(m.Bytes))
+	}
+	return list
+}
+
+// Headers are the headers of a message that is about to be published.
+type Headers interface{ SetHeader(name, value string) }
+
+// Publish begins the span of a message to a subject of that template, and has the
+// message carry its context.
+func (t *Tracer) Publish(ctx context.Context, template string, h Headers) Span {
+	if t == nil {
+		return Span{}
+	}
+	_, s := t.start(ctx, "publish "+template, producer)
+	s.inject(h.SetHeader)
+	return s
+}
+
+// EndPublish ends the span of a message: its sequence in the stream, 0 where it is
+// not known to be stored, and why it is not.
+func (s Span) EndPublish(m *Message, seq uint64, failure string) {
+	if !s.recording() {
+		return
+	}
+	list := m.attributes("publish", semconv.MessagingOperationTypeSend)
+	if seq != 0 {
+		list = append(list, keySequence.Int64(int64(seq)))
+	}
+	s.end(failure, list...)
+}
+
+// Process begins the span of a message that was received, as a child of the span
+// that its headers name, if any. ctx has no span.
+func (t *Tracer) Process(ctx context.Context, header map[string][]string, m Message) Span {
+	if t == nil {
+		return Span{}
+	}
+	_, s := t.start(extract(ctx, header), "process "+m.Template, consumer)
+	if s.recording() {
+		s.span.SetAttributes(m.attributes("process", semconv.MessagingOperationTypeProcess)...)
+	}
+	return s
+}
+
+// Query begins the span of a request for an answer over NATS, as a child of the
+// span that its headers name, if any. ctx has no span; the one given back has it.
+func (t *Tracer) Query(ctx context.Context, header map[string][]string, m Message) (context.Context, Span) {
+	if t == nil {
+		return ctx, Span{}
+	}
+	ctx, s := t.start(extract(ctx, header), "query "+m.Template, server)
+	if s.recording() {
+		s.span.SetAttributes(m.attributes("query", semconv.MessagingOperationTypeProcess)...)
+	}
+	return ctx, s
+}

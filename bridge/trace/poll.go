@@ -1,0 +1,94 @@
+package trace
+
+import (
+	"context"
+	"net/url"
+	"strconv"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+)
+
+// Poll begins the trace of one turn of a device.
+func (t *Tracer) Poll(ctx context.Context) (context.Context, Span) {
+	if t == nil {
+		return ctx, Span{}
+	}
+	return t.start(ctx, "poll", internal)
+}
+
+// EndPoll ends a poll's span: whose it was, what it came to, and how many events
+// were stored.
+func (s Span) EndPoll(device, result string, published int) {
+	if s.recording() {
+		s.end("", keyDevice.String(device), keyResult.String(result), keyPublished.Int(published))
+	}
+}
+
+// List begins the trace of a reading of the device list, or of going through the
+// one at hand again.
+func (t *Tracer) List(ctx context.Context) (context.Context, Span) {
+	if t == nil {
+		return ctx, Span{}
+	}
+	return t.start(ctx, "list", internal)
+}
+
+// Request is one HTTP request as its span tells of it.
+type Request struct {
+	Method   string
+	Template string // its path with names in place of what differs
+	URL      *url.URL
+	Resent   int // sends before it of the same request
+	Status   int // of the answer; 0: none came
+}
+
+// Request begins the span of one HTTP request.
+func (t *Tracer) Request(ctx context.Context, method, template string) Span {
+	if t == nil {
+		return Span{}
+	}
+	_, s := t.start(ctx, method+" "+template, client)
+	return s
+}
+
+// Sent says what a span's request was and how it was answered. A status from 400
+// on fails the span. What follows a question mark is left out. All is said at once,
+// and late, because a span's attributes are copied whenever there are more.
+func (s Span) Sent(r *Request) {
+	if !s.recording() {
+		return
+	}
+	a := [8]attribute.KeyValue{
+		semconv.HTTPRequestMethodKey.String(r.Method), semconv.URLTemplate(r.Template),
+		semconv.URLFull(r.URL.Scheme + "://" + r.URL.Host + r.URL.EscapedPath()),
+		semconv.ServerAddress(r.URL.Hostname()), semconv.ServerPort(port(r.URL)),
+	}
+	list := a[:5]
+	if r.Resent > 0 {
+		list = append(list, semconv.HTTPRequestResendCount(r.Resent))
+	}
+	if r.Status != 0 {
+		list = append(list, semconv.HTTPResponseStatusCode(r.Status))
+	}
+	if r.Status >= 400 {
+		list = append(list, semconv.ErrorTypeKey.String(strconv.Itoa(r.Status)))
+		s.span.SetStatus(codes.Error, "")
+	}
+	s.span.SetAttributes(list...)
+}
+
+func port(u *url.URL) int {
+	switch text := u.Port(); {
+	case text != "":
+		n, err := strconv.Atoi(text)
+		if err != nil { // a URL that was parsed has digits there
+			return 0
+		}
+		return n
+	case u.Scheme == "http":
+		return 80
+	}
+	return 443
+}

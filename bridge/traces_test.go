@@ -1,0 +1,307 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/deadletter"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/bridge/trace/tracetest"
+	"plaspy-bridge/publisher"
+)
+
+// logged keeps what a bridge logs.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write adds to the log.
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// launchTraced runs a bridge with traces; stop tells how long it took to stop.
+func launchTraced(t *testing.T, cfg Config) (b *Bridge, log *logged, stop func() time.Duration) {
+	t.Helper()
+	log = &logged{}
+	b, err := New(t.Context(), cfg, "1.2.3", slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	stop = sync.OnceValue(func() time.Duration {
+		began := time.Now()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
+		return time.Since(began)
+	})
+	t.Cleanup(func() { stop() })
+	return b, log, stop
+}
+
+// spanOf finds the span that a traceparent names.
+func spanOf(t *testing.T, spans []tracetest.Span, traceparent string) tracetest.Span {
+	t.Helper()
+	for _, s := range spans {
+		if traceparent == "00-"+s.Trace+"-"+s.ID+"-01" {
+			return s
+		}
+	}
+	t.Fatalf("no span has the context %q", traceparent)
+	return tracetest.Span{}
+}
+
+// below are the names of a span's children.
+func below(spans []tracetest.Span, parent tracetest.Span) []string {
+	var names []string
+	for _, s := range spans {
+		if s.Parent == parent.ID && s.Trace == parent.Trace {
+			names = append(names, s.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func named(spans []tracetest.Span, name string) []tracetest.Span {
+	return slices.DeleteFunc(slices.Clone(spans), func(s tracetest.Span) bool { return s.Name != name })
+}
+
+const (
+	gateway = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	caller  = "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203332-01"
+)
+
+// TestTraces runs a whole bridge between a simulated API, its own NATS server
+// and a collector, and wants every path in one trace.
+func TestTraces(t *testing.T) {
+	c := tracetest.Start(t)
+	api, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
+	cfg.OTLPEndpoint = Endpoint(strings.Replace(c.URL, "http://", "http://me:pa55word@", 1))
+	cfg.OTLPHeaders, cfg.ResourceAttributes = "x-key=s3cret", "deployment.environment.name=test"
+	b, log, stop := launchTraced(t, cfg)
+	follow(t, b, "plaspy.location.*", 4)
+	nc := b.conn.Conn
+	id := api.IDs()[0]
+	device := publisher.Encode(id)
+	for subject, body := range map[string]string{
+		"plaspy.in.location." + device: `{"dateTime":"2026-01-02T03:04:01Z","latitude":41.987654,"longitude":-74.123456}`,
+		"plaspy.in.location.stranger":  `{"dateTime":"2026-01-02T03:04:01Z","latitude":41.987654,"longitude":-74.123456}`,
+	} {
+		m := &nats.Msg{Subject: subject, Data: []byte(body), Header: nats.Header{"traceparent": {gateway}}}
+		if _, err := b.pub.JetStream().PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	question := &nats.Msg{Subject: "plaspy.api.device." + device, Header: nats.Header{"traceparent": {caller}}}
+	if _, err := nc.RequestMsg(question, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	result := next(t, b, "PLASPY_RESULTS", 1)
+	letter := next(t, b, "PLASPY_DLQ", 1)
+	if n, err := deadletter.Open(b.pub.JetStream(), b.pub.Subjects()).Replay(t.Context(), deadletter.Job{}); n != 1 || err != nil {
+		t.Fatalf("replayed %d: %v", n, err)
+	}
+	again := next(t, b, "PLASPY_DLQ", 2)
+	event := next(t, b, "PLASPY_EVENTS", 3)
+	stop()
+	spans := c.Spans()
+
+	publish := spanOf(t, spans, event.Get("traceparent"))
+	if publish.Name != "publish plaspy.location.{device}" || publish.Kind != "producer" || publish.Attributes["messaging.message.id"] != event.Get("ce-id") {
+		t.Errorf("the event carries the context of %+v", publish)
+	}
+	poll := named(spans, "poll")[slices.IndexFunc(named(spans, "poll"), func(s tracetest.Span) bool { return s.ID == publish.Parent })]
+	if got := fmt.Sprint(below(spans, poll)); poll.Parent != "" || !strings.Contains(got, "GET /api/devices/{id}/lastLocation publish plaspy.location.{device}") {
+		t.Errorf("below the poll there are %v", got)
+	}
+	if poll.Attributes["plaspy.result"] != "changed" || poll.Start.After(publish.Start) || poll.End.Before(publish.End) {
+		t.Errorf("the poll is %+v", poll)
+	}
+
+	for header, want := range map[string]string{"result": "posted", "letter": "dead", "letter again": "dead"} {
+		h := map[string]nats.Header{"result": result, "letter": letter, "letter again": again}[header]
+		s := spanOf(t, spans, h.Get("traceparent"))
+		if s.Name != "process plaspy.in.location.{device}" || s.Trace != gateway[3:35] || s.Attributes["plaspy.result"] != want {
+			t.Errorf("the %s carries the context of %+v", header, s)
+		}
+		if got := below(spans, s); !slices.Contains(got, "POST /api/devices/{id}/locations") {
+			t.Errorf("below the message of the %s there are %v", header, got)
+		}
+		if header != "letter again" && s.Parent != gateway[36:52] || header == "letter again" && s.Parent != spanOf(t, spans, letter.Get("traceparent")).ID {
+			t.Errorf("the message of the %s has the parent %s", header, s.Parent)
+		}
+	}
+
+	query := named(spans, "query plaspy.api.device.{device}")[0]
+	if got := below(spans, query); query.Trace != caller[3:35] || query.Parent != caller[36:52] || query.Kind != "server" || !slices.Equal(got, []string{"GET /api/devices/{id}"}) {
+		t.Errorf("the query is %+v, with %v below", query, got)
+	}
+	// Devices that came under care after the list was read are told by a second
+	// look at it.
+	var listed []string
+	for _, s := range named(spans, "list") {
+		listed = append(listed, below(spans, s)...)
+	}
+	slices.Sort(listed)
+	if want := []string{"GET /api/devices", "publish plaspy.device.{device}", "publish plaspy.device.{device}"}; !slices.Equal(listed, want) {
+		t.Errorf("below the lists there are %v, want %v", listed, want)
+	}
+	checkSecrets(t, spans, log)
+	if user, password, _ := c.Requests()[0].BasicAuth(); user != "me" || password != "pa55word" || c.Requests()[0].URL.Path != "/v1/traces" {
+		t.Errorf("the collector was asked for %s by %s", c.Requests()[0].URL.Path, user)
+	}
+	if got := poll.Resource; got["service.name"] != "plaspy-bridge" || got["service.version"] != "1.2.3" || got["service.instance.id"] != "test" || got["deployment.environment.name"] != "test" {
+		t.Errorf("resource %v", got)
+	}
+}
+
+// next waits for a message of a stream and gives its headers.
+func next(t *testing.T, b *Bridge, stream string, seq uint64) nats.Header {
+	t.Helper()
+	c, err := b.pub.JetStream().OrderedConsumer(t.Context(), stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: seq})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.Next(jetstream.FetchMaxWait(20 * time.Second))
+	if err != nil {
+		t.Fatalf("message %d of %s: %v", seq, stream, err)
+	}
+	return m.Headers()
+}
+
+// attributes are all that spans may tell.
+var attributes = []string{
+	"plaspy.device.id", "plaspy.result", "plaspy.published", "plaspy.stream.sequence", "plaspy.attempts", "error.type",
+	"http.request.method", "url.template", "url.full", "server.address", "server.port", "http.response.status_code", "http.request.resend_count",
+	"messaging.system", "messaging.operation.name", "messaging.operation.type", "messaging.destination.name", "messaging.destination.template",
+	"messaging.message.id", "messaging.message.body.size",
+}
+
+// checkSecrets wants no secret and no position in what went to the collector, and
+// no secret in the log.
+func checkSecrets(t *testing.T, spans []tracetest.Span, log *logged) {
+	t.Helper()
+	for _, s := range spans {
+		for name, value := range s.Attributes {
+			if !slices.Contains(attributes, name) {
+				t.Errorf("%s tells %s, which it need not", s.Name, name)
+			}
+			if strings.Contains(value, "?") {
+				t.Errorf("%s tells a URL's query: %s", s.Name, value)
+			}
+		}
+	}
+	all := fmt.Sprintf("%+v", spans)
+	for _, secret := range []string{"sim-key", "pa55word", "s3cret", "Bearer", "41.98", "74.12"} {
+		if strings.Contains(all, secret) {
+			t.Errorf("%s shows in the traces", secret)
+		}
+	}
+	for _, secret := range []string{"sim-key", "pa55word", "s3cret", "Bearer"} {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("%s shows in the log", secret)
+		}
+	}
+	if !strings.Contains(log.String(), `"msg":"traces are exported","component":"trace","url":"http://[redacted]@`) {
+		t.Error("the log does not tell where traces go")
+	}
+}
+
+// A collector that is not there, or takes requests and never answers, costs the
+// bridge nothing but a line, and a bounded time at its end.
+func TestCollectorIsOfNoImportance(t *testing.T) {
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "50") // so that it is met before the end
+	t.Run("down", func(t *testing.T) {
+		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
+		cfg.OTLPEndpoint = "http://127.0.0.1:1"
+		b, log, stop := launchTraced(t, cfg)
+		follow(t, b, "plaspy.location.*", 4)
+		stop()
+		if n := strings.Count(log.String(), "traces are not exported"); n != 1 {
+			t.Errorf("%d lines about the collector, want 1", n)
+		}
+		if !strings.Contains(log.String(), "stopped with traces not exported") {
+			t.Error("nothing was said of what was lost at the end")
+		}
+	})
+	t.Run("hangs", func(t *testing.T) {
+		c := tracetest.Start(t)
+		c.Instead(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
+		cfg.OTLPEndpoint, cfg.ShutdownTimeout = Endpoint(c.URL), 5*time.Second
+		b, log, stop := launchTraced(t, cfg)
+		follow(t, b, "plaspy.location.*", 4)
+		c.Await(t, "an export", func([]tracetest.Span) bool { return len(c.Requests()) > 0 })
+		if took := stop(); took > cfg.ShutdownTimeout {
+			t.Errorf("stopped after %v, which is more than %v", took, cfg.ShutdownTimeout)
+		}
+		if !strings.Contains(log.String(), "stopped with traces not exported") {
+			t.Error("nothing was said of what was lost at the end")
+		}
+	})
+	t.Run("off", func(t *testing.T) {
+		c := tracetest.Start(t)
+		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
+		cfg.OTLPEndpoint, cfg.TracingDisabled = Endpoint(c.URL), true
+		b, _, stop := launchTraced(t, cfg)
+		follow(t, b, "plaspy.location.*", 4)
+		if h := next(t, b, "PLASPY_EVENTS", 3); h.Get("traceparent") != "" {
+			t.Errorf("an event carries %v", h)
+		}
+		stop()
+		if n := len(c.Requests()); n != 0 || b.tracer != nil {
+			t.Errorf("%d exports", n)
+		}
+	})
+}
+
+// A certificate that is none is a wrong configuration, found at start.
+func TestTracesWithoutACertificate(t *testing.T) {
+	_, cfg := fleetOf(t, sim.Options{Devices: 1})
+	cfg.OTLPEndpoint, cfg.OTLPCA = "https://collector.test", filepath.Join(t.TempDir(), "ca")
+	if err := os.WriteFile(cfg.OTLPCA, []byte("s3cret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
+	if faults, ok := errors.AsType[Faults](err); !ok || !strings.Contains(faults.Error(), "OTEL_EXPORTER_OTLP_CERTIFICATE") || strings.Contains(faults.Error(), "s3cret") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A bridge that cannot start leaves nothing of its tracer behind.
+func TestTracesOfABridgeThatDoesNotStart(t *testing.T) {
+	_, cfg := fleetOf(t, sim.Options{Devices: 1})
+	cfg.OTLPEndpoint, cfg.EmbeddedAddr = "http://127.0.0.1:1", "127.0.0.1:99999"
+	if _, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler)); err == nil {
+		t.Fatal("it started")
+	}
+}
