@@ -1,0 +1,245 @@
+//go:build linux
+
+package machine_test
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/harness"
+)
+
+// cluster is three nats-servers, the first of them the rig's. They reach each
+// other over links only.
+type cluster struct {
+	nodes []*harness.Broker
+	args  [][]string
+	links map[[2]int]*harness.Link // from the one that connects
+}
+
+const nodes = 3
+
+func (r *rig) cluster(ctx context.Context, t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{nodes: []*harness.Broker{r.Broker}, links: map[[2]int]*harness.Link{}}
+	b, err := built()
+	ok(t, err)
+	take := func() string {
+		addr, err := ports.Take(ctx)
+		ok(t, err)
+		return addr
+	}
+	var urls, addrs []string
+	for i := range nodes {
+		if i > 0 {
+			n, err := harness.NewBroker(b.Broker, t.TempDir(), take())
+			ok(t, err)
+			t.Cleanup(n.Close)
+			c.nodes = append(c.nodes, n)
+		}
+		urls, addrs = append(urls, c.nodes[i].URL()), append(addrs, take())
+	}
+	for i := range nodes {
+		var routes []string
+		for j := range nodes {
+			if i == j {
+				continue
+			}
+			link, err := harness.NewLink(ctx, take(), addrs[j])
+			ok(t, err)
+			t.Cleanup(link.Close)
+			c.links[[2]int{i, j}] = link
+			routes = append(routes, link.URL())
+		}
+		// What is advertised leads nowhere, so that nobody goes round the links.
+		c.args = append(c.args, []string{
+			"-n", "node" + strconv.Itoa(i), "--cluster_name", "three", "--cluster", "nats://" + addrs[i],
+			"--cluster_advertise", "127.0.0.1:1", "--routes", strings.Join(routes, ","),
+		})
+		ok(t, c.nodes[i].Launch(c.args[i], nil))
+	}
+	for _, n := range c.nodes {
+		ok(t, n.Answers(ctx))
+	}
+	r.nodes, r.patience = c.nodes, inCluster
+	r.Bridge.Set("NATS_URL="+strings.Join(urls, ","), "BRIDGE_STREAM_REPLICAS=3")
+	return c
+}
+
+// each calls f with the links of a node.
+func (c *cluster) each(node int, f func(*harness.Link)) {
+	for ends, link := range c.links {
+		if slices.Contains(ends[:], node) {
+			f(link)
+		}
+	}
+}
+
+// startCluster is start with a cluster for a broker.
+func (r *rig) startCluster(ctx context.Context, t *testing.T) *cluster {
+	t.Helper()
+	c := r.cluster(ctx, t)
+	r.Produce(10, r.every)
+	ok(t, r.Bridge.Start(ctx))
+	ok(t, r.Bridge.Ready(ctx))
+	ok(t, r.Polled(ctx, time.Now()))
+	return c
+}
+
+// leader tells which node leads a stream, as soon as it is another one than that.
+func (c *cluster) leader(ctx context.Context, t *testing.T, stream string, last int) int {
+	t.Helper()
+	for tick := time.NewTicker(100 * time.Millisecond); ; {
+		for _, n := range c.nodes {
+			if !n.Running() || !n.Conn().IsConnected() {
+				continue
+			}
+			try, cancel := context.WithTimeout(ctx, time.Second)
+			st, err := n.JetStream().Stream(try, stream)
+			cancel()
+			if err == nil && st.CachedInfo().Cluster != nil && st.CachedInfo().Cluster.Leader != "" {
+				i, err := strconv.Atoi(strings.TrimPrefix(st.CachedInfo().Cluster.Leader, "node"))
+				ok(t, err)
+				if i != last {
+					tick.Stop()
+					return i
+				}
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal(context.Cause(ctx))
+		}
+	}
+}
+
+// TestStepDown has the leaders of the streams step down in the middle of
+// publishing and posting.
+func TestStepDown(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, harness.Options{Devices: 20}, false)
+	ctx := within(t, 2*time.Minute)
+	r.startCluster(ctx, t)
+	w := r.watch(t)
+	from := time.Now()
+	for range 4 {
+		wait(ctx, t, time.Second)
+		for _, stream := range []string{subjects.Events(), subjects.Inbound(), subjects.Results()} {
+			stepDown(ctx, t, r.Broker, stream)
+		}
+	}
+	r.recovers(ctx, t)
+	r.truthful(t, w, from)
+	report := r.settled(ctx, t, "leaders step down", workers)
+	if report.Published != report.Shown {
+		t.Errorf("%d published of %d shown: nothing excuses that", report.Published, report.Shown)
+	}
+}
+
+// TestLeaderGone has the leader of the events' stream gone in the middle of
+// publishing, again and again.
+func TestLeaderGone(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name  string
+		times int
+		gone  func(*harness.Broker) error
+		back  func(context.Context, *harness.Broker, []string) error
+	}{
+		{"killed", 2, (*harness.Broker).Kill, func(ctx context.Context, n *harness.Broker, args []string) error {
+			return errors.Join(n.Launch(args, nil), n.Answers(ctx))
+		}},
+		{"stands still", 1, (*harness.Broker).Pause, func(ctx context.Context, n *harness.Broker, _ []string) error {
+			return n.Resume(ctx)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, harness.Options{Devices: 20}, false)
+			ctx := within(t, 3*time.Minute)
+			c := r.startCluster(ctx, t)
+			w := r.watch(t)
+			from := time.Now()
+			for range test.times {
+				wait(ctx, t, time.Second)
+				i := c.leader(ctx, t, subjects.Events(), -1)
+				ok(t, test.gone(c.nodes[i]))
+				c.leader(ctx, t, subjects.Events(), i) // 4 to 9 s without a word from the last
+				ok(t, test.back(ctx, c.nodes[i], c.args[i]))
+				r.recovers(ctx, t)
+			}
+			r.truthful(t, w, from)
+			// An acknowledgement that the leader gave and did not live to act on is no
+			// acknowledgement.
+			report := r.settled(ctx, t, "leader "+test.name, test.times*workers)
+			if report.Published != report.Shown {
+				t.Errorf("%d published of %d shown: nothing excuses that", report.Published, report.Shown)
+			}
+		})
+	}
+}
+
+// TestPartition cuts the server that the bridge is connected to off from the
+// others. It lives on, and can store nothing; the others can.
+func TestPartition(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, harness.Options{Devices: 20}, false)
+	ctx := within(t, 3*time.Minute)
+	c := r.startCluster(ctx, t)
+	w := r.watch(t)
+	from := time.Now()
+	i := r.connectedTo(t)
+	c.each(i, (*harness.Link).Reset)
+	ok(t, r.Bridge.Await(ctx, func(h harness.Health) bool { return h.Reasons["publish"] != "" }))
+	r.recovers(ctx, t)
+	if r.connectedTo(t) == i {
+		t.Errorf("the bridge is at work, connected to server %d: the fault was not there", i)
+	}
+	c.each(i, (*harness.Link).Restore)
+	for _, n := range c.nodes {
+		ok(t, n.Answers(ctx))
+	}
+	r.recovers(ctx, t)
+	r.truthful(t, w, from)
+	report := r.settled(ctx, t, "partition", workers)
+	if report.Published != report.Shown {
+		t.Errorf("%d published of %d shown: nothing excuses that", report.Published, report.Shown)
+	}
+}
+
+var connected = regexp.MustCompile(`"nats connected".*"server":"node(\d)"`)
+
+// connectedTo tells which node the bridge is connected to.
+func (r *rig) connectedTo(t *testing.T) int {
+	t.Helper()
+	log, err := r.Bridge.Log()
+	ok(t, err)
+	all := connected.FindAllStringSubmatch(log, -1)
+	if len(all) == 0 {
+		t.Fatal("the bridge did not connect")
+	}
+	i, err := strconv.Atoi(all[len(all)-1][1])
+	ok(t, err)
+	return i
+}
+
+// stepDown asks until the leader that there is at the time says that it has.
+func stepDown(ctx context.Context, t *testing.T, b *harness.Broker, stream string) {
+	t.Helper()
+	for ctx.Err() == nil {
+		try, cancel := context.WithTimeout(ctx, 2*time.Second)
+		m, err := b.Conn().RequestWithContext(try, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil)
+		cancel()
+		if err == nil && strings.Contains(string(m.Data), `"success":true`) {
+			return
+		}
+	}
+	t.Fatalf("the leader of %s does not step down: %v", stream, context.Cause(ctx))
+}

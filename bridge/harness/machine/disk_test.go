@@ -1,0 +1,127 @@
+//go:build linux
+
+package machine_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/harness"
+)
+
+// workers is how many posts are under way at once.
+const workers = 16
+
+// TestSlowDisk has every write of the broker take long, and every sync longer.
+func TestSlowDisk(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		embedded bool
+	}{{"broker", false}, {"embedded", true}} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, harness.Options{Devices: 20}, test.embedded)
+			disk := r.broker
+			if test.embedded {
+				disk = r.bridge
+			}
+			ctx := within(t, 2*time.Minute)
+			r.start(ctx, t)
+			w := r.watch(t)
+			ok(t, r.Polled(ctx, time.Now()))
+			from := time.Now()
+			disk.Slow(200*time.Millisecond, 500*time.Millisecond)
+			wait(ctx, t, 8*time.Second)
+			disk.Slow(0, 0)
+			if disk.Slowed() < 20 {
+				t.Errorf("%d writes were slow: the fault was not there", disk.Slowed())
+			}
+			r.recovers(ctx, t)
+			r.truthful(t, w, from)
+			r.settled(ctx, t, "slow disk of "+test.name, 0)
+		})
+	}
+}
+
+// TestDiskFull has the broker's disk full. A nats-server 2.15 whose store could
+// not be written does not write it again until it is started anew, which is its
+// operator's affair; the embedded one is the bridge's.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		embedded bool
+	}{{"broker", false}, {"embedded", true}} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, harness.Options{Devices: 20}, test.embedded)
+			disk := r.broker
+			if test.embedded {
+				disk = r.bridge
+			}
+			ctx := within(t, 2*time.Minute)
+			r.start(ctx, t)
+			w := r.watch(t)
+			ok(t, r.Polled(ctx, time.Now()))
+			from := time.Now()
+			disk.Full(8 << 10)
+			ok(t, r.Bridge.Await(ctx, func(h harness.Health) bool { return !h.Ready }))
+			wait(ctx, t, 3*time.Second)
+			if disk.Refused() == 0 {
+				t.Error("no write was refused: the fault was not there")
+			}
+			disk.Full(-1)
+			if !test.embedded {
+				ok(t, r.Broker.Kill())
+				r.startBroker(ctx, t)
+			}
+			r.recovers(ctx, t)
+			r.truthful(t, w, from)
+			// What was posted and could not be noted down is posted again.
+			r.settled(ctx, t, "disk full, "+test.name, workers)
+		})
+	}
+}
+
+// TestMaximumStorage has the store reach the most that the server may take, and
+// then again have room.
+func TestMaximumStorage(t *testing.T) {
+	t.Parallel()
+	conf := filepath.Join(t.TempDir(), "nats.conf")
+	ok(t, os.WriteFile(conf, []byte("jetstream { max_file_store: 8MB }\n"), 0o600))
+	r := newRig(t, harness.Options{Devices: 20}, false, "-c", conf)
+	ctx := within(t, 2*time.Minute)
+	r.start(ctx, t)
+	w := r.watch(t)
+	ok(t, r.Polled(ctx, time.Now()))
+	from := time.Now()
+	js := r.Broker.JetStream()
+	_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "FILLER", Subjects: []string{"filler"}})
+	ok(t, err)
+	fill(ctx, t, js)
+	ok(t, r.Bridge.Await(ctx, func(h harness.Health) bool { return h.Reasons["publish"] != "" }))
+	wait(ctx, t, 4*time.Second)
+	ok(t, js.DeleteStream(ctx, "FILLER"))
+	r.recovers(ctx, t)
+	r.truthful(t, w, from)
+	r.settled(ctx, t, "maximum storage", workers)
+}
+
+// fill publishes smaller and smaller messages until not even the smallest has
+// room.
+func fill(ctx context.Context, t *testing.T, js jetstream.JetStream) {
+	t.Helper()
+	for size := 256 << 10; size > 16; {
+		if _, err := js.Publish(ctx, "filler", bytes.Repeat([]byte("x"), size), jetstream.WithRetryAttempts(0)); err != nil {
+			ok(t, ctx.Err())
+			size /= 4
+		}
+	}
+}

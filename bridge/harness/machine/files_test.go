@@ -1,0 +1,43 @@
+//go:build linux
+
+package machine_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/machine"
+)
+
+// TestNoFiles takes the bridge's file descriptors, and then its connections: to
+// the API first, to the broker next.
+func TestNoFiles(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, harness.Options{Devices: 20}, false)
+	ctx := within(t, 2*time.Minute)
+	r.start(ctx, t)
+	w := r.watch(t)
+	ok(t, r.Polled(ctx, time.Now()))
+	from := time.Now()
+	restore, err := machine.LimitFiles(r.Bridge.PID())
+	ok(t, err)
+	ok(t, r.Inject(ctx, harness.Plan{{Act: harness.Refuse, For: 300 * time.Millisecond}}, 4*time.Second))
+	ok(t, r.Broker.Kill())
+	r.startBroker(ctx, t)
+	wait(ctx, t, 6*time.Second)
+	ok(t, restore())
+	r.recovers(ctx, t)
+	r.truthful(t, w, from)
+	report := r.settled(ctx, t, "no file descriptors", 0)
+	if report.Published != report.Shown {
+		t.Errorf("%d published of %d shown: nothing excuses that", report.Published, report.Shown)
+	}
+	log, err := r.Bridge.Log()
+	ok(t, err)
+	if n := strings.Count(log, "too many open files"); n == 0 || n > 10 {
+		t.Errorf("the log says %d times that there are too many open files, want some and not many", n)
+		r.keep(t)
+	}
+}

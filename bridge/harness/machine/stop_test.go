@@ -1,0 +1,61 @@
+//go:build linux
+
+package machine_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/sim"
+)
+
+// TestStopFull tells a bridge to stop whose hands are full: the API is slow to
+// answer, the broker does not answer at all, and messages wait to be posted.
+func TestStopFull(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		broker bool // stands still
+	}{{"slow API", false}, {"slow API and a broker that stands still", true}} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			const timeout = 5 * time.Second
+			r := newRig(t, harness.Options{Devices: 60, Env: []string{"BRIDGE_SHUTDOWN_TIMEOUT=" + timeout.String()}}, false)
+			ctx := within(t, 2*time.Minute)
+			r.start(ctx, t)
+			ok(t, r.Polled(ctx, time.Now()))
+			end := r.API.Sim.Fault(sim.Fault{Kind: sim.Slow, Delay: 3 * time.Second})
+			wait(ctx, t, 2*time.Second)
+			if test.broker {
+				ok(t, r.Broker.Pause())
+				wait(ctx, t, 1500*time.Millisecond)
+			}
+			begun := time.Now()
+			life, err := r.Bridge.Stop(ctx)
+			ok(t, err)
+			if took := life.To.Sub(begun); took > timeout+time.Second {
+				t.Errorf("took %v to stop, want at most %v", took, timeout)
+			}
+			if life.Status != 0 {
+				t.Errorf("ended with status %d", life.Status)
+			}
+			log, err := r.Bridge.Log()
+			ok(t, err)
+			if said := strings.Contains(log, "stopped with events not stored"); said != test.broker {
+				t.Errorf("said that events were not stored: %v, want %v", said, test.broker)
+			}
+			end()
+			if test.broker {
+				ok(t, r.Broker.Resume(ctx))
+			}
+			ok(t, r.Bridge.Start(ctx))
+			ok(t, r.Bridge.Ready(ctx))
+			report := r.settled(ctx, t, "stopped, "+test.name, 0)
+			if !test.broker && report.Published != report.Shown {
+				t.Errorf("%d published of %d shown: nothing excuses that", report.Published, report.Shown)
+			}
+		})
+	}
+}

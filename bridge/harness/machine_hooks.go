@@ -1,0 +1,49 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+)
+
+// Launch starts the server with further arguments and variables, each
+// "NAME=value", and does not wait until it answers.
+func (b *Broker) Launch(args, env []string) error {
+	host, port, err := net.SplitHostPort(b.addr)
+	if err != nil {
+		return fmt.Errorf("nats-server: %w", err)
+	}
+	select {
+	case <-b.ready: // of an earlier life
+	default:
+	}
+	all := append([]string{"-a", host, "-p", port, "-js", "-sd", b.dir}, args...)
+	return b.Process.Start(all, append(os.Environ(), env...))
+}
+
+// Answers waits until JetStream answers.
+func (b *Broker) Answers(ctx context.Context) error { return b.back(ctx) }
+
+// Store is the folder of the store.
+func (b *Broker) Store() string { return b.dir }
+
+// Lost notes that the server no longer holds what it acknowledged.
+func (b *Broker) Lost(l Loss) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.losses = append(b.losses, l)
+}
+
+// Close ends the client and the server, where the broker is not a rig's.
+func (b *Broker) Close() { b.close() }
+
+// PID is the number of the running process, 0 where none runs.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
