@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,8 +20,9 @@ import (
 	"plaspy-bridge/bridge/sim"
 )
 
-// API is the simulated API behind one door for each life of a bridge, so that
-// it is known whom an answer was handed to. It is safe for concurrent use.
+// API is the simulated API behind one door for each life of each bridge, so
+// that it is known who asked and whom an answer was handed to. It is safe for
+// concurrent use.
 type API struct {
 	Sim *sim.Server
 
@@ -31,6 +34,14 @@ type API struct {
 	holder map[int64]*Door   // by number: who was given it
 	polls  map[string]*Polls // by path; nil unless asked for
 	since  time.Time
+	asked  []Request
+}
+
+// Request is one request that came to a door, whatever became of it.
+type Request struct {
+	At     time.Time
+	Bridge int // an index of [Rig.Bridges]
+	Life   int // of that bridge
 }
 
 // Polls is when a device was asked about.
@@ -42,14 +53,16 @@ type Polls struct {
 
 // Door is the API as one life of a bridge sees it.
 type Door struct {
-	URL  string
-	Life int // of the bridge's process
+	URL    string
+	Bridge int // an index of [Rig.Bridges]
+	Life   int // of the bridge's process
 
 	api  *API
 	addr string
 	mu   sync.Mutex
 	srv  *http.Server
 	done chan struct{}
+	deny func() (retryAfter time.Duration, ok bool) // nil: nothing is denied
 }
 
 // NewAPI puts doors before a simulator.
@@ -57,13 +70,15 @@ func NewAPI(s *sim.Server, ports *Ports) *API {
 	return &API{Sim: s, ports: ports, tokens: map[string]int64{}, holder: map[int64]*Door{}}
 }
 
-// Open opens a door for a life.
-func (a *API) Open(ctx context.Context, life int) (*Door, error) {
+// Open opens a door for a life of the first bridge.
+func (a *API) Open(ctx context.Context, life int) (*Door, error) { return a.open(ctx, 0, life) }
+
+func (a *API) open(ctx context.Context, bridge, life int) (*Door, error) {
 	addr, err := a.ports.Take(ctx)
 	if err != nil {
 		return nil, err
 	}
-	d := &Door{URL: "http://" + addr, Life: life, api: a, addr: addr}
+	d := &Door{URL: "http://" + addr, Bridge: bridge, Life: life, api: a, addr: addr}
 	if err := d.Up(ctx); err != nil {
 		return nil, err
 	}
@@ -110,8 +125,42 @@ func (d *Door) Down(ctx context.Context) {
 	d.srv = nil
 }
 
+// Throttle has the door answer so many of the next requests with 429, and this
+// Retry-After in whole seconds. It returns the channel that is closed when the
+// last of them was answered.
+func (d *Door) Throttle(times int, retryAfter time.Duration) <-chan struct{} {
+	done := make(chan struct{})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.deny = func() (time.Duration, bool) {
+		if times == 0 {
+			return 0, false
+		}
+		if times--; times == 0 {
+			close(done)
+		}
+		return retryAfter, true
+	}
+	return done
+}
+
+func (d *Door) denied() (retryAfter time.Duration, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.deny == nil {
+		return 0, false
+	}
+	return d.deny()
+}
+
 // ServeHTTP notes who asks, and has the simulator answer.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d.api.count(d)
+	if wait, ok := d.denied(); ok {
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds())))
+		http.Error(w, `{"success":false,"error":"Too many requests in a short time."}`, http.StatusTooManyRequests)
+		return
+	}
 	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
 		d.api.note(d, token, r.URL.EscapedPath())
 	}
@@ -138,6 +187,21 @@ func (a *API) note(d *Door, token, path string) {
 	p.Longest = max(p.Longest, now.Sub(p.Last))
 	p.Last = now
 	p.N++
+}
+
+// count notes a request. The lock makes the order of the times that of the list.
+func (a *API) count(d *Door) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asked = append(a.asked, Request{At: time.Now(), Bridge: d.Bridge, Life: d.Life})
+}
+
+// Requests gives all requests of all bridges, failed ones and those for a token
+// too, in the order of their time. The slice is the caller's.
+func (a *API) Requests() []Request {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.asked)
 }
 
 // CountPolls begins to note when each device is asked about; the time until its
@@ -184,24 +248,41 @@ func tokenNumber(token string) int64 {
 	return n
 }
 
-// lifeOf tells which life a token belongs to; -1: none.
-func (a *API) lifeOf(token int64) int {
+// holderOf tells which bridge, and which life of it, a token belongs to; ok is
+// false where nobody was seen with it.
+func (a *API) holderOf(token int64) (bridge, life int, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if d := a.holder[token]; d != nil {
-		return d.Life
+	d := a.holder[token]
+	if d == nil {
+		return 0, 0, false
 	}
-	return -1
+	return d.Bridge, d.Life, true
 }
 
-// door gives the newest door.
-func (a *API) door() *Door {
+// Doors gives the newest door of each bridge that has had one, by bridge.
+func (a *API) Doors() []*Door {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.doors) == 0 {
-		return nil
+	newest := map[int]*Door{}
+	for _, d := range a.doors {
+		newest[d.Bridge] = d
 	}
-	return a.doors[len(a.doors)-1]
+	list := make([]*Door, 0, len(newest))
+	for _, bridge := range slices.Sorted(maps.Keys(newest)) {
+		list = append(list, newest[bridge])
+	}
+	return list
+}
+
+// Door gives the newest door of a bridge, or nil.
+func (a *API) Door(bridge int) *Door {
+	for _, d := range a.Doors() {
+		if d.Bridge == bridge {
+			return d
+		}
+	}
+	return nil
 }
 
 // Close closes every door. Requests that a fault has hanging are cut.

@@ -18,6 +18,9 @@ type Bridge struct {
 	*Process
 
 	api    *API
+	index  int    // in the rig
+	id     string // BRIDGE_REPLICA_ID; empty: the bridge's own choice
+	link   *Link  // to the broker; nil: it has the broker's address
 	http   string
 	env    []string
 	client *http.Client
@@ -48,11 +51,40 @@ func NewBridge(bin, dir, natsURL, httpAddr string, api *API, set []string) *Brid
 
 // Start starts the bridge before a door of its own.
 func (b *Bridge) Start(ctx context.Context) error {
-	door, err := b.api.Open(ctx, len(b.Lives()))
+	door, err := b.api.open(ctx, b.index, len(b.Process.Lives()))
 	if err != nil {
 		return err
 	}
 	return b.Process.Start([]string{"run"}, append(b.Env(), "PLASPY_BASE_URL="+door.URL))
+}
+
+// Index tells which of the rig's bridges this is, from 0.
+func (b *Bridge) Index() int { return b.index }
+
+// ID is the replica's name; empty where the bridge chooses it.
+func (b *Bridge) ID() string { return b.id }
+
+// Link is the network to the broker, where [Options.Linked] has one; or nil.
+func (b *Bridge) Link() *Link { return b.link }
+
+// Lives gives every run so far, with what befell the bridge's link in it. The
+// slice is the caller's.
+func (b *Bridge) Lives() []Life {
+	lives := b.Process.Lives()
+	var cuts []Span
+	if b.link != nil {
+		cuts = b.link.Cuts()
+	}
+	for i := range lives {
+		l := &lives[i]
+		l.Bridge = b.index
+		for _, c := range cuts {
+			if (c.To.IsZero() || c.To.After(l.From)) && (l.To.IsZero() || l.To.After(c.From)) {
+				l.Cuts = append(l.Cuts, c)
+			}
+		}
+	}
+	return lives
 }
 
 // Set sets further variables, each "NAME=value", for the next start.

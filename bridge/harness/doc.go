@@ -5,12 +5,14 @@
 //
 // # Parts
 //
-// [Build] makes the two binaries. A [Rig] is one API, one broker and one bridge.
-// The bridge and the broker are processes of their own, killed, paused and
-// restarted through [Process]; the API is a sim.Server in this process behind
-// real TCP, so that what was shown is known exactly and not by asking. A [Plan]
-// is a schedule of faults made from a seed; [Rig.Inject] carries it out. [Judge]
-// compares and gives a [Report].
+// [Build] makes the two binaries. A [Rig] is one API, one broker and one bridge
+// or several. The bridges and the broker are processes of their own, killed,
+// paused and restarted through [Process]; the API is a sim.Server in this
+// process behind real TCP, with a [Door] for each life of each bridge, so that
+// what was shown, and to whom, is known exactly and not by asking. A [Link] is
+// the network between one bridge and the broker. A [Plan] is a schedule of
+// faults made from a seed; [Rig.Inject] carries it out. [Judge] compares and
+// gives a [Report].
 //
 // # What counts
 //
@@ -28,19 +30,31 @@
 // Alert edges are derived from the location events in the stream; edges that are
 // missing, or too many, are counted by themselves.
 //
+// The budget is held to by what comes to the doors: every request of every
+// bridge, whatever it asks for and whatever becomes of it. [Busiest] finds the
+// 60 seconds, wherever they begin, that hold the most.
+//
 // # What is excused
 //
 // The promises let a change go in these cases, and in no other:
 //
-// Killed: every answer that showed it was handed to a process that was killed,
-// within [Case.Grace] of the answer, before it asked for that device again.
-// Time in which the broker was away, or the process stood still, does not
-// count against the grace, since nothing could be stored in it. A graceful stop
-// while the broker is away is such an end too.
+// Each looks at every answer that showed the change, and at the life of the
+// bridge that this one was handed to: a change is let go if all of them are
+// excused, and what befell another bridge excuses nothing.
+//
+// Killed: the answer was handed to a process that was killed within [Case.Grace]
+// of it, before it asked for that device again. Time in which the broker was
+// away, the process was cut off from it or stood still does not count against
+// the grace, since nothing could be stored in it. A graceful stop without a
+// broker is such an end too.
 //
 // Timed out: the process stood still from the moment of the answer for so long
 // that it had given the request up when it could have read it. A pause excuses
 // as many changes as there are workers, and no more.
+//
+// Overtaken: within the grace the process stood still, or was cut off from the
+// broker, and before that was over another bridge had asked about the device.
+// What the first one holds is behind then, and it is not to publish it.
 //
 // Taken: the broker lost what it had acknowledged (it was restarted on an older
 // copy of its store, or the stream was deleted), the change was first shown
@@ -53,7 +67,11 @@
 // that was deleted: there is no gap to fill where nothing was published before.
 //
 // Inbound: what the stream accepted is lost if it was neither posted nor
-// dead-lettered, reordered if its first post came after that of a message of
-// the same device that is behind it in the stream. A message may be posted
-// again where the process was killed with its post under way.
+// dead-lettered, reordered if a post of it came after that of a message of the
+// same device that is behind it in the stream. A message may be posted again
+// where the API did not tell that it had accepted it; where the process was
+// killed within the grace; where it then stood still or was cut off for so long
+// that another bridge had the lease. Each of these excuses as many posts as
+// there are inbound workers. A post that stood still with its process, on its
+// way to the API, may also come late.
 package harness

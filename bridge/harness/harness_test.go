@@ -121,16 +121,19 @@ func run(t *testing.T, o harness.Options, name string, p harness.Plan, d time.Du
 	return report
 }
 
-// keep shows the end of the bridge's log of a run that went wrong.
+// keep shows the beginning and the end of the bridges' logs of a run that went
+// wrong.
 func keep(t *testing.T, r *harness.Rig) {
 	t.Helper()
-	log, err := r.Bridge.Log()
-	if err != nil {
-		t.Log(err)
+	for _, b := range r.Bridges() {
+		log, err := b.Log()
+		if err != nil {
+			t.Log(err)
+		}
+		const most = 20_000
+		if len(log) > most {
+			log = log[:most/2] + "\n...\n" + log[len(log)-most/2:]
+		}
+		t.Logf("the log of bridge %d:\n%s", b.Index(), log)
 	}
-	const most = 20_000
-	if len(log) > most {
-		log = log[:most/2] + "\n...\n" + log[len(log)-most/2:]
-	}
-	t.Logf("the bridge's log:\n%s", log)
 }

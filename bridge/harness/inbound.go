@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -97,102 +96,6 @@ func (p *Producer) Stop() []Accepted {
 	return slices.Clone(p.accepted)
 }
 
-// Posting is a post that the API accepted.
-type Posting struct {
-	ID   string
-	At   time.Time
-	Life int // of the bridge that sent it
-	// Hidden: the API did not tell that it had accepted.
-	Hidden bool
-}
-
-// InboundCase is what the posts of a run are judged by.
-type InboundCase struct {
-	Accepted []Accepted
-	Posted   map[string][]Posting // by device, in the API's order
-	Dead     map[string]bool      // by id
-	Results  map[string]int       // by id
-	Lives    []Life
-	Timeout  time.Duration
-}
-
-// JudgeInbound compares what the stream accepted with what was posted.
-func JudgeInbound(c InboundCase) (r InboundReport, details []string) {
-	accepted := slices.Clone(c.Accepted)
-	slices.SortFunc(accepted, func(a, b Accepted) int { return cmp.Compare(a.Seq, b.Seq) })
-	seq := make(map[string]uint64, len(accepted))
-	for _, a := range accepted {
-		seq[a.ID] = a.Seq
-	}
-	posted := map[string]bool{}
-	for device, list := range c.Posted {
-		latest := map[string]Posting{}
-		var newest uint64
-		for _, p := range list {
-			before, again := latest[p.ID]
-			latest[p.ID] = p
-			posted[p.ID] = true
-			if again {
-				r.Repeated++
-				if c.explains(before, p) {
-					r.Allowed++
-				} else {
-					details = append(details, fmt.Sprintf("%s: %s was posted again by life %d, %v after life %d had", device, p.ID, p.Life, p.At.Sub(before.At), before.Life))
-				}
-			}
-			n, known := seq[p.ID]
-			if !known {
-				continue // accepted, but its producer was stopped before it knew
-			}
-			if n < newest {
-				r.Reordered++
-				details = append(details, fmt.Sprintf("%s: %s was posted after a message that is behind it in the stream", device, p.ID))
-			}
-			newest = max(newest, n)
-		}
-	}
-	for _, a := range accepted {
-		r.Accepted++
-		switch {
-		case posted[a.ID]:
-			r.Posted++
-			if c.Results[a.ID] == 0 {
-				r.Unreported++
-				details = append(details, fmt.Sprintf("%s: %s was posted, and there is no result", a.Device, a.ID))
-			}
-		case c.Dead[a.ID]:
-		default:
-			r.Lost++
-			details = append(details, fmt.Sprintf("%s: %s, message %d, was neither posted nor dead-lettered", a.Device, a.ID, a.Seq))
-		}
-		if c.Dead[a.ID] {
-			r.Dead++
-		}
-	}
-	for _, n := range c.Results {
-		r.Results += n
-	}
-	return r, details
-}
-
-// explains tells whether a second post of a message is one that the promises
-// allow: the bridge did not learn of the first, or did not live to note it down.
-func (c *InboundCase) explains(first, second Posting) bool {
-	if first.Hidden {
-		return true
-	}
-	if first.Life < 0 || first.Life >= len(c.Lives) {
-		return false
-	}
-	life := c.Lives[first.Life]
-	if first.Life != second.Life {
-		return life.Killed || life.Asked
-	}
-	return slices.ContainsFunc(life.Pauses, func(p Span) bool {
-		return p.From.Before(first.At.Add(time.Second)) && p.To.Sub(first.At) >= c.Timeout/2
-	})
-}
-
 // drained waits until the bridge has finished every inbound message.
 func (r *Rig) drained(ctx context.Context) error {
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -208,8 +111,7 @@ func (r *Rig) drained(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			log, _ := r.Bridge.Log()
-			return fmt.Errorf("%d inbound messages are not finished: %w\n%s", n, context.Cause(ctx), tail(log))
+			return fmt.Errorf("%d inbound messages are not finished: %w\n%s", n, context.Cause(ctx), r.tails())
 		}
 	}
 }
@@ -218,14 +120,15 @@ var messageID = regexp.MustCompile(`harness-\d+-\d+`)
 
 // inboundCase gathers what the posts are judged by.
 func (r *Rig) inboundCase(ctx context.Context, accepted []Accepted) (InboundCase, error) {
+	lives, first := r.lives()
 	c := InboundCase{
 		Accepted: accepted, Posted: map[string][]Posting{}, Dead: map[string]bool{}, Results: map[string]int{},
-		Lives: r.Bridge.Lives(), Timeout: timeout,
+		Lives: lives, Away: r.Broker.Away(), Grace: timeout, Timeout: timeout, Workers: r.setting("BRIDGE_INBOUND_WORKERS", inboundWorkers),
 	}
 	for _, id := range r.API.Sim.IDs() {
 		for _, p := range r.API.Sim.Posts(id) {
 			if m := messageID.FindString(p.Body); m != "" {
-				c.Posted[id] = append(c.Posted[id], Posting{ID: m, At: p.At, Life: r.API.lifeOf(p.Token), Hidden: p.Fault != "" && p.Fault != sim.Slow})
+				c.Posted[id] = append(c.Posted[id], Posting{ID: m, At: p.At, Life: r.lifeOf(p.Token, first), Hidden: p.Fault != "" && p.Fault != sim.Slow})
 			}
 		}
 	}

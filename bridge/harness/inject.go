@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,19 +14,20 @@ import (
 // though the bridge may not have noticed yet.
 func (r *Rig) Inject(ctx context.Context, p Plan, length time.Duration) error {
 	start := time.Now()
-	var bridge, broker, api Plan
+	const broker, api = -1, -2 // lanes; a bridge's is its index
+	lanes := map[int]Plan{}
 	for _, s := range p {
-		switch s.Act {
-		case KillBridge, StopBridge, PauseBridge:
-			bridge = append(bridge, s)
-		case KillBroker, StopBroker, PauseBroker, Rollback, Delete:
-			broker = append(broker, s)
-		default:
-			api = append(api, s)
+		lane := api
+		switch {
+		case s.ofBridge():
+			lane = s.Bridge
+		case s.Act == KillBroker || s.Act == StopBroker || s.Act == PauseBroker || s.Act == Rollback || s.Act == Delete:
+			lane = broker
 		}
+		lanes[lane] = append(lanes[lane], s)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	for _, lane := range []Plan{bridge, broker, api} {
+	for _, lane := range lanes {
 		g.Go(func() error {
 			for _, s := range lane {
 				if err := until(ctx, start.Add(s.At)); err != nil {
@@ -55,14 +57,10 @@ func until(ctx context.Context, t time.Time) error {
 
 func (r *Rig) step(ctx context.Context, s Step) error {
 	over := func() error { return until(ctx, time.Now().Add(s.For)) }
+	if s.ofBridge() {
+		return r.stepOfBridge(ctx, s, over)
+	}
 	switch s.Act {
-	case KillBridge:
-		return inTurn(r.Bridge.Kill, over, func() error { return r.Bridge.Start(ctx) })
-	case StopBridge:
-		stop := func() error { _, err := r.Bridge.Stop(ctx); return err } // Report looks at the status
-		return inTurn(stop, over, func() error { return r.Bridge.Start(ctx) })
-	case PauseBridge:
-		return inTurn(r.Bridge.Pause, over, r.Bridge.Resume)
 	case KillBroker:
 		return inTurn(r.Broker.Kill, over, func() error { return r.Broker.Start(ctx) })
 	case StopBroker:
@@ -79,14 +77,78 @@ func (r *Rig) step(ctx context.Context, s Step) error {
 		r.API.Sim.RevokeTokens()
 		return nil
 	case Refuse:
-		d := r.API.door()
-		d.Down(ctx)
-		return inTurn(over, func() error { return d.Up(ctx) })
+		return r.refuse(ctx, over)
 	case FaultAPI:
 		defer r.API.Sim.Fault(s.Fault)()
 		return over()
 	}
 	return fmt.Errorf("%q is nothing that can be done", s.Act)
+}
+
+func (r *Rig) stepOfBridge(ctx context.Context, s Step, over func() error) error {
+	b, err := r.bridge(ctx, s)
+	if err != nil {
+		return err
+	}
+	start := func() error { return b.Start(ctx) }
+	stop := func() error { _, err := b.Stop(ctx); return err } // Report looks at the status
+	switch s.Act {
+	case KillBridge:
+		return inTurn(b.Kill, over, start)
+	case StopBridge:
+		return inTurn(stop, over, start)
+	case PauseBridge:
+		return inTurn(b.Pause, over, b.Resume)
+	case Join:
+		return start()
+	case Leave:
+		return stop()
+	case Lose:
+		return b.Kill()
+	}
+	if b.link == nil {
+		return errors.New("the rig has no links")
+	}
+	defer b.link.Restore()
+	if s.Act == ResetLink {
+		b.link.Reset()
+	} else {
+		b.link.Drop()
+	}
+	return over()
+}
+
+// bridge gives a step's bridge, which a join makes where there is none.
+func (r *Rig) bridge(ctx context.Context, s Step) (*Bridge, error) {
+	for {
+		all := r.Bridges()
+		if s.Bridge < len(all) {
+			return all[s.Bridge], nil
+		}
+		if s.Act != Join {
+			return nil, fmt.Errorf("there is no bridge %d", s.Bridge)
+		}
+		if _, err := r.Add(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// refuse has the API refuse connections of all bridges.
+func (r *Rig) refuse(ctx context.Context, over func() error) error {
+	doors := r.API.Doors()
+	for _, d := range doors {
+		d.Down(ctx)
+	}
+	if err := over(); err != nil {
+		return err
+	}
+	for _, d := range doors {
+		if err := d.Up(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func inTurn(steps ...func() error) error {

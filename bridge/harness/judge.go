@@ -10,7 +10,7 @@ import (
 // Answer is one answer of lastLocation that showed a location.
 type Answer struct {
 	At   time.Time
-	Life int // of the bridge that it was handed to, an index of Case.Lives
+	Life int // of the bridge that it was handed to, an index of Case.Lives; -1: not known
 	Raw  string
 }
 
@@ -18,7 +18,7 @@ type Answer struct {
 type Case struct {
 	Shown  map[string][]Answer // by device, in the order of the answers
 	Events []Event             // in the order of the stream
-	Lives  []Life              // of the bridge
+	Lives  []Life              // of all bridges
 	Away   []Span              // of the broker
 	Losses []Loss              // of the broker
 
@@ -49,14 +49,14 @@ type verdict struct {
 	changes []change
 	events  []Event // locations
 	alerts  []Event
-	paused  map[time.Time]int // changes excused by each pause, by its beginning; of all devices
+	paused  map[pause]int // changes excused by each pause; of all devices
 }
 
 // Judge compares what was shown with what the stream holds.
 func Judge(c Case) Report {
 	var r Report
 	byDevice := map[string]*verdict{}
-	paused := map[time.Time]int{}
+	paused := map[pause]int{}
 	of := func(device string) *verdict {
 		v := byDevice[device]
 		if v == nil {
@@ -233,6 +233,9 @@ func (v *verdict) missing(i int) {
 		return
 	case v.unread(c):
 		v.r.TimedOut++
+		return
+	case v.all(c, func(i int) bool { return v.killed(i) || v.overtaken(i) }):
+		v.r.Overtaken++
 		return
 	}
 	v.r.Lost++

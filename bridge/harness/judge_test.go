@@ -2,6 +2,7 @@ package harness_test
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"testing"
@@ -60,6 +61,7 @@ func TestJudge(t *testing.T) {
 	killedAt := func(s float64) []harness.Life {
 		return []harness.Life{{Span: span(-1, s), Killed: true}, {Span: span(s, 100), Asked: true}}
 	}
+	beside := func() harness.Life { return harness.Life{Span: span(-1, 100), Asked: true, Bridge: 1} }
 	type report = harness.Report
 	for _, test := range []struct {
 		name          string
@@ -81,6 +83,7 @@ func TestJudge(t *testing.T) {
 		{"never added", "A", "A", func(c *harness.Case) { c.Events = c.Events[1:] }, report{Shown: 1, Published: 1, DeviceEvents: 1}},
 
 		{"killed in the next moment", "A B/0 C/1", "A C", func(c *harness.Case) { c.Lives = killedAt(1.5) }, report{Shown: 3, Published: 2, Killed: 1}},
+		{"answered when it was dead", "A B/0 C/1", "A C", func(c *harness.Case) { c.Lives = killedAt(0.9) }, report{Shown: 3, Published: 2, Killed: 1}},
 		{"killed long after", "A B/0 C/1", "A C", func(c *harness.Case) {
 			c.Lives = killedAt(5)
 			c.Shown["d"][2].At = second(6)
@@ -115,6 +118,40 @@ func TestJudge(t *testing.T) {
 			c.Shown["d"][3].At = second(13)
 		}, report{Shown: 4, Published: 2, TimedOut: 1, Lost: 1}},
 		{"stood still for a moment", "A B C", "A C", func(c *harness.Case) { c.Lives[0].Pauses = []harness.Span{span(1.1, 3)} }, report{Shown: 3, Published: 2, Lost: 1}},
+
+		{"killed, and shown to another one too", "A B B/2 C/2", "A C", func(c *harness.Case) { c.Lives = append(killedAt(1.5), beside()) }, report{Shown: 3, Published: 2, Lost: 1}},
+		{"killed, and asked about by another one before", "A/2 B C/2", "A C", func(c *harness.Case) { c.Lives = append(killedAt(1.5), beside()) }, report{Shown: 3, Published: 2, Killed: 1}},
+		{"the other one was killed", "A B/2 C", "A C", func(c *harness.Case) { c.Lives = append(killedAt(1.5), beside()) }, report{Shown: 3, Published: 2, Lost: 1}},
+		{"stood still, and another one asked", "A B C/1", "A C", func(c *harness.Case) {
+			c.Lives = []harness.Life{{Span: span(-1, 100), Asked: true, Pauses: []harness.Span{span(1.5, 8)}}, beside()}
+		}, report{Shown: 3, Published: 2, Overtaken: 1}},
+		{"stood still, and the other one asked after it woke", "A B C/1", "A C", func(c *harness.Case) {
+			c.Lives = []harness.Life{{Span: span(-1, 100), Asked: true, Pauses: []harness.Span{span(1.5, 1.9)}}, beside()}
+		}, report{Shown: 3, Published: 2, Lost: 1}},
+		{"the other one stood still", "A B C/1", "A C", func(c *harness.Case) {
+			c.Lives = []harness.Life{whole[0], {Span: span(-1, 100), Asked: true, Bridge: 1, Pauses: []harness.Span{span(1.5, 8)}}}
+		}, report{Shown: 3, Published: 2, Lost: 1}},
+		{"stood still long after, and another one asked", "A B C/1", "A C", func(c *harness.Case) {
+			c.Lives = []harness.Life{{Span: span(-1, 100), Asked: true, Pauses: []harness.Span{span(4, 20)}}, beside()}
+			c.Shown["d"][2].At = second(12)
+		}, report{Shown: 3, Published: 2, Lost: 1}},
+		{"stood still, and published what was behind when it woke", "A B C/1", "A C B", func(c *harness.Case) {
+			c.Lives = []harness.Life{{Span: span(-1, 100), Asked: true, Pauses: []harness.Span{span(1.5, 8)}}, beside()}
+		}, report{Shown: 3, Published: 3, Reordered: 1, Stale: 1}},
+		{"asked again before it stood still", "A B B C/1", "A C", func(c *harness.Case) {
+			c.Lives = []harness.Life{{Span: span(-1, 100), Asked: true, Pauses: []harness.Span{span(2.5, 8)}}, beside()}
+		}, report{Shown: 3, Published: 2, Lost: 1}},
+		{"cut off, and another one asked", "A B C/1", "A C", func(c *harness.Case) {
+			c.Lives = []harness.Life{{Span: span(-1, 100), Asked: true, Cuts: []harness.Span{span(0.5, 8)}}, beside()}
+		}, report{Shown: 3, Published: 2, Overtaken: 1}},
+		{"cut off, and nobody else asked", "A B C", "A C", func(c *harness.Case) {
+			c.Lives = []harness.Life{{Span: span(-1, 100), Asked: true, Cuts: []harness.Span{span(0.5, 8)}}}
+		}, report{Shown: 3, Published: 2, Lost: 1}},
+		{"two stood still at once", "A B/0 C/1 D/2", "A D", func(c *harness.Case) {
+			still := harness.Life{Span: span(-1, 100), Asked: true, Pauses: []harness.Span{span(1.1, 14)}}
+			c.Lives = []harness.Life{still, still, beside()}
+			c.Shown["d"][2].At, c.Shown["d"][3].At = second(1.15), second(15)
+		}, report{Shown: 4, Published: 2, TimedOut: 2}},
 
 		{"taken with an older copy", "A B C D", "A D", func(c *harness.Case) {
 			c.Losses = []harness.Loss{{Since: second(0.5), At: second(2.5), Read: second(2.4)}}
@@ -203,7 +240,11 @@ func TestJudgeEdges(t *testing.T) {
 }
 
 func TestJudgeInbound(t *testing.T) {
-	lives := []harness.Life{{Span: span(-1, 10), Killed: true}, {Span: span(10, 99), Asked: true, Pauses: []harness.Span{span(20, 32)}}}
+	lives := []harness.Life{
+		{Span: span(-1, 10), Killed: true},
+		{Span: span(10, 99), Asked: true, Pauses: []harness.Span{span(20, 32)}},
+		{Span: span(-1, 80), Killed: true, Bridge: 1, Cuts: []harness.Span{span(70, 79)}},
+	}
 	post := func(id string, at float64, life int) harness.Posting {
 		return harness.Posting{ID: id, At: second(at), Life: life}
 	}
@@ -225,13 +266,23 @@ func TestJudgeInbound(t *testing.T) {
 		{"again, the answer hidden", []harness.Posting{hidden("1", 1), post("1", 2, 0), post("2", 2, 0), post("3", 3, 0)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
 		{"again after a kill", []harness.Posting{post("1", 1, 0), post("2", 9.9, 0), post("2", 11, 1), post("3", 12, 1)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
 		{"again after standing still", []harness.Posting{post("1", 19.9, 1), post("1", 33, 1), post("2", 34, 1), post("3", 35, 1)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
-		{"again, out of turn", []harness.Posting{post("1", 1, 0), post("2", 9, 0), post("1", 11, 1), post("3", 12, 1)}, "", report{Posted: 3, Repeated: 1, Allowed: 1, Reordered: 1}},
+		{"again, out of turn", []harness.Posting{post("1", 1, 0), post("2", 9, 0), post("1", 11, 1), post("3", 12, 1)}, "", report{Posted: 3, Repeated: 1, Reordered: 1}},
+		{"again, the first answered when it was dead", []harness.Posting{post("1", 1, 0), post("2", 10.1, 0), post("2", 11, 1), post("3", 12, 1)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
+		{"again long before the kill", []harness.Posting{post("1", 5, 0), post("1", 7, 1), post("2", 8, 1), post("3", 12, 1)}, "", report{Posted: 3, Repeated: 1}},
+		{"again by another one while the first stood still", []harness.Posting{post("1", 19.9, 1), post("1", 26, 2), post("2", 34, 2), post("3", 35, 2)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
+		{"again by another one at once", []harness.Posting{post("1", 19.9, 1), post("1", 21, 2), post("2", 34, 2), post("3", 35, 2)}, "", report{Posted: 3, Repeated: 1}},
+		{"again by another one, nothing the matter", []harness.Posting{post("1", 50, 1), post("1", 51, 2), post("2", 54, 2), post("3", 55, 2)}, "", report{Posted: 3, Repeated: 1}},
+		{"again by another one, the other one killed later", []harness.Posting{post("1", 50, 2), post("1", 51, 1), post("2", 54, 1), post("3", 55, 1)}, "", report{Posted: 3, Repeated: 1}},
+		{"again by another one while the first was cut off", []harness.Posting{post("1", 69.9, 2), post("1", 76, 1), post("2", 77, 1), post("3", 78, 1)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
+		{"on the way when it stood still", []harness.Posting{post("1", 26, 2), post("2", 27, 2), post("1", 32.1, 1), post("3", 35, 2)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
+		{"on the way for too long", []harness.Posting{post("1", 26, 2), post("2", 27, 2), post("1", 36, 1), post("3", 37, 2)}, "", report{Posted: 3, Repeated: 1, Reordered: 1}},
+		{"more than were under way", []harness.Posting{post("1", 9.8, 0), post("2", 9.9, 0), post("1", 11, 2), post("2", 11.1, 2), post("3", 12, 2)}, "", report{Posted: 3, Repeated: 2, Allowed: 1, Reordered: 1}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := harness.InboundCase{
 				Accepted: []harness.Accepted{{ID: "3", Device: "d", Seq: 3}, {ID: "1", Device: "d", Seq: 1}, {ID: "2", Device: "d", Seq: 2}},
 				Posted:   map[string][]harness.Posting{"d": test.posted}, Dead: map[string]bool{}, Results: map[string]int{"1": 1, "2": 1, "3": 1},
-				Lives: lives, Timeout: 10 * time.Second,
+				Lives: lives, Grace: 2 * time.Second, Timeout: 10 * time.Second, Workers: 1,
 			}
 			if test.dead != "" {
 				c.Dead[test.dead] = true
@@ -263,5 +314,111 @@ func TestPlan(t *testing.T) {
 		if n[string(act)] == 0 {
 			t.Errorf("no step of an hour is %q", act)
 		}
+	}
+}
+
+// TestPlanOfSeveral wants every bridge to have faults of its own, and links and
+// joins among them where they are asked for.
+func TestPlanOfSeveral(t *testing.T) {
+	p := harness.NewPlan(1, time.Hour, harness.Mix{Bridge: true, Bridges: 3, Links: true, Joins: true})
+	n := p.Counts()
+	for _, act := range []harness.Act{
+		harness.KillBridge, harness.StopBridge, harness.PauseBridge, harness.DropLink, harness.ResetLink, harness.Join, harness.Leave, harness.Lose,
+	} {
+		if n[string(act)] == 0 {
+			t.Errorf("no step of an hour is %q", act)
+		}
+	}
+	there := map[int]bool{0: true, 1: true, 2: true}
+	for _, s := range p {
+		switch {
+		case s.Act == harness.Join && there[s.Bridge]:
+			t.Errorf("%s: it is there", s)
+		case s.Act != harness.Join && !there[s.Bridge]:
+			t.Errorf("%s: it is not there", s)
+		case s.Act != harness.Join && s.Act != harness.Leave && s.Act != harness.Lose && s.Bridge > 2:
+			t.Errorf("%s: it only joins and leaves", s)
+		}
+		there[s.Bridge] = s.Act != harness.Leave && s.Act != harness.Lose
+	}
+	if !there[0] || !there[1] || !there[2] {
+		t.Error("one of those that were there at first left")
+	}
+}
+
+// TestChanges wants the group never empty, and never larger than asked for.
+func TestChanges(t *testing.T) {
+	for seed := range uint64(200) {
+		there := map[int]bool{0: true, 1: true, 2: true}
+		changes := harness.NewChanges(seed, 3, 4, 10, 2*time.Minute)
+		if len(changes) != 10 {
+			t.Fatalf("seed %d: %d changes, want 10", seed, len(changes))
+		}
+		var at time.Duration
+		for _, s := range changes {
+			if s.At < at || s.At >= 2*time.Minute {
+				t.Errorf("seed %d: %s is out of its time", seed, s)
+			}
+			at = s.At
+			if there[s.Bridge] == (s.Act == harness.Join) {
+				t.Errorf("seed %d: %s: there is %v", seed, s, there)
+			}
+			if there[s.Bridge] = true; s.Act != harness.Join {
+				delete(there, s.Bridge)
+			}
+			if len(there) < 1 || len(there) > 4 {
+				t.Errorf("seed %d: %d bridges after %s", seed, len(there), s)
+			}
+		}
+	}
+}
+
+// requests are of two bridges in turn.
+func requests(seconds ...float64) []harness.Request {
+	var list []harness.Request
+	for i, s := range seconds {
+		list = append(list, harness.Request{At: second(s), Bridge: i % 2})
+	}
+	return list
+}
+
+func TestAhead(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		requests []harness.Request
+		want     float64
+	}{
+		{"none", nil, 0},
+		{"one", requests(5), 1},
+		{"at the pace", requests(0, 1, 2, 3, 4), 1},
+		{"behind it", requests(0, 2, 4, 6), 1},
+		{"three at once", requests(0, 1, 5, 5, 5, 6), 3},
+		{"twice as fast", requests(0, 3, 3.5, 4, 4.5, 9), 2.5},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := harness.Ahead(test.requests, 60); math.Abs(got-test.want) > 1e-9 {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestBusiest(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		requests []harness.Request
+		want     harness.Minute
+	}{
+		{"none", nil, harness.Minute{}},
+		{"one", requests(5), harness.Minute{From: second(5), Requests: 1, ByBridge: map[int]int{0: 1}}},
+		{"a minute apart", requests(0, 60), harness.Minute{From: second(0), Requests: 1, ByBridge: map[int]int{0: 1}}},
+		{"less than a minute apart", requests(0, 59.999), harness.Minute{From: second(0), Requests: 2, ByBridge: map[int]int{0: 1, 1: 1}}},
+		{"across two full minutes", requests(0, 50, 55, 65, 70, 109.9, 170), harness.Minute{From: second(50), Requests: 5, ByBridge: map[int]int{0: 2, 1: 3}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if diff := cmp.Diff(harness.Busiest(test.requests), test.want); diff != "" {
+				t.Errorf("got - want +:\n%s", diff)
+			}
+		})
 	}
 }

@@ -36,6 +36,10 @@ func TestLong(t *testing.T) {
 		{"mixed-fleet", harness.Options{Devices: 300, Profile: fleet.Mixed, Env: []string{"BRIDGE_POLL_INTERVAL=1s"}},
 			harness.NewPlan(*seed+2, length, harness.Mix{Bridge: true, Broker: true, API: true, Loss: true}), false},
 		{"back-fill", harness.Options{Backfill: true}, harness.NewPlan(*seed+3, length, harness.Mix{Bridge: true, Broker: true, API: true, SparePosts: true}), false},
+		{"replicas", harness.Options{Bridges: 3, Linked: true, Limit: 12_000},
+			harness.NewPlan(*seed+5, length, harness.Mix{Bridge: true, Broker: true, API: true, Loss: true, Bridges: 3, Links: true, Joins: true}), false},
+		{"replicas-inbound", harness.Options{Devices: 10, Bridges: 3, Linked: true, Env: []string{"BRIDGE_DEVICES_REFRESH=2s"}},
+			harness.NewPlan(*seed+6, length, harness.Mix{Bridge: true, Broker: true, API: true, Bridges: 3, Links: true, Joins: true}), true},
 		{"inbound", harness.Options{Devices: 10}, harness.NewPlan(*seed+4, length, harness.Mix{Bridge: true, Broker: true, API: true}), true},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -15,12 +15,18 @@ import (
 // Act is something that is done to the rig.
 type Act string
 
-// The acts. Every one of them ends by itself: what it breaks is whole again
-// after Step.For.
+// The acts. What they break is whole again after Step.For, but for Leave and
+// Lose, after which a bridge is away until it joins again.
 const (
 	KillBridge  Act = "kill bridge"  // kill -9, and a start after For
 	StopBridge  Act = "stop bridge"  // SIGTERM, and a start after For
 	PauseBridge Act = "pause bridge" // SIGSTOP, SIGCONT after For
+	DropLink    Act = "drop link"    // between bridge and broker, as [Link.Drop] has it; wants Options.Linked
+	ResetLink   Act = "reset link"   // likewise, as [Link.Reset] has it
+
+	Join  Act = "join"  // a further bridge starts, or one that is away
+	Leave Act = "leave" // SIGTERM
+	Lose  Act = "lose"  // kill -9
 
 	KillBroker  Act = "kill broker"
 	StopBroker  Act = "stop broker"
@@ -35,15 +41,28 @@ const (
 
 // Step is one fault.
 type Step struct {
-	At    time.Duration // after the start
-	Act   Act
-	For   time.Duration
-	Fault sim.Fault // of FaultAPI
+	At     time.Duration // after the start
+	Act    Act
+	Bridge int // an index of [Rig.Bridges], of an act that is one bridge's
+	For    time.Duration
+	Fault  sim.Fault // of FaultAPI
+}
+
+// ofBridge tells whether the step is one bridge's.
+func (s Step) ofBridge() bool {
+	switch s.Act {
+	case KillBridge, StopBridge, PauseBridge, DropLink, ResetLink, Join, Leave, Lose:
+		return true
+	}
+	return false
 }
 
 // String tells the step in words.
 func (s Step) String() string {
 	text := fmt.Sprintf("%6.1fs %s for %s", s.At.Seconds(), s.Act, s.For.Round(time.Millisecond))
+	if s.ofBridge() {
+		text += fmt.Sprintf(" (bridge %d)", s.Bridge)
+	}
 	if s.Act == FaultAPI {
 		text += fmt.Sprintf(" (%s %d at %.0f%%)", s.Fault.Kind, s.Fault.Status, 100*s.Fault.Probability)
 	}
@@ -56,11 +75,14 @@ type Plan []Step
 // Mix says what a plan is made of.
 type Mix struct {
 	Bridge, Broker, API bool
+	Bridges             int  // how many the rig starts with, each with faults of its own; 0: 1
+	Links               bool // the bridges' links are cut too
+	Joins               bool // further bridges join and leave again
 	Loss                bool // the broker also loses what it has acknowledged
 	SparePosts          bool // what is posted, and asked about a range, is not failed
 }
 
-// NewPlan makes a plan of a length from a seed. Steps of the bridge follow each
+// NewPlan makes a plan of a length from a seed. Steps of one bridge follow each
 // other, and so do those of the broker and of the API; those of different ones
 // overlap as it happens.
 func NewPlan(seed uint64, length time.Duration, m Mix) Plan {
@@ -77,9 +99,34 @@ func NewPlan(seed uint64, length time.Duration, m Mix) Plan {
 			at += s.For + between(r, lo, hi)
 		}
 	}
-	lane(m.Bridge, 3*time.Second, 9*time.Second, func() Step { return bridgeStep(r) })
+	bridges := max(m.Bridges, 1)
+	for n := range bridges {
+		// So many faults as with one bridge, divided among them.
+		lo, hi := 3*time.Second*time.Duration(bridges), 9*time.Second*time.Duration(bridges)
+		lane(m.Bridge, lo, hi, func() Step {
+			s := bridgeStep(r)
+			if m.Links && r.IntN(3) == 0 {
+				s = linkStep(r)
+			}
+			s.Bridge = n
+			return s
+		})
+	}
 	lane(m.Broker, 6*time.Second, 20*time.Second, func() Step { return brokerStep(r, m.Loss) })
 	lane(m.API, time.Second, 6*time.Second, func() Step { return apiStep(r, m.SparePosts) })
+	there, next := -1, bridges // the one that joined, and the index of the next
+	lane(m.Joins, 5*time.Second, 20*time.Second, func() Step {
+		if there < 0 {
+			if there = next; r.IntN(2) == 0 && next > bridges { // one that was there before
+				there = bridges + r.IntN(next-bridges)
+			}
+			next = max(next, there+1)
+			return Step{Act: Join, Bridge: there}
+		}
+		s := Step{Act: [...]Act{Leave, Lose}[r.IntN(2)], Bridge: there}
+		there = -1
+		return s
+	})
 	slices.SortStableFunc(p, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
 	return p
 }
@@ -103,6 +150,48 @@ func bridgeStep(r *rand.Rand) Step {
 	default: // past the request timeout
 		return Step{Act: PauseBridge, For: between(r, 12*time.Second, 15*time.Second)}
 	}
+}
+
+func linkStep(r *rand.Rand) Step {
+	s := Step{Act: [...]Act{DropLink, ResetLink}[r.IntN(2)]}
+	if s.For = between(r, 100*time.Millisecond, 4*time.Second); r.IntN(3) == 0 { // past the lease
+		s.For = between(r, 8*time.Second, 15*time.Second)
+	}
+	return s
+}
+
+// NewChanges makes a plan of so many joins and leaves of a group that begins
+// with so many bridges: bridges start, and are killed and stopped in turn. One at
+// least is always there, and no more than most.
+func NewChanges(seed uint64, bridges, most, changes int, length time.Duration) Plan {
+	r := rand.New(rand.NewPCG(seed, 0x6368616e676573))
+	var there, away []int
+	for n := range bridges {
+		there = append(there, n)
+	}
+	next, ends := bridges, 0
+	var p Plan
+	every := length / time.Duration(changes)
+	for i := range changes {
+		s := Step{At: time.Duration(i)*every + between(r, 0, every)}
+		switch coin := r.IntN(3); {
+		case len(there) > 1 && (coin > 0 || len(there) == most):
+			at := r.IntN(len(there))
+			s.Act, s.Bridge = [...]Act{Lose, Leave}[ends%2], there[at]
+			ends++
+			there, away = slices.Delete(there, at, at+1), append(away, s.Bridge)
+		case len(away) > 0 && r.IntN(2) == 0:
+			at := r.IntN(len(away))
+			s.Act, s.Bridge = Join, away[at]
+			there, away = append(there, s.Bridge), slices.Delete(away, at, at+1)
+		default:
+			s.Act, s.Bridge = Join, next
+			there = append(there, next)
+			next++
+		}
+		p = append(p, s)
+	}
+	return p
 }
 
 func brokerStep(r *rand.Rand, loss bool) Step {

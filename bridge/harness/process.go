@@ -38,6 +38,8 @@ type Life struct {
 	Asked  bool   // told to stop by [Process.Stop]
 	Status int    // exit status; -1 for a signal
 	Pauses []Span // in which it stood still
+	Bridge int    // of a bridge: which one, an index of [Rig.Bridges]
+	Cuts   []Span // of a bridge: when it was cut off from the broker
 	CPU    time.Duration
 	RSS    int64 // the most memory that was resident until the last signal, in bytes; 0 where the system does not tell
 }

@@ -14,13 +14,14 @@ type Report struct {
 	Seed uint64
 	For  time.Duration
 
+	Bridges int
 	Devices int
 	Answers int // of lastLocation
 	Shown   int // changes
 	// Published counts location events.
 	Published int
 
-	Killed, TimedOut, Taken int // changes that are not in the stream, excused
+	Killed, TimedOut, Taken, Overtaken int // changes that are not in the stream, excused
 
 	Lost, Duplicated, Reordered, Different, Stale int
 
@@ -31,7 +32,11 @@ type Report struct {
 
 	Inbound InboundReport
 
-	// CPU is the bridge's, of all its lives; RSS the most of any.
+	Busiest int // the most requests of all bridges in any 60 seconds
+	Limit   int // that there may be; 0: no matter
+	Ahead   int // requests that all bridges were ahead of the limit's even pace, at the worst
+
+	// CPU is that of all lives of all bridges; RSS the most of any.
 	CPU time.Duration
 	RSS int64
 
@@ -91,14 +96,17 @@ func (r *Report) Err() error {
 func (r *Report) String() string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "run\tseed\tfor\tdevices\tanswers\tshown\tpublished\tlost\tdupl\treord\tdiffer\tstale\tkilled\ttimed out\ttaken\tedges\tlost\twrong\tCPU\tRSS")
-	_, _ = fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.1fs\t%dMB\n",
+	_, _ = fmt.Fprintln(w, "run\tseed\tfor\tdevices\tanswers\tshown\tpublished\tlost\tdupl\treord\tdiffer\tstale\tkilled\ttimed out\ttaken\tovertaken\tedges\tlost\twrong\tCPU\tRSS")
+	_, _ = fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.1fs\t%dMB\n",
 		r.Name, r.Seed, r.For.Round(time.Second), r.Devices, r.Answers, r.Shown, r.Published, r.Lost, r.Duplicated, r.Reordered, r.Different, r.Stale,
-		r.Killed, r.TimedOut, r.Taken, r.Edges, r.EdgesLost, r.EdgesWrong, r.CPU.Seconds(), r.RSS>>20)
+		r.Killed, r.TimedOut, r.Taken, r.Overtaken, r.Edges, r.EdgesLost, r.EdgesWrong, r.CPU.Seconds(), r.RSS>>20)
 	_ = w.Flush() // a strings.Builder takes everything
 	if in := r.Inbound; in.Accepted > 0 {
 		_, _ = fmt.Fprintf(&b, "inbound: accepted %d, posted %d, dead %d, lost %d, reordered %d, repeated %d (kills explain %d), results %d\n",
 			in.Accepted, in.Posted, in.Dead, in.Lost, in.Reordered, in.Repeated, in.Allowed, in.Results)
+	}
+	if r.Limit > 0 {
+		_, _ = fmt.Fprintf(&b, "budget: %d bridges sent %d requests in the busiest minute, %d are allowed; %d ahead of the even pace at the worst\n", r.Bridges, r.Busiest, r.Limit, r.Ahead)
 	}
 	if len(r.Faults) > 0 {
 		_, _ = fmt.Fprintf(&b, "faults: %s\n", counted(r.Faults))

@@ -1,15 +1,15 @@
 package harness
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"plaspy-bridge/bridge/sim"
@@ -31,7 +31,16 @@ type Options struct {
 	Record int
 
 	Backfill bool
-	Env      []string // further variables of the bridge, each NAME=value
+	Env      []string // further variables of every bridge, each NAME=value
+
+	// Bridges is how many bridges start together; 0: 1. Where there are several,
+	// each has a BRIDGE_REPLICA_ID.
+	Bridges int
+	// Linked puts a [Link] between each bridge and the broker.
+	Linked bool
+	// Limit is PLASPY_RATE_LIMIT, to which the report holds all bridges
+	// together; 0: one that never holds.
+	Limit int
 }
 
 // Nothing is an Options.Record that remembers no answers: a run that is measured
@@ -41,22 +50,31 @@ const Nothing = -1
 // timeout is PLASPY_TIMEOUT.
 const timeout = 10 * time.Second
 
+// grace is how long before a kill an answer may have come and not be stored.
+const grace = 2 * time.Second
+
 // workers is BRIDGE_WORKERS.
 const workers = 16
+
+// inboundWorkers is the default of BRIDGE_INBOUND_WORKERS.
+const inboundWorkers = 16
 
 // prefix is BRIDGE_PREFIX.
 const prefix publisher.Subjects = "plaspy"
 
-// Rig is an API, a broker and a bridge between them.
+// Rig is an API, a broker and the bridges between them.
 type Rig struct {
 	API    *API
 	Broker *Broker
-	Bridge *Bridge
+	Bridge *Bridge // the first one
 
 	opts     Options
 	start    time.Time
 	producer *Producer  // nil unless inbound messages are part of the run
 	accepted []Accepted // by the inbound stream, once the producer has ended
+
+	mu      sync.Mutex
+	bridges []*Bridge
 }
 
 // NewRig makes a rig in which nothing runs but the API. Close it.
@@ -76,19 +94,86 @@ func NewRig(ctx context.Context, o Options) (*Rig, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.Broker, err = NewBroker(o.Binaries.Broker, o.Dir, natsAddr); err != nil {
+		return nil, err
+	}
+	for range max(o.Bridges, 1) {
+		if _, err := r.Add(ctx); err != nil {
+			r.Close()
+			return nil, err
+		}
+	}
+	r.Bridge = r.bridges[0]
+	return r, nil
+}
+
+// Add makes a further bridge, which does not run yet.
+func (r *Rig) Add(ctx context.Context) (*Bridge, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.opts
 	httpAddr, err := o.Ports.Take(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if r.Broker, err = NewBroker(o.Binaries.Broker, o.Dir, natsAddr); err != nil {
-		return nil, err
+	n := len(r.bridges)
+	dir, id, url := o.Dir, "", r.Broker.URL()
+	var env []string
+	if n > 0 || o.Bridges > 1 {
+		id = fmt.Sprint("replica-", n)
+		dir = filepath.Join(o.Dir, id)
+		env = append(env, "BRIDGE_REPLICA_ID="+id)
 	}
-	env := slices.Clone(o.Env)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("harness: %w", err)
+	}
+	var link *Link
+	if o.Linked {
+		addr, err := o.Ports.Take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if link, err = NewLink(ctx, addr, r.Broker.addr); err != nil {
+			return nil, err
+		}
+		url = link.URL()
+	}
+	if o.Limit > 0 {
+		env = append(env, fmt.Sprint("PLASPY_RATE_LIMIT=", o.Limit))
+	}
 	if o.Backfill {
 		env = append(env, "BRIDGE_BACKFILL=true")
 	}
-	r.Bridge = NewBridge(o.Binaries.Bridge, o.Dir, r.Broker.URL(), httpAddr, r.API, env)
-	return r, nil
+	b := NewBridge(o.Binaries.Bridge, dir, url, httpAddr, r.API, append(env, o.Env...))
+	b.index, b.id, b.link = n, id, link
+	if id != "" {
+		b.name = id
+	}
+	r.bridges = append(r.bridges, b)
+	return b, nil
+}
+
+// setting is a number among the bridges' variables.
+func (r *Rig) setting(name string, otherwise int) int {
+	n := otherwise
+	for _, set := range r.opts.Env {
+		if text, ok := strings.CutPrefix(set, name+"="); ok {
+			n, _ = strconv.Atoi(text) // the bridge refuses what is no number
+		}
+	}
+	return n
+}
+
+// Bridges gives all bridges, those that do not run too, by their index.
+func (r *Rig) Bridges() []*Bridge {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.bridges)
+}
+
+// Running gives the bridges that run, or stand still, by their index.
+func (r *Rig) Running() []*Bridge {
+	return slices.DeleteFunc(r.Bridges(), func(b *Bridge) bool { return !b.Running() })
 }
 
 // Close ends what still runs.
@@ -96,27 +181,44 @@ func (r *Rig) Close() {
 	if r.producer != nil {
 		r.producer.Stop()
 	}
-	r.Bridge.end()
+	for _, b := range r.Bridges() {
+		b.end()
+		if b.link != nil {
+			b.link.Close()
+		}
+	}
 	r.Broker.close()
 	r.API.Close()
 }
 
-// Start starts the broker and the bridge and waits until the bridge is ready.
+// Start starts the broker and all bridges and waits until they are ready.
 func (r *Rig) Start(ctx context.Context) error {
 	if err := r.Broker.Start(ctx); err != nil {
 		return err
 	}
-	if err := r.Bridge.Start(ctx); err != nil {
-		return err
+	for _, b := range r.Bridges() {
+		if err := b.Start(ctx); err != nil {
+			return err
+		}
 	}
-	return r.Bridge.Ready(ctx)
+	return r.Ready(ctx)
+}
+
+// Ready waits until every bridge that runs says that it is ready.
+func (r *Rig) Ready(ctx context.Context) error {
+	for _, b := range r.Running() {
+		if err := b.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Settle ends the producer, waits until every device was asked about once more
-// by a bridge that says that it is ready and every inbound message is finished,
-// and then stops the bridge, which has to end well.
+// by bridges that say that they are ready and every inbound message is finished,
+// and then stops the bridges one after the other, each of which has to end well.
 func (r *Rig) Settle(ctx context.Context) error {
-	if err := r.Bridge.Ready(ctx); err != nil {
+	if err := r.Ready(ctx); err != nil {
 		return err
 	}
 	if r.producer != nil {
@@ -128,13 +230,15 @@ func (r *Rig) Settle(ctx context.Context) error {
 	if err := r.Polled(ctx, time.Now()); err != nil {
 		return err
 	}
-	life, err := r.Bridge.Stop(ctx)
-	if err != nil {
-		return err
-	}
-	if life.Status != 0 {
-		log, _ := r.Bridge.Log()
-		return fmt.Errorf("plaspy-bridge ended with status %d after SIGTERM: %s", life.Status, tail(log))
+	for _, b := range r.Running() {
+		life, err := b.Stop(ctx)
+		if err != nil {
+			return err
+		}
+		if life.Status != 0 {
+			log, _ := b.Log()
+			return fmt.Errorf("%s ended with status %d after SIGTERM: %s", b.name, life.Status, tail(log))
+		}
 	}
 	return nil
 }
@@ -155,125 +259,19 @@ func (r *Rig) Polled(ctx context.Context, since time.Time) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			log, _ := r.Bridge.Log()
-			return fmt.Errorf("%d devices, among them %s, are not asked about: %w\n%s", len(left), left[0], context.Cause(ctx), tail(log))
+			return fmt.Errorf("%d devices, among them %s, are not asked about: %w\n%s", len(left), left[0], context.Cause(ctx), r.tails())
 		}
 	}
 }
 
-// Case gathers what the run is judged by.
-func (r *Rig) Case(ctx context.Context) (Case, error) {
-	c := Case{
-		Shown: map[string][]Answer{}, Lives: r.Bridge.Lives(), Away: r.Broker.Away(), Losses: r.Broker.Losses(),
-		Grace: 2 * time.Second, Timeout: timeout, Workers: workers,
+// tails are the ends of the logs of the bridges that run, for errors.
+func (r *Rig) tails() string {
+	var text strings.Builder
+	for _, b := range r.Running() {
+		log, _ := b.Log()
+		fmt.Fprintf(&text, "%s:\n%s\n", b.name, tail(log))
 	}
-	var err error
-	if c.Events, err = ReadEvents(ctx, r.Broker.JetStream(), prefix); err != nil {
-		return c, err
-	}
-	if r.opts.Backfill {
-		c.History = map[string][]string{}
-	}
-	for _, id := range r.API.Sim.IDs() {
-		c.Shown[id] = r.answers(id)
-		if !r.opts.Backfill {
-			continue
-		}
-		if c.History[id], err = r.history(ctx, id); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
-}
-
-func (r *Rig) answers(id string) []Answer {
-	var list []Answer
-	for _, s := range r.API.Sim.Shown(id) {
-		if s.Raw != "" && s.Fault == "" {
-			list = append(list, Answer{At: s.At, Life: r.API.lifeOf(s.Token), Raw: s.Raw})
-		}
-	}
-	return list
-}
-
-// Report judges the run after [Rig.Settle].
-func (r *Rig) Report(ctx context.Context, name string, p Plan) (Report, error) {
-	c, err := r.Case(ctx)
-	if err != nil {
-		return Report{}, err
-	}
-	report := Judge(c)
-	report.Name, report.Seed, report.For, report.Faults = name, r.opts.Seed, time.Since(r.start), p.Counts()
-	for i, l := range c.Lives {
-		report.CPU += l.CPU
-		report.RSS = max(report.RSS, l.RSS)
-		switch {
-		case l.Killed:
-		case !l.Asked:
-			report.Problems = append(report.Problems, fmt.Sprintf("life %d of the bridge ended by itself with status %d", i, l.Status))
-		case l.Status != 0:
-			report.Problems = append(report.Problems, fmt.Sprintf("life %d of the bridge ended with status %d after SIGTERM", i, l.Status))
-		}
-	}
-	if r.producer != nil {
-		in, err := r.inboundCase(ctx, r.accepted)
-		if err != nil {
-			return report, err
-		}
-		var details []string
-		report.Inbound, details = JudgeInbound(in)
-		for _, d := range details {
-			report.say("%s", d)
-		}
-	}
-	log, err := r.Bridge.Log()
-	report.Problems = append(report.Problems, complaints(log)...)
-	return report, err
-}
-
-// history asks the simulator for everything that it keeps of a device.
-func (r *Rig) history(ctx context.Context, id string) ([]string, error) {
-	client := &http.Client{Transport: r.API.Sim.Transport()}
-	var token struct{ Token string }
-	key := map[string]string{"userName": "sim", "apiKey": APIKey}
-	if err := ask(ctx, client, "/api/Auth/Token", "", key, &token); err != nil {
-		return nil, err
-	}
-	var answer struct{ Locations []json.RawMessage }
-	all := map[string]time.Time{"from": r.start.Add(-time.Hour), "to": time.Now().Add(time.Hour)}
-	if err := ask(ctx, client, "/api/devices/"+url.PathEscape(id)+"/locations", token.Token, all, &answer); err != nil {
-		return nil, err
-	}
-	list := make([]string, len(answer.Locations))
-	for i, raw := range answer.Locations {
-		list[i] = string(raw)
-	}
-	return list, nil
-}
-
-func ask(ctx context.Context, client *http.Client, path, token string, body, answer any) error {
-	b, err := json.Marshal(body)
-	if err != nil {
-		return fmt.Errorf("ask the simulator: %w", err)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://sim"+path, bytes.NewReader(b))
-	if err != nil {
-		return fmt.Errorf("ask the simulator: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask the simulator: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask the simulator for %s: %s", path, resp.Status)
-	}
-	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
-		return fmt.Errorf("ask the simulator for %s: %w", path, err)
-	}
-	return nil
+	return text.String()
 }
 
 // errPlan tells that a step of a plan could not be carried out.

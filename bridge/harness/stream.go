@@ -78,7 +78,7 @@ func parseEvent(m jetstream.Msg, subjects publisher.Subjects) (Event, error) {
 // there at the beginning. A stream that does not exist has none: it was deleted
 // and nobody was there to make it again.
 func readAll(ctx context.Context, js jetstream.JetStream, stream string, f func(jetstream.Msg, uint64) error) error {
-	st, err := js.Stream(ctx, stream)
+	st, err := lookUp(ctx, js, stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil
 	}
@@ -120,7 +120,7 @@ func readAll(ctx context.Context, js jetstream.JetStream, stream string, f func(
 
 // count gives the number of messages in a stream, 0 where it does not exist.
 func count(ctx context.Context, js jetstream.JetStream, stream string) (uint64, error) {
-	st, err := js.Stream(ctx, stream)
+	st, err := lookUp(ctx, js, stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return 0, nil
 	}
@@ -128,4 +128,17 @@ func count(ctx context.Context, js jetstream.JetStream, stream string) (uint64, 
 		return 0, fmt.Errorf("look at %s: %w", stream, err)
 	}
 	return st.CachedInfo().State.Msgs, nil
+}
+
+// lookUp asks for a stream until somebody answers: in a cluster that elects a
+// leader, a question may find nobody.
+func lookUp(ctx context.Context, js jetstream.JetStream, stream string) (jetstream.Stream, error) {
+	for {
+		try, cancel := context.WithTimeout(ctx, 2*time.Second)
+		st, err := js.Stream(try, stream)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return st, err
+		}
+	}
 }

@@ -1,0 +1,190 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// lives gives the runs of all bridges, and where in the list those of each
+// bridge begin.
+func (r *Rig) lives() (all []Life, first []int) {
+	for _, b := range r.Bridges() {
+		first = append(first, len(all))
+		all = append(all, b.Lives()...)
+	}
+	return all, first
+}
+
+// Case gathers what the run is judged by.
+func (r *Rig) Case(ctx context.Context) (Case, error) {
+	lives, first := r.lives()
+	c := Case{
+		Shown: map[string][]Answer{}, Lives: lives, Away: r.Broker.Away(), Losses: r.Broker.Losses(),
+		Grace: grace, Timeout: timeout, Workers: r.setting("BRIDGE_WORKERS", workers),
+	}
+	var err error
+	if c.Events, err = ReadEvents(ctx, r.Broker.JetStream(), prefix); err != nil {
+		return c, err
+	}
+	if r.opts.Backfill {
+		c.History = map[string][]string{}
+	}
+	for _, id := range r.API.Sim.IDs() {
+		c.Shown[id] = r.answers(id, first)
+		if !r.opts.Backfill {
+			continue
+		}
+		if c.History[id], err = r.history(ctx, id); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+// Lives gives every run of every bridge; [Answer.Life] is an index of it.
+func (r *Rig) Lives() []Life {
+	all, _ := r.lives()
+	return all
+}
+
+// Answers gives what the API has shown of a device, in the order of the answers.
+// Their lives are indexes of what [Rig.Lives] gives until a bridge starts again.
+func (r *Rig) Answers(device string) []Answer {
+	_, first := r.lives()
+	return r.answers(device, first)
+}
+
+func (r *Rig) answers(id string, first []int) []Answer {
+	var list []Answer
+	for _, s := range r.API.Sim.Shown(id) {
+		if s.Raw != "" && s.Fault == "" {
+			list = append(list, Answer{At: s.At, Life: r.lifeOf(s.Token, first), Raw: s.Raw})
+		}
+	}
+	return list
+}
+
+// lifeOf tells which of all lives a token belongs to; -1: none.
+func (r *Rig) lifeOf(token int64, first []int) int {
+	bridge, life, ok := r.API.holderOf(token)
+	if !ok || bridge >= len(first) {
+		return -1
+	}
+	return first[bridge] + life
+}
+
+// Report judges the run after [Rig.Settle].
+func (r *Rig) Report(ctx context.Context, name string, p Plan) (Report, error) {
+	c, err := r.Case(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	report := Judge(c)
+	report.Name, report.Seed, report.For, report.Faults = name, r.opts.Seed, time.Since(r.start), p.Counts()
+	bridges := r.Bridges()
+	report.Bridges = len(bridges)
+	for _, l := range c.Lives {
+		report.CPU += l.CPU
+		report.RSS = max(report.RSS, l.RSS)
+		name := bridges[l.Bridge].name
+		switch {
+		case l.Killed:
+		case !l.Asked:
+			report.Problems = append(report.Problems, fmt.Sprintf("%s ended by itself with status %d, %v after its start", name, l.Status, l.To.Sub(l.From)))
+		case l.Status != 0:
+			report.Problems = append(report.Problems, fmt.Sprintf("%s ended with status %d after SIGTERM, %v after its start", name, l.Status, l.To.Sub(l.From)))
+		}
+	}
+	r.heldToLimit(&report)
+	if r.producer != nil {
+		in, err := r.inboundCase(ctx, r.accepted)
+		if err != nil {
+			return report, err
+		}
+		var details []string
+		report.Inbound, details = JudgeInbound(in)
+		for _, d := range details {
+			report.say("%s", d)
+		}
+	}
+	for _, b := range bridges {
+		log, err := b.Log()
+		if errors.Is(err, fs.ErrNotExist) && len(b.Lives()) == 0 {
+			continue // never started
+		}
+		if err != nil {
+			return report, err
+		}
+		report.Problems = append(report.Problems, complaints(log)...)
+	}
+	return report, nil
+}
+
+// heldToLimit judges what all bridges together have asked the API.
+func (r *Rig) heldToLimit(report *Report) {
+	limit, asked := r.opts.Limit, r.API.Requests()
+	busiest := Busiest(asked)
+	report.Busiest, report.Limit = busiest.Requests, limit
+	if limit == 0 {
+		return
+	}
+	report.Ahead = int(Ahead(asked, limit))
+	if busiest.Requests > limit {
+		report.Problems = append(report.Problems, fmt.Sprintf("%s; %d are allowed", busiest, limit))
+	}
+	if report.Ahead > max(limit/10, 2) {
+		report.Problems = append(report.Problems, fmt.Sprintf("%d requests ahead of the even pace of %d a minute; a tenth is allowed", report.Ahead, limit))
+	}
+}
+
+// history asks the simulator for everything that it keeps of a device.
+func (r *Rig) history(ctx context.Context, id string) ([]string, error) {
+	client := &http.Client{Transport: r.API.Sim.Transport()}
+	var token struct{ Token string }
+	key := map[string]string{"userName": "sim", "apiKey": APIKey}
+	if err := ask(ctx, client, "/api/Auth/Token", "", key, &token); err != nil {
+		return nil, err
+	}
+	var answer struct{ Locations []json.RawMessage }
+	all := map[string]time.Time{"from": r.start.Add(-time.Hour), "to": time.Now().Add(time.Hour)}
+	if err := ask(ctx, client, "/api/devices/"+url.PathEscape(id)+"/locations", token.Token, all, &answer); err != nil {
+		return nil, err
+	}
+	list := make([]string, len(answer.Locations))
+	for i, raw := range answer.Locations {
+		list[i] = string(raw)
+	}
+	return list, nil
+}
+
+func ask(ctx context.Context, client *http.Client, path, token string, body, answer any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("ask the simulator: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://sim"+path, bytes.NewReader(b))
+	if err != nil {
+		return fmt.Errorf("ask the simulator: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the simulator: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask the simulator for %s: %s", path, resp.Status)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("ask the simulator for %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,281 @@
+package harness_test
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/sim/fleet"
+)
+
+var full = flag.Bool("replicas", false, "run the tests of several bridges at their full size, one after the other")
+
+// size is how large the tests of several bridges are. The limit is twice what
+// the interval needs: with less the adaptive schedule does not keep to it.
+type size struct {
+	devices  int
+	interval time.Duration
+	limit    int
+}
+
+var (
+	large = size{devices: 3000, interval: 10 * time.Second, limit: 36_000}
+	small = size{devices: 120, interval: 2 * time.Second, limit: 7200}
+)
+
+// beside has a test run beside others where it is small.
+func beside(t *testing.T) {
+	t.Helper()
+	if !*full {
+		t.Parallel()
+	}
+}
+
+// sized gives the size, and has the test run beside others only where it is small.
+func sized(t *testing.T) size {
+	t.Helper()
+	if *full {
+		return large
+	}
+	beside(t)
+	return small
+}
+
+func (s size) options(bridges int) harness.Options {
+	return harness.Options{
+		Bridges: bridges, Devices: s.devices, Profile: fleet.Percent(100), Limit: s.limit, Record: 10_000,
+		Env: []string{"BRIDGE_POLL_INTERVAL=" + s.interval.String(), "BRIDGE_WORKERS=64"},
+	}
+}
+
+// settled ends a run and wants a report without fault.
+func settled(t *testing.T, r *harness.Rig, name string, p harness.Plan) harness.Report {
+	t.Helper()
+	ctx := within(t, 2*time.Minute)
+	ok(t, r.Settle(ctx))
+	report, err := r.Report(ctx, name, p)
+	ok(t, err)
+	t.Logf("\n%s", report.String())
+	if err := report.Err(); err != nil {
+		t.Errorf("%s: %v", name, err)
+		keep(t, r)
+	}
+	return report
+}
+
+// TestReplicaGone has one of three bridges killed, and one of three stopped:
+// promise 7.
+func TestReplicaGone(t *testing.T) {
+	beside(t)
+	const told = 3 * time.Second
+	for _, test := range []struct {
+		name        string
+		end         func(t *testing.T, b *harness.Bridge)
+		first, last time.Duration
+	}{
+		{"killed", func(t *testing.T, b *harness.Bridge) { ok(t, b.Kill()) }, 8 * time.Second, 15 * time.Second},
+		{"stopped", func(t *testing.T, b *harness.Bridge) {
+			_, err := b.Stop(within(t, 20*time.Second))
+			ok(t, err)
+		}, told, told + large.interval},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := sized(t)
+			r := newRig(t, s.options(3))
+			ctx := within(t, 3*time.Minute)
+			ok(t, r.Start(ctx))
+			ok(t, r.Polled(ctx, time.Now()))
+			ok(t, r.Inject(ctx, nil, s.interval))
+			at := time.Now()
+			test.end(t, r.Bridge)
+			ok(t, r.Inject(ctx, nil, test.last+s.interval))
+			h := handedOver(r, 0, at)
+			t.Logf("%s: %s", test.name, h)
+			if h.devices < s.devices/5 {
+				t.Errorf("it had %d of %d devices, want about a third", h.devices, s.devices)
+			}
+			if h.first > test.first {
+				t.Errorf("nobody asked about any of its devices for %v, want at most %v", h.first, test.first)
+			}
+			if h.last > test.last {
+				t.Errorf("one of its devices was asked about after %v, want at most %v", h.last, test.last)
+			}
+			settled(t, r, test.name, nil)
+		})
+	}
+}
+
+// TestReplicaPaused has one of three stand still until the others have taken
+// over, and wake: what it holds is behind by then, and is not to be published.
+func TestReplicaPaused(t *testing.T) {
+	s := sized(t)
+	still := 9 * time.Second
+	if *full {
+		still = 30 * time.Second
+	}
+	r := newRig(t, s.options(3))
+	ctx := within(t, 3*time.Minute)
+	ok(t, r.Start(ctx))
+	ok(t, r.Polled(ctx, time.Now()))
+	at := time.Now()
+	ok(t, r.Inject(ctx, harness.Plan{{Act: harness.PauseBridge, For: still}}, still+s.interval))
+	h := handedOver(r, 0, at)
+	t.Log(h)
+	if h.devices < s.devices/5 || h.first > 8*time.Second || h.last > 15*time.Second {
+		t.Errorf("want about a third of %d devices, others at work after 8 s, and all asked about after 15 s", s.devices)
+	}
+	ok(t, r.Ready(ctx))
+	settled(t, r, "paused", nil)
+}
+
+// TestReplicasChange has bridges start, stop and die at random.
+func TestReplicasChange(t *testing.T) {
+	s := sized(t)
+	changes, length := 5, 20*time.Second
+	if *full {
+		changes, length = 10, 2*time.Minute
+	}
+	r := newRig(t, s.options(3))
+	ctx := within(t, length+3*time.Minute)
+	ok(t, r.Start(ctx))
+	ok(t, r.Polled(ctx, time.Now()))
+	p := harness.NewChanges(*seed, 3, 4, changes, length)
+	for _, step := range p {
+		t.Log(step)
+	}
+	from := time.Now()
+	ok(t, r.Inject(ctx, p, length+s.interval))
+	worst := longest(r, from, time.Now())
+	t.Logf("%d changes in %v: %s", changes, length, worst)
+	if worst.length() > s.interval+15*time.Second {
+		t.Errorf("want at most %v and 15s", s.interval)
+	}
+	settled(t, r, "changes", p)
+}
+
+// TestReplicasThrottled has the API throttle one bridge, which all have to obey:
+// promise 6.
+func TestReplicasThrottled(t *testing.T) {
+	s := sized(t)
+	r := newRig(t, s.options(3))
+	ctx := within(t, 3*time.Minute)
+	ok(t, r.Start(ctx))
+	ok(t, r.Polled(ctx, time.Now()))
+	for _, retry := range []time.Duration{4 * time.Second, 3 * time.Second} {
+		ok(t, r.Inject(ctx, nil, 2*time.Second))
+		select {
+		case <-r.API.Door(1).Throttle(1, retry):
+		case <-ctx.Done():
+			t.Fatal("the second bridge asks nothing")
+		}
+		at := time.Now()
+		ok(t, r.Inject(ctx, nil, retry+3*time.Second))
+		var last, next time.Duration
+		late := 0
+		for _, q := range r.API.Requests() {
+			switch after := q.At.Sub(at); {
+			case after < 0:
+			case after < retry-500*time.Millisecond: // the header has whole seconds
+				last = after
+				if after > time.Second {
+					late++
+				}
+			case next == 0:
+				next = after
+			}
+		}
+		t.Logf("429 with Retry-After %v to one of three: the last request of any went out %v later, the next %v later", retry, last.Round(time.Millisecond), next.Round(time.Millisecond))
+		if late > 0 {
+			t.Errorf("%d requests went out more than a second after the 429 and before it was over, the last %v after", late, last)
+		}
+		if next == 0 || next > retry+2*time.Second {
+			t.Errorf("the next request went out %v after the 429, want it soon after %v", next, retry)
+		}
+	}
+	settled(t, r, "throttled", nil)
+}
+
+// TestReplicaCutOff has one of three lose the broker that the others keep.
+func TestReplicaCutOff(t *testing.T) {
+	beside(t)
+	for _, act := range []harness.Act{harness.DropLink, harness.ResetLink} {
+		t.Run(string(act), func(t *testing.T) {
+			s := sized(t)
+			length := 10 * time.Second
+			if *full {
+				length = 30 * time.Second
+			}
+			o := s.options(3)
+			o.Linked = true
+			r := newRig(t, o)
+			ctx := within(t, 3*time.Minute)
+			ok(t, r.Start(ctx))
+			ok(t, r.Polled(ctx, time.Now()))
+			at := time.Now()
+			told := make(chan string, 1)
+			var noticed time.Duration
+			go func() {
+				var why string
+				if err := r.Bridge.Await(ctx, func(h harness.Health) bool { why = fmt.Sprint(h.Reasons); return !h.Ready }); err != nil {
+					t.Error(err)
+				}
+				noticed = time.Since(at)
+				told <- why
+			}()
+			ok(t, r.Inject(ctx, harness.Plan{{Act: act, For: length}}, length))
+			healed := time.Now()
+			why := <-told
+			ok(t, r.Ready(ctx))
+			back := time.Since(healed)
+			ok(t, r.Inject(ctx, nil, s.interval))
+			h := handedOver(r, 0, at)
+			t.Logf("%s; not ready after %v (%s), ready %v after it was over", h, noticed.Round(10*time.Millisecond), why, back.Round(10*time.Millisecond))
+			if h.devices < s.devices/5 || h.first > 8*time.Second || h.last > 15*time.Second {
+				t.Errorf("want about a third of %d devices, others at work after 8 s, and all asked about after 15 s", s.devices)
+			}
+			if noticed > 8*time.Second {
+				t.Errorf("it said that it was ready for %v without a broker", noticed)
+			}
+			if back > 8*time.Second {
+				t.Errorf("it was ready only %v after the broker was there again", back)
+			}
+			settled(t, r, string(act), nil)
+		})
+	}
+}
+
+// TestReplicasInbound has messages posted by three bridges that are killed,
+// stopped and paused.
+func TestReplicasInbound(t *testing.T) {
+	s := sized(t)
+	devices, every, length := 20, 100*time.Millisecond, 15*time.Second
+	if *full {
+		devices, every, length = 200, 500*time.Millisecond, 2*time.Minute
+	}
+	s.devices, s.limit = 10, 0
+	o := s.options(3)
+	o.Env = append(o.Env, "BRIDGE_DEVICES_REFRESH=2s") // the producer's devices come later
+	r := newRig(t, o)
+	ctx := within(t, length+3*time.Minute)
+	ok(t, r.Start(ctx))
+	r.Produce(devices, every)
+	p := harness.Plan{
+		{At: 2 * time.Second, Act: harness.KillBridge, Bridge: 0},
+		{At: 3 * time.Second, Act: harness.PauseBridge, Bridge: 1, For: 8 * time.Second},
+		{At: 10 * time.Second, Act: harness.StopBridge, Bridge: 2, For: time.Second},
+		{At: 13 * time.Second, Act: harness.KillBridge, Bridge: 1},
+	}
+	if *full {
+		p = harness.NewPlan(*seed, length, harness.Mix{Bridge: true, Bridges: 3})
+	}
+	for _, step := range p {
+		t.Log(step)
+	}
+	ok(t, r.Inject(ctx, p, length))
+	report := settled(t, r, "inbound", p)
+	if in := report.Inbound; in.Accepted < devices*int(length/every)/2 || in.Dead != 0 {
+		t.Errorf("%d messages were accepted, %d dead-lettered", in.Accepted, in.Dead)
+	}
+}
