@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
@@ -53,9 +54,12 @@ func scraped(t *testing.T) scrape {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
+	collector := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(collector.Close)
 	for name, value := range map[string]string{
 		"PLASPY_BASE_URL": l.URL, "PLASPY_USERNAME": "sim", "PLASPY_API_KEY": "sim-key", "NATS_URL": "", "BRIDGE_DATA_DIR": t.TempDir(),
 		"BRIDGE_EMBEDDED_ADDR": "127.0.0.1:0", "BRIDGE_HTTP_ADDR": "127.0.0.1:0", "BRIDGE_POLL_INTERVAL": "200ms", "BRIDGE_SCHEDULE": "fixed",
+		"OTEL_EXPORTER_OTLP_ENDPOINT": collector.URL, // so that tracing's metrics are there
 	} {
 		t.Setenv(name, value)
 	}
@@ -104,7 +108,7 @@ func get(t *testing.T, url string) string {
 
 func parse(t *testing.T, exposition string) scrape {
 	t.Helper()
-	s := scrape{"up": {kind: "gauge"}}
+	s := scrape{"up": {kind: "gauge"}, "ALERTS": {kind: "gauge"}} // which are Prometheus's own
 	for line := range strings.Lines(exposition) {
 		line = strings.TrimSuffix(line, "\n")
 		if m := typeLine.FindStringSubmatch(line); m != nil {

@@ -10,13 +10,13 @@ import (
 )
 
 // selector is a metric in an expression, with its matchers.
-var selector = regexp.MustCompile(`\b((?:plaspy_bridge|process|go)_[a-z0-9_]+|up)(\{[^}]*\})?`)
+var selector = regexp.MustCompile(`\b((?:plaspy_bridge|process|go)_[a-z0-9_]+|up|ALERTS)(\{[^}]*\})?`)
 
 // matcher is one of them.
 var matcher = regexp.MustCompile(`([a-z_]+)(=~|!~|!=|=)"([^"]*)"`)
 
 // given are the labels that Prometheus adds.
-var given = []string{"job", "instance", "namespace"}
+var given = []string{"job", "instance", "namespace", "alertname", "alertstate"}
 
 // open are labels whose values are not a closed list.
 var open = []string{"code", "le"}
@@ -199,4 +199,38 @@ func TestEachAlertIsTested(t *testing.T) {
 			t.Errorf("%s: fires in %d of %d cases", a[1], fires, cases)
 		}
 	}
+}
+
+// TestAlertsHaveARunbook wants each alert to name a heading of the README, and
+// a log line only where the table below it explains that line.
+func TestAlertsHaveARunbook(t *testing.T) {
+	readme := text(t, "../README.md")
+	anchors := []string{}
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(readme, -1) {
+		anchors = append(anchors, anchor(heading[1]))
+	}
+	alerts := strings.Split(text(t, "prometheus/rules.yml"), "- alert: ")[1:]
+	logs := 0
+	for _, alert := range alerts {
+		name, _, _ := strings.Cut(alert, "\n")
+		runbook := regexp.MustCompile(`\n +runbook: README\.md#(\S+)\n`).FindStringSubmatch(alert)
+		if runbook == nil || !slices.Contains(anchors, runbook[1]) {
+			t.Errorf("%s: runbook %v, the README has %s", name, runbook, anchors)
+		}
+		if log := regexp.MustCompile(`\n +log: '(.+)'\n`).FindStringSubmatch(alert); log != nil {
+			logs++
+			if !strings.Contains(readme, " | `"+log[1]+"` | ") {
+				t.Errorf("%s: the README's table has no log line %q", name, log[1])
+			}
+		}
+	}
+	if len(alerts) < 15 || logs < 8 {
+		t.Errorf("%d alerts with %d log lines found", len(alerts), logs)
+	}
+}
+
+// anchor is what a heading is linked to by.
+func anchor(heading string) string {
+	kept := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(heading), "")
+	return strings.ReplaceAll(kept, " ", "-")
 }

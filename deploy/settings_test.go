@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"encoding/json"
 	"io/fs"
 	"path/filepath"
 	"regexp"
@@ -12,7 +13,7 @@ import (
 )
 
 // variable is a setting of the bridge, wherever it is named.
-var variable = regexp.MustCompile(`\b(?:PLASPY|NATS|BRIDGE)_[A-Z][A-Z_]*[A-Z]\b`)
+var variable = regexp.MustCompile(`\b(?:PLASPY|NATS|BRIDGE|OTEL)_[A-Z][A-Z_]*[A-Z]\b`)
 
 // foreign are names that look like settings: streams, and what nats.conf and the
 // compose file take.
@@ -49,5 +50,38 @@ func TestSettingsExist(t *testing.T) {
 	}
 	if seen < 50 {
 		t.Errorf("%d settings found", seen)
+	}
+}
+
+// TestChartTakesNoSecretAsText wants the chart to refuse each secret among its
+// settings, where whoever may read the deployment could read it.
+func TestChartTakesNoSecretAsText(t *testing.T) {
+	var schema struct {
+		Properties struct {
+			Settings struct {
+				PropertyNames struct {
+					Pattern string
+					Not     struct{ Enum []string }
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(text(t, "helm/plaspy-bridge/values.schema.json")), &schema); err != nil {
+		t.Fatal(err)
+	}
+	names := schema.Properties.Settings.PropertyNames
+	allowed := regexp.MustCompile(names.Pattern)
+	secrets := 0
+	for _, v := range bridge.Variables() {
+		if !v.Secret {
+			continue
+		}
+		secrets++
+		if allowed.MatchString(v.Name) && !slices.Contains(names.Not.Enum, v.Name) {
+			t.Errorf("settings takes %s", v.Name)
+		}
+	}
+	if secrets < 5 {
+		t.Errorf("%d secrets found", secrets)
 	}
 }

@@ -160,7 +160,7 @@ func readme(t *testing.T, command string) {
 func TestCLI(t *testing.T) {
 	commands := []struct{ name, user, command, says string }{
 		{"where everybody is", "subscriber", "nats kv watch plaspy_last", "dev=201"},
-		{"the last hour", "subscriber", "nats sub --stream PLASPY_EVENTS --since 1h 'plaspy.location.*'", `"deviceId":"dev 1"`},
+		{"the last hour", "subscriber", "nats sub --stream PLASPY_EVENTS --since 1h 'plaspy.>'", `"deviceId":"dev 1"`},
 		{"the live stream, shared", "subscriber", "nats sub 'plaspy.location.*' --queue dashboards", `"deviceId":"dev 1"`},
 		{"alerts", "subscriber", "nats sub 'plaspy.alert.*.*'", `"alert":"SpeedLimit"`},
 		{"one device", "subscriber", "nats kv get plaspy_last device0001 --raw", `"deviceId":"dev 1"`},

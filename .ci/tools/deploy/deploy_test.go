@@ -1,5 +1,6 @@
-// Package deploy checks what deploy/ holds with the code that will read it:
-// Helm's own, Kubernetes' own types, the compose reference implementation and
-// goreleaser's configuration. It is a module of its own, because the bridge needs
-// none of them.
+// Package deploy checks what deploy/ holds, and what makes releases, with the code
+// that will read it: Helm's own, the types of Kubernetes and of the Prometheus
+// operator, the compose reference implementation, BuildKit's checks, Prometheus'
+// parser and goreleaser's configuration. It is a module of its own, because the
+// bridge needs none of them.
 package deploy

@@ -1,23 +1,28 @@
 package deploy
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/lint"
 	"helm.sh/helm/v3/pkg/lint/support"
+	"helm.sh/helm/v3/pkg/strvals"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/applyconfigurations"
+	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
 )
 
@@ -25,6 +30,9 @@ const (
 	root   = "../../.."
 	charts = root + "/deploy/helm/plaspy-bridge"
 )
+
+// converter knows which lists may not name a thing twice.
+var converter = applyconfigurations.NewTypeConverter(scheme.Scheme)
 
 // needed are the values that a release has to have.
 const needed = "plaspy: {existingSecret: plaspy}\nnats: {url: 'nats://nats:4222'}\n"
@@ -52,9 +60,11 @@ type manifests struct {
 	deployment *appsv1.Deployment
 	service    *corev1.Service
 	account    *corev1.ServiceAccount
+	dashboard  *corev1.ConfigMap
 	budget     *policyv1.PodDisruptionBudget
 	policy     *networkingv1.NetworkPolicy
-	monitor    map[string]any
+	monitor    *monitoringv1.ServiceMonitor
+	rules      *monitoringv1.PrometheusRule
 }
 
 func load(t *testing.T) *chart.Chart {
@@ -74,51 +84,91 @@ func render(c *chart.Chart, v chartutil.Values) (map[string]string, error) {
 	return engine.Render(c, all)
 }
 
+// into is where a manifest of this kind is read to.
+func (m *manifests) into(kind string) any {
+	switch kind {
+	case "apps/v1 Deployment":
+		return &m.deployment
+	case "v1 Service":
+		return &m.service
+	case "v1 ServiceAccount":
+		return &m.account
+	case "v1 ConfigMap":
+		return &m.dashboard
+	case "policy/v1 PodDisruptionBudget":
+		return &m.budget
+	case "networking.k8s.io/v1 NetworkPolicy":
+		return &m.policy
+	case "monitoring.coreos.com/v1 ServiceMonitor":
+		return &m.monitor
+	case "monitoring.coreos.com/v1 PrometheusRule":
+		return &m.rules
+	}
+	return nil
+}
+
 // template renders the chart and reads each manifest into the type that
-// Kubernetes has for it; a field that it does not have is an error.
+// Kubernetes, or the Prometheus operator, has for it. A field that it does not
+// have is an error, and so is what a server-side apply would refuse, such as the
+// same variable or port twice.
 func template(t *testing.T, text string) manifests {
 	t.Helper()
-	files, err := render(load(t), values(t, needed+text))
+	files, err := render(load(t), values(t, text))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var m manifests
 	for name, body := range files {
+		if strings.Contains(body, "<no value>") || strings.Contains(body, "<nil>") {
+			t.Errorf("%s says nothing somewhere:\n%s", name, body)
+		}
 		if strings.TrimSpace(body) == "" || strings.HasSuffix(name, ".txt") {
 			continue
 		}
 		var kind struct{ APIVersion, Kind string }
 		if err := yaml.Unmarshal([]byte(body), &kind); err != nil {
-			t.Fatalf("%s: %v", name, err)
+			t.Fatalf("%s: %v\n%s", name, err, body)
 		}
-		var into any
-		switch kind.APIVersion + " " + kind.Kind {
-		case "apps/v1 Deployment":
-			into = &m.deployment
-		case "v1 Service":
-			into = &m.service
-		case "v1 ServiceAccount":
-			into = &m.account
-		case "policy/v1 PodDisruptionBudget":
-			into = &m.budget
-		case "networking.k8s.io/v1 NetworkPolicy":
-			into = &m.policy
-		case "monitoring.coreos.com/v1 ServiceMonitor":
-			into = &m.monitor
-		default:
+		into := m.into(kind.APIVersion + " " + kind.Kind)
+		if into == nil {
 			t.Fatalf("%s is a %v", name, kind)
 		}
 		if err := yaml.UnmarshalStrict([]byte(body), into); err != nil {
 			t.Errorf("%s: %v\n%s", name, err, body)
 		}
 	}
+	objects := []runtime.Object{m.deployment, m.service}
+	if m.policy != nil {
+		objects = append(objects, m.policy)
+	}
+	for _, o := range objects {
+		if _, err := converter.ObjectToTyped(o); err != nil {
+			t.Errorf("%T: %v", o, err)
+		}
+	}
 	return m
 }
 
+// environment is what the bridge's container is told: a value, or the secret and
+// its key that it comes from.
+func (m manifests) environment() map[string]string {
+	env := map[string]string{}
+	for _, v := range m.deployment.Spec.Template.Spec.Containers[0].Env {
+		env[v.Name] = v.Value
+		if v.ValueFrom != nil && v.ValueFrom.SecretKeyRef != nil {
+			env[v.Name] = v.ValueFrom.SecretKeyRef.Name + "/" + v.ValueFrom.SecretKeyRef.Key
+		}
+	}
+	return env
+}
+
 func TestHelmDefaults(t *testing.T) {
-	m := template(t, "")
-	if m.deployment == nil || m.service == nil || m.account == nil || m.budget == nil || m.policy == nil || m.monitor != nil {
+	m := template(t, needed)
+	if m.deployment == nil || m.service == nil || m.account == nil || m.budget == nil || m.policy == nil {
 		t.Fatalf("rendered %+v", m)
+	}
+	if m.monitor != nil || m.rules != nil || m.dashboard != nil {
+		t.Error("what wants an operator or a sidecar is there without being asked for")
 	}
 	pod := m.deployment.Spec.Template.Spec
 	if len(pod.Containers) != 1 {
@@ -128,18 +178,27 @@ func TestHelmDefaults(t *testing.T) {
 	if *m.deployment.Spec.Replicas != 2 {
 		t.Errorf("%d replicas", *m.deployment.Spec.Replicas)
 	}
-	for name, probe := range map[string]*corev1.Probe{"/livez": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
-		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != name || probe.HTTPGet.Port.String() != "http" {
-			t.Errorf("probe of %s: %v", name, probe)
+	for _, tt := range []struct {
+		path  string
+		probe *corev1.Probe
+	}{{"/livez", c.LivenessProbe}, {"/readyz", c.ReadinessProbe}, {"/livez", c.StartupProbe}} {
+		if p := tt.probe; p == nil || p.HTTPGet == nil || p.HTTPGet.Path != tt.path || p.HTTPGet.Port.String() != "http" {
+			t.Errorf("probe of %s: %v", tt.path, p)
 		}
 	}
 	if c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
 		t.Errorf("resources %v", c.Resources)
 	}
-	if *pod.TerminationGracePeriodSeconds <= 20 {
-		t.Errorf("killed after %d s, before BRIDGE_SHUTDOWN_TIMEOUT", *pod.TerminationGracePeriodSeconds)
-	}
 	restricted(t, &pod)
+	if spread := pod.TopologySpreadConstraints; len(spread) != 1 || spread[0].TopologyKey != "kubernetes.io/hostname" {
+		t.Errorf("spread %v", spread)
+	}
+	m.selectors(t)
+}
+
+// selectors checks that everything which selects pods selects the bridge's.
+func (m manifests) selectors(t *testing.T) {
+	t.Helper()
 	for _, selector := range []map[string]string{m.deployment.Spec.Selector.MatchLabels, m.service.Spec.Selector, m.budget.Spec.Selector.MatchLabels, m.policy.Spec.PodSelector.MatchLabels} {
 		for label, value := range selector {
 			if got := m.deployment.Spec.Template.Labels[label]; got != value {
@@ -172,99 +231,20 @@ func restricted(t *testing.T, pod *corev1.PodSpec) {
 	}
 }
 
-// TestHelmSecrets wants every secret to be taken from a secret, the API key as
-// a file.
-func TestHelmSecrets(t *testing.T) {
-	m := template(t, `
-nats: {url: 'tls://nats:4222', existingSecret: creds, credsKey: my.creds, nkeyKey: seed, userKey: user, passwordKey: password, tokenKey: token, tlsSecret: tls, caKey: ca.crt, certKey: tls.crt, keyKey: tls.key}
-plaspy: {existingSecret: plaspy, apiKeyKey: key}
-liveView: {existingSecret: view}
-settings: {BRIDGE_POLL_INTERVAL: 30s, BRIDGE_WORKERS: 32, BRIDGE_BACKFILL: true}
-`[1:])
-	env := map[string]string{}
-	for _, v := range m.deployment.Spec.Template.Spec.Containers[0].Env {
-		if _, twice := env[v.Name]; twice {
-			t.Errorf("%s is set twice", v.Name)
-		}
-		env[v.Name] = v.Value
-		if v.ValueFrom != nil && v.ValueFrom.SecretKeyRef != nil {
-			env[v.Name] = v.ValueFrom.SecretKeyRef.Name + "/" + v.ValueFrom.SecretKeyRef.Key
-		}
-	}
-	for name, want := range map[string]string{
-		"PLASPY_USERNAME": "plaspy/username", "PLASPY_API_KEY_FILE": "/run/secrets/plaspy/api-key", "NATS_URL": "tls://nats:4222",
-		"NATS_CREDS": "/run/secrets/nats/creds", "NATS_NKEY": "/run/secrets/nats/nkey", "NATS_USER": "creds/user", "NATS_PASSWORD": "creds/password",
-		"NATS_TOKEN": "creds/token", "NATS_CA": "/run/secrets/nats-tls/ca.crt", "NATS_CERT": "/run/secrets/nats-tls/tls.crt", "NATS_KEY": "/run/secrets/nats-tls/tls.key",
-		"BRIDGE_HTTP_TOKEN": "view/token", "BRIDGE_POLL_INTERVAL": "30s", "BRIDGE_WORKERS": "32", "BRIDGE_BACKFILL": "true", "BRIDGE_STREAM_REPLICAS": "3",
-	} {
-		if env[name] != want {
-			t.Errorf("%s is %q, want %q", name, env[name], want)
-		}
-	}
-	files := map[string]string{}
-	mounts := map[string]string{}
-	for _, mount := range m.deployment.Spec.Template.Spec.Containers[0].VolumeMounts {
-		mounts[mount.Name] = mount.MountPath
-		if mount.SubPath != "" || !mount.ReadOnly {
-			t.Errorf("mount %+v", mount)
-		}
-	}
-	for _, v := range m.deployment.Spec.Template.Spec.Volumes {
-		for _, item := range v.Secret.Items {
-			files[mounts[v.Name]+"/"+item.Path] = v.Secret.SecretName + "/" + item.Key
-		}
-	}
-	want := map[string]string{"/run/secrets/plaspy/api-key": "plaspy/key", "/run/secrets/nats/creds": "creds/my.creds", "/run/secrets/nats/nkey": "creds/seed"}
-	if fmt.Sprint(files) != fmt.Sprint(want) {
-		t.Errorf("files %v, want %v", files, want)
-	}
-}
-
-func TestHelmOptions(t *testing.T) {
-	m := template(t, `
-replicaCount: 1
-serviceMonitor: {enabled: true, labels: {release: prometheus}}
-serviceAccount: {create: false, name: mine}
-networkPolicy: {natsTo: [{podSelector: {matchLabels: {app: nats}}}], extraEgress: [{ports: [{port: 4318}]}], ingressFrom: [{namespaceSelector: {}}]}
-fullnameOverride: bridge
-`[1:])
-	if m.budget != nil {
-		t.Error("one replica has a disruption budget, which would keep its node from being drained")
-	}
-	if m.account != nil || m.deployment.Spec.Template.Spec.ServiceAccountName != "mine" {
-		t.Errorf("service account %q", m.deployment.Spec.Template.Spec.ServiceAccountName)
-	}
-	if m.deployment.Name != "bridge" {
-		t.Errorf("name %q", m.deployment.Name)
-	}
-	spec, _ := m.monitor["spec"].(map[string]any)
-	if spec["jobLabel"] != "app.kubernetes.io/name" || m.service.Labels["app.kubernetes.io/name"] != "plaspy-bridge" {
-		t.Errorf("monitor %v of service %v: the alert rules want the job plaspy-bridge", spec, m.service.Labels)
-	}
-	ports := []string{}
-	for _, rule := range m.policy.Spec.Egress {
-		for _, p := range rule.Ports {
-			ports = append(ports, fmt.Sprint(p.Port, len(rule.To)))
-		}
-	}
-	if got := strings.Join(ports, " "); got != "53 0 53 0 443 0 4222 1 4318 0" {
-		t.Errorf("egress %s", got)
-	}
-	if from := m.policy.Spec.Ingress[0].From; len(from) != 1 || from[0].NamespaceSelector == nil {
-		t.Errorf("ingress %v", from)
-	}
-	if off := template(t, "networkPolicy: {enabled: false}\npodDisruptionBudget: {enabled: false}\n"); off.policy != nil || off.budget != nil {
-		t.Error("what was switched off is there")
-	}
-}
-
 func TestHelmRefuses(t *testing.T) {
 	for _, tt := range []struct{ name, values, says string }{
 		{"no secret", "nats: {url: x}", "plaspy.existingSecret"},
-		{"no NATS", "plaspy: {existingSecret: x}", "nats.url"},
+		{"replicas without NATS", "plaspy: {existingSecret: x}\nreplicaCount: 3", "nats.url"},
 		{"credentials of no secret", needed[:len(needed)-2] + ", credsKey: c}\n", "nats.existingSecret"},
 		{"certificates of no secret", needed[:len(needed)-2] + ", caKey: c}\n", "nats.tlsSecret"},
+		{"a password in the URL", "plaspy: {existingSecret: x}\nnats: {url: 'nats://a:b@c'}", "nats.existingSecret"},
 		{"a key as a setting", needed + "settings: {PLASPY_API_KEY: x}\n", "PLASPY_API_KEY"},
+		{"collector's headers as a setting", needed + "settings: {OTEL_EXPORTER_OTLP_HEADERS: x}\n", "OTEL_EXPORTER_OTLP_HEADERS"},
+		{"a key as another variable", needed + "extraEnv: [{name: NATS_PASSWORD, value: x}]\n", "extraEnv"},
+		{"killed too early", needed + "settings: {BRIDGE_SHUTDOWN_TIMEOUT: 1m30s}\nterminationGracePeriodSeconds: 60\n", "before BRIDGE_SHUTDOWN_TIMEOUT, 90 s"},
+		{"a timeout that is none", needed + "settings: {BRIDGE_SHUTDOWN_TIMEOUT: 20}\n", "missing unit in duration"},
+		{"a sampler that there is not", needed + "otel: {sampler: half}\n", "sampler"},
+		{"a collector without a scheme", needed + "otel: {endpoint: 'collector:4318'}\n", "endpoint"},
 		{"a misspelt value", needed + "replicas: 3\n", "replicas"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -272,6 +252,30 @@ func TestHelmRefuses(t *testing.T) {
 				t.Errorf("%v, want %q", err, tt.says)
 			}
 		})
+	}
+}
+
+// TestHelmReadme installs with the command that deploy/README.md shows.
+func TestHelmReadme(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "deploy/README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]any{}
+	flags := regexp.MustCompile(`--set (\S+)`).FindAllSubmatch(text, -1)
+	for _, flag := range flags {
+		if err := strvals.ParseInto(string(flag[1]), set); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := render(load(t), set)
+	if err != nil || len(flags) < 5 {
+		t.Fatalf("with %v: %v", set, err)
+	}
+	for _, want := range []string{`image: "registry.example.com/plaspy-bridge:`, "secretName: plaspy\n", "name: NATS_PASSWORD\n"} {
+		if !strings.Contains(files["plaspy-bridge/templates/deployment.yaml"], want) {
+			t.Errorf("the deployment does not say %s", want)
+		}
 	}
 }
 
