@@ -147,6 +147,10 @@ func (m *Manager) install(g *grant, now time.Time) {
 		m.log.Info("token requests succeed again", "attempt", p.tries+1, "elapsed", now.Sub(p.since))
 	}
 	m.pace = pace{unproven: m.pace.unproven}
+	if old := m.cur.Load(); old != nil {
+		m.lasted(old, now)
+	}
+	g.heir, m.heir = m.heir, false
 	m.cur.Store(g)
 	m.since = now
 	m.tokens = append([]string{g.value}, m.tokens[:min(len(m.tokens), tokensKept-1)]...)

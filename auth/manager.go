@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,6 +51,8 @@ type Manager struct {
 	shortLived int                  // tokens in a row that worked and were refused soon
 	deaf       map[string]time.Time // resources that refuse tokens which others accept, and since when that is known
 	defied     atomic.Bool          // there are some
+	retried    time.Time            // when one of them was last tried with another token
+	heir       bool                 // the next token follows one that was good
 	key        string               // the last key sent and
 	tokens     []string             // the last tokens received, for Redact; replaced, never changed in place
 }
@@ -125,7 +128,8 @@ func (m *Manager) drop(g *grant) {
 	if !m.discard(g) {
 		return
 	}
-	if g.used.Load() {
+	m.heir = g.used.Load()
+	if m.heir {
 		m.log.Info("token refused by the API, fetching another", "elapsed", time.Since(g.issued))
 		m.space(g, time.Now())
 		return
@@ -141,11 +145,7 @@ func (m *Manager) drop(g *grant) {
 // where several processes ask for theirs. Each wait is random and has nothing to
 // do with those before it, so that they share the time. The caller holds mu.
 func (m *Manager) space(g *grant, now time.Time) {
-	if now.Sub(g.issued) >= peace {
-		if m.shortLived > shortLivedMax {
-			m.log.Info("tokens last again")
-		}
-		m.shortLived = 0
+	if m.lasted(g, now) {
 		return
 	}
 	if m.shortLived++; m.shortLived <= shortLivedMax {
@@ -156,6 +156,19 @@ func (m *Manager) space(g *grant, now time.Time) {
 	if m.shortLived == shortLivedMax+1 {
 		m.log.Warn("tokens are refused soon after they worked, spacing out token requests; is this API key in use elsewhere?", "delay", delay)
 	}
+}
+
+// lasted reports whether a token that comes to its end was not short-lived, which
+// ends a row of those that were. The caller holds mu.
+func (m *Manager) lasted(g *grant, now time.Time) bool {
+	if now.Sub(g.issued) < peace {
+		return false
+	}
+	if m.shortLived > shortLivedMax {
+		m.log.Info("tokens last again")
+	}
+	m.shortLived = 0
+	return true
 }
 
 // refused decides what a 401 says of the token that it answers, and reports
@@ -169,22 +182,26 @@ func (m *Manager) refused(t Token, resource string) (again bool) {
 		return true // there is a newer one
 	}
 	if !t.g.used.Load() {
-		if t.g.doubt == resource && m.pace.unproven == 0 && time.Since(t.g.doubted) < doubtFor {
+		if m.doubts(t.g, resource) {
 			return false // others have not had their turn
 		}
 	} else if at, ok := m.deaf[resource]; ok {
-		if time.Since(at) < deafFor {
+		// Once a minute, for all of them together, and without a word on how
+		// long tokens last.
+		now := time.Now()
+		if now.Sub(at) < deafFor || now.Sub(m.retried) < deafFor {
 			return false
 		}
 		delete(m.deaf, resource)
+		m.retried, m.heir = now, true
+		return m.discard(t.g)
 	}
 	m.drop(t.g)
 	return true
 }
 
 // refusedAgain is told of the 401 to a request that came with a new token after
-// another 401. Where others are served with it, the resource is the reason; where
-// nobody has tried it yet, the next one to do so decides.
+// another 401. Where others are served with it, the resource is the reason.
 func (m *Manager) refusedAgain(t Token, resource string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -192,11 +209,24 @@ func (m *Manager) refusedAgain(t Token, resource string) {
 	case m.cur.Load() != g:
 	case g.used.Load():
 		m.defy(resource)
-	case g.doubt == "" || g.doubt == resource:
-		g.doubt, g.doubted = resource, time.Now()
-	default:
+	case !m.doubts(g, resource):
 		m.drop(g)
 	}
+}
+
+// doubts notes that a resource refused a token that nobody was served with yet,
+// and reports whether the token is given more time, as the successor of one that
+// was good: others may be served, and then it is the resources that are to
+// blame. The caller holds mu.
+func (m *Manager) doubts(g *grant, resource string) bool {
+	now := time.Now()
+	if len(g.doubts) == 0 {
+		g.doubted = now
+	}
+	if len(g.doubts) < doubtsKept && !slices.Contains(g.doubts, resource) {
+		g.doubts = append(g.doubts, resource)
+	}
+	return g.heir && m.pace.unproven == 0 && now.Sub(g.doubted) < doubtFor
 }
 
 // defy notes that a resource refuses a token that is good. The caller holds mu.
@@ -235,10 +265,12 @@ func (m *Manager) served(t Token, req *http.Request) {
 	resource := resourceOf(req)
 	delete(m.deaf, resource)
 	m.defied.Store(len(m.deaf) > 0)
-	if t.g.doubt != "" && t.g.doubt != resource {
-		m.defy(t.g.doubt)
+	for _, other := range t.g.doubts {
+		if other != resource {
+			m.defy(other)
+		}
 	}
-	t.g.doubt = ""
+	t.g.doubts = nil
 	if m.pace.unproven > 0 {
 		m.log.Info("token accepted again", "attempt", m.pace.unproven+1)
 		m.pace.unproven = 0

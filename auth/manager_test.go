@@ -248,7 +248,7 @@ func checkSlow(t *testing.T, at []time.Time, first time.Duration) {
 	want := first
 	for i := 1; i < len(at); i++ {
 		got := at[i].Sub(at[i-1])
-		if got > want+time.Second || got < want*3/4 {
+		if got > want+2*time.Second || got < want*3/4 {
 			t.Errorf("gap %d is %v, want %v to %v", i, got, want*3/4, want)
 		}
 		want = min(want*2, 2*time.Minute)

@@ -16,8 +16,9 @@ const (
 	abandonedRest = time.Second
 	peace         = 10 * time.Second // a token that worked is refused soon if it is so young
 	shortLivedMax = 10               // after so many of these in a row their replacements are spaced out
-	doubtFor      = 5 * time.Second  // how long one resource alone cannot have a new token dropped
-	deafFor       = time.Minute      // a resource that refuses good tokens has no other fetched for so long
+	doubtFor      = 2 * time.Second  // how long a new token that is refused is kept for others to try
+	doubtsKept    = 100
+	deafFor       = time.Minute // a resource that refuses good tokens has no other fetched for so long
 	deafKept      = 1000
 )
 

@@ -33,7 +33,7 @@ func (t Token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // LogValue returns a placeholder.
 func (t Token) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// grant is what one answer of the token endpoint gave. All but used, doubt and doubted is set before it is shared.
+// grant is what one answer of the token endpoint gave. All but used, doubts and doubted is set before it is shared.
 type grant struct {
 	value   string // the bare token, for redaction
 	header  []string
@@ -44,8 +44,9 @@ type grant struct {
 	expires time.Time
 	source  string
 	used    atomic.Bool // an answer other than 401 has come for it
-	doubt   string      // the resource that refused it before anybody was served with it
-	doubted time.Time   // and when; both under Manager.mu
+	heir    bool        // it follows one that was good
+	doubts  []string    // resources that refused it before anybody was served with it, at most doubtsKept,
+	doubted time.Time   // and since when; both under Manager.mu
 }
 
 // usable reports whether the grant may still be sent at now.

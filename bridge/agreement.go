@@ -71,5 +71,5 @@ func disagreement(list []replica.Difference) string {
 		}
 		texts = append(texts, fmt.Sprintf("replica %s was told other values of %s", d.Replica, strings.Join(variables, ", ")))
 	}
-	return strings.Join(texts, "; ") + ""
+	return strings.Join(texts, "; ")
 }

@@ -145,10 +145,19 @@ func (k *keeper) look(ctx context.Context, changed func()) {
 		k.failed(ctx, strings.ReplaceAll(err.Error(), "\n", "; "))
 		return
 	}
-	if k.mark, err = k.pub.Mark(ctx); err != nil {
+	mark, err := k.pub.Mark(ctx)
+	if err != nil {
 		k.failed(ctx, err.Error())
 		return
 	}
+	switch {
+	case k.mark.Created.IsZero(): // the first look
+	case !mark.Created.Equal(k.mark.Created), mark.LastSeq < k.mark.LastSeq:
+		k.pub.Lost(0)
+	case mark.Robbed(k.mark):
+		k.pub.Lost(mark.LastSeq)
+	}
+	k.mark = mark
 	k.pub.ResetAcked(k.mark.LastSeq)
 	k.part.OK()
 	if k.trouble != "" {

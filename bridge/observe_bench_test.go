@@ -2,8 +2,10 @@ package bridge
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -21,15 +23,24 @@ func BenchmarkObserved(b *testing.B) {
 	for _, row := range []struct {
 		name          string
 		scraped, seen bool
+		traced        float64 // this part of the polls
 	}{
 		{name: "off"},
 		{name: "metrics", scraped: true},
 		{name: "view", seen: true},
-		{name: "all", scraped: true, seen: true},
+		{name: "traces=5%", traced: 0.05},
+		{name: "all", scraped: true, seen: true, traced: 0.05},
+		{name: "traces=100%", traced: 1},
 	} {
 		b.Run(row.name, func(b *testing.B) {
 			api, cfg := fleetOf(b, sim.Options{Devices: benchDevices, Seed: 1, Profile: fleet.Percent(5)})
 			cfg.Workers, cfg.PollInterval = benchWorkers, time.Second
+			if row.traced > 0 {
+				sink := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+				defer sink.Close()
+				cfg.OTLPEndpoint, cfg.OTLPProtocol, cfg.OTLPTimeout = Endpoint(sink.URL), "http/protobuf", 10_000
+				cfg.TracesSampler, cfg.TracesSamplerArg = "parentbased_traceidratio", fmt.Sprint(row.traced)
+			}
 			bridge, stop := launch(b, cfg)
 			defer stop()
 			readyz(b, bridge, "ready", ready)

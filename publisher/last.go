@@ -3,7 +3,9 @@ package publisher
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -26,18 +28,28 @@ func Filled(reports []StreamReport, want []jetstream.StreamConfig) bool {
 	return true
 }
 
+// headerOrigin is the sequence in the events stream of an entry that
+// [Publisher.FillLast] put; the server has a header of its own for it.
+const headerOrigin = "plaspy-sequence"
+
+// entry is what the last-location bucket holds under one key.
+type entry struct {
+	revision uint64
+	origin   uint64 // sequence in the events stream; 0: unknown
+}
+
 // FillLast puts every location event into the last-location bucket, the newest
 // of each device first and then what comes, until ctx ends, which is its error
 // then. It is for a bucket that somebody made without the source that the
-// bridge's own has. Several replicas may do so at once: an entry carries the
-// event's message id, so that the bucket takes it once, and the newest of a
-// device is the last that each of them puts.
+// bridge's own has. Several replicas may do so at once: each write is fenced by
+// the entry that it replaces, and nobody replaces a newer one.
 func (p *Publisher) FillLast(ctx context.Context) error {
 	bucket := p.subjects.LastBucket()
 	prefix := "$KV." + bucket + "."
-	there := map[string]string{}
-	if err := p.read(ctx, "KV_"+bucket, jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, _ time.Time) {
-		there[m.Subject()] = m.Headers().Get(nats.MsgIdHdr)
+	there := map[string]entry{}
+	if err := p.read(ctx, "KV_"+bucket, jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, seq uint64, _ time.Time) {
+		origin, _ := sourceSeq(m.Headers())
+		there[m.Subject()] = entry{seq, origin}
 	}); err != nil {
 		return err
 	}
@@ -62,20 +74,42 @@ func (p *Publisher) FillLast(ctx context.Context) error {
 			return fmt.Errorf("read stream %s: %w", p.subjects.Events(), explain(err))
 		}
 		_, device, _, ok := p.subjects.Kind(m.Subject())
-		subject := prefix + device
-		if !ok || there[subject] == m.Headers().Get(nats.MsgIdHdr) {
+		if !ok {
 			continue
 		}
-		delete(there, subject)
-		out := &nats.Msg{Subject: subject, Header: nats.Header{}, Data: m.Data()}
-		for name, values := range m.Headers() {
-			if name == nats.ExpectedLastSubjSeqHdr {
-				continue // of the other stream
-			}
-			out.Header[name] = values
-		}
-		if _, err := p.js.PublishMsg(ctx, out); err != nil {
+		if there[prefix+device], err = p.fill(ctx, prefix+device, m, there[prefix+device]); err != nil {
 			return fmt.Errorf("put into bucket %s: %w", bucket, explain(err))
 		}
 	}
+}
+
+// fill puts one event in the place of an entry, and gives the one that is there
+// then: it, or a newer one by somebody else.
+func (p *Publisher) fill(ctx context.Context, subject string, m jetstream.Msg, old entry) (entry, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return old, err
+	}
+	seq := meta.Sequence.Stream
+	out := &nats.Msg{Subject: subject, Header: maps.Clone(m.Headers()), Data: m.Data()}
+	// They are the other stream's.
+	delete(out.Header, nats.MsgIdHdr)
+	delete(out.Header, nats.ExpectedLastSubjSeqHdr)
+	out.Header.Set(headerOrigin, strconv.FormatUint(seq, 10))
+	for old.origin < seq {
+		ack, err := p.js.PublishMsg(ctx, out, jetstream.WithExpectLastSequencePerSubject(old.revision))
+		if err == nil {
+			return entry{ack.Sequence, seq}, nil
+		}
+		if !isFence(err) {
+			return old, err
+		}
+		last, err := p.legacy.GetLastMsg("KV_"+p.subjects.LastBucket(), subject, nats.Context(ctx))
+		if err != nil {
+			return old, err
+		}
+		origin, _ := sourceSeq(last.Header)
+		old = entry{last.Sequence, origin}
+	}
+	return old, nil
 }

@@ -180,13 +180,24 @@ func (p *Publisher) LastAck() time.Time {
 func (p *Publisher) Pending() int { return len(p.window) }
 
 // Trouble tells in one sentence why events are not being stored, or "" while
-// they are.
+// they are, every one of them: while a cluster elects a leader some are and
+// others wait.
 func (p *Publisher) Trouble() string {
 	if s := p.trouble.Load(); s != nil {
 		return *s
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, f := range p.flights {
+		if time.Since(f.events[f.next].sent) > late {
+			return "JetStream has not answered an event for " + late.String() + " and more"
+		}
+	}
 	return ""
 }
+
+// late is how long an event may be without an answer.
+const late = 3 * time.Second
 
 // Publish takes a chain of at least one event and returns; it blocks while the
 // window is full, and its error is then the context's. done is called once,
@@ -238,7 +249,7 @@ func (p *Publisher) Run(ctx context.Context) {
 // ends; then its error tells how many chains are left. Nothing else may be
 // published meanwhile.
 func (p *Publisher) Drain(ctx context.Context) error {
-	for range Window {
+	for i := range Window {
 		select {
 		case p.window <- struct{}{}:
 			continue // also where ctx is over already
@@ -247,10 +258,7 @@ func (p *Publisher) Drain(ctx context.Context) error {
 		select {
 		case p.window <- struct{}{}:
 		case <-ctx.Done():
-			p.mu.Lock()
-			left := len(p.flights)
-			p.mu.Unlock()
-			return fmt.Errorf("drain publisher: %d chains of events left: %w", left, context.Cause(ctx))
+			return fmt.Errorf("drain publisher: %d chains of events left: %w", Window-i, context.Cause(ctx))
 		}
 	}
 	return nil

@@ -192,6 +192,45 @@ func TestDeletedStreamDelaysAndLosesNothing(t *testing.T) {
 	}
 }
 
+// TestNoAnswer: a broker that takes an event and does not answer is soon out of
+// reach, and in trouble after a while.
+func TestNoAnswer(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	p := srv.Publisher(t, subjects)
+	if err := p.JetStream().DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	silent := srv.Client(t)
+	if _, err := silent.SubscribeSync(subjects.Location("*")); err != nil {
+		t.Fatal(err)
+	}
+	if err := silent.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Connected() || p.Trouble() != "" {
+		t.Fatalf("before anything was sent: connected %v, trouble %q", p.Connected(), p.Trouble())
+	}
+	if err := p.Publish(t.Context(), []*publisher.Event{subjects.LocationEvent(location("d", `{"v":1}`, 1), 0)}, func(error) {}); err != nil {
+		t.Fatal(err)
+	}
+	for _, wait := range []struct {
+		what string
+		over func() bool
+	}{
+		{"out of reach", func() bool { return !p.Connected() }},
+		{"in trouble", func() bool { return p.Trouble() != "" }},
+	} {
+		tick := time.NewTicker(20 * time.Millisecond)
+		for deadline := time.Now().Add(20 * time.Second); !wait.over(); <-tick.C {
+			if time.Now().After(deadline) {
+				t.Fatalf("never %s", wait.what)
+			}
+		}
+		tick.Stop()
+	}
+}
+
 func TestBrokerKilledInTheMiddle(t *testing.T) {
 	s := natstest.Start(t, natstest.Listen)
 	p := s.Publisher(t, subjects)

@@ -201,11 +201,11 @@ func (p *Publisher) agedOut(ctx context.Context, mark Mark, seen map[string]stru
 // sourceSeq reads the sequence that a sourced message had in its origin:
 // "STREAM SEQ ..." in the header that the server adds.
 func sourceSeq(h nats.Header) (uint64, bool) {
-	parts := strings.Fields(h.Get("Nats-Stream-Source"))
-	if len(parts) < 2 {
-		return 0, false
+	text := h.Get(headerOrigin) // of an entry that FillLast put
+	if parts := strings.Fields(h.Get("Nats-Stream-Source")); len(parts) >= 2 {
+		text = parts[1]
 	}
-	seq, err := strconv.ParseUint(parts[1], 10, 64)
+	seq, err := strconv.ParseUint(text, 10, 64)
 	return seq, err == nil
 }
 

@@ -155,7 +155,11 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return r, fmt.Errorf("stream %s: %w", cfg.Name, explain(err))
 	}
-	if last := sourced(ctx, js, cfg.Name, all); last > 0 {
+	last, err := sourced(ctx, js, cfg.Name, all)
+	if err != nil {
+		return r, fmt.Errorf("create stream %s: %w", cfg.Name, explain(err))
+	}
+	if last > 0 {
 		cfg.FirstSeq = last + 1
 		cfg.Metadata = map[string]string{originKey: strconv.FormatUint(cfg.FirstSeq, 10)}
 	}
@@ -179,24 +183,34 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 // server goes on from there, also when the origin is another one: were that to
 // begin at 1, nothing of it would be taken until it had grown as long as the
 // old one was.
-func sourced(ctx context.Context, js jetstream.JetStream, origin string, all []jetstream.StreamConfig) uint64 {
+func sourced(ctx context.Context, js jetstream.JetStream, origin string, all []jetstream.StreamConfig) (uint64, error) {
 	for _, cfg := range all {
 		if !slices.ContainsFunc(cfg.Sources, func(s *jetstream.StreamSource) bool { return s.Name == origin }) {
 			continue
 		}
 		st, err := js.Stream(ctx, cfg.Name)
-		if err != nil {
-			continue // it is not there either
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue
 		}
-		m, err := st.GetMsg(ctx, st.CachedInfo().State.LastSeq)
 		if err != nil {
-			continue // empty, or not to be read by this user: then it begins at 1
+			return 0, err
+		}
+		state := st.CachedInfo().State
+		if state.LastSeq == 0 {
+			continue
+		}
+		m, err := st.GetMsg(ctx, state.LastSeq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, nats.ErrPermissionViolation) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read the last message of %s: %w", cfg.Name, err)
 		}
 		if seq, ok := sourceSeq(m.Header); ok {
-			return seq
+			return seq, nil
 		}
 	}
-	return 0
+	return 0, nil
 }
 
 func lookUp(ctx context.Context, js jetstream.JetStream, name string) (*jetstream.StreamInfo, error) {

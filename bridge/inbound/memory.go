@@ -40,6 +40,10 @@ func (y *memory) add(m *message) {
 	if y.done == nil {
 		y.done = make(map[uint64]finished, memoryMessages)
 	}
+	if _, known := y.done[m.seq]; known { // recorded once more: it has its place
+		y.done[m.seq] = finished{m.at, m.outcome}
+		return
+	}
 	delete(y.done, y.ring[y.next])
 	y.ring[y.next] = m.seq
 	y.next = (y.next + 1) % memoryMessages

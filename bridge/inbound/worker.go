@@ -197,10 +197,16 @@ func (d *desk) post(run context.Context, l *lane, m *message, a address, f *form
 		IdempotencyKey: idempotencyKey(id), Before: func() error { return d.leave(out) },
 	})
 	if out.state.Load() == atHome {
-		if run.Err() == nil && d.valid() && time.Since(m.at) >= c.opt.MaxAge {
+		switch {
+		case run.Err() != nil: // the run ends; the message stays where it is
+		case !d.valid():
+			d.stop(errLease)
+		case time.Since(m.at) >= c.opt.MaxAge:
 			return d.tooOld(l, m, a)
+		default: // the wall clock was set back while the post waited
+			d.pause(l, causeOther, settlePause)
 		}
-		return false // the run ends; the message stays where it is
+		return false
 	}
 	if tried(err) {
 		t.count(began, answer.Status, err)

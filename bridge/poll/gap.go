@@ -76,7 +76,11 @@ type gap struct {
 func (p *Pool) gap(ctx context.Context, d *device, f *fix) (gap, error) {
 	var g gap
 	if !d.have || !p.opts.Backfill && !p.opts.AlertHistory || !f.time.After(d.fixTime) {
+		p.noGap(d)
 		return g, nil
+	}
+	if t := d.gapTrouble; t != nil && t.without && time.Since(t.next) > 10*gapPatience {
+		d.gapTrouble = nil // that was another time
 	}
 	from := d.fixTime
 	if !d.historyFrom.IsZero() {
@@ -120,6 +124,15 @@ func (p *Pool) gap(ctx context.Context, d *device, f *fix) (gap, error) {
 	return g, nil
 }
 
+// noGap notes that a poll showed no gap, so that no fix waits for what lay in
+// one.
+func (p *Pool) noGap(d *device) {
+	if t := d.gapTrouble; t != nil && !t.without {
+		d.gapTrouble = nil
+		p.waits(d, time.Time{})
+	}
+}
+
 // waits notes since when a device's fix waits for what lay before it; the zero
 // time: it does not.
 func (p *Pool) waits(d *device, since time.Time) {
@@ -139,7 +152,8 @@ func (p *Pool) waitsLong() string {
 	defer p.mu.Unlock()
 	n := 0
 	for d, since := range p.waiting {
-		if d.active && time.Since(since) > grace {
+		// One that is not polled meanwhile does not wait for the API.
+		if age := time.Since(since); d.active && age > grace && age < 2*gapPatience {
 			n++
 		}
 	}
@@ -227,10 +241,15 @@ func (p *Pool) backfill(ctx context.Context, d *device, f *fix) (fixes []*fix, e
 	}
 	// Each change once: not what the stream holds already, nor a repetition.
 	slices.SortStableFunc(fixes, func(a, b *fix) int { return a.time.Compare(b.time) })
-	last := d.hash
+	// Pieces of a range share the instant between them.
+	last, second, seen := d.hash, time.Time{}, map[uint64]bool{}
 	fixes = slices.DeleteFunc(fixes, func(b *fix) bool {
-		same := b.hash == last
-		last = b.hash
+		if !b.time.Equal(second) {
+			second = b.time
+			clear(seen)
+		}
+		same := b.hash == last || seen[b.hash]
+		last, seen[b.hash] = b.hash, true
 		return same
 	})
 	switch n := len(fixes); {

@@ -27,6 +27,9 @@ type Ledger interface {
 // ErrMoved tells that an entry is not at the revision that it was believed to be.
 var ErrMoved = errors.New("somebody else wrote it")
 
+// errIdle tells that the server stopped to tell entries before the last one.
+var errIdle = fmt.Errorf("no entry for %v", ledgerIdle)
+
 // Entry is what is spoken for of one device's quota on one day. One that cannot
 // be read has a negative day.
 type Entry struct {
@@ -83,9 +86,9 @@ func (l *BucketLedger) kv(ctx context.Context) (jetstream.KeyValue, error) {
 // Entries implements [Ledger].
 func (l *BucketLedger) Entries(ctx context.Context, f func(token string, e Entry, revision uint64)) error {
 	// The subscription lives as long as its context.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	idle := time.AfterFunc(ledgerIdle, cancel)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(ledgerIdle, func() { cancel(errIdle) })
 	defer idle.Stop()
 	kv, err := l.kv(ctx)
 	if err != nil {

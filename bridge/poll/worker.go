@@ -81,6 +81,7 @@ func (p *Pool) poll(ctx context.Context, j job, buf []byte) []byte {
 // error means that nothing was published.
 func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time) error {
 	if raw == nil { // it has never reported
+		p.noGap(d)
 		p.recovered(d)
 		p.metrics.unchanged.Inc()
 		d.came(resultNone, nil)
@@ -92,6 +93,7 @@ func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time)
 		return fmt.Errorf("%w: %w", errFix, err)
 	}
 	if d.have && hash == d.hash {
+		p.noGap(d)
 		p.recovered(d)
 		p.metrics.unchanged.Inc()
 		d.came(resultUnchanged, nil)

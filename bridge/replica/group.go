@@ -200,6 +200,7 @@ func (g *Group) every() time.Duration { return g.opts.Lease / 4 }
 func (g *Group) release() {
 	g.lease.Store(nil)
 	g.members.Store(0)
+	g.differences.Store(nil)
 	g.tell(Assignment{}, nil)
 }
 

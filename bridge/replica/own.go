@@ -20,6 +20,7 @@ type ownKey struct {
 	doubt    moment // since when the key may not be what was written ...
 	doubted  bool   // ... if it may
 	err      error  // of the last try
+	load     Load   // as at the last renewal
 	shown    struct {
 		revision, beat uint64
 	}
@@ -27,10 +28,7 @@ type ownKey struct {
 
 func (o *ownKey) record(g *Group) record {
 	r := record{ID: g.opts.ID, Beat: o.beat, Ack: o.ack, Limit: g.opts.Limit, Settings: g.opts.Settings}
-	if g.opts.Load != nil {
-		load := g.opts.Load()
-		r.Load, r.Posts = max(load.Polls, 0), max(load.Posts, 0)
-	}
+	r.Load, r.Posts = max(o.load.Polls, 0), max(o.load.Posts, 0)
 	return r
 }
 
@@ -56,6 +54,9 @@ func (t *term) renew() {
 	}
 	o.beat++
 	o.sent, o.writing = t.now, true
+	if t.g.opts.Load != nil {
+		o.load = t.g.opts.Load()
+	}
 	r, revision := o.record(t.g), o.revision
 	t.aside(func(ctx context.Context) func() {
 		revision, err := put(ctx, t.kv, t.key, r, revision)

@@ -46,7 +46,10 @@ func Peers(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("read replicas: %w", context.Cause(ctx))
-		case e := <-w.Updates():
+		case e, ok := <-w.Updates():
+			if !ok {
+				return nil, errors.New("read replicas: it ended before its time")
+			}
 			if e == nil {
 				return living(ctx, js, subjects, list)
 			}

@@ -45,7 +45,10 @@ func (t *term) compare() {
 	found := make(map[string]Difference)
 	for key, m := range t.members {
 		if len(m.differs) > 0 && key != t.key && m.revision > 0 && !m.record.Left && !t.silent(m) {
-			found[m.record.ID] = Difference{m.record.ID, m.differs}
+			// One id may stand for two processes for a while.
+			names := append(slices.Clone(m.differs), found[m.record.ID].Settings...)
+			slices.Sort(names)
+			found[m.record.ID] = Difference{m.record.ID, slices.Compact(names)}
 		}
 	}
 	g := t.g

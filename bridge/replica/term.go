@@ -148,6 +148,11 @@ func (t *term) obey(p plan, revision uint64) {
 	if p.Epoch == t.plan.Epoch {
 		return
 	}
+	if p.Epoch < t.g.epoch {
+		// The store went back between two lives of this replica. Others may not
+		// have noticed yet.
+		t.g.abstain()
+	}
 	t.plan, t.agreed, t.g.epoch = p, false, p.Epoch
 	me, _ := p.seat(t.key)
 	t.owned, t.slots = t.owned.and(p.view(t.key)), min(t.slots, me.Slots)
