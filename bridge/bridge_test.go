@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	dto "github.com/prometheus/client_model/go"
 
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
@@ -230,5 +231,39 @@ func TestInboundIsPostedAndComesBackMarked(t *testing.T) {
 	}
 	if got := string(answer.Data); !strings.Contains(got, `"decisions":[`) {
 		t.Errorf("why: %s %v", got, answer.Header)
+	}
+}
+
+// TestHistogramsAreNativeToo: who scrapes native histograms gets them, and
+// everybody else the buckets.
+func TestHistogramsAreNativeToo(t *testing.T) {
+	_, cfg := fleetOf(t, sim.Options{Devices: 1, Seed: 1})
+	b, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	families, err := b.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range families {
+		if f.GetType() != dto.MetricType_HISTOGRAM || !strings.HasPrefix(f.GetName(), "plaspy_bridge_") {
+			continue
+		}
+		n++
+		for _, m := range f.GetMetric() {
+			if h := m.GetHistogram(); h.Schema == nil || len(h.GetBucket()) == 0 {
+				t.Errorf("%s has no native histogram, or no buckets", f.GetName())
+			}
+		}
+	}
+	if n < 4 {
+		t.Errorf("only %d histograms", n)
 	}
 }

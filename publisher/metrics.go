@@ -32,7 +32,8 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "plaspy_bridge_publish_duration_seconds", Help: "From an event's first try to its acknowledgement.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+			Buckets:                     []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 		}),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_publish_pending", Help: "Chains of events that wait for the stream's acknowledgement.",

@@ -457,6 +457,66 @@ func TestStateAfterRetentionComesFromTheBucket(t *testing.T) {
 	}
 }
 
+// TestFilledByHand: a bucket without a source is filled by several replicas at
+// once, and never goes back.
+func TestFilledByHand(t *testing.T) {
+	srv := natstest.Start(t)
+	a, b := srv.Publisher(t, subjects), srv.Publisher(t, subjects)
+	js := a.JetStream()
+	if err := js.DeleteKeyValue(t.Context(), "plaspy_last"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "plaspy_last", History: 64}); err != nil {
+		t.Fatal(err)
+	}
+	seq := uint64(0)
+	next := func(v int) {
+		e := subjects.LocationEvent(location("d", fmt.Sprintf(`{"v":%d}`, v), uint64(v)), seq)
+		if err := publish(t, a, e); err != nil {
+			t.Fatal(err)
+		}
+		seq = e.Seq
+	}
+	next(1)
+	for _, p := range []*publisher.Publisher{a, b} {
+		natstest.Run(t, func(ctx context.Context) {
+			if err := p.FillLast(ctx); ctx.Err() == nil {
+				t.Errorf("ended with %v", err)
+			}
+		})
+	}
+	const last = 40
+	for v := 2; v <= last; v++ {
+		next(v)
+	}
+	kv, err := js.KeyValue(t.Context(), "plaspy_last")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf(`{"v":%d}`, last)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+		if e, err := kv.Get(t.Context(), "d"); err == nil && strings.Contains(string(e.Value()), want) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the newest location is not in the bucket")
+		}
+	}
+	history, err := kv.History(t.Context(), "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for i, e := range history {
+		if seen[string(e.Value())] || i > 0 && string(e.Value()) <= string(history[i-1].Value()) && len(e.Value()) <= len(history[i-1].Value()) {
+			t.Errorf("entry %d is %s, after %s", i, e.Value(), history[i-1].Value())
+		}
+		seen[string(e.Value())] = true
+	}
+}
+
 func TestStreamsAreRespected(t *testing.T) {
 	p := natstest.Start(t)
 	js, err := jetstream.New(p.Client(t))

@@ -30,7 +30,8 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		}, []string{"kind", "result"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "plaspy_bridge_inbound_post_duration_seconds", Help: "One try to post an inbound message, its wait for the request budget included.",
-			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+			Buckets:                     []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 		}),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_inbound_pending", Help: "Messages in the inbound stream, neither posted nor dead-lettered.",

@@ -218,6 +218,35 @@ func TestTooOldWhileWaiting(t *testing.T) {
 	}
 }
 
+// slow is an API that takes its time, and notices where its client does not wait.
+type slow struct {
+	*fakeAPI
+	takes time.Duration
+}
+
+func (a slow) Locations(ctx context.Context, id string, body []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
+	answer, err := a.post(ctx, id, body, o)
+	select {
+	case <-ctx.Done():
+		return plaspy.Answer{}, context.Cause(ctx)
+	case <-time.After(a.takes):
+		return answer, err
+	}
+}
+
+// TestTooOldAtSea: a post that has gone out when its message is too old may have
+// been taken, and is waited for.
+func TestTooOldAtSea(t *testing.T) {
+	r := newRig(t)
+	api := slow{newFakeAPI(nil), 1500 * time.Millisecond}
+	r.put("plaspy.in.location.d", location(1))
+	run(t, r.consumer(api, func(c *Consumer) { c.opt.MaxAge = 500 * time.Millisecond }))
+	r.waitCount(subjects.Inbound(), 0)
+	if results, dead := r.count(subjects.Results()), r.count(subjects.DeadLetters()); results != 1 || dead != 0 {
+		t.Errorf("%d results and %d dead letters, want the result", results, dead)
+	}
+}
+
 // TestForbidden: 403 is final when it comes again with a new token, and a token
 // is renewed once a minute at most, for all messages together.
 func TestForbidden(t *testing.T) {

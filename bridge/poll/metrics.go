@@ -21,11 +21,13 @@ func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
 		changed: polls.WithLabelValues("changed"), unchanged: polls.WithLabelValues("unchanged"), failed: polls.WithLabelValues("error"),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "plaspy_bridge_poll_duration_seconds", Help: "How long the API took to answer a poll.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+			Buckets:                     []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 		}),
 		age: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "plaspy_bridge_fix_age_seconds", Help: "From a fix's own time to its publication; back-filled fixes left out.",
-			Buckets: []float64{.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400},
+			Buckets:                     []float64{.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400},
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 		}),
 		backwards: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "plaspy_bridge_fixes_backwards_total", Help: "Published fixes whose dateTime went back.",
