@@ -58,8 +58,8 @@
 //
 // Taken: the broker lost what it had acknowledged (it was restarted on an older
 // copy of its store, or the stream was deleted), the change was first shown
-// before that, and after the copy was made, and it was in the stream when the
-// harness read that just before, or was shown in the moment between. Each
+// before that, shown or stored after the copy was made, and it was in the stream
+// when the harness read that just before, or was shown in the moment between. Each
 // device's newest state has to be there again: Stale does not know this excuse.
 //
 // With back-fill nothing is excused, and what the API never showed, but keeps
@@ -72,6 +72,7 @@
 // where the API did not tell that it had accepted it; where the process was
 // killed within the grace; where it then stood still or was cut off for so long
 // that another bridge had the lease. Each of these excuses as many posts as
-// there are inbound workers. A post that stood still with its process, on its
+// there are inbound workers, and a broker that is killed within a second may have
+// forgotten what it acknowledged. A post that stood still with its process, on its
 // way to the API, may also come late.
 package harness

@@ -126,15 +126,20 @@ func (v *verdict) overtaken(i int) bool {
 // there when the stream was last read, or had no time to get there.
 func (v *verdict) taken(c *change) bool {
 	return slices.ContainsFunc(v.c.Losses, func(l Loss) bool {
+		held := func(e Event) bool { return e.Kind == "location" && e.Device == v.device && e.key == c.key }
 		switch {
 		case c.first.After(l.At):
 			return false
+		// A bridge that was cut off when it saw it may have had it stored after the
+		// copy was made.
+		case slices.ContainsFunc(l.Held, func(e Event) bool { return held(e) && e.Stored.After(l.Since) }):
+			return true
 		case !l.All && c.first.Before(l.Since) && v.working(c.first, l.Since) > v.c.Grace:
 			return false // it was in the older copy
 		case c.first.After(l.Read) || v.working(c.first, l.Read) <= v.c.Grace:
 			return true
 		}
-		return slices.ContainsFunc(l.Held, func(e Event) bool { return e.Kind == "location" && e.Device == v.device && e.key == c.key })
+		return slices.ContainsFunc(l.Held, held)
 	})
 }
 

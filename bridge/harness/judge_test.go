@@ -167,6 +167,11 @@ func TestJudge(t *testing.T) {
 		{"repeated before the broker lost it", "A B C D", "A D", func(c *harness.Case) {
 			c.Losses = []harness.Loss{{Since: second(0.5), At: second(2.5), Read: second(2.4), Held: events(c.Shown["d"], "A B C C")}}
 		}, report{Shown: 4, Published: 2, Taken: 2, Duplicated: 1}},
+		{"stored after the copy, seen long before", "A B C D", "A D", func(c *harness.Case) {
+			c.Shown["d"][3].At = second(20)
+			c.Losses = []harness.Loss{{Since: second(10), At: second(19), Read: second(18.9), Held: events(c.Shown["d"], "A B C")}}
+			c.Losses[0].Held[2].Stored, c.Losses[0].Held[3].Stored = second(9), second(11) // B and C
+		}, report{Shown: 4, Published: 2, Taken: 1, Lost: 1}},
 		{"in the older copy", "A B C D", "B D", func(c *harness.Case) { c.Losses = []harness.Loss{{Since: second(5), At: second(6), Read: second(6)}} }, report{Shown: 4, Published: 2, Lost: 2}},
 		{"taken, and newer", "A B C", "A", func(c *harness.Case) {
 			c.Losses = []harness.Loss{{Since: second(0.5), At: second(1.5), Read: second(1.5)}}

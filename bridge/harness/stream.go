@@ -17,8 +17,9 @@ import (
 type Event struct {
 	Seq    uint64
 	ID     string
-	Kind   string // location, alert or device
-	Device string // its id
+	Kind   string    // location, alert or device
+	Device string    // its id
+	Stored time.Time // when the stream took it
 
 	Raw        string // of a location: as the stream holds it, byte for byte
 	Backfilled bool   // of a location
@@ -39,6 +40,9 @@ func ReadEvents(ctx context.Context, js jetstream.JetStream, subjects publisher.
 			return fmt.Errorf("message %d: %w", seq, err)
 		}
 		e.Seq = seq
+		if meta, err := m.Metadata(); err == nil {
+			e.Stored = meta.Timestamp
+		}
 		events = append(events, e)
 		return nil
 	})
