@@ -158,7 +158,9 @@ func readGroup(entry []byte) (Group, error) {
 	err := rawjson.Members(entry, func(key, value []byte) bool {
 		switch string(key) {
 		case "id":
-			g.ID, hasID = text(value)
+			if g.ID, hasID = text(value); !hasID && len(value) > 0 && value[0] >= '0' && value[0] <= '9' {
+				g.ID, hasID = string(value), true // a number is as good to choose a group by
+			}
 		case "name":
 			g.Name, _ = text(value)
 		case "devices":
