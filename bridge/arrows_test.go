@@ -18,20 +18,21 @@ const module = "plaspy-bridge"
 // arrows are the imports allowed among the module's own packages: the folder,
 // which owns what lies below it, and what it may import beside that.
 var arrows = map[string][]string{
-	"auth":            nil,
-	"publisher":       nil,
-	"deploy":          nil, // its examples are what users would write
-	"bridge/sim":      nil,
-	"bridge/schedule": nil,
-	"bridge/ops":      nil,
-	"bridge/view":     nil,
-	"bridge/trace":    nil,
-	"bridge/plaspy":   {"auth", "bridge/trace"},
-	"bridge/replica":  {"publisher"},
-	"bridge/poll":     {"bridge/plaspy", "bridge/schedule", "bridge/trace", "publisher"},
-	"bridge/inbound":  {"bridge/plaspy", "bridge/trace", "publisher"},
-	"bridge":          {"auth", "publisher", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
-	"cmd":             {"auth", "publisher", "bridge", "bridge/sim", "bridge/schedule", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/poll", "bridge/inbound"},
+	"auth":                     nil,
+	"publisher":                nil,
+	"deploy":                   nil, // its examples are what users would write
+	"bridge/sim":               nil,
+	"bridge/outbound/schedule": nil,
+	"bridge/ops":               nil,
+	"bridge/view":              nil,
+	"bridge/trace":             nil,
+	"bridge/plaspy":            {"auth", "bridge/trace"},
+	"bridge/replica":           {"publisher"},
+	"bridge/config":            {"auth", "publisher", "bridge/trace"},
+	"bridge/outbound":          {"bridge/plaspy", "bridge/outbound/schedule", "bridge/trace", "publisher"},
+	"bridge/inbound":           {"bridge/plaspy", "bridge/trace", "publisher"},
+	"bridge":                   {"auth", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
+	"cmd":                      {"auth", "publisher", "bridge", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
 }
 
 // owner returns the folder of arrows that a package's folder belongs to.

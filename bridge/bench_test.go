@@ -18,9 +18,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/outbound"
+	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
-	"plaspy-bridge/bridge/poll"
-	"plaspy-bridge/bridge/schedule"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/bridge/trace"
@@ -183,7 +183,7 @@ func benchBridge(b *testing.B, changed float64, tracer *trace.Tracer) {
 	}
 	pub := natstest.Start(b).Publisher(b, "plaspy")
 	policy := &ringPolicy{Policy: schedule.NewFixed(time.Hour), done: make(chan struct{}), warm: make(chan struct{})}
-	pool := poll.New(poll.Options{
+	pool := outbound.New(outbound.Options{
 		Workers: benchWorkers, Refresh: time.Hour, IgnoreFields: []string{"inactiveSeconds"},
 		BackoffInitial: time.Second, BackoffMax: time.Minute, Grace: 10 * time.Second, Trace: tracer,
 	}, client, budget, plaspy.NewCircuit(plaspy.CircuitOptions{Log: log}), pub, pub.Subjects(), policy, log, nil)

@@ -17,13 +17,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/outbound"
+	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
-	"plaspy-bridge/bridge/poll"
 	"plaspy-bridge/bridge/query"
 	"plaspy-bridge/bridge/replica"
-	"plaspy-bridge/bridge/schedule"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/bridge/view"
 	"plaspy-bridge/publisher"
@@ -33,7 +34,7 @@ import (
 // Bridge is one running bridge. Make it with [New], run it once with
 // [Bridge.Run].
 type Bridge struct {
-	cfg     Config
+	cfg     config.Config
 	log     *slog.Logger
 	health  *ops.Health
 	metrics *prometheus.Registry
@@ -42,7 +43,7 @@ type Bridge struct {
 	sent    calls         // by posts
 	tracer  *trace.Tracer // nil where there are no traces
 
-	keys      *KeySource
+	keys      *config.KeySource
 	transport *http.Transport
 	budget    *plaspy.Budget
 	circuit   *plaspy.Circuit // of the polls
@@ -52,7 +53,7 @@ type Bridge struct {
 	conn      *publisher.Conn
 	pub       *publisher.Publisher
 	keeper    *keeper
-	pool      *poll.Pool
+	pool      *outbound.Pool
 	group     *replica.Group
 	origins   *inbound.Origins  // nil where the consumer side is off
 	consumer  *inbound.Consumer // likewise
@@ -76,7 +77,7 @@ type closer struct {
 // can only be had at start, the embedded server and the listeners, and returns
 // their errors; everything else is reached, and reached again, by Run. version
 // goes into the User-Agent and onto the status page.
-func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (*Bridge, error) {
+func New(ctx context.Context, cfg config.Config, version string, log *slog.Logger) (*Bridge, error) {
 	b := &Bridge{cfg: cfg, log: log, health: ops.NewHealth(), fatal: make(chan error, 4)}
 	b.metrics = ops.NewRegistry(b.health)
 	b.live = newLiveness(b.health, livenessAge(cfg), cfg.Inbound)
@@ -127,7 +128,7 @@ func (b *Bridge) openNATS() error {
 		var err error
 		b.nats, err = embedded.Start(b.cfg.EmbeddedOptions(), b.log)
 		if errors.Is(err, embedded.ErrConfig) {
-			return Faults{{"BRIDGE_EMBEDDED_CONFIG", "is not a configuration that nats-server takes: " + err.Error()}}
+			return config.Faults{{Variable: "BRIDGE_EMBEDDED_CONFIG", Problem: "is not a configuration that nats-server takes: " + err.Error()}}
 		}
 		if err != nil {
 			return err
@@ -141,9 +142,9 @@ func (b *Bridge) openNATS() error {
 	subjects := publisher.Subjects(b.cfg.Prefix)
 	log := b.log.With("component", "publisher")
 	var err error
-	b.keeper = newKeeper(b.nats, subjects.Streams(b.cfg.streamOptions()), b.health, log)
+	b.keeper = newKeeper(b.nats, subjects.Streams(b.cfg.StreamOptions()), b.health, log)
 	if b.conn, err = publisher.Connect(o, log, b.metrics); errors.Is(err, publisher.ErrCredentials) {
-		return Faults{{"NATS_NKEY, NATS_CERT or NATS_KEY", "names a file that cannot be used: " + err.Error()}}
+		return config.Faults{{Variable: "NATS_NKEY, NATS_CERT or NATS_KEY", Problem: "names a file that cannot be used: " + err.Error()}}
 	} else if err != nil {
 		return err
 	}
@@ -162,24 +163,6 @@ func (b *Bridge) openNATS() error {
 	return nil
 }
 
-// ConnOptions say how to reach NATS, under a name that the server shows.
-func (c Config) ConnOptions(name string) publisher.ConnOptions {
-	return publisher.ConnOptions{
-		URL: c.NATSURL.Reveal(), Name: name, Creds: c.NATSCreds, NKey: c.NATSNKey,
-		User: c.NATSUser.Reveal(), Password: c.NATSPassword.Reveal(), Token: c.NATSToken.Reveal(),
-		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey,
-	}
-}
-
-// EmbeddedOptions say how to run the embedded server.
-func (c Config) EmbeddedOptions() embedded.Options {
-	return embedded.Options{Addr: c.EmbeddedAddr, Dir: c.DataDir, Config: c.EmbeddedConfig, Name: "plaspy-bridge"}
-}
-
-func (c Config) streamOptions() publisher.StreamOptions {
-	return publisher.StreamOptions{Retention: c.Retention, Replicas: c.StreamReplicas, Inbound: c.Inbound}
-}
-
 func (b *Bridge) openPool() error {
 	log := b.log.With("component", "poll")
 	b.circuit = plaspy.NewCircuit(plaspy.CircuitOptions{Name: "polls", Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics})
@@ -188,9 +171,9 @@ func (b *Bridge) openPool() error {
 		b.origins = inbound.NewOrigins()
 		posted = b.origins.Posted
 	}
-	b.pool = poll.New(poll.Options{
+	b.pool = outbound.New(outbound.Options{
 		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh,
-		Select:       poll.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups},
+		Select:       outbound.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups},
 		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
 		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
 		DailyResults: b.cfg.DailyResults, Ledger: b.ledger(), BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
@@ -208,17 +191,17 @@ func (b *Bridge) openPool() error {
 }
 
 // ledger keeps what devices used of their daily quota, where there is one.
-func (b *Bridge) ledger() poll.Ledger {
+func (b *Bridge) ledger() outbound.Ledger {
 	if b.cfg.DailyResults <= 0 {
 		return nil
 	}
-	return poll.NewLedger(func(ctx context.Context) (jetstream.KeyValue, error) {
+	return outbound.NewLedger(func(ctx context.Context) (jetstream.KeyValue, error) {
 		return b.pub.JetStream().KeyValue(ctx, b.pub.Subjects().ReplicasBucket())
 	})
 }
 
 func (b *Bridge) policy() schedule.Policy {
-	if b.cfg.Schedule == ScheduleFixed {
+	if b.cfg.Schedule == config.ScheduleFixed {
 		return schedule.NewFixed(b.cfg.PollInterval)
 	}
 	return schedule.NewAdaptive(schedule.AdaptiveOptions{

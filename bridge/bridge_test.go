@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	dto "github.com/prometheus/client_model/go"
 
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/publisher/natstest"
@@ -22,7 +23,7 @@ import (
 func TestMain(m *testing.M) { natstest.Main(m) }
 
 // fleetOf is a simulated API on a real port, and the configuration for it.
-func fleetOf(t testing.TB, o sim.Options) (*sim.Server, Config) {
+func fleetOf(t testing.TB, o sim.Options) (*sim.Server, config.Config) {
 	t.Helper()
 	s := sim.New(o)
 	l, err := s.Listen(t.Context(), "127.0.0.1:0")
@@ -34,17 +35,17 @@ func fleetOf(t testing.TB, o sim.Options) (*sim.Server, Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, Config{
+	return s, config.Config{
 		BaseURL: *base, Username: "sim", APIKey: "sim-key", Timeout: 5 * time.Second,
 		Prefix: "plaspy", StreamReplicas: 1, Retention: time.Hour, ReplicaID: "test", DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0",
-		Workers: 4, PollInterval: 100 * time.Millisecond, Schedule: ScheduleFixed, TripStartWeight: 1, DevicesRefresh: time.Minute,
+		Workers: 4, PollInterval: 100 * time.Millisecond, Schedule: config.ScheduleFixed, TripStartWeight: 1, DevicesRefresh: time.Minute,
 		IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second, Inbound: true, InboundWorkers: 4, InboundMaxAge: time.Hour,
 		BackoffInitial: 50 * time.Millisecond, BackoffMax: time.Second, HTTPAddr: "127.0.0.1:0", ShutdownTimeout: 10 * time.Second,
 	}
 }
 
 // launch runs a bridge until the test ends, or stop is called.
-func launch(t testing.TB, cfg Config) (b *Bridge, stop func()) {
+func launch(t testing.TB, cfg config.Config) (b *Bridge, stop func()) {
 	t.Helper()
 	b, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -174,7 +175,7 @@ func TestReadinessTellsWhatIsWrong(t *testing.T) {
 		srv := natstest.Start(t, natstest.Listen)
 		srv.Kill()
 		t.Setenv("NATS_URL", srv.ClientURL())
-		loaded, _, err := Load("PLASPY_")
+		loaded, _, err := config.Load("PLASPY_")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,16 +1,16 @@
-// Package bridge puts the bridge together: configuration, composition,
+// Package bridge puts the bridge together: composition,
 // lifetime, readiness.
 //
 // # The tour
 //
-// [Load] reads the environment into a [Config]. [New] makes the parts and joins
+// [config.Load] reads the environment into a [config.Config]. [New] makes the parts and joins
 // them; nothing moves yet. [Bridge.Run] lets them run until its context ends,
 // then stops them in the order in which nothing is lost: no new polls, the ones
 // under way end, what they found is stored, the connections are closed.
 //
 //	auth.Manager           one token for everything
 //	plaspy.Client          the REST API, behind plaspy.Budget
-//	poll.Pool              polls, finds changes, plans with a schedule.Policy
+//	outbound.Pool              polls, finds changes, plans with a schedule.Policy
 //	inbound.Consumer       posts what arrives on the inbound subjects
 //	query.Service          answers questions over NATS
 //	replica.Group          divides devices and budget among replicas

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
@@ -181,7 +182,7 @@ func TestBucketWithoutASourceIsFilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.EverySecond})
-	cfg.NATSURL = Servers(srv.ClientURL())
+	cfg.NATSURL = config.Servers(srv.ClientURL())
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 10)
 	soon(t, "the bucket", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/plaspy"
@@ -12,7 +13,7 @@ import (
 
 // livenessAge is how long nothing may get anywhere before the process counts as
 // dead: longer than any wait that it may have a reason for.
-func livenessAge(c Config) time.Duration { return time.Minute + 2*c.Timeout }
+func livenessAge(c config.Config) time.Duration { return time.Minute + 2*c.Timeout }
 
 // pulse is what there is to see of the bridge's work at one moment. The numbers
 // that count only ever grow.
@@ -185,35 +186,35 @@ type countedPolls struct {
 	calls *calls
 }
 
-// Devices implements poll.API.
+// Devices implements outbound.API.
 func (c countedPolls) Devices(ctx context.Context) ([]plaspy.Device, []error, error) {
 	c.calls.begin()
 	defer c.calls.end()
 	return c.Client.Devices(ctx)
 }
 
-// Groups implements poll.API.
+// Groups implements outbound.API.
 func (c countedPolls) Groups(ctx context.Context) ([]plaspy.Group, []error, error) {
 	c.calls.begin()
 	defer c.calls.end()
 	return c.Client.Groups(ctx)
 }
 
-// LastLocation implements poll.API.
+// LastLocation implements outbound.API.
 func (c countedPolls) LastLocation(ctx context.Context, id string, buf []byte) (plaspy.LastLocation, error) {
 	c.calls.begin()
 	defer c.calls.end()
 	return c.Client.LastLocation(ctx, id, buf)
 }
 
-// Locations implements poll.API.
+// Locations implements outbound.API.
 func (c countedPolls) Locations(ctx context.Context, id string, body []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
 	c.calls.begin()
 	defer c.calls.end()
 	return c.Client.Locations(ctx, id, body, o)
 }
 
-// Alerts implements poll.API.
+// Alerts implements outbound.API.
 func (c countedPolls) Alerts(ctx context.Context, id string, body []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
 	c.calls.begin()
 	defer c.calls.end()

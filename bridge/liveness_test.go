@@ -17,9 +17,9 @@ import (
 
 	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/outbound"
+	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
-	"plaspy-bridge/bridge/poll"
-	"plaspy-bridge/bridge/schedule"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -120,7 +120,7 @@ type patient struct {
 	*slowStream
 	budget *plaspy.Budget
 	health *ops.Health
-	opts   poll.Options
+	opts   outbound.Options
 	noAPI  atomic.Bool // there is no token
 	hang   chan struct{}
 }
@@ -138,7 +138,7 @@ func (p *patient) run(t *testing.T, during func()) {
 	l := newLiveness(p.health, patience, false)
 	p.opts.Alive = l.dispatcher.Beat
 	log := slog.New(slog.DiscardHandler)
-	pool := poll.New(p.opts, p.slowAPI, p.budget, plaspy.NewCircuit(plaspy.CircuitOptions{Log: log, Max: time.Minute}), p.slowStream,
+	pool := outbound.New(p.opts, p.slowAPI, p.budget, plaspy.NewCircuit(plaspy.CircuitOptions{Log: log, Max: time.Minute}), p.slowStream,
 		publisher.Subjects("plaspy"), schedule.NewFixed(30*time.Second), log, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
@@ -229,7 +229,7 @@ func TestLiveness(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := &patient{slowAPI: &slowAPI{devices: 8, calls: &calls{}}, slowStream: &slowStream{}, health: ops.NewHealth(), hang: make(chan struct{})}
 				p.budget = plaspy.NewBudget(0, p.budgetLog(), nil)
-				p.opts = poll.Options{
+				p.opts = outbound.Options{
 					Workers: 4, Refresh: time.Hour, BackfillAfter: time.Second, BackoffInitial: time.Second, BackoffMax: time.Minute, Grace: time.Second,
 				}
 				tc.set(p)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 )
@@ -38,7 +39,7 @@ func BenchmarkObserved(b *testing.B) {
 			if row.traced > 0 {
 				sink := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
 				defer sink.Close()
-				cfg.OTLPEndpoint, cfg.OTLPProtocol, cfg.OTLPTimeout = Endpoint(sink.URL), "http/protobuf", 10_000
+				cfg.OTLPEndpoint, cfg.OTLPProtocol, cfg.OTLPTimeout = config.Endpoint(sink.URL), "http/protobuf", 10_000
 				cfg.TracesSampler, cfg.TracesSamplerArg = "parentbased_traceidratio", fmt.Sprint(row.traced)
 			}
 			bridge, stop := launch(b, cfg)

@@ -1,9 +1,12 @@
 package bridge
 
 import (
+	"fmt"
 	"math"
+	"strings"
 	"time"
 
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/replica"
 )
@@ -58,4 +61,21 @@ func (b *Bridge) replicaHealth() {
 	} else {
 		part.OK()
 	}
+}
+
+// disagreement tells in one sentence which replicas were told other settings,
+// or "".
+func disagreement(list []replica.Difference) string {
+	if len(list) == 0 {
+		return ""
+	}
+	var texts []string
+	for _, d := range list {
+		var variables []string
+		for _, name := range d.Settings {
+			variables = append(variables, config.AgreementVariables(name))
+		}
+		texts = append(texts, fmt.Sprintf("replica %s was told other values of %s", d.Replica, strings.Join(variables, ", ")))
+	}
+	return strings.Join(texts, "; ")
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
@@ -18,7 +19,7 @@ import (
 
 // replicaOf runs one of several bridges until the test ends or end is called,
 // which does not wait for it.
-func replicaOf(t *testing.T, cfg Config, id string) (b *Bridge, end func() <-chan struct{}) {
+func replicaOf(t *testing.T, cfg config.Config, id string) (b *Bridge, end func() <-chan struct{}) {
 	t.Helper()
 	cfg.ReplicaID, cfg.DataDir = id, t.TempDir()
 	b, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
@@ -127,7 +128,7 @@ func TestInboundTakeover(t *testing.T) {
 			const devices = 8
 			api, cfg := fleetOf(t, sim.Options{Devices: devices, Seed: 1, Profile: fleet.EverySecond, Record: 10_000})
 			srv := natstest.Start(t, natstest.Listen)
-			cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.InboundWorkers = Servers(srv.ClientURL()), 1200, "", devices
+			cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.InboundWorkers = config.Servers(srv.ClientURL()), 1200, "", devices
 			nc := srv.Client(t)
 			holder, end := replicaOf(t, cfg, tt.holder)
 			eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })

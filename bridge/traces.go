@@ -6,23 +6,24 @@ import (
 	"fmt"
 	"time"
 
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/trace"
 )
 
 // openTraces makes the tracer, which is nil unless an endpoint is set.
 func (b *Bridge) openTraces(ctx context.Context, version string) error {
-	o := b.cfg.traceOptions(version)
+	o := b.cfg.TraceOptions(version)
 	log := b.log.With("component", "trace")
 	var err error
 	b.tracer, err = trace.New(ctx, o, log, b.metrics)
 	if errors.Is(err, trace.ErrFile) {
-		return Faults{{"OTEL_EXPORTER_OTLP_CERTIFICATE or OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "names a file that cannot be used: " + err.Error()}}
+		return config.Faults{{Variable: "OTEL_EXPORTER_OTLP_CERTIFICATE or OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", Problem: "names a file that cannot be used: " + err.Error()}}
 	}
 	if err != nil {
 		return fmt.Errorf("traces: %w", err)
 	}
 	if b.tracer != nil {
-		log.Info("traces are exported", "url", Endpoint(o.Endpoint), "protocol", o.Protocol, "sampler", o.Sampler)
+		log.Info("traces are exported", "url", config.Endpoint(o.Endpoint), "protocol", o.Protocol, "sampler", o.Sampler)
 	}
 	// Where the bridge does not come to run, there is nothing to send.
 	b.closing("traces", func() error { b.flushTraces(time.Now()); return nil })

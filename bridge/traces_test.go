@@ -18,7 +18,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge/deadletter"
+	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/inbound/deadletter"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/bridge/trace/tracetest"
@@ -45,7 +46,7 @@ func (l *logged) String() string {
 }
 
 // launchTraced runs a bridge with traces; stop tells how long it took to stop.
-func launchTraced(t *testing.T, cfg Config) (b *Bridge, log *logged, stop func() time.Duration) {
+func launchTraced(t *testing.T, cfg config.Config) (b *Bridge, log *logged, stop func() time.Duration) {
 	t.Helper()
 	log = &logged{}
 	b, err := New(t.Context(), cfg, "1.2.3", slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
@@ -105,7 +106,7 @@ const (
 func TestTraces(t *testing.T) {
 	c := tracetest.Start(t)
 	api, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
-	cfg.OTLPEndpoint = Endpoint(strings.Replace(c.URL, "http://", "http://me:pa55word@", 1))
+	cfg.OTLPEndpoint = config.Endpoint(strings.Replace(c.URL, "http://", "http://me:pa55word@", 1))
 	cfg.OTLPHeaders, cfg.ResourceAttributes = "x-key=s3cret", "deployment.environment.name=test"
 	b, log, stop := launchTraced(t, cfg)
 	follow(t, b, "plaspy.location.*", 4)
@@ -257,7 +258,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 		c := tracetest.Start(t)
 		c.Instead(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
-		cfg.OTLPEndpoint, cfg.ShutdownTimeout = Endpoint(c.URL), 5*time.Second
+		cfg.OTLPEndpoint, cfg.ShutdownTimeout = config.Endpoint(c.URL), 5*time.Second
 		b, log, stop := launchTraced(t, cfg)
 		follow(t, b, "plaspy.location.*", 4)
 		c.Await(t, "an export", func([]tracetest.Span) bool { return len(c.Requests()) > 0 })
@@ -271,7 +272,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 	t.Run("off", func(t *testing.T) {
 		c := tracetest.Start(t)
 		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
-		cfg.OTLPEndpoint, cfg.TracingDisabled = Endpoint(c.URL), true
+		cfg.OTLPEndpoint, cfg.TracingDisabled = config.Endpoint(c.URL), true
 		b, _, stop := launchTraced(t, cfg)
 		follow(t, b, "plaspy.location.*", 4)
 		if h := next(t, b, "PLASPY_EVENTS", 3); h.Get("traceparent") != "" {
@@ -292,7 +293,7 @@ func TestTracesWithoutACertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
-	if faults, ok := errors.AsType[Faults](err); !ok || !strings.Contains(faults.Error(), "OTEL_EXPORTER_OTLP_CERTIFICATE") || strings.Contains(faults.Error(), "s3cret") {
+	if faults, ok := errors.AsType[config.Faults](err); !ok || !strings.Contains(faults.Error(), "OTEL_EXPORTER_OTLP_CERTIFICATE") || strings.Contains(faults.Error(), "s3cret") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge/deadletter"
-	"plaspy-bridge/bridge/poll"
+	"plaspy-bridge/bridge/inbound/deadletter"
+	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/view"
 )
 
@@ -30,11 +30,11 @@ func (b *Bridge) openView(version string) {
 }
 
 // viewSource shows the pool's devices.
-type viewSource struct{ *poll.Pool }
+type viewSource struct{ *outbound.Pool }
 
 // Changed implements view.Source.
 func (s viewSource) Changed(f func(view.Device)) {
-	s.Pool.Changed(func(g poll.Glance) { f(view.Device(g)) })
+	s.Pool.Changed(func(g outbound.Glance) { f(view.Device(g)) })
 }
 
 // status is how the bridge fares, for the live view.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -63,7 +64,7 @@ func scraped(t *testing.T) scrape {
 	} {
 		t.Setenv(name, value)
 	}
-	cfg, _, err := bridge.Load()
+	cfg, _, err := config.Load()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 )
 
 // variable is a setting of the bridge, wherever it is named.
@@ -23,7 +23,7 @@ var foreign = []string{"PLASPY_EVENTS", "PLASPY_INBOUND", "PLASPY_RESULTS", "PLA
 // anything that sets one.
 func TestSettingsExist(t *testing.T) {
 	known := slices.Clone(foreign)
-	for _, s := range (bridge.Config{}).Settings(nil) {
+	for _, s := range (config.Config{}).Settings(nil) {
 		known = append(known, s.Name)
 	}
 	seen := 0
@@ -72,7 +72,7 @@ func TestChartTakesNoSecretAsText(t *testing.T) {
 	names := schema.Properties.Settings.PropertyNames
 	allowed := regexp.MustCompile(names.Pattern)
 	secrets := 0
-	for _, v := range bridge.Variables() {
+	for _, v := range config.Variables() {
 		if !v.Secret {
 			continue
 		}

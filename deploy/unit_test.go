@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 )
 
 // unit is what the systemd unit says, by key; a key that is there more than once
@@ -37,7 +37,7 @@ func TestUnit(t *testing.T) {
 		}
 	}
 	var stop time.Duration
-	for _, v := range bridge.Variables() {
+	for _, v := range config.Variables() {
 		if v.Name == "BRIDGE_SHUTDOWN_TIMEOUT" {
 			stop, _ = time.ParseDuration(v.Default)
 		}

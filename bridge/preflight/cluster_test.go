@@ -15,7 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/replica"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/publisher"
@@ -157,7 +157,7 @@ func TestReplicas(t *testing.T) {
 	_, js := r.admin(s)
 	r.want(0, 0, `ok   replicas: none runs now`)
 	ensure(t, js, nil)
-	cfg, _, err := bridge.Load()
+	cfg, _, err := config.Load()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,9 +4,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"plaspy-bridge/bridge/config"
 
-	"plaspy-bridge/bridge"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 func TestParseVersion(t *testing.T) {
@@ -98,7 +98,7 @@ func TestNoTier(t *testing.T) {
 	info := &jetstream.AccountInfo{Tiers: map[string]jetstream.Tier{"R3": {}}}
 	for copies, want := range map[int]Level{1: Fail, 3: OK} {
 		var got []Finding
-		b := &broker{check: &check{cfg: bridge.Config{StreamReplicas: copies}, report: func(f Finding) { got = append(got, f) }}}
+		b := &broker{check: &check{cfg: config.Config{StreamReplicas: copies}, report: func(f Finding) { got = append(got, f) }}}
 		b.limits(info)
 		if len(got) != 1 || got[0].Level != want {
 			t.Errorf("%d copies: %v, want one finding, %s", copies, got, want)

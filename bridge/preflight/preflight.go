@@ -14,7 +14,7 @@ import (
 	"log/slog"
 	"strings"
 
-	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 )
 
 // Level tells how bad a finding is.
@@ -49,7 +49,7 @@ func (f Finding) String() string {
 
 // check is one run of all checks.
 type check struct {
-	cfg    bridge.Config
+	cfg    config.Config
 	report func(Finding)
 	count  [Fail + 1]int
 	log    *slog.Logger
@@ -62,7 +62,7 @@ type Counts struct{ OK, Warn, Fail int }
 // each finding to report as it comes. warnings are Load's; agent is the
 // User-Agent for the API. What depends on something that failed is left out.
 // Each request takes at most cfg.Timeout.
-func Run(ctx context.Context, cfg bridge.Config, warnings []bridge.Warning, agent string, report func(Finding)) Counts {
+func Run(ctx context.Context, cfg config.Config, warnings []config.Warning, agent string, report func(Finding)) Counts {
 	c := &check{cfg: cfg, report: report, log: slog.New(slog.DiscardHandler)}
 	c.configuration(warnings)
 	c.api(ctx, agent)
@@ -84,7 +84,7 @@ func (c *check) ok(what, format string, args ...any) {
 	c.say(OK, what, fmt.Sprintf(format, args...), "")
 }
 
-func (c *check) configuration(warnings []bridge.Warning) {
+func (c *check) configuration(warnings []config.Warning) {
 	set := 0
 	for _, s := range c.cfg.Settings(nil) {
 		if s.Set {

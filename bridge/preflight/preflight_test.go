@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/preflight"
 	"plaspy-bridge/bridge/sim"
@@ -72,7 +72,7 @@ func (r *rig) env(env ...string) {
 // check runs all checks and returns their lines.
 func (r *rig) check() (string, preflight.Counts) {
 	r.Helper()
-	cfg, warnings, err := bridge.Load()
+	cfg, warnings, err := config.Load()
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/replica"
 )
 
@@ -24,7 +24,7 @@ func (b *broker) replicas(ctx context.Context) {
 	for _, p := range peers {
 		var variables []string
 		for _, name := range p.Differs(told) {
-			variables = append(variables, bridge.AgreementVariables(name))
+			variables = append(variables, config.AgreementVariables(name))
 		}
 		if len(variables) > 0 {
 			alike = false

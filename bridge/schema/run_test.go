@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/bridge/trace/tracetest"
@@ -33,7 +34,7 @@ type run struct {
 }
 
 // start runs a bridge until the test ends and waits until it publishes.
-func start(t *testing.T, o sim.Options, set func(*bridge.Config)) *run {
+func start(t *testing.T, o sim.Options, set func(*config.Config)) *run {
 	t.Helper()
 	r := &run{asyncapi: read(t, "plaspy"), t: t, api: sim.New(o), seen: map[string]bool{}}
 	l, err := r.api.Listen(t.Context(), "127.0.0.1:0")
@@ -45,10 +46,10 @@ func start(t *testing.T, o sim.Options, set func(*bridge.Config)) *run {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := bridge.Config{
+	cfg := config.Config{
 		BaseURL: *base, Username: "sim", APIKey: "sim-key", Timeout: 5 * time.Second,
 		Prefix: "plaspy", StreamReplicas: 1, Retention: time.Hour, ReplicaID: "test", DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0",
-		Workers: 4, PollInterval: 100 * time.Millisecond, Schedule: bridge.ScheduleFixed, TripStartWeight: 1, DevicesRefresh: 200 * time.Millisecond,
+		Workers: 4, PollInterval: 100 * time.Millisecond, Schedule: config.ScheduleFixed, TripStartWeight: 1, DevicesRefresh: 200 * time.Millisecond,
 		IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second, Inbound: true, InboundWorkers: 4, InboundMaxAge: time.Hour,
 		BackoffInitial: 50 * time.Millisecond, BackoffMax: time.Second, ShutdownTimeout: 10 * time.Second,
 	}
@@ -169,9 +170,9 @@ func (r *run) show(device string, at time.Time, more string) {
 
 // TestMessagesOfARealRun has a bridge publish every kind of event.
 func TestMessagesOfARealRun(t *testing.T) {
-	r := start(t, sim.Options{Devices: 4, IDs: []string{"dev 1"}, Seed: 1, Profile: fleet.EverySecond, Record: 10}, func(c *bridge.Config) {
+	r := start(t, sim.Options{Devices: 4, IDs: []string{"dev 1"}, Seed: 1, Profile: fleet.EverySecond, Record: 10}, func(c *config.Config) {
 		c.Backfill, c.AlertHistory, c.SilentAfter = true, true, 700*time.Millisecond
-		c.OTLPEndpoint = bridge.Endpoint(tracetest.Start(t).URL) // so that messages carry what they carry at most
+		c.OTLPEndpoint = config.Endpoint(tracetest.Start(t).URL) // so that messages carry what they carry at most
 	})
 	begun := time.Now().Add(time.Hour).Truncate(time.Second) // newer than the fleet's own fixes
 	r.until("location")
@@ -293,7 +294,7 @@ func decodeAnswer(m *nats.Msg) map[string]any {
 // TestInboundFormsAreWhatTheBridgeTakes gives a bridge messages that the
 // document allows and messages that it does not, and compares verdicts.
 func TestInboundFormsAreWhatTheBridgeTakes(t *testing.T) {
-	r := start(t, sim.Options{IDs: []string{"d"}}, func(*bridge.Config) {})
+	r := start(t, sim.Options{IDs: []string{"d"}}, func(*config.Config) {})
 	const at, loc = `"2026-01-02T03:04:05Z"`, `{"dateTime":"2026-01-02T03:04:05Z","latitude":4.5,"longitude":-74.25}`
 	for _, tt := range []struct {
 		kind, body string

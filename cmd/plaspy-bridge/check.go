@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/preflight"
 )
 
@@ -28,7 +28,7 @@ func checkCommand() *cobra.Command {
 
 // runCheck writes a line for each finding.
 func runCheck(ctx context.Context, w io.Writer) error {
-	cfg, warnings, err := bridge.Load()
+	cfg, warnings, err := config.Load()
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
@@ -95,7 +96,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 }
 
 // watchBridge runs the bridge and shows what it publishes.
-func watchBridge(ctx context.Context, b *bridge.Bridge, cfg bridge.Config, api string, o demoOptions, guest *visitor, stdout io.Writer, log *slog.Logger) error {
+func watchBridge(ctx context.Context, b *bridge.Bridge, cfg config.Config, api string, o demoOptions, guest *visitor, stdout io.Writer, log *slog.Logger) error {
 	// The bridge stops after the view has asked it what is stored.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -125,8 +126,8 @@ func watchBridge(ctx context.Context, b *bridge.Bridge, cfg bridge.Config, api s
 }
 
 // demoConfig is the configuration of run, but for what makes it a demo.
-func demoConfig(ctx context.Context, dir, api string) (bridge.Config, []bridge.Warning, error) {
-	cfg, warnings, err := bridge.Load("PLASPY_", "NATS_", "BRIDGE_DATA_DIR", "BRIDGE_STREAM_REPLICAS", "BRIDGE_EMBEDDED_CONFIG")
+func demoConfig(ctx context.Context, dir, api string) (config.Config, []config.Warning, error) {
+	cfg, warnings, err := config.Load("PLASPY_", "NATS_", "BRIDGE_DATA_DIR", "BRIDGE_STREAM_REPLICAS", "BRIDGE_EMBEDDED_CONFIG")
 	if err != nil {
 		return cfg, nil, err
 	}
@@ -164,8 +165,8 @@ func demoConfig(ctx context.Context, dir, api string) (bridge.Config, []bridge.W
 
 // demoWarnings are those about variables that count for the demo, and one for
 // each that somebody may expect to count.
-func demoWarnings(warnings []bridge.Warning, set map[string]bool) []bridge.Warning {
-	var kept []bridge.Warning
+func demoWarnings(warnings []config.Warning, set map[string]bool) []config.Warning {
+	var kept []config.Warning
 	for _, w := range warnings {
 		if len(w.Variable) > 7 && w.Variable[:7] == "BRIDGE_" {
 			kept = append(kept, w)
@@ -173,7 +174,7 @@ func demoWarnings(warnings []bridge.Warning, set map[string]bool) []bridge.Warni
 	}
 	for _, name := range []string{"BRIDGE_DATA_DIR", "BRIDGE_EMBEDDED_CONFIG"} {
 		if set[name] {
-			kept = append(kept, bridge.Warning{Variable: name, Problem: "does not count for the demo, which keeps nothing"})
+			kept = append(kept, config.Warning{Variable: name, Problem: "does not count for the demo, which keeps nothing"})
 		}
 	}
 	return kept

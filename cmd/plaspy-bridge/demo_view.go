@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/publisher"
 )
 
@@ -213,7 +214,7 @@ func several(n int, what string) string {
 }
 
 // intro is what the demo says first.
-func intro(b *bridge.Bridge, cfg bridge.Config, api string, devices uint) string {
+func intro(b *bridge.Bridge, cfg config.Config, api string, devices uint) string {
 	var w strings.Builder
 	server := clientURL(b.ClientURL())
 	s := publisher.Subjects(cfg.Prefix)
@@ -259,7 +260,7 @@ func subjectLines(s publisher.Subjects, inbound bool) [][2]string {
 
 // instead tells that a default address was taken.
 func instead(addr, variable string) string {
-	for _, v := range bridge.Variables() {
+	for _, v := range config.Variables() {
 		if v.Name == variable && os.Getenv(variable) == "" && addr != v.Default {
 			return " (" + v.Default + " is taken)"
 		}

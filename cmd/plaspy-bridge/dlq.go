@@ -16,9 +16,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
-	"plaspy-bridge/bridge"
-	"plaspy-bridge/bridge/deadletter"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/inbound"
+	"plaspy-bridge/bridge/inbound/deadletter"
 	"plaspy-bridge/publisher"
 )
 
@@ -207,7 +207,7 @@ func runJob(cmd *cobra.Command, job *deadletter.Job, done string, do func(*deadl
 // withBox calls f with the dead letters of the bridge that the environment
 // describes.
 func withBox(ctx context.Context, f func(*deadletter.Box) error) error {
-	cfg, _, err := bridge.Load("PLASPY_", "OTEL_")
+	cfg, _, err := config.Load("PLASPY_", "OTEL_")
 	if err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func withBox(ctx context.Context, f func(*deadletter.Box) error) error {
 }
 
 // connectNATS connects as the bridge does, but gives up.
-func connectNATS(ctx context.Context, c bridge.Config) (*publisher.Conn, error) {
+func connectNATS(ctx context.Context, c config.Config) (*publisher.Conn, error) {
 	const patience = 5 * time.Second
 	up := make(chan struct{}, 1)
 	o := c.ConnOptions("plaspy-bridge dlq")

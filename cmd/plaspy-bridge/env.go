@@ -6,9 +6,9 @@ import (
 	"io"
 	"text/tabwriter"
 
-	"github.com/spf13/cobra"
+	"plaspy-bridge/bridge/config"
 
-	"plaspy-bridge/bridge"
+	"github.com/spf13/cobra"
 )
 
 func envCommand() *cobra.Command {
@@ -22,11 +22,11 @@ func envCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case example:
-				return bridge.WriteEnvExample(cmd.OutOrStdout())
+				return config.WriteEnvExample(cmd.OutOrStdout())
 			case markdown:
-				return bridge.WriteSettings(cmd.OutOrStdout())
+				return config.WriteSettings(cmd.OutOrStdout())
 			}
-			c, warnings, err := bridge.Load()
+			c, warnings, err := config.Load()
 			return writeEnv(cmd.OutOrStdout(), c, warnings, err)
 		},
 	}
@@ -37,7 +37,7 @@ func envCommand() *cobra.Command {
 }
 
 // writeEnv writes the table of settings, and below it what is odd or wrong.
-func writeEnv(w io.Writer, c bridge.Config, warnings []bridge.Warning, err error) error {
+func writeEnv(w io.Writer, c config.Config, warnings []config.Warning, err error) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "VARIABLE\tVALUE\tDEFAULT\tTYPE\tMEANING") // Flush tells of an error
 	for _, s := range c.Settings(err) {
@@ -59,7 +59,7 @@ func writeEnv(w io.Writer, c bridge.Config, warnings []bridge.Warning, err error
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
-	faults, _ := errors.AsType[bridge.Faults](err)
+	faults, _ := errors.AsType[config.Faults](err)
 	for _, f := range faults {
 		_, _ = fmt.Fprintf(w, "\nwrong: %s %s", f.Variable, f.Problem)
 	}

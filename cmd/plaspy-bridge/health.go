@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
 )
 
@@ -38,7 +38,7 @@ func healthCommand() *cobra.Command {
 
 // askHealth needs only the address: what else is wrong is for the bridge to tell.
 func askHealth(ctx context.Context, live bool) error {
-	c, _, err := bridge.Load("PLASPY_", "NATS_", "OTEL_")
+	c, _, err := config.Load("PLASPY_", "NATS_", "OTEL_")
 	if err != nil {
 		return err
 	}

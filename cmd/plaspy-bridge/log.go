@@ -6,23 +6,23 @@ import (
 	"os"
 	"time"
 
-	"github.com/lmittmann/tint"
+	"plaspy-bridge/bridge/config"
 
-	"plaspy-bridge/bridge"
+	"github.com/lmittmann/tint"
 )
 
 // newLogger returns the process's logger, writing to w. Colours are for a person
 // at a terminal who has not asked for none with NO_COLOR (no-color.org).
-func newLogger(c bridge.Config, w io.Writer) *slog.Logger {
+func newLogger(c config.Config, w io.Writer) *slog.Logger {
 	person := isTerminal(w)
 	format := c.LogFormat
-	if format == bridge.LogAuto || format == "" {
-		format = bridge.LogJSON
+	if format == config.LogAuto || format == "" {
+		format = config.LogJSON
 		if person {
-			format = bridge.LogText
+			format = config.LogText
 		}
 	}
-	if format == bridge.LogText {
+	if format == config.LogText {
 		return slog.New(tint.NewTextHandler(w, &tint.Options{
 			Level:      c.LogLevel,
 			TimeFormat: "15:04:05.000",
@@ -54,7 +54,7 @@ func isTerminal(w io.Writer) bool {
 }
 
 // warn logs what Load found odd.
-func warn(log *slog.Logger, warnings []bridge.Warning) {
+func warn(log *slog.Logger, warnings []config.Warning) {
 	for _, w := range warnings {
 		log.Warn("doubtful setting", "variable", w.Variable, "problem", w.Problem)
 	}

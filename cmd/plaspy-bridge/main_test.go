@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/publisher/natstest"
@@ -80,7 +80,7 @@ func TestExecute(t *testing.T) {
 
 func TestExitStatusOfFaults(t *testing.T) {
 	clearEnv(t)
-	_, _, err := bridge.Load()
+	_, _, err := config.Load()
 	tests := []struct {
 		name   string
 		err    error
@@ -240,18 +240,18 @@ func TestBuild(t *testing.T) {
 func TestNewLogger(t *testing.T) {
 	tests := []struct {
 		name   string
-		config bridge.Config
+		config config.Config
 		want   string // a pattern for all that is logged
 	}{
-		{"auto, no terminal", bridge.Config{LogFormat: bridge.LogAuto}, `^\{"time":"[^"]+","level":"INFO","msg":"token refreshed","elapsed":"1.5s","api_key":"\[redacted\]"\}\n$`},
-		{"text, no terminal, no colour", bridge.Config{LogFormat: bridge.LogText}, `^[0-9:.]+ INF token refreshed elapsed=1.5s api_key=\[redacted\]\n$`},
-		{"level", bridge.Config{LogFormat: bridge.LogJSON, LogLevel: slog.LevelWarn}, `^$`},
+		{"auto, no terminal", config.Config{LogFormat: config.LogAuto}, `^\{"time":"[^"]+","level":"INFO","msg":"token refreshed","elapsed":"1.5s","api_key":"\[redacted\]"\}\n$`},
+		{"text, no terminal, no colour", config.Config{LogFormat: config.LogText}, `^[0-9:.]+ INF token refreshed elapsed=1.5s api_key=\[redacted\]\n$`},
+		{"level", config.Config{LogFormat: config.LogJSON, LogLevel: slog.LevelWarn}, `^$`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var out bytes.Buffer
 			log := newLogger(tt.config, &out)
-			log.Info("token refreshed", "elapsed", 1500*time.Millisecond, "api_key", bridge.Secret("s3cret"))
+			log.Info("token refreshed", "elapsed", 1500*time.Millisecond, "api_key", config.Secret("s3cret"))
 			if !regexp.MustCompile(tt.want).MatchString(out.String()) {
 				t.Errorf("logged %q, want %s", out.String(), tt.want)
 			}
@@ -261,7 +261,7 @@ func TestNewLogger(t *testing.T) {
 
 func TestWarn(t *testing.T) {
 	var out bytes.Buffer
-	warn(newLogger(bridge.Config{LogFormat: bridge.LogText}, &out), []bridge.Warning{{Variable: "BRIDGE_X", Problem: "is odd"}})
+	warn(newLogger(config.Config{LogFormat: config.LogText}, &out), []config.Warning{{Variable: "BRIDGE_X", Problem: "is odd"}})
 	if !strings.Contains(out.String(), `WRN doubtful setting variable=BRIDGE_X problem="is odd"`) {
 		t.Errorf("logged %s", &out)
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/sim"
 )
 
@@ -59,7 +60,7 @@ func section(t *testing.T, name, want string) {
 
 func TestREADMESettings(t *testing.T) {
 	var b bytes.Buffer
-	if err := bridge.WriteSettings(&b); err != nil {
+	if err := config.WriteSettings(&b); err != nil {
 		t.Fatal(err)
 	}
 	section(t, "settings", b.String())
@@ -111,7 +112,7 @@ func running(t *testing.T) func(func(string) bool) {
 		defer api.Close()
 		clearEnv(t, "PLASPY_BASE_URL", api.URL, "PLASPY_USERNAME", "sim", "PLASPY_API_KEY", "sim-key", "PLASPY_RATE_LIMIT", "0",
 			"BRIDGE_POLL_INTERVAL", "100ms", "BRIDGE_DATA_DIR", t.TempDir(), "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_HTTP_ADDR", "127.0.0.1:0")
-		cfg, _, err := bridge.Load()
+		cfg, _, err := config.Load()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/spf13/cobra"
+	"plaspy-bridge/bridge/config"
 
-	"plaspy-bridge/bridge"
+	"github.com/spf13/cobra"
 )
 
 // Exit statuses of the contract.
@@ -57,7 +57,7 @@ func exitStatus(err error, begun bool, stderr io.Writer) int {
 	}
 	_, _ = fmt.Fprintf(stderr, "plaspy-bridge: %v\n", err)
 	_, failed := errors.AsType[failure](err)
-	_, wrong := errors.AsType[bridge.Faults](err)
+	_, wrong := errors.AsType[config.Faults](err)
 	switch {
 	case failed:
 		return exitFailed

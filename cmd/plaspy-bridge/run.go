@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 )
 
 func runCommand() *cobra.Command {
@@ -26,7 +27,7 @@ func runCommand() *cobra.Command {
 
 // runBridge runs until ctx is done. The log goes to w.
 func runBridge(ctx context.Context, w io.Writer) error {
-	cfg, warnings, err := bridge.Load()
+	cfg, warnings, err := config.Load()
 	log := newLogger(cfg, w)
 	// First of all: a name that is misspelt may be why another one is missing.
 	warn(log, warnings)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/schema"
 	"plaspy-bridge/publisher"
 )
@@ -38,9 +38,9 @@ func schemaCommand() *cobra.Command {
 
 // prefix is BRIDGE_PREFIX, whatever may be wrong with the other variables.
 func subjectPrefix() (string, error) {
-	c, _, err := bridge.Load()
-	faults, _ := errors.AsType[bridge.Faults](err)
-	if i := slices.IndexFunc(faults, func(f bridge.Fault) bool { return f.Variable == "BRIDGE_PREFIX" }); i >= 0 {
+	c, _, err := config.Load()
+	faults, _ := errors.AsType[config.Faults](err)
+	if i := slices.IndexFunc(faults, func(f config.Fault) bool { return f.Variable == "BRIDGE_PREFIX" }); i >= 0 {
 		return "", faults[i : i+1]
 	}
 	return c.Prefix, nil

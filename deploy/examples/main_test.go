@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"plaspy-bridge/bridge"
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -73,7 +74,7 @@ func (r *rig) bridge(api string) {
 	} {
 		r.t.Setenv(name, value)
 	}
-	cfg, _, err := bridge.Load()
+	cfg, _, err := config.Load()
 	if err != nil {
 		r.t.Fatal(err)
 	}

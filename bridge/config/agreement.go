@@ -1,0 +1,55 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// agreement names what all replicas of a prefix must be told alike, and the
+// variables that tell it. Where they are not, nothing fails: a device that its
+// owner is told to leave out is polled by nobody.
+var agreement = map[string]string{
+	"account":        "PLASPY_USERNAME",
+	"alerts":         "BRIDGE_ALERT_HISTORY and BRIDGE_SILENT_AFTER",
+	"back-fill":      "BRIDGE_BACKFILL and BRIDGE_BACKFILL_AFTER",
+	"daily results":  "PLASPY_DAILY_RESULTS",
+	"devices":        "BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS",
+	"ignored fields": "BRIDGE_IGNORE_FIELDS",
+	"inbound age":    "BRIDGE_INBOUND_MAX_AGE",
+	"rate limit":     "PLASPY_RATE_LIMIT",
+}
+
+// Agreement gives a short digest of each setting, or group of them, that all
+// replicas must be told alike, by a name for people. Lists count as sets. The
+// digests are public to the replicas and hold no secret.
+func (c Config) Agreement() map[string]string {
+	set := func(list []string) string {
+		list = slices.Compact(slices.Sorted(slices.Values(list)))
+		return fmt.Sprintf("%q", list)
+	}
+	told := map[string]string{
+		"account":        c.Username,
+		"alerts":         fmt.Sprint(c.AlertHistory, c.SilentAfter),
+		"back-fill":      fmt.Sprint("after ", c.BackfillAfter),
+		"daily results":  fmt.Sprint(c.DailyResults),
+		"devices":        set(c.Devices) + set(c.DevicesExclude) + set(c.Groups),
+		"ignored fields": set(c.IgnoreFields),
+		"inbound age":    fmt.Sprint(c.InboundMaxAge),
+		"rate limit":     fmt.Sprint(c.RateLimit),
+	}
+	if !c.Backfill {
+		told["back-fill"] = "off"
+	}
+	if !c.Inbound { // one that does not post need not know for how long to try
+		delete(told, "inbound age")
+	}
+	for name, text := range told {
+		told[name] = fmt.Sprintf("%08x", uint32(xxhash.Sum64String(text)))
+	}
+	return told
+}
+
+// AgreementVariables names the variables behind a name of [Config.Agreement].
+func AgreementVariables(name string) string { return agreement[name] }

@@ -1,0 +1,298 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var (
+	// legalPrefix is what a NATS subject token, a stream name, a bucket name and a
+	// service name all allow.
+	legalPrefix = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+	// legalName is what a key of a key-value bucket allows, without the dots that
+	// would make tokens of it.
+	legalName     = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+	illegalInName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
+)
+
+// checker collects faults.
+type checker struct{ faults Faults }
+
+// unless notes a fault of the variable unless ok.
+func (k *checker) unless(ok bool, variable, format string, args ...any) {
+	if !ok {
+		k.faults = append(k.faults, Fault{variable, fmt.Sprintf(format, args...)})
+	}
+}
+
+// check returns everything that is wrong with c, in no particular order.
+func (c Config) check() Faults {
+	var k checker
+	k.fields(c)
+	k.api(c)
+	k.broker(c)
+	k.names(c)
+	k.tracing(c)
+	k.unless(c.BackoffMax >= c.BackoffInitial, "BRIDGE_BACKOFF_MAX",
+		"is %s; want at least BRIDGE_BACKOFF_INITIAL, which is %s", showDuration(c.BackoffMax), showDuration(c.BackoffInitial))
+	if c.HTTPAddr != "" {
+		k.address("BRIDGE_HTTP_ADDR", c.HTTPAddr)
+	}
+	k.unless(!strings.ContainsFunc(c.HTTPToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }), "BRIDGE_HTTP_TOKEN",
+		"has a character that an HTTP header cannot carry; want printable ASCII without spaces")
+	return k.faults
+}
+
+// fields checks what the tags say.
+func (k *checker) fields(c Config) {
+	value := reflect.ValueOf(c)
+	for _, v := range Variables() {
+		field := value.Field(v.index)
+		switch {
+		case v.Required:
+			k.unless(strings.TrimSpace(field.String()) != "", v.Name, "is not set; want the %s", v.Meaning)
+		case v.file && field.String() != "":
+			err := readable(field.String())
+			k.unless(err == nil, v.Name, "names a file that cannot be read: %v", err)
+		case v.OneOf != nil:
+			k.unless(slices.Contains(v.OneOf, field.String()), v.Name, "is another word; %s", v.want())
+		case v.Min != "":
+			k.unless(v.inBounds(field), v.Name, "is %s; %s", show(field.Interface()), v.want())
+		}
+	}
+}
+
+// inBounds reports whether a number or duration lies in v's bounds.
+func (v Variable) inBounds(field reflect.Value) bool {
+	bound := func(s string) float64 {
+		if d, err := time.ParseDuration(s); err == nil {
+			return float64(d)
+		}
+		n, err := strconv.ParseFloat(s, 64)
+		if err != nil {
+			panic("bound of " + v.Name + ": " + s) // a mistake in a tag
+		}
+		return n
+	}
+	var n float64
+	if field.CanInt() {
+		n = float64(field.Int())
+	} else {
+		n = field.Float()
+	}
+	// Written so that NaN, which envconfig reads, is out of bounds.
+	return n >= bound(v.Min) && (v.Max == "" || n <= bound(v.Max))
+}
+
+// api checks what belongs to the REST API.
+func (k *checker) api(c Config) {
+	const name = "PLASPY_BASE_URL"
+	u := c.BaseURL
+	switch {
+	case u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
+		k.unless(false, name, "is not a URL with a host; want one such as https://api.plaspy.com")
+	case u.Scheme == "http" && !c.AllowHTTP && !loopback(u.Hostname()):
+		k.unless(false, name, "has plain http to another machine, which would show the API key to the network; want https, or PLASPY_ALLOW_HTTP=true")
+	}
+	k.unless(validPort(u.Port(), u.Host), name, "has a port that is none; want 1 to 65535")
+	k.unless(u.User == nil, name, "has a user or password in it; want PLASPY_USERNAME and PLASPY_API_KEY for that")
+	k.unless(u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" && u.Opaque == "", name, "has more than scheme, host and path; want it without ? and #")
+
+	switch {
+	case c.APIKey == "" && c.APIKeyFile == "":
+		k.unless(false, "PLASPY_API_KEY", "is not set; want either it or PLASPY_API_KEY_FILE")
+	case c.APIKey != "" && c.APIKeyFile != "":
+		k.unless(false, "PLASPY_API_KEY", "and PLASPY_API_KEY_FILE are both set; want exactly one of them")
+	case c.APIKeyFile != "":
+		_, err := readKey(c.APIKeyFile)
+		k.unless(err == nil, "PLASPY_API_KEY_FILE", "names a file that gives no key: %v", err)
+	default:
+		k.unless(plausibleKey(c.APIKey.Reveal()) == nil, "PLASPY_API_KEY", "is blank, or has line breaks or control characters; want one line of text")
+	}
+}
+
+// broker checks what belongs to NATS.
+func (k *checker) broker(c Config) {
+	k.servers(c.NATSURL)
+	var ways []string
+	for _, way := range []struct {
+		name string
+		set  bool
+	}{
+		{"NATS_CREDS", c.NATSCreds != ""}, {"NATS_NKEY", c.NATSNKey != ""},
+		{"NATS_USER", c.NATSUser != "" || c.NATSPassword != ""}, {"NATS_TOKEN", c.NATSToken != ""},
+	} {
+		if way.set {
+			ways = append(ways, way.name)
+		}
+	}
+	if len(ways) > 1 {
+		k.unless(false, ways[0], "and %s are ways of logging in that exclude each other; want one of them", strings.Join(ways[1:], " and "))
+	}
+	k.unless(c.NATSPassword == "" || c.NATSUser != "", "NATS_PASSWORD", "is set without NATS_USER; want both")
+	k.unless(c.NATSCert == "" || c.NATSKey != "", "NATS_CERT", "is set without NATS_KEY; want both")
+	k.unless(c.NATSKey == "" || c.NATSCert != "", "NATS_KEY", "is set without NATS_CERT; want both")
+	if c.Embedded() {
+		k.unless(c.DataDir != "", "BRIDGE_DATA_DIR", "is empty; want a folder")
+		k.address("BRIDGE_EMBEDDED_ADDR", c.EmbeddedAddr)
+		k.unless(c.StreamReplicas == 1 || c.EmbeddedConfig != "", "BRIDGE_STREAM_REPLICAS",
+			"is %d; want 1 with the embedded server, which is no cluster", c.StreamReplicas)
+	}
+}
+
+// servers checks a list of NATS servers. It names an entry by its number, since
+// the entry may hold a password.
+func (k *checker) servers(s Servers) {
+	const name = "NATS_URL"
+	sockets := 0
+	all := s.List()
+	for i, server := range all {
+		if !strings.Contains(server, "://") {
+			server = "nats://" + server
+		}
+		u, err := url.Parse(server)
+		switch {
+		case err != nil:
+			k.unless(false, name, "has an entry (number %d) that is no URL; want nats://host:4222, with special characters in a user or password percent-encoded", i+1)
+			continue
+		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
+			k.unless(false, name, "has an entry (number %d) with another scheme; want nats, tls, ws or wss", i+1)
+		case u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || strings.Contains(u.Path, "@"):
+			k.unless(false, name, "has an entry (number %d) that is not just a host and port; want nats://host:4222, with special characters in a user or password percent-encoded", i+1)
+		}
+		k.unless(validPort(u.Port(), u.Host), name, "has an entry (number %d) with a port that is none; want 1 to 65535", i+1)
+		if u.Scheme == "ws" || u.Scheme == "wss" {
+			sockets++
+		}
+	}
+	k.unless(sockets == 0 || sockets == len(all), name, "mixes websocket servers with others; want one kind")
+}
+
+// names checks names and patterns that are put into subjects or matched.
+func (k *checker) names(c Config) {
+	k.unless(legalPrefix.MatchString(c.Prefix), "BRIDGE_PREFIX", "is not one token; want letters, digits, - and _, 64 at most")
+	k.unless(c.Prefix != "_INBOX", "BRIDGE_PREFIX", "is where NATS sends replies; want another word")
+	k.unless(legalName.MatchString(c.ReplicaID), "BRIDGE_REPLICA_ID", "is not one word; want letters, digits, - and _, 128 at most")
+	for name, patterns := range map[string][]string{"BRIDGE_DEVICES": c.Devices, "BRIDGE_DEVICES_EXCLUDE": c.DevicesExclude} {
+		for i, pattern := range patterns {
+			_, err := path.Match(pattern, "")
+			k.unless(err == nil, name, "has a glob (number %d) that does not end; want each [ closed and something after each \\", i+1)
+		}
+	}
+}
+
+// address checks a host:port to listen on.
+func (k *checker) address(variable, addr string) {
+	host, port, err := net.SplitHostPort(addr)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	k.unless(err == nil && portErr == nil && n <= 65535 && !strings.ContainsAny(host, " /@"), variable,
+		"is not an address; want host:port such as 127.0.0.1:8080, or :8080 for every interface")
+}
+
+// validPort reports whether a URL's port, which is optional, is one.
+func validPort(port, host string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" && !strings.HasSuffix(host, ":") || err == nil && n > 0
+}
+
+// loopback reports whether a host is this machine, by its name alone.
+func loopback(host string) bool {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Unmap().IsLoopback()
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+// readable tells why a file cannot be read, or nil. The error does not repeat
+// the path, which would repeat a secret that was put there by mistake.
+func readable(name string) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return cause(err)
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("not a regular file") // opening a pipe would wait for its writer
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return cause(err)
+	}
+	return f.Close()
+}
+
+// cause strips the operation and the path from a file error.
+func cause(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
+}
+
+// doubts warns of what is legal but has no effect.
+func (c Config) doubts() []Warning {
+	var warnings []Warning
+	doubt := func(when bool, variable, problem string) {
+		if when {
+			warnings = append(warnings, Warning{variable, problem})
+		}
+	}
+	doubt(!c.Embedded() && c.EmbeddedConfig != "", "BRIDGE_EMBEDDED_CONFIG", "has no effect: NATS_URL names a server")
+	doubt(c.Schedule == ScheduleFixed && c.TripStartWeight != 1, "BRIDGE_TRIP_START_WEIGHT", "has no effect: the schedule is fixed")
+	doubt(c.HTTPAddr == "" && c.Pprof, "BRIDGE_PPROF", "has no effect: BRIDGE_HTTP_ADDR is set to nothing")
+	doubt(c.PollInterval > c.DevicesRefresh*1000, "BRIDGE_DEVICES_REFRESH", "is less than a thousandth of BRIDGE_POLL_INTERVAL: most requests would read the device list")
+	return warnings
+}
+
+// sortFaults puts faults in the order of the settings table.
+func sortFaults(faults Faults) {
+	order := map[string]int{}
+	for i, v := range Variables() {
+		order[v.Name] = i
+	}
+	slices.SortStableFunc(faults, func(a, b Fault) int { return order[a.Variable] - order[b.Variable] })
+}
+
+// nearest returns the variable spelt most like name, and how many letters differ.
+func nearest(name string) (near string, distance int) {
+	distance = len(name) + 1
+	for _, v := range Variables() {
+		if d := editDistance(name, v.Name); d < distance {
+			near, distance = v.Name, d
+		}
+	}
+	return near, distance
+}
+
+// editDistance is Levenshtein's, over bytes: names of variables are ASCII.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,457 @@
+package config_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/config"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write deploy/env.example anew")
+
+// environment leaves of the test's environment only what env says of the
+// bridge's own variables.
+func environment(t *testing.T, env map[string]string) {
+	t.Helper()
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "BRIDGE_") || strings.HasPrefix(name, "PLASPY_") || strings.HasPrefix(name, "NATS_") || strings.HasPrefix(name, "OTEL_") {
+			t.Setenv(name, "") // so that it comes back
+			if err := os.Unsetenv(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, value := range env {
+		t.Setenv(name, value)
+	}
+}
+
+// minimal is the least that a bridge starts with, plus what is given.
+func minimal(more ...string) map[string]string {
+	env := map[string]string{"PLASPY_USERNAME": "operator", "PLASPY_API_KEY": "k3y"}
+	for _, entry := range more {
+		name, value, _ := strings.Cut(entry, "=")
+		env[name] = value
+	}
+	return env
+}
+
+// file writes a file of the test's own and returns its path.
+func file(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestLoadDefaults(t *testing.T) {
+	environment(t, minimal())
+	c, warnings, err := config.Load()
+	if err != nil || len(warnings) != 0 {
+		t.Fatalf("Load: %v, %v", warnings, err)
+	}
+	// Spelt out here, not read from the tags: these are promised to operators.
+	got := map[string]string{}
+	for _, s := range c.Settings(err) {
+		if s.Value != "" {
+			got[s.Name] = s.Value
+		}
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id := got["BRIDGE_REPLICA_ID"]; !strings.HasSuffix(id, fmt.Sprintf("-%d", os.Getpid())) || !strings.Contains(id, strings.Split(host, ".")[0]) {
+		t.Errorf("BRIDGE_REPLICA_ID = %q, want host name and process id", id)
+	}
+	delete(got, "BRIDGE_REPLICA_ID")
+	want := map[string]string{
+		"PLASPY_BASE_URL": "https://api.plaspy.com", "PLASPY_ALLOW_HTTP": "false", "PLASPY_USERNAME": "operator", "PLASPY_API_KEY": "[redacted]",
+		"PLASPY_TIMEOUT": "10s", "PLASPY_RATE_LIMIT": "600", "PLASPY_DAILY_RESULTS": "0",
+		"BRIDGE_DATA_DIR": "./data", "BRIDGE_EMBEDDED_ADDR": "127.0.0.1:4222", "BRIDGE_PREFIX": "plaspy", "BRIDGE_STREAM_REPLICAS": "1",
+		"BRIDGE_RETENTION": "168h", "BRIDGE_WORKERS": "16", "BRIDGE_POLL_INTERVAL": "1m", "BRIDGE_SCHEDULE": "adaptive", "BRIDGE_TRIP_START_WEIGHT": "1",
+		"BRIDGE_DEVICES_REFRESH": "5m", "BRIDGE_IGNORE_FIELDS": "inactiveSeconds", "BRIDGE_SILENT_AFTER": "0s", "BRIDGE_BACKFILL": "false",
+		"BRIDGE_BACKFILL_AFTER": "1s", "BRIDGE_ALERT_HISTORY": "false", "BRIDGE_INBOUND": "true", "BRIDGE_INBOUND_WORKERS": "16",
+		"BRIDGE_INBOUND_MAX_AGE": "24h", "BRIDGE_BACKOFF_INITIAL": "500ms", "BRIDGE_BACKOFF_MAX": "1m", "BRIDGE_HTTP_ADDR": "127.0.0.1:8080",
+		"BRIDGE_PPROF": "false", "BRIDGE_LOG_LEVEL": "info", "BRIDGE_LOG_FORMAT": "auto", "BRIDGE_SHUTDOWN_TIMEOUT": "20s",
+		"OTEL_SDK_DISABLED": "false", "OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+		"OTEL_EXPORTER_OTLP_COMPRESSION": "none", "OTEL_EXPORTER_OTLP_TIMEOUT": "10000", "OTEL_SERVICE_NAME": "plaspy-bridge",
+		"OTEL_TRACES_SAMPLER": "parentbased_always_on",
+	}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("defaults (-got +want):\n%s", diff)
+	}
+	if !c.Embedded() {
+		t.Error("no NATS_URL, and not the embedded server")
+	}
+}
+
+func TestLoadReads(t *testing.T) {
+	environment(t, minimal("PLASPY_BASE_URL=https://example.com/api//", "BRIDGE_WORKERS=1", "BRIDGE_POLL_INTERVAL=2m30s",
+		"BRIDGE_DEVICES= a , ,b*", "BRIDGE_IGNORE_FIELDS=,", "BRIDGE_LOG_LEVEL=WARN", "BRIDGE_HTTP_ADDR=", "BRIDGE_PREFIX=",
+		"BRIDGE_INBOUND=0", "NATS_URL=nats://u:p@a:4222, b", "BRIDGE_TRIP_START_WEIGHT=2.5", "PLASPY_API_KEY=k3y\n", "BRIDGE_STREAM_REPLICAS=3"))
+	c, _, err := config.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []any{
+		c.BaseURL.String(), c.Workers, c.PollInterval, c.Devices, len(c.IgnoreFields), c.LogLevel, c.HTTPAddr, c.Prefix,
+		c.Inbound, c.NATSURL.Reveal(), c.TripStartWeight, c.APIKey.Reveal(), c.StreamReplicas, c.Embedded(),
+	}
+	want := []any{
+		"https://example.com/api", 1, 150 * time.Second, []string{"a", "b*"}, 0, slog.LevelWarn, "", "plaspy",
+		false, "nats://u:p@a:4222,b", 2.5, "k3y", 3, false,
+	}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("read (-got +want):\n%s", diff)
+	}
+}
+
+// TestLoadFaults injects every fault on its own and wants it named, told what
+// would be right, and nothing else blamed.
+func TestLoadFaults(t *testing.T) {
+	directory := t.TempDir()
+	present := file(t, "present", "x")
+	tests := []struct {
+		name string
+		env  map[string]string
+		want string // variable and part of the problem, separated by a space
+	}{
+		{"no user name", map[string]string{"PLASPY_API_KEY": "k"}, "PLASPY_USERNAME is not set"},
+		{"blank user name", minimal("PLASPY_USERNAME=  "), "PLASPY_USERNAME is not set"},
+		{"no key", map[string]string{"PLASPY_USERNAME": "o"}, "PLASPY_API_KEY is not set; want either"},
+		{"empty key", minimal("PLASPY_API_KEY="), "PLASPY_API_KEY is not set"},
+		{"key and key file", minimal("PLASPY_API_KEY_FILE=" + present), "PLASPY_API_KEY and PLASPY_API_KEY_FILE are both set"},
+		{"key of two lines", minimal("PLASPY_API_KEY=a\nb"), "PLASPY_API_KEY is blank, or has line breaks"},
+		{"key file missing", minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE=/nowhere/s3cret"), "PLASPY_API_KEY_FILE names a file that gives no key: no such file"},
+		{"key file a folder", minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE="+directory), "PLASPY_API_KEY_FILE names a file that gives no key: not a regular file"},
+		{"key file empty", minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE="+file(t, "key", "\n")), "PLASPY_API_KEY_FILE names a file that gives no key: empty"},
+		{"base without scheme", minimal("PLASPY_BASE_URL=s3cret.example.com"), "PLASPY_BASE_URL is not a URL with a host"},
+		{"base of another scheme", minimal("PLASPY_BASE_URL=ftp://s3cret"), "PLASPY_BASE_URL is not a URL with a host"},
+		{"base unparseable", minimal("PLASPY_BASE_URL=https://s3cret%zz"), "PLASPY_BASE_URL cannot be understood"},
+		{"base without host", minimal("PLASPY_BASE_URL=https://:80"), "PLASPY_BASE_URL is not a URL with a host"},
+		{"base plain http", minimal("PLASPY_BASE_URL=http://example.com"), "PLASPY_BASE_URL has plain http"},
+		{"base plain http on a name that begins like loopback", minimal("PLASPY_BASE_URL=http://127.0.0.1.example.com"), "PLASPY_BASE_URL has plain http"},
+		{"base with user", minimal("PLASPY_BASE_URL=https://u:s3cret@example.com"), "PLASPY_BASE_URL has a user"},
+		{"base with query", minimal("PLASPY_BASE_URL=https://example.com/?key=s3cret"), "PLASPY_BASE_URL has more than scheme"},
+		{"base with fragment", minimal("PLASPY_BASE_URL=https://example.com/#s3cret"), "PLASPY_BASE_URL has more than scheme"},
+		{"base with port too high", minimal("PLASPY_BASE_URL=https://example.com:70000"), "PLASPY_BASE_URL has a port"},
+		{"allow http not boolean", minimal("PLASPY_ALLOW_HTTP=s3cret"), "PLASPY_ALLOW_HTTP cannot be understood; want true or false"},
+		{"timeout without unit", minimal("PLASPY_TIMEOUT=10"), "PLASPY_TIMEOUT cannot be understood; want a duration with its unit, such as 90s, 5m or 24h, 100ms to 10m"},
+		{"timeout zero", minimal("PLASPY_TIMEOUT=0s"), "PLASPY_TIMEOUT is 0s; want"},
+		{"rate negative", minimal("PLASPY_RATE_LIMIT=-1"), "PLASPY_RATE_LIMIT is -1; want a whole number, 0 to 1000000"},
+		{"rate fractional", minimal("PLASPY_RATE_LIMIT=1.5"), "PLASPY_RATE_LIMIT cannot be understood"},
+		{"rate too long", minimal("PLASPY_RATE_LIMIT=99999999999999999999"), "PLASPY_RATE_LIMIT cannot be understood"},
+		{"daily negative", minimal("PLASPY_DAILY_RESULTS=-5"), "PLASPY_DAILY_RESULTS is -5"},
+		{"nats scheme", minimal("NATS_URL=http://u:s3cret@h"), "NATS_URL has an entry (number 1) with another scheme"},
+		{"nats unparseable", minimal("NATS_URL=nats://a,nats://u:s3cret%@h"), "NATS_URL has an entry (number 2) that is no URL"},
+		{"nats password with hash", minimal("NATS_URL=nats://u:s3cret#1@h"), "NATS_URL has an entry (number 1) that is no URL"},
+		{"nats password with slash", minimal("NATS_URL=nats://u:1/s3cret@h"), "NATS_URL has an entry (number 1) that is not just"},
+		{"nats without host", minimal("NATS_URL=nats://:4222"), "NATS_URL has an entry (number 1) that is not just"},
+		{"nats port", minimal("NATS_URL=nats://h:0"), "NATS_URL has an entry (number 1) with a port"},
+		{"nats mixed", minimal("NATS_URL=nats://h,ws://h"), "NATS_URL mixes"},
+		{"creds missing", minimal("NATS_CREDS=/nowhere/s3cret"), "NATS_CREDS names a file that cannot be read: no such file"},
+		{"nkey missing", minimal("NATS_NKEY=/nowhere/s3cret"), "NATS_NKEY names a file that cannot be read"},
+		{"ca a folder", minimal("NATS_CA=" + directory), "NATS_CA names a file that cannot be read: not a regular file"},
+		{"creds and token", minimal("NATS_CREDS="+present, "NATS_TOKEN=s3cret"), "NATS_CREDS and NATS_TOKEN are ways"},
+		{"nkey and user", minimal("NATS_NKEY="+present, "NATS_USER=s3cret"), "NATS_NKEY and NATS_USER are ways"},
+		{"password alone", minimal("NATS_PASSWORD=s3cret"), "NATS_PASSWORD is set without NATS_USER"},
+		{"cert alone", minimal("NATS_CERT=" + present), "NATS_CERT is set without NATS_KEY"},
+		{"key alone", minimal("NATS_KEY=" + present), "NATS_KEY is set without NATS_CERT"},
+		{"cert missing", minimal("NATS_CERT=/nowhere/s3cret", "NATS_KEY="+present), "NATS_CERT names a file that cannot be read"},
+		{"nats key missing", minimal("NATS_KEY=/nowhere/s3cret", "NATS_CERT="+present), "NATS_KEY names a file that cannot be read"},
+		{"embedded address", minimal("BRIDGE_EMBEDDED_ADDR=s3cret"), "BRIDGE_EMBEDDED_ADDR is not an address"},
+		{"embedded configuration missing", minimal("BRIDGE_EMBEDDED_CONFIG=/nowhere/s3cret"), "BRIDGE_EMBEDDED_CONFIG names a file that cannot be read"},
+		{"prefix of two tokens", minimal("BRIDGE_PREFIX=s3.cret"), "BRIDGE_PREFIX is not one token"},
+		{"prefix a wildcard", minimal("BRIDGE_PREFIX=>"), "BRIDGE_PREFIX is not one token"},
+		{"prefix of replies", minimal("BRIDGE_PREFIX=_INBOX"), "BRIDGE_PREFIX is where NATS sends replies"},
+		{"no stream replicas", minimal("NATS_URL=h", "BRIDGE_STREAM_REPLICAS=0"), "BRIDGE_STREAM_REPLICAS is 0; want a whole number, 1 to 5"},
+		{"too many stream replicas", minimal("NATS_URL=h", "BRIDGE_STREAM_REPLICAS=6"), "BRIDGE_STREAM_REPLICAS is 6"},
+		{"stream replicas on the embedded server", minimal("BRIDGE_STREAM_REPLICAS=3"), "BRIDGE_STREAM_REPLICAS is 3; want 1 with the embedded"},
+		{"retention zero", minimal("BRIDGE_RETENTION=0s"), "BRIDGE_RETENTION is 0s; want a duration with its unit, such as 90s, 5m or 24h, at least 1m"},
+		{"retention in days", minimal("BRIDGE_RETENTION=7d"), "BRIDGE_RETENTION cannot be understood"},
+		{"replica id with a space", minimal("BRIDGE_REPLICA_ID=a s3cret"), "BRIDGE_REPLICA_ID is not one word"},
+		{"workers zero", minimal("BRIDGE_WORKERS=0"), "BRIDGE_WORKERS is 0; want a whole number, 1 to 10000"},
+		{"workers negative", minimal("BRIDGE_WORKERS=-3"), "BRIDGE_WORKERS is -3"},
+		{"workers too many", minimal("BRIDGE_WORKERS=10001"), "BRIDGE_WORKERS is 10001"},
+		{"workers octal", minimal("BRIDGE_WORKERS=010"), "BRIDGE_WORKERS has leading zeros"},
+		{"workers a word", minimal("BRIDGE_WORKERS=s3cret"), "BRIDGE_WORKERS cannot be understood"},
+		{"poll interval too short", minimal("BRIDGE_POLL_INTERVAL=99ms"), "BRIDGE_POLL_INTERVAL is 99ms; want"},
+		{"schedule unknown", minimal("BRIDGE_SCHEDULE=s3cret"), "BRIDGE_SCHEDULE is another word; want adaptive or fixed"},
+		{"weight too low", minimal("BRIDGE_TRIP_START_WEIGHT=0.5"), "BRIDGE_TRIP_START_WEIGHT is 0.5; want a number, 1 to 64"},
+		{"weight too high", minimal("BRIDGE_TRIP_START_WEIGHT=65"), "BRIDGE_TRIP_START_WEIGHT is 65"},
+		{"weight no number", minimal("BRIDGE_TRIP_START_WEIGHT=NaN"), "BRIDGE_TRIP_START_WEIGHT is NaN"},
+		{"glob open", minimal("BRIDGE_DEVICES=ok,[s3cret"), "BRIDGE_DEVICES has a glob (number 2)"},
+		{"excluding glob open", minimal("BRIDGE_DEVICES_EXCLUDE=[s3cret"), "BRIDGE_DEVICES_EXCLUDE has a glob (number 1)"},
+		{"refresh too often", minimal("BRIDGE_DEVICES_REFRESH=999ms"), "BRIDGE_DEVICES_REFRESH is 999ms"},
+		{"silent negative", minimal("BRIDGE_SILENT_AFTER=-1s"), "BRIDGE_SILENT_AFTER is -1s; want a duration with its unit, such as 90s, 5m or 24h, not negative"},
+		{"backfill a word", minimal("BRIDGE_BACKFILL=yes"), "BRIDGE_BACKFILL cannot be understood; want true or false"},
+		{"backfill after negative", minimal("BRIDGE_BACKFILL_AFTER=-1s"), "BRIDGE_BACKFILL_AFTER is -1s"},
+		{"alert history a word", minimal("BRIDGE_ALERT_HISTORY=s3cret"), "BRIDGE_ALERT_HISTORY cannot be understood"},
+		{"inbound a word", minimal("BRIDGE_INBOUND=s3cret"), "BRIDGE_INBOUND cannot be understood"},
+		{"inbound workers zero", minimal("BRIDGE_INBOUND_WORKERS=0"), "BRIDGE_INBOUND_WORKERS is 0"},
+		{"inbound age zero", minimal("BRIDGE_INBOUND_MAX_AGE=0s"), "BRIDGE_INBOUND_MAX_AGE is 0s"},
+		{"first wait zero", minimal("BRIDGE_BACKOFF_INITIAL=0s"), "BRIDGE_BACKOFF_INITIAL is 0s"},
+		{"longest wait below the first", minimal("BRIDGE_BACKOFF_MAX=100ms"), "BRIDGE_BACKOFF_MAX is 100ms; want at least BRIDGE_BACKOFF_INITIAL, which is 500ms"},
+		{"http address a port", minimal("BRIDGE_HTTP_ADDR=8080"), "BRIDGE_HTTP_ADDR is not an address"},
+		{"http port a word", minimal("BRIDGE_HTTP_ADDR=:http"), "BRIDGE_HTTP_ADDR is not an address"},
+		{"http port too high", minimal("BRIDGE_HTTP_ADDR=:65536"), "BRIDGE_HTTP_ADDR is not an address"},
+		{"http address a URL", minimal("BRIDGE_HTTP_ADDR=http://h:80"), "BRIDGE_HTTP_ADDR is not an address"},
+		{"http token with a space", minimal("BRIDGE_HTTP_TOKEN=a s3cret"), "BRIDGE_HTTP_TOKEN has a character"},
+		{"pprof a word", minimal("BRIDGE_PPROF=s3cret"), "BRIDGE_PPROF cannot be understood"},
+		{"log level unknown", minimal("BRIDGE_LOG_LEVEL=s3cret"), "BRIDGE_LOG_LEVEL cannot be understood; want debug, info, warn or error"},
+		{"log format unknown", minimal("BRIDGE_LOG_FORMAT=s3cret"), "BRIDGE_LOG_FORMAT is another word; want auto or text or json"},
+		{"shutdown zero", minimal("BRIDGE_SHUTDOWN_TIMEOUT=0s"), "BRIDGE_SHUTDOWN_TIMEOUT is 0s"},
+		{"tracing off, perhaps", minimal("OTEL_SDK_DISABLED=s3cret"), "OTEL_SDK_DISABLED cannot be understood; want true or false"},
+		{"another exporter", minimal("OTEL_TRACES_EXPORTER=s3cret"), "OTEL_TRACES_EXPORTER is another word; want otlp or none"},
+		{"collector without scheme", minimal("OTEL_EXPORTER_OTLP_ENDPOINT=s3cret:4317"), "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL with http or https"},
+		{"collector without host", minimal("OTEL_EXPORTER_OTLP_ENDPOINT=http:///s3cret"), "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL with http or https and a host"},
+		{"collector no URL", minimal("OTEL_EXPORTER_OTLP_ENDPOINT=http://u:s3cret%@h"), "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL"},
+		{"collector with query", minimal("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://h/v1/traces?key=s3cret"), "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT has more than"},
+		{"collector's port", minimal("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://h:0"), "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT has a port that is none"},
+		{"protocol", minimal("OTEL_EXPORTER_OTLP_PROTOCOL=s3cret"), "OTEL_EXPORTER_OTLP_PROTOCOL is another word; want http/protobuf or http/json or grpc"},
+		{"protocol of traces", minimal("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=s3cret"), "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is another word; want http/protobuf or"},
+		{"headers", minimal("OTEL_EXPORTER_OTLP_HEADERS=a=b,s3cret"), "OTEL_EXPORTER_OTLP_HEADERS cannot be understood: entry number 2 is not name=value"},
+		{"header that is none", minimal("OTEL_EXPORTER_OTLP_TRACES_HEADERS=a=s3cret%0D%0Ab: c"), "OTEL_EXPORTER_OTLP_TRACES_HEADERS cannot be understood: entry number 1 is not what"},
+		{"collector's authorities missing", minimal("OTEL_EXPORTER_OTLP_CERTIFICATE=/nowhere/s3cret"), "OTEL_EXPORTER_OTLP_CERTIFICATE names a file that cannot be read"},
+		{"client certificate alone", minimal("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE=" + present), "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is set without"},
+		{"client key alone", minimal("OTEL_EXPORTER_OTLP_CLIENT_KEY=" + present), "OTEL_EXPORTER_OTLP_CLIENT_KEY is set without"},
+		{"compression", minimal("OTEL_EXPORTER_OTLP_COMPRESSION=s3cret"), "OTEL_EXPORTER_OTLP_COMPRESSION is another word; want none or gzip"},
+		{"export timeout", minimal("OTEL_EXPORTER_OTLP_TIMEOUT=0"), "OTEL_EXPORTER_OTLP_TIMEOUT is 0; want a whole number, 1 to 600000"},
+		{"resource attributes", minimal("OTEL_RESOURCE_ATTRIBUTES=a=%zz"), "OTEL_RESOURCE_ATTRIBUTES cannot be understood: entry number 1"},
+		{"sampler", minimal("OTEL_TRACES_SAMPLER=jaeger_remote"), "OTEL_TRACES_SAMPLER is another word; want parentbased_always_on or"},
+		{"sampled part", minimal("OTEL_TRACES_SAMPLER_ARG=1.5"), "OTEL_TRACES_SAMPLER_ARG is not a part; want a number, 0 to 1"},
+		{"sampled part no number", minimal("OTEL_TRACES_SAMPLER_ARG=NaN"), "OTEL_TRACES_SAMPLER_ARG is not a part"},
+	}
+	blamed := map[string]bool{}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			environment(t, tt.env)
+			_, _, err := config.Load()
+			faults, ok := errors.AsType[config.Faults](err)
+			if !ok || len(faults) != 1 {
+				t.Fatalf("Load: %v, want one fault", err)
+			}
+			if got := faults[0].Variable + " " + faults[0].Problem; !strings.HasPrefix(got, tt.want) {
+				t.Errorf("got  %s\nwant %s...", got, tt.want)
+			}
+			if !strings.Contains(faults[0].Problem, "want") && !strings.Contains(faults[0].Problem, "file") {
+				t.Errorf("%q does not say what would be right", faults[0].Problem)
+			}
+			if strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("the error quotes the value: %v", err)
+			}
+			blamed[faults[0].Variable] = true
+		})
+	}
+	for _, v := range config.Variables() {
+		anything := v.Type == "text" || v.Type == "secret" || v.Type == "list" || v.Type == "folder"
+		if !blamed[v.Name] && !anything {
+			t.Errorf("%s (%s) has no fault here", v.Name, v.Type)
+		}
+	}
+}
+
+func TestLoadTellsEveryFaultAtOnce(t *testing.T) {
+	environment(t, map[string]string{
+		"PLASPY_TIMEOUT": "soon", "BRIDGE_WORKERS": "0", "BRIDGE_BACKOFF_INITIAL": "x", "BRIDGE_PREFIX": "a.b", "NATS_PASSWORD": "s3cret",
+		"NATS_URL": "nats://u:s3cret%@h",
+	})
+	_, _, err := config.Load()
+	want := `the configuration is wrong:
+  PLASPY_USERNAME is not set; want the user name of the account
+  PLASPY_API_KEY is not set; want either it or PLASPY_API_KEY_FILE
+  PLASPY_TIMEOUT cannot be understood; want a duration with its unit, such as 90s, 5m or 24h, 100ms to 10m
+  NATS_URL has an entry (number 1) that is no URL; want nats://host:4222, with special characters in a user or password percent-encoded
+  NATS_PASSWORD is set without NATS_USER; want both
+  BRIDGE_PREFIX is not one token; want letters, digits, - and _, 64 at most
+  BRIDGE_WORKERS is 0; want a whole number, 1 to 10000
+  BRIDGE_BACKOFF_INITIAL cannot be understood; want a duration with its unit, such as 90s, 5m or 24h, 10ms to 1h`
+	if diff := cmp.Diff(fmt.Sprint(err), want); diff != "" {
+		t.Errorf("(-got +want):\n%s", diff)
+	}
+}
+
+func TestLoadExcept(t *testing.T) {
+	environment(t, map[string]string{"PLASPY_TIMEOUT": "soon", "BRIDGE_PREFIX": "fleet"})
+	c, _, err := config.Load("PLASPY_")
+	if err != nil || c.Prefix != "fleet" || c.Timeout != 10*time.Second {
+		t.Errorf("Load without the API: %v, prefix %q, timeout %v", err, c.Prefix, c.Timeout)
+	}
+	if err := c.Validate(); err == nil {
+		t.Error("Validate of a Config without user name: no error")
+	}
+	c.Username, c.APIKey = "operator", "k3y"
+	if err := c.Validate(); err != nil {
+		t.Errorf("Validate of a completed Config: %v", err)
+	}
+}
+
+func TestLoadAccepts(t *testing.T) {
+	present := file(t, "present", "x")
+	for name, env := range map[string]map[string]string{
+		"loopback http":          minimal("PLASPY_BASE_URL=http://127.0.0.1:8090"),
+		"loopback http, IPv6":    minimal("PLASPY_BASE_URL=http://[::1]:8090/prefix"),
+		"loopback http, by name": minimal("PLASPY_BASE_URL=http://LOCALHOST:8090"),
+		"http allowed":           minimal("PLASPY_BASE_URL=http://example.com", "PLASPY_ALLOW_HTTP=true"),
+		"key file":               minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE="+present),
+		"servers":                minimal("NATS_URL=a,nats://b:4222,tls://[::1]:1"),
+		"websockets":             minimal("NATS_URL=wss://a,ws://b:80/path"),
+		"user as token":          minimal("NATS_USER=s3cret"),
+		"user and password":      minimal("NATS_USER=u", "NATS_PASSWORD=p"),
+		"client certificate":     minimal("NATS_CERT="+present, "NATS_KEY="+present, "NATS_CREDS="+present),
+		"cluster of one's own":   minimal("BRIDGE_EMBEDDED_CONFIG="+present, "BRIDGE_STREAM_REPLICAS=3"),
+		"no HTTP":                minimal("BRIDGE_HTTP_ADDR="),
+		"any port":               minimal("BRIDGE_HTTP_ADDR=localhost:0"),
+		"bounds":                 minimal("BRIDGE_WORKERS=10000", "BRIDGE_POLL_INTERVAL=100ms", "BRIDGE_DEVICES_REFRESH=1s", "PLASPY_RATE_LIMIT=0"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			environment(t, env)
+			if _, _, err := config.Load(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestLoadWarnings(t *testing.T) {
+	environment(t, minimal("BRIDGE_WORKRES=s3cret", "PLASPY_KEY=s3cret", "BRIDGE_COLOUR_OF_THE_LIVE_VIEW=s3cret", "NATS_CRED=s3cret",
+		"NATS_CONTEXT=s3cret", "BRIDGE_PORT_8080_TCP_ADDR=10.0.0.1", "PLASPY_BRIDGE_SERVICE_HOST=10.0.0.1", "BRIDGE_PORT=tcp://10.0.0.1:8080", "BRIDGE_HTTP_PORT=8080",
+		"PLASPY_USERNAME='s3cret'", "NATS_URL=h", "BRIDGE_EMBEDDED_CONFIG="+file(t, "nats.conf", ""), "BRIDGE_GROUPS=a ", "BRIDGE_DATA_DIR=./data "))
+	_, warnings, err := config.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, w := range warnings {
+		got = append(got, w.String())
+	}
+	want := []string{
+		"BRIDGE_COLOUR_OF_THE_LIVE_VIEW is not a variable of the bridge",
+		"BRIDGE_DATA_DIR begins or ends with white space, which is taken as part of the value",
+		"BRIDGE_HTTP_PORT is not a variable of the bridge; did you mean BRIDGE_HTTP_ADDR?",
+		"BRIDGE_WORKRES is not a variable of the bridge; did you mean BRIDGE_WORKERS?",
+		"NATS_CRED is not a variable of the bridge; did you mean NATS_CREDS?",
+		"PLASPY_KEY is not a variable of the bridge",
+		"PLASPY_USERNAME is wrapped in quotes, which are taken as part of the value",
+		"BRIDGE_EMBEDDED_CONFIG has no effect: NATS_URL names a server",
+	}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("warnings (-got +want):\n%s", diff)
+	}
+}
+
+// TestConfigShowsNoSecret prints a Config with a secret in every place that may
+// hold one, in every way a program prints things.
+func TestConfigShowsNoSecret(t *testing.T) {
+	environment(t, minimal("PLASPY_API_KEY=s3cret", "NATS_URL=nats://u:s3cret@h:4222,nats://s3cret@h", "NATS_USER=s3cret", "NATS_PASSWORD=s3cret", "BRIDGE_HTTP_TOKEN=s3cret",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=https://u:s3cret@collector:4318", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://s3cret@h/x",
+		"OTEL_EXPORTER_OTLP_HEADERS=a=s3cret", "OTEL_EXPORTER_OTLP_TRACES_HEADERS=a=s3cret"))
+	c, _, err := config.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		fmt.Fprintf(&out, verb+"\n", c)
+	}
+	fmt.Fprintln(&out, c.Settings(nil))
+	if err := json.NewEncoder(&out).Encode(c); err != nil {
+		t.Fatal(err)
+	}
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("loaded", "config", c, "key", c.APIKey, "servers", c.NATSURL, "endpoint", c.OTLPEndpoint)
+	slog.New(slog.NewTextHandler(&out, nil)).Info("loaded", "config", c, "key", c.APIKey, "servers", c.NATSURL)
+	for _, spelling := range []string{"s3cret", fmt.Sprintf("%x", "s3cret"), "115 51 99"} {
+		if strings.Contains(out.String(), spelling) {
+			t.Errorf("%q shows in:\n%s", spelling, out.String())
+		}
+	}
+	if !strings.Contains(out.String(), "nats://[redacted]@h:4222") {
+		t.Error("the server's host does not show")
+	}
+	if !strings.Contains(out.String(), "https://[redacted]@collector:4318") {
+		t.Error("the collector's host does not show")
+	}
+}
+
+func TestSettingsShowProblemsNotValues(t *testing.T) {
+	environment(t, minimal("NATS_CREDS=/s3cret", "PLASPY_BASE_URL=https://u:s3cret@h", "OTEL_EXPORTER_OTLP_ENDPOINT=collector/s3cret", "NATS_URL=nats://u:s3cret,x@h"))
+	c, _, err := config.Load()
+	shown := fmt.Sprint(c.Settings(err))
+	if err == nil || strings.Contains(shown, "s3cret") || !strings.Contains(shown, "cannot be read") {
+		t.Errorf("settings of a wrong configuration: %v\n%s", err, shown)
+	}
+}
+
+func TestSettingsTable(t *testing.T) {
+	var b strings.Builder
+	if err := config.WriteSettings(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"| `BRIDGE_WORKERS` | whole number | `16` | polls under way at once (1 to 10000) |\n",
+		"| `PLASPY_USERNAME` | text |  | user name of the account; required |\n",
+		"| `BRIDGE_SCHEDULE` | adaptive or fixed | `adaptive` |",
+	} {
+		if !strings.Contains(b.String(), line) {
+			t.Errorf("no %q in:\n%s", line, b.String())
+		}
+	}
+	for _, v := range config.Variables() {
+		if v.Name == "" || v.Meaning == "" || v.Section == "" || v.Type == "" || strings.HasSuffix(v.Meaning, ".") {
+			t.Errorf("%+v lacks something", v)
+		}
+	}
+}
+
+func TestEnvExample(t *testing.T) {
+	const path = "../../deploy/env.example"
+	var want bytes.Buffer
+	if err := config.WriteEnvExample(&want); err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile(path, want.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(got), want.String()); diff != "" {
+		t.Errorf("%s (-got +want; write it anew with go test ./bridge -run EnvExample -update):\n%s", path, diff)
+	}
+	// Reading it line by line, as systemd and docker do, gives a configuration
+	// that lacks nothing but what only the operator knows.
+	env := map[string]string{}
+	for line := range strings.Lines(string(got)) {
+		line = strings.TrimSuffix(line, "\n")
+		assignment := strings.TrimPrefix(line, "#")
+		if name, value, ok := strings.Cut(assignment, "="); ok && name == strings.ToUpper(name) && !strings.Contains(name, " ") {
+			env[name] = value
+		}
+	}
+	if len(env) != len(config.Variables()) {
+		t.Errorf("%d variables, want %d", len(env), len(config.Variables()))
+	}
+	env["PLASPY_USERNAME"], env["PLASPY_API_KEY"] = "operator", "k3y"
+	environment(t, env)
+	if _, warnings, err := config.Load(); err != nil || len(warnings) > 0 {
+		t.Errorf("Load of it: %v, %v", warnings, err)
+	}
+}

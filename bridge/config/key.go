@@ -1,0 +1,142 @@
+package config
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// keyWatchInterval is how often the key file is looked at. Reading a file of a
+// few bytes costs nothing, and asking the file system for notifications misses
+// the swapped symbolic links of a Kubernetes secret.
+const keyWatchInterval = 2 * time.Second
+
+// maxKeyBytes bounds what is read of a key file, should it be the wrong one.
+const maxKeyBytes = 16 << 10
+
+// KeySource gives the API key, from the environment or from a file that may
+// change while the bridge runs. Safe for concurrent use.
+type KeySource struct {
+	path string // empty: the key never changes
+	log  *slog.Logger
+
+	mu    sync.Mutex
+	key   string // guarded by mu: the last good one
+	fault string // guarded by mu: why the file gave none the last time; empty: it gave one
+}
+
+// KeySource returns the source of the API key. It reads the key file, which has
+// to give a key this first time.
+func (c Config) KeySource(log *slog.Logger) (*KeySource, error) {
+	s := &KeySource{path: c.APIKeyFile, log: log, key: c.APIKey.Reveal()}
+	if s.path == "" {
+		return s, nil
+	}
+	key, err := readKey(s.path)
+	if err != nil {
+		return nil, Faults{{"PLASPY_API_KEY_FILE", fmt.Sprintf("names a file that gives no key: %v", err)}}
+	}
+	s.key = key
+	return s, nil
+}
+
+// Key reads the file again and returns the key. Where the file gives none, the
+// last good key stays and a warning is logged once for each new reason. The
+// error is always nil; it is there for what takes a source that may fail.
+func (s *KeySource) Key() (string, error) {
+	key, _ := s.refresh()
+	return key, nil
+}
+
+// Watch calls changed, on its own goroutine, within [keyWatchInterval] of each
+// change of the key in the file, until ctx is done. It returns at once where
+// there is no file to watch.
+func (s *KeySource) Watch(ctx context.Context, changed func()) {
+	if s.path == "" {
+		return
+	}
+	s.mu.Lock()
+	seen := s.key
+	s.mu.Unlock()
+	ticker := time.NewTicker(keyWatchInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			// Compared with what this loop saw, not with what is stored: a token
+			// request that read the new key first must not hide the change.
+			if key, _ := s.refresh(); key != seen {
+				seen = key
+				s.log.Info("api key changed")
+				changed()
+			}
+		}
+	}
+}
+
+// refresh reads the file, if there is one, and reports whether it gave a key.
+func (s *KeySource) refresh() (key string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.path == "" {
+		return s.key, true
+	}
+	key, err := readKey(s.path)
+	if err != nil {
+		if err.Error() != s.fault {
+			s.log.Warn("api key file gives no key, the old one stays", "err", err)
+		}
+		s.fault = err.Error()
+		return s.key, false
+	}
+	if s.fault != "" {
+		s.log.Info("api key file gives a key again")
+	}
+	s.fault, s.key = "", key
+	return key, true
+}
+
+// readKey returns what is in a key file, without the line break at its end and
+// the byte order mark that some editors put at its beginning.
+func readKey(path string) (string, error) {
+	if err := readable(path); err != nil {
+		return "", err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", cause(err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxKeyBytes+1))
+	if err != nil {
+		return "", cause(err)
+	}
+	content = bytes.TrimPrefix(content, []byte("\ufeff"))
+	key := strings.TrimRight(string(content), "\r\n")
+	return key, plausibleKey(key)
+}
+
+// plausibleKey tells why text cannot be an API key, without repeating it.
+func plausibleKey(text string) error {
+	switch {
+	case strings.TrimSpace(text) == "":
+		return errors.New("empty")
+	case len(text) > maxKeyBytes:
+		return errors.New("too long")
+	case !utf8.ValidString(text), strings.ContainsFunc(text, unicode.IsControl):
+		return errors.New("not one line of text")
+	default:
+		return nil
+	}
+}

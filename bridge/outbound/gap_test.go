@@ -1,0 +1,139 @@
+package outbound
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+func TestBackfill(t *testing.T) {
+	o := options()
+	o.Backfill = true
+	api := newFakeAPI("d")
+	srv := natstest.Start(t)
+	api.show("d", at(1, "first"))
+	r := newRig(t, srv, api, o)
+	r.until("the first", body("first"))
+	api.set(func() {
+		api.ranges["d"] = strings.Join([]string{at(12, 12), at(11, 11, `"alerts":["SOS"]`), at(1, "first"), at(20, "now"), at(12, 12), `{"bad":1}`, at(99, "later")}, ",")
+		api.shown["d"] = at(20, "now")
+	})
+	r.until("the edge's end", body("cleared"))
+	r.stop()
+	equal(t, without(summary(r.events()), "device"), []string{
+		"location.d first", "location.d backfilled 11", "alert.d.SOS raised", "location.d backfilled 12", "alert.d.SOS cleared", "location.d now",
+	})
+	if got, want := api.asked, []string{`locations d {"from":"2026-01-02T03:00:01Z","to":"2026-01-02T03:00:20Z"}`}; !slices.Equal(got, want) {
+		t.Errorf("asked %q, want %q", got, want)
+	}
+}
+
+func TestBackfillThatFailsDoesNotKeepThePositionBack(t *testing.T) {
+	for _, answer := range []string{"error", "refused"} {
+		t.Run(answer, func(t *testing.T) {
+			o := options()
+			o.Backfill, o.AlertHistory = true, true
+			api := newFakeAPI("d")
+			api.show("d", at(1, "first"))
+			r := newRig(t, natstest.Start(t), api, o)
+			r.until("the first", body("first"))
+			api.set(func() { api.ranges["d"], api.alerts["d"] = answer, answer; api.shown["d"] = at(20, "now") })
+			got := r.until("the second", body("now"))
+			if got := got[len(got)-1].header.Get(publisher.HeaderHistorySince); got != "2026-01-02T03:00:01Z" {
+				t.Errorf("the history is still to be read from %q", got)
+			}
+			// Once the history answers again, it is asked from where it was not read.
+			api.set(func() {
+				api.alerts["d"] = `{"dateTime":"2026-01-02T03:00:05Z","latitude":1,"longitude":2,"text":"late","alerts":["SOS"]}`
+				api.ranges["d"], api.asked, api.shown["d"] = "", nil, at(30, "then")
+			})
+			r.until("the alert", body(`"source":"history"`))
+		})
+	}
+}
+
+// TestLastingGapTrouble: once a gap was given up, the fixes that follow are not
+// held back each in its turn.
+func TestLastingGapTrouble(t *testing.T) {
+	o := options()
+	o.Backfill = true
+	api := newFakeAPI("d")
+	api.show("d", at(1, "first"))
+	r := newRig(t, natstest.Start(t), api, o)
+	r.until("the first", body("first"))
+	api.set(func() { api.ranges["d"] = "error"; api.shown["d"] = at(20, "given up") })
+	r.until("the one given up", body("given up"))
+	api.set(func() { api.asked = nil })
+	for i := range 5 {
+		fix := fmt.Sprintf("live %d", i)
+		api.show("d", at(30+10*i, fix))
+		r.until(fix, body(fix))
+	}
+	api.set(func() {
+		if len(api.asked) > 5 {
+			t.Errorf("asked %d times what lay before five fixes, want once each at most", len(api.asked))
+		}
+	})
+	// Once it can be read again, it is.
+	api.set(func() { api.ranges["d"] = at(85, "between") })
+	api.show("d", at(99, "last"))
+	r.until("what lay between", body("between"))
+}
+
+func TestFixThatWaitsIsNoSecret(t *testing.T) {
+	r := newRig(t, natstest.Start(t), newFakeAPI("d"), options())
+	r.until("the device", func(e event) bool { return strings.HasPrefix(e.subject, "plaspy.device.") })
+	r.pool.mu.Lock()
+	d := r.pool.devices["d"]
+	r.pool.mu.Unlock()
+	for _, row := range []struct {
+		name  string
+		since time.Time
+		says  bool
+	}{
+		{"a moment", time.Now(), false},
+		{"a while", time.Now().Add(-10 * time.Second), true},
+		{"over", time.Time{}, false},
+	} {
+		r.pool.waits(d, row.since)
+		if got := r.pool.waitsLong(); (got != "") != row.says {
+			t.Errorf("%s: says %q", row.name, got)
+		}
+	}
+}
+
+func TestAlertHistory(t *testing.T) {
+	o := options()
+	o.AlertHistory = true
+	api := newFakeAPI("d")
+	srv := natstest.Start(t)
+	api.show("d", at(1, "first", `"alerts":["SOS"]`))
+	r := newRig(t, srv, api, o)
+	r.until("the first", body(`"alert":"SOS"`))
+	row := func(second int, names string) string {
+		return fmt.Sprintf(`{"dateTime":"2026-01-02T03:00:%02dZ","latitude":1,"longitude":2,"text":"t","alerts":[%s]}`, second, names)
+	}
+	api.set(func() {
+		api.alerts["d"] = strings.Join([]string{row(9, `"B","A"`), row(5, `"SOS"`), row(9, `"A"`), row(20, `"Door"`), row(1, `"SOS"`), row(50, `"future"`), `{"alerts":["x"]}`}, ",")
+		api.shown["d"] = at(20, "now", `"alerts":["Door"]`)
+	})
+	r.until("the edge", body(`"alert":"SOS","state":"cleared"`))
+	r.stop()
+	want := []string{
+		"location.d first", "alert.d.SOS raised", "alert.d.SOS raised history", "alert.d.A raised history", "alert.d.B raised history",
+		"location.d now", "alert.d.Door raised", "alert.d.SOS cleared",
+	}
+	equal(t, without(summary(r.events()), "device"), want)
+
+	// After a restart nothing of it is told again, although the API still shows it.
+	api.show("d", at(30, "third", `"alerts":["Door"]`))
+	r = newRig(t, srv, api, o)
+	r.until("the third", body("third"))
+	r.stop()
+	equal(t, without(summary(r.events()), "device"), append(want, "location.d third"))
+}

@@ -1,0 +1,114 @@
+package outbound
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"plaspy-bridge/publisher/natstest"
+)
+
+func TestDeviceEvents(t *testing.T) {
+	api := newFakeAPI("a", "b")
+	srv := natstest.Start(t)
+	r := newRig(t, srv, api, options())
+	r.until("b", body(`"deviceId":"b"`))
+	api.set(func() { api.list[0] = `{"id":"a","name":"New name"}` })
+	r.until("the change", body(`"change":"changed"`))
+	api.setList("a") // a changes its name back, b is gone
+	r.until("the removal", body(`"change":"removed"`))
+	api.set(func() { api.listErr = errors.New("down"); api.list = nil })
+	r.polls("a", 20)
+	r.stop()
+	got := summary(r.events())
+	slices.Sort(got)
+	equal(t, got, []string{"device.a added", "device.a changed", "device.a changed", "device.b added", "device.b removed"})
+
+	// While it was down: a changed, b came back. Nothing is told twice.
+	before := len(r.events())
+	api.set(func() {
+		api.listErr = nil
+		api.list = []string{`{"name":"Other","id":"a"}`, `{"id":"b"}`, `{"id":"b","name":"twice"}`, `{"id":"old","expires":"2020-01-01T00:00:00Z"}`}
+	})
+	r = newRig(t, srv, api, options())
+	r.polls("b", 5)
+	r.stop()
+	got = summary(r.events())[before:]
+	slices.Sort(got)
+	equal(t, got, []string{"device.a changed", "device.b added"})
+	if api.polls["old"] != 0 {
+		t.Error("an expired device was polled")
+	}
+}
+
+func TestEmptyListRemovesNobodyUntilConfirmed(t *testing.T) {
+	api := newFakeAPI("a")
+	r := newRig(t, natstest.Start(t), api, options())
+	r.until("a", body(`"change":"added"`))
+	p := r.pool
+	if told, _ := p.update(nil, nil); len(told) != 0 {
+		t.Errorf("a first empty list tells %v", told)
+	}
+	api.setList()
+	got := r.until("the removal", body(`"change":"removed"`))
+	if e := got[len(got)-1]; !strings.Contains(e.body, `"device":{"id":"a","name":"Truck a"}`) {
+		t.Errorf("removal %s does not show the device as it was", e.body)
+	}
+}
+
+func TestEmptyGroupsStopNobodyUntilConfirmed(t *testing.T) {
+	api := newFakeAPI("a", "b", "c")
+	o := options()
+	o.Refresh, o.Select = time.Hour, Selection{Groups: []string{"North"}}
+	r := newRig(t, natstest.Start(t), api, o)
+	r.polls("a", 3)
+	active := func() bool {
+		r.pool.mu.Lock()
+		defer r.pool.mu.Unlock()
+		return r.pool.byID["a"] != nil
+	}
+	for _, row := range []struct {
+		empty int // answers
+		want  bool
+	}{{1, true}, {0, true}, {1, true}, {1, false}, {0, true}} {
+		api.set(func() { api.groupless = row.empty })
+		if _, err := r.pool.list(t.Context(), t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if active() != row.want {
+			t.Fatalf("%+v: polled is %v", row, active())
+		}
+	}
+}
+
+func TestSelection(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		s    Selection
+		want string
+	}{
+		{"all", Selection{}, "a a/x b c"},
+		{"ids", Selection{Devices: []string{"a", "c"}}, "a c"},
+		{"globs cross slashes", Selection{Devices: []string{"a*"}}, "a a/x"},
+		{"excluded", Selection{Exclude: []string{"?"}}, "a/x"},
+		{"groups by name and id", Selection{Groups: []string{"North", "g2"}}, "a b c"},
+		{"groups and excluded", Selection{Groups: []string{"North"}, Exclude: []string{"b"}}, "a"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			api := newFakeAPI("a", "b", "c", "a/x")
+			o := options()
+			o.Select = tt.s
+			r := newRig(t, natstest.Start(t), api, o)
+			r.polls(strings.Fields(tt.want)[0], 5)
+			r.stop()
+			var got []string
+			for id := range api.polls {
+				got = append(got, id)
+			}
+			slices.Sort(got)
+			equal(t, got, strings.Fields(tt.want))
+		})
+	}
+}

@@ -1,0 +1,77 @@
+package outbound
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	changed, unchanged, failed prometheus.Counter
+	duration, age              prometheus.Histogram
+	backwards, conflicts       prometheus.Counter
+	backfilled, gapErrors      prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
+	polls := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "plaspy_bridge_polls_total", Help: "Polls of a last location, by what came of them.",
+	}, []string{"result"})
+	m := &metrics{
+		changed: polls.WithLabelValues("changed"), unchanged: polls.WithLabelValues("unchanged"), failed: polls.WithLabelValues("error"),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "plaspy_bridge_poll_duration_seconds", Help: "How long the API took to answer a poll.",
+			Buckets:                     []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
+		}),
+		age: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "plaspy_bridge_fix_age_seconds", Help: "From a fix's own time to its publication; back-filled fixes left out.",
+			Buckets:                     []float64{.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400},
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
+		}),
+		backwards: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "plaspy_bridge_fixes_backwards_total", Help: "Published fixes whose dateTime went back.",
+		}),
+		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "plaspy_bridge_fence_conflicts_total", Help: "Publishes that the stream refused because somebody else had published, or it had lost what it acknowledged.",
+		}),
+		backfilled: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "plaspy_bridge_backfilled_total", Help: "Fixes found by back-fill.",
+		}),
+		gapErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "plaspy_bridge_gap_errors_total", Help: "Gaps published without what back-fill or the alert history should have found in them.",
+		}),
+	}
+	if reg == nil {
+		return m
+	}
+	reg.MustRegister(polls, m.duration, m.age, m.backwards, m.conflicts, m.backfilled, m.gapErrors,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_devices", Help: "Devices in the API's list that are chosen to be polled, by whichever replica.",
+		}, func() float64 { return float64(p.Listed().Devices) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_replica_devices", Help: "Devices that this replica polls.",
+		}, func() float64 {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return float64(len(p.byID))
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_trip_detection_delay_seconds", Help: "Expected median delay from a trip's first fix to the poll that sees it; 0 where no device is known to be parked.",
+		}, func() float64 { return p.stats().TripDetection.Seconds() }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_interval_impossible", Help: "1 where the request budget does not suffice to poll every device once per interval, else 0.",
+		}, func() float64 {
+			if p.stats().Impossible {
+				return 1
+			}
+			return 0
+		}))
+	return m
+}
+
+func (m *metrics) fixAge(f *fix) {
+	if !f.backfilled {
+		m.age.Observe(max(time.Since(f.time).Seconds(), 0))
+	}
+}

@@ -1,0 +1,341 @@
+package outbound
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/outbound/schedule"
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+const subjects = publisher.Subjects("plaspy")
+
+func TestMain(m *testing.M) { natstest.Main(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// fakeAPI answers from what a test put into it, and remembers what it showed.
+type fakeAPI struct {
+	mu      sync.Mutex
+	list    []string          // entries of the device list, raw
+	listErr error             //
+	shown   map[string]string // lastLocation by id
+	next    map[string]func(poll int) (string, error)
+	polls   map[string]int
+	truth   map[string][]string // every different answer in a row
+	ranges  map[string]string   // answer to a range of locations
+	alerts  map[string]string   // answer to a range of alerts
+	asked   []string            // bodies of range requests
+	hang    map[string]bool     // until a timeout
+	polled  chan string         // every poll's device, where somebody listens
+	// groupless is how many more times the list of groups is empty.
+	groupless int
+}
+
+func newFakeAPI(ids ...string) *fakeAPI {
+	a := &fakeAPI{
+		shown: map[string]string{}, next: map[string]func(int) (string, error){}, polls: map[string]int{}, truth: map[string][]string{},
+		ranges: map[string]string{}, alerts: map[string]string{}, hang: map[string]bool{}, polled: make(chan string, 1<<16),
+	}
+	a.setList(ids...)
+	return a
+}
+
+func (a *fakeAPI) setList(ids ...string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.list = nil
+	for _, id := range ids {
+		a.list = append(a.list, fmt.Sprintf(`{"id":%q,"name":"Truck %s"}`, id, id))
+	}
+}
+
+func (a *fakeAPI) set(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f()
+}
+
+func (a *fakeAPI) show(id, raw string) { a.set(func() { a.shown[id] = raw }) }
+
+func (a *fakeAPI) Devices(context.Context) ([]plaspy.Device, []error, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var list []plaspy.Device
+	for _, raw := range a.list {
+		var e struct {
+			ID, Name string
+			Expires  time.Time
+		}
+		if err := json.Unmarshal([]byte(raw), &e); err != nil {
+			return nil, nil, err
+		}
+		list = append(list, plaspy.Device{ID: e.ID, Name: e.Name, Expires: e.Expires, Raw: json.RawMessage(raw)})
+	}
+	return list, nil, a.listErr
+}
+
+func (a *fakeAPI) Groups(context.Context) ([]plaspy.Group, []error, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.groupless > 0 {
+		a.groupless--
+		return nil, nil, nil
+	}
+	return []plaspy.Group{{ID: "g1", Name: "North", Devices: []string{"a", "b"}}, {ID: "g2", Name: "South", Devices: []string{"c"}}}, nil, nil
+}
+
+func (a *fakeAPI) LastLocation(ctx context.Context, id string, buf []byte) (plaspy.LastLocation, error) {
+	a.mu.Lock()
+	n := a.polls[id]
+	a.polls[id]++
+	raw, hang, next := a.shown[id], a.hang[id], a.next[id]
+	a.mu.Unlock()
+	select {
+	case a.polled <- id:
+	default:
+	}
+	if hang {
+		select {
+		case <-ctx.Done():
+			return plaspy.LastLocation{}, context.Cause(ctx)
+		case <-time.After(100 * time.Millisecond):
+			return plaspy.LastLocation{}, &plaspy.Error{Endpoint: "last_location", Message: "no answer in time"}
+		}
+	}
+	if next != nil {
+		var err error
+		if raw, err = next(n); err != nil {
+			return plaspy.LastLocation{}, err
+		}
+	}
+	if raw == "" {
+		return plaspy.LastLocation{At: time.Now()}, nil
+	}
+	a.mu.Lock()
+	if t := a.truth[id]; len(t) == 0 || t[len(t)-1] != raw {
+		a.truth[id] = append(t, raw)
+	}
+	a.mu.Unlock()
+	buf = append(buf[:0], raw...)
+	return plaspy.LastLocation{Raw: buf, Buf: buf, At: time.Now()}, nil
+}
+
+func (a *fakeAPI) Locations(_ context.Context, id string, body []byte, _ plaspy.PostOptions) (plaspy.Answer, error) {
+	return a.rangeAnswer(a.ranges, "locations", id, body)
+}
+
+func (a *fakeAPI) Alerts(_ context.Context, id string, body []byte, _ plaspy.PostOptions) (plaspy.Answer, error) {
+	return a.rangeAnswer(a.alerts, "alerts", id, body)
+}
+
+func (a *fakeAPI) rangeAnswer(from map[string]string, what, id string, body []byte) (plaspy.Answer, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asked = append(a.asked, what+" "+id+" "+string(body))
+	answer := from[id]
+	if answer == "error" {
+		return plaspy.Answer{}, &plaspy.Error{Endpoint: what, Status: 500, Message: "uncontrolled error"}
+	}
+	if answer == "refused" {
+		return plaspy.Answer{}, &plaspy.Error{Endpoint: what, Status: http.StatusNotFound, Message: "no such resource"}
+	}
+	return plaspy.Answer{Status: 200, Body: []byte(`{"success":true,"` + what + `":[` + answer + `]}`)}, nil
+}
+
+func (a *fakeAPI) DeviceURL(id string) string { return "https://api.test/api/devices/" + id }
+
+// rig is a pool on a real stream and a fake API.
+type rig struct {
+	t    testing.TB
+	api  *fakeAPI
+	srv  *natstest.Server
+	pub  *publisher.Publisher
+	pool *Pool
+	stop func()
+}
+
+func options() Options {
+	return Options{
+		Workers: 8, Refresh: 20 * time.Millisecond, IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second,
+		BackoffInitial: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond, Grace: 5 * time.Second,
+	}
+}
+
+const interval = 5 * time.Millisecond
+
+func newRig(t testing.TB, srv *natstest.Server, api *fakeAPI, o Options) *rig {
+	t.Helper()
+	return newRigOn(t, srv, api, api, o)
+}
+
+// newRigOn is newRig with an API that does more than the fake one around which it
+// is built.
+func newRigOn(t testing.TB, srv *natstest.Server, fake *fakeAPI, api API, o Options) *rig {
+	t.Helper()
+	r := &rig{t: t, api: fake, srv: srv, pub: srv.Publisher(t, subjects)}
+	r.pool = New(o, api, plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet, Max: time.Second}),
+		r.pub, subjects, schedule.NewFixed(interval), quiet, nil)
+	r.pool.gapPatience = 30 * time.Millisecond
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.pool.Run(ctx)
+	}()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+		drain, stop := context.WithTimeout(context.Background(), 10*time.Second)
+		defer stop()
+		if err := r.pub.Drain(drain); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+// event is a message of the events stream, in short.
+type event struct {
+	subject, body string
+	header        nats.Header
+}
+
+// events reads the stream as it is.
+func (r *rig) events() []event {
+	r.t.Helper()
+	js, err := jetstream.New(r.srv.Client(r.t))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	st, err := js.Stream(context.Background(), "PLASPY_EVENTS")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	state := st.CachedInfo().State
+	var list []event
+	for seq := max(state.FirstSeq, 1); seq <= state.LastSeq; seq++ {
+		m, err := st.GetMsg(context.Background(), seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue // deleted by the test
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		list = append(list, event{m.Subject, string(m.Data), m.Header})
+	}
+	return list
+}
+
+// until follows the stream until it has a message that ok accepts, and gives
+// all up to there.
+func (r *rig) until(what string, ok func(event) bool) []event {
+	r.t.Helper()
+	nc := r.srv.Client(r.t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c, err := js.OrderedConsumer(context.Background(), "PLASPY_EVENTS", jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	it, err := c.Messages()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer it.Stop()
+	var list []event
+	for {
+		m, err := it.Next(jetstream.NextMaxWait(10 * time.Second))
+		if err != nil {
+			r.t.Fatalf("waiting for %s: %v; the stream has %v", what, err, summary(list))
+		}
+		list = append(list, event{m.Subject(), string(m.Data()), m.Headers()})
+		if ok(list[len(list)-1]) {
+			return list
+		}
+	}
+}
+
+// summary is a stream in one line each: subject and what matters of the body.
+func summary(list []event) []string {
+	var lines []string
+	for _, e := range list {
+		var b struct {
+			Change, State, Alert, DateTime, Source string
+			Backfilled                             bool
+			Location                               struct{ V any }
+		}
+		if err := json.Unmarshal([]byte(e.body), &b); err != nil {
+			lines = append(lines, e.subject+" "+err.Error())
+			continue
+		}
+		line := strings.TrimPrefix(e.subject, "plaspy.")
+		for _, s := range []string{b.Change, b.State, b.Source} {
+			if s != "" {
+				line += " " + s
+			}
+		}
+		if b.Backfilled {
+			line += " backfilled"
+		}
+		if b.Location.V != nil {
+			line += fmt.Sprint(" ", b.Location.V)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// without drops device events, which most tests are not about.
+func without(lines []string, prefix string) []string {
+	return slices.DeleteFunc(slices.Clone(lines), func(s string) bool { return strings.HasPrefix(s, prefix) })
+}
+
+// at is a fix at a second of a fixed minute, with a value and more fields.
+func at(second int, v any, more ...string) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	s := fmt.Sprintf(`{"dateTime":"2026-01-02T03:%02d:%02dZ","latitude":4.7,"longitude":-74.1,"v":%s`, second/60, second%60, b)
+	for _, m := range more {
+		s += "," + m
+	}
+	return s + "}"
+}
+
+// polls waits until a device was polled n times more.
+func (r *rig) polls(id string, n int) {
+	r.t.Helper()
+	timeout := time.After(10 * time.Second)
+	for range n {
+		for got := ""; got != id; {
+			select {
+			case got = <-r.api.polled:
+			case <-timeout:
+				r.t.Fatalf("%s was not polled %d times in 10 s", id, n)
+			}
+		}
+	}
+}
+
+func body(substring string) func(event) bool {
+	return func(e event) bool { return strings.Contains(e.body, substring) }
+}

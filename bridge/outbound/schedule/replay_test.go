@@ -1,0 +1,160 @@
+package schedule_test
+
+import (
+	"math"
+	"sort"
+	"time"
+
+	"plaspy-bridge/bridge/outbound/schedule"
+)
+
+// replay runs a policy against what the trackers show: one request at a time, evenly spaced as the
+// rate allows, each answered after a while.
+type replay struct {
+	trackers []tracker
+	rate     float64       // requests a minute, 0: no limit
+	answer   time.Duration // from the request to its answer; the API looks half-way
+	horizon  time.Duration
+	from     time.Duration // what became visible before is not counted
+
+	// fault, where set, may change an observation.
+	fault func(now time.Duration, id string, o *schedule.Observation)
+	// at, where set, is called before each request.
+	at func(now time.Duration, p schedule.Policy)
+}
+
+// asked is one request of a run.
+type asked struct {
+	at, looked, answered time.Duration
+	device               int
+}
+
+// run returns the requests made.
+func (r *replay) run(p schedule.Policy) []asked {
+	now, begin := time.Duration(0), start
+	p.SetRate(begin, r.rate)
+	index := make(map[string]int, len(r.trackers))
+	seen := make([]int, len(r.trackers))
+	for i, d := range r.trackers {
+		p.Add(begin, d.id)
+		index[d.id] = i
+		seen[i] = -1
+	}
+	var log []asked
+	done := 0
+	finish := func(until time.Duration) {
+		for ; done < len(log) && log[done].answered <= until; done++ {
+			q := log[done]
+			o := r.look(q, &seen[q.device])
+			if r.fault != nil {
+				r.fault(q.answered, r.trackers[q.device].id, &o)
+			}
+			p.Done(begin.Add(q.answered), r.trackers[q.device].id, o)
+		}
+	}
+	var slot time.Duration
+	for now < r.horizon {
+		finish(now)
+		if r.at != nil {
+			r.at(now, p)
+		}
+		id, ok, wake := p.Next(begin.Add(now))
+		if ok {
+			q := asked{at: now, looked: now + r.answer/2, answered: now + r.answer, device: index[id]}
+			log = append(log, q)
+			if r.rate > 0 {
+				slot = now + time.Duration(float64(time.Minute)/r.rate)
+				now = slot
+			}
+			continue
+		}
+		next := r.horizon
+		if !wake.IsZero() {
+			next = max(now+1, wake.Sub(begin))
+		}
+		if done < len(log) {
+			next = min(next, max(now, log[done].answered))
+		}
+		now = next
+	}
+	finish(r.horizon + r.answer)
+	return log
+}
+
+// look is what the API says.
+func (r *replay) look(q asked, seen *int) schedule.Observation {
+	o := schedule.Observation{Speed: math.NaN(), Input: -1}
+	fixes := r.trackers[q.device].fixes
+	i := sort.Search(len(fixes), func(i int) bool { return fixes[i].visible > q.looked }) - 1
+	if i < 0 {
+		return o
+	}
+	f := fixes[i]
+	o.Fix, o.FixTime, o.Changed = true, start.Add(f.stamp), i != *seen
+	o.Speed, o.Input = float64(f.speed), f.input
+	*seen = i
+	return o
+}
+
+// result is how fresh a run kept the fleet.
+type result struct {
+	Fixes    int     // became visible in the time that counts
+	Requests int     // were made in it
+	Fetched  int     // fixes that were seen before the next one replaced them
+	Mean     float64 // delay in seconds, over every fix until it or a newer one was fetched
+	P50, P95 float64
+	Trips    float64 // median delay of a trip's first fix
+	delays   []float64
+}
+
+func (r result) missed() float64   { return 1 - float64(r.Fetched)/float64(r.Fixes) }
+func (r result) requests() float64 { return float64(r.Requests) / float64(max(1, r.Fetched)) }
+
+func (r *replay) judge(log []asked) result {
+	polls := make([][]time.Duration, len(r.trackers))
+	answers := make([][]time.Duration, len(r.trackers))
+	var out result
+	for _, q := range log {
+		polls[q.device] = append(polls[q.device], q.looked)
+		answers[q.device] = append(answers[q.device], q.answered)
+		if q.looked >= r.from {
+			out.Requests++
+		}
+	}
+	var trips []float64
+	for i, d := range r.trackers {
+		for j, f := range d.fixes {
+			if f.visible < r.from || f.visible >= r.horizon {
+				continue
+			}
+			k := sort.Search(len(polls[i]), func(k int) bool { return polls[i][k] >= f.visible })
+			end := r.horizon
+			if k < len(polls[i]) {
+				end = answers[i][k]
+				if j+1 == len(d.fixes) || polls[i][k] < d.fixes[j+1].visible {
+					out.Fetched++
+				}
+			}
+			out.Fixes++
+			delay := max(0, end-f.visible).Seconds()
+			out.delays = append(out.delays, delay)
+			if f.begins {
+				trips = append(trips, delay)
+			}
+		}
+	}
+	sort.Float64s(out.delays)
+	sort.Float64s(trips)
+	for _, d := range out.delays {
+		out.Mean += d / float64(len(out.delays))
+	}
+	out.P50, out.P95, out.Trips = quantile(out.delays, 0.5), quantile(out.delays, 0.95), quantile(trips, 0.5)
+	return out
+}
+
+func quantile(sorted []float64, q float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+}

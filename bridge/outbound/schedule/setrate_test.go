@@ -1,0 +1,46 @@
+package schedule_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/outbound/schedule"
+)
+
+// TestSameRateAgainChangesNothing holds a policy that is told its rate every
+// second against one that is told once: they poll the same devices.
+func TestSameRateAgainChangesNothing(t *testing.T) {
+	const devices, perMinute = 40, 60.0
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	start := now
+	var once, often schedule.Policy
+	for _, p := range []*schedule.Policy{&once, &often} {
+		*p = schedule.NewAdaptive(schedule.AdaptiveOptions{Interval: time.Minute, TripStartWeight: 1, Seed: 1})
+		(*p).SetRate(now, perMinute)
+		for i := range devices {
+			(*p).Add(now, fmt.Sprint("d", i))
+		}
+	}
+	for step := range 2000 {
+		now = now.Add(time.Second)
+		often.SetRate(now, perMinute)
+		id, ok, _ := once.Next(now)
+		again, okAgain, _ := often.Next(now)
+		if id != again || ok != okAgain {
+			t.Fatalf("step %d: %q and %q", step, id, again)
+		}
+		if !ok {
+			continue
+		}
+		var n int
+		if _, err := fmt.Sscanf(id, "d%d", &n); err != nil {
+			t.Fatal(err)
+		}
+		period := time.Duration(10+10*(n%5)) * time.Second
+		fix := start.Add(now.Sub(start).Truncate(period))
+		o := schedule.Observation{Fix: true, FixTime: fix, Changed: now.Sub(fix) < time.Minute, Speed: 40, Input: -1}
+		once.Done(now, id, o)
+		often.Done(now, id, o)
+	}
+}

@@ -1,0 +1,116 @@
+package outbound
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"plaspy-bridge/bridge/outbound/schedule"
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/publisher/natstest"
+)
+
+// glances follows what the pool tells until ok accepts what is known by device.
+func (r *rig) glances(known map[string]Glance, what string, ok func() bool) {
+	r.t.Helper()
+	timeout := time.After(10 * time.Second)
+	for !ok() {
+		select {
+		case <-timeout:
+			r.t.Fatalf("waiting for %s: %+v", what, known)
+		case <-r.api.polled: // something may have happened
+		}
+		r.pool.Changed(func(g Glance) {
+			if !g.Busy {
+				known[g.ID] = g
+			}
+		})
+	}
+}
+
+// TestChanged looks on while devices are polled, which with the race detector
+// also shows that nothing of a busy device is touched.
+func TestChanged(t *testing.T) {
+	api := newFakeAPI("a", "b")
+	api.show("a", at(1, 1, `"speed":42.5`, `"alerts":["SpeedLimit"]`))
+	n := 0
+	api.next["b"] = func(int) (string, error) { // moves, and raises and clears all the time
+		n++
+		return at(n%3600, n, fmt.Sprintf(`"alerts":["x%d","y"]`, n%3)), nil
+	}
+	r := newRig(t, natstest.Start(t), api, options())
+	known := map[string]Glance{}
+	r.glances(known, "both devices", func() bool { return known["a"].Fix && known["b"].Fix && known["a"].Result == resultUnchanged.String() })
+	a := known["a"]
+	if a.Polled.IsZero() || a.Seen.IsZero() || a.Next.IsZero() {
+		t.Errorf("a has no time of its last poll, first sight or next poll: %+v", a)
+	}
+	a.Polled, a.Seen, a.Next = time.Time{}, time.Time{}, time.Time{}
+	want := Glance{
+		ID: "a", Name: "Truck a", Fix: true, FixTime: time.Date(2026, 1, 2, 3, 0, 1, 0, time.UTC), Lat: 4.7, Lon: -74.1, Speed: 42.5,
+		Alerts: []string{"SpeedLimit"}, Result: resultUnchanged.String(), Reason: "interval",
+	}
+	if diff := cmp.Diff(a, want); diff != "" {
+		t.Error(diff)
+	}
+	if b := known["b"]; !math.IsNaN(float64(b.Speed)) || len(b.Alerts) != 2 {
+		t.Errorf("b: %+v", b)
+	}
+	api.set(func() {
+		api.next["a"] = func(int) (string, error) { return "", &plaspy.Error{Endpoint: "last_location", Status: 500} }
+	})
+	r.glances(known, "failures", func() bool {
+		return known["a"].Failures > 2 && known["a"].Result == resultError.String() && known["a"].Detail != ""
+	})
+	api.setList("b")
+	r.glances(known, "the device that is gone", func() bool { return known["a"].Gone })
+	r.stop()
+	r.pool.Changed(func(Glance) {})
+	r.pool.Changed(func(g Glance) { t.Errorf("nothing has happened, but told: %+v", g) })
+}
+
+func TestNothingIsRememberedForNobody(t *testing.T) {
+	api := newFakeAPI("a")
+	r := newRig(t, natstest.Start(t), api, options())
+	r.polls("a", 3)
+	r.stop()
+	if n := len(r.pool.touched); n != 0 {
+		t.Errorf("%d devices are to be told, but nobody asks", n)
+	}
+}
+
+// BenchmarkChanged is what a second of 1,000 polls in 10,000 devices costs
+// somebody who looks on.
+func BenchmarkChanged(b *testing.B) {
+	api := newFakeAPI()
+	p := New(options(), api, plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet, Max: time.Second}),
+		nil, subjects, schedule.NewAdaptive(schedule.AdaptiveOptions{Interval: time.Minute, Seed: 1}), quiet, nil)
+	now := time.Now()
+	var all []*device
+	for i := range 10_000 {
+		id := fmt.Sprint("dev-", i)
+		d := p.newDevice(id, id)
+		d.listed, d.have, d.raised = true, true, nil
+		p.activate(now, d)
+		all = append(all, d)
+	}
+	for range 3 * 60 * 1000 { // three minutes of polls, so that every device has a plan
+		now = now.Add(time.Millisecond)
+		if id, ok, _ := p.policy.Next(now); ok {
+			p.policy.Done(now, id, schedule.Observation{Fix: true, Changed: true, FixTime: now, Speed: 30})
+		}
+	}
+	p.Changed(func(Glance) {})
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		p.mu.Lock()
+		for n := range 1000 {
+			p.touch(all[(i*1000+n)%len(all)])
+		}
+		p.mu.Unlock()
+		p.Changed(func(Glance) {})
+	}
+}
