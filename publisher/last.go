@@ -45,9 +45,9 @@ type entry struct {
 // the entry that it replaces, and nobody replaces a newer one.
 func (p *Publisher) FillLast(ctx context.Context) error {
 	bucket := p.subjects.LastBucket()
-	prefix := "$KV." + bucket + "."
+	prefix := BucketKey(bucket, "")
 	there := map[string]entry{}
-	if err := p.read(ctx, "KV_"+bucket, jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, seq uint64, _ time.Time) {
+	if err := p.read(ctx, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, seq uint64, _ time.Time) {
 		origin, _ := sourceSeq(m.Headers())
 		there[m.Subject()] = entry{seq, origin}
 	}); err != nil {
@@ -104,7 +104,7 @@ func (p *Publisher) fill(ctx context.Context, subject string, m jetstream.Msg, o
 		if !isFence(err) {
 			return old, err
 		}
-		last, err := p.legacy.GetLastMsg("KV_"+p.subjects.LastBucket(), subject, nats.Context(ctx))
+		last, err := p.legacy.GetLastMsg(BucketStream(p.subjects.LastBucket()), subject, nats.Context(ctx))
 		if err != nil {
 			return old, err
 		}

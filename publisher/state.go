@@ -181,8 +181,8 @@ func (p *Publisher) readEvents(ctx context.Context, device string, allAlerts boo
 // the broker lost it, and it is to be published again.
 func (p *Publisher) agedOut(ctx context.Context, mark Mark, seen map[string]struct{}, f func(Stored)) error {
 	bucket := p.subjects.LastBucket()
-	prefix := "$KV." + bucket + "."
-	err := p.read(ctx, "KV_"+bucket, jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
+	prefix := BucketKey(bucket, "")
+	err := p.read(ctx, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
 		device, ok := strings.CutPrefix(m.Subject(), prefix)
 		if _, known := seen[device]; !ok || known {
 			return

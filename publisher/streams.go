@@ -83,7 +83,7 @@ func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
 	in := base
 	in.Name = s.Inbound()
 	in.Description = "plaspy-bridge: locations and alerts to post"
-	in.Subjects = []string{string(s) + ".in.>"}
+	in.Subjects = []string{s.InboundAll()}
 	// A message leaves when it was posted or dead-lettered, never by age.
 	in.Retention, in.MaxAge, in.Duplicates = jetstream.WorkQueuePolicy, 0, duplicateWindow
 	// A full queue refuses the producer, who can wait, instead of losing what it accepted.
@@ -98,13 +98,13 @@ func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
 func (s Subjects) lastBucket(o StreamOptions) jetstream.StreamConfig {
 	name := s.LastBucket()
 	return jetstream.StreamConfig{
-		Name:        "KV_" + name,
+		Name:        BucketStream(name),
 		Description: "plaspy-bridge: every device's newest location event",
-		Subjects:    []string{"$KV." + name + ".>"},
+		Subjects:    []string{BucketKey(name, ">")},
 		Sources: []*jetstream.StreamSource{{
 			Name: s.Events(),
 			SubjectTransforms: []jetstream.SubjectTransformConfig{{
-				Source: s.Location("*"), Destination: "$KV." + name + ".{{wildcard(1)}}",
+				Source: s.Location("*"), Destination: BucketKey(name, "{{wildcard(1)}}"),
 			}},
 		}},
 		Storage: jetstream.FileStorage, Replicas: max(o.Replicas, 1),
@@ -119,9 +119,9 @@ func (s Subjects) lastBucket(o StreamOptions) jetstream.StreamConfig {
 func (s Subjects) replicasBucket(o StreamOptions) jetstream.StreamConfig {
 	name := s.ReplicasBucket()
 	return jetstream.StreamConfig{
-		Name:        "KV_" + name,
+		Name:        BucketStream(name),
 		Description: "plaspy-bridge: what replicas need to share the work",
-		Subjects:    []string{"$KV." + name + ".>"},
+		Subjects:    []string{BucketKey(name, ">")},
 		Storage:     jetstream.FileStorage, Replicas: max(o.Replicas, 1),
 		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, Duplicates: duplicateWindow, MaxAge: 24 * time.Hour,
 		AllowRollup: true, DenyDelete: true, AllowDirect: true,

@@ -116,6 +116,13 @@ func (s Subjects) InLocation(device string) string { return string(s) + ".in.loc
 // InAlert is where producers put alerts to post.
 func (s Subjects) InAlert(device string) string { return string(s) + ".in.alert." + device }
 
+// InboundAll matches every subject of the inbound stream, also those that are
+// no form that the bridge knows.
+func (s Subjects) InboundAll() string { return string(s) + ".in.>" }
+
+// InboundOf matches the inbound subjects of one device, whatever the kind.
+func (s Subjects) InboundOf(device string) string { return string(s) + ".in.*." + device }
+
 // Result is where the API's answer to a posted message goes; kind is
 // "location" or "alert".
 func (s Subjects) Result(kind, device string) string {
@@ -151,6 +158,15 @@ func (s Subjects) LastBucket() string { return s.bucket("last") }
 
 // ReplicasBucket names the key-value bucket that replicas share.
 func (s Subjects) ReplicasBucket() string { return s.bucket("replicas") }
+
+// LastKey is the subject of a device's entry in the last-location bucket.
+func (s Subjects) LastKey(device string) string { return BucketKey(s.LastBucket(), device) }
+
+// BucketStream names the stream behind a key-value bucket.
+func BucketStream(bucket string) string { return "KV_" + bucket }
+
+// BucketKey is the subject of one key of a bucket; ">" stands for all keys.
+func BucketKey(bucket, key string) string { return "$KV." + bucket + "." + key }
 
 // Kind tells what a subject of the events stream is about: "location", "alert"
 // or "device", the device's token, and the alert's token where there is one.

@@ -64,7 +64,7 @@ func Peers(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 // living turns times into ages, by the clock that they were taken from, and
 // leaves out whose lease is over.
 func living(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, list []Peer) ([]Peer, error) {
-	st, err := js.Stream(ctx, "KV_"+subjects.ReplicasBucket())
+	st, err := js.Stream(ctx, publisher.BucketStream(subjects.ReplicasBucket()))
 	if err != nil {
 		return nil, fmt.Errorf("read replicas: %w", err)
 	}
@@ -75,4 +75,9 @@ func living(ctx context.Context, js jetstream.JetStream, subjects publisher.Subj
 	list = slices.DeleteFunc(list, func(p Peer) bool { return p.Age > DefaultLease })
 	slices.SortFunc(list, func(a, b Peer) int { return strings.Compare(a.ID, b.ID) })
 	return list, nil
+}
+
+// Needs lists the permissions that a [Group] needs.
+func Needs(subjects publisher.Subjects) []publisher.Permission {
+	return publisher.Watching(subjects.ReplicasBucket(), "replicas cannot share the work")
 }
