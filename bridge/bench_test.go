@@ -230,6 +230,10 @@ func (p *ringPolicy) Next(time.Time) (string, bool, time.Time) {
 	return id, true, time.Time{}
 }
 
+func (p *ringPolicy) PutBack(now time.Time, id string, _ time.Time) {
+	p.Done(now, id, schedule.Observation{})
+}
+
 func (p *ringPolicy) Done(_ time.Time, id string, _ schedule.Observation) {
 	p.ids = append(p.ids, id)
 	p.out = p.out[:len(p.out)-1] // how many are out is what counts

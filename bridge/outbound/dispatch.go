@@ -128,11 +128,11 @@ func (p *Pool) next() (job, time.Time, bool) {
 		d := p.byID[id]
 		switch {
 		case d == nil: // removed meanwhile
-			p.policy.Done(now, id, schedule.Observation{Failed: true})
+			p.policy.PutBack(now, id, time.Time{})
 		case d.busy: // removed and added again while its chain is on its way
-			p.policy.Done(now, id, schedule.Observation{Failed: true, NotBefore: now.Add(suspectWait)})
+			p.policy.PutBack(now, id, now.Add(suspectWait))
 		case d.failures > 0 && p.suspects >= p.suspectLimit():
-			p.policy.Done(now, id, schedule.Observation{Failed: true, NotBefore: now.Add(suspectWait)})
+			p.policy.PutBack(now, id, now.Add(suspectWait))
 		default:
 			j := job{d: d, suspect: d.failures > 0, doubtful: d.doubtful}
 			d.busy, d.doubtful, d.title = true, false, d.name

@@ -28,6 +28,10 @@ type Policy interface {
 	// Done says what the poll of a device that is out showed, at the time its answer was there.
 	// For a device that is not out it does nothing.
 	Done(now time.Time, id string, o Observation)
+	// PutBack gives back a device that is out and was not asked about: nothing is learnt, and it is
+	// due again at notBefore, or at once if that is zero or past. For a device that is not out it
+	// does nothing.
+	PutBack(now time.Time, id string, notBefore time.Time)
 	// Soon asks for a device to be polled before all others that are not asked for likewise: its
 	// state is in doubt. NotBefore of the last observation is still honoured.
 	Soon(now time.Time, id string)
