@@ -23,16 +23,17 @@ var arrows = map[string][]string{
 	"deploy":                   nil, // its examples are what users would write
 	"bridge/sim":               nil,
 	"bridge/outbound/schedule": nil,
+	"bridge/outbound/quota":    nil,
 	"bridge/ops":               nil,
 	"bridge/view":              nil,
 	"bridge/trace":             nil,
 	"bridge/plaspy":            {"auth", "bridge/trace"},
 	"bridge/replica":           {"publisher"},
 	"bridge/config":            {"auth", "publisher", "bridge/trace"},
-	"bridge/outbound":          {"bridge/plaspy", "bridge/outbound/schedule", "bridge/trace", "publisher"},
+	"bridge/outbound":          {"bridge/plaspy", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/trace", "publisher"},
 	"bridge/inbound":           {"bridge/plaspy", "bridge/trace", "publisher"},
-	"bridge":                   {"auth", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
-	"cmd":                      {"auth", "publisher", "bridge", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
+	"bridge":                   {"auth", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
+	"cmd":                      {"auth", "publisher", "bridge", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
 }
 
 // owner returns the folder of arrows that a package's folder belongs to.

@@ -21,6 +21,7 @@ import (
 	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/outbound"
+	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/query"
@@ -176,7 +177,7 @@ func (b *Bridge) openPool() error {
 		Select:       outbound.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups},
 		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
 		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
-		DailyResults: b.cfg.DailyResults, Ledger: b.ledger(), BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
+		Quota: b.quota(), BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
 		Grace: b.cfg.ShutdownTimeout / 2, Alive: b.live.dispatcher.Beat, Posted: posted, Trace: b.tracer,
 		Live: func() bool { return b.group.Live() },
 		Owns: func(token string) bool { return b.group.Owns(token) },
@@ -190,14 +191,12 @@ func (b *Bridge) openPool() error {
 	return nil
 }
 
-// ledger keeps what devices used of their daily quota, where there is one.
-func (b *Bridge) ledger() outbound.Ledger {
-	if b.cfg.DailyResults <= 0 {
-		return nil
-	}
-	return outbound.NewLedger(func(ctx context.Context) (jetstream.KeyValue, error) {
+// quota returns the daily quota of results, with its reservations in the bucket
+// of the replicas. Nil means no limit.
+func (b *Bridge) quota() *quota.Quota {
+	return quota.New(b.cfg.DailyResults, quota.NewBucket(func(ctx context.Context) (jetstream.KeyValue, error) {
 		return b.pub.JetStream().KeyValue(ctx, b.pub.Subjects().ReplicasBucket())
-	})
+	}))
 }
 
 func (b *Bridge) policy() schedule.Policy {

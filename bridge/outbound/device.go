@@ -6,6 +6,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 )
@@ -54,7 +55,7 @@ type device struct {
 	backoff    *backoff.ExponentialBackOff // while failing
 	complaint  string                      // what was last logged about it
 	gapTrouble *gapTrouble                 // while what lies in its gaps cannot be read; nil: it can
-	quota      quota
+	day        quota.Day
 
 	// What the present turn comes to; release puts it into recent, which is
 	// guarded by the pool's mutex.

@@ -19,11 +19,7 @@
 // names the edges that follow it, so that what a crash cut off between the two
 // is published by the next start.
 //
-// What a device used of its daily quota is in a [Ledger], by reservation: results
-// are spoken for there, a thirty-second of the day's at a time and by
-// compare-and-swap, before they are asked for. So no two processes ever use the
-// same part, whatever they believe to own, and a restart forfeits no more than
-// the rest of one part.
+// Package quota counts the results that each device used of its daily quota.
 //
 // Of a location the pool keeps hashes alone: one of the whole, which tells
 // whether it changed, and four bytes for each field, which tell [Pool.Why] what

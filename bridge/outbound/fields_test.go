@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/plaspy/rawjson"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -277,13 +278,13 @@ func TestDecisionsKeepApart(t *testing.T) {
 	for range 24 {
 		turn(resultPutOff, errNotOurs)
 	}
-	turn(resultPutOff, errQuota)
+	turn(resultPutOff, quota.ErrUsedUp)
 	d.keep(now) // a turn that came to nothing
 	var got []string
 	for _, e := range d.decisions() {
 		got = append(got, fmt.Sprint(e.Result, " ", e.Times, " ", e.Detail))
 	}
-	equal(t, got, []string{"put off 0 " + errQuota.Error(), "put off 24 " + errNotOurs.Error(), "changed 0 "})
+	equal(t, got, []string{"put off 0 " + quota.ErrUsedUp.Error(), "put off 24 " + errNotOurs.Error(), "changed 0 "})
 	if last := d.decisions()[1].At; !last.Equal(now.Add(-time.Second).UTC().Truncate(time.Millisecond)) {
 		t.Errorf("the repeated one is of %v, want the last time", last)
 	}

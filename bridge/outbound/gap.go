@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/plaspy/rawjson"
@@ -171,7 +172,7 @@ func (p *Pool) goOn(d *device) schedule.Observation {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.policy.Soon(now, d.id)
-	return schedule.Observation{Failed: true, NotBefore: d.quota.next(now, p.opts.DailyResults)}
+	return schedule.Observation{Failed: true, NotBefore: p.opts.Quota.Next(now, &d.day)}
 }
 
 // giveUp decides whether what lay in a gap is done without: where the API says
@@ -201,21 +202,28 @@ func (p *Pool) giveUp(ctx context.Context, d *device, began time.Time, what stri
 // result a second, and has that much of it spoken for. It reports false where
 // there is no room.
 func (p *Pool) quotaFrom(ctx context.Context, d *device, from, to time.Time) (time.Time, bool, error) {
-	if p.opts.DailyResults <= 0 {
+	if !p.opts.Quota.Limited() {
 		return from, true, nil
 	}
-	left := d.quota.left(time.Now(), p.opts.DailyResults) / 2 // half is for the polls to come
+	left := p.opts.Quota.Left(time.Now(), &d.day) / 2 // half is for the polls to come
 	if left == 0 {
 		return from, false, nil
 	}
 	if earliest := to.Add(-time.Duration(left) * time.Second); from.Before(earliest) {
 		from = earliest
 	}
-	err := p.reserve(ctx, d, min(left, int(to.Sub(from)/time.Second)+1))
-	if errors.Is(err, errQuota) { // another replica used it
+	err := p.opts.Quota.Reserve(ctx, time.Now(), d.token, &d.day, min(left, int(to.Sub(from)/time.Second)+1))
+	if errors.Is(err, quota.ErrUsedUp) { // another replica used it
 		return from, false, nil
 	}
 	return from, err == nil, err
+}
+
+// returnQuota gives back the results that were reserved for a range and not used.
+func (p *Pool) returnQuota(ctx context.Context, d *device) {
+	if err := p.opts.Quota.Return(ctx, d.token, &d.day); err != nil {
+		p.log.Debug("daily quota not returned", "device_id", d.id, "err", err)
+	}
 }
 
 // backfill gives the fixes before f that the stream does not hold; end is not
@@ -231,11 +239,11 @@ func (p *Pool) backfill(ctx context.Context, d *device, f *fix) (fixes []*fix, e
 		},
 		func(answer []byte) error {
 			part, n, err := p.readFixes(answer, d.fixTime, f.time)
-			d.quota.add(time.Now(), n)
+			p.opts.Quota.Count(time.Now(), &d.day, n)
 			fixes = append(fixes, part...)
 			return err
 		})
-	p.giveBack(ctx, d)
+	p.returnQuota(ctx, d)
 	if err != nil && len(fixes) == 0 {
 		return nil, nil, fmt.Errorf("read locations: %w", err)
 	}
@@ -311,10 +319,10 @@ func (p *Pool) history(ctx context.Context, d *device, from time.Time, f *fix, b
 				rows = appendRows(rows, raw, from, f)
 				return true
 			})
-			d.quota.add(time.Now(), n)
+			p.opts.Quota.Count(time.Now(), &d.day, n)
 			return err
 		})
-	p.giveBack(ctx, d)
+	p.returnQuota(ctx, d)
 	if err != nil && len(rows) == 0 {
 		return nil, start, fmt.Errorf("read alerts: %w", err)
 	}

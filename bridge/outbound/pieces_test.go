@@ -17,7 +17,7 @@ import (
 
 // TestPieces asks for an hour of which an answer holds only so much.
 func TestPieces(t *testing.T) {
-	p, _ := quotaPool(t, 0, nil)
+	p, _ := idlePool(t)
 	start := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
 	refused := &plaspy.Error{Endpoint: "locations", Status: 500, Message: "uncontrolled error"}
 	large := &plaspy.Error{Endpoint: "locations", Status: 200, Message: "answer is larger", Err: plaspy.ErrTooLarge}

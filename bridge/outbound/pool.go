@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/plaspy/rawjson"
@@ -70,8 +71,7 @@ type Options struct {
 	Backfill       bool
 	BackfillAfter  time.Duration
 	AlertHistory   bool
-	DailyResults   int    // per device and UTC day; 0: no limit
-	Ledger         Ledger // keeps what of that is used; nil: it is forgotten at the end
+	Quota          *quota.Quota // results per device and day; nil means no limit
 	BackoffInitial time.Duration
 	BackoffMax     time.Duration
 	Grace          time.Duration // how long polls under way may take to end once Run is told to stop

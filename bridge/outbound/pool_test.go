@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
@@ -319,16 +320,17 @@ func TestOwnership(t *testing.T) {
 }
 
 func TestDailyResults(t *testing.T) {
+	const headStart = 10
 	o := options()
-	o.DailyResults = 12
+	o.Quota = quota.New(12, nil)
 	api := newFakeAPI("d", "other")
 	n := 0
 	api.next["d"] = func(int) (string, error) { n++; return at(n, n), nil }
 	r := newRig(t, natstest.Start(t), api, o)
 	r.polls("other", 60) // never reports, and uses nothing
 	r.stop()
-	if got := api.polls["d"]; got != minHead {
-		t.Errorf("%d results used at once, want the head start of %d", got, minHead)
+	if got := api.polls["d"]; got != headStart {
+		t.Errorf("%d results used at once, want the head start of %d", got, headStart)
 	}
 }
 

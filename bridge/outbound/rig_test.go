@@ -210,6 +210,16 @@ func newRigOn(t testing.TB, srv *natstest.Server, fake *fakeAPI, api API, o Opti
 	return r
 }
 
+// idlePool is a pool with one device that does nothing by itself.
+func idlePool(t testing.TB) (*Pool, *device) {
+	t.Helper()
+	p := New(options(), newFakeAPI(), plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet}), nil, subjects,
+		schedule.NewFixed(time.Minute), quiet, nil)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p, p.newDevice("d", "d")
+}
+
 // event is a message of the events stream, in short.
 type event struct {
 	subject, body string

@@ -35,7 +35,7 @@ func (p *Pool) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	quotas, err := p.loadQuotas(ctx)
+	quotas, err := p.opts.Quota.Load(ctx)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,12 @@ func (p *Pool) load(ctx context.Context) error {
 			p.Relist() // the broker lost that it was added
 		}
 	}
-	p.takeQuotas(now, quotas)
+	for token, stored := range quotas {
+		// A busy device reads its reservation itself when it next writes one.
+		if d := p.devices[token]; d != nil && !d.busy {
+			p.opts.Quota.Adopt(now, &d.day, stored)
+		}
+	}
 	return nil
 }
 

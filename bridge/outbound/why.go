@@ -143,7 +143,7 @@ func (p *Pool) reason(id string) (Reason, bool) {
 	e := p.policy.Explain(now, id)
 	r.Plan, r.Reason, r.Held = e.Line, e.Reason.String(), held
 	if !d.busy { // else its quota is somebody's
-		if at := d.quota.next(now, p.opts.DailyResults); !at.IsZero() {
+		if at := p.opts.Quota.Next(now, &d.day); !at.IsZero() {
 			e.Next, r.Reason = at, reasonQuota
 			r.Plan += "; its daily quota of results allows no poll before " + at.UTC().Format(time.TimeOnly)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/plaspy/rawjson"
@@ -68,13 +69,31 @@ func (p *Pool) poll(ctx context.Context, j job, buf []byte) []byte {
 		p.failed(ctx, d, err)
 		return buf
 	}
-	if p.opts.DailyResults > 0 && answer.Raw != nil {
-		d.quota.add(answer.At, 1)
+	if answer.Raw != nil {
+		p.opts.Quota.Count(answer.At, &d.day, 1)
 	}
 	if err := p.compare(ctx, d, answer.Raw, answer.At); err != nil {
 		p.unusable(ctx, d, err)
 	}
 	return buf
+}
+
+// allot reserves the poll's result in the device's daily quota. False means that
+// there was none left, and that the turn is over.
+func (p *Pool) allot(ctx context.Context, j job) bool {
+	d, now := j.d, time.Now()
+	again, err := p.opts.Quota.Admit(ctx, now, d.token, &d.day)
+	if err == nil {
+		return true
+	}
+	if !errors.Is(err, quota.ErrUsedUp) {
+		again = now.Add(p.opts.BackoffInitial)
+		p.log.Debug("daily quota not reserved", "device_id", d.id, "err", err)
+	}
+	d.came(resultPutOff, err)
+	j.permit.Return()
+	p.release(d, schedule.Observation{Failed: true, NotBefore: again})
+	return false
 }
 
 // compare finds out whether an answer is news, and publishes it if it is. An
@@ -169,7 +188,7 @@ func (p *Pool) publish(ctx context.Context, c *chain) {
 // observation tells the schedule what a poll showed; a nil fix is the one that
 // was known before.
 func (p *Pool) observation(d *device, f *fix, at time.Time) schedule.Observation {
-	o := schedule.Observation{NotBefore: d.quota.next(at, p.opts.DailyResults)}
+	o := schedule.Observation{NotBefore: p.opts.Quota.Next(at, &d.day)}
 	switch {
 	case f != nil:
 		o.Fix, o.Changed, o.FixTime, o.Speed, o.Input = true, true, f.time, f.speed, f.input
@@ -231,7 +250,7 @@ func (p *Pool) unusable(ctx context.Context, d *device, err error) {
 		d.span.Fail("unusable")
 		p.complain(d, "location not published", err)
 		d.came(resultUnusable, err)
-		p.release(d, schedule.Observation{NotBefore: d.quota.next(time.Now(), p.opts.DailyResults), Speed: math.NaN(), Input: inputsUnknown})
+		p.release(d, schedule.Observation{NotBefore: p.opts.Quota.Next(time.Now(), &d.day), Speed: math.NaN(), Input: inputsUnknown})
 		return
 	}
 	d.span.Fail(plaspy.Classify(err).String())
