@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 )
@@ -39,8 +38,9 @@ func BenchmarkObserved(b *testing.B) {
 			if row.traced > 0 {
 				sink := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
 				defer sink.Close()
-				cfg.OTLPEndpoint, cfg.OTLPProtocol, cfg.OTLPTimeout = config.Endpoint(sink.URL), "http/protobuf", 10_000
-				cfg.TracesSampler, cfg.TracesSamplerArg = "parentbased_traceidratio", fmt.Sprint(row.traced)
+				b.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.URL)
+				b.Setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+				b.Setenv("OTEL_TRACES_SAMPLER_ARG", fmt.Sprint(row.traced))
 			}
 			bridge, stop := launch(b, cfg)
 			defer stop()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"plaspy-bridge/bridge/config"
@@ -12,20 +13,20 @@ import (
 
 // openTraces makes the tracer, which is nil unless an endpoint is set.
 func (b *Bridge) openTraces(ctx context.Context, version string) error {
-	o := b.cfg.TraceOptions(version)
 	log := b.log.With("component", "trace")
 	var err error
-	b.tracer, err = trace.New(ctx, o, log, b.metrics)
+	b.tracer, err = trace.New(ctx, trace.Options{Version: version, Instance: b.cfg.ReplicaID}, log, b.metrics)
 	if errors.Is(err, trace.ErrFile) {
-		return config.Faults{{Variable: "OTEL_EXPORTER_OTLP_CERTIFICATE or OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", Problem: "names a file that cannot be used: " + err.Error()}}
+		variable, problem, _ := strings.Cut(err.Error(), ": ")
+		return config.Faults{{Variable: variable, Problem: "names a file that cannot be used: " + problem}}
 	}
 	if err != nil {
 		return fmt.Errorf("traces: %w", err)
 	}
 	if b.tracer != nil {
-		log.Info("traces are exported", "url", config.Endpoint(o.Endpoint), "protocol", o.Protocol, "sampler", o.Sampler)
+		log.Info("traces are exported", "url", config.MaskURL(trace.Endpoint()))
 	}
-	// Where the bridge does not come to run, there is nothing to send.
+	// If the bridge does not come to run, there is nothing to send.
 	b.closing("traces", func() error { b.flushTraces(time.Now()); return nil })
 	return nil
 }

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"testing"
@@ -21,7 +22,10 @@ func BenchmarkTracing(b *testing.B) {
 		return func(b *testing.B) *trace.Tracer {
 			c := tracetest.Start(b)
 			c.Instead(func(http.ResponseWriter, *http.Request) {})
-			t, err := trace.New(b.Context(), trace.Options{Endpoint: c.URL, Sampler: "traceidratio", Ratio: ratio}, slog.New(slog.DiscardHandler), nil)
+			b.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
+			b.Setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+			b.Setenv("OTEL_TRACES_SAMPLER_ARG", fmt.Sprint(ratio))
+			t, err := trace.New(b.Context(), trace.Options{}, slog.New(slog.DiscardHandler), nil)
 			if err != nil {
 				b.Fatal(err)
 			}

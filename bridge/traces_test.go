@@ -106,8 +106,9 @@ const (
 func TestTraces(t *testing.T) {
 	c := tracetest.Start(t)
 	api, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
-	cfg.OTLPEndpoint = config.Endpoint(strings.Replace(c.URL, "http://", "http://me:pa55word@", 1))
-	cfg.OTLPHeaders, cfg.ResourceAttributes = "x-key=s3cret", "deployment.environment.name=test"
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", strings.Replace(c.URL, "http://", "http://me:pa55word@", 1))
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret")
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
 	b, log, stop := launchTraced(t, cfg)
 	follow(t, b, "plaspy.location.*", 4)
 	nc := b.conn.Conn
@@ -177,8 +178,8 @@ func TestTraces(t *testing.T) {
 		t.Errorf("below the lists there are %v, want %v", listed, want)
 	}
 	checkSecrets(t, spans, log)
-	if user, password, _ := c.Requests()[0].BasicAuth(); user != "me" || password != "pa55word" || c.Requests()[0].URL.Path != "/v1/traces" {
-		t.Errorf("the collector was asked for %s by %s", c.Requests()[0].URL.Path, user)
+	if r := c.Requests()[0]; r.Header.Get("X-Key") != "s3cret" || r.URL.Path != "/v1/traces" {
+		t.Errorf("the collector was asked for %s with %v", r.URL.Path, r.Header)
 	}
 	if got := poll.Resource; got["service.name"] != "plaspy-bridge" || got["service.version"] != "1.2.3" || got["service.instance.id"] != "test" || got["deployment.environment.name"] != "test" {
 		t.Errorf("resource %v", got)
@@ -243,7 +244,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "50") // so that it is met before the end
 	t.Run("down", func(t *testing.T) {
 		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
-		cfg.OTLPEndpoint = "http://127.0.0.1:1"
+		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 		b, log, stop := launchTraced(t, cfg)
 		follow(t, b, "plaspy.location.*", 4)
 		stop()
@@ -258,7 +259,8 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 		c := tracetest.Start(t)
 		c.Instead(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
-		cfg.OTLPEndpoint, cfg.ShutdownTimeout = config.Endpoint(c.URL), 5*time.Second
+		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
+		cfg.ShutdownTimeout = 5 * time.Second
 		b, log, stop := launchTraced(t, cfg)
 		follow(t, b, "plaspy.location.*", 4)
 		c.Await(t, "an export", func([]tracetest.Span) bool { return len(c.Requests()) > 0 })
@@ -272,7 +274,8 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 	t.Run("off", func(t *testing.T) {
 		c := tracetest.Start(t)
 		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
-		cfg.OTLPEndpoint, cfg.TracingDisabled = config.Endpoint(c.URL), true
+		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
+		t.Setenv("OTEL_SDK_DISABLED", "true")
 		b, _, stop := launchTraced(t, cfg)
 		follow(t, b, "plaspy.location.*", 4)
 		if h := next(t, b, "PLASPY_EVENTS", 3); h.Get("traceparent") != "" {
@@ -288,8 +291,10 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 // A certificate that is none is a wrong configuration, found at start.
 func TestTracesWithoutACertificate(t *testing.T) {
 	_, cfg := fleetOf(t, sim.Options{Devices: 1})
-	cfg.OTLPEndpoint, cfg.OTLPCA = "https://collector.test", filepath.Join(t.TempDir(), "ca")
-	if err := os.WriteFile(cfg.OTLPCA, []byte("s3cret"), 0o600); err != nil {
+	ca := filepath.Join(t.TempDir(), "ca")
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.test")
+	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", ca)
+	if err := os.WriteFile(ca, []byte("s3cret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
@@ -301,7 +306,8 @@ func TestTracesWithoutACertificate(t *testing.T) {
 // A bridge that cannot start leaves nothing of its tracer behind.
 func TestTracesOfABridgeThatDoesNotStart(t *testing.T) {
 	_, cfg := fleetOf(t, sim.Options{Devices: 1})
-	cfg.OTLPEndpoint, cfg.EmbeddedAddr = "http://127.0.0.1:1", "127.0.0.1:99999"
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+	cfg.EmbeddedAddr = "127.0.0.1:99999"
 	if _, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler)); err == nil {
 		t.Fatal("it started")
 	}

@@ -9,12 +9,10 @@ import (
 	"net/url"
 	"os"
 	"path"
-	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 var (
@@ -40,11 +38,11 @@ func (k *checker) unless(ok bool, variable, format string, args ...any) {
 // check returns everything that is wrong with c, in no particular order.
 func (c Config) check() Faults {
 	var k checker
-	k.fields(c)
+	k.unless(strings.TrimSpace(c.Username) != "", "PLASPY_USERNAME", "is not set; want the user name of the account")
 	k.api(c)
 	k.broker(c)
 	k.names(c)
-	k.tracing(c)
+	k.tracing()
 	k.unless(c.BackoffMax >= c.BackoffInitial, "BRIDGE_BACKOFF_MAX",
 		"is %s; want at least BRIDGE_BACKOFF_INITIAL, which is %s", showDuration(c.BackoffMax), showDuration(c.BackoffInitial))
 	if c.HTTPAddr != "" {
@@ -53,47 +51,6 @@ func (c Config) check() Faults {
 	k.unless(!strings.ContainsFunc(c.HTTPToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }), "BRIDGE_HTTP_TOKEN",
 		"has a character that an HTTP header cannot carry; want printable ASCII without spaces")
 	return k.faults
-}
-
-// fields checks what the tags say.
-func (k *checker) fields(c Config) {
-	value := reflect.ValueOf(c)
-	for _, v := range Variables() {
-		field := value.Field(v.index)
-		switch {
-		case v.Required:
-			k.unless(strings.TrimSpace(field.String()) != "", v.Name, "is not set; want the %s", v.Meaning)
-		case v.file && field.String() != "":
-			err := readable(field.String())
-			k.unless(err == nil, v.Name, "names a file that cannot be read: %v", err)
-		case v.OneOf != nil:
-			k.unless(slices.Contains(v.OneOf, field.String()), v.Name, "is another word; %s", v.want())
-		case v.Min != "":
-			k.unless(v.inBounds(field), v.Name, "is %s; %s", show(field.Interface()), v.want())
-		}
-	}
-}
-
-// inBounds reports whether a number or duration lies in v's bounds.
-func (v Variable) inBounds(field reflect.Value) bool {
-	bound := func(s string) float64 {
-		if d, err := time.ParseDuration(s); err == nil {
-			return float64(d)
-		}
-		n, err := strconv.ParseFloat(s, 64)
-		if err != nil {
-			panic("bound of " + v.Name + ": " + s) // a mistake in a tag
-		}
-		return n
-	}
-	var n float64
-	if field.CanInt() {
-		n = float64(field.Int())
-	} else {
-		n = field.Float()
-	}
-	// Written so that NaN, which envconfig reads, is out of bounds.
-	return n >= bound(v.Min) && (v.Max == "" || n <= bound(v.Max))
 }
 
 // api checks what belongs to the REST API.
@@ -252,6 +209,10 @@ func (c Config) doubts() []Warning {
 	doubt(!c.Embedded() && c.EmbeddedConfig != "", "BRIDGE_EMBEDDED_CONFIG", "has no effect: NATS_URL names a server")
 	doubt(c.Schedule == ScheduleFixed && c.TripStartWeight != 1, "BRIDGE_TRIP_START_WEIGHT", "has no effect: the schedule is fixed")
 	doubt(c.HTTPAddr == "" && c.Pprof, "BRIDGE_PPROF", "has no effect: BRIDGE_HTTP_ADDR is set to nothing")
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
+		doubt(strings.Contains(os.Getenv(name), "@"), name,
+			"has a user or password, which OpenTelemetry does not send; use OTEL_EXPORTER_OTLP_HEADERS")
+	}
 	doubt(c.PollInterval > c.DevicesRefresh*1000, "BRIDGE_DEVICES_REFRESH", "is less than a thousandth of BRIDGE_POLL_INTERVAL: most requests would read the device list")
 	return warnings
 }

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -137,8 +139,8 @@ func TestLoadFaults(t *testing.T) {
 		{"empty key", minimal("PLASPY_API_KEY="), "PLASPY_API_KEY is not set"},
 		{"key and key file", minimal("PLASPY_API_KEY_FILE=" + present), "PLASPY_API_KEY and PLASPY_API_KEY_FILE are both set"},
 		{"key of two lines", minimal("PLASPY_API_KEY=a\nb"), "PLASPY_API_KEY is blank, or has line breaks"},
-		{"key file missing", minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE=/nowhere/s3cret"), "PLASPY_API_KEY_FILE names a file that gives no key: no such file"},
-		{"key file a folder", minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE="+directory), "PLASPY_API_KEY_FILE names a file that gives no key: not a regular file"},
+		{"key file missing", minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE=/nowhere/s3cret"), "PLASPY_API_KEY_FILE names a file that cannot be read: no such file"},
+		{"key file a folder", minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE="+directory), "PLASPY_API_KEY_FILE names a file that cannot be read: not a regular file"},
 		{"key file empty", minimal("PLASPY_API_KEY=", "PLASPY_API_KEY_FILE="+file(t, "key", "\n")), "PLASPY_API_KEY_FILE names a file that gives no key: empty"},
 		{"base without scheme", minimal("PLASPY_BASE_URL=s3cret.example.com"), "PLASPY_BASE_URL is not a URL with a host"},
 		{"base of another scheme", minimal("PLASPY_BASE_URL=ftp://s3cret"), "PLASPY_BASE_URL is not a URL with a host"},
@@ -220,7 +222,7 @@ func TestLoadFaults(t *testing.T) {
 		{"another exporter", minimal("OTEL_TRACES_EXPORTER=s3cret"), "OTEL_TRACES_EXPORTER is another word; want otlp or none"},
 		{"collector without scheme", minimal("OTEL_EXPORTER_OTLP_ENDPOINT=s3cret:4317"), "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL with http or https"},
 		{"collector without host", minimal("OTEL_EXPORTER_OTLP_ENDPOINT=http:///s3cret"), "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL with http or https and a host"},
-		{"collector no URL", minimal("OTEL_EXPORTER_OTLP_ENDPOINT=http://u:s3cret%@h"), "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL"},
+		{"collector no URL", minimal("OTEL_EXPORTER_OTLP_ENDPOINT=http://u:s3cret%@h"), "OTEL_EXPORTER_OTLP_ENDPOINT cannot be understood; want a URL"},
 		{"collector with query", minimal("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://h/v1/traces?key=s3cret"), "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT has more than"},
 		{"collector's port", minimal("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://h:0"), "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT has a port that is none"},
 		{"protocol", minimal("OTEL_EXPORTER_OTLP_PROTOCOL=s3cret"), "OTEL_EXPORTER_OTLP_PROTOCOL is another word; want http/protobuf or http/json or grpc"},
@@ -234,8 +236,8 @@ func TestLoadFaults(t *testing.T) {
 		{"export timeout", minimal("OTEL_EXPORTER_OTLP_TIMEOUT=0"), "OTEL_EXPORTER_OTLP_TIMEOUT is 0; want a whole number, 1 to 600000"},
 		{"resource attributes", minimal("OTEL_RESOURCE_ATTRIBUTES=a=%zz"), "OTEL_RESOURCE_ATTRIBUTES cannot be understood: entry number 1"},
 		{"sampler", minimal("OTEL_TRACES_SAMPLER=jaeger_remote"), "OTEL_TRACES_SAMPLER is another word; want parentbased_always_on or"},
-		{"sampled part", minimal("OTEL_TRACES_SAMPLER_ARG=1.5"), "OTEL_TRACES_SAMPLER_ARG is not a part; want a number, 0 to 1"},
-		{"sampled part no number", minimal("OTEL_TRACES_SAMPLER_ARG=NaN"), "OTEL_TRACES_SAMPLER_ARG is not a part"},
+		{"sampled part", minimal("OTEL_TRACES_SAMPLER_ARG=1.5"), "OTEL_TRACES_SAMPLER_ARG is 1.5; want a number, 0 to 1"},
+		{"sampled part no number", minimal("OTEL_TRACES_SAMPLER_ARG=NaN"), "OTEL_TRACES_SAMPLER_ARG is NaN"},
 	}
 	blamed := map[string]bool{}
 	for _, tt := range tests {
@@ -373,7 +375,7 @@ func TestConfigShowsNoSecret(t *testing.T) {
 	if err := json.NewEncoder(&out).Encode(c); err != nil {
 		t.Fatal(err)
 	}
-	slog.New(slog.NewJSONHandler(&out, nil)).Info("loaded", "config", c, "key", c.APIKey, "servers", c.NATSURL, "endpoint", c.OTLPEndpoint)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("loaded", "config", c, "key", c.APIKey, "servers", c.NATSURL)
 	slog.New(slog.NewTextHandler(&out, nil)).Info("loaded", "config", c, "key", c.APIKey, "servers", c.NATSURL)
 	for _, spelling := range []string{"s3cret", fmt.Sprintf("%x", "s3cret"), "115 51 99"} {
 		if strings.Contains(out.String(), spelling) {
@@ -397,13 +399,41 @@ func TestSettingsShowProblemsNotValues(t *testing.T) {
 	}
 }
 
+// Every field has its line in the table, and every line of the bridge's own its
+// field, so that a setting cannot be half there.
+func TestTableAndFieldsAgree(t *testing.T) {
+	fields := map[string]bool{}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[config.Config]()) {
+		fields[f.Tag.Get("envconfig")] = true
+	}
+	for _, v := range config.Variables() {
+		if !fields[v.Name] && !strings.HasPrefix(v.Name, "OTEL_") {
+			t.Errorf("%s has no field", v.Name)
+		}
+		delete(fields, v.Name)
+	}
+	if len(fields) > 0 {
+		t.Errorf("%v are not in the table", fields)
+	}
+}
+
+// Load leaves the environment as it found it: children and OpenTelemetry read it.
+func TestLoadLeavesTheEnvironment(t *testing.T) {
+	environment(t, minimal("PLASPY_TIMEOUT=soon", "BRIDGE_WORKERS=", "BRIDGE_PREFIX=fleet"))
+	before := slices.Sorted(slices.Values(os.Environ()))
+	_, _, err := config.Load()
+	if diff := cmp.Diff(slices.Sorted(slices.Values(os.Environ())), before); diff != "" || err == nil {
+		t.Errorf("%v\nenvironment (-got +want):\n%s", err, diff)
+	}
+}
+
 func TestSettingsTable(t *testing.T) {
 	var b strings.Builder
 	if err := config.WriteSettings(&b); err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range []string{
-		"| `BRIDGE_WORKERS` | whole number | `16` | polls under way at once (1 to 10000) |\n",
+		"| `BRIDGE_WORKERS` | whole number | `16` | polls in flight at once (1 to 10000) |\n",
 		"| `PLASPY_USERNAME` | text |  | user name of the account; required |\n",
 		"| `BRIDGE_SCHEDULE` | adaptive or fixed | `adaptive` |",
 	} {

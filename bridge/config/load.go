@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -12,10 +13,10 @@ import (
 )
 
 // Fault is one thing wrong with one environment variable. Problem never quotes
-// what the variable holds as text: a secret may have been put in the wrong one.
+// a text: a secret may have been put into the wrong variable.
 type Fault struct {
 	Variable string
-	Problem  string // what is wrong and what would be right
+	Problem  string // the fault, and a value that would be right
 }
 
 // Faults is every fault of a configuration, as an error. The process exits with
@@ -32,6 +33,11 @@ func (f Faults) Error() string {
 	return b.String()
 }
 
+// blame reports whether one of the faults is of the variable.
+func (f Faults) blame(variable string) bool {
+	return slices.ContainsFunc(f, func(f Fault) bool { return f.Variable == variable })
+}
+
 // Warning is something about one environment variable that is probably not
 // meant, but that the bridge can run with.
 type Warning struct {
@@ -43,32 +49,38 @@ type Warning struct {
 func (w Warning) String() string { return w.Variable + " " + w.Problem }
 
 // Load fills a Config from the process's environment and checks all of it. The
-// error is nil or [Faults] with everything that is wrong; the Config is usable
-// even then, with the default in place of each value that could not be read.
+// error is nil or [Faults] with everything that is wrong. The Config is usable
+// even then: a value that could not be read is replaced by its default.
 //
-// A variable that is set to nothing counts as not set, as it does in a compose
-// file or a chart that passes on what it has; BRIDGE_HTTP_ADDR alone has a
-// meaning for it.
+// A variable that is set to nothing counts as not set, so that a compose file or
+// a chart can pass on variables that it may not have. Only BRIDGE_HTTP_ADDR has
+// a meaning for it.
 //
-// Commands that do not need all of it name what does not concern them: faults of
-// the variables that begin with one of the prefixes in except are left out. So
-// Load("PLASPY_") is for one that talks to NATS only.
+// A command that does not need all settings names the prefixes that it does not
+// need: faults of variables with such a prefix are left out. So Load("PLASPY_")
+// is for a command that talks to NATS only.
 func Load(except ...string) (Config, []Warning, error) {
 	var c Config
-	v := reflect.ValueOf(&c).Elem()
 	var faults Faults
-	wrong := map[string]bool{}
-	for _, variable := range Variables() {
-		if problem := readField(v.Field(variable.index), variable); problem != "" {
-			faults = append(faults, Fault{variable.Name, problem})
-			wrong[variable.Name] = true
+	var unusable []string
+	for _, v := range Variables() {
+		text, set := os.LookupEnv(v.Name)
+		if problem := v.problem(text); problem != "" {
+			faults = append(faults, Fault{v.Name, problem})
+		}
+		if _, err := v.parse(text); set && (text == "" && v.Empty == "" || text != "" && err != nil) {
+			unusable = append(unusable, v.Name)
 		}
 	}
+	if err := fill(&c, unusable); err != nil {
+		faults = append(faults, *err)
+	}
 	c.normalize()
+	unread := slices.Clone(faults)
 	for _, fault := range c.check() {
-		// A default stands where a value could not be read: what the checks say
-		// of it is not about anything the operator wrote.
-		if !wrong[fault.Variable] {
+		// A default replaces each value that could not be read: the operator did
+		// not write that, so its faults are of no interest.
+		if !unread.blame(fault.Variable) {
 			faults = append(faults, fault)
 		}
 	}
@@ -83,53 +95,46 @@ func Load(except ...string) (Config, []Warning, error) {
 	return c, warnings, nil
 }
 
-// Validate reports everything that is wrong with c as [Faults], or nil. Load has
-// called it; it is for a Config that was changed or made by hand.
-func (c Config) Validate() error {
-	if faults := c.check(); len(faults) > 0 {
-		sortFaults(faults)
-		return faults
+// fill has envconfig fill c, with the default of each unusable variable.
+// envconfig takes a variable that is set to nothing as a value, and stops at the
+// first that it cannot read, so these are not in the environment meanwhile.
+func fill(c *Config, unusable []string) *Fault {
+	for _, name := range unusable {
+		text := os.Getenv(name)
+		_ = os.Unsetenv(name)
+		defer func() { _ = os.Setenv(name, text) }()
+	}
+	err := envconfig.Process("", c)
+	if parse, ok := errors.AsType[*envconfig.ParseError](err); ok {
+		return &Fault{parse.KeyName, "cannot be understood"} // its own text quotes the value
 	}
 	return nil
 }
 
-// readField has envconfig read one variable into its field and tells what is
-// wrong with it, if anything. One field at a time, because envconfig 1.4 stops
-// at the first mistake; in words of our own, because its error quotes the value.
-func readField(field reflect.Value, v Variable) (problem string) {
-	key := v.Name
-	if value, set := os.LookupEnv(key); !set || value == "" && v.Empty == "" {
-		// envconfig takes a variable set to nothing for a value. No environment
-		// has a name with an equals sign, so this one gets the default.
-		key += "="
-	} else if field.CanInt() && v.Type == typeInt && len(value) > 1 && value[0] == '0' {
-		return "has leading zeros; " + v.want() // envconfig would read 010 as eight
-	}
-	one := func(key string) error {
-		tag := fmt.Sprintf("envconfig:%q default:%q", key, v.Default)
-		holder := reflect.New(reflect.StructOf([]reflect.StructField{{
-			Name: "Value", Type: field.Type(), Tag: reflect.StructTag(tag),
-		}}))
-		if err := envconfig.Process("", holder.Interface()); err != nil {
-			return err
+// Validate reports everything that is wrong with c as [Faults], or nil. Load has
+// called it; it is for a Config that was changed or made by hand.
+func (c Config) Validate() error {
+	faults := c.check()
+	value := reflect.ValueOf(c)
+	for _, v := range Variables() {
+		if v.field < 0 || v.Secret || faults.blame(v.Name) {
+			continue
 		}
-		field.Set(holder.Elem().Field(0))
+		if problem := v.problem(show(value.Field(v.field).Interface())); problem != "" {
+			faults = append(faults, Fault{v.Name, problem})
+		}
+	}
+	if len(faults) == 0 {
 		return nil
 	}
-	if one(key) == nil {
-		return ""
-	}
-	if err := one(v.Name + "="); err != nil {
-		panic(fmt.Sprintf("default of %s: %v", v.Name, err)) // a mistake in a tag
-	}
-	return "cannot be understood; " + v.want()
+	sortFaults(faults)
+	return faults
 }
 
-// normalize brings values that may be spelt in several ways to one.
+// normalize reduces values that may be spelt in several ways to one spelling.
 func (c *Config) normalize() {
 	c.BaseURL.Path = strings.TrimRight(c.BaseURL.Path, "/")
 	c.BaseURL.RawPath = strings.TrimRight(c.BaseURL.RawPath, "/")
-	c.normalizeTracing()
 	c.APIKey = Secret(strings.TrimRight(string(c.APIKey), "\r\n"))
 	for _, entries := range []*[]string{&c.Devices, &c.DevicesExclude, &c.Groups, &c.IgnoreFields} {
 		*entries = list(*entries)
@@ -163,8 +168,8 @@ func isServiceLink(name, value string) bool {
 }
 
 // unknown warns of variables that look as if they were meant for the bridge but
-// are none of its own. NATS_ is shared with other programs: only what is one
-// letter off is worth a word.
+// are not its own. NATS_ is shared with other programs: only a name that is one
+// letter off is reported.
 func unknown(environ []string) []Warning {
 	var warnings []Warning
 	known := map[string]Variable{}
@@ -193,7 +198,7 @@ func unknown(environ []string) []Warning {
 	return warnings
 }
 
-// wrapped tells of quotes and white space that came along with a value: docker's
+// wrapped reports quotes and white space that are part of a value: docker's
 // --env-file and Kubernetes keep them, shells and systemd do not.
 func wrapped(value string) string {
 	if len(value) >= 2 && (value[0] == '"' || value[0] == '\'') && value[len(value)-1] == value[0] {

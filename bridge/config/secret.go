@@ -64,7 +64,7 @@ func (s Servers) String() string {
 		}
 	}
 	for i, server := range servers {
-		servers[i] = maskURL(server)
+		servers[i] = MaskURL(server)
 	}
 	return strings.Join(servers, ",")
 }
@@ -97,10 +97,10 @@ func format(f fmt.State, verb rune, v fmt.Stringer) {
 // schemes are those of URLs that a Config holds.
 var schemes = []string{"nats", "tls", "ws", "wss", "http", "https"}
 
-// maskURL shows a URL without its user and password. What does not look like
-// one may hold a password anywhere, for instance one with a # or a / in it, and
-// is not shown at all.
-func maskURL(raw string) string {
+// MaskURL returns a URL without its user and password. A text that does not look
+// like a URL may hold a password anywhere, for instance one with a # or a / in it,
+// and is replaced by the mask.
+func MaskURL(raw string) string {
 	full := raw
 	if !strings.Contains(raw, "://") {
 		full = "nats://" + raw

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,98 +10,102 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 )
-
-// Names of types, as the settings table has them.
-const (
-	typeInt      = "whole number"
-	typeDuration = "duration"
-	typeList     = "list"
-	typeText     = "text"
-)
-
-// Variable describes one environment variable. All of it comes from the tags of
-// [Config].
-type Variable struct {
-	Name     string
-	Type     string // in words: duration, whole number, file, ...
-	Default  string // as one would write it; empty: none
-	Meaning  string // one sentence without its full stop
-	Section  string // heading of the group it belongs to
-	Required bool
-	Secret   bool
-	Min, Max string   // bounds of a number or duration; empty: none
-	OneOf    []string // the words allowed; nil: any
-	Empty    string   // what set to nothing means, where that is not the default
-
-	file  bool // must be readable
-	index int  // of the field in Config
-}
 
 // Variables returns every variable in the order of the settings table. The slice
 // is the caller's.
 func Variables() []Variable { return slices.Clone(variables()) }
 
 var variables = sync.OnceValue(func() []Variable {
-	t := reflect.TypeFor[Config]()
-	all := make([]Variable, t.NumField())
-	section := ""
-	for i := range all {
-		f := t.Field(i)
-		if s := f.Tag.Get("section"); s != "" {
-			section = s
+	fields := map[string]reflect.StructField{}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		fields[f.Tag.Get("envconfig")] = f
+	}
+	var all []Variable
+	for _, s := range table {
+		for _, v := range s.variables {
+			v.Section, v.Secret, v.field = s.heading, v.Type == typeSecret, -1
+			if f, ok := fields[v.Name]; ok {
+				v.field, v.Default = f.Index[0], f.Tag.Get("default")
+			}
+			if v.Type == "" {
+				v.Type = strings.Join(v.OneOf, " or ")
+			}
+			all = append(all, v)
 		}
-		all[i] = Variable{
-			Name: f.Tag.Get("envconfig"), Default: f.Tag.Get("default"), Meaning: f.Tag.Get("desc"), Section: section,
-			Required: f.Tag.Get("required") != "",
-			Secret:   f.Type == reflect.TypeFor[Secret](),
-			Min:      f.Tag.Get("min"), Max: f.Tag.Get("max"), Empty: f.Tag.Get("empty"),
-			file: f.Tag.Get("file") != "", index: i,
-		}
-		if words := f.Tag.Get("oneof"); words != "" {
-			all[i].OneOf = strings.Split(words, ",")
-		}
-		all[i].Type = typeName(f, all[i])
 	}
 	return all
 })
 
-// typeName names a field's type for people.
-func typeName(f reflect.StructField, v Variable) string {
-	kind := f.Tag.Get("kind")
-	switch f.Type {
-	case reflect.TypeFor[time.Duration]():
-		return typeDuration
-	case reflect.TypeFor[url.URL](), reflect.TypeFor[Endpoint]():
-		return "URL"
-	case reflect.TypeFor[Servers]():
-		return "list of URLs"
-	case reflect.TypeFor[Secret]():
-		return "secret"
+// parse reads a text as the value of v, as envconfig does. It returns the number
+// that is compared with the bounds; of a duration, its nanoseconds.
+func (v Variable) parse(text string) (number float64, err error) {
+	switch v.Type {
+	case typeBool:
+		_, err = strconv.ParseBool(text)
+	case typeLevel:
+		err = new(slog.Level).UnmarshalText([]byte(text))
+	case typeURL:
+		_, err = url.Parse(text)
+	case typeDuration:
+		var d time.Duration
+		d, err = time.ParseDuration(text)
+		number = float64(d)
+	case typeInt:
+		var n int
+		n, err = strconv.Atoi(text)
+		number = float64(n)
+		if len(text) > 1 && text[0] == '0' {
+			err = errLeadingZeros // envconfig would read 010 as eight
+		}
+	case typeNumber:
+		number, err = strconv.ParseFloat(text, 64)
 	}
+	return number, err
+}
+
+var errLeadingZeros = errors.New("has leading zeros")
+
+// problem returns the fault of a text as the value of v, or "". An empty text
+// has none. It never quotes text that may be a secret.
+func (v Variable) problem(text string) string {
+	if text == "" {
+		return ""
+	}
+	number, err := v.parse(text)
+	fold := func(word string) bool { return word == text || v.field < 0 && strings.EqualFold(word, text) }
 	switch {
-	case kind != "":
-		return kind
-	case v.file:
-		return "file"
-	case v.OneOf != nil:
-		return strings.Join(v.OneOf, " or ")
+	case errors.Is(err, errLeadingZeros):
+		return err.Error() + "; " + v.want()
+	case err != nil:
+		return "cannot be understood; " + v.want()
+	case v.OneOf != nil && !slices.ContainsFunc(v.OneOf, fold):
+		return "is another word; " + v.want()
+	case v.Type == typeFile:
+		if err := readable(text); err != nil {
+			return "names a file that cannot be read: " + err.Error()
+		}
+	// Written so that NaN is out of bounds.
+	case v.Min != "" && !(number >= bound(v.Min) && (v.Max == "" || number <= bound(v.Max))):
+		return "is " + text + "; " + v.want()
 	}
-	switch f.Type.Kind() {
-	case reflect.Int:
-		return typeInt
-	case reflect.Float64:
-		return "number"
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Slice:
-		return typeList
-	default:
-		return typeText
+	return ""
+}
+
+// bound returns Min or Max as a number; of a duration, its nanoseconds.
+func bound(text string) float64 {
+	if d, err := time.ParseDuration(text); err == nil {
+		return float64(d)
 	}
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		panic("bound " + text) // a mistake in the table
+	}
+	return n
 }
 
 // want says what would be right.
@@ -111,8 +116,8 @@ func (v Variable) want() string {
 		want += strings.Join(v.OneOf, " or ")
 	case v.Type == typeDuration:
 		want += "a duration with its unit, such as 90s, 5m or 24h"
-	case v.Type == "URL":
-		want += "a URL such as " + v.Default
+	case v.Type == typeURL:
+		want += "a URL such as " + cmp.Or(v.Default, "http://localhost:4318")
 	case strings.Contains(v.Type, " or "):
 		want += v.Type
 	default:
@@ -121,7 +126,7 @@ func (v Variable) want() string {
 	return want + v.bounds()
 }
 
-// bounds puts Min and Max in words.
+// bounds returns Min and Max in words.
 func (v Variable) bounds() string {
 	switch {
 	case v.Min != "" && v.Max != "":
@@ -135,7 +140,7 @@ func (v Variable) bounds() string {
 	}
 }
 
-// meaning is the whole sentence of the tables: meaning, bounds.
+// meaning returns the whole sentence of the tables: meaning and bounds.
 func (v Variable) meaning() string {
 	m := v.Meaning
 	if b := v.bounds(); b != "" && v.Min != "0s" {
@@ -150,16 +155,17 @@ func (v Variable) meaning() string {
 // Setting is a variable and the value in force.
 type Setting struct {
 	Variable
-	Value   string // secrets masked; empty where Problem is not
-	Problem string // what is wrong with it
-	Set     bool   // by the environment; else it is the default
+	Value   string // secrets masked; empty if there is a Problem
+	Problem string // the fault of the value, or ""
+	Set     bool   // set by the environment; otherwise Value is the default
 }
 
-// Settings returns every variable with c's value of it, secrets masked. What
-// err, which came with c from [Load], calls wrong has the problem instead of the
-// value: a path that does not exist may be a key put into the wrong variable.
+// Settings returns every variable with c's value of it, secrets masked. If err,
+// which came with c from [Load], blames a variable, the setting has the problem
+// instead of the value: a path that does not exist may be a key that was put
+// into the wrong variable.
 func (c Config) Settings(err error) []Setting {
-	v := reflect.ValueOf(c)
+	value := reflect.ValueOf(c)
 	problems := map[string]string{}
 	if faults, ok := errors.AsType[Faults](err); ok {
 		for _, f := range faults {
@@ -167,15 +173,19 @@ func (c Config) Settings(err error) []Setting {
 		}
 	}
 	var settings []Setting
-	for _, variable := range Variables() {
-		value, set := os.LookupEnv(variable.Name)
-		setting := Setting{
-			Variable: variable,
-			Problem:  problems[variable.Name],
-			Set:      set && (value != "" || variable.Empty != ""),
-		}
-		if setting.Problem == "" {
-			setting.Value = show(v.Field(variable.index).Interface())
+	for _, v := range Variables() {
+		text, set := os.LookupEnv(v.Name)
+		setting := Setting{Variable: v, Problem: problems[v.Name], Set: set && (text != "" || v.Empty != "")}
+		switch {
+		case setting.Problem != "":
+		case v.field >= 0:
+			setting.Value = show(value.Field(v.field).Interface())
+		case v.Secret:
+			setting.Value = Secret(text).String()
+		case v.Type == typeURL && text != "":
+			setting.Value = MaskURL(text)
+		default:
+			setting.Value = cmp.Or(text, v.Default)
 		}
 		settings = append(settings, setting)
 	}
@@ -188,7 +198,7 @@ func show(value any) string {
 	case []string:
 		return strings.Join(v, ",")
 	case url.URL:
-		return maskURL(v.String()) // a key may have been put into it by mistake
+		return MaskURL(v.String()) // a key may have been put into it by mistake
 	case time.Duration:
 		return showDuration(v)
 	case slog.Level:
@@ -227,12 +237,14 @@ func WriteSettings(w io.Writer) error {
 	return nil
 }
 
-// WriteEnvExample writes an environment file with every variable: what must be
-// set first in line, the others commented out with their defaults. systemd and
-// docker both read it: no quotes, no comment behind a value.
+// WriteEnvExample writes an environment file with every variable. Those that
+// must be set are at the beginning of a line, the others commented out with
+// their defaults. systemd and docker both read it: no quotes, no comment behind
+// a value.
 func WriteEnvExample(w io.Writer) error {
 	var b strings.Builder
-	b.WriteString("# Settings of plaspy-bridge. What is commented out has the value shown.\n# Put no quotes round values: docker would take them as part of the value.\n")
+	b.WriteString("# Settings of plaspy-bridge. A variable that is commented out has the value shown.\n" +
+		"# Put no quotes round values: docker would take them as part of the value.\n")
 	section := ""
 	for _, v := range Variables() {
 		if v.Section != section {

@@ -172,7 +172,7 @@ func (r *run) show(device string, at time.Time, more string) {
 func TestMessagesOfARealRun(t *testing.T) {
 	r := start(t, sim.Options{Devices: 4, IDs: []string{"dev 1"}, Seed: 1, Profile: fleet.EverySecond, Record: 10}, func(c *config.Config) {
 		c.Backfill, c.AlertHistory, c.SilentAfter = true, true, 700*time.Millisecond
-		c.OTLPEndpoint = config.Endpoint(tracetest.Start(t).URL) // so that messages carry what they carry at most
+		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", tracetest.Start(t).URL) // so that messages carry every header
 	})
 	begun := time.Now().Add(time.Hour).Truncate(time.Second) // newer than the fleet's own fixes
 	r.until("location")

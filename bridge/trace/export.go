@@ -1,192 +1,146 @@
 package trace
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
-	"maps"
-	"net"
-	"net/http"
-	"net/url"
 	"os"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
-	"google.golang.org/grpc/credentials"
+	api "go.opentelemetry.io/otel/trace"
 )
 
-// defaultTimeout is OpenTelemetry's for one export.
-const defaultTimeout = 10 * time.Second
+// Options describe this process. Everything else is in OpenTelemetry's own
+// environment variables, which its exporters and its SDK read themselves.
+type Options struct {
+	Version  string // service.version, and the version of the instrumentation scope
+	Instance string // service.instance.id
+}
 
-// New makes a tracer that exports, nil where o has no endpoint. It reaches the
-// collector only when there is something to send. Its error wraps [ErrFile] where
-// a file is to blame. Metrics are registered where
-// reg is not nil, without an endpoint too. [Tracer.Shutdown] ends it.
+// Endpoint returns the URL of the collector that the environment names, which
+// may hold a password. It is empty if the environment asks for no traces:
+// OpenTelemetry's default, a collector on this machine, would make every bridge
+// without one log its absence.
+func Endpoint() string {
+	off := strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") || strings.EqualFold(os.Getenv("OTEL_TRACES_EXPORTER"), "none")
+	if off {
+		return ""
+	}
+	return cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"))
+}
+
+// New makes a tracer that exports, or nil if [Endpoint] is empty. It connects to
+// the collector only when there is something to send. Its error wraps [ErrFile]
+// if a file of certificates is the cause. Metrics are registered if reg is not
+// nil, without an endpoint too. End the tracer with [Tracer.Shutdown].
 func New(ctx context.Context, o Options, log *slog.Logger, reg prometheus.Registerer) (*Tracer, error) {
 	m := newMetrics(reg)
-	if o.Endpoint == "" {
+	if Endpoint() == "" {
 		return nil, nil
 	}
-	sampler, err := o.sampler()
-	if err != nil {
+	if err := files(); err != nil {
 		return nil, err
 	}
-	attributes, err := o.resource()
+	attributes, err := resource.New(ctx, resource.WithSchemaURL(semconv.SchemaURL),
+		resource.WithAttributes(semconv.ServiceName(scope), semconv.ServiceVersion(o.Version), semconv.ServiceInstanceID(o.Instance)),
+		resource.WithTelemetrySDK(), resource.WithFromEnv()) // the later ones win
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("resource: %w", err)
 	}
-	e, secrets, err := o.exporter()
-	if err != nil {
-		return nil, err
-	}
-	exporter, err := otlptrace.New(ctx, e)
+	exporter, err := newExporter(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start exporter: %w", err)
 	}
-	out := newOutlet(exporter, secrets, log, m)
-	p := sdk.NewTracerProvider(sdk.WithSampler(sampler), sdk.WithResource(attributes), sdk.WithSpanProcessor(out.queue()))
-	return &Tracer{tracer: p.Tracer(scope), provider: p, outlet: out}, nil
+	out := newOutlet(exporter, secrets(), log, m)
+	p := sdk.NewTracerProvider(sdk.WithResource(attributes), sdk.WithSpanProcessor(out.queue()))
+	return &Tracer{tracer: tracerOf(p, o.Version), provider: p, outlet: out}, nil
 }
 
-// resource is what all spans say of this process. What the operator says goes
-// before what the bridge knows, and the service's name in a variable of its own
-// before one among the attributes.
-func (o Options) resource() (*resource.Resource, error) {
-	pairs, err := ParsePairs(o.Attributes)
-	if err != nil {
-		return nil, fmt.Errorf("resource attributes: %w", err)
+// tracerOf names the instrumentation scope of all spans.
+func tracerOf(p api.TracerProvider, version string) api.Tracer {
+	return p.Tracer(scope, api.WithInstrumentationVersion(version), api.WithSchemaURL(semconv.SchemaURL))
+}
+
+// newExporter makes the exporter of the protocol that the environment names.
+func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {
+	protocol := cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"), os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL"))
+	if strings.EqualFold(protocol, "grpc") {
+		return otlptracegrpc.New(ctx)
 	}
-	all := map[attribute.Key]string{
-		semconv.ServiceNameKey: scope, semconv.ServiceVersionKey: o.Version, semconv.ServiceInstanceIDKey: o.Instance,
-		semconv.TelemetrySDKNameKey: "opentelemetry", semconv.TelemetrySDKLanguageKey: "go",
-	}
-	for _, p := range pairs {
-		all[attribute.Key(p.Name)] = p.Value
-	}
-	if o.Service != "" && o.Service != scope {
-		all[semconv.ServiceNameKey] = o.Service
-	}
-	list := make([]attribute.KeyValue, 0, len(all))
-	for _, k := range slices.Sorted(maps.Keys(all)) {
-		if all[k] != "" {
-			list = append(list, k.String(all[k]))
+	return otlptracehttp.New(ctx)
+}
+
+// secrets returns the texts that errors of the exporter must not show.
+func secrets() []string {
+	var list []string
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"} {
+		headers, err := ParseHeaders(os.Getenv(name))
+		if err != nil {
+			list = append(list, os.Getenv(name))
+		}
+		for _, value := range headers {
+			list = append(list, value, strings.TrimSpace(value)) // net/http sends it trimmed
 		}
 	}
-	return resource.NewWithAttributes(semconv.SchemaURL, list...), nil
+	return list
 }
 
-// exporter makes the client of the collector, and lists the texts that its errors
-// must not show. Everything is said here: what is left out the library would take
-// from the environment.
-func (o Options) exporter() (otlptrace.Client, []string, error) {
-	u, err := url.Parse(o.Endpoint)
-	if err != nil || u.Host == "" {
-		return nil, nil, errors.New("endpoint is no URL") // whose text may have a password
-	}
-	headers, err := ParseHeaders(o.Headers)
-	if err != nil {
-		return nil, nil, fmt.Errorf("headers: %w", err)
-	}
-	secrets := slices.Collect(maps.Values(headers))
-	if u.User != nil {
-		password, _ := u.User.Password()
-		secrets = append(secrets, u.User.Username(), password)
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(headers)), func(k string) bool { return strings.EqualFold(k, "Authorization") }) {
-			headers["authorization"] = "Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password))
-			secrets = append(secrets, headers["authorization"])
-		}
-		u.User = nil
-	}
-	if o.Timeout <= 0 {
-		o.Timeout = defaultTimeout
-	}
-	secure, err := o.tls()
-	if err != nil {
-		return nil, nil, err
-	}
-	if o.Protocol == ProtocolGRPC {
-		return o.grpc(u, headers, secure), secrets, nil
-	}
-	return o.http(u, headers, secure), secrets, nil
-}
-
-func (o Options) grpc(u *url.URL, headers map[string]string, secure *tls.Config) otlptrace.Client {
-	compressor := ""
-	if o.Compress {
-		compressor = "gzip"
-	}
-	security := otlptracegrpc.WithTLSCredentials(credentials.NewTLS(secure))
-	if u.Scheme == "http" {
-		security = otlptracegrpc.WithInsecure()
-	}
-	return otlptracegrpc.NewClient(otlptracegrpc.WithEndpoint(u.Host), security, otlptracegrpc.WithHeaders(headers),
-		otlptracegrpc.WithTimeout(o.Timeout), otlptracegrpc.WithCompressor(compressor))
-}
-
-func (o Options) http(u *url.URL, headers map[string]string, secure *tls.Config) otlptrace.Client {
-	encoding, compression := otlptracehttp.EncodingProtobuf, otlptracehttp.NoCompression
-	if o.Protocol == ProtocolJSON {
-		encoding = otlptracehttp.EncodingJSON
-	}
-	if o.Compress {
-		compression = otlptracehttp.GzipCompression
-	}
-	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: o.Timeout}).DialContext, ForceAttemptHTTP2: true,
-		TLSClientConfig: secure, TLSHandshakeTimeout: o.Timeout, MaxIdleConns: 2, IdleConnTimeout: 90 * time.Second,
-	}
-	return ending{otlptracehttp.NewClient(otlptracehttp.WithEndpointURL(u.String()), otlptracehttp.WithHeaders(headers),
-		otlptracehttp.WithTLSClientConfig(nil), // it is the transport's; with plain http, the client would refuse the environment's
-		otlptracehttp.WithHTTPClient(&http.Client{Transport: transport, Timeout: o.Timeout}),
-		otlptracehttp.WithEncoding(encoding), otlptracehttp.WithCompression(compression), otlptracehttp.WithTimeout(o.Timeout)), transport}
-}
-
-// ending is a client that closes its connections at its end.
-type ending struct {
-	otlptrace.Client
-	transport *http.Transport
-}
-
-// Stop ends the client.
-func (e ending) Stop(ctx context.Context) error {
-	defer e.transport.CloseIdleConnections()
-	return e.Client.Stop(ctx)
-}
-
-// ErrFile tells that a file of certificates or keys cannot be used.
+// ErrFile reports that a file of certificates or keys cannot be used.
 var ErrFile = errors.New("file cannot be used")
 
-func (o Options) tls() (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if o.CA != "" {
-		pem, err := os.ReadFile(o.CA)
-		if err != nil {
-			return nil, fmt.Errorf("certificate authorities: %w: %w", ErrFile, err)
+// files reports a file of certificates that OpenTelemetry could not use: it
+// would log that and go on without the file.
+func files() error {
+	for _, kind := range []string{"TRACES_", ""} {
+		prefix := "OTEL_EXPORTER_OTLP_" + kind
+		if name := os.Getenv(prefix + "CERTIFICATE"); name != "" {
+			if err := authorities(name); err != nil {
+				return fmt.Errorf("%sCERTIFICATE: %w: %w", prefix, ErrFile, err)
+			}
 		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("certificate authorities: %w: it has none", ErrFile)
+		if name := os.Getenv(prefix + "CLIENT_CERTIFICATE"); name != "" {
+			if err := pair(name, os.Getenv(prefix+"CLIENT_KEY")); err != nil {
+				return fmt.Errorf("%sCLIENT_CERTIFICATE: %w: %w", prefix, ErrFile, err)
+			}
 		}
 	}
-	if o.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(o.Cert, o.Key)
-		if err != nil {
-			return nil, fmt.Errorf("client certificate: %w: %w", ErrFile, err)
-		}
-		c.Certificates = []tls.Certificate{pair}
+	return nil
+}
+
+// authorities reports whether a file has certificate authorities.
+func authorities(name string) error {
+	pem, err := os.ReadFile(name)
+	if err != nil {
+		return cause(err)
 	}
-	return c, nil
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return errors.New("it has no certificate")
+	}
+	return nil
+}
+
+// pair reports whether two files are a certificate and its key.
+func pair(cert, key string) error {
+	_, err := tls.LoadX509KeyPair(cert, key)
+	return cause(err)
+}
+
+// cause strips the operation and the path from a file error.
+func cause(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.opentelemetry.io/otel"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -50,10 +51,25 @@ func (r *records) String() string {
 
 func (r *records) log() *slog.Logger { return slog.New(slog.NewJSONHandler(r, nil)) }
 
-// open makes a tracer that is shut down with the test.
-func open(t *testing.T, o trace.Options, log *records, reg prometheus.Registerer) *trace.Tracer {
+// env are variables of OpenTelemetry, without the prefix OTEL_.
+type env map[string]string
+
+// set sets them for the test.
+func (e env) set(t *testing.T) {
 	t.Helper()
-	tracer, err := trace.New(t.Context(), o, log.log(), reg)
+	for name, value := range e {
+		t.Setenv("OTEL_"+name, value)
+	}
+}
+
+// endpoint names a collector.
+func endpoint(url string) env { return env{"EXPORTER_OTLP_ENDPOINT": url} }
+
+// open makes a tracer that is shut down with the test.
+func open(t *testing.T, e env, log *records, reg prometheus.Registerer) *trace.Tracer {
+	t.Helper()
+	e.set(t)
+	tracer, err := trace.New(t.Context(), trace.Options{Version: "v1", Instance: "r1"}, log.log(), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,37 +100,36 @@ func spans(t *testing.T, reg *prometheus.Registry, want string) {
 }
 
 func TestExportOverHTTP(t *testing.T) {
-	for name, change := range map[string]func(*trace.Options){
-		"plain":      func(*trace.Options) {},
-		"compressed": func(o *trace.Options) { o.Compress = true },
-		"JSON":       func(o *trace.Options) { o.Protocol = trace.ProtocolJSON },
+	for name, more := range map[string]env{
+		"plain":      {},
+		"compressed": {"EXPORTER_OTLP_COMPRESSION": "gzip"},
+		"JSON":       {"EXPORTER_OTLP_PROTOCOL": "http/json"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			more.set(t)
 			c := tracetest.Start(t)
-			o := trace.Options{
-				Endpoint: strings.Replace(c.URL, "http://", "http://me:s3cr%20et@", 1) + "/v1/traces", Protocol: trace.ProtocolHTTP,
-				Headers: "x-key=a%2Cb, x-other = 1 ", Version: "v1", Instance: "r1", Attributes: "deployment.environment.name=test,service.name=other",
-			}
-			change(&o)
 			log, reg := &records{}, prometheus.NewRegistry()
-			tracer := open(t, o, log, reg)
+			tracer := open(t, env{
+				"EXPORTER_OTLP_ENDPOINT": c.URL, "EXPORTER_OTLP_HEADERS": "x-key=a%2Cb, x-other = 1 ",
+				"RESOURCE_ATTRIBUTES": "deployment.environment.name=test,service.name=other",
+			}, log, reg)
 			turn(t.Context(), tracer, headers{})
 			if err := flush(t, tracer, 10*time.Second); err != nil {
 				t.Fatal(err)
 			}
 			got := c.Spans()
-			if len(got) != 3 || got[2].Name != "poll" || got[0].Parent != got[2].ID || got[1].Trace != got[2].Trace || got[2].Instrumenting != "plaspy-bridge" {
+			if len(got) != 3 || got[2].Name != "poll" || got[0].Parent != got[2].ID || got[1].Trace != got[2].Trace || got[2].Instrumenting != "plaspy-bridge v1" {
 				t.Fatalf("got %+v", got)
 			}
 			want := map[string]string{
 				"service.name": "other", "service.version": "v1", "service.instance.id": "r1", "deployment.environment.name": "test",
-				"telemetry.sdk.name": "opentelemetry", "telemetry.sdk.language": "go",
+				"telemetry.sdk.name": "opentelemetry", "telemetry.sdk.language": "go", "telemetry.sdk.version": otel.Version(),
 			}
 			if diff := cmp.Diff(got[0].Resource, want); diff != "" {
 				t.Errorf("resource (-got +want):\n%s", diff)
 			}
 			r := c.Requests()[0]
-			if user, password, _ := r.BasicAuth(); user != "me" || password != "s3cr et" || r.Header.Get("X-Key") != "a,b" || r.Header.Get("X-Other") != "1" || r.URL.Path != "/v1/traces" {
+			if r.Header.Get("X-Key") != "a,b" || r.Header.Get("X-Other") != "1" || r.URL.Path != "/v1/traces" {
 				t.Errorf("the collector got %s %v", r.URL.Path, r.Header)
 			}
 			spans(t, reg, "dropped=0 exported=3 failed=0")
@@ -122,29 +137,6 @@ func TestExportOverHTTP(t *testing.T) {
 				t.Errorf("logged: %s", log)
 			}
 		})
-	}
-}
-
-// The environment's variables that the library would read by itself have no say.
-func TestEnvironmentIsNotRead(t *testing.T) {
-	c := tracetest.Start(t)
-	for name, value := range map[string]string{
-		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_HEADERS": "x-env=1", "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
-		"OTEL_TRACES_SAMPLER": "always_off", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json", "OTEL_SERVICE_NAME": "env",
-	} {
-		t.Setenv(name, value)
-	}
-	tracer := open(t, trace.Options{Endpoint: c.URL, Service: "mine"}, &records{}, nil)
-	turn(t.Context(), tracer, headers{})
-	if err := flush(t, tracer, 10*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	got := c.Spans()
-	if len(got) != 3 || got[0].Resource["service.name"] != "mine" {
-		t.Errorf("got %+v", got)
-	}
-	if r := c.Requests()[0]; r.Header.Get("X-Env") != "" || r.Header.Get("Content-Encoding") != "" || r.Header.Get("Content-Type") != "application/x-protobuf" || r.URL.Path != "/" {
-		t.Errorf("the collector got %s %v", r.URL.Path, r.Header)
 	}
 }
 
@@ -162,7 +154,7 @@ func TestExportOverTLS(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	tracer := open(t, trace.Options{Endpoint: srv.URL, CA: ca}, &records{}, nil)
+	tracer := open(t, env{"EXPORTER_OTLP_ENDPOINT": srv.URL, "EXPORTER_OTLP_CERTIFICATE": ca}, &records{}, nil)
 	turn(t.Context(), tracer, headers{})
 	if err := flush(t, tracer, 10*time.Second); err != nil {
 		t.Fatal(err)
@@ -174,13 +166,17 @@ func TestExportOverTLS(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, o := range map[string]trace.Options{
-		"authorities": {CA: empty}, "no such file": {CA: empty + "x"}, "certificate": {Cert: empty, Key: empty},
+	for name, e := range map[string]env{
+		"authorities":  {"EXPORTER_OTLP_CERTIFICATE": empty},
+		"no such file": {"EXPORTER_OTLP_TRACES_CERTIFICATE": empty + "x"},
+		"certificate":  {"EXPORTER_OTLP_CLIENT_CERTIFICATE": empty, "EXPORTER_OTLP_CLIENT_KEY": empty},
 	} {
-		o.Endpoint = srv.URL
-		if _, err := trace.New(t.Context(), o, (&records{}).log(), nil); !errors.Is(err, trace.ErrFile) {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			e.set(t)
+			if _, err := trace.New(t.Context(), trace.Options{}, (&records{}).log(), nil); !errors.Is(err, trace.ErrFile) || strings.Contains(err.Error(), empty) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 
@@ -215,8 +211,10 @@ func TestExportOverGRPC(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	o := trace.Options{Endpoint: "http://" + l.Addr().String() + "/v1/traces", Protocol: trace.ProtocolGRPC, Headers: "x-key=k", Compress: true}
-	tracer := open(t, o, &records{}, nil)
+	tracer := open(t, env{
+		"EXPORTER_OTLP_ENDPOINT": "http://" + l.Addr().String(), "EXPORTER_OTLP_PROTOCOL": "grpc",
+		"EXPORTER_OTLP_HEADERS": "x-key=k", "EXPORTER_OTLP_COMPRESSION": "gzip",
+	}, &records{}, nil)
 	turn(t.Context(), tracer, headers{})
 	if err := flush(t, tracer, 10*time.Second); err != nil {
 		t.Fatal(err)
@@ -235,8 +233,9 @@ func TestCollectorFailsAndComesBack(t *testing.T) {
 	})
 	log, reg := &records{}, prometheus.NewRegistry()
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
-	endpoint := strings.Replace(c.URL, "http://", "http://me:pa55word@", 1)
-	tracer := open(t, trace.Options{Endpoint: endpoint, Headers: "x-key=s3cret"}, log, reg)
+	tracer := open(t, env{
+		"EXPORTER_OTLP_ENDPOINT": strings.Replace(c.URL, "http://", "http://me:pa55word@", 1), "EXPORTER_OTLP_HEADERS": "x-key=s3cret%20",
+	}, log, reg)
 	for i := range 3 {
 		turn(t.Context(), tracer, headers{})
 		c.Await(t, "the refusals", func([]tracetest.Span) bool { return len(c.Requests()) > i })
@@ -259,7 +258,7 @@ func TestCollectorFailsAndComesBack(t *testing.T) {
 
 func TestCollectorIsDown(t *testing.T) {
 	log, reg := &records{}, prometheus.NewRegistry()
-	tracer := open(t, trace.Options{Endpoint: "http://me:pa55word@127.0.0.1:1/v1/traces"}, log, reg)
+	tracer := open(t, endpoint("http://me:pa55word@127.0.0.1:1"), log, reg)
 	turn(t.Context(), tracer, headers{})
 	if err := flush(t, tracer, 10*time.Second); err == nil {
 		t.Error("nothing was said of the spans that were lost")
@@ -281,7 +280,7 @@ func TestCollectorHangs(t *testing.T) {
 	c := tracetest.Start(t)
 	c.Instead(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	log, reg := &records{}, prometheus.NewRegistry()
-	tracer := open(t, trace.Options{Endpoint: c.URL}, log, reg)
+	tracer := open(t, endpoint(c.URL), log, reg)
 	const turns = 4000 // more than there is room for
 	began := time.Now()
 	for range turns {
@@ -295,23 +294,20 @@ func TestCollectorHangs(t *testing.T) {
 }
 
 func TestNoEndpointNoTracer(t *testing.T) {
-	reg := prometheus.NewRegistry()
-	tracer, err := trace.New(t.Context(), trace.Options{Protocol: "nonsense", Headers: "nonsense"}, (&records{}).log(), reg)
-	if tracer != nil || err != nil {
-		t.Errorf("got %v, %v", tracer, err)
-	}
-	spans(t, reg, "dropped=0 exported=0 failed=0")
-}
-
-func TestWrongOptions(t *testing.T) {
-	for name, o := range map[string]trace.Options{
-		"endpoint": {Endpoint: "s3cret"}, "unparsable": {Endpoint: "http://u:s3cret%@h"}, "headers": {Endpoint: "http://h", Headers: "s3cret"},
-		"attributes": {Endpoint: "http://h", Attributes: "s3cret"}, "sampler": {Endpoint: "http://h", Sampler: "s3cret"},
+	for name, e := range map[string]env{
+		"nothing":     {"EXPORTER_OTLP_PROTOCOL": "nonsense"},
+		"disabled":    {"EXPORTER_OTLP_ENDPOINT": "http://h", "SDK_DISABLED": "true"},
+		"no exporter": {"EXPORTER_OTLP_ENDPOINT": "http://h", "TRACES_EXPORTER": "none"},
 	} {
-		_, err := trace.New(t.Context(), o, (&records{}).log(), nil)
-		if err == nil || strings.Contains(err.Error(), "s3cret") {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			reg := prometheus.NewRegistry()
+			e.set(t)
+			tracer, err := trace.New(t.Context(), trace.Options{}, (&records{}).log(), reg)
+			if tracer != nil || err != nil {
+				t.Errorf("got %v, %v", tracer, err)
+			}
+			spans(t, reg, "dropped=0 exported=0 failed=0")
+		})
 	}
 }
 
@@ -336,7 +332,9 @@ func TestSamplers(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s %v %s", tt.sampler, tt.ratio, tt.of), func(t *testing.T) {
 			c := tracetest.Start(t)
-			tracer := open(t, trace.Options{Endpoint: c.URL, Sampler: tt.sampler, Ratio: tt.ratio}, &records{}, nil)
+			tracer := open(t, env{
+				"EXPORTER_OTLP_TRACES_ENDPOINT": c.URL, "TRACES_SAMPLER": tt.sampler, "TRACES_SAMPLER_ARG": fmt.Sprint(tt.ratio),
+			}, &records{}, nil)
 			s := tracer.Process(t.Context(), headers{"traceparent": {tt.of}}, message)
 			child := tracer.Request(s.In(t.Context()), "GET", "/")
 			child.Sent(&trace.Request{URL: &url.URL{}})
@@ -354,9 +352,6 @@ func TestSamplers(t *testing.T) {
 				t.Errorf("passed on %v", h)
 			}
 		})
-	}
-	for _, known := range trace.Samplers {
-		open(t, trace.Options{Endpoint: "http://h", Sampler: known}, &records{}, nil)
 	}
 }
 

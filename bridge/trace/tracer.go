@@ -23,7 +23,7 @@ type Tracer struct {
 }
 
 // From makes a tracer on a provider that somebody else shuts down.
-func From(p api.TracerProvider) *Tracer { return &Tracer{tracer: p.Tracer(scope)} }
+func From(p api.TracerProvider) *Tracer { return &Tracer{tracer: tracerOf(p, "")} }
 
 // Shutdown sends what has ended to the collector, until the context ends, and
 // gives the rest up; spans that end later are lost. Its error tells that spans

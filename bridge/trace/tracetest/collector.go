@@ -33,7 +33,7 @@ type Span struct {
 	Start, End    time.Time
 	Attributes    map[string]string
 	Resource      map[string]string
-	Instrumenting string // the scope's name
+	Instrumenting string // the scope's name and version
 }
 
 // Collector takes traces. It is safe for concurrent use.
@@ -177,7 +177,7 @@ func Flatten(export *collector.ExportTraceServiceRequest) []Span {
 					Trace: hex.EncodeToString(s.GetTraceId()), ID: hex.EncodeToString(s.GetSpanId()), Parent: hex.EncodeToString(s.GetParentSpanId()),
 					State: s.GetTraceState(), Failed: s.GetStatus().GetCode() == wire.Status_STATUS_CODE_ERROR,
 					Start: time.Unix(0, int64(s.GetStartTimeUnixNano())), End: time.Unix(0, int64(s.GetEndTimeUnixNano())),
-					Attributes: values(s.GetAttributes()), Resource: resource, Instrumenting: ss.GetScope().GetName(),
+					Attributes: values(s.GetAttributes()), Resource: resource, Instrumenting: strings.TrimSpace(ss.GetScope().GetName() + " " + ss.GetScope().GetVersion()),
 				})
 			}
 		}

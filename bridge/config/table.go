@@ -1,0 +1,183 @@
+package config
+
+// Names of types, as the settings table shows them. A variable of another type
+// allows the words that its type lists.
+const (
+	typeText     = "text"
+	typeList     = "list"
+	typeSecret   = "secret"
+	typeFile     = "file"
+	typeFolder   = "folder"
+	typeAddress  = "address"
+	typeURL      = "URL"
+	typeURLs     = "list of URLs"
+	typeInt      = "whole number"
+	typeNumber   = "number"
+	typeDuration = "duration"
+	typeBool     = "true or false"
+	typeLevel    = "debug, info, warn or error"
+)
+
+// Variable describes one environment variable.
+type Variable struct {
+	Name     string
+	Type     string   // in words: duration, whole number, file, ...
+	Default  string   // as one would write it; empty: none
+	Min, Max string   // bounds of a number or duration; empty: none
+	OneOf    []string // the words allowed; nil: any
+	Meaning  string   // one sentence without its full stop
+	Section  string   // heading of the group it belongs to
+	Required bool
+	Secret   bool
+	Empty    string // what set to nothing means, if that is not the default
+
+	field int // index of the field in Config; -1: the variable is OpenTelemetry's own
+}
+
+// section is a group of the settings table.
+type section struct {
+	heading   string
+	variables []Variable
+}
+
+// table describes every variable, in the order in which operators read about
+// them. Defaults of the bridge's own variables are in the tags of [Config].
+var table = []section{
+	{"Plaspy API", []Variable{
+		{Name: "PLASPY_BASE_URL", Type: typeURL,
+			Meaning: "root of the REST API; plain http only for loopback, unless PLASPY_ALLOW_HTTP is true"},
+		{Name: "PLASPY_ALLOW_HTTP", Type: typeBool,
+			Meaning: "allow a PLASPY_BASE_URL with plain http to another machine, which shows the API key to the network"},
+		{Name: "PLASPY_USERNAME", Type: typeText, Required: true, Meaning: "user name of the account"},
+		{Name: "PLASPY_API_KEY", Type: typeSecret,
+			Meaning: "the account's API key; exactly one of this and PLASPY_API_KEY_FILE"},
+		{Name: "PLASPY_API_KEY_FILE", Type: typeFile,
+			Meaning: "file with the API key, read again at every token request, so that a rotated key needs no restart"},
+		{Name: "PLASPY_TIMEOUT", Type: typeDuration, Min: "100ms", Max: "10m",
+			Meaning: "how long one request may take, its answer's body included"},
+		{Name: "PLASPY_RATE_LIMIT", Type: typeInt, Min: "0", Max: "1000000",
+			Meaning: "requests sent per minute, failed ones too, every endpoint and every replica together; 0 means no limit"},
+		{Name: "PLASPY_DAILY_RESULTS", Type: typeInt, Min: "0", Max: "1000000000",
+			Meaning: "results (a location or an alert in an answer) per device and UTC day that polling, back-fill and " +
+				"alert history may use; 0 means no limit"},
+	}},
+	{"NATS", []Variable{
+		{Name: "NATS_URL", Type: typeURLs,
+			Meaning: "servers, comma separated (nats://, tls://, ws:// or wss://); if empty, the embedded server is used"},
+		{Name: "NATS_CREDS", Type: typeFile, Meaning: "credentials file of the NATS user"},
+		{Name: "NATS_NKEY", Type: typeFile, Meaning: "file with the NKey seed of the NATS user"},
+		{Name: "NATS_USER", Type: typeSecret, Meaning: "NATS user name, or a token if NATS_PASSWORD is empty"},
+		{Name: "NATS_PASSWORD", Type: typeSecret, Meaning: "password of NATS_USER"},
+		{Name: "NATS_TOKEN", Type: typeSecret, Meaning: "NATS authentication token"},
+		{Name: "NATS_CA", Type: typeFile,
+			Meaning: "file with the certificate authorities that the NATS server's certificate is checked against; " +
+				"if empty, the system's are used"},
+		{Name: "NATS_CERT", Type: typeFile, Meaning: "file with the client certificate for NATS; requires NATS_KEY"},
+		{Name: "NATS_KEY", Type: typeFile, Meaning: "file with the key of NATS_CERT"},
+	}},
+	{"Embedded NATS server", []Variable{
+		{Name: "BRIDGE_DATA_DIR", Type: typeFolder, Meaning: "folder in which the embedded server keeps its streams"},
+		{Name: "BRIDGE_EMBEDDED_ADDR", Type: typeAddress, Meaning: "address that the embedded server listens on"},
+		{Name: "BRIDGE_EMBEDDED_CONFIG", Type: typeFile,
+			Meaning: "a nats-server configuration file for the embedded server instead (accounts, TLS, MQTT, leaf nodes)"},
+	}},
+	{"Streams", []Variable{
+		{Name: "BRIDGE_PREFIX", Type: typeText,
+			Meaning: "first token of every subject and the service's name; with _ for - the first part of every " +
+				"bucket's name, upper-cased of every stream's"},
+		{Name: "BRIDGE_STREAM_REPLICAS", Type: typeInt, Min: "1", Max: "5",
+			Meaning: "copies that the NATS cluster keeps of each stream and bucket that the bridge creates"},
+		{Name: "BRIDGE_RETENTION", Type: typeDuration, Min: "1m", Meaning: "how long events stay in the stream"},
+	}},
+	{"Polling", []Variable{
+		{Name: "BRIDGE_REPLICA_ID", Type: typeText,
+			Meaning: "this replica's name, different for each; if empty, host name and process id"},
+		{Name: "BRIDGE_WORKERS", Type: typeInt, Min: "1", Max: "10000", Meaning: "polls in flight at once"},
+		{Name: "BRIDGE_POLL_INTERVAL", Type: typeDuration, Min: "100ms",
+			Meaning: "the longest a device goes without a poll, if the budget permits"},
+		{Name: "BRIDGE_SCHEDULE", OneOf: []string{"adaptive", "fixed"},
+			Meaning: "adaptive polls each device when its next fix is due; fixed polls every device once per BRIDGE_POLL_INTERVAL"},
+		{Name: "BRIDGE_TRIP_START_WEIGHT", Type: typeNumber, Min: "1", Max: "64",
+			Meaning: "adaptive schedule only: how much more the first fix of a trip counts than any other"},
+		{Name: "BRIDGE_DEVICES", Type: typeList,
+			Meaning: "device ids or globs, comma separated: only these are polled; if empty, all are"},
+		{Name: "BRIDGE_DEVICES_EXCLUDE", Type: typeList,
+			Meaning: "device ids or globs, comma separated: these are not polled"},
+		{Name: "BRIDGE_GROUPS", Type: typeList,
+			Meaning: "group ids or names, comma separated: only their devices are polled; if empty, all are"},
+		{Name: "BRIDGE_DEVICES_REFRESH", Type: typeDuration, Min: "1s", Meaning: "how often the device list is read again"},
+		{Name: "BRIDGE_IGNORE_FIELDS", Type: typeList,
+			Meaning: "fields of lastLocation, comma separated, whose change alone is no change; a lone comma means none"},
+		{Name: "BRIDGE_SILENT_AFTER", Type: typeDuration, Min: "0s",
+			Meaning: "a device whose fix has not changed for this long raises the alert silent; 0 means never"},
+		{Name: "BRIDGE_BACKFILL", Type: typeBool,
+			Meaning: "ask the API for the fixes between two polls and publish them first, in order"},
+		{Name: "BRIDGE_BACKFILL_AFTER", Type: typeDuration, Min: "0s",
+			Meaning: "BRIDGE_BACKFILL asks for a gap if a fix is more than this later than the fix before it"},
+		{Name: "BRIDGE_ALERT_HISTORY", Type: typeBool,
+			Meaning: "ask the API for the alerts since the last one seen, so that none between two polls is missed"},
+	}},
+	{"Inbound", []Variable{
+		{Name: "BRIDGE_INBOUND", Type: typeBool, Meaning: "post what arrives on the inbound subjects to the API"},
+		{Name: "BRIDGE_INBOUND_WORKERS", Type: typeInt, Min: "1", Max: "10000", Meaning: "posts in flight at once"},
+		{Name: "BRIDGE_INBOUND_MAX_AGE", Type: typeDuration, Min: "1s",
+			Meaning: "a message that could not be delivered this long after the stream took it is dead-lettered"},
+		{Name: "BRIDGE_BACKOFF_INITIAL", Type: typeDuration, Min: "10ms", Max: "1h",
+			Meaning: "the first wait after a failure; each further one is longer, with jitter"},
+		{Name: "BRIDGE_BACKOFF_MAX", Type: typeDuration, Min: "10ms", Max: "24h",
+			Meaning: "the longest wait after a failure; at least BRIDGE_BACKOFF_INITIAL"},
+	}},
+	{"Operations", []Variable{
+		{Name: "BRIDGE_HTTP_ADDR", Type: typeAddress, Empty: "none",
+			Meaning: "address for health, metrics and the live view; set to nothing, they are not served"},
+		{Name: "BRIDGE_HTTP_TOKEN", Type: typeSecret,
+			Meaning: "bearer token for the live view; without one it is served on loopback only"},
+		{Name: "BRIDGE_PPROF", Type: typeBool, Meaning: "serve /debug/pprof on BRIDGE_HTTP_ADDR"},
+		{Name: "BRIDGE_LOG_LEVEL", Type: typeLevel, Meaning: "the least severe line that is logged"},
+		{Name: "BRIDGE_LOG_FORMAT", OneOf: []string{"auto", "text", "json"},
+			Meaning: "auto writes tinted text on a terminal, JSON elsewhere"},
+		{Name: "BRIDGE_SHUTDOWN_TIMEOUT", Type: typeDuration, Min: "1s", Max: "10m",
+			Meaning: "how long a graceful stop may take; keep it below the orchestrator's own limit"},
+	}},
+	{"Tracing (read by OpenTelemetry)", []Variable{
+		{Name: "OTEL_SDK_DISABLED", Type: typeBool, Default: "false", Meaning: "no traces, whatever else is set"},
+		{Name: "OTEL_TRACES_EXPORTER", OneOf: []string{"otlp", "none"}, Default: "otlp", Meaning: "none means no traces"},
+		{Name: "OTEL_EXPORTER_OTLP_ENDPOINT", Type: typeURL,
+			Meaning: "the collector, such as http://localhost:4318 (4317 with grpc); v1/traces is appended to its path; " +
+				"if empty, there are no traces"},
+		{Name: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", Type: typeURL, Meaning: "the same for traces alone, with its whole path"},
+		{Name: "OTEL_EXPORTER_OTLP_PROTOCOL", OneOf: protocols, Default: "http/protobuf", Meaning: "protocol of the collector"},
+		{Name: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", OneOf: protocols, Meaning: "the same for traces alone"},
+		{Name: "OTEL_EXPORTER_OTLP_HEADERS", Type: typeSecret,
+			Meaning: "headers for the collector, name=value, comma separated, values percent-encoded"},
+		{Name: "OTEL_EXPORTER_OTLP_TRACES_HEADERS", Type: typeSecret, Meaning: "the same for traces alone, instead"},
+		{Name: "OTEL_EXPORTER_OTLP_CERTIFICATE", Type: typeFile,
+			Meaning: "file with the certificate authorities that the collector's certificate is checked against; " +
+				"if empty, the system's are used"},
+		{Name: "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", Type: typeFile,
+			Meaning: "file with the client certificate for the collector; requires OTEL_EXPORTER_OTLP_CLIENT_KEY"},
+		{Name: "OTEL_EXPORTER_OTLP_CLIENT_KEY", Type: typeFile,
+			Meaning: "file with the key of OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"},
+		{Name: "OTEL_EXPORTER_OTLP_COMPRESSION", OneOf: []string{"none", "gzip"}, Default: "none",
+			Meaning: "compression of the exports"},
+		{Name: "OTEL_EXPORTER_OTLP_TIMEOUT", Type: typeInt, Default: "10000", Min: "1", Max: "600000",
+			Meaning: "milliseconds that one export may take"},
+		{Name: "OTEL_SERVICE_NAME", Type: typeText, Default: "plaspy-bridge", Meaning: "name of this service in traces"},
+		{Name: "OTEL_RESOURCE_ATTRIBUTES", Type: typeText,
+			Meaning: "attributes of this process in traces beside service.version and service.instance.id " +
+				"(BRIDGE_REPLICA_ID): name=value, comma separated, values percent-encoded"},
+		{Name: "OTEL_TRACES_SAMPLER", Type: "sampler", OneOf: samplers, Default: "parentbased_always_on",
+			Meaning: "which polls, messages and queries are traced: always_on, always_off or traceidratio; with " +
+				"parentbased_ in front, the producer's traceparent decides first"},
+		{Name: "OTEL_TRACES_SAMPLER_ARG", Type: typeNumber, Min: "0", Max: "1",
+			Meaning: "for the samplers with traceidratio: the part that is traced; if empty, 1"},
+	}},
+}
+
+// protocols are the values of OTEL_EXPORTER_OTLP_PROTOCOL.
+var protocols = []string{"http/protobuf", "http/json", "grpc"}
+
+// samplers are the values of OTEL_TRACES_SAMPLER.
+var samplers = []string{
+	"parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio", "always_on", "always_off", "traceidratio",
+}
