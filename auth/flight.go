@@ -153,7 +153,6 @@ func (m *Manager) install(g *grant, now time.Time) {
 	g.heir, m.heir = m.heir, false
 	m.cur.Store(g)
 	m.since = now
-	m.tokens = append([]string{g.value}, m.tokens[:min(len(m.tokens), tokensKept-1)]...)
 	if g.source != m.source && g.source == sourceDefault {
 		m.log.Warn("token expiry is missing, unreadable or past; ten minutes are assumed")
 	}

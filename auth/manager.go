@@ -2,17 +2,17 @@ package auth
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"plaspy-bridge/auth/redact"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -30,6 +30,8 @@ type Config struct {
 	// Timeout covers sending a token request and reading the answer, from admission on. 0: none.
 	Timeout   time.Duration
 	UserAgent string // empty: Go's
+	// Secrets, if set, is the set that keys and tokens are added to. Optional.
+	Secrets *redact.Secrets
 }
 
 // Manager holds the one token of a process. All methods are safe for concurrent use. Make one with [New].
@@ -53,8 +55,6 @@ type Manager struct {
 	defied     atomic.Bool          // there are some
 	retried    time.Time            // when one of them was last tried with another token
 	heir       bool                 // the next token follows one that was good
-	key        string               // the last key sent and
-	tokens     []string             // the last tokens received, for Redact; replaced, never changed in place
 }
 
 // New returns a Manager that holds no token yet. It starts nothing: the first [Manager.Token] fetches.
@@ -62,6 +62,9 @@ type Manager struct {
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Manager {
 	if cfg.Transport == nil {
 		cfg.Transport = http.DefaultTransport
+	}
+	if cfg.Secrets == nil {
+		cfg.Secrets = redact.New()
 	}
 	return &Manager{
 		cfg: cfg, log: log, metrics: newMetrics(reg),
@@ -335,32 +338,9 @@ func (m *Manager) State() State {
 	return s
 }
 
-const tokensKept = 4 // enough for those that requests under way may still carry
-
-// Redact removes the key and the tokens of late from a text, for an API that echoes what it was sent.
-func (m *Manager) Redact(s string) string {
-	m.mu.Lock()
-	key, tokens := m.key, m.tokens
-	m.mu.Unlock()
-	s = mask(s, key)
-	for _, t := range tokens {
-		s = mask(s, t)
-	}
-	return s
-}
-
-// mask removes secret from s, also as JSON would spell it.
-func mask(s, secret string) string {
-	if secret == "" {
-		return s
-	}
-	s = strings.ReplaceAll(s, secret, redacted)
-	quoted, err := json.Marshal(secret)
-	if err != nil {
-		return s
-	}
-	return strings.ReplaceAll(s, string(quoted[1:len(quoted)-1]), redacted)
-}
+// Secrets returns the set that the key and each token are added to, for texts from an API that echoes what it
+// was sent.
+func (m *Manager) Secrets() *redact.Secrets { return m.cfg.Secrets }
 
 // waitError joins why the waiting ended with what it was waiting through.
 func waitError(ctx context.Context, last *Error) error {

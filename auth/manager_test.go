@@ -526,7 +526,7 @@ func TestSecretsStayInside(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = m.Token(ctx)
-		out += fmt.Sprintf("%v %+v", err, m.State()) + l.String() + m.Redact("Bearer token-1-secret "+theKey)
+		out += fmt.Sprintf("%v %+v", err, m.State()) + l.String() + m.Secrets().Text("Bearer token-1-secret "+theKey, 1000)
 		for _, secret := range []string{theKey, "token-1-secret"} {
 			if strings.Contains(out, secret) {
 				t.Errorf("%q got out: %s", secret, out)

@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 )
 
 const (
@@ -26,11 +25,9 @@ const (
 func (m *Manager) request(ctx context.Context) (*grant, *Error) {
 	key, err := m.cfg.Key()
 	if err != nil {
-		return nil, &Error{Message: "API key not readable: " + err.Error(), Err: err, keyless: true}
+		return nil, &Error{Message: "API key not readable: " + m.clean(err.Error()), Err: err, keyless: true}
 	}
-	m.mu.Lock()
-	m.key = key
-	m.mu.Unlock()
+	m.cfg.Secrets.Add(key)
 	req, err := m.newRequest(ctx, key)
 	if err != nil {
 		return nil, m.broken(err)
@@ -141,6 +138,7 @@ func (m *Manager) judge(res *http.Response, body []byte, c clocks) (*grant, *Err
 	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return nil, fail(false, "token cannot be sent in a header")
 	}
+	m.cfg.Secrets.Add(token)
 	lasts, source := life(token, text(a.Expires), c)
 	g := newGrant(token, c.sent, lasts, rand.Float64())
 	g.source = source
@@ -177,20 +175,4 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 }
 
 // clean makes a text from outside fit for a log line: no secrets, nothing unprintable, bounded.
-func (m *Manager) clean(s string) string {
-	const look = 4 * maxMessage // what lies beyond cannot get into the result
-	if len(s) > look {
-		s = s[:look]
-	}
-	s = strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, m.Redact(s))
-	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > maxMessage {
-		s = strings.ToValidUTF8(s[:maxMessage], "") + "..."
-	}
-	return s
-}
+func (m *Manager) clean(s string) string { return m.cfg.Secrets.Text(s, maxMessage) }

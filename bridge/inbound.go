@@ -32,7 +32,7 @@ func (b *Bridge) openInbound(version string) error {
 	}
 	log = b.log.With("component", "inbound")
 	b.consumer, err = inbound.New(inbound.Options{
-		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.sent, b.tokens.Redact},
+		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.sent},
 		Circuit: plaspy.NewCircuit(plaspy.CircuitOptions{
 			Name: "posts", Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics,
 		}),

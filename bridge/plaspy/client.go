@@ -23,6 +23,7 @@ const (
 	maxList         = 64 << 20
 	maxAnswer       = 4 << 20
 	maxExcerpt      = 1 << 10
+	maxExcerptLook  = 64 << 10 // white space beyond may be cut off unseen
 	defaultTimeout  = 10 * time.Second
 )
 
@@ -273,7 +274,7 @@ func (c *Client) failure(ctx context.Context, call *call, r *request, err error)
 // bad describes an answer that is not what was asked for.
 func (c *Client) bad(r *request, p *reply, message string, cause error) *Error {
 	e := &Error{Endpoint: r.endpoint.String(), Status: p.status, Message: c.clean(message), Err: cause}
-	e.Excerpt = c.clean(string(p.body[:min(len(p.body), 8*maxExcerpt)]))
+	e.Excerpt = c.clean(string(p.body[:min(len(p.body), maxExcerptLook)]))
 	e.RetryAfter, e.HasRetryAfter = retryAfter(p.header, p.at)
 	return e
 }
@@ -300,5 +301,5 @@ func (c *Client) refusal(r *request, p *reply) *Error {
 
 // clean makes a text from outside fit for an error: no secrets, printable, bounded.
 func (c *Client) clean(s string) string {
-	return printable(c.opt.Tokens.Redact(s), maxExcerpt)
+	return c.opt.Tokens.Secrets().Text(s, maxExcerpt)
 }

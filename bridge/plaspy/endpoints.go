@@ -100,6 +100,7 @@ func (c *Client) list(ctx context.Context, r *request, payload string, read func
 	if err != nil {
 		return nil, err
 	}
+	p.body = c.opt.Tokens.Secrets().Bytes(p.body)
 	env, err := c.open(r, &p, payload)
 	if err != nil {
 		return nil, err
@@ -223,7 +224,16 @@ func (c *Client) answer(ctx context.Context, r *request, payload string) (Answer
 	if _, err := c.open(r, &p, payload); err != nil {
 		return Answer{}, err
 	}
-	return Answer{Status: p.status, Body: p.body}, nil
+	return Answer{Status: p.status, Body: c.withoutSecrets(p.body)}, nil
+}
+
+// withoutSecrets removes a key or token that the API echoes from JSON that leaves the client.
+func (c *Client) withoutSecrets(body []byte) []byte {
+	clean := c.opt.Tokens.Secrets().Bytes(body)
+	if len(clean) == len(body) && (len(body) == 0 || &clean[0] == &body[0]) || json.Valid(clean) {
+		return clean
+	}
+	return []byte(`{"success":true}`) // the secret was, for instance, a number; nothing else is worth keeping then
 }
 
 // LastLocation polls one device. The answer is read into buf, which may be nil and belongs to the call until
@@ -246,6 +256,6 @@ func (c *Client) LastLocation(ctx context.Context, id string, buf []byte) (LastL
 	case env.payload[0] != '{':
 		return l, c.bad(r, &p, "lastLocation is no object", nil)
 	}
-	l.Raw = env.payload
+	l.Raw = c.withoutSecrets(env.payload)
 	return l, nil
 }

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
-	"unicode"
 )
 
 // ErrNoBudget is returned instead of waiting where a query would exceed its part of the budget, or its
@@ -128,21 +126,4 @@ func classifyAnswer(e *Error) Class {
 func IsOutage(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && Classify(err) != Canceled && (e.transport || e.Status >= 500)
-}
-
-// printable makes a text from outside fit for a log line: control characters and white space become single
-// spaces, and what is beyond limit bytes is cut off.
-func printable(s string, limit int) string {
-	s = strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > limit {
-		const mark = "..."
-		s = strings.ToValidUTF8(s[:limit-len(mark)], "") + mark
-	}
-	return s
 }
