@@ -18,23 +18,24 @@ const module = "plaspy-bridge"
 // arrows are the imports allowed among the module's own packages: the folder,
 // which owns what lies below it, and what it may import beside that.
 var arrows = map[string][]string{
-	"auth":                     {"auth/redact"},
-	"auth/redact":              nil,
-	"publisher":                {"auth/redact"},
-	"deploy":                   nil, // its examples are what users would write
-	"bridge/sim":               nil,
-	"bridge/outbound/schedule": nil,
-	"bridge/outbound/quota":    nil,
-	"bridge/ops":               nil,
-	"bridge/view":              nil,
-	"bridge/trace":             {"auth/redact"},
-	"bridge/plaspy":            {"auth", "auth/redact", "bridge/trace"},
-	"bridge/replica":           {"publisher"},
-	"bridge/config":            {"auth", "auth/redact", "publisher", "bridge/trace"},
-	"bridge/outbound":          {"auth/redact", "bridge/plaspy", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/trace", "publisher"},
-	"bridge/inbound":           {"auth/redact", "bridge/plaspy", "bridge/trace", "publisher"},
-	"bridge":                   {"auth", "auth/redact", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
-	"cmd":                      {"auth", "auth/redact", "publisher", "bridge", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
+	"auth":                      {"auth/redact"},
+	"auth/redact":               nil,
+	"publisher":                 {"auth/redact"},
+	"deploy":                    nil, // its examples are what users would write
+	"bridge/sim":                nil,
+	"bridge/outbound/schedule":  nil,
+	"bridge/outbound/quota":     nil,
+	"bridge/outbound/inventory": {"bridge/plaspy", "bridge/trace", "publisher"},
+	"bridge/ops":                nil,
+	"bridge/view":               nil,
+	"bridge/trace":              {"auth/redact"},
+	"bridge/plaspy":             {"auth", "auth/redact", "bridge/trace"},
+	"bridge/replica":            {"publisher"},
+	"bridge/config":             {"auth", "auth/redact", "publisher", "bridge/trace"},
+	"bridge/outbound":           {"auth/redact", "bridge/plaspy", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/trace", "publisher"},
+	"bridge/inbound":            {"auth/redact", "bridge/plaspy", "bridge/trace", "publisher"},
+	"bridge":                    {"auth", "auth/redact", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
+	"cmd":                       {"auth", "auth/redact", "publisher", "bridge", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
 }
 
 // owner returns the folder of arrows that a package's folder belongs to.

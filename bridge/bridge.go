@@ -21,6 +21,7 @@ import (
 	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/outbound"
+	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
@@ -174,7 +175,7 @@ func (b *Bridge) openPool() error {
 	}
 	b.pool = outbound.New(outbound.Options{
 		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh,
-		Select:       outbound.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups},
+		Select:       inventory.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups},
 		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
 		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
 		Quota: b.quota(), BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,

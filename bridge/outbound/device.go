@@ -18,7 +18,6 @@ type device struct {
 	id     string
 	token  string
 	name   string
-	met    bool // the stream had something of it at the last reading
 	busy   bool // polled, or its chain is on its way
 	listed bool // in the API's list, active, and chosen by the filters
 	active bool // listed and this replica's: in the schedule
@@ -63,12 +62,6 @@ type device struct {
 	span   trace.Span // of the present turn
 	recent [keptDecisions]decision
 	turns  int
-
-	// Device events, guarded by the pool's mutex.
-	eventSeq    uint64
-	eventHash   uint64
-	eventChange string // "" while the stream has none
-	eventBusy   bool
 }
 
 // edge is an alert that appears or goes.

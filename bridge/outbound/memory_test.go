@@ -1,34 +1,32 @@
 package outbound
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"testing"
 	"time"
 
+	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/plaspy/rawjson"
 	"plaspy-bridge/publisher"
 )
 
-// BenchmarkDeviceMemory tells what a device costs for as long as it is polled:
-// what the pool and the adaptive schedule keep of it, its list entry included.
+// BenchmarkDeviceMemory measures the memory of a polled device in the pool and
+// the adaptive schedule.
 func BenchmarkDeviceMemory(b *testing.B) {
 	const devices = 20_000
 	for b.Loop() {
 		before := heap()
 		policy := schedule.NewAdaptive(schedule.AdaptiveOptions{Interval: time.Minute, TripStartWeight: 1})
 		p := New(options(), newFakeAPI(), plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet}), nil, subjects, policy, quiet, nil)
-		l := &lastList{}
-		for i := range devices {
+		list := make([]inventory.Device, devices)
+		for i := range list {
 			id := fmt.Sprintf("device%06d", i)
-			raw := fmt.Sprintf(`{"id":%q,"name":"Truck %d","description":"","min":"+573001234567","tags":{},"expires":"2030-01-01T00:00:00Z"}`, id, i)
-			l.devices = append(l.devices, plaspy.Device{ID: id, Name: fmt.Sprint("Truck ", i), Raw: json.RawMessage(raw)})
+			list[i] = inventory.Device{ID: id, Token: id, Name: fmt.Sprint("Truck ", i), Chosen: true}
 		}
-		p.update(p.choose(time.Now(), l.devices), nil)
-		p.activateAll(time.Now())
+		p.Follow(list)
 		fix := wide(1, 1)
 		hash, err := rawjson.Hash([]byte(fix), p.ignore)
 		if err != nil {
@@ -51,7 +49,6 @@ func BenchmarkDeviceMemory(b *testing.B) {
 		}
 		b.ReportMetric(float64(heap()-before)/devices, "B/device")
 		runtime.KeepAlive(p)
-		runtime.KeepAlive(l)
 	}
 }
 

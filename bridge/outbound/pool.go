@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
@@ -65,7 +66,7 @@ type Stream interface {
 type Options struct {
 	Workers        int           // polls under way at once
 	Refresh        time.Duration // of the device list
-	Select         Selection
+	Select         inventory.Selection
 	IgnoreFields   []string      // fields whose change alone is no change
 	SilentAfter    time.Duration // 0: never
 	Backfill       bool
@@ -113,8 +114,6 @@ type Pool struct {
 	jobs   chan job
 	wake   chan struct{} // the dispatcher should look again
 	resync chan struct{} // the state should be read again
-	relist chan struct{} // the device list should be read again
-	retell chan struct{} // the list at hand should be gone through again
 	// gapPatience is the constant of that name but in tests.
 	gapPatience time.Duration
 	tasks       sync.WaitGroup // started under the mutex, unless over
@@ -123,7 +122,7 @@ type Pool struct {
 	// memory is of: while they differ nobody is polled.
 	asked, loaded atomic.Uint64
 
-	listed atomic.Pointer[ListState]
+	inventory *inventory.Inventory
 
 	mu       sync.Mutex
 	policy   schedule.Policy
@@ -141,12 +140,6 @@ type Pool struct {
 	touched  []*device     // what it has to be told of
 	// Since when devices are put off because what lay in a gap cannot be read.
 	waiting map[*device]time.Time
-	// Owned by the goroutine that reads the list: what was logged.
-	leftOut    map[string]string
-	noGroup    map[string]bool
-	unreadable string
-	// emptyList: the last list was empty where the one before was not.
-	emptyList bool
 }
 
 // job is one poll to make.
@@ -162,13 +155,16 @@ func New(o Options, api API, budget Budget, circuit Circuit, stream Stream, subj
 	p := &Pool{
 		api: api, budget: budget, circuit: circuit, stream: stream, subjects: subjects, opts: o, log: log,
 		ignore: rawjson.Ignore(o.IgnoreFields...),
-		jobs:   make(chan job), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), relist: make(chan struct{}, 1), retell: make(chan struct{}, 1),
-		policy: policy, devices: make(map[string]*device), byID: make(map[string]*device), noGroup: make(map[string]bool), waiting: make(map[*device]time.Time), rate: -1, gapPatience: gapPatience,
+		jobs:   make(chan job), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1),
+		policy: policy, devices: make(map[string]*device), byID: make(map[string]*device), waiting: make(map[*device]time.Time), rate: -1, gapPatience: gapPatience,
 		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
 	}
 	p.metrics = newMetrics(reg, p)
 	p.asked.Store(1)
-	p.listed.Store(&ListState{})
+	p.inventory = inventory.New(inventory.Options{
+		Select: o.Select, Refresh: o.Refresh, BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax,
+		Subjects: subjects, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: log,
+	}, api, stream, p)
 	return p
 }
 
@@ -189,7 +185,7 @@ func (p *Pool) Run(ctx context.Context) {
 		workers.Go(func() { p.worker(work) })
 	}
 	loops.Go(func() { p.keepState(ctx) })
-	loops.Go(func() { p.keepList(ctx, work) })
+	loops.Go(func() { p.inventory.Run(ctx, work) })
 	p.dispatch(ctx)
 	close(p.jobs)
 	workers.Wait()
@@ -241,9 +237,6 @@ func (p *Pool) Resync() {
 	nudge(p.resync)
 }
 
-// Relist has the device list read again at once.
-func (p *Pool) Relist() { nudge(p.relist) }
-
 // Own has only those devices polled that f claims, by token; nil: all. When it
 // returns, no poll of any other begins. The state is read from the stream before
 // the next poll, since another replica had what comes under care.
@@ -261,7 +254,7 @@ func (p *Pool) Own(f func(token string) bool) {
 	p.mu.Unlock()
 	p.Resync()
 	if gained > 0 {
-		nudge(p.retell) // nobody else tells their events now
+		p.inventory.Compare() // their events are this replica's to publish now
 	}
 	nudge(p.wake)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/plaspy/rawjson"
 	"plaspy-bridge/publisher"
@@ -39,27 +40,29 @@ func (p *Pool) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ids := make(map[string]string, len(images))
+	for token := range images {
+		id, err := publisher.Decode(token)
+		if err != nil {
+			p.log.Warn("stream holds a subject that is not the bridge's", "subject", token, "err", err)
+			continue
+		}
+		ids[token] = id
+	}
+	p.loadInventory(images, ids, mark)
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for token, im := range images {
+	for token, id := range ids {
 		d := p.devices[token]
 		if d == nil {
-			id, err := publisher.Decode(token)
-			if err != nil {
-				p.log.Warn("stream holds a subject that is not the bridge's", "subject", token, "err", err)
-				continue
-			}
 			d = p.newDevice(id, token)
 		}
-		p.restore(now, d, im, mark)
+		p.restore(now, d, images[token])
 	}
 	for token, d := range p.devices {
 		if images[token] == nil {
-			p.restore(now, d, &image{}, mark)
-		}
-		if d.listed && !d.met {
-			p.Relist() // the broker lost that it was added
+			p.restore(now, d, &image{})
 		}
 	}
 	for token, stored := range quotas {
@@ -71,14 +74,23 @@ func (p *Pool) load(ctx context.Context) error {
 	return nil
 }
 
+// loadInventory hands the device events that were read to the inventory.
+func (p *Pool) loadInventory(images map[string]*image, ids map[string]string, mark publisher.Mark) {
+	p.inventory.Load(func(yield func(string, inventory.Image) bool) {
+		for token, id := range ids {
+			im := images[token]
+			// If the stream has dropped old messages, a device event that is missing
+			// was published once. In a complete stream it never was.
+			met := im.device != nil || im.location != nil && !mark.Whole()
+			if !yield(token, inventory.Image{ID: id, Event: im.device, Met: met}) {
+				return
+			}
+		}
+	})
+}
+
 // restore runs under the mutex.
-func (p *Pool) restore(now time.Time, d *device, im *image, mark publisher.Mark) {
-	// What aged out of the stream was told; what is missing of a stream that is
-	// whole was not.
-	d.met = im.device != nil || im.location != nil && !mark.Whole()
-	if !d.eventBusy {
-		d.restoreEvent(im.device)
-	}
+func (p *Pool) restore(now time.Time, d *device, im *image) {
 	if d.busy || d.doubtful {
 		d.doubtful = true
 		return
@@ -232,19 +244,4 @@ func (p *Pool) adopt(d *device, s *publisher.Stored) error {
 		d.historyFrom = t
 	}
 	return nil
-}
-
-// restoreEvent runs under the pool's mutex.
-func (d *device) restoreEvent(s *publisher.Stored) {
-	d.eventSeq, d.eventHash, d.eventChange = 0, 0, ""
-	if s == nil {
-		return
-	}
-	d.eventSeq = s.Seq
-	var body publisher.DeviceBody
-	if err := json.Unmarshal(s.Body, &body); err != nil {
-		return
-	}
-	d.eventChange = body.Change
-	d.eventHash, _ = rawjson.Hash(body.Device, nil) // what has no hash counts as changed
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 )
@@ -37,20 +36,6 @@ func (p *Pool) template(a *action) string {
 	return p.subjects.Location("{device}")
 }
 
-// beginDevice begins the span of a device event.
-func (p *Pool) beginDevice(ctx context.Context, e *publisher.Event) trace.Span {
-	if p.opts.Trace == nil {
-		return trace.Span{}
-	}
-	return p.opts.Trace.Publish(ctx, p.subjects.Device("{device}"), e)
-}
-
-func (p *Pool) endDevice(s trace.Span, e *publisher.Event, err error) {
-	if s.On() {
-		endPublish(s, e, p.subjects.Device("{device}"), err)
-	}
-}
-
 // endSpans ends the spans of a chain's events before what is stored of them is
 // taken off it.
 func (p *Pool) endSpans(c *chain, err error) {
@@ -65,14 +50,6 @@ func endPublish(s trace.Span, e *publisher.Event, template string, err error) {
 		err = nil
 	}
 	s.EndPublish(&trace.Message{Subject: e.Subject, Template: template, ID: e.ID}, e.Seq, failure(err))
-}
-
-func endList(s trace.Span, err error) {
-	if err == nil {
-		s.End("")
-	} else if s.On() {
-		s.End(plaspy.Classify(err).String())
-	}
 }
 
 // failure is why an event is not stored, in a word.

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
+	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/publisher/natstest"
 )
 
@@ -43,58 +43,18 @@ func TestDeviceEvents(t *testing.T) {
 	}
 }
 
-func TestEmptyListRemovesNobodyUntilConfirmed(t *testing.T) {
-	api := newFakeAPI("a")
-	r := newRig(t, natstest.Start(t), api, options())
-	r.until("a", body(`"change":"added"`))
-	p := r.pool
-	if told, _ := p.update(nil, nil); len(told) != 0 {
-		t.Errorf("a first empty list tells %v", told)
-	}
-	api.setList()
-	got := r.until("the removal", body(`"change":"removed"`))
-	if e := got[len(got)-1]; !strings.Contains(e.body, `"device":{"id":"a","name":"Truck a"}`) {
-		t.Errorf("removal %s does not show the device as it was", e.body)
-	}
-}
-
-func TestEmptyGroupsStopNobodyUntilConfirmed(t *testing.T) {
-	api := newFakeAPI("a", "b", "c")
-	o := options()
-	o.Refresh, o.Select = time.Hour, Selection{Groups: []string{"North"}}
-	r := newRig(t, natstest.Start(t), api, o)
-	r.polls("a", 3)
-	active := func() bool {
-		r.pool.mu.Lock()
-		defer r.pool.mu.Unlock()
-		return r.pool.byID["a"] != nil
-	}
-	for _, row := range []struct {
-		empty int // answers
-		want  bool
-	}{{1, true}, {0, true}, {1, true}, {1, false}, {0, true}} {
-		api.set(func() { api.groupless = row.empty })
-		if _, err := r.pool.list(t.Context(), t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if active() != row.want {
-			t.Fatalf("%+v: polled is %v", row, active())
-		}
-	}
-}
-
 func TestSelection(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		s    Selection
+		s    inventory.Selection
 		want string
 	}{
-		{"all", Selection{}, "a a/x b c"},
-		{"ids", Selection{Devices: []string{"a", "c"}}, "a c"},
-		{"globs cross slashes", Selection{Devices: []string{"a*"}}, "a a/x"},
-		{"excluded", Selection{Exclude: []string{"?"}}, "a/x"},
-		{"groups by name and id", Selection{Groups: []string{"North", "g2"}}, "a b c"},
-		{"groups and excluded", Selection{Groups: []string{"North"}, Exclude: []string{"b"}}, "a"},
+		{"all", inventory.Selection{}, "a a/x b c"},
+		{"ids", inventory.Selection{Devices: []string{"a", "c"}}, "a c"},
+		{"globs cross slashes", inventory.Selection{Devices: []string{"a*"}}, "a a/x"},
+		{"excluded", inventory.Selection{Exclude: []string{"?"}}, "a/x"},
+		{"groups by name and id", inventory.Selection{Groups: []string{"North", "g2"}}, "a b c"},
+		{"groups and excluded", inventory.Selection{Groups: []string{"North"}, Exclude: []string{"b"}}, "a"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			api := newFakeAPI("a", "b", "c", "a/x")

@@ -1,0 +1,269 @@
+package inventory
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+
+	"plaspy-bridge/bridge/plaspy/rawjson"
+	"plaspy-bridge/publisher"
+)
+
+// directory holds the account's list beside the device events in the stream. It
+// is pure: its caller reads the list and publishes what is due.
+type directory struct {
+	sel     Selection
+	records map[string]*record // by token
+	list    listing
+}
+
+// listing counts what the last list came to.
+type listing struct {
+	listed, chosen int
+	// Devices that a doubtful list lacks, and those that doubtful groups lack.
+	missing, left int
+}
+
+// record is one device.
+type record struct {
+	id, token, name string
+
+	// Of the list.
+	hash   uint64          // of its entry
+	raw    json.RawMessage // nil once the stream holds it
+	listed bool            // in the account
+	gone   bool            // a list that was believed lacked it
+	member bool            // in a chosen group; true if no group is chosen
+	chosen bool            // to be polled
+	// A doubtful list lacked it, or doubtful groups did: the next one decides.
+	missing, left bool
+
+	// Of the stream.
+	event   streamed
+	met     bool   // the stream holds something of the device
+	busy    bool   // an event is on its way
+	refused uint64 // hash of an entry that the stream can never take
+}
+
+// streamed is the newest device event that the stream holds of a device. The
+// zero value means that it holds none.
+type streamed struct {
+	seq    uint64
+	hash   uint64
+	change string
+}
+
+// known reports whether the stream has the device in the account.
+func (s streamed) known() bool {
+	return s.change == publisher.Added || s.change == publisher.Changed
+}
+
+// due is a device event to publish.
+type due struct {
+	r      *record
+	change string
+	raw    json.RawMessage // nil for a removal: as the stream has it
+	hash   uint64
+	seq    uint64
+}
+
+func newDirectory(sel Selection) *directory {
+	return &directory{sel: sel, records: make(map[string]*record)}
+}
+
+// update takes a list over. members are the ids in the chosen groups; nil means
+// that no group is chosen. Only if confirm is set does a list that is as doubtful
+// as the one before it remove devices.
+func (dir *directory) update(list map[string]entry, members map[string]bool, confirm bool) {
+	dir.list = listing{listed: len(list)}
+	before, missing := 0, 0
+	for token, r := range dir.records {
+		if !r.inAccount() {
+			continue
+		}
+		before++
+		if _, there := list[token]; !there {
+			missing++
+		}
+	}
+	doubt := doubtful(len(list), before, missing)
+	for token, r := range dir.records {
+		if _, there := list[token]; !there {
+			dir.absent(r, doubt, confirm)
+		}
+	}
+	for token, e := range list {
+		r := dir.record(e.id, token)
+		r.name, r.hash, r.raw = e.name, e.hash, e.raw
+		r.listed, r.gone, r.missing = true, false, false
+	}
+	dir.choose(members, confirm)
+}
+
+// absent takes it that the list lacks a device.
+func (dir *directory) absent(r *record, doubt, confirm bool) {
+	if doubt && r.inAccount() && !(confirm && r.missing) {
+		r.missing = r.missing || confirm
+		dir.list.missing++
+		return
+	}
+	r.listed, r.gone, r.missing, r.raw = false, true, false, nil
+}
+
+// inAccount reports whether the last list that was believed, or the stream if
+// none was read yet, has the device in the account.
+func (r *record) inAccount() bool { return r.listed || r.event.known() && !r.gone }
+
+// choose decides which of the listed devices are polled.
+func (dir *directory) choose(members map[string]bool, confirm bool) {
+	before, missing, n := 0, 0, 0
+	for _, r := range dir.records {
+		in := members == nil || members[r.id]
+		if r.listed && in {
+			n++
+		}
+		if r.listed && r.member {
+			before++
+			if !in {
+				missing++
+			}
+		}
+	}
+	doubt := doubtful(n, before, missing)
+	for _, r := range dir.records {
+		switch in := members == nil || members[r.id]; {
+		case r.listed && r.member && !in && doubt && !(confirm && r.left):
+			r.left = r.left || confirm
+			dir.list.left++
+		default:
+			r.member, r.left = in, false
+		}
+		r.chosen = r.listed && r.member && dir.sel.Matches(r.id)
+		if r.chosen {
+			dir.list.chosen++
+		}
+		if !r.chosen || r.event.known() && r.event.hash == r.hash {
+			r.raw = nil // nothing of it is to be published
+		}
+	}
+}
+
+func (dir *directory) record(id, token string) *record {
+	r := dir.records[token]
+	if r == nil {
+		r = &record{id: id, token: token}
+		dir.records[token] = r
+	}
+	return r
+}
+
+// fleet returns all devices of the list, in the order of their ids.
+func (dir *directory) fleet() []Device {
+	all := make([]Device, 0, dir.list.listed+dir.list.missing)
+	for _, r := range dir.records {
+		if r.listed {
+			all = append(all, Device{ID: r.id, Token: r.token, Name: r.name, Chosen: r.chosen})
+		}
+	}
+	slices.SortFunc(all, func(a, b Device) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+// due returns the events to publish of the devices that owns claims, and marks
+// these devices busy. reread is set if an event is due whose content has to be
+// read from the API again.
+func (dir *directory) due(owns func(token string) bool) (list []due, reread bool) {
+	for _, r := range dir.records {
+		d, ok := r.due(&dir.sel)
+		switch {
+		case !ok || !owns(r.token):
+		case d.change != publisher.Removed && d.raw == nil:
+			reread = true
+		default:
+			r.busy = true
+			list = append(list, d)
+		}
+	}
+	slices.SortFunc(list, func(a, b due) int { return cmp.Compare(a.r.id, b.r.id) })
+	return list, reread
+}
+
+// due returns the device's event that the stream lacks.
+func (r *record) due(sel *Selection) (due, bool) {
+	d := due{r: r, raw: r.raw, hash: r.hash, seq: r.event.seq}
+	switch {
+	case r.busy || r.missing || !r.listed && !r.gone:
+		return d, false
+	case !r.listed:
+		// A device whose events aged out of the stream is known by its location.
+		known := r.event.known() || r.met && r.event.change == ""
+		d.change, d.raw, d.hash = publisher.Removed, nil, 0
+		return d, known && sel.Matches(r.id)
+	case !r.chosen || r.hash == 0:
+		return d, false
+	case r.event.change == "" && r.met:
+		// The event aged out of the stream. The device is not new.
+		r.event.change, r.event.hash = publisher.Added, r.hash
+	}
+	switch {
+	case r.event.known() && r.event.hash == r.hash:
+		r.raw = nil
+		return d, false
+	case r.refused == r.hash:
+		return d, false
+	case r.event.known():
+		d.change = publisher.Changed
+	default:
+		d.change = publisher.Added
+	}
+	return d, true
+}
+
+// stored takes it that the stream holds an event now.
+func (r *record) stored(d *due, seq uint64) {
+	r.busy = false
+	r.event = streamed{seq: seq, hash: d.hash, change: d.change}
+	if r.hash == d.hash {
+		r.raw = nil
+	}
+}
+
+// image is what the stream holds of one device, read for [directory.load].
+type image struct {
+	id    string
+	event streamed
+	met   bool
+}
+
+// load takes over what the stream holds of every device.
+func (dir *directory) load(images map[string]image) {
+	for token, im := range images {
+		dir.record(im.id, token)
+	}
+	for token, r := range dir.records {
+		im, there := images[token]
+		r.met = im.met
+		if !r.busy {
+			r.event = im.event
+		}
+		if !there && !r.listed && !r.busy {
+			delete(dir.records, token)
+		}
+	}
+}
+
+// readEvent reads a device event. One that cannot be read counts as absent, but
+// for its sequence.
+func readEvent(s *publisher.Stored) streamed {
+	if s == nil {
+		return streamed{}
+	}
+	e := streamed{seq: s.Seq}
+	var body publisher.DeviceBody
+	if err := json.Unmarshal(s.Body, &body); err != nil {
+		return e
+	}
+	e.change = body.Change
+	e.hash, _ = rawjson.Hash(body.Device, nil) // without a hash it counts as changed
+	return e
+}
