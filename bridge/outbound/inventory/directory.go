@@ -10,14 +10,14 @@ import (
 )
 
 // directory holds the account's list beside the device events in the stream. It
-// is pure: its caller reads the list and publishes what is due.
+// is pure: its caller reads the list and publishes the events that are due.
 type directory struct {
 	sel     Selection
 	records map[string]*record // by token
 	list    listing
 }
 
-// listing counts what the last list came to.
+// listing holds the counts of the last list.
 type listing struct {
 	listed, chosen int
 	// Devices that a doubtful list lacks, and those that doubtful groups lack.
@@ -228,14 +228,14 @@ func (r *record) stored(d *due, seq uint64) {
 	}
 }
 
-// image is what the stream holds of one device, read for [directory.load].
+// image is one device in the stream, for [directory.load].
 type image struct {
 	id    string
 	event streamed
 	met   bool
 }
 
-// load takes over what the stream holds of every device.
+// load takes the state of the stream over.
 func (dir *directory) load(images map[string]image) {
 	for token, im := range images {
 		dir.record(im.id, token)

@@ -27,6 +27,6 @@
 // # Concurrency
 //
 // The directory of devices is pure and guarded by the inventory's mutex. One
-// goroutine reads the list and publishes what was added and changed. Removals run
+// goroutine reads the list and publishes additions and changes. Removals run
 // on goroutines of their own, because each of them reads the stream first.
 package inventory

@@ -35,7 +35,7 @@ type Stream interface {
 type Fleet interface {
 	// Ownership returns a function that reports whether this replica polls a
 	// device, by its token. ok is false while the state is being read from the
-	// stream, which decides what is new.
+	// stream, which decides which devices are new.
 	Ownership() (owns func(token string) bool, ok bool)
 	// Follow takes over the devices of the account, in the order of their ids.
 	// Devices that are not among them have left.
@@ -47,7 +47,7 @@ type Fleet interface {
 // Device is a device of the account.
 type Device struct {
 	ID, Token, Name string
-	Chosen          bool // to be polled, by whichever replica
+	Chosen          bool // to be polled, by any replica
 }
 
 // Options are the settings of an inventory. The durations are positive.
@@ -111,14 +111,14 @@ func (v *Inventory) Compare() {
 	}
 }
 
-// Image is what the stream holds of one device.
+// Image is one device as the stream holds it.
 type Image struct {
 	ID    string
 	Event *publisher.Stored // the newest device event; nil: none
 	Met   bool              // something of the device is or was in the stream
 }
 
-// Load takes over what the stream holds of every device, by token.
+// Load takes the state of the stream over, by token.
 func (v *Inventory) Load(all iter.Seq2[string, Image]) {
 	images := make(map[string]image)
 	for token, im := range all { // outside the lock: it parses every event
@@ -213,7 +213,7 @@ func (v *Inventory) failed(err error, delay time.Duration) time.Duration {
 	return delay
 }
 
-// read reads the list once, hands it to the fleet and publishes what changed.
+// read reads the list once, hands it to the fleet and publishes its changes.
 func (v *Inventory) read(ctx, work context.Context, owns func(string) bool, scheduled bool) (err error) {
 	ctx, span := v.opts.Trace.List(ctx)
 	defer func() { endList(span, err) }()

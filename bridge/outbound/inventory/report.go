@@ -2,7 +2,7 @@ package inventory
 
 import "fmt"
 
-// reported is what was logged about the last list, so that it is logged once.
+// reported remembers the log lines about the last list: each is logged once.
 type reported struct {
 	left       map[string]string
 	patterns   map[string]bool
@@ -11,7 +11,7 @@ type reported struct {
 	doubt      bool
 }
 
-// report logs what in a list cannot be used, and which settings have no effect.
+// report logs the unusable parts of a list, and settings without effect.
 func (v *Inventory) report(list map[string]entry, left map[string]string, skipped []error, unknown []string) {
 	text := ""
 	if len(skipped) > 0 {

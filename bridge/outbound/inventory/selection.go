@@ -22,7 +22,7 @@ func (s *Selection) Matches(id string) bool {
 	return (len(s.Devices) == 0 || matchesAny(s.Devices, id)) && !matchesAny(s.Exclude, id)
 }
 
-// Choice is what a selection chooses of a device list.
+// Choice is the result of a selection.
 type Choice struct {
 	Listed  int      // usable devices in the list
 	Chosen  int      // of these, chosen to be polled
