@@ -174,7 +174,9 @@ func TestDue(t *testing.T) {
 		{"gone", func(r *record) { r.listed, r.gone, r.event = false, true, streamed{9, hash, publisher.Added} }, publisher.Removed},
 		{"gone, its event aged out", func(r *record) { r.listed, r.gone, r.met = false, true, true }, publisher.Removed},
 		{"gone and never seen", func(r *record) { r.listed, r.gone = false, true }, ""},
-		{"gone, but not chosen", func(r *record) { r.id, r.listed, r.gone, r.event = "x", false, true, streamed{9, hash, publisher.Added} }, ""},
+		{"gone, but not chosen", func(r *record) {
+			r.id, r.listed, r.gone, r.event = "x", false, true, streamed{9, hash, publisher.Added}
+		}, ""},
 		{"missing from a short list", func(r *record) { r.missing, r.event = true, streamed{9, 1, publisher.Added} }, ""},
 		{"no list yet", func(r *record) { r.listed, r.event = false, streamed{9, hash, publisher.Added} }, ""},
 	} {

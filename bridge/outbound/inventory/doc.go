@@ -19,8 +19,8 @@
 // removes no device until the next scheduled refresh lacks the same ones. The
 // same holds for the devices of the chosen groups.
 //
-// Of several replicas, only the one that polls a device publishes its events. An
-// event whose fence the stream refuses has the state read again. An event that
+// Of several replicas, only the one that polls a device publishes its events. If
+// the stream refuses the fence of an event, the state is read again. An event that
 // the stream can never take is logged once and left out until the device's entry
 // changes.
 //
