@@ -25,7 +25,7 @@ func TestReplicasDisagree(t *testing.T) {
 	b, end := replicaOf(t, cfg, "b")
 	said := func(other string) func(int, string) bool {
 		return func(status int, body string) bool {
-			return status == http.StatusOK && strings.Contains(body, "replica "+other+" was told other values of BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS")
+			return status == http.StatusOK && strings.Contains(body, "replica "+other+" has other values of BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS")
 		}
 	}
 	readyz(t, a, "that b was told other devices", said("b"))

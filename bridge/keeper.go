@@ -34,13 +34,13 @@ const (
 type keeper struct {
 	srv  *embedded.Server // nil where the broker is somebody else's
 	want []jetstream.StreamConfig
-	part *ops.Part
 	log  *slog.Logger
 	conn *publisher.Conn
 	pub  *publisher.Publisher
 
-	wake chan struct{}
-	good atomic.Bool // the streams are there
+	wake  chan struct{}
+	good  atomic.Bool // the streams are there
+	state atomic.Pointer[ops.State]
 
 	// Owned by run.
 	mark     publisher.Mark
@@ -53,9 +53,16 @@ type keeper struct {
 	unfilled bool      // the bucket of the last locations is not filled by the server
 }
 
-func newKeeper(srv *embedded.Server, want []jetstream.StreamConfig, health *ops.Health, log *slog.Logger) *keeper {
-	return &keeper{srv: srv, want: want, part: health.Part("streams"), log: log, wake: make(chan struct{}, 1), told: map[string]string{}, revive: reviveEvery}
+func newKeeper(srv *embedded.Server, want []jetstream.StreamConfig, log *slog.Logger) *keeper {
+	k := &keeper{srv: srv, want: want, log: log, wake: make(chan struct{}, 1), told: map[string]string{}, revive: reviveEvery}
+	k.report(ops.Down("starting"))
+	return k
 }
+
+// health is the state of the streams when they were last looked at.
+func (k *keeper) health() ops.State { return *k.state.Load() }
+
+func (k *keeper) report(s ops.State) { k.state.Store(&s) }
 
 func (k *keeper) watch(conn *publisher.Conn, pub *publisher.Publisher) {
 	k.conn, k.pub = conn, pub
@@ -159,7 +166,7 @@ func (k *keeper) look(ctx context.Context, changed func()) {
 	}
 	k.mark = mark
 	k.pub.ResetAcked(k.mark.LastSeq)
-	k.part.OK()
+	k.report(ops.Up())
 	if k.trouble != "" {
 		k.log.Info("streams are there again")
 		k.trouble = ""
@@ -193,7 +200,7 @@ func (k *keeper) compare(ctx context.Context, changed func()) {
 		changed()
 	}
 	k.mark = mark
-	k.part.OK()
+	k.report(ops.Up())
 	if time.Since(k.census) >= censusEvery {
 		k.others(ctx)
 	}
@@ -219,7 +226,7 @@ func (k *keeper) failed(ctx context.Context, reason string) {
 
 func (k *keeper) bad(reason string) {
 	k.good.Store(false)
-	k.part.Fail(reason)
+	k.report(ops.Down(reason))
 	if k.trouble != reason {
 		k.trouble = reason
 		k.log.Warn("streams cannot be used", "reason", reason)

@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/config"
-	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/publisher"
@@ -61,7 +60,7 @@ func TestKeeperComplainsOfOtherSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log strings.Builder
-	k := newKeeper(nil, want, ops.NewHealth(), slog.New(slog.NewTextHandler(&log, nil)))
+	k := newKeeper(nil, want, slog.New(slog.NewTextHandler(&log, nil)))
 	for range 2 {
 		reports, err := publisher.EnsureStreams(t.Context(), js, want)
 		if err != nil {

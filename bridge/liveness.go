@@ -41,6 +41,8 @@ type liveness struct {
 	health *ops.Health
 	limit  time.Duration
 	last   time.Time // when it was last looked at
+	asked  calls     // calls to the API by polls
+	sent   calls     // calls to the API by posts
 
 	watch               *ops.Heartbeat
 	polls, acks, posts  vital
@@ -152,11 +154,11 @@ func (b *Bridge) pulse() pulse {
 		p.api = "the API has asked to be left alone for a while"
 	}
 	p.polls, p.ended = b.pool.Work()
-	p.polls = max(p.polls, int(b.asked.underway.Load()))
-	p.ended += b.asked.ended.Load()
+	p.polls = max(p.polls, int(b.live.asked.underway.Load()))
+	p.ended += b.live.asked.ended.Load()
 	if b.consumer != nil {
 		s := b.consumer.Status()
-		p.posts, p.posted = max(s.Ready, int(b.sent.underway.Load())), b.sent.ended.Load()
+		p.posts, p.posted = max(s.Ready, int(b.live.sent.underway.Load())), b.live.sent.ended.Load()
 		switch {
 		case p.broker != "":
 			p.consumer = p.broker

@@ -14,11 +14,11 @@ import (
 	"plaspy-bridge/bridge/view"
 )
 
-// openView makes the live view of everything that was opened before it.
-func (b *Bridge) openView(version string) {
+// newView makes the live view of everything that was opened before it.
+func (b *Bridge) newView() *view.View {
 	o := view.Options{
 		Source: viewSource{b.pool}, Gatherer: b.metrics, Registerer: b.metrics, Status: b.status,
-		Version: version, Replica: b.cfg.ReplicaID, Log: b.log.With("component", "view"),
+		Version: b.version, Replica: b.cfg.ReplicaID, Log: b.log.With("component", "view"),
 	}
 	if b.cfg.Inbound {
 		box := deadletter.Open(b.pub.JetStream(), b.pub.Subjects())
@@ -26,7 +26,7 @@ func (b *Bridge) openView(version string) {
 			return b.newestLetters(ctx, box, limit)
 		}
 	}
-	b.view = view.New(o)
+	return view.New(o)
 }
 
 // viewSource shows the pool's devices.
@@ -37,7 +37,7 @@ func (s viewSource) Changed(f func(view.Device)) {
 	s.Pool.Changed(func(g outbound.Glance) { f(view.Device(g)) })
 }
 
-// status is how the bridge fares, for the live view.
+// status is the health of the bridge, for the live view.
 func (b *Bridge) status() view.Status {
 	ready, parts := b.health.Ready()
 	live, hearts := b.health.Live()
@@ -52,8 +52,7 @@ func (b *Bridge) status() view.Status {
 	return s
 }
 
-// facts do not change from one second to the next: each change is told to every
-// page.
+// facts must be stable: every change is sent to every open page.
 func (b *Bridge) facts() []view.Fact {
 	nats := "elsewhere"
 	if b.nats != nil {

@@ -7,8 +7,27 @@ import (
 	"time"
 )
 
-// Health knows how each part of the bridge fares. Make one with [NewHealth]. Safe
-// for concurrent use; no method blocks.
+// State is the condition that a part reports of itself. Its reason is shown on
+// pages and must hold no secret.
+type State struct {
+	OK       bool   `json:"ok"`                 // false keeps the bridge from being ready
+	Degraded bool   `json:"degraded,omitempty"` // works, but a person should look; only with OK
+	Reason   string `json:"reason,omitempty"`   // for people; empty if there is nothing to say
+}
+
+// Up is the state of a part that works.
+func Up() State { return State{OK: true} }
+
+// Degraded is the state of a part that works, but not as it should.
+func Degraded(reason string) State { return State{OK: true, Degraded: true, Reason: reason} }
+
+// Down is the state of a part that does not work.
+func Down(reason string) State { return State{Reason: reason} }
+
+// Health is the table of the states of all parts, and of the progress of all
+// loops. Everything that shows them reads it: /readyz and /livez, the metrics,
+// the log and the live view. Make one with [NewHealth]. Safe for concurrent use;
+// no method blocks.
 type Health struct {
 	start time.Time // heartbeats count from here, on the monotonic clock
 
@@ -17,55 +36,45 @@ type Health struct {
 	hearts map[string]*Heartbeat // guarded by mu
 }
 
-// PartStatus tells how one part fares.
+// PartStatus is the state of one part, with its beginning.
 type PartStatus struct {
-	OK       bool      `json:"ok"`                 // false keeps the bridge from being ready
-	Degraded bool      `json:"degraded,omitempty"` // works, but a person should look; only with OK
-	Reason   string    `json:"reason,omitempty"`   // why it is as it is, for people
-	Since    time.Time `json:"since"`              // when OK or Degraded became what it is, UTC
+	State
+	Since time.Time `json:"since"` // when OK or Degraded became what it is, UTC
 }
 
-// HeartStatus tells how one heartbeat fares.
+// HeartStatus is the state of one heartbeat.
 type HeartStatus struct {
 	OK     bool    `json:"ok"`
 	Age    float64 `json:"age_seconds"` // since the last beat; 0 while idle
 	MaxAge float64 `json:"max_age_seconds"`
 	Idle   bool    `json:"idle,omitempty"`  // none is expected
-	Waits  string  `json:"waits,omitempty"` // what it waits for, for people; only with Idle
+	Waits  string  `json:"waits,omitempty"` // why none is expected, for people; only with Idle
 }
 
-// NewHealth returns a Health that is not ready: it has no parts yet.
-func NewHealth() *Health {
-	return &Health{start: time.Now(), parts: map[string]PartStatus{}, hearts: map[string]*Heartbeat{}}
-}
-
-// Part returns a handle on the part of that name. A part that is new is not ok,
-// with the reason "starting", until its first report.
-func (h *Health) Part(name string) *Part {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if _, known := h.parts[name]; !known {
-		h.parts[name] = PartStatus{Reason: "starting", Since: time.Now().UTC()}
+// NewHealth returns a Health that expects reports of these parts. Each is down,
+// with the reason "starting", until its first report; without any part nothing is
+// ready.
+func NewHealth(parts ...string) *Health {
+	h := &Health{start: time.Now(), parts: map[string]PartStatus{}, hearts: map[string]*Heartbeat{}}
+	for _, name := range parts {
+		h.Report(name, Down("starting"))
 	}
-	return &Part{health: h, name: name}
+	return h
 }
 
-// Set reports on the part of that name: ok or not, and why. The reason is shown
-// on pages and must hold no secret.
-func (h *Health) Set(name string, ok bool, reason string) { h.set(name, ok, false, reason) }
-
-func (h *Health) set(name string, ok, degraded bool, reason string) {
+// Report sets the state of the part of that name.
+func (h *Health) Report(name string, s State) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	status, known := h.parts[name]
-	if !known || status.OK != ok || status.Degraded != degraded {
+	if !known || status.OK != s.OK || status.Degraded != s.Degraded {
 		status.Since = time.Now().UTC()
 	}
-	status.OK, status.Degraded, status.Reason = ok, degraded, reason
+	status.State = s
 	h.parts[name] = status
 }
 
-// Ready reports whether every part is ok, and there is one, and how each fares.
+// Ready reports whether every part is ok, and there is one, and the state of each.
 // The map is the caller's.
 func (h *Health) Ready() (bool, map[string]PartStatus) {
 	h.mu.Lock()
@@ -93,7 +102,7 @@ func (h *Health) Progress(name string, maxAge time.Duration) *Heartbeat {
 	return heart
 }
 
-// Live reports whether no heartbeat is overdue, and how each fares. The map is
+// Live reports whether no heartbeat is overdue, and the state of each. The map is
 // the caller's.
 func (h *Health) Live() (bool, map[string]HeartStatus) {
 	h.mu.Lock()
@@ -108,25 +117,7 @@ func (h *Health) Live() (bool, map[string]HeartStatus) {
 	return live, hearts
 }
 
-// Part is a handle on one part of a [Health]. Safe for concurrent use.
-type Part struct {
-	health *Health
-	name   string
-}
-
-// OK reports that the part works.
-func (p *Part) OK() { p.health.set(p.name, true, false, "") }
-
-// Degraded reports that the part works, but not as it should.
-func (p *Part) Degraded(reason string) { p.health.set(p.name, true, true, reason) }
-
-// Fail reports that the part does not work, and why.
-func (p *Part) Fail(reason string) { p.health.set(p.name, false, false, reason) }
-
-// Set is OK or Fail, with a reason that may be told either way.
-func (p *Part) Set(ok bool, reason string) { p.health.set(p.name, ok, false, reason) }
-
-// idle is the beat of a heart that need not beat.
+// idle is the beat of a heartbeat that need not beat.
 const idle = -1
 
 // Heartbeat is a sign of progress of one loop, or of one kind of work. Safe for
@@ -139,18 +130,18 @@ type Heartbeat struct {
 	waits  atomic.Pointer[string]
 }
 
-// Beat says that the loop got somewhere just now.
+// Beat reports that the loop made progress just now.
 func (b *Heartbeat) Beat() { b.last.Store(int64(time.Since(b.start))) }
 
-// Idle says that there is nothing to get anywhere with, for instance no device
-// to poll, so that no beat is due until the one after the next Beat.
+// Idle reports that there is nothing to do, for instance no device to poll, so
+// that no beat is due until the one after the next Beat.
 func (b *Heartbeat) Idle() { b.Wait("") }
 
-// Wait is Idle, and says what it waits for that a restart would not bring: the
-// text is shown on pages and must hold no secret.
-func (b *Heartbeat) Wait(what string) {
-	if old := b.waits.Load(); old == nil || *old != what {
-		b.waits.Store(&what)
+// Wait is Idle with a reason that a restart would not remove. It is shown on
+// pages and must hold no secret.
+func (b *Heartbeat) Wait(reason string) {
+	if old := b.waits.Load(); old == nil || *old != reason {
+		b.waits.Store(&reason)
 	}
 	b.last.Store(idle)
 }

@@ -14,11 +14,12 @@ import (
 func TestReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now().UTC()
-		h := ops.NewHealth()
-		if ready, _ := h.Ready(); ready {
+		if ready, _ := ops.NewHealth().Ready(); ready {
 			t.Error("ready without a part")
 		}
-		token, stream := h.Part("token"), h.Part("streams")
+		h := ops.NewHealth("token", "streams")
+		threeOfThem := ops.State{OK: true, Reason: "three of them"}
+		report := func(name string, s ops.State) func() { return func() { h.Report(name, s) } }
 		steps := []struct {
 			name  string
 			do    func()
@@ -26,32 +27,32 @@ func TestReady(t *testing.T) {
 			want  map[string]ops.PartStatus
 		}{
 			{"starting", func() {}, false, map[string]ops.PartStatus{
-				"token":   {Reason: "starting", Since: start},
-				"streams": {Reason: "starting", Since: start},
+				"token":   {State: ops.Down("starting"), Since: start},
+				"streams": {State: ops.Down("starting"), Since: start},
 			}},
-			{"one ok", token.OK, false, map[string]ops.PartStatus{
-				"token":   {OK: true, Since: start.Add(time.Second)},
-				"streams": {Reason: "starting", Since: start},
+			{"one ok", report("token", ops.Up()), false, map[string]ops.PartStatus{
+				"token":   {State: ops.Up(), Since: start.Add(time.Second)},
+				"streams": {State: ops.Down("starting"), Since: start},
 			}},
-			{"all ok", func() { stream.Set(true, "three of them") }, true, map[string]ops.PartStatus{
-				"token":   {OK: true, Since: start.Add(time.Second)},
-				"streams": {OK: true, Reason: "three of them", Since: start.Add(2 * time.Second)},
+			{"all ok", report("streams", threeOfThem), true, map[string]ops.PartStatus{
+				"token":   {State: ops.Up(), Since: start.Add(time.Second)},
+				"streams": {State: threeOfThem, Since: start.Add(2 * time.Second)},
 			}},
-			{"ok again changes nothing", token.OK, true, map[string]ops.PartStatus{
-				"token":   {OK: true, Since: start.Add(time.Second)},
-				"streams": {OK: true, Reason: "three of them", Since: start.Add(2 * time.Second)},
+			{"ok again changes nothing", report("token", ops.Up()), true, map[string]ops.PartStatus{
+				"token":   {State: ops.Up(), Since: start.Add(time.Second)},
+				"streams": {State: threeOfThem, Since: start.Add(2 * time.Second)},
 			}},
-			{"degraded is ready", func() { token.Degraded("renewal fails") }, true, map[string]ops.PartStatus{
-				"token":   {OK: true, Degraded: true, Reason: "renewal fails", Since: start.Add(4 * time.Second)},
-				"streams": {OK: true, Reason: "three of them", Since: start.Add(2 * time.Second)},
+			{"degraded is ready", report("token", ops.Degraded("renewal fails")), true, map[string]ops.PartStatus{
+				"token":   {State: ops.Degraded("renewal fails"), Since: start.Add(4 * time.Second)},
+				"streams": {State: threeOfThem, Since: start.Add(2 * time.Second)},
 			}},
-			{"failed is not", func() { token.Fail("key refused") }, false, map[string]ops.PartStatus{
-				"token":   {Reason: "key refused", Since: start.Add(5 * time.Second)},
-				"streams": {OK: true, Reason: "three of them", Since: start.Add(2 * time.Second)},
+			{"failed is not", report("token", ops.Down("key refused")), false, map[string]ops.PartStatus{
+				"token":   {State: ops.Down("key refused"), Since: start.Add(5 * time.Second)},
+				"streams": {State: threeOfThem, Since: start.Add(2 * time.Second)},
 			}},
-			{"another reason, the same failure", func() { h.Set("token", false, "key still refused") }, false, map[string]ops.PartStatus{
-				"token":   {Reason: "key still refused", Since: start.Add(5 * time.Second)},
-				"streams": {OK: true, Reason: "three of them", Since: start.Add(2 * time.Second)},
+			{"another reason, the same failure", report("token", ops.Down("key still refused")), false, map[string]ops.PartStatus{
+				"token":   {State: ops.Down("key still refused"), Since: start.Add(5 * time.Second)},
+				"streams": {State: threeOfThem, Since: start.Add(2 * time.Second)},
 			}},
 		}
 		for _, step := range steps {
@@ -62,7 +63,6 @@ func TestReady(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		h.Part("token") // asking for a part again does not set it back
 		if _, parts := h.Ready(); parts["token"].Reason != "key still refused" {
 			t.Errorf("token after Part: %+v", parts["token"])
 		}
@@ -122,10 +122,10 @@ func TestHealthTogether(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			part, heart := h.Part("part"), h.Progress("heart", time.Minute)
+			heart := h.Progress("heart", time.Minute)
 			for range 200 {
-				part.OK()
-				part.Fail("reason")
+				h.Report("part", ops.Up())
+				h.Report("part", ops.Down("reason"))
 				heart.Beat()
 				h.Ready()
 				h.Live()

@@ -57,8 +57,7 @@ func TestListenFree(t *testing.T) {
 }
 
 func TestAsk(t *testing.T) {
-	h := ops.NewHealth()
-	part := h.Part("token")
+	h := ops.NewHealth("token")
 	tests := []struct {
 		name string
 		do   func()
@@ -66,9 +65,9 @@ func TestAsk(t *testing.T) {
 		want string // of the error; empty: none
 	}{
 		{"starting", func() {}, false, "token: starting"},
-		{"not ready for two reasons", func() { part.Fail("key refused"); h.Set("nats", false, "gone") }, false, "nats: gone\ntoken: key refused"},
+		{"not ready for two reasons", func() { h.Report("token", ops.Down("key refused")); h.Report("nats", ops.Down("gone")) }, false, "nats: gone\ntoken: key refused"},
 		{"lives", func() {}, true, ""},
-		{"ready", func() { part.OK(); h.Set("nats", true, "") }, false, ""},
+		{"ready", func() { h.Report("token", ops.Up()); h.Report("nats", ops.Up()) }, false, ""},
 		{"stuck", func() { h.Progress("polls", -time.Hour) }, true, "polls: no progress for N s, at most -3600 s are normal"},
 	}
 	s, _ := start(t, "0.0.0.0:0", ops.Options{Health: h})

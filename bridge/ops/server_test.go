@@ -79,7 +79,6 @@ func ask(t *testing.T, method, url string, change func(*http.Request)) (*http.Re
 
 func TestProbes(t *testing.T) {
 	h := ops.NewHealth()
-	part := h.Part("token")
 	_, url := start(t, "127.0.0.1:0", ops.Options{Health: h})
 	tests := []struct {
 		name, path string
@@ -87,9 +86,9 @@ func TestProbes(t *testing.T) {
 		status     int
 		says       string
 	}{
-		{"not ready", "/readyz", func() { part.Fail("key refused") }, 503, `"reason": "key refused"`},
+		{"not ready", "/readyz", func() { h.Report("token", ops.Down("key refused")) }, 503, `"reason": "key refused"`},
 		{"lives all the same", "/livez", func() {}, 200, `"live": true`},
-		{"ready", "/readyz", part.OK, 200, `"ready": true`},
+		{"ready", "/readyz", func() { h.Report("token", ops.Up()) }, 200, `"ready": true`},
 		{"stuck", "/livez", func() { h.Progress("polls", -1) }, 503, `"polls"`},
 		{"ready all the same", "/readyz", func() {}, 200, `"ready": true`},
 	}
@@ -118,7 +117,7 @@ func TestSecondLook(t *testing.T) {
 
 func TestReadyJSON(t *testing.T) {
 	h := ops.NewHealth()
-	h.Set("nats", false, "no server at nats://h")
+	h.Report("nats", ops.Down("no server at nats://h"))
 	_, url := start(t, "127.0.0.1:0", ops.Options{Health: h})
 	_, body := ask(t, http.MethodGet, url+"/readyz", nil)
 	got := regexp.MustCompile(`"since": "[^"]+Z"`).ReplaceAllString(body, `"since": "T"`)
@@ -140,7 +139,7 @@ func TestReadyJSON(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	h := ops.NewHealth()
-	h.Set("nats", true, "")
+	h.Report("nats", ops.Up())
 	_, url := start(t, "127.0.0.1:0", ops.Options{Health: h})
 	resp, body := ask(t, http.MethodGet, url+"/metrics", nil)
 	for _, want := range []string{"\nplaspy_bridge_ready 1\n", "\ngo_goroutines ", "\nprocess_open_fds "} {
@@ -275,7 +274,7 @@ func TestNames(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			h := ops.NewHealth()
-			h.Set("token", true, "")
+			h.Report("token", ops.Up())
 			_, url := start(t, tt.addr, ops.Options{Health: h, Token: tt.token, Pprof: true})
 			for _, path := range []string{"/readyz", "/livez", "/metrics", "/debug/pprof/"} {
 				resp, body := ask(t, http.MethodGet, url+path, func(r *http.Request) { r.Host = tt.host })
@@ -289,8 +288,8 @@ func TestNames(t *testing.T) {
 
 func TestStatusPage(t *testing.T) {
 	h := ops.NewHealth()
-	h.Set("devices", false, `<script>alert("x")</script>`)
-	h.Part("nats").Degraded("slow")
+	h.Report("devices", ops.Down(`<script>alert("x")</script>`))
+	h.Report("nats", ops.Degraded("slow"))
 	h.Progress("polls", time.Minute)
 	h.Progress("acks", time.Minute).Idle()
 	_, url := start(t, "127.0.0.1:0", ops.Options{

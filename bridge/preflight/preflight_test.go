@@ -244,7 +244,7 @@ func TestBesideABridge(t *testing.T) {
 	}
 	r.env("BRIDGE_HTTP_ADDR", listener.Addr().String())
 	health := ops.NewHealth()
-	health.Set("token", true, "")
+	health.Report("token", ops.Up())
 	h := ops.New(listener, ops.Options{Health: health, Gatherer: ops.NewRegistry(health), Log: log})
 	served := make(chan error, 1)
 	go func() { served <- h.Serve() }()
@@ -257,7 +257,7 @@ func TestBesideABridge(t *testing.T) {
 		}
 	}()
 	r.want(0, 0, `ok   embedded store: .* is in use by the bridge on 127.*, which is ready`, `ok   BRIDGE_HTTP_ADDR: 127.* is the running bridge's`)
-	health.Set("token", false, "the API refuses the key")
+	health.Report("token", ops.Down("the API refuses the key"))
 	r.want(0, 1, `FAIL embedded store: .* and /readyz on .* says: token: the API refuses the key: see to what it says`)
 }
 

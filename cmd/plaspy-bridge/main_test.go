@@ -122,7 +122,7 @@ func TestHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	health := ops.NewHealth()
-	health.Set("nats", false, "no server")
+	health.Report("nats", ops.Down("no server"))
 	server := ops.New(listener, ops.Options{Health: health, Gatherer: ops.NewRegistry(health), Log: slog.New(slog.DiscardHandler)})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve() }()
@@ -143,7 +143,7 @@ func TestHealth(t *testing.T) {
 	if status := execute(t.Context(), []string{"health", "--live"}, &out, &out); status != 0 || out.String() != "live\n" {
 		t.Errorf("live: status %d, %s", status, &out)
 	}
-	health.Set("nats", true, "")
+	health.Report("nats", ops.Up())
 	out.Reset()
 	if status := execute(t.Context(), []string{"health"}, &out, &out); status != 0 || out.String() != "ready\n" {
 		t.Errorf("ready: status %d, %s", status, &out)

@@ -1,0 +1,192 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/replica"
+)
+
+// part is a row of the health table.
+type part struct {
+	name  string
+	state func() ops.State
+}
+
+// parts is the health table. /readyz, the metrics, the log and the live view
+// show these states and no others.
+func (b *Bridge) parts() []part {
+	table := []part{
+		{"token", b.tokenState},
+		{"devices", b.listState},
+		{"api", b.api.state},
+		{"nats", b.connState},
+		{"streams", b.keeper.health},
+		{"publish", b.publishState},
+		{"replica", b.replicaState},
+		{"state", b.readState},
+	}
+	if b.consumer != nil {
+		table = append(table, part{"inbound", b.consuming.state})
+	}
+	return append(table, part{"lifecycle", b.lifecycle}) // last: nothing is ready before each has reported
+}
+
+// watch reports the states of the parts and the progress of the work until ctx
+// is cancelled.
+func (b *Bridge) watch(ctx context.Context) {
+	const every = 250 * time.Millisecond
+	table := b.parts()
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		for _, p := range table {
+			b.health.Report(p.name, p.state())
+		}
+		if b.stopping.Load() {
+			b.live.stopping()
+		} else {
+			b.live.look(b.pulse())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (b *Bridge) lifecycle() ops.State {
+	if b.stopping.Load() {
+		return ops.Down("stopping")
+	}
+	return ops.Up()
+}
+
+func (a *api) tokenState() ops.State {
+	switch t := a.tokens.State(); {
+	case t.Held:
+		return ops.Up()
+	case t.Refused:
+		return ops.Down("the API refuses the key (" + t.Err + "): check PLASPY_USERNAME and the API key")
+	case t.Err != "":
+		return ops.Down(t.Err)
+	default:
+		return ops.Down("no token was asked for yet")
+	}
+}
+
+func (b *Bridge) listState() ops.State {
+	switch list := b.pool.Listed(); {
+	case list.Read && list.Err == "":
+		return ops.Up()
+	case list.Read:
+		return ops.Degraded("the list of " + list.At.UTC().Format(time.RFC3339) + " is in use: " + list.Err)
+	case list.Err != "":
+		return ops.Down(list.Err)
+	default:
+		return ops.Down("the device list was not read yet")
+	}
+}
+
+// apiState is never down: if the API is away, nothing is wrong with the bridge,
+// and it resumes by itself.
+func (a *api) state() ops.State {
+	if c := a.circuit.State(); c.Open {
+		return ops.Degraded("the API does not answer since " + c.Since.UTC().Format(time.RFC3339) + "; single probes go out until it does")
+	}
+	return ops.Up()
+}
+
+func (b *broker) connState() ops.State {
+	if trouble := b.conn.Trouble(); trouble != "" {
+		return ops.Down(trouble)
+	}
+	if denied := b.conn.Denied(); denied != "" {
+		// A permission that the bridge cannot do without shows in other parts as well.
+		return ops.Degraded(denied)
+	}
+	return ops.Up()
+}
+
+func (b *broker) publishState() ops.State {
+	if trouble := b.pub.Trouble(); trouble != "" {
+		return ops.Down(strings.TrimSuffix(trouble+"; "+b.conn.Denied(), "; "))
+	}
+	return ops.Up()
+}
+
+// inboundState is never down: without its consumer the bridge still polls.
+func (c *consuming) state() ops.State {
+	if trouble := c.consumer.Trouble(); trouble != "" {
+		return ops.Degraded(trouble)
+	}
+	if reason := c.consumer.Degraded(); reason != "" {
+		return ops.Degraded(reason)
+	}
+	return ops.Up()
+}
+
+// replicaState is the part that this replica has in the work. One whose settings
+// differ from those of the others works all the same, with its own.
+func (b *Bridge) replicaState() ops.State {
+	if trouble := b.group.Trouble(); trouble != "" {
+		return ops.Down(trouble)
+	}
+	if others := disagreement(b.group.Differences()); others != "" {
+		return ops.Degraded(others)
+	}
+	return ops.Up()
+}
+
+func (b *Bridge) readState() ops.State {
+	if waits := b.pool.Ready(); waits != "" {
+		return ops.Down(waits)
+	}
+	return ops.Up()
+}
+
+// disagreement returns one sentence about the replicas with other settings, or "".
+func disagreement(list []replica.Difference) string {
+	var texts []string
+	for _, d := range list {
+		var variables []string
+		for _, name := range d.Settings {
+			variables = append(variables, config.AgreementVariables(name))
+		}
+		texts = append(texts, fmt.Sprintf("replica %s has other values of %s", d.Replica, strings.Join(variables, ", ")))
+	}
+	return strings.Join(texts, "; ")
+}
+
+// assign applies what the group assigned to this replica.
+func (b *Bridge) assign(a replica.Assignment) {
+	b.budget.SetShare(a.Share)
+	b.budget.FavorPosts(favor(a))
+	if a.Suspended {
+		return // the polls ask Live; what was learnt about the devices is kept
+	}
+	b.pool.Own(a.Owned)
+}
+
+// load is what this replica would send in a minute if the budget permitted it.
+func (b *Bridge) load() replica.Load {
+	l := replica.Load{Polls: int(math.Ceil(float64(b.pool.Owned()) * float64(time.Minute) / float64(b.cfg.PollInterval)))}
+	if b.consumer != nil {
+		l.Posts = b.consumer.Wanted(b.budget.Waiting(plaspy.Post) > 0)
+	}
+	return l
+}
+
+// favor is the number of posts that go out for each poll while both wait. A
+// replica's even part of the group's polls is shared with its posts one to one.
+// The rest of its share was assigned for posts, which it makes for all replicas.
+func favor(a replica.Assignment) float64 {
+	return 2*a.Share*float64(a.Members) - 1
+}

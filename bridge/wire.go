@@ -1,0 +1,295 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/inbound"
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/outbound"
+	"plaspy-bridge/bridge/outbound/inventory"
+	"plaspy-bridge/bridge/outbound/quota"
+	"plaspy-bridge/bridge/outbound/schedule"
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/query"
+	"plaspy-bridge/bridge/replica"
+	"plaspy-bridge/bridge/trace"
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/embedded"
+)
+
+// Each open method makes one part, out of the parts that the methods before it
+// made, in the order in which New calls them.
+
+// logger returns the logger of one part.
+func (b *Bridge) logger(component string) *slog.Logger { return b.log.With("component", component) }
+
+// openTraces makes the tracer, which is nil unless an endpoint is set.
+func (b *Bridge) openTraces(ctx context.Context) error {
+	log := b.logger("trace")
+	var err error
+	b.tracer, err = trace.New(ctx, trace.Options{Version: b.version, Instance: b.cfg.ReplicaID}, log, b.metrics)
+	if errors.Is(err, trace.ErrFile) {
+		variable, problem, _ := strings.Cut(err.Error(), ": ")
+		return config.Faults{{Variable: variable, Problem: "names a file that cannot be used: " + problem}}
+	}
+	if err != nil {
+		return fmt.Errorf("traces: %w", err)
+	}
+	if b.tracer != nil {
+		log.Info("traces are exported", "url", config.MaskURL(trace.Endpoint()))
+	}
+	// If the bridge does not come to run, there is nothing to send.
+	b.closing("traces", func() error { b.flushTraces(time.Now()); return nil })
+	return nil
+}
+
+// openAPI makes the client of the REST API, with its token and its budget.
+func (b *Bridge) openAPI(context.Context) error {
+	var err error
+	if b.keys, err = b.cfg.KeySource(b.log); err != nil {
+		return err
+	}
+	b.budget = plaspy.NewBudget(b.cfg.RateLimit, b.logger("budget"), b.metrics)
+	o := plaspy.Options{
+		BaseURL: &b.cfg.BaseURL, Timeout: b.cfg.Timeout, Budget: b.budget, Log: b.logger("plaspy"), Registerer: b.metrics,
+		MaxConns: b.cfg.Workers + b.cfg.InboundWorkers, UserAgent: "plaspy-bridge/" + b.version, Trace: b.tracer,
+	}
+	transport := plaspy.NewTransport(o)
+	b.closing("connections to the API", func() error { transport.CloseIdleConnections(); return nil })
+	o.Transport = transport
+	token, err := plaspy.TokenConfig(o, b.cfg.Username, b.keys.Key)
+	if err != nil {
+		return fmt.Errorf("token manager: %w", err)
+	}
+	b.tokens = auth.New(token, b.logger("auth"), b.metrics)
+	o.Tokens = b.tokens
+	if b.client, err = plaspy.New(o); err != nil {
+		return fmt.Errorf("API client: %w", err)
+	}
+	b.circuit = b.newCircuit("polls", b.logger("poll"))
+	return nil
+}
+
+// newCircuit makes the circuit of one kind of requests.
+func (b *Bridge) newCircuit(name string, log *slog.Logger) *plaspy.Circuit {
+	return plaspy.NewCircuit(plaspy.CircuitOptions{
+		Name: name, Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics,
+	})
+}
+
+// openNATS starts the embedded server, unless NATS_URL is set, and makes the
+// connection, the publisher and the keeper of the streams.
+func (b *Bridge) openNATS(context.Context) error {
+	o := b.cfg.ConnOptions("plaspy-bridge " + b.cfg.ReplicaID)
+	if b.cfg.Embedded() {
+		if err := b.startEmbedded(); err != nil {
+			return err
+		}
+		o.InProcess = b.nats
+	}
+	subjects := publisher.Subjects(b.cfg.Prefix)
+	log := b.logger("publisher")
+	keeper := newKeeper(b.nats, subjects.Streams(b.cfg.StreamOptions()), log)
+	o.OnConnect = func(bool) { keeper.nudge() }
+	o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client closed: %w", err)) }
+	var err error
+	if b.conn, err = publisher.Connect(o, log, b.metrics); errors.Is(err, publisher.ErrCredentials) {
+		return config.Faults{{Variable: "NATS_NKEY, NATS_CERT or NATS_KEY", Problem: "names a file that cannot be used: " + err.Error()}}
+	} else if err != nil {
+		return err
+	}
+	b.closing("NATS connection", func() error {
+		// A server that does not answer is no failure of this process: the drain has
+		// logged what it did not store, and what was not acknowledged comes again.
+		if err := b.conn.Shut(time.Second); err != nil {
+			b.log.Warn("the NATS server does not answer, closing the connection anyway", "err", err)
+		}
+		return nil
+	})
+	if b.pub, err = publisher.New(b.conn, subjects, log, b.metrics); err != nil {
+		return err
+	}
+	b.keeper = keeper
+	b.keeper.watch(b.conn, b.pub)
+	return nil
+}
+
+func (b *Bridge) startEmbedded() error {
+	var err error
+	b.nats, err = embedded.Start(b.cfg.EmbeddedOptions(), b.log)
+	if errors.Is(err, embedded.ErrConfig) {
+		return config.Faults{{Variable: "BRIDGE_EMBEDDED_CONFIG", Problem: "is not a configuration that nats-server takes: " + err.Error()}}
+	}
+	if err != nil {
+		return err
+	}
+	b.closing("embedded NATS server", b.nats.Stop)
+	b.log.Info("embedded nats server started", "url", b.nats.ClientURL(), "store", b.nats.Dir())
+	return nil
+}
+
+// openGroup joins this replica with those that share its prefix and NATS: they
+// divide the devices and the budget.
+func (b *Bridge) openGroup(context.Context) error {
+	b.budget.SetShare(0)
+	b.group = replica.New(replica.Options{
+		ID: b.cfg.ReplicaID, JS: b.pub.JetStream(), Subjects: b.pub.Subjects(), Replicas: b.cfg.StreamReplicas, Limit: b.cfg.RateLimit,
+		Settings: b.cfg.Agreement(), OnThrottle: b.budget.ThrottleUntil, Log: b.logger("replica"), Registerer: b.metrics,
+	})
+	b.budget.OnThrottle(b.group.Throttled)
+	return nil
+}
+
+// openPool makes the polls.
+func (b *Bridge) openPool(context.Context) error {
+	log := b.logger("poll")
+	var posted func(string, time.Time, float64, float64) bool
+	if b.cfg.Inbound {
+		b.origins = inbound.NewOrigins()
+		posted = b.origins.Posted
+	}
+	b.pool = outbound.New(outbound.Options{
+		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh,
+		Select:       inventory.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups},
+		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
+		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
+		Quota: newQuota(b.cfg.DailyResults, b.pub), BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
+		Grace: b.cfg.ShutdownTimeout / 2, Alive: b.live.dispatcher.Beat, Posted: posted, Trace: b.tracer,
+		Live: b.group.Live, Owns: b.group.Owns,
+		Token: func(ctx context.Context) error {
+			_, err := b.tokens.Token(ctx)
+			return err
+		},
+	}, countedPolls{b.client, &b.live.asked}, b.budget, b.circuit, heldStream{b.pub, b.keeper}, b.pub.Subjects(), newPolicy(b.cfg), log, b.metrics)
+	// Until the group has assigned devices, this replica owns none.
+	b.pool.Own(func(string) bool { return false })
+	return nil
+}
+
+// newQuota makes the daily quota of results, with its reservations in the bucket
+// of the replicas. Nil means no limit.
+func newQuota(results int, pub *publisher.Publisher) *quota.Quota {
+	return quota.New(results, quota.NewBucket(func(ctx context.Context) (jetstream.KeyValue, error) {
+		return pub.JetStream().KeyValue(ctx, pub.Subjects().ReplicasBucket())
+	}))
+}
+
+func newPolicy(c config.Config) schedule.Policy {
+	if c.Schedule == config.ScheduleFixed {
+		return schedule.NewFixed(c.PollInterval)
+	}
+	return schedule.NewAdaptive(schedule.AdaptiveOptions{
+		Interval: c.PollInterval, TripStartWeight: c.TripStartWeight, Seed: uint64(time.Now().UnixNano()),
+	})
+}
+
+// heldStream is the stream, which counts as not connected while the keeper has
+// not made sure that it is there.
+type heldStream struct {
+	*publisher.Publisher
+	keeper *keeper
+}
+
+// Connected reports whether the broker can be reached and has the streams.
+func (s heldStream) Connected() bool { return s.Publisher.Connected() && s.keeper.ready() }
+
+// openConsumer makes the consumer side, unless it is switched off.
+func (b *Bridge) openConsumer(context.Context) error {
+	if !b.cfg.Inbound {
+		return nil
+	}
+	log := b.logger("inbound")
+	var err error
+	b.consumer, err = inbound.New(inbound.Options{
+		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.live.sent},
+		Circuit: b.newCircuit("posts", log), Renew: func() { b.tokens.Renew() }, Source: b.client.DeviceURL,
+		Lease:   &lateLease{keeper: b.keeper, pub: b.pub, replica: b.cfg.ReplicaID, log: log},
+		Trace:   b.tracer,
+		Origins: b.origins,
+		Workers: b.cfg.InboundWorkers, MaxAge: b.cfg.InboundMaxAge, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
+		Grace: b.cfg.ShutdownTimeout / 2, Progress: b.live.inbound.Beat, Log: log, Registerer: b.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("inbound consumer: %w", err)
+	}
+	return nil
+}
+
+// openQueries makes the query service.
+func (b *Bridge) openQueries(context.Context) error {
+	var err error
+	b.queries, err = query.New(query.Options{
+		Conn: b.conn.Conn, Subjects: b.pub.Subjects(), API: b.client, Why: b.pool.Why, Ours: b.pool.Polls, Version: b.version,
+		Trace: b.tracer, Log: b.logger("query"),
+	})
+	if err != nil {
+		return fmt.Errorf("query service: %w", err)
+	}
+	return nil
+}
+
+// openServer serves health, metrics and the live view of everything that was
+// opened before it.
+func (b *Bridge) openServer(ctx context.Context) error {
+	if b.cfg.HTTPAddr == "" {
+		return nil
+	}
+	var err error
+	if b.listener, err = ops.Listen(ctx, b.cfg.HTTPAddr); err != nil {
+		return fmt.Errorf("BRIDGE_HTTP_ADDR: %w", err)
+	}
+	b.view = b.newView()
+	b.server = ops.New(b.listener, ops.Options{
+		Health: b.health, Gatherer: b.metrics, Token: b.cfg.HTTPToken.Reveal(), Pprof: b.cfg.Pprof, Version: b.version,
+		Log: b.logger("http"), View: b.view,
+	})
+	b.closing("HTTP server", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return b.server.Shutdown(ctx)
+	})
+	return nil
+}
+
+// lateLease is the lease of the consumer side, whose bucket can only be opened
+// once NATS is there.
+type lateLease struct {
+	keeper  *keeper
+	pub     *publisher.Publisher
+	replica string
+	log     *slog.Logger
+
+	lease *inbound.KVLease
+}
+
+// Hold waits for NATS, and then for the lease.
+func (l *lateLease) Hold(ctx context.Context) (inbound.Term, error) {
+	for l.lease == nil {
+		if err := l.keeper.await(ctx); err != nil {
+			return inbound.Term{}, err
+		}
+		bucket, err := l.pub.JetStream().KeyValue(ctx, l.pub.Subjects().ReplicasBucket())
+		if err == nil {
+			l.lease = inbound.NewKVLease(bucket, "inbound", l.replica, 0, l.log)
+			break
+		}
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			l.log.Warn("bucket is missing", "stream", l.pub.Subjects().ReplicasBucket())
+		}
+		select {
+		case <-ctx.Done():
+			return inbound.Term{}, context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
+	}
+	return l.lease.Hold(ctx)
+}
