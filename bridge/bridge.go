@@ -56,6 +56,7 @@ type api struct {
 	keys    *config.KeySource
 	budget  *plaspy.Budget
 	circuit *plaspy.Circuit // of the polls
+	posts   *plaspy.Circuit // of the posts
 	tokens  *auth.Manager
 	client  *plaspy.Client
 }

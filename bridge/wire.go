@@ -75,15 +75,27 @@ func (b *Bridge) openAPI(context.Context) error {
 	if b.client, err = plaspy.New(o); err != nil {
 		return fmt.Errorf("API client: %w", err)
 	}
-	b.circuit = b.newCircuit("polls", b.logger("poll"))
+	b.circuit, b.posts = b.newCircuit("polls", b.logger("poll")), b.newCircuit("posts", b.logger("inbound"))
 	return nil
 }
 
 // newCircuit makes the circuit of one kind of requests.
 func (b *Bridge) newCircuit(name string, log *slog.Logger) *plaspy.Circuit {
 	return plaspy.NewCircuit(plaspy.CircuitOptions{
-		Name: name, Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics,
+		Name: name, Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics, Answered: b.client.Answered,
 	})
+}
+
+// circuits is the circuit of the polls, which also sets the number of devices of that of the posts.
+type circuits struct {
+	*plaspy.Circuit
+	posts *plaspy.Circuit
+}
+
+// SetDevices implements outbound's Circuit.
+func (c circuits) SetDevices(n int) {
+	c.Circuit.SetDevices(n)
+	c.posts.SetDevices(n)
 }
 
 // openNATS starts the embedded server, unless NATS_URL is set, and makes the
@@ -169,7 +181,7 @@ func (b *Bridge) openPool(context.Context) error {
 			_, err := b.tokens.Token(ctx)
 			return err
 		},
-	}, countedPolls{b.client, &b.live.asked}, b.budget, b.circuit, heldStream{b.pub, b.keeper}, b.pub.Subjects(), newPolicy(b.cfg), log, b.metrics)
+	}, countedPolls{b.client, &b.live.asked}, b.budget, circuits{b.circuit, b.posts}, heldStream{b.pub, b.keeper}, b.pub.Subjects(), newPolicy(b.cfg), log, b.metrics)
 	// Until the group has assigned devices, this replica owns none.
 	b.pool.Own(func(string) bool { return false })
 	return nil
@@ -211,7 +223,7 @@ func (b *Bridge) openConsumer(context.Context) error {
 	var err error
 	b.consumer, err = inbound.New(inbound.Options{
 		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.live.sent},
-		Circuit: b.newCircuit("posts", log), Renew: func() { b.tokens.Renew() }, Source: b.client.DeviceURL,
+		Circuit: b.posts, Renew: func() { b.tokens.Renew() }, Source: b.client.DeviceURL,
 		Lease:   &lateLease{keeper: b.keeper, pub: b.pub, replica: b.cfg.ReplicaID, log: log},
 		Trace:   b.tracer,
 		Origins: b.origins,

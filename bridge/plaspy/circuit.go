@@ -14,9 +14,11 @@ import (
 const (
 	tripTries   = 5
 	tripDevices = 3
-	// flapping is how soon an outage follows the one before where an operator
-	// need not hear of it, unless it lasts for as long.
+	// flapping is how soon an outage follows the one before it for its log lines to be left out, unless it lasts
+	// for as long.
 	flapping = 10 * time.Second
+	// inUse is how long a device counts as one of those there are after a try.
+	inUse = 10 * time.Minute
 )
 
 // CircuitOptions shape a [Circuit].
@@ -26,26 +28,37 @@ type CircuitOptions struct {
 	Max        time.Duration // between later ones; less than Initial: Initial
 	Log        *slog.Logger
 	Registerer prometheus.Registerer // may be nil
+	// Answered returns when the API itself answered last, to anything: [Client.Answered]. Optional. While it
+	// moves on, answers of something in front of the API are no outage.
+	Answered func() time.Time
 }
 
 // Circuit notices that the API is down and then lets single probes through until it answers. It opens when
-// five tries in a row, to three different devices or to all there are, end in an outage ([IsOutage]); any
-// other answer closes it at once. It is safe for concurrent use.
+// five tries in a row, to three different devices or to all there are, end in an outage ([IsOutage]), or in
+// answers of something in front of the API while the API itself answers nothing. Any other answer closes it at
+// once. It is safe for concurrent use.
 type Circuit struct {
 	opt  CircuitOptions
 	open prometheus.Gauge
 
 	mu      sync.Mutex
-	devices int                 // how many there are; 0: not known
-	tries   int                 // outages in a row
-	failing map[string]struct{} // devices among them, at most tripDevices
-	since   time.Time           // when it opened; zero while closed
+	devices int                  // how many there are; 0: not known
+	tried   map[string]time.Time // devices of late, at most tripDevices, and when they were tried last
+	row     row
+	since   time.Time // when it opened; zero while closed
 	probes  int
 	next    time.Time     // no probe before
 	gap     time.Duration // until the one after that
-	changed chan struct{} // closed and replaced when it opens or closes
-	told    time.Time     // when the end of an outage was last logged
+	ended   time.Time     // when the end of an outage was last logged
 	quiet   bool          // the present outage was not logged
+	lines   []func()      // log lines to write once mu is free, so that a slow log holds up no try
+}
+
+// row is a number of tries without an answer in between.
+type row struct {
+	tries   int
+	failing map[string]struct{} // devices among them, at most tripDevices
+	foreign time.Time           // when the first foreign answer among them came; zero: none did
 }
 
 // NewCircuit returns a closed circuit.
@@ -56,46 +69,92 @@ func NewCircuit(opt CircuitOptions) *Circuit {
 		Name: "plaspy_bridge_api_circuit_open",
 		Help: "1 while the API is taken to be down and only probes are sent, by direction.",
 	}, []string{"direction"}))
-	c := &Circuit{opt: opt, open: vec.WithLabelValues(opt.Name), failing: map[string]struct{}{}, changed: make(chan struct{})}
+	c := &Circuit{opt: opt, open: vec.WithLabelValues(opt.Name), tried: map[string]time.Time{}}
 	c.open.Set(0)
 	return c
 }
 
-// SetDevices tells how many devices there are: with fewer than three, all of them must fail for the circuit to
-// open. Until it is called there are taken to be enough.
+// SetDevices sets how many devices there are: with fewer than three, all of them must fail for the circuit to
+// open. Until it is called, there are as many as were tried within the last ten minutes.
 func (c *Circuit) SetDevices(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.devices = n
 }
 
-// Report tells how a try ended, err being nil for a success. What tells nothing about the API, such as a try
-// that its caller cancelled or a device id that cannot be sent, is ignored.
+// Report notes how a try ended; err is nil for a success. A failure that says nothing about the API, such as a
+// try that its caller cancelled or a device id that cannot be sent, is ignored.
 func (c *Circuit) Report(device string, err error) {
 	_, answered := errors.AsType[*Error](err)
 	if err != nil && (!answered || Classify(err) == Canceled) {
 		return
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !IsOutage(err) {
+	defer c.unlock()
+	now := time.Now()
+	c.use(device, now)
+	foreign := err != nil && Classify(err) == Foreign
+	switch {
+	case foreign:
+		if c.apiAnswers() {
+			c.row = row{}
+			c.close()
+		}
+		if c.row.foreign.IsZero() {
+			c.row.foreign = now
+		}
+	case !IsOutage(err):
+		c.row = row{}
 		c.close()
 		return
 	}
-	c.tries++
-	if len(c.failing) < tripDevices {
-		c.failing[device] = struct{}{}
-	}
-	need := tripDevices
-	if c.devices > 0 {
-		need = min(need, c.devices)
-	}
+	c.row.add(device)
 	if c.quiet && !c.since.IsZero() && time.Since(c.since) >= flapping {
 		c.quiet = false
 		c.down(err)
 	}
-	if c.since.IsZero() && c.tries >= tripTries && len(c.failing) >= need {
+	if c.since.IsZero() && c.row.tries >= tripTries && len(c.row.failing) >= c.need() {
 		c.trip(err)
+	}
+}
+
+// use notes that a device is among those there are.
+func (c *Circuit) use(device string, now time.Time) {
+	if _, known := c.tried[device]; !known && len(c.tried) >= tripDevices {
+		for other, at := range c.tried {
+			if now.Sub(at) > inUse {
+				delete(c.tried, other)
+			}
+		}
+	}
+	if _, known := c.tried[device]; known || len(c.tried) < tripDevices {
+		c.tried[device] = now
+	}
+}
+
+// need returns how many devices must fail.
+func (c *Circuit) need() int {
+	tried := 0
+	for _, at := range c.tried {
+		if time.Since(at) <= inUse {
+			tried++
+		}
+	}
+	return min(tripDevices, max(c.devices, tried))
+}
+
+// apiAnswers reports whether the API itself has answered something since the first foreign answer of the row.
+func (c *Circuit) apiAnswers() bool {
+	return c.opt.Answered != nil && !c.row.foreign.IsZero() && c.opt.Answered().After(c.row.foreign)
+}
+
+func (r *row) add(device string) {
+	r.tries++
+	if r.failing == nil {
+		r.failing = map[string]struct{}{}
+	}
+	if len(r.failing) < tripDevices {
+		r.failing[device] = struct{}{}
 	}
 }
 
@@ -104,42 +163,40 @@ func (c *Circuit) trip(err error) {
 	c.probes, c.gap = 0, c.opt.Initial
 	c.schedule(c.since)
 	c.open.Set(1)
-	c.quiet = !c.told.IsZero() && c.since.Sub(c.told) < flapping
+	c.quiet = !c.ended.IsZero() && c.since.Sub(c.ended) < flapping
 	c.down(err)
-	c.broadcast()
 }
 
 func (c *Circuit) close() {
-	c.tries = 0
-	clear(c.failing)
 	if c.since.IsZero() {
 		return
 	}
-	c.log().Info("API answers again, resuming", "direction", c.opt.Name, "attempt", c.probes, "elapsed", time.Since(c.since))
+	c.log(slog.LevelInfo, "API answers again, resuming", "direction", c.opt.Name, "attempt", c.probes, "elapsed", time.Since(c.since))
 	if !c.quiet {
-		c.told = time.Now()
+		c.ended = time.Now()
 	}
 	c.since = time.Time{}
 	c.open.Set(0)
-	c.broadcast()
 }
 
 func (c *Circuit) down(err error) {
-	c.log().Error("API is down, pausing but for probes", "direction", c.opt.Name, "err", err, "attempt", c.tries)
+	c.log(slog.LevelError, "API is down, pausing but for probes", "direction", c.opt.Name, "err", err, "attempt", c.row.tries)
 }
 
-// log is where lines on the present outage go: nowhere, where it follows the one
-// before too soon.
-func (c *Circuit) log() *slog.Logger {
-	if c.quiet {
-		return slog.New(slog.DiscardHandler)
+// log writes a line on the present outage, unless it follows the one before it too soon.
+func (c *Circuit) log(level slog.Level, msg string, args ...any) {
+	if !c.quiet {
+		c.lines = append(c.lines, func() { c.opt.Log.Log(context.Background(), level, msg, args...) })
 	}
-	return c.opt.Log
 }
 
-func (c *Circuit) broadcast() {
-	close(c.changed)
-	c.changed = make(chan struct{})
+func (c *Circuit) unlock() {
+	lines := c.lines
+	c.lines = nil
+	c.mu.Unlock()
+	for _, line := range lines {
+		line()
+	}
 }
 
 // schedule sets the time of the next probe. Jitter only lengthens: the gaps are promised as minima.
@@ -148,19 +205,16 @@ func (c *Circuit) schedule(now time.Time) {
 	c.gap = min(2*c.gap, c.opt.Max)
 }
 
-// Allow reports whether a try may be made at now. While the circuit is open that is a probe, which is
-// taken with the answer; where it is false, at is when to ask again.
+// Allow reports whether a try may be made at now. While the circuit is open, that try is a probe, which is
+// used up by asking; if ok is false, at is when to ask again.
 func (c *Circuit) Allow(now time.Time) (ok bool, at time.Time) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.allow(now)
-}
-
-func (c *Circuit) allow(now time.Time) (ok bool, at time.Time) {
-	if c.since.IsZero() {
+	defer c.unlock()
+	c.look()
+	switch {
+	case c.since.IsZero():
 		return true, now
-	}
-	if now.Before(c.next) {
+	case now.Before(c.next):
 		return false, c.next
 	}
 	c.probes++
@@ -168,25 +222,11 @@ func (c *Circuit) allow(now time.Time) (ok bool, at time.Time) {
 	return true, now
 }
 
-// Wait blocks until a try may be made, as told by [Circuit.Allow], or ctx is done.
-func (c *Circuit) Wait(ctx context.Context) error {
-	for {
-		c.mu.Lock()
-		ok, at := c.allow(time.Now())
-		changed := c.changed
-		c.mu.Unlock()
-		if ok {
-			return nil
-		}
-		timer := time.NewTimer(time.Until(at))
-		select {
-		case <-timer.C:
-		case <-changed:
-		case <-ctx.Done():
-			timer.Stop()
-			return context.Cause(ctx)
-		}
-		timer.Stop()
+// look closes a circuit that foreign answers opened if the API itself answers elsewhere.
+func (c *Circuit) look() {
+	if !c.since.IsZero() && c.apiAnswers() && c.opt.Answered().After(c.since) {
+		c.row = row{}
+		c.close()
 	}
 }
 
@@ -198,11 +238,11 @@ type CircuitState struct {
 	NextProbe time.Time // zero while closed
 }
 
-// State returns how things stand.
+// State returns whether the circuit is open, and since when.
 func (c *Circuit) State() CircuitState {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.since.IsZero() {
+	defer c.unlock()
+	if c.look(); c.since.IsZero() {
 		return CircuitState{}
 	}
 	return CircuitState{Open: true, Since: c.since, Probes: c.probes, NextProbe: c.next}

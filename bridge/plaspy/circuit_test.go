@@ -38,6 +38,8 @@ func TestCircuitOpens(t *testing.T) {
 		{"five tries, three devices", 0, []string{"a", "b", "c", "a", "b"}, true},
 		{"four tries", 0, []string{"a", "b", "c", "d"}, false},
 		{"two devices of many", 10, []string{"a", "b", "a", "b", "a", "b"}, false},
+		{"two devices, and no others were tried", 0, []string{"a", "b", "a", "b", "a"}, true},
+		{"one device, and no others were tried", 0, []string{"a", "a", "a", "a", "a"}, true},
 		{"two devices of two", 2, []string{"a", "b", "a", "b", "a"}, true},
 		{"the only device", 1, []string{"a", "a", "a", "a", "a"}, true},
 		{"interrupted", 0, []string{"a", "b", "c", "!", "a", "b"}, false},
@@ -71,21 +73,25 @@ func TestCircuitProbes(t *testing.T) {
 		var out bytes.Buffer
 		reg := prometheus.NewRegistry()
 		c := newCircuit(slog.New(slog.NewTextHandler(&out, nil)), reg)
-		if err := c.Wait(t.Context()); err != nil {
-			t.Fatal(err)
+		if ok, _ := c.Allow(time.Now()); !ok {
+			t.Fatal("a try is not allowed while it is closed")
 		}
 		for i := range 20 {
 			c.Report(fmt.Sprint(i), down)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
-		defer cancel()
+		start := time.Now()
+		last := start
 		var mu sync.Mutex
-		last := time.Now()
 		var gaps []time.Duration
 		var wg sync.WaitGroup
 		for i := range 50 { // many workers, one probe at a time
 			wg.Go(func() {
-				for c.Wait(ctx) == nil && ctx.Err() == nil {
+				for time.Since(start) < 30*time.Minute {
+					ok, at := c.Allow(time.Now())
+					if !ok {
+						time.Sleep(time.Until(at))
+						continue
+					}
 					mu.Lock()
 					gaps = append(gaps, time.Since(last))
 					last = time.Now()
@@ -108,18 +114,7 @@ func TestCircuitProbes(t *testing.T) {
 		if got := testutil.ToFloat64(gauge(t, reg)); got != 1 {
 			t.Errorf("got gauge %v", got)
 		}
-		freed := make(chan error)
-		for range 10 {
-			go func() { freed <- c.Wait(t.Context()) }()
-		}
-		synctest.Wait()
-		start := time.Now()
 		c.Report("a", nil)
-		for range 10 {
-			if err := <-freed; err != nil || time.Since(start) != 0 {
-				t.Errorf("freed after %v: %v", time.Since(start), err)
-			}
-		}
 		if c.State() != (plaspy.CircuitState{}) || testutil.ToFloat64(gauge(t, reg)) != 0 {
 			t.Errorf("got %+v after an answer", c.State())
 		}
@@ -189,3 +184,75 @@ func TestAFlappingAPIDoesNotFloodTheLog(t *testing.T) {
 		}
 	})
 }
+
+// A maintenance page in front of the API is an outage, one in front of some requests is not.
+func TestCircuitAndForeignAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		page := &plaspy.Error{Endpoint: "locations", Status: 302, Foreign: true}
+		var answered time.Time
+		c := plaspy.NewCircuit(plaspy.CircuitOptions{Name: "posts", Log: slog.New(slog.DiscardHandler), Answered: func() time.Time { return answered }})
+		fail := func(n int) {
+			for i := range n {
+				time.Sleep(time.Millisecond)
+				c.Report(fmt.Sprint(i%3), page)
+			}
+		}
+		answered = time.Now()
+		if fail(4); c.State().Open {
+			t.Error("open after four tries")
+		}
+		if fail(1); !c.State().Open {
+			t.Error("closed although the API has answered nothing since the first of five")
+		}
+		if ok, _ := c.Allow(time.Now()); ok {
+			t.Error("a try is allowed as soon as it opened")
+		}
+		time.Sleep(time.Minute)
+		answered = time.Now() // a poll
+		if ok, _ := c.Allow(time.Now()); !ok || c.State().Open {
+			t.Error("still open although the API answers elsewhere")
+		}
+		for range 100 {
+			fail(4)
+			answered = time.Now()
+		}
+		if c.State().Open {
+			t.Error("open although the API answers elsewhere all the time")
+		}
+		// A gateway that answers 502 now and then with a page, and 302 otherwise, hides the API as well.
+		for i := range 5 {
+			time.Sleep(time.Millisecond)
+			c.Report(fmt.Sprint(i), []error{page, down}[i%2])
+		}
+		if !c.State().Open {
+			t.Error("closed after a mixture of five failures")
+		}
+	})
+}
+
+// A log that stands still must not hold up tries.
+func TestCircuitLogsWithoutItsMutex(t *testing.T) {
+	stuck, goOn := make(chan struct{}), make(chan struct{})
+	c := newCircuit(slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) {
+		close(stuck)
+		<-goOn
+		return len(p), nil
+	}), nil)), nil)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for i := range 5 {
+			c.Report(fmt.Sprint(i), down)
+		}
+	}()
+	<-stuck
+	if ok, _ := c.Allow(time.Now()); ok || !c.State().Open {
+		t.Error("not open")
+	}
+	close(goOn)
+	<-ended
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -89,6 +90,8 @@ type Client struct {
 	wire    *wire
 	rt      *auth.Transport
 	headers [2]http.Header // of a GET and of a POST
+	made    time.Time
+	heard   atomic.Int64 // how long after made the API itself answered last; 0: not yet
 }
 
 // New returns a client. It sends nothing.
@@ -100,7 +103,7 @@ func New(o Options) (*Client, error) {
 	if o.Tokens == nil {
 		return nil, errors.New("token manager is required")
 	}
-	c := &Client{opt: o, prefix: *o.BaseURL, wire: o.wire()}
+	c := &Client{opt: o, prefix: *o.BaseURL, wire: o.wire(), made: time.Now()}
 	c.rt = &auth.Transport{Source: o.Tokens, Base: c.wire, Admit: o.Budget.Admit}
 	c.prefix.Path = strings.TrimRight(o.BaseURL.Path, "/")
 	c.prefix.RawPath = strings.TrimRight(o.BaseURL.EscapedPath(), "/")
@@ -119,6 +122,23 @@ func New(o Options) (*Client, error) {
 func (c *Client) Close() {
 	if t, ok := c.opt.Transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
+	}
+}
+
+// Answered returns when the API itself answered last, whatever it said; the zero time if it has not. Answers 5xx
+// and those of something in front of the API do not count.
+func (c *Client) Answered() time.Time {
+	if after := c.heard.Load(); after != 0 {
+		return c.made.Add(time.Duration(after))
+	}
+	return time.Time{}
+}
+
+// answered notes that the API itself gave this answer.
+func (c *Client) answered(p *reply) {
+	p.own = true
+	if p.status < 500 {
+		c.heard.Store(int64(max(p.at.Sub(c.made), 1)))
 	}
 }
 
@@ -141,8 +161,9 @@ type reply struct {
 	status int
 	header http.Header
 	body   []byte
-	buf    []byte // body's memory with what was in front of it
+	buf    []byte // body's memory with any byte order mark before it
 	at     time.Time
+	own    bool // the API itself answered: the body is a JSON object with success or error
 }
 
 // do sends a request and returns the answer if it is 2xx and fits. Otherwise the error is what the method
@@ -170,6 +191,7 @@ func (c *Client) do(ctx context.Context, r *request) (reply, error) {
 	out.at = time.Now()
 	switch {
 	case errors.Is(err, ErrTooLarge):
+		out.own = out.status <= 299 // or so it is taken to be: refusals are small
 		return out, c.bad(r, &out, fmt.Sprintf("answer is larger than %d bytes", r.bound), ErrTooLarge)
 	case err != nil:
 		err := c.failure(ctx, call, r, fmt.Errorf("read answer: %w", err))
@@ -271,9 +293,9 @@ func (c *Client) failure(ctx context.Context, call *call, r *request, err error)
 	return &Error{Endpoint: r.endpoint.String(), Message: c.clean(err.Error()), Err: err, transport: true}
 }
 
-// bad describes an answer that is not what was asked for.
+// bad describes an answer other than the documented one.
 func (c *Client) bad(r *request, p *reply, message string, cause error) *Error {
-	e := &Error{Endpoint: r.endpoint.String(), Status: p.status, Message: c.clean(message), Err: cause}
+	e := &Error{Endpoint: r.endpoint.String(), Status: p.status, Foreign: !p.own, Message: c.clean(message), Err: cause}
 	e.Excerpt = c.clean(string(p.body[:min(len(p.body), maxExcerptLook)]))
 	e.RetryAfter, e.HasRetryAfter = retryAfter(p.header, p.at)
 	return e
@@ -287,8 +309,9 @@ func (c *Client) refusal(r *request, p *reply) *Error {
 		if to, err := url.Parse(p.header.Get("Location")); err == nil && to.Host != "" {
 			message = "redirected to " + to.Scheme + "://" + to.Host + ", which is not followed"
 		}
-	} else if env, err := openEnvelope(p.body, ""); err == nil {
+	} else if env, err := openEnvelope(p.body, ""); err == nil && env.own {
 		message = env.message
+		c.answered(p)
 	}
 	if message == "" {
 		message = strings.ToLower(http.StatusText(p.status))

@@ -321,7 +321,7 @@ func TestErrorTellsWhatAndWhere(t *testing.T) {
 		{"Retry-After in seconds", answer(429, "slow\ndown", "Retry-After", "7"), plaspy.Error{Status: 429, Message: "too many requests", Excerpt: "slow down", RetryAfter: 7 * time.Second, HasRetryAfter: true}, plaspy.Throttled},
 		{"unavailable", answer(503, ""), plaspy.Error{Status: 503, Message: "service unavailable"}, plaspy.Retry},
 		{"maintenance", answer(503, "", "Retry-After", "0"), plaspy.Error{Status: 503, Message: "service unavailable", HasRetryAfter: true}, plaspy.Throttled},
-		{"redirect", answer(302, "", "Location", "https://login.example.org/?secret=1"), plaspy.Error{Status: 302, Message: "redirected to https://login.example.org, which is not followed"}, plaspy.Reject},
+		{"redirect", answer(302, "", "Location", "https://login.example.org/?secret=1"), plaspy.Error{Status: 302, Message: "redirected to https://login.example.org, which is not followed"}, plaspy.Foreign},
 		{"unknown status", answer(599, ""), plaspy.Error{Status: 599, Message: "unknown status"}, plaspy.Retry},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

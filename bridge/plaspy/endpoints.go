@@ -204,13 +204,13 @@ func (c *Client) Device(ctx context.Context, id string) (Answer, error) {
 // only after a 401; an error without a status leaves open whether the API took it.
 func (c *Client) Locations(ctx context.Context, id string, body []byte, opt PostOptions) (Answer, error) {
 	r := &request{endpoint: epLocations, kind: Post, id: id, tail: "/locations", post: true, body: body, key: opt.IdempotencyKey, before: opt.Before, bound: maxAnswer}
-	return c.answer(ctx, r, "")
+	return c.answer(ctx, r, "locations")
 }
 
 // Alerts posts body to the device's alerts; otherwise it is as Locations.
 func (c *Client) Alerts(ctx context.Context, id string, body []byte, opt PostOptions) (Answer, error) {
 	r := &request{endpoint: epAlerts, kind: Post, id: id, tail: "/alerts", post: true, body: body, key: opt.IdempotencyKey, before: opt.Before, bound: maxAnswer}
-	return c.answer(ctx, r, "")
+	return c.answer(ctx, r, "alerts")
 }
 
 func (c *Client) answer(ctx context.Context, r *request, payload string) (Answer, error) {
@@ -219,6 +219,7 @@ func (c *Client) answer(ctx context.Context, r *request, payload string) (Answer
 		return Answer{}, err
 	}
 	if p.status == http.StatusNoContent {
+		c.answered(&p)
 		return Answer{Status: p.status}, nil
 	}
 	if _, err := c.open(r, &p, payload); err != nil {

@@ -16,6 +16,7 @@ type envelope struct {
 	payload    []byte // value of the member asked for; nil if absent
 	usage      int    // apiUsage; 0 if absent or no integer
 	dailyUsage int
+	own        bool // success or error is there: the API itself answered
 }
 
 type flag int
@@ -32,8 +33,10 @@ func openEnvelope(body []byte, payload string) (env envelope, err error) {
 	err = rawjson.Members(body, func(key, value []byte) bool {
 		switch string(key) {
 		case "success":
+			env.own = true
 			env.success = readFlag(value)
 		case "error":
+			env.own = true
 			text, _ := rawjson.Unquote(value)
 			env.message = string(text)
 		case "apiUsage":
@@ -80,11 +83,14 @@ func readInt(value []byte) int {
 	return n
 }
 
-// open judges a 2xx answer whose payload is the named member (empty: none is looked for). Where `success` is
+// open judges a 2xx answer whose payload is the named member. Where `success` is
 // missing, a payload makes up for it: its absence is documented nowhere, but with the payload there nothing
 // is in doubt.
 func (c *Client) open(r *request, p *reply, payload string) (envelope, error) {
 	env, err := openEnvelope(p.body, payload)
+	if err == nil && (env.own || env.payload != nil) {
+		c.answered(p)
+	}
 	switch {
 	case err != nil:
 		return env, c.bad(r, p, err.Error(), err)

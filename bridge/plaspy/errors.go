@@ -25,17 +25,20 @@ var (
 type Error struct {
 	Endpoint string // as in the metric api_requests_total: last_location, locations, ...
 	Status   int    // of the answer; 0 if none came
-	// RetryAfter is how long the API asks to be left alone, at most an hour; 0 unless HasRetryAfter.
+	// Foreign means that something in front of the API answered, such as a proxy with a page of its own: the
+	// body is not a JSON object with success or error, or the status is 3xx. It says nothing about the request.
+	Foreign bool
+	// RetryAfter is how long the API asks not to be sent requests, at most a day; 0 unless HasRetryAfter.
 	RetryAfter    time.Duration
 	HasRetryAfter bool
-	Message       string // what was wrong: the API's own text where it gave one. Printable, at most 1 KiB
+	Message       string // the reason: the API's own text if it gave one. Printable, at most 1 KiB
 	Excerpt       string // the answer's beginning, printable, at most 1 KiB; empty if nothing was read
 	Err           error  // the cause; may be nil
 
 	transport bool // no complete answer came
 }
 
-// Error tells endpoint, status and what was wrong.
+// Error returns endpoint, status and the reason.
 func (e *Error) Error() string {
 	if e.Status == 0 {
 		return fmt.Sprintf("%s: %s", e.Endpoint, e.Message)
@@ -55,17 +58,18 @@ type IDError struct{ ID, Reason string }
 // Error names the id and the reason.
 func (e *IDError) Error() string { return fmt.Sprintf("device id %.100q %s", e.ID, e.Reason) }
 
-// Class is what to do about a failure.
+// Class says how to handle a failure.
 type Class int
 
 // The classes, from [Classify].
 const (
-	Retry     Class = iota // try again after a backoff; also whatever is unknown
-	Throttled              // try again when the budget lets it, and not before Error.RetryAfter
-	Reauth                 // 401 with a fresh token: not the message's fault; try again later
-	Forbidden              // 403: final if it comes again after one try with a new token
-	Reject                 // final: the same request will fail again
-	Canceled               // the caller's context ended; tells nothing about the API
+	Retry     Class = iota // try again after a backoff; also everything that is unknown
+	Throttled              // try again when the budget allows it, and not before Error.RetryAfter
+	Reauth                 // the token is refused, not the request: try again later
+	Forbidden              // 403 of the API: final if it comes again after one try with a new token
+	Reject                 // final: the API itself refused the request
+	Foreign                // something in front of the API answered: try again after a backoff
+	Canceled               // the caller's context ended; says nothing about the API
 )
 
 // String returns the class in lower case, fit for a log line or a label.
@@ -79,14 +83,16 @@ func (c Class) String() string {
 		return "forbidden"
 	case Reject:
 		return "reject"
+	case Foreign:
+		return "foreign"
 	case Canceled:
 		return "canceled"
 	}
 	return "retry"
 }
 
-// Classify decides what a failure of this package means; err is not nil. What it does not know is to be
-// tried again.
+// Classify returns the class of a failure of this package; err is not nil. Only the API itself can refuse a
+// request for good. Unknown failures are to be tried again.
 func Classify(err error) Class {
 	if e, ok := errors.AsType[*Error](err); ok && e.Status != 0 && !e.transport {
 		return classifyAnswer(e)
@@ -109,21 +115,30 @@ func classifyAnswer(e *Error) Class {
 	switch s := e.Status; {
 	case s == http.StatusUnauthorized:
 		return Reauth
-	case s == http.StatusForbidden:
-		return Forbidden
 	case s == http.StatusTooManyRequests, s == http.StatusServiceUnavailable && e.HasRetryAfter:
 		return Throttled
-	case s == http.StatusRequestTimeout, s == http.StatusTooEarly:
+	case s == http.StatusRequestTimeout, s == http.StatusTooEarly, s >= 500:
 		return Retry
-	case s >= 300 && s <= 499, errors.Is(e.Err, errRefused):
+	case e.Foreign, s >= 300 && s <= 399:
+		return Foreign
+	case s == http.StatusForbidden:
+		return Forbidden
+	case s >= 400, errors.Is(e.Err, errRefused):
 		return Reject
 	}
 	return Retry
 }
 
 // IsOutage reports whether err shows the API to be down: it could not be reached, its answer broke off, or
-// its status is 5xx.
+// its status is 5xx. A foreign answer may mean the same; see [Circuit].
 func IsOutage(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && Classify(err) != Canceled && (e.transport || e.Status >= 500)
+}
+
+// IsGone reports whether an answer, its author aside, says that there is no such device. If the class is
+// Foreign, only the device list can confirm it.
+func IsGone(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && !e.transport && (e.Status == http.StatusNotFound || e.Status == http.StatusGone)
 }

@@ -12,42 +12,68 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"plaspy-bridge/bridge/plaspy"
 )
 
-// Every status that net/http names, and some it does not.
+// Every status that net/http names, and some that it does not, with the API's own body and with others.
 func TestClassifyStatus(t *testing.T) {
-	exceptions := map[int]plaspy.Class{
-		401: plaspy.Reauth, 403: plaspy.Forbidden, 408: plaspy.Retry, 425: plaspy.Retry, 429: plaspy.Throttled,
+	const own = true
+	special := map[int]plaspy.Class{
+		401: plaspy.Reauth, 408: plaspy.Retry, 425: plaspy.Retry, 429: plaspy.Throttled,
 	}
-	for status := 200; status < 600; status++ {
-		if http.StatusText(status) == "" && status%100 != 99 {
-			continue
-		}
-		t.Run(fmt.Sprint(status), func(t *testing.T) {
-			c := reply(t, func(*http.Request) (*http.Response, error) {
-				return answer(status, `{"success":true,"locations":[]}`), nil
+	for _, tc := range []struct {
+		body string
+		own  bool
+	}{
+		{`{"success":true,"locations":[]}`, own}, {`{"success":false,"error":"no"}`, own}, {`{"error":"no"}`, own}, {`{"success":null}`, own},
+		{"", !own}, {"<html>moved</html>", !own}, {`{"message":"no Route matched"}`, !own}, {`{}`, !own}, {`[]`, !own}, {`"error"`, !own},
+		{`{"error":"no"`, !own}, {`{"nested":{"success":false}}`, !own}, {"404 page not found", !own}, {"\x1f\x8b\x08", !own},
+	} {
+		for status := 200; status < 600; status++ {
+			if http.StatusText(status) == "" && status%100 != 99 {
+				continue
+			}
+			t.Run(fmt.Sprint(status, " ", tc.body), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := reply(t, func(*http.Request) (*http.Response, error) { return answer(status, tc.body), nil })
+					_, err := c.Locations(t.Context(), "dev", []byte(`{}`), plaspy.PostOptions{})
+					if err == nil {
+						if status > 299 || !tc.own && status != http.StatusNoContent {
+							t.Error("got no error")
+						}
+						return
+					}
+					want := plaspy.Reject
+					switch class, known := special[status]; {
+					case known:
+						want = class
+					case status >= 500:
+						want = plaspy.Retry
+					case status >= 300 && status < 400, !tc.own:
+						want = plaspy.Foreign
+					case status == 403:
+						want = plaspy.Forbidden
+					case status < 300 && tc.body != `{"success":false,"error":"no"}`:
+						want = plaspy.Retry // the API's, but not what it documents
+					}
+					if got := plaspy.Classify(err); got != want {
+						t.Errorf("got %v, want %v", got, want)
+					}
+					if got := plaspy.IsOutage(err); got != (status >= 500) {
+						t.Errorf("got outage=%v", got)
+					}
+					if got := plaspy.IsGone(err); got != (status == 404 || status == 410) {
+						t.Errorf("got gone=%v", got)
+					}
+					if got := !c.Answered().IsZero(); got != (tc.own && status < 500 && status/100 != 3) {
+						t.Errorf("the API itself answered: %v", got)
+					}
+				})
 			})
-			_, err := c.Locations(t.Context(), "dev", []byte(`{}`), plaspy.PostOptions{})
-			if status < 300 {
-				if err != nil {
-					t.Errorf("got %v", err)
-				}
-				return
-			}
-			want, special := exceptions[status]
-			if !special && status < 500 {
-				want = plaspy.Reject
-			}
-			if got := plaspy.Classify(err); got != want {
-				t.Errorf("got %v, want %v", got, want)
-			}
-			if got := plaspy.IsOutage(err); got != (status >= 500) {
-				t.Errorf("got outage=%v", got)
-			}
-		})
+		}
 	}
 }
 
@@ -85,7 +111,7 @@ func TestClassifyFailures(t *testing.T) {
 		}), plaspy.Retry, true},
 		{"huge header", "", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, plaspy.Retry, true},
 		{"success false", "", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"success":false}`) }, plaspy.Reject, false},
-		{"HTML", "", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `<html>`) }, plaspy.Retry, false},
+		{"HTML", "", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `<html>`) }, plaspy.Foreign, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := serve(t, tc.h)
@@ -130,7 +156,7 @@ func TestClassNames(t *testing.T) {
 	for c := plaspy.Retry; c <= plaspy.Canceled; c++ {
 		seen[c.String()] = true
 	}
-	if len(seen) != 6 {
+	if len(seen) != 7 {
 		t.Errorf("got %v", seen)
 	}
 }
