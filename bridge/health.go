@@ -23,14 +23,14 @@ type part struct {
 // show these states and no others.
 func (b *Bridge) parts() []part {
 	table := []part{
-		{"token", b.tokenState},
-		{"devices", b.listState},
+		{"token", b.unlessStandby(b.tokenState)},
+		{"devices", b.unlessStandby(b.listState)},
 		{"api", b.api.state},
 		{"nats", b.connState},
 		{"streams", b.keeper.health},
 		{"publish", b.publishState},
 		{"replica", b.replicaState},
-		{"state", b.readState},
+		{"state", b.unlessStandby(b.readState)},
 	}
 	if b.consumer != nil {
 		table = append(table, part{"inbound", b.consuming.state})
@@ -139,10 +139,24 @@ func (b *Bridge) replicaState() ops.State {
 	if trouble := b.group.Trouble(); trouble != "" {
 		return ops.Down(trouble)
 	}
+	if standby := b.group.Standby(); standby != "" {
+		return ops.Degraded(standby)
+	}
 	if others := disagreement(b.group.Differences()); others != "" {
 		return ops.Degraded(others)
 	}
 	return ops.Up()
+}
+
+// unlessStandby makes the state of a part that needs requests to the API: a
+// replica that stands by has none to make, and is ready to begin.
+func (b *Bridge) unlessStandby(state func() ops.State) func() ops.State {
+	return func() ops.State {
+		if b.group.Standby() != "" {
+			return ops.Degraded("this replica stands by")
+		}
+		return state()
+	}
 }
 
 func (b *Bridge) readState() ops.State {
@@ -172,7 +186,9 @@ func (b *Bridge) assign(a replica.Assignment) {
 	if a.Suspended {
 		return // the polls ask Live; what was learnt about the devices is kept
 	}
-	b.pool.Own(a.Owned)
+	if a.Moved { // with another share alone, what was read of the devices stays true
+		b.pool.Own(a.Owned)
+	}
 }
 
 // load is what this replica would send in a minute if the budget permitted it.

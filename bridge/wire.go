@@ -155,7 +155,8 @@ func (b *Bridge) openGroup(context.Context) error {
 	b.budget.SetShare(0)
 	b.group = replica.New(replica.Options{
 		ID: b.cfg.ReplicaID, JS: b.pub.JetStream(), Subjects: b.pub.Subjects(), Replicas: b.cfg.StreamReplicas, Limit: b.cfg.RateLimit,
-		Settings: b.cfg.Agreement(), OnThrottle: b.budget.ThrottleUntil, Log: b.logger("replica"), Registerer: b.metrics,
+		Settings: b.cfg.Agreement(), OnThrottle: b.budget.ThrottleUntil, Consumes: b.cfg.Inbound, Grace: b.cfg.ShutdownTimeout / 2,
+		Log: b.logger("replica"), Registerer: b.metrics,
 	})
 	b.budget.OnThrottle(b.group.Throttled)
 	return nil

@@ -10,11 +10,7 @@ import (
 func (p *Pool) Listed() inventory.State { return p.inventory.State() }
 
 // Owned returns how many devices this replica polls.
-func (p *Pool) Owned() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.byID)
-}
+func (p *Pool) Owned() int { return int(p.polled.Load()) }
 
 // Ownership implements [inventory.Fleet].
 func (p *Pool) Ownership() (owns func(token string) bool, ok bool) {

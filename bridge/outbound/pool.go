@@ -128,6 +128,7 @@ type Pool struct {
 	policy   schedule.Policy
 	devices  map[string]*device // by token, those no longer listed too
 	byID     map[string]*device // active ones
+	polled   atomic.Int64       // len(byID), for those that must not wait for the mutex
 	owns     func(token string) bool
 	rate     float64       // what the schedule plans with; negative: it was not told
 	rated    time.Time     // when the schedule was last told the rate
@@ -344,6 +345,7 @@ func (p *Pool) activate(now time.Time, d *device) bool {
 		return false
 	}
 	d.active = active
+	defer func() { p.polled.Store(int64(len(p.byID))) }()
 	p.touch(d)
 	if !active {
 		delete(p.byID, d.id)

@@ -33,6 +33,11 @@ type record struct {
 	Posts int    `json:"posts,omitempty"` // posts a minute that it has to do
 	Limit int    `json:"limit"`           // its PLASPY_RATE_LIMIT
 	Left  bool   `json:"left,omitempty"`  // it is gone, by its own word or evicted
+	// Inbound says whether it can post; empty: a version before the posting seat.
+	Inbound string `json:"inbound,omitempty"`
+	// Posting says that posts may be under way that it began with the seat. One
+	// that has left may still wait for their answers.
+	Posting bool `json:"posting,omitempty"`
 	// Settings are digests of what it was told, by name; earlier versions have none.
 	Settings map[string]string `json:"settings,omitempty"`
 }
@@ -90,7 +95,7 @@ func mismatch(err error) bool {
 // key stands where it could tell, and whether the member is gone.
 func evict(ctx context.Context, kv jetstream.KeyValue, m member) (revision uint64, left bool, err error) {
 	gone := m.record
-	gone.Left = true
+	gone.Left, gone.Posting = true, false
 	revision, err = put(ctx, kv, m.key, gone, m.revision)
 	if !mismatch(err) {
 		return revision, err == nil, err
@@ -106,7 +111,7 @@ func evict(ctx context.Context, kv jetstream.KeyValue, m member) (revision uint6
 		return 0, false, err
 	}
 	var now record
-	if json.Unmarshal(entry.Value(), &now) == nil && now.Left {
+	if json.Unmarshal(entry.Value(), &now) == nil && now.Left && !now.Posting {
 		return entry.Revision(), true, nil
 	}
 	return entry.Revision(), false, err

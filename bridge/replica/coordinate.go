@@ -44,14 +44,17 @@ func (t *term) coordinate() {
 		return
 	}
 	for _, m := range t.members {
-		if !m.record.Left && !m.evicting && t.silent(m) {
+		if (!m.record.Left || m.record.Posting) && !m.evicting && t.silent(m) {
 			t.evict(m)
 		}
 	}
 	if t.planning || t.now.steady < t.planAfter.steady {
 		return
 	}
-	s := situation{plan: t.plan, gone: t.gone, committed: t.agreed || t.plan.Epoch == 0, idle: t.now.since(t.settled), limit: t.limit(), living: t.living()}
+	s := situation{
+		plan: t.plan, gone: t.gone, committed: t.agreed || t.plan.Epoch == 0, idle: t.now.since(t.settled),
+		limit: t.limit(), living: t.living(), patience: 2 * t.g.opts.Lease,
+	}
 	next, _, due := s.draft() // the ticks of the loop are often enough to ask again
 	switch {
 	case due:
@@ -123,7 +126,7 @@ func (t *term) evict(m *member) {
 				t.g.log.Debug("silent replica not evicted", "replica", seen.record.ID, "err", err)
 				return
 			}
-			m.revision, m.record.Left = revision, true
+			m.revision, m.record.Left, m.record.Posting = revision, true, false
 			t.g.log.Warn("replica was not heard of and is replaced", "replica", seen.record.ID)
 		}
 	})

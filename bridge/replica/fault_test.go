@@ -114,7 +114,7 @@ func TestStandby(t *testing.T) {
 	a := r.start("a", limit)
 	r.awaitDivided(a)
 	b := r.start("b", limit)
-	r.await("the second one waits", func() bool { return b.Live() && b.Trouble() != "" && b.last.Members == 0 })
+	r.await("the second one waits", func() bool { return b.Live() && b.Trouble() == "" && b.Standby() != "" && b.last.Members == 0 })
 	a.leave()
 	// One request a minute: a whole minute passes before the next one may be
 	// sent, so it is the device that must come over and not the budget.

@@ -39,6 +39,12 @@ type Options struct {
 	// Load tells how much this replica has to do; nil: not known. It is asked
 	// at each renewal and must not block.
 	Load func() Load
+	// Consumes says that this replica can post inbound messages. One of those
+	// that can has the posting seat, see [Group.AwaitPosts].
+	Consumes bool
+	// Grace is how long Run, once it is told to stop, waits for
+	// [Group.ReleasePosts]; 0 means 15 s.
+	Grace time.Duration
 	// OnChange is told what this replica may do from now on, on the goroutine
 	// of Run. The first call is made before anything is owned. Others take over
 	// what a call takes away as soon as it returns, so it should return when no
@@ -56,6 +62,9 @@ type Options struct {
 type Load struct {
 	Polls int // 0: not known yet, counts as the average
 	Posts int
+	// NoAPI says that this replica cannot reach the API. If another one can, that
+	// one gets the posting seat.
+	NoAPI bool
 }
 
 // maxLoad is far more than any replica can do, and little enough to be
@@ -74,6 +83,9 @@ type Assignment struct {
 	Members int
 	// Epoch is the plan's number.
 	Epoch uint64
+	// Moved says that Owned differs from that of the last call that was not
+	// Suspended. If it is false, only the share changed.
+	Moved bool
 	// Suspended tells that the lease ran out, so that Owned and Share are
 	// nothing. Nobody need have taken over: what was owned may be back with the
 	// next call.
@@ -88,8 +100,11 @@ type Group struct {
 	clock func() moment // replaced where a test sets clocks
 
 	lease   atomic.Pointer[moment] // when the last renewal that succeeded was sent; nil: no lease
+	stopped atomic.Bool            // Run was told to stop: what the lease allowed is over
+	seat    postingSeat
 	owned   atomic.Pointer[views]
 	trouble atomic.Pointer[string]
+	standby atomic.Pointer[string]
 	members atomic.Int64
 
 	differences atomic.Pointer[[]Difference] // written by the goroutine of Run
@@ -102,6 +117,7 @@ type Group struct {
 	// Of the goroutine of Run.
 	told       Assignment // the last one given to OnChange ...
 	toldOwned  views      // ... and what its Owned says
+	lastOwned  views      // the same of the last one that was not suspended
 	quarantine moment     // until then this replica writes no plan
 	epoch      uint64     // of the last plan that it knew, in whichever life
 }
@@ -114,8 +130,12 @@ func New(o Options) *Group {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Grace <= 0 {
+		o.Grace = 15 * time.Second
+	}
 	o.Replicas = max(o.Replicas, 1)
 	g := &Group{opts: o, log: o.Log, clock: systemClock, wake: make(chan struct{}, 1)}
+	g.seat.changed = make(chan struct{})
 	g.troubled("the replicas of this bridge are not known yet")
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -172,15 +192,33 @@ func (g *Group) Owns(token string) bool {
 
 // Live reports whether this replica holds its lease now, so that it may use its
 // share. Like Owns it looks at the clock.
-func (g *Group) Live() bool {
+func (g *Group) Live() bool { return !g.stopped.Load() && g.leased() }
+
+// leased reports whether the other replicas still count on this one.
+func (g *Group) leased() bool {
 	sent := g.lease.Load()
 	return sent != nil && g.clock().within(g.valid(), *sent)
 }
 
-// Trouble tells in one sentence why this replica has no part in the work, or "".
+// Trouble says in one sentence why this replica has no part in the work, or "".
 func (g *Group) Trouble() string { return *g.trouble.Load() }
 
-func (g *Group) troubled(why string) { g.trouble.Store(&why) }
+// Standby says in one sentence why this replica has nothing to do although
+// nothing is wrong, or "": there are more replicas than requests a minute. It
+// gets a part of the work when another replica ends.
+func (g *Group) Standby() string { return *g.standby.Load() }
+
+func (g *Group) troubled(why string) {
+	none := ""
+	g.trouble.Store(&why)
+	g.standby.Store(&none)
+}
+
+func (g *Group) standsBy(why string) {
+	none := ""
+	g.standby.Store(&why)
+	g.trouble.Store(&none)
+}
 
 // abstain keeps this replica from writing a plan while a lease may run that it
 // does not know of.
@@ -196,9 +234,23 @@ func (g *Group) valid() time.Duration { return g.opts.Lease * 3 / 4 }
 // every is the time from one renewal to the next.
 func (g *Group) every() time.Duration { return g.opts.Lease / 4 }
 
-// release gives everything up.
+// notify wakes the goroutine of Run.
+func (g *Group) notify() {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// release gives everything up, but for posts that are under way.
 func (g *Group) release() {
+	g.seat.set(false)
 	g.lease.Store(nil)
+	g.surrender()
+}
+
+// surrender gives devices and share up.
+func (g *Group) surrender() {
 	g.members.Store(0)
 	g.differences.Store(nil)
 	g.tell(Assignment{}, nil)
@@ -212,6 +264,10 @@ func (g *Group) tell(a Assignment, owned views) {
 		return
 	}
 	a.Owned = owned.own
+	if !a.Suspended {
+		a.Moved = !g.lastOwned.equal(owned)
+		g.lastOwned = owned
+	}
 	g.told, g.toldOwned = a, owned
 	g.opts.OnChange(a)
 }

@@ -48,7 +48,7 @@ func (w *world) note(format string, args ...any) {
 }
 
 // join starts a replica.
-func (w *world) join(id string) *node {
+func (w *world) join(id string, set ...func(*Options)) *node {
 	n := &node{rig: w.rig, id: id, done: make(chan struct{}), load: w.random.IntN(300)}
 	jump := new(atomic.Int64)
 	l := &line{m: w.m}
@@ -62,13 +62,17 @@ func (w *world) join(id string) *node {
 			if hold != nil {
 				<-hold
 			}
-			return Load{Polls: load, Posts: load * (load % 3)}
+			return Load{Polls: load, Posts: load * (load % 3), NoAPI: load%3 == 0}
 		},
+		Consumes:   true,
 		OnChange:   func(a Assignment) { w.change(n, a) },
 		OnThrottle: func(time.Time, float64) {},
 	}
 	if os.Getenv("REPLICA_LOG") != "" {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("id", id)
+	}
+	for _, f := range set {
+		f(&o)
 	}
 	n.Group = New(o)
 	n.clock = func() moment {
@@ -81,10 +85,8 @@ func (w *world) join(id string) *node {
 	w.living = append(w.living, n)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
-	go func() {
-		defer close(n.done)
-		n.err = n.Run(ctx)
-	}()
+	n.finish = func() time.Duration { return w.upTo(6 * time.Second) }
+	n.run(ctx)
 	return n
 }
 
@@ -96,7 +98,13 @@ func (w *world) end(n *node, killed bool) {
 	w.m.mu.Unlock()
 	n.stop()
 	n.resume()
+	if killed { // its posts ended with it
+		w.mu.Lock()
+		w.replicas = remove(w.replicas, n)
+		w.mu.Unlock()
+	}
 	<-n.done
+	<-n.consumed
 	w.mu.Lock()
 	w.replicas = remove(w.replicas, n)
 	w.mu.Unlock()
@@ -119,7 +127,11 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-func (w *world) upTo(d time.Duration) time.Duration { return time.Duration(w.random.Int64N(int64(d))) }
+func (w *world) upTo(d time.Duration) time.Duration {
+	w.mu.Lock() // consumers ask too
+	defer w.mu.Unlock()
+	return time.Duration(w.random.Int64N(int64(d)))
+}
 
 // lose has the store go back, or the bucket go away. Who comes new, or back, in
 // that very second knows nothing of the others, and they not yet of the loss; the
@@ -280,7 +292,7 @@ func interleave(t *testing.T, seed uint64) {
 			return
 		case time.Since(since) > 4*time.Minute:
 			for _, n := range w.living {
-				t.Logf("%s: %+v, live %t, trouble %q", n.id, n.state(), n.Live(), n.Trouble())
+				t.Logf("%s: %+v, live %t, posting %t, trouble %q", n.id, n.state(), n.Live(), n.Posting(), n.Trouble())
 			}
 			t.Error("not everything is owned four minutes after the last fault")
 			return

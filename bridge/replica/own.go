@@ -14,6 +14,7 @@ type ownKey struct {
 	beat     uint64 // of the last try
 	ack      uint64 // to be written
 	acked    uint64 // written
+	posting  bool   // written
 	sent     moment // when the last try was sent
 	at       moment // when the next one is due
 	writing  bool
@@ -29,6 +30,15 @@ type ownKey struct {
 func (o *ownKey) record(g *Group) record {
 	r := record{ID: g.opts.ID, Beat: o.beat, Ack: o.ack, Limit: g.opts.Limit, Settings: g.opts.Settings}
 	r.Load, r.Posts = max(o.load.Polls, 0), max(o.load.Posts, 0)
+	switch {
+	case !g.opts.Consumes:
+		r.Inbound = inboundOff
+	case o.load.NoAPI:
+		r.Inbound = inboundNoReach
+	default:
+		r.Inbound = inboundOn
+	}
+	r.Posting = g.seat.inUse()
 	return r
 }
 
@@ -49,6 +59,7 @@ func (t *term) renew() {
 		t.lost = errStateLost
 		return
 	case t.now.steady >= o.at.steady, seated && o.acked != o.ack && o.err == nil:
+	case o.revision > 0 && o.err == nil && o.posting != t.g.seat.inUse():
 	default:
 		return
 	}
@@ -58,6 +69,7 @@ func (t *term) renew() {
 		o.load = t.g.opts.Load()
 	}
 	r, revision := o.record(t.g), o.revision
+	r.Left = t.leaving
 	t.aside(func(ctx context.Context) func() {
 		revision, err := put(ctx, t.kv, t.key, r, revision)
 		return func() { t.wrote(r, revision, err) }
@@ -77,7 +89,7 @@ func (t *term) wrote(r record, revision uint64, err error) {
 	o.err = err
 	switch {
 	case err == nil:
-		o.revision, o.acked, o.doubted = revision, r.Ack, false
+		o.revision, o.acked, o.posting, o.doubted = revision, r.Ack, r.Posting, false
 		o.at = o.sent
 		o.at.steady += t.g.every()
 		sent := o.sent
@@ -99,7 +111,7 @@ func (t *term) wrote(r record, revision uint64, err error) {
 // seeOwn takes what the watch shows of the own key.
 func (t *term) seeOwn(revision uint64, r record) {
 	o := &t.own
-	if r.Left {
+	if r.Left && !(t.leaving && r.Posting) {
 		t.lost = errEvicted
 		return
 	}
@@ -110,5 +122,5 @@ func (t *term) seeOwn(revision uint64, r record) {
 	// Nobody else writes this, so it is the write under way, or an earlier one
 	// whose answer was lost. The lease counts from a renewal that is known to
 	// have succeeded, and the next one can now.
-	o.revision, o.acked, o.doubted = revision, r.Ack, false
+	o.revision, o.acked, o.posting, o.doubted = revision, r.Ack, r.Posting, false
 }

@@ -18,6 +18,9 @@ type plan struct {
 	// out; it decides how long the budget pauses before the next time.
 	Lowered int    `json:"lowered,omitempty"`
 	Seats   []seat `json:"seats"` // by key
+	// Poster is the key of the member that posts inbound messages, of those that
+	// have slots. Empty: none can, or an earlier version wrote the plan.
+	Poster string `json:"poster,omitempty"`
 }
 
 // seat is a member's place in a plan.
@@ -30,7 +33,8 @@ type seat struct {
 // same reports whether two plans of one epoch are the same: those of a store that
 // went back need not be.
 func (p *plan) same(other *plan) bool {
-	return p.Limit == other.Limit && p.Lowered == other.Lowered && slices.Equal(p.Seats, other.Seats)
+	return p.Limit == other.Limit && p.Lowered == other.Lowered && slices.Equal(p.Seats, other.Seats) &&
+		(p.Poster == "" || p.Poster == other.Poster)
 }
 
 // valid reports whether p is one that a replica wrote.
@@ -53,6 +57,18 @@ func (p *plan) seat(key string) (seat, bool) {
 		}
 	}
 	return seat{}, false
+}
+
+// full reports whether each request of the limit is a member's only one, so that
+// one more member would have nothing to send.
+func (p *plan) full() bool {
+	working := 0
+	for _, s := range p.Seats {
+		if s.Slots > 0 {
+			working++
+		}
+	}
+	return p.Epoch > 0 && working >= p.Limit
 }
 
 func (p *plan) slots() (sum int) {
@@ -82,11 +98,14 @@ type candidate struct {
 	key, id string
 	load    int // polls a minute; 0: not known
 	posts   int // posts a minute
+	// consumes says that it may post inbound messages, and able that it reaches
+	// the API.
+	consumes, able bool
 }
 
 func candidateOf(key string, r record) candidate {
 	within := func(n int) int { return min(max(n, 0), maxLoad) }
-	return candidate{key, r.ID, within(r.Load), within(r.Posts)}
+	return candidate{key, r.ID, within(r.Load), within(r.Posts), r.Inbound == inboundOn || r.Inbound == inboundNoReach, r.Inbound == inboundOn}
 }
 
 // situation is what a plan is drafted from.
@@ -97,6 +116,9 @@ type situation struct {
 	idle      time.Duration         // since that was seen
 	limit     int                   // requests per minute, 0: none
 	living    []candidate           // by key, those that have a seat too
+	// patience is how old a plan has to be before the posting seat goes to another
+	// replica because its holder cannot reach the API.
+	patience time.Duration
 }
 
 const (
@@ -111,6 +133,44 @@ const (
 // draft gives the plan that should follow. ok is false where none is due, and
 // again then says when to ask again if nothing happens before; 0: no need.
 func (s *situation) draft() (next plan, again time.Duration, ok bool) {
+	next, again, ok = s.redivide()
+	if !ok && s.committed && s.poster(&s.plan) != s.plan.Poster {
+		next, again, ok = s.plan, 0, true
+		next.Epoch++
+	}
+	if ok {
+		next.Poster = s.poster(&next)
+	}
+	return next, again, ok
+}
+
+// poster is the key of the member that posts under the next plan: the same one as
+// before, as long as it has slots and can. One that cannot reach the API loses
+// the seat after a while, if another one can.
+func (s *situation) poster(next *plan) string {
+	var able, any string
+	keep := false
+	for _, c := range s.living {
+		if place, _ := next.seat(c.key); place.Slots == 0 || !c.consumes {
+			continue
+		}
+		if c.key == s.plan.Poster {
+			keep = c.able || s.idle < s.patience
+			any = c.key
+		}
+		any = cmp.Or(any, c.key)
+		if c.able {
+			able = cmp.Or(able, c.key)
+		}
+	}
+	if keep {
+		return s.plan.Poster
+	}
+	return cmp.Or(able, any)
+}
+
+// redivide gives the next plan as far as devices and budget go.
+func (s *situation) redivide() (next plan, again time.Duration, ok bool) {
 	limit := s.limit
 	if limit == 0 {
 		limit = unlimited

@@ -63,7 +63,12 @@ type node struct {
 	load int
 	now  func() moment // nil: the system's clocks
 
-	last      Assignment // guarded by the rig's mutex
+	last      Assignment           // guarded by the rig's mutex
+	posting   bool                 // likewise: posts may be under way
+	sent      moment               // likewise: when the last renewal was sent
+	lapsed    bool                 // likewise: the lease under which they were begun ran out
+	finish    func() time.Duration // how long posts under way take at most; nil: nothing
+	consumed  chan struct{}        // closed when the consumer has ended
 	throttled chan float64
 }
 
@@ -106,6 +111,7 @@ func (r *rig) start(id string, set ...func(*node, *Options)) *node {
 			}
 			return Load{Polls: load}
 		},
+		Consumes:   true,
 		OnChange:   func(a Assignment) { r.change(n, a) },
 		OnThrottle: func(_ time.Time, factor float64) { n.throttled <- factor },
 	}
@@ -124,18 +130,60 @@ func (r *rig) start(id string, set ...func(*node, *Options)) *node {
 	r.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
+	n.run(ctx)
+	r.Cleanup(n.kill)
+	return n
+}
+
+// run runs the group and what stands for the consumer side.
+func (n *node) run(ctx context.Context) {
+	n.consumed = make(chan struct{})
 	go func() {
 		defer close(n.done)
 		n.err = n.Run(ctx)
 	}()
-	r.Cleanup(n.kill)
-	return n
+	go func() {
+		defer close(n.consumed)
+		n.consume(ctx)
+	}()
+}
+
+// consume posts whenever this replica has the seat. Posts that are under way when
+// it is lost take a while.
+func (n *node) consume(ctx context.Context) {
+	r := n.rig
+	posting := func(now bool) {
+		r.mu.Lock()
+		n.posting = now
+		r.check()
+		r.mu.Unlock()
+	}
+	for {
+		held, err := n.AwaitPosts(ctx)
+		if err != nil {
+			return
+		}
+		posting(true)
+		select {
+		case <-held.Done():
+		case <-ctx.Done():
+		}
+		r.mu.Lock()
+		finish := n.finish
+		r.mu.Unlock()
+		if finish != nil {
+			time.Sleep(finish()) // in simulated time
+		}
+		posting(false)
+		n.ReleasePosts()
+	}
 }
 
 // leave stops the replica as SIGTERM would.
 func (n *node) leave() {
 	n.stop()
 	<-n.done
+	<-n.consumed
 	n.nc.Close()
 }
 
@@ -146,6 +194,7 @@ func (n *node) kill() {
 	n.stop()
 	n.resume()
 	<-n.done
+	<-n.consumed
 }
 
 // pause stops the group's goroutine at its next renewal, as SIGSTOP would stop
@@ -188,6 +237,14 @@ func (r *rig) change(n *node, a Assignment) {
 // check runs under the mutex, so no replica changes what it owns meanwhile but
 // by the end of its lease.
 func (r *rig) check() {
+	for _, n := range r.replicas {
+		// What the lease covered is over when it has run out, whatever answers
+		// still come; not when it was only given up.
+		if sent := n.Group.lease.Load(); sent != nil {
+			n.sent = *sent
+		}
+		n.lapsed = (n.lapsed || !n.clock().within(n.valid(), n.sent)) && !n.Posting() || time.Now().Before(r.blind)
+	}
 	if time.Now().Before(r.blind) {
 		return
 	}
@@ -199,6 +256,16 @@ func (r *rig) check() {
 	}
 	if sum > 1+1e-9 && !r.unlimited {
 		r.Errorf("shares in force add up to %v", sum)
+	}
+	var poster *node
+	for _, n := range r.replicas {
+		if !n.posting || n.lapsed {
+			continue
+		}
+		if poster != nil && poster.clock().within(poster.valid(), poster.sent) {
+			r.Errorf("%s and %s may have posts under way", poster.id, n.id)
+		}
+		poster = n
 	}
 	for _, token := range r.tokens {
 		var owner *node
@@ -240,7 +307,7 @@ func (r *rig) await(what string, cond func() bool) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			for _, n := range r.replicas {
-				r.Logf("%s: %+v, live %t, trouble %q", n.id, n.last, n.Live(), n.Trouble())
+				r.Logf("%s: %+v, live %t, posting %t, trouble %q", n.id, n.last, n.Live(), n.posting, n.Trouble())
 			}
 			r.Fatalf("waited %v for: %s", patience, what)
 		}
@@ -263,15 +330,18 @@ func (r *rig) owners() map[*node]int {
 // divided reports whether just these replicas share all devices and the whole
 // budget.
 func (r *rig) divided(among ...*node) bool {
-	owners, sum, share := r.owners(), 0, 0.
+	owners, sum, share, posters := r.owners(), 0, 0., 0
 	for _, n := range among {
 		if !n.Live() || n.last.Members != len(among) || owners[n] == 0 && len(r.tokens) > 20*len(among) {
 			return false
 		}
 		sum += owners[n]
 		share += n.last.Share
+		if n.posting && n.Posting() {
+			posters++
+		}
 	}
-	return sum == len(r.tokens) && (share > 1-1e-9 || r.unlimited)
+	return posters == 1 && sum == len(r.tokens) && (share > 1-1e-9 || r.unlimited)
 }
 
 func (r *rig) awaitDivided(among ...*node) {

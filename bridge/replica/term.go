@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -51,6 +52,8 @@ type term struct {
 	planAfter moment // no plan before
 
 	throttle throttleState
+	leaving  bool // only to have posts recorded that were sent
+	earlier  earlierLease
 }
 
 // member is a replica as this one sees it.
@@ -84,7 +87,13 @@ func (g *Group) term(ctx context.Context) error {
 	for t.step(); t.lost == nil; t.step() {
 		select {
 		case <-ctx.Done():
-			g.release() // before anybody is told
+			g.stopped.Store(true)
+			g.seat.set(false)
+			g.surrender() // before anybody is told
+			if g.seat.inUse() && t.own.revision > 0 && !t.linger(tick.C) {
+				return fmt.Errorf("leave the replicas with posts under way: %w", cmp.Or(t.lost, context.DeadlineExceeded))
+			}
+			g.release()
 			return t.leave()
 		case apply := <-t.results:
 			t.now = g.clock()
@@ -125,6 +134,8 @@ func (t *term) step() {
 	t.suspend()
 	t.listen()
 	t.agree()
+	t.takeSeat()
+	t.sweep()
 	t.publish()
 	t.renew()
 	t.coordinate()
@@ -154,19 +165,27 @@ func (t *term) obey(p plan, revision uint64) {
 		t.g.abstain()
 	}
 	t.plan, t.agreed, t.g.epoch = p, false, p.Epoch
+	if p.Poster != t.key {
+		t.yieldSeat("another replica posts")
+	}
 	me, _ := p.seat(t.key)
 	t.owned, t.slots = t.owned.and(p.view(t.key)), min(t.slots, me.Slots)
 	t.publish()
 	t.own.ack = p.Epoch
-	for key, m := range t.members {
-		if _, seated := p.seat(key); m.record.Left && !seated {
-			delete(t.members, key)
-			t.clean(m)
-		}
-	}
 	for _, s := range p.Seats {
 		if s.Key != t.key {
 			t.member(s.Key) // one whose key the server has lost is waited for like one that is silent
+		}
+	}
+}
+
+// sweep forgets the members that are gone, are in no plan and post nothing any
+// more.
+func (t *term) sweep() {
+	for key, m := range t.members {
+		if _, seated := t.plan.seat(key); m.record.Left && !m.record.Posting && !m.evicting && !seated {
+			delete(t.members, key)
+			t.clean(m)
 		}
 	}
 }
@@ -209,6 +228,7 @@ func (t *term) suspend() {
 		t.deaf()
 	case !live && !t.suspended && t.g.lease.Load() != nil:
 		t.suspended = true
+		t.yieldSeat("the lease ran out")
 		t.own.at = t.now // whatever the reason, trying now is right
 		t.watch.broken, t.blind = true, t.watch.n
 		err := t.own.err
@@ -236,6 +256,8 @@ func (t *term) publish() {
 		return
 	case t.own.revision == 0:
 		t.g.troubled("joining the other replicas")
+	case t.slots == 0 && t.plan.full():
+		t.g.standsBy("more replicas run than requests a minute are allowed: this one stands by until another one ends")
 	case !seated, t.slots == 0:
 		t.g.troubled("waiting for a part of the work: other replicas give it up, or their leases run out")
 	default:
@@ -272,7 +294,7 @@ func (t *term) leave() error {
 	defer cancel()
 	// Nobody else writes the key but to evict, which says the same.
 	r := t.own.record(t.g)
-	r.Left = true
+	r.Left, r.Posting = true, false
 	data, err := encode(r)
 	if err == nil {
 		_, err = t.kv.Put(ctx, t.key, data)

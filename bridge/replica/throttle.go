@@ -52,10 +52,7 @@ func (g *Group) Throttled(until time.Time, factor float64) {
 	}
 	g.brakes = next
 	g.mu.Unlock()
-	select {
-	case g.wake <- struct{}{}:
-	default:
-	}
+	g.notify()
 }
 
 // spread writes what Throttled was told.

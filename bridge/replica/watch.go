@@ -137,7 +137,7 @@ func (t *term) seePlan(e jetstream.KeyValueEntry) {
 
 func (t *term) seeMember(e jetstream.KeyValueEntry) {
 	var r record
-	put := e.Operation() == jetstream.KeyValuePut && json.Unmarshal(e.Value(), &r) == nil
+	put := e.Operation() == jetstream.KeyValuePut && json.Unmarshal(e.Value(), &r) == nil && r.ID != ""
 	if e.Key() == t.key {
 		if put {
 			t.seeOwn(e.Revision(), r)
@@ -156,7 +156,7 @@ func (t *term) seeMember(e jetstream.KeyValueEntry) {
 		m.heard = t.now
 	}
 	m.revision, m.watched = e.Revision(), t.watch.n
-	if put {
+	if put && r.Beat >= m.record.Beat { // what a stranger writes does not end what it says
 		m.record = r
 		m.differs = differing(t.g.opts.Settings, r.Settings)
 	}

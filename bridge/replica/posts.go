@@ -1,0 +1,230 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Whether a replica can post inbound messages, as its record says. Records of
+// versions before the posting seat say nothing.
+const (
+	inboundOff     = "off"     // it was told not to
+	inboundOn      = "on"      // it can
+	inboundNoReach = "unable"  // it was told to, and cannot reach the API
+	earlierKey     = "inbound" // the lease of those earlier versions
+	earlierTTL     = 6 * time.Second
+)
+
+// ErrSeatLost is the cause with which the context of [Group.AwaitPosts] ends.
+var ErrSeatLost = errors.New("this replica may not post any more")
+
+// postingSeat is this replica's right to post inbound messages.
+type postingSeat struct {
+	mu       sync.Mutex
+	assigned bool // the plan gives it to this replica, and nobody else holds it
+	taken    bool // AwaitPosts gave it out, and ReleasePosts was not called yet
+	cancel   context.CancelCauseFunc
+	changed  chan struct{} // closed when assigned becomes true
+}
+
+// Posting reports whether this replica may begin to post an inbound message now.
+// Like [Group.Live] it looks at the clock, so it is also right just after the
+// process or the machine was suspended. It is to be asked last before a post.
+func (g *Group) Posting() bool {
+	g.seat.mu.Lock()
+	assigned := g.seat.assigned
+	g.seat.mu.Unlock()
+	return assigned && g.Live()
+}
+
+// AwaitPosts blocks until this replica has the posting seat, which one replica
+// of the group has at a time. Its error is that ctx ended first.
+//
+// The context that it returns ends, with [ErrSeatLost], when no further post may
+// begin: the seat goes to another replica, the lease ran out, or [Group.Run] was
+// told to stop. It does not end with ctx. Posts that were sent by then are to be
+// finished and recorded, and then ReleasePosts called: no other replica begins
+// to post before that, or before this one's lease has run out.
+func (g *Group) AwaitPosts(ctx context.Context) (held context.Context, err error) {
+	s := &g.seat
+	for {
+		s.mu.Lock()
+		if s.assigned && !s.taken {
+			s.taken = true
+			held, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+			s.mu.Unlock()
+			return held, nil
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for the posting seat: %w", context.Cause(ctx))
+		case <-changed:
+		}
+	}
+}
+
+// ReleasePosts ends what AwaitPosts began: nothing that was posted is left
+// unrecorded. It does not block.
+func (g *Group) ReleasePosts() {
+	s := &g.seat
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.taken {
+		return
+	}
+	s.taken = false
+	s.cancel(ErrSeatLost)
+	close(s.changed) // the seat may still be this replica's
+	s.changed = make(chan struct{})
+	g.notify()
+}
+
+// set gives the right to begin posts, or takes it away.
+func (s *postingSeat) set(assigned bool) (changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.assigned == assigned {
+		return false
+	}
+	s.assigned = assigned
+	if assigned {
+		close(s.changed)
+		s.changed = make(chan struct{})
+	} else if s.taken {
+		s.cancel(ErrSeatLost)
+	}
+	return true
+}
+
+// inUse reports whether posts may be under way that were begun with the seat.
+func (s *postingSeat) inUse() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken
+}
+
+// takeSeat begins to post if the plan says so and no other replica can be posting.
+// What this replica has it keeps through later plans that name it.
+func (t *term) takeSeat() {
+	s := &t.g.seat
+	if t.earlierVersions() {
+		t.earlier.clear = false
+		if s.set(false) {
+			t.g.log.Warn("a replica of an earlier version runs: it posts inbound messages until it is replaced")
+		}
+		return
+	}
+	if !t.agreed || t.plan.Poster != t.key || t.suspended {
+		return
+	}
+	for key, m := range t.members {
+		if key == t.key || !m.record.Posting {
+			continue
+		}
+		// It has to record what it sent, or to be evicted. If others have done so
+		// and cleared its key away, this replica may have missed it.
+		if t.silent(m) && !m.evicting {
+			t.evict(m)
+		}
+		return
+	}
+	if !t.earlier.clear {
+		t.lookForEarlier()
+		return
+	}
+	if s.set(true) {
+		t.g.log.Info("this replica posts inbound messages")
+	}
+}
+
+// yieldSeat stops new posts; those under way keep others waiting.
+func (t *term) yieldSeat(why string) {
+	if t.g.seat.set(false) {
+		t.g.log.Info("this replica begins no more posts", "reason", why)
+	}
+}
+
+// earlierLease is the lease with which versions before the posting seat decided
+// which replica posts. They do not know of the seat, so this version waits for
+// them.
+type earlierLease struct {
+	clear    bool // it is not held
+	asking   bool
+	asked    moment
+	revision uint64
+	since    moment // when the revision was first seen
+}
+
+// earlierVersions reports whether a replica lives that may post by its own lease.
+func (t *term) earlierVersions() bool {
+	for key, m := range t.members {
+		if key != t.key && m.record.Inbound == "" && m.record.ID != "" && m.revision > 0 && !m.record.Left && !t.silent(m) {
+			return true
+		}
+	}
+	return false
+}
+
+// lookForEarlier looks whether the lease of earlier versions is free: its key is
+// not there, or nobody renewed it for as long as it lasts.
+func (t *term) lookForEarlier() {
+	e := &t.earlier
+	if e.asking || e.revision > 0 && t.now.since(e.asked) < earlierTTL/12 {
+		return
+	}
+	e.asking, e.asked = true, t.now
+	t.aside(func(ctx context.Context) func() {
+		entry, err := t.kv.Get(ctx, earlierKey)
+		return func() {
+			e.asking = false
+			switch {
+			case errors.Is(err, jetstream.ErrKeyNotFound):
+				e.clear = true
+			case err != nil:
+				e.revision = max(e.revision, 1) // not to be asked at every step
+				t.g.log.Debug("posting lease of earlier versions not read", "err", err)
+			case entry.Revision() != e.revision:
+				e.revision, e.since = entry.Revision(), t.now
+			case t.now.since(e.since) >= earlierTTL:
+				e.clear = true
+			}
+		}
+	})
+}
+
+// linger keeps the lease up at a stop, while posts that were sent wait for their
+// answers. Everything else was given up before. It returns true if nothing is
+// under way any more.
+func (t *term) linger(ticks <-chan time.Time) bool {
+	grace := time.NewTimer(t.g.opts.Grace)
+	defer grace.Stop()
+	t.leaving, t.own.at = true, t.now
+	for t.lost == nil && t.g.seat.inUse() {
+		t.listen()
+		t.renew()
+		select {
+		case apply := <-t.results:
+			t.now = t.g.clock()
+			apply()
+		case e := <-t.watch.entries:
+			t.now = t.g.clock()
+			if e.entry == nil || e.entry.Key() == t.key {
+				t.see(e)
+			}
+		case <-t.g.wake:
+			t.now = t.g.clock()
+		case <-ticks:
+			t.now = t.g.clock()
+		case <-grace.C:
+			return false
+		}
+	}
+	return t.lost == nil
+}

@@ -1,0 +1,232 @@
+package replica
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// calmly runs a test with replicas on a modelled bucket, in simulated time. The
+// rig fails it if two replicas may have posts under way at once.
+func calmly(t *testing.T, f func(w *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.limit, w.unlimited = 600, false
+		defer func() {
+			for len(w.living) > 0 {
+				w.end(w.living[0], true)
+			}
+			time.Sleep(time.Minute) // in simulated time: what was scheduled is over
+		}()
+		f(w)
+	})
+}
+
+// reaching makes a load of one that reaches the API, or does not.
+func reaching(api bool) int {
+	if api {
+		return 100
+	}
+	return 99 // see join
+}
+
+func (w *world) joinReaching(id string, set ...func(*Options)) *node {
+	n := w.join(id, set...)
+	w.mu.Lock()
+	n.load = reaching(true)
+	n.finish = nil
+	w.mu.Unlock()
+	return n
+}
+
+// within fails the test unless the condition holds before the time is over, and
+// returns how long it took.
+func (w *world) within(d time.Duration, what string, cond func() bool) time.Duration {
+	w.Helper()
+	start := time.Now()
+	for {
+		w.mu.Lock()
+		w.check()
+		ok := cond()
+		w.mu.Unlock()
+		switch {
+		case ok:
+			return time.Since(start)
+		case time.Since(start) > d:
+			for _, n := range w.living {
+				w.Logf("%s: %+v, live %t, posting %t, trouble %q", n.id, n.last, n.Live(), n.Posting(), n.Trouble())
+			}
+			w.Fatalf("not within %v: %s", d, what)
+		}
+		time.Sleep(10 * time.Millisecond) // in simulated time
+	}
+}
+
+// TestSeatFollowsTheAPI: a replica that cannot reach the API hands the posting
+// seat on, if another one can.
+func TestSeatFollowsTheAPI(t *testing.T) {
+	calmly(t, func(w *world) {
+		a := w.joinReaching("a")
+		w.within(3*time.Second, "a posts", a.Posting)
+		b := w.joinReaching("b")
+		w.within(time.Minute, "both share the work", func() bool { return w.divided(a, b) })
+		w.pass(time.Minute)
+		if !a.Posting() {
+			t.Fatal("the seat moved although a was well")
+		}
+		w.mu.Lock()
+		a.load, b.load = reaching(false), reaching(false)
+		w.mu.Unlock()
+		w.pass(time.Minute)
+		if !a.Posting() {
+			t.Fatal("the seat moved to a replica that cannot reach the API either")
+		}
+		w.mu.Lock()
+		b.load = reaching(true)
+		a.finish = func() time.Duration { return 8 * time.Second } // longer than a lease
+		w.mu.Unlock()
+		w.within(15*time.Second, "a stops to post", func() bool { return !a.Posting() })
+		w.within(15*time.Second, "b posts", b.Posting)
+	})
+}
+
+// TestStopKeepsTheSeat: a replica that is told to stop gives its devices up at
+// once, and the seat when what it sent is recorded.
+func TestStopKeepsTheSeat(t *testing.T) {
+	calmly(t, func(w *world) {
+		a, b := w.joinReaching("a"), w.joinReaching("b")
+		w.within(time.Minute, "both share the work", func() bool { return w.divided(a, b) })
+		if b.Posting() {
+			a, b = b, a
+		}
+		const sent = 8 * time.Second // longer than a lease
+		w.mu.Lock()
+		a.finish = func() time.Duration { return sent }
+		w.mu.Unlock()
+		a.stop()
+		w.within(3*time.Second, "b has all devices", func() bool { return w.owners()[b] == len(w.tokens) })
+		w.mu.Lock()
+		early, under := b.Posting(), a.posting
+		w.mu.Unlock()
+		if early || !under || a.Posting() || a.Live() {
+			t.Errorf("b posts %t, a has posts under way %t, may post %t, is live %t; want false, true, false, false", early, under, a.Posting(), a.Live())
+		}
+		if took := w.within(sent+3*time.Second, "b posts", b.Posting); took < sent-3*time.Second {
+			t.Errorf("b posts %v after a was told to stop, want not before %v", took, sent)
+		}
+		<-a.done
+		if a.err != nil {
+			t.Errorf("leave: %v", a.err)
+		}
+	})
+}
+
+// TestStopDoesNotWaitForEver: what was sent and is never answered keeps the stop
+// no longer than the grace, and the others no longer than the lease.
+func TestStopDoesNotWaitForEver(t *testing.T) {
+	calmly(t, func(w *world) {
+		a := w.joinReaching("a", func(o *Options) { o.Grace = 4 * time.Second })
+		w.within(time.Minute, "a posts", a.Posting)
+		b := w.joinReaching("b")
+		w.within(time.Minute, "both share the work", func() bool { return w.divided(a, b) })
+		w.mu.Lock()
+		a.finish = func() time.Duration { return time.Hour }
+		w.mu.Unlock()
+		start := time.Now()
+		a.stop()
+		<-a.done
+		if took := time.Since(start); took > 5*time.Second || a.err == nil {
+			t.Errorf("stopped after %v, error %v; want about 4s, and an error", took, a.err)
+		}
+		w.mu.Lock()
+		w.replicas = remove(w.replicas, a) // the process ends here
+		w.mu.Unlock()
+		w.within(DefaultLease+2*time.Second, "b posts", b.Posting)
+	})
+}
+
+// TestSeatOfOneThatCannot: a replica that does not consume never has the seat.
+func TestSeatOfOneThatCannot(t *testing.T) {
+	calmly(t, func(w *world) {
+		a := w.joinReaching("a", func(o *Options) { o.Consumes = false })
+		w.pass(10 * time.Second)
+		if a.Posting() {
+			t.Error("a posts although it does not consume")
+		}
+		b := w.joinReaching("b")
+		w.within(10*time.Second, "b posts", b.Posting)
+	})
+}
+
+// TestSeatOfEarlierVersions: as long as a replica of a version before the seat
+// runs, or its lease does, this version does not post.
+func TestSeatOfEarlierVersions(t *testing.T) {
+	calmly(t, func(w *world) {
+		a := w.joinReaching("a")
+		w.within(time.Minute, "a posts", a.Posting)
+		old, key := record{ID: "old", Limit: 600, Load: 1}, memberKey("old", "nonce")
+		renew := func() {
+			old.Beat++
+			data, err := json.Marshal(old)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// It obeys every plan at once.
+			if e, there := w.m.copied().entries[planKey]; there {
+				var p plan
+				if json.Unmarshal(e.value, &p) == nil {
+					old.Ack = p.Epoch
+				}
+			}
+			w.m.set(key, string(data))
+			w.m.set(earlierKey, fmt.Sprintf(`{"replica":"old","process":"%d"}`, old.Beat))
+		}
+		renew()
+		w.within(3*time.Second, "a stops to post", func() bool { return !a.Posting() })
+		for range 20 {
+			renew()
+			w.pass(time.Second)
+			if a.Posting() {
+				t.Fatal("a posts beside a replica of an earlier version")
+			}
+		}
+		old.Left = true
+		renew() // it leaves, and its lease stays behind
+		w.pass(earlierTTL - time.Second)
+		if a.Posting() {
+			t.Fatal("a posts before the lease of the earlier version has run out")
+		}
+		w.within(earlierTTL, "a posts", a.Posting)
+	})
+}
+
+// TestMoved: an assignment that changes the share alone says so, and so does one
+// that gives back what a lease that ran out had taken away.
+func TestMoved(t *testing.T) {
+	g := New(Options{ID: "a"})
+	var got []bool
+	g.opts.OnChange = func(a Assignment) { got = append(got, a.Moved) }
+	two, one := views{newView([]string{"a", "b"}, "a")}, views{newView([]string{"a"}, "a")}
+	for _, tt := range []struct {
+		name  string
+		a     Assignment
+		owned views
+		want  bool
+	}{
+		{"first devices", Assignment{Share: 1}, two, true},
+		{"another share", Assignment{Share: .5}, two, false},
+		{"suspended", Assignment{Suspended: true}, nil, false},
+		{"back again", Assignment{Share: .5}, two, false},
+		{"more devices", Assignment{Share: .5}, one, true},
+		{"suspended", Assignment{Suspended: true}, nil, false},
+		{"taken over", Assignment{}, nil, true},
+	} {
+		got = nil
+		g.tell(tt.a, tt.owned)
+		if len(got) != 1 || got[0] != tt.want {
+			t.Errorf("%s: moved %v, want once %t", tt.name, got, tt.want)
+		}
+	}
+}
