@@ -150,10 +150,11 @@ type request struct {
 	tail     string // path behind the id
 	post     bool
 	body     []byte
-	key      string // Idempotency-Key, if any
-	before   func() error
-	bound    int64  // of the answer
-	buf      []byte // to read it into
+	key      string       // Idempotency-Key, if any
+	before   func() error // of PostOptions
+	refused  func()       // likewise
+	bound    int64        // of the answer
+	buf      []byte       // to read it into
 }
 
 // reply is an answer that has been read to its end.

@@ -373,6 +373,38 @@ func TestBefore(t *testing.T) {
 	}
 }
 
+// While a call waits for another token, nothing is in flight, and its caller knows.
+func TestRefusedTokenIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens, posts := 0, 0
+		c := newClient(t, "https://api.example.com", roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/api/Auth/Token" {
+				if tokens++; tokens > 1 {
+					return answer(401, `{"success":false}`), nil // the key was replaced
+				}
+				return tokenAnswer(), nil
+			}
+			posts++
+			return answer(401, `{"success":false}`), nil
+		}))
+		inFlight := false
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		go func() {
+			time.Sleep(time.Minute)
+			if inFlight || posts != 1 {
+				t.Errorf("in flight: %v, after %d posts", inFlight, posts)
+			}
+		}()
+		_, err := c.Locations(ctx, "dev", []byte(`{}`), plaspy.PostOptions{
+			Before: func() error { inFlight = true; return nil }, Refused: func() { inFlight = false },
+		})
+		if plaspy.Classify(err) != plaspy.Canceled {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 func TestErrorsHoldNoSecret(t *testing.T) {
 	c := reply(t, func(r *http.Request) (*http.Response, error) {
 		return answer(400, `{"success":false,"error":"bad header `+r.Header.Get("Authorization")+`","key":"`+theKey+`"}`), nil

@@ -48,9 +48,12 @@ type LastLocation struct {
 // PostOptions are for [Client.Locations] and [Client.Alerts].
 type PostOptions struct {
 	IdempotencyKey string // sent as Idempotency-Key; empty: none. Printable ASCII
-	// Before, if set, is asked when token and budget are at hand and nothing is left but to send, again before
-	// a replay. Its error keeps the request from being sent, and is what the call returns, wrapped.
+	// Before, if set, is asked immediately before the request is sent, with token and budget at hand, and again
+	// before a replay. Its error keeps the request from being sent; the call returns it, wrapped.
 	Before func() error
+	// Refused, if set, is called when the answer refused the token: nothing is in flight from then on. The call
+	// either returns that answer, or waits for another token, which can take long, and then asks Before again.
+	Refused func()
 }
 
 // maxSkipped bounds what a list full of nonsense can make of itself in memory and in the log.
@@ -203,14 +206,19 @@ func (c *Client) Device(ctx context.Context, id string) (Answer, error) {
 // Locations posts body to the device's locations and returns the answer as it came. It is sent once, twice
 // only after a 401; an error without a status leaves open whether the API took it.
 func (c *Client) Locations(ctx context.Context, id string, body []byte, opt PostOptions) (Answer, error) {
-	r := &request{endpoint: epLocations, kind: Post, id: id, tail: "/locations", post: true, body: body, key: opt.IdempotencyKey, before: opt.Before, bound: maxAnswer}
-	return c.answer(ctx, r, "locations")
+	return c.answer(ctx, postRequest(epLocations, id, "/locations", body, opt), "locations")
 }
 
 // Alerts posts body to the device's alerts; otherwise it is as Locations.
 func (c *Client) Alerts(ctx context.Context, id string, body []byte, opt PostOptions) (Answer, error) {
-	r := &request{endpoint: epAlerts, kind: Post, id: id, tail: "/alerts", post: true, body: body, key: opt.IdempotencyKey, before: opt.Before, bound: maxAnswer}
-	return c.answer(ctx, r, "alerts")
+	return c.answer(ctx, postRequest(epAlerts, id, "/alerts", body, opt), "alerts")
+}
+
+func postRequest(ep endpoint, id, tail string, body []byte, opt PostOptions) *request {
+	return &request{
+		endpoint: ep, kind: Post, id: id, tail: tail, post: true, body: body,
+		key: opt.IdempotencyKey, before: opt.Before, refused: opt.Refused, bound: maxAnswer,
+	}
 }
 
 func (c *Client) answer(ctx context.Context, r *request, payload string) (Answer, error) {

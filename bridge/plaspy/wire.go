@@ -26,8 +26,9 @@ type call struct {
 	endpoint        endpoint
 	kind            Kind
 	timer           *time.Timer
-	before          func() error // nil, or asked before each send ...
-	kept            error        // ... and what kept the request from being sent
+	before          func() error // nil, or asked before each send
+	kept            error        // before's, which kept the request from being sent
+	refused         func()       // nil, or called when an answer refused the token
 	conns           int          // that net/http took for the send under way; GotConn runs on RoundTrip's goroutine
 	trace           httptrace.ClientTrace
 	sends           int        // of the request so far
@@ -50,7 +51,7 @@ func callOf(ctx context.Context) *call {
 }
 
 func newCall(ctx context.Context, r *request) *call {
-	c := &call{endpoint: r.endpoint, kind: r.kind, before: r.before}
+	c := &call{endpoint: r.endpoint, kind: r.kind, before: r.before, refused: r.refused}
 	c.Context, c.cancel = context.WithCancelCause(ctx)
 	return c
 }
@@ -140,6 +141,9 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	case http.StatusUnauthorized:
 		if c != nil {
 			c.pause(res)
+			if c.refused != nil {
+				c.refused()
+			}
 			c.span.End("")
 		}
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
