@@ -1,0 +1,161 @@
+package lane
+
+import (
+	"strconv"
+	"testing"
+	"time"
+)
+
+// TestHealthy: thousands of devices that always fail take no more than their share
+// of the posts from the healthy ones, and none of them waits for another.
+func TestHealthy(t *testing.T) {
+	const bad, good, workers, turns = 5000, 20, 16, 200
+	l := New(Limits{
+		Workers: workers, Hand: 2048, Bytes: 32 << 20, MaxAge: 24 * time.Hour, Initial: 500 * time.Millisecond, Max: time.Minute,
+		Patience: 5 * time.Second, Pause: time.Second, Recent: 64,
+	})
+	now := start
+	var stream []Message
+	deliver := func(name string) {
+		m := Message{Seq: uint64(len(stream) + 1), At: now, Lane: name, Size: 100, Content: 1}
+		stream = append(stream, m)
+		l.Deliver(&m)
+	}
+	read := func(a Action) {
+		for _, m := range stream[a.From-1 : a.To] {
+			if m.Lane == a.Lane {
+				l.Loaded(now, a, []*Message{&m}, m.Seq, nil)
+				return
+			}
+		}
+		l.Loaded(now, a, nil, a.To, nil)
+	}
+	for i := range bad {
+		deliver("bad" + strconv.Itoa(i))
+	}
+	posts := map[bool]int{}
+	var under []Action
+	// Each post takes 10 ms; 16 are under way.
+	turn := func() {
+		for _, a := range under {
+			fails := a.Kind == Post && a.Message.Lane[0] == 'b'
+			switch {
+			case fails:
+				l.Answered(now, a.Message, Answer{Jitter: 0.5})
+			default:
+				l.Answered(now, a.Message, Answer{Verdict: &Verdict{Posted: true, Sent: true}})
+			}
+		}
+		under = under[:0]
+		for n := 0; n < workers; {
+			a, ok := l.Next(now)
+			if !ok {
+				break
+			}
+			switch a.Kind {
+			case Post:
+				posts[a.Message.Lane[0] == 'b']++
+				n++
+				under = append(under, a)
+			case Read:
+				read(a)
+			default:
+				l.Recorded(now, a.Message, nil)
+			}
+		}
+		now = now.Add(10 * time.Millisecond)
+	}
+	for range bad/workers + 50 {
+		turn() // the first try of each
+	}
+	for range 10 * turns * workers / good { // more than they can post
+		for i := range good {
+			deliver("good" + strconv.Itoa(i))
+		}
+	}
+	clear(posts)
+	for range turns {
+		turn()
+	}
+	t.Logf("%d posts of healthy devices, %d without others; %d tries of failing ones", posts[false], turns*workers, posts[true])
+	if posts[false] < turns*workers*9/10 {
+		t.Errorf("%d posts of healthy devices, want nine tenths of %d", posts[false], turns*workers)
+	}
+	if posts[true] == 0 {
+		t.Error("the failing devices were not tried at all")
+	}
+	if s := l.Status(); s.InHand > 2048 {
+		t.Errorf("%d messages in memory", s.InHand)
+	}
+}
+
+// TestMemory: a deep backlog of one device takes as little memory as a short one.
+func TestMemory(t *testing.T) {
+	l := New(small(8, 100))
+	for seq := range uint64(1_000_000) {
+		l.Deliver(&Message{Seq: seq + 1, At: start, Lane: "a", Size: 10, Content: 1})
+	}
+	s := l.Status()
+	if s.InHand > 100 || s.Lanes != 1 || cap(l.lanes["a"].rest) > 200 {
+		t.Errorf("%+v", s)
+	}
+	if got := l.Backlog(1_000_000); got > 4*100 {
+		t.Errorf("backlog %d", got)
+	}
+}
+
+// TestBacklog: only what waits for its turn counts, not what waits for a device or
+// for the API.
+func TestBacklog(t *testing.T) {
+	m := func() []*Message { return []*Message{{}, {}} }
+	l := New(small(8, 100))
+	for name, n := range map[string]*line{
+		"a": {state: queued}, "b": {state: busy}, "c": {state: waiting, left: 90}, "d": {state: parked},
+	} {
+		n.head, n.rest = &Message{}, m()
+		l.lanes[name] = n
+	}
+	for pending, want := range map[int]int{0: 6, 12: 6, 110: 14, 1000: 24} {
+		if got := l.Backlog(pending); got != want {
+			t.Errorf("%d pending: backlog %d, want %d", pending, got, want)
+		}
+	}
+}
+
+// TestDelay: the backoff doubles, ends at its limit, and begins again for another
+// cause.
+func TestDelay(t *testing.T) {
+	var r retry
+	for i, want := range []time.Duration{1, 2, 4, 8, 10, 10} {
+		if got := r.delay(Answer{Jitter: 0.5}, time.Second, 10*time.Second); got != want*time.Second {
+			t.Errorf("wait %d is %v, want %ds", i, got, want)
+		}
+	}
+	for range 100 {
+		r.delay(Answer{}, time.Second, time.Minute)
+	}
+	if got := r.delay(Answer{Jitter: 1}, time.Second, time.Minute); got != time.Minute {
+		t.Errorf("%v after many tries", got)
+	}
+	if got := r.delay(Answer{Cause: Throttled, AtLeast: time.Hour}, time.Second, time.Minute); got != time.Hour {
+		t.Errorf("%v although the API asks for an hour", got)
+	}
+	if got := r.delay(Answer{Cause: Auth, Jitter: 0.5}, time.Second, time.Minute); got != time.Second {
+		t.Errorf("%v for a new cause", got)
+	}
+}
+
+// BenchmarkLanes is a post of one message without the world around it.
+func BenchmarkLanes(b *testing.B) {
+	l := New(small(16, 2048))
+	now, seq := start, uint64(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		seq++
+		l.Deliver(&Message{Seq: seq, At: now, Lane: "device", Size: 10, Content: 1})
+		a, _ := l.Next(now)
+		l.Answered(now, a.Message, Answer{Verdict: &Verdict{Posted: true, Sent: true}})
+		a, _ = l.Next(now)
+		l.Recorded(now, a.Message, nil)
+	}
+}

@@ -1,0 +1,96 @@
+package lane
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var mutate = flag.Bool("mutate", false, "run TestMutations")
+
+// mutations are deliberate faults: in a file, a text that is there once, and what
+// stands in its place.
+var mutations = []struct{ fault, file, old, new string }{
+	{"a delivered message is taken again", "lanes.go", "if m.Seq <= l.pos {", "if false {"},
+	{"what follows a message in the stream is held", "lanes.go", "case n.last != 0:\n", "case false:\n"},
+	{"a lane has no share of the memory", "lanes.go", "len(n.rest) < share && ", "share > 0 && "},
+	{"the messages in memory are not bounded", "lanes.go", "&& l.hand < l.limits.Hand", ""},
+	{"bytes are not counted", "lanes.go", "&& l.bytes+m.Size <= l.limits.Bytes", ""},
+	{"a kept verdict is not recalled", "lanes.go", "m.verdict, m.again = l.outcomes.recall(m)", "_, _ = l.outcomes.recall(m)"},
+	{"unhand goes on behind what it dropped", "lanes.go", "n.next = n.rest[0].Seq", "n.next = n.rest[0].Seq + 1"},
+	{"unhand forgets verdicts", "lanes.go", "		l.outcomes.restore(m)\n		l.drop(m)", "		l.drop(m)"},
+	{"a read takes what it does not reach", "lanes.go", "m.Seq > through || ", ""},
+	{"a read takes other lanes' messages", "model_test.go", "if !e.there || e.lane != a.Lane {", "if !e.there {"},
+	{"a read that ran out of room skips messages", "lanes.go", "through = m.Seq - 1\n			break", "break"},
+	{"a read that failed counts as one that found nothing", "lanes.go", "if err != nil {\n		l.wait(n, now, l.limits.Pause, Other)\n		return\n	}\n	if n.head", "if n.head"},
+	{"a message that is gone is waited for", "lanes.go", "		l.leave(n)\n		return\n	}\n	n.head.Content", "		return\n	}\n	n.head.Content"},
+	{"places have no limit", "next.go", "for l.open < l.limits.Workers {", "for {"},
+	{"a stop posts on", "next.go", "	if l.stopping {\n		return Action{}, false\n	}\n", ""},
+	{"the age does not matter", "next.go", "case now.Sub(m.At) >= l.limits.MaxAge:", "case false:"},
+	{"posts go out while the API is down", "next.go", "case l.down && now.Before(l.gate):", "case false:"},
+	{"a probe is not followed by a pause", "next.go", "l.gate = now.Add(time.Second)", "_ = now"},
+	{"parked lanes are forgotten", "next.go", "	for n := l.nextParked(); n != nil; n = l.nextParked() {\n		l.enqueue(n, false)\n	}\n	for", "	for"},
+	{"a dead letter is recorded without its content", "next.go", "if !m.verdict.Posted && m.Content == nil {", "if false {"},
+	{"lanes in trouble may take all places", "next.go", "l.retries.len() > 0 && l.troubled < share &&", "l.retries.len() > 0 &&"},
+	{"lanes in trouble have no turn", "next.go", "(l.fresh.len() == 0 || l.turn >= 16)", "l.turn >= 1<<30"},
+	{"a posted message gives its place up", "answer.go", "		if a.Verdict.Posted {\n			l.drop(m)", "		if a.Verdict.Posted {\n			l.release(n)\n			l.drop(m)"},
+	{"a refused message keeps its place", "answer.go", "		} else {\n			l.release(n)\n		}", "		}"},
+	{"the API's wish is not obeyed", "answer.go", "return max(d, a.AtLeast)", "return d"},
+	{"the backoff does not wait", "answer.go", "d := m.retry.delay(a, l.limits.Initial, l.limits.Max)", "d := m.retry.delay(a, l.limits.Initial, l.limits.Max) / 8"},
+	{"a post that was withheld is forgotten", "answer.go", "	case a.Withheld:\n		l.wait(n, now, l.limits.Pause/4, Other)", "	case a.Withheld:"},
+	{"a verdict that was not recorded is dropped", "answer.go", "	if err != nil {\n		l.unhand(n)", "	if err != nil {\n		m.verdict = nil\n		l.unhand(n)"},
+	{"a lane goes on before its message is recorded", "answer.go", "	if err != nil {\n		l.unhand(n)", "	if false {\n		l.unhand(n)"},
+	{"a stop does not wake what waits to be recorded", "answer.go", "			l.timers.remove(n)\n			l.enqueue(n, false)\n		}\n	}\n}", "		}\n	}\n}"},
+	{"a stop ends while messages are not recorded", "answer.go", "n.state == busy || n.head != nil && n.head.verdict != nil && n.head.verdict.Sent", "n.state == busy"},
+	{"a reset forgets verdicts", "answer.go", "			l.outcomes.restore(n.head)\n", "			_ = n\n"},
+	{"verdicts are not remembered once recorded", "answer.go", "	l.outcomes.recorded(m)\n", ""},
+	{"verdicts that can be made again are kept", "outcomes.go", "m.verdict != nil && m.verdict.Sent && !m.again", "m.verdict != nil"},
+	{"a verdict is forgotten once its message was passed", "outcomes.go", "o.kept[m.Seq] = k\n	}", "delete(o.kept, m.Seq)\n	}"},
+	{"verdicts of gone messages are forgotten", "outcomes.go", "			o.remember(seq, k)\n", ""},
+}
+
+// TestMutations puts each fault into a copy of the source and wants the model to
+// notice it.
+func TestMutations(t *testing.T) {
+	if !*mutate {
+		t.Skip("takes a few minutes; -mutate runs it")
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mutations {
+		t.Run(m.fault, func(t *testing.T) {
+			source, err := os.ReadFile(m.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(source), m.old); n != 1 {
+				t.Fatalf("%s has the text %d times, want once", m.file, n)
+			}
+			folder := t.TempDir()
+			mutant, overlay := filepath.Join(folder, m.file), filepath.Join(folder, "overlay.json")
+			replaced, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(here, m.file): mutant}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, data := range map[string][]byte{mutant: []byte(strings.Replace(string(source), m.old, m.new, 1)), overlay: replaced} {
+				if err := os.WriteFile(name, data, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			//nolint:gosec // the arguments are the test's own
+			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-timeout", "2m", "-failfast", "-run", "TestModel|TestSeeds|TestExhaustive|TestHealthy", ".").CombinedOutput()
+			switch {
+			case strings.Contains(string(out), "[build failed]"):
+				t.Fatalf("does not build:\n%s", out)
+			case err == nil:
+				t.Error("the model does not notice")
+			}
+		})
+	}
+}

@@ -1,0 +1,181 @@
+package lane
+
+import "time"
+
+// batch is how many messages a lane reads at once.
+const batch = 16
+
+// Next returns the next action for a worker. If it returns false, there is nothing
+// to do before [Lanes.Wake], or before another call changes something.
+func (l *Lanes) Next(now time.Time) (Action, bool) {
+	for n := l.timers.due(now); n != nil; n = l.timers.due(now) {
+		l.enqueue(n, false)
+	}
+	for n := l.records.pop(); n != nil; n = l.records.pop() {
+		if !l.stopping || n.head.verdict.Sent {
+			return l.record(n), true
+		}
+		n.state = idle // the next process makes this verdict again
+	}
+	if l.stopping {
+		return Action{}, false
+	}
+	if l.down && !now.Before(l.gate) {
+		if n := l.nextParked(); n != nil {
+			if a, ok := l.step(n, now); ok {
+				return a, true
+			}
+		}
+	}
+	for l.open < l.limits.Workers {
+		n := l.pick()
+		if n == nil {
+			break
+		}
+		if a, ok := l.step(n, now); ok {
+			return a, true
+		}
+	}
+	return Action{}, false
+}
+
+// Wake returns when [Lanes.Next] may have something to do although nothing
+// happened until then; the zero time if it will not.
+func (l *Lanes) Wake() time.Time {
+	at := l.timers.first()
+	if l.down && l.parks.len() > 0 && !l.stopping && (at.IsZero() || l.gate.Before(at)) {
+		at = l.gate
+	}
+	return at
+}
+
+// pick takes the next lane in turn. Lanes in trouble have a share of the
+// places, so that healthy lanes do not wait for them.
+func (l *Lanes) pick() *line {
+	share := max(1, l.limits.Workers/16)
+	if l.fresh.len() == 0 {
+		share = max(1, l.limits.Workers-max(1, l.limits.Workers/4))
+	}
+	if l.retries.len() > 0 && l.troubled < share && (l.fresh.len() == 0 || l.turn >= 16) {
+		return l.retries.pop()
+	}
+	return l.fresh.pop()
+}
+
+// step begins the action that the first message of a lane needs. It reports
+// false if the lane was parked.
+func (l *Lanes) step(n *line, now time.Time) (Action, bool) {
+	m := n.head
+	switch {
+	case m == nil:
+		n.state = busy
+		return Action{Kind: Read, Lane: n.key, From: n.next, To: n.last, Max: batch}, true
+	case m.Content == nil:
+		return l.reread(n), true
+	case now.Sub(m.At) >= l.limits.MaxAge:
+		n.state = busy
+		return Action{Kind: GiveUp, Message: m}, true
+	case l.down && now.Before(l.gate):
+		l.park(n)
+		return Action{}, false
+	case l.down:
+		l.gate = now.Add(time.Second) // the answer brings a better time
+	}
+	n.state, n.places = busy, 1
+	l.open++
+	l.turn++
+	if m.retry.tries > 0 {
+		l.troubled++
+		l.turn = 0
+	}
+	return Action{Kind: Post, Message: m}, true
+}
+
+// reread asks for the first message of a lane again.
+func (l *Lanes) reread(n *line) Action {
+	n.state = busy
+	return Action{Kind: Read, Lane: n.key, From: n.head.Seq, To: n.head.Seq, Max: 1}
+}
+
+// record begins to record a verdict. A dead letter needs the content.
+func (l *Lanes) record(n *line) Action {
+	m := n.head
+	if !m.verdict.Posted && m.Content == nil {
+		return l.reread(n)
+	}
+	n.state = busy
+	return Action{Kind: Record, Message: m, Verdict: m.verdict, Again: m.again}
+}
+
+// enqueue makes a lane ready for a worker, before all others if front is set.
+func (l *Lanes) enqueue(n *line, front bool) {
+	n.state = queued
+	q := &l.fresh
+	switch {
+	case n.head != nil && n.head.verdict != nil:
+		q = &l.records
+	case n.head != nil && n.head.retry.tries > 0:
+		q = &l.retries
+	}
+	q.push(n, front)
+}
+
+// wait puts a lane aside for a time. A wait that is long, or that too much memory
+// is spent on, is spent without messages in memory.
+func (l *Lanes) wait(n *line, now time.Time, d time.Duration, why Cause) {
+	n.state, n.cause = waiting, why
+	if d > l.limits.Patience || l.hand > l.limits.Hand/2 || l.bytes > l.limits.Bytes/2 {
+		l.unhand(n)
+		l.drop(n.head)
+	}
+	n.wakes = now.Add(d)
+	if n.head != nil && n.head.verdict == nil {
+		if old := n.head.At.Add(l.limits.MaxAge); old.Before(n.wakes) && old.After(now) {
+			n.wakes = old
+		}
+	}
+	l.timers.add(n)
+}
+
+// park puts a lane aside until the API is back, or its message is too old.
+func (l *Lanes) park(n *line) {
+	n.state = parked
+	l.unhand(n)
+	if l.bytes > l.limits.Bytes/2 {
+		l.drop(n.head)
+	}
+	n.wakes = n.head.At.Add(l.limits.MaxAge)
+	l.timers.add(n)
+	l.parks.push(n, false)
+}
+
+// nextParked takes the lane that has waited longest for the API.
+func (l *Lanes) nextParked() *line {
+	for n := l.parks.pop(); n != nil; n = l.parks.pop() {
+		if n.state == parked {
+			l.timers.remove(n)
+			return n
+		}
+	}
+	return nil
+}
+
+// Down notes that the API is down: no post begins before next, and one probe
+// then.
+func (l *Lanes) Down(next time.Time) { l.down, l.gate = true, next }
+
+// Up notes that the API is back. What waited for that goes on.
+func (l *Lanes) Up() {
+	if !l.down {
+		return
+	}
+	l.down = false
+	for n := l.nextParked(); n != nil; n = l.nextParked() {
+		l.enqueue(n, false)
+	}
+	for _, n := range l.timers.of(Outage) {
+		l.timers.remove(n)
+		n.head.retry.clear(Outage)
+		l.enqueue(n, false)
+	}
+}

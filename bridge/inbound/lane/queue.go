@@ -1,0 +1,104 @@
+package lane
+
+import (
+	"container/heap"
+	"time"
+)
+
+// queue is first in, first out, but for lanes that are pushed to its front.
+type queue struct {
+	front []*line // the last one is first
+	list  []*line
+}
+
+func (q *queue) len() int { return len(q.front) + len(q.list) }
+
+func (q *queue) push(n *line, front bool) {
+	if front {
+		q.front = append(q.front, n)
+	} else {
+		q.list = append(q.list, n)
+	}
+}
+
+func (q *queue) pop() *line {
+	if last := len(q.front) - 1; last >= 0 {
+		n := q.front[last]
+		q.front[last] = nil
+		q.front = q.front[:last]
+		return n
+	}
+	if len(q.list) == 0 {
+		return nil
+	}
+	n := q.list[0]
+	q.list[0] = nil
+	q.list = q.list[1:]
+	return n
+}
+
+// timers are the lanes that wait for a time, the earliest first.
+type timers struct{ lanes byTime }
+
+func (t *timers) add(n *line) { heap.Push(&t.lanes, n) }
+
+func (t *timers) remove(n *line) {
+	if n.index >= 0 {
+		heap.Remove(&t.lanes, n.index)
+	}
+}
+
+// due takes a lane that is due, nil if there is none.
+func (t *timers) due(now time.Time) *line {
+	if len(t.lanes) == 0 || t.lanes[0].wakes.After(now) {
+		return nil
+	}
+	return heap.Pop(&t.lanes).(*line)
+}
+
+// first returns the earliest time, the zero time if no lane waits.
+func (t *timers) first() time.Time {
+	if len(t.lanes) == 0 {
+		return time.Time{}
+	}
+	return t.lanes[0].wakes
+}
+
+// of returns the lanes that wait for a cause.
+func (t *timers) of(why Cause) []*line {
+	var list []*line
+	for _, n := range t.lanes {
+		if n.state == waiting && n.cause == why && n.head != nil && n.head.verdict == nil {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// byTime implements [heap.Interface].
+type byTime []*line
+
+func (b byTime) Len() int           { return len(b) }
+func (b byTime) Less(i, j int) bool { return b[i].wakes.Before(b[j].wakes) }
+
+func (b byTime) Swap(i, j int) {
+	b[i], b[j] = b[j], b[i]
+	b[i].index, b[j].index = i, j
+}
+
+// Push appends a lane.
+func (b *byTime) Push(x any) {
+	n := x.(*line)
+	n.index = len(*b)
+	*b = append(*b, n)
+}
+
+// Pop removes the last lane.
+func (b *byTime) Pop() any {
+	last := len(*b) - 1
+	n := (*b)[last]
+	(*b)[last] = nil
+	*b = (*b)[:last]
+	n.index = -1
+	return n
+}

@@ -1,0 +1,127 @@
+package lane
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var (
+	long  = flag.Duration("long", 0, "how long TestLong makes random histories")
+	depth = flag.Int("depth", 5, "steps of TestExhaustive")
+)
+
+// small are limits that a short history reaches.
+func small(workers, hand int) Limits {
+	return Limits{
+		Workers: workers, Hand: hand, Bytes: 10 * hand, MaxAge: 10 * time.Minute, Initial: time.Second, Max: time.Minute,
+		Patience: 2 * time.Second, Pause: time.Second, Recent: 64,
+	}
+}
+
+// random makes one random history.
+func random(choose chooser, steps int) (*world, error) {
+	names := []string{Odd, "a", "b", "c", "d", "e"}
+	lanes := names[:1+choose(len(names), "lanes")]
+	w := newWorld(choose, small(1+choose(4, "workers"), 1+choose(12, "hand")), lanes, 40)
+	w.random = true
+	for _, name := range lanes {
+		if name != "a" && name != Odd && choose(3, "bad") == 0 {
+			w.bad[name] = true
+		}
+	}
+	for range choose(20, "backlog") {
+		w.publish(lanes[choose(len(lanes), "lane")])
+	}
+	return w, w.run(steps)
+}
+
+// TestModel compares random histories with the model; a failure is made as short
+// as possible.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		choose := func(n int, what string) int { return rapid.IntRange(0, n-1).Draw(t, what) }
+		if _, err := random(choose, rapid.IntRange(0, 120).Draw(t, "steps")); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// seeded runs the history of one seed.
+func seeded(seed uint64, steps int) (n int, err error) {
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	w, err := random(func(n int, _ string) int { return rnd.IntN(n) }, steps)
+	if err != nil {
+		err = fmt.Errorf("seed %d: %w", seed, err)
+	}
+	return w.steps, err
+}
+
+// TestSeeds makes histories that are longer than those of TestModel.
+func TestSeeds(t *testing.T) {
+	for seed := range uint64(1500) {
+		if _, err := seeded(seed, 300); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLong does the same for as long as -long says.
+func TestLong(t *testing.T) {
+	if *long == 0 {
+		t.Skip("-long 5m makes random histories for five minutes")
+	}
+	began, steps, seed := time.Now(), 0, uint64(1_000_000)
+	for ; time.Since(began) < *long; seed++ {
+		n, err := seeded(seed, 400)
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps += n
+	}
+	t.Logf("%d steps in %d histories in %v without a violation", steps, seed-1_000_000, time.Since(began).Round(time.Second))
+}
+
+// TestExhaustive makes every history of a bound: two devices, three messages, one
+// or two workers, and every order of events with every outcome.
+func TestExhaustive(t *testing.T) {
+	began, histories := time.Now(), 0
+	for _, shape := range []struct {
+		workers, hand int
+		lanes         string
+	}{{1, 1, "aba"}, {2, 4, "aba"}, {2, 1, "aab"}} {
+		var path, width []int
+		for more := true; more; {
+			at := 0
+			choose := func(n int, _ string) int {
+				if at == len(path) {
+					path, width = append(path, 0), append(width, n)
+				}
+				at++
+				return path[at-1]
+			}
+			w := newWorld(choose, small(shape.workers, shape.hand), nil, 3)
+			for _, name := range shape.lanes {
+				w.publish(string(name))
+			}
+			if err := w.run(*depth); err != nil {
+				t.Fatalf("choices %v: %v", path, err)
+			}
+			histories++
+			path, width = path[:at], width[:at]
+			for more = false; len(path) > 0 && !more; {
+				last := len(path) - 1
+				if path[last]++; path[last] < width[last] {
+					more = true
+				} else {
+					path, width = path[:last], width[:last]
+				}
+			}
+		}
+	}
+	t.Logf("%d histories of %d steps in %v", histories, *depth, time.Since(began).Round(time.Millisecond))
+}

@@ -1,0 +1,45 @@
+package lane
+
+// Status is a snapshot of the lanes.
+type Status struct {
+	InHand  int // messages in memory
+	Bytes   int // of them
+	Lanes   int
+	Waiting int // lanes that wait after a failure
+	Parked  int // lanes that wait for the API to come back
+}
+
+// Status returns how things stand.
+func (l *Lanes) Status() Status {
+	s := Status{InHand: l.hand, Bytes: l.bytes, Lanes: len(l.lanes), Waiting: len(l.timers.lanes)}
+	for _, n := range l.parks.list {
+		if n.state == parked {
+			s.Parked++
+		}
+	}
+	s.Waiting -= s.Parked
+	return s
+}
+
+// unseen bounds how many messages are taken to be like each one in memory: a
+// device that fails may have any number in the stream that wait for it alone.
+const unseen = 4
+
+// Backlog estimates how many of the pending messages of the stream wait only for
+// their turn: the ones in memory, and of the others those that do not belong to a
+// lane that waits.
+func (l *Lanes) Backlog(pending int) int {
+	ready := 0
+	for _, n := range l.lanes {
+		known := len(n.rest)
+		if n.head != nil {
+			known++
+		}
+		if n.state == queued || n.state == busy {
+			ready += known
+		} else {
+			pending -= known + n.left
+		}
+	}
+	return max(ready, min(pending, unseen*ready))
+}
