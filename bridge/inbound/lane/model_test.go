@@ -184,6 +184,9 @@ func (w *world) begins() error {
 		if w.now.Sub(a.Message.At) < w.limits.MaxAge || a.Message.Content == nil {
 			return fmt.Errorf("message %d given up too early, or without its content", a.Message.Seq)
 		}
+		if !w.healed.IsZero() && !w.bad[a.Message.Lane] && w.healed.Sub(a.Message.At) < w.limits.MaxAge-3*w.limits.Max {
+			return fmt.Errorf("message %d given up although all is well", a.Message.Seq)
+		}
 	case Record:
 		if !a.Verdict.Posted && a.Message.Content == nil {
 			return fmt.Errorf("dead letter of message %d without its content", a.Message.Seq)
@@ -464,13 +467,14 @@ func (w *world) run(steps int) error {
 // heal ends all faults but the bad lanes', then those too, and wants everything
 // done.
 func (w *world) heal() error {
-	w.down, w.cut = false, false
+	w.down, w.cut, w.healed = false, false, w.now
 	w.circuit()
 	well := func(n int, what string) int { return 0 }
 	w.choose = well
 	if err := w.finishAll(func(e *entry) bool { return !w.bad[e.lane] }); err != nil {
 		return fmt.Errorf("healthy lanes wait: %w", err)
 	}
+	w.healed = w.now
 	w.bad = map[string]bool{}
 	if err := w.finishAll(func(*entry) bool { return true }); err != nil {
 		return err
