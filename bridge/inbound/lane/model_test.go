@@ -46,6 +46,7 @@ type world struct {
 	lanes  []string
 	steps  int
 	random bool
+	healed time.Time // when all faults ended
 }
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
