@@ -170,7 +170,7 @@ func (dir *directory) fleet() []Device {
 }
 
 // due returns the events to publish of the devices that owns claims, and marks
-// these devices busy. reread is set if an event is due whose content has to be
+// these devices busy. reread is set if the content of an event has to be
 // read from the API again.
 func (dir *directory) due(owns func(token string) bool) (list []due, reread bool) {
 	for _, r := range dir.records {

@@ -162,7 +162,7 @@ func (v *Inventory) Run(ctx, work context.Context) {
 			continue
 		}
 		if now := time.Now(); now.Before(next) {
-			if v.State().Read && v.publish(ctx, work, owns) {
+			if v.State().Read && v.publish(ctx, work, owns) && failures == 0 {
 				next = minTime(next, v.State().At.Add(minReread))
 			}
 			timer.Reset(max(time.Until(next), 0))

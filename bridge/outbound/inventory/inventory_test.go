@@ -1,0 +1,409 @@
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/publisher"
+)
+
+// world is an account, a stream and a fleet in memory.
+type world struct {
+	mu      sync.Mutex
+	list    []plaspy.Device
+	groups  []plaspy.Group
+	listErr error
+	reads   int
+	refuse  func(e *publisher.Event) error // why the stream does not take an event
+	lookup  func(ctx context.Context)      // runs before each look-up in the stream
+	hang    bool                           // the stream never answers
+	tries   []string                       // subjects of all events that were sent
+	stored  []string                       // "change device", in order
+	fleet   []Device
+	resyncs int
+	loading bool
+	foreign map[string]bool // tokens of devices that another replica polls
+	log     bytes.Buffer
+}
+
+func (w *world) Devices(context.Context) ([]plaspy.Device, []error, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.reads++
+	return w.list, nil, w.listErr
+}
+
+func (w *world) Groups(context.Context) ([]plaspy.Group, []error, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.groups, nil, nil
+}
+
+func (*world) DeviceURL(id string) string { return "https://api.test/api/devices/" + id }
+
+func (w *world) Publish(_ context.Context, events []*publisher.Event, done func(error)) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := events[0]
+	w.tries = append(w.tries, e.Subject)
+	if w.hang {
+		return nil
+	}
+	var err error
+	if w.refuse != nil {
+		err = w.refuse(e)
+	}
+	if err == nil {
+		e.Seq = uint64(len(w.tries))
+		w.stored = append(w.stored, strings.TrimPrefix(e.Subject, "plaspy.device."))
+	}
+	go done(err)
+	return nil
+}
+
+func (w *world) Last(ctx context.Context, _ string) (*publisher.Stored, error) {
+	if w.lookup != nil {
+		w.lookup(ctx)
+	}
+	return nil, nil
+}
+
+func (w *world) Ownership() (func(string) bool, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	foreign := maps.Clone(w.foreign)
+	return func(token string) bool { return !foreign[token] }, !w.loading
+}
+
+func (w *world) Follow(devices []Device) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fleet = devices
+}
+
+func (w *world) Resync() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.resyncs++
+}
+
+func (w *world) set(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
+// count returns how many of the events that were sent have a subject.
+func (w *world) count(subject string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, s := range w.tries {
+		if s == subject {
+			n++
+		}
+	}
+	return n
+}
+
+const refresh = 5 * time.Minute
+
+// run starts an inventory in the bubble; it stops with the test.
+func (w *world) run(t *testing.T, sel Selection) *Inventory {
+	t.Helper()
+	v := New(Options{
+		Select: sel, Refresh: refresh, BackoffInitial: time.Second, BackoffMax: time.Minute, Subjects: "plaspy", Conflict: func() {},
+		Log: slog.New(slog.NewTextHandler(&w.log, nil)),
+	}, w, w, w)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		v.Run(ctx, ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return v
+}
+
+// pass lets fake time go by. The lock orders the test's reads with the writes of
+// other goroutines for the race detector.
+func (w *world) pass(d time.Duration) {
+	w.set(func() {})
+	time.Sleep(d)
+	synctest.Wait()
+	w.set(func() {})
+}
+
+// held returns what a stream holds: an added event of each device.
+func held(ids ...string) iter.Seq2[string, Image] {
+	return func(yield func(string, Image) bool) {
+		for _, id := range ids {
+			event := &publisher.Stored{Seq: 1, Body: []byte(`{"deviceId":"` + id + `","change":"added","device":{"id":"` + id + `"}}`)}
+			if !yield(id, Image{ID: id, Event: event, Met: true}) {
+				return
+			}
+		}
+	}
+}
+
+// TestEventThatTheStreamCannotTake is about one entry that is larger than the
+// stream's limit: it must cost neither a resync nor a reading of the list.
+func TestEventThatTheStreamCannotTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a big c"), refuse: func(e *publisher.Event) error {
+			if strings.HasSuffix(e.Subject, ".big") {
+				return fmt.Errorf("publish: %w", publisher.ErrTooLarge)
+			}
+			return nil
+		}}
+		v := w.run(t, Selection{})
+		for range 12 {
+			w.pass(refresh)
+			v.Load(held("a", "c")) // whatever makes the state be read again
+		}
+		if n := w.count("plaspy.device.big"); n != 1 {
+			t.Errorf("the event was sent %d times in an hour, want once", n)
+		}
+		if w.reads != 13 || w.resyncs != 0 {
+			t.Errorf("the list was read %d times and the state %d times, want 13 and 0", w.reads, w.resyncs)
+		}
+		if n := strings.Count(w.log.String(), "the stream cannot take it"); n != 1 {
+			t.Errorf("logged %d times, want once:\n%s", n, w.log.String())
+		}
+		if len(w.fleet) != 3 || v.State().Devices != 3 {
+			t.Errorf("%d devices are followed, want 3", len(w.fleet))
+		}
+		w.set(func() { w.list[1].Raw = []byte(`{"id":"big","name":"smaller"}`); w.refuse = nil })
+		w.pass(refresh)
+		if !slices.Contains(w.stored, "big") {
+			t.Error("the changed entry was not published")
+		}
+	})
+}
+
+func TestConflictHasTheStateReadAgain(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want int
+	}{
+		{&publisher.Conflict{Event: &publisher.Event{}}, 1},
+		{publisher.ErrFound, 1},
+		{publisher.ErrTooLarge, 0},
+		{publisher.ErrStopped, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{list: devices("a"), refuse: func(*publisher.Event) error { return tc.err }}
+			w.run(t, Selection{})
+			w.pass(time.Minute)
+			if w.resyncs != tc.want {
+				t.Errorf("%v: %d resyncs, want %d", tc.err, w.resyncs, tc.want)
+			}
+		})
+	}
+}
+
+// TestOnlyARefreshConfirms: replicas that join or leave, and readings of the
+// state, compare the list at hand. They do not confirm it.
+func TestOnlyARefreshConfirms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a b")}
+		v := w.run(t, Selection{})
+		w.pass(refresh - time.Second)
+		w.set(func() { w.list = nil })
+		w.pass(2 * time.Second)
+		for range 200 {
+			v.Compare()
+			v.Load(held("a", "b"))
+			w.pass(time.Second)
+		}
+		if len(w.stored) != 2 || len(w.fleet) != 2 {
+			t.Fatalf("stored %v, followed %v before the next refresh", w.stored, w.fleet)
+		}
+		if !strings.Contains(w.log.String(), "device list is empty or much shorter") {
+			t.Errorf("log:\n%s", w.log.String())
+		}
+		w.pass(refresh)
+		if len(w.stored) != 4 || len(w.fleet) != 0 {
+			t.Errorf("stored %v, followed %v after the next refresh", w.stored, w.fleet)
+		}
+	})
+}
+
+// TestAListThatFailsConfirmsNothing: the retries of a failing list are not
+// refreshes of their own.
+func TestAListThatFailsConfirmsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a b"), listErr: errors.New("down")}
+		v := w.run(t, Selection{})
+		w.pass(time.Hour)
+		if s := v.State(); s.Read || !strings.Contains(s.Err, "down") {
+			t.Errorf("state %+v", s)
+		}
+		if w.reads < 30 || w.reads > 100 {
+			t.Errorf("read %d times in an hour of failures", w.reads)
+		}
+		w.set(func() { w.listErr = nil })
+		w.pass(2 * time.Minute)
+		w.set(func() { w.listErr = errors.New("down"); w.list = nil })
+		w.pass(time.Hour)
+		if s := v.State(); len(w.fleet) != 2 || s.Devices != 2 || s.Err == "" {
+			t.Errorf("%d devices are followed, state %+v", len(w.fleet), s)
+		}
+		w.set(func() { w.listErr = nil })
+		w.pass(90 * time.Second) // back, and empty
+		if len(w.fleet) != 2 {
+			t.Error("the first empty list after a failure removes devices")
+		}
+	})
+}
+
+// TestRemovalsHoldUpNothing has 10,000 devices leave while the broker takes
+// seconds for each look-up.
+func TestRemovalsHoldUpNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const fleet, leave = 25_000, 10_000
+		var ids []string
+		for i := range fleet {
+			ids = append(ids, fmt.Sprintf("d%05d", i))
+		}
+		w := &world{list: devices(strings.Join(ids, " ")), lookup: func(ctx context.Context) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(3 * time.Second):
+			}
+		}}
+		w.loading = true
+		v := w.run(t, Selection{})
+		v.Load(held(ids...))
+		w.set(func() { w.loading = false })
+		w.pass(time.Second)
+		w.set(func() { w.list = append(devices("new"), w.list[leave:]...) })
+		w.pass(refresh + time.Second)
+		if n := w.count("plaspy.device.new"); n != 1 || len(w.fleet) != fleet-leave+1 {
+			t.Errorf("a second after the refresh the new device has %d events, and %d devices are followed", n, len(w.fleet))
+		}
+		reads := w.reads
+		w.pass(refresh)
+		if w.reads != reads+1 {
+			t.Errorf("the list was read %d times in the next refresh", w.reads-reads)
+		}
+		w.pass(leave/maxRemovals*3*time.Second - refresh)
+		sent := map[string]int{}
+		for _, subject := range w.tries {
+			sent[subject]++
+		}
+		for _, id := range ids[:leave] {
+			if n := sent["plaspy.device."+id]; n != 1 {
+				t.Fatalf("%s has %d events, want its removal", id, n)
+			}
+		}
+	})
+}
+
+// TestStopWhileTheBrokerIsAway: an event without an answer keeps no goroutine.
+func TestStopWhileTheBrokerIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a b"), hang: true}
+		v := w.run(t, Selection{})
+		v.Load(held("a", "b", "c"))
+		w.pass(2 * refresh)
+		if n := w.count("plaspy.device.c"); n != 1 {
+			t.Errorf("%d removals were sent", n)
+		}
+	}) // the bubble fails if Run does not return
+}
+
+// TestLostStreamHasTheListRead: what the stream lost is published again, with one
+// reading of the list and no more.
+func TestLostStreamHasTheListRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a b")}
+		v := w.run(t, Selection{})
+		w.pass(time.Minute)
+		v.Load(held())
+		w.pass(time.Second)
+		if w.reads != 2 || len(w.stored) != 4 {
+			t.Errorf("%d readings of the list, stored %v", w.reads, w.stored)
+		}
+		w.set(func() { w.listErr = errors.New("down") })
+		v.Load(held())
+		for range 50 {
+			v.Compare()
+			w.pass(100 * time.Millisecond)
+		}
+		if w.reads > 5 {
+			t.Errorf("%d readings of a list that fails", w.reads)
+		}
+	})
+}
+
+func TestNothingBeforeTheStateIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a"), loading: true}
+		v := w.run(t, Selection{})
+		w.pass(time.Hour)
+		if w.reads != 0 {
+			t.Errorf("the list was read %d times", w.reads)
+		}
+		v.Load(held("a"))
+		w.set(func() { w.loading = false })
+		w.pass(time.Second)
+		if w.reads != 1 || len(w.tries) != 0 {
+			t.Errorf("%d readings, events %v", w.reads, w.tries)
+		}
+	})
+}
+
+// TestDevicesThatCome: events of another replica's devices are left to it, and
+// published here once they are this replica's.
+func TestDevicesThatCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a b"), foreign: map[string]bool{"b": true}}
+		v := w.run(t, Selection{})
+		w.pass(time.Minute)
+		if got := fmt.Sprint(w.stored); got != "[a]" {
+			t.Errorf("stored %v", got)
+		}
+		w.set(func() { w.foreign = nil })
+		v.Compare()
+		w.pass(time.Second)
+		if got := fmt.Sprint(w.stored); got != "[a b]" || w.reads != 1 {
+			t.Errorf("stored %v after %d readings", got, w.reads)
+		}
+	})
+}
+
+func TestSelectionWithoutEffectIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a b"), groups: []plaspy.Group{{ID: "1", Name: "North", Devices: []string{"a", "b"}}}}
+		v := w.run(t, Selection{Devices: []string{"a", "x*", `"b"`}, Groups: []string{"North", "Sud"}})
+		w.pass(time.Hour)
+		if s := v.State(); s.Devices != 1 || s.Listed != 2 {
+			t.Errorf("state %+v", s)
+		}
+		log := w.log.String()
+		for _, want := range []string{`pattern=x*`, `pattern="\"b\""`, `group=Sud`} {
+			if strings.Count(log, want) != 1 {
+				t.Errorf("want one line with %s in\n%s", want, log)
+			}
+		}
+		if strings.Contains(log, "pattern=a") || strings.Contains(log, "group=North") {
+			t.Errorf("log\n%s", log)
+		}
+	})
+}
