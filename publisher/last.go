@@ -3,9 +3,7 @@ package publisher
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -91,11 +89,7 @@ func (p *Publisher) fill(ctx context.Context, subject string, m jetstream.Msg, o
 		return old, err
 	}
 	seq := meta.Sequence.Stream
-	out := &nats.Msg{Subject: subject, Header: maps.Clone(m.Headers()), Data: m.Data()}
-	// They are the other stream's.
-	delete(out.Header, nats.MsgIdHdr)
-	delete(out.Header, nats.ExpectedLastSubjSeqHdr)
-	out.Header.Set(headerOrigin, strconv.FormatUint(seq, 10))
+	out := copyOf(subject, m.Headers(), m.Data(), seq)
 	for old.origin < seq {
 		ack, err := p.js.PublishMsg(ctx, out, jetstream.WithExpectLastSequencePerSubject(old.revision))
 		if err == nil {

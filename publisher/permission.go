@@ -92,6 +92,10 @@ func Needs(s Subjects) []Permission {
 		Request("STREAM.INFO", s.Events(), reading),
 		Request("STREAM.MSG.GET", s.Events(), "a lost acknowledgement cannot be resolved"),
 	}
+	const positions = "a removed device keeps its last position"
+	all = append(all,
+		Request("STREAM.MSG.GET", last, positions),
+		Permission{Publish: BucketKey(s.LastBucket(), ">"), Why: positions})
 	all = append(all, Reading(s.Events(), s.Location(absent), reading)...)
 	return append(all, Reading(last, "", reading)...)
 }

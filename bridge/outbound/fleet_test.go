@@ -5,8 +5,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/outbound/inventory"
+	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
 
@@ -71,4 +76,73 @@ func TestSelection(t *testing.T) {
 			equal(t, got, strings.Fields(tt.want))
 		})
 	}
+}
+
+// TestEntriesThatTheStreamCannotTake has an entry above the server's limit and
+// one that is not UTF-8 in the list: neither holds up a poll.
+func TestEntriesThatTheStreamCannotTake(t *testing.T) {
+	o := options()
+	o.Refresh = time.Hour
+	api := newFakeAPI("a")
+	api.show("a", at(1, 1))
+	api.list = append(api.list, `{"id":"big","name":"`+strings.Repeat("x", 1100<<10)+`"}`, "{\"id\":\"latin\",\"name\":\"Cami\xf3n\"}")
+	r := newRig(t, natstest.Start(t), api, o)
+	r.polls("a", 40)
+	r.polls("big", 2)
+	got := r.until("latin", body(`"deviceId":"latin"`))
+	if e := got[len(got)-1]; !utf8.ValidString(e.body) || !strings.Contains(e.body, "Cami\uFFFDn") {
+		t.Errorf("event %q", e.body)
+	}
+	r.stop()
+	if api.lists != 1 {
+		t.Errorf("the list was read %d times", api.lists)
+	}
+}
+
+// TestRemovedDeviceLeavesTheBucket: the last position of a removed device goes,
+// and comes back with the device although the API shows nothing new of it.
+func TestRemovedDeviceLeavesTheBucket(t *testing.T) {
+	api := newFakeAPI("a", "b")
+	api.show("a", at(1, "a"))
+	api.show("b", at(1, "b"))
+	o := options()
+	srv := natstest.Start(t)
+	r := newRigWith(t, srv, api, api, o, func(o *Options, pub *publisher.Publisher) { o.Positions = pub.Positions() })
+	kv, err := r.pub.JetStream().KeyValue(t.Context(), subjects.LastBucket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := kv.Watch(t.Context(), "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func(what string, want jetstream.KeyValueOp) jetstream.KeyValueEntry {
+		t.Helper()
+		for {
+			select {
+			case e := <-w.Updates():
+				if e == nil {
+					continue // what was there before is over
+				}
+				if e.Operation() != want {
+					t.Fatalf("%s: got a %v", what, e.Operation())
+				}
+				return e
+			case <-time.After(30 * time.Second):
+				t.Fatalf("%s: the bucket does not change", what)
+			}
+		}
+	}
+	first := next("published", jetstream.KeyValuePut)
+	api.setList("a")
+	next("removed", jetstream.KeyValueDelete)
+	r.until("the removal", body(`"change":"removed"`))
+	if _, err := kv.Get(t.Context(), "a"); err != nil {
+		t.Errorf("the other device: %v", err)
+	}
+	api.setList("a", "b")
+	if again := next("returned", jetstream.KeyValuePut); string(again.Value()) != string(first.Value()) {
+		t.Errorf("got %s, want %s", again.Value(), first.Value())
+	}
+	r.stop()
 }

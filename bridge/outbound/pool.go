@@ -67,8 +67,9 @@ type Options struct {
 	Workers        int           // polls under way at once
 	Refresh        time.Duration // of the device list
 	Select         inventory.Selection
-	IgnoreFields   []string      // fields whose change alone is no change
-	SilentAfter    time.Duration // 0: never
+	Positions      inventory.Positions // of removed devices; nil: they stay
+	IgnoreFields   []string            // fields whose change alone is no change
+	SilentAfter    time.Duration       // 0: never
 	Backfill       bool
 	BackfillAfter  time.Duration
 	AlertHistory   bool
@@ -164,7 +165,7 @@ func New(o Options, api API, budget Budget, circuit Circuit, stream Stream, subj
 	p.asked.Store(1)
 	p.inventory = inventory.New(inventory.Options{
 		Select: o.Select, Refresh: o.Refresh, BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax,
-		Subjects: subjects, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: log,
+		Subjects: subjects, Positions: o.Positions, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: log,
 	}, api, stream, p)
 	return p
 }

@@ -44,6 +44,7 @@ type fakeAPI struct {
 	polled  chan string         // every poll's device, where somebody listens
 	// groupless is how many more times the list of groups is empty.
 	groupless int
+	lists     int // readings of the device list
 }
 
 func newFakeAPI(ids ...string) *fakeAPI {
@@ -75,6 +76,7 @@ func (a *fakeAPI) show(id, raw string) { a.set(func() { a.shown[id] = raw }) }
 func (a *fakeAPI) Devices(context.Context) ([]plaspy.Device, []error, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.lists++
 	var list []plaspy.Device
 	for _, raw := range a.list {
 		var e struct {
@@ -187,7 +189,14 @@ func newRig(t testing.TB, srv *natstest.Server, api *fakeAPI, o Options) *rig {
 // is built.
 func newRigOn(t testing.TB, srv *natstest.Server, fake *fakeAPI, api API, o Options) *rig {
 	t.Helper()
+	return newRigWith(t, srv, fake, api, o, func(*Options, *publisher.Publisher) {})
+}
+
+// newRigWith is newRigOn with options that need the publisher.
+func newRigWith(t testing.TB, srv *natstest.Server, fake *fakeAPI, api API, o Options, with func(*Options, *publisher.Publisher)) *rig {
+	t.Helper()
 	r := &rig{t: t, api: fake, srv: srv, pub: srv.Publisher(t, subjects)}
+	with(&o, r.pub)
 	r.pool = New(o, api, plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet, Max: time.Second}),
 		r.pub, subjects, schedule.NewFixed(interval), quiet, nil)
 	r.pool.gapPatience = 30 * time.Millisecond

@@ -42,6 +42,7 @@ type record struct {
 	event   streamed
 	met     bool   // the stream holds something of the device
 	busy    bool   // an event is on its way
+	swept   bool   // its last position was deleted after it was removed
 	refused uint64 // hash of an entry that the stream can never take
 }
 
@@ -65,6 +66,7 @@ type due struct {
 	raw    json.RawMessage // nil for a removal: as the stream has it
 	hash   uint64
 	seq    uint64
+	back   bool // the stream had the device removed
 }
 
 func newDirectory(sel Selection) *directory {
@@ -95,7 +97,7 @@ func (dir *directory) update(list map[string]entry, members map[string]bool, con
 	for token, e := range list {
 		r := dir.record(e.id, token)
 		r.name, r.hash, r.raw = e.name, e.hash, e.raw
-		r.listed, r.gone, r.missing = true, false, false
+		r.listed, r.gone, r.missing, r.swept = true, false, false, false
 	}
 	dir.choose(members, confirm)
 }
@@ -170,8 +172,8 @@ func (dir *directory) fleet() []Device {
 }
 
 // due returns the events to publish of the devices that owns claims, and marks
-// these devices busy. reread is set if the content of an event has to be
-// read from the API again.
+// these devices busy. reread is set if the content of an event has to be read
+// from the API again.
 func (dir *directory) due(owns func(token string) bool) (list []due, reread bool) {
 	for _, r := range dir.records {
 		d, ok := r.due(&dir.sel)
@@ -186,6 +188,19 @@ func (dir *directory) due(owns func(token string) bool) (list []due, reread bool
 	}
 	slices.SortFunc(list, func(a, b due) int { return cmp.Compare(a.r.id, b.r.id) })
 	return list, reread
+}
+
+// sweep returns the removed devices that still need their last position deleted,
+// each once.
+func (dir *directory) sweep(owns func(token string) bool) []*record {
+	var list []*record
+	for token, r := range dir.records {
+		if r.event.change == publisher.Removed && !r.listed && !r.swept && owns(token) {
+			r.swept = true
+			list = append(list, r)
+		}
+	}
+	return list
 }
 
 // due returns the device's event that the stream lacks.
@@ -214,7 +229,7 @@ func (r *record) due(sel *Selection) (due, bool) {
 	case r.event.known():
 		d.change = publisher.Changed
 	default:
-		d.change = publisher.Added
+		d.change, d.back = publisher.Added, r.event.change == publisher.Removed
 	}
 	return d, true
 }

@@ -24,9 +24,14 @@
 // the stream can never take is logged once and left out until the device's entry
 // changes.
 //
+// A removed device's last position is deleted from the bucket before the event is
+// published, and once more at the next refresh, because a poll that was under way
+// may have brought it back. If the device returns, its position is restored.
+//
 // # Concurrency
 //
 // The directory of devices is pure and guarded by the inventory's mutex. One
-// goroutine reads the list and publishes additions and changes. Removals run
-// on goroutines of their own, because each of them reads the stream first.
+// goroutine reads the list and publishes additions and changes. Removals and
+// returns run on up to eight goroutines beside it, because each of them waits for
+// the broker first.
 package inventory

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"sync"
 	"time"
 
 	"plaspy-bridge/bridge/plaspy"
@@ -29,9 +28,12 @@ func (v *Inventory) announce(ctx, work context.Context, owns func(string) bool) 
 	now := time.Now()
 	for i := range list {
 		d := &list[i]
-		if d.change == publisher.Removed {
-			v.removals.add(ctx, func() { v.remove(ctx, work, d, now) })
-		} else {
+		switch {
+		case d.change == publisher.Removed:
+			v.tasks.add(ctx, func() { v.remove(ctx, work, d, now) })
+		case d.back && v.opts.Positions != nil:
+			v.tasks.add(ctx, func() { v.bringBack(ctx, work, d, now) })
+		default:
 			v.send(work, d, now, func(err error) { v.settle(d, err) })
 		}
 	}
@@ -93,6 +95,9 @@ func (v *Inventory) settle(d *due, err error) {
 // remove publishes that a device has left the account.
 func (v *Inventory) remove(ctx, work context.Context, d *due, now time.Time) {
 	d.raw = v.lastRaw(ctx, d.r)
+	// Before the event: if the process ends between the two, the next start does
+	// both again.
+	v.dropPosition(ctx, d.r)
 	err, ended := v.wait(ctx, work, d, now)
 	if ended && errors.Is(err, publisher.ErrTooLarge) {
 		d.raw = bareDevice(d.r.id)
@@ -100,6 +105,40 @@ func (v *Inventory) remove(ctx, work context.Context, d *due, now time.Time) {
 	}
 	if ended {
 		v.settle(d, err)
+	}
+}
+
+// bringBack publishes that a removed device is in the account again. The API may
+// show the location that it showed before, which is no change, so its key is put
+// back here.
+func (v *Inventory) bringBack(ctx, work context.Context, d *due, now time.Time) {
+	if err := v.opts.Positions.Restore(ctx, d.r.token); err != nil {
+		v.log.Warn("last position of a device not restored", "device_id", d.r.id, "err", err)
+	}
+	v.send(work, d, now, func(err error) { v.settle(d, err) })
+}
+
+// dropPosition deletes a removed device's key from the bucket of last positions.
+func (v *Inventory) dropPosition(ctx context.Context, r *record) {
+	if v.opts.Positions == nil {
+		return
+	}
+	if err := v.opts.Positions.Remove(ctx, r.token); err != nil && ctx.Err() == nil {
+		v.log.Warn("last position of a removed device not deleted", "device_id", r.id, "err", err)
+	}
+}
+
+// sweep deletes the last positions of removed devices once more at the next
+// refresh: a poll that was under way may have published one since.
+func (v *Inventory) sweep(ctx context.Context, owns func(string) bool) {
+	if v.opts.Positions == nil {
+		return
+	}
+	v.mu.Lock()
+	removed := v.dir.sweep(owns)
+	v.mu.Unlock()
+	for _, r := range removed {
+		v.tasks.add(ctx, func() { v.dropPosition(ctx, r) })
 	}
 }
 
@@ -133,49 +172,6 @@ func bareDevice(id string) json.RawMessage {
 	}
 	return raw
 }
-
-// maxRemovals is how many removals are in work at once.
-const maxRemovals = 8
-
-// removals runs removals beside the goroutine that reads the list: thousands of
-// them must not hold it up if the broker is slow.
-type removals struct {
-	mu      sync.Mutex
-	queue   []func()
-	running int
-	wg      sync.WaitGroup
-}
-
-func newRemovals() *removals { return &removals{} }
-
-// add queues a removal. It does not block.
-func (q *removals) add(ctx context.Context, f func()) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.queue = append(q.queue, f)
-	if q.running < maxRemovals {
-		q.running++
-		q.wg.Go(func() { q.run(ctx) })
-	}
-}
-
-// run works off the queue until it is empty or ctx has ended.
-func (q *removals) run(ctx context.Context) {
-	for {
-		q.mu.Lock()
-		if len(q.queue) == 0 || ctx.Err() != nil {
-			q.running--
-			q.mu.Unlock()
-			return
-		}
-		f := q.queue[0]
-		q.queue = q.queue[1:]
-		q.mu.Unlock()
-		f()
-	}
-}
-
-func (q *removals) wait() { q.wg.Wait() }
 
 func endList(s trace.Span, err error) {
 	if err == nil {

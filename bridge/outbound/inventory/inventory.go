@@ -44,6 +44,14 @@ type Fleet interface {
 	Resync()
 }
 
+// Positions edits the bucket of last positions.
+type Positions interface {
+	// Remove deletes a device's key, if there is one.
+	Remove(ctx context.Context, token string) error
+	// Restore puts a deleted key back, with the device's newest location event.
+	Restore(ctx context.Context, token string) error
+}
+
 // Device is a device of the account.
 type Device struct {
 	ID, Token, Name string
@@ -57,6 +65,7 @@ type Options struct {
 	BackoffInitial time.Duration // after a failure
 	BackoffMax     time.Duration
 	Subjects       publisher.Subjects
+	Positions      Positions     // nil: the bucket is left alone
 	Conflict       func()        // called for each refused fence
 	Trace          *trace.Tracer // nil means no traces
 	Log            *slog.Logger
@@ -81,7 +90,7 @@ type Inventory struct {
 
 	state    atomic.Pointer[State]
 	again    chan struct{} // capacity 1: compare with the stream again
-	removals *removals
+	tasks    tasks
 	reported reported // owned by Run
 
 	mu  sync.Mutex
@@ -92,7 +101,7 @@ type Inventory struct {
 func New(o Options, api API, stream Stream, fleet Fleet) *Inventory {
 	v := &Inventory{
 		api: api, stream: stream, fleet: fleet, opts: o, log: o.Log,
-		again: make(chan struct{}, 1), dir: newDirectory(o.Select), removals: newRemovals(),
+		again: make(chan struct{}, 1), dir: newDirectory(o.Select),
 	}
 	v.state.Store(&State{})
 	return v
@@ -142,7 +151,7 @@ const notLoaded = 50 * time.Millisecond
 // failure again with a growing delay. It publishes under work, and returns when
 // its goroutines have ended.
 func (v *Inventory) Run(ctx, work context.Context) {
-	defer v.removals.wait()
+	defer v.tasks.wait()
 	retry := backoff.NewExponentialBackOff(backoff.WithInitialInterval(v.opts.BackoffInitial),
 		backoff.WithMaxInterval(min(v.opts.BackoffMax, v.opts.Refresh)), backoff.WithMaxElapsedTime(0))
 	timer := time.NewTimer(0)
@@ -243,5 +252,8 @@ func (v *Inventory) read(ctx, work context.Context, owns func(string) bool, sche
 	// A device's addition is on its way before its first location can be.
 	v.announce(ctx, span.In(work), owns)
 	v.fleet.Follow(fleet)
+	if scheduled {
+		v.sweep(ctx, owns)
+	}
 	return nil
 }

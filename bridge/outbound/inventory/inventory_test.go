@@ -35,7 +35,21 @@ type world struct {
 	resyncs int
 	loading bool
 	foreign map[string]bool // tokens of devices that another replica polls
+	keys    []string        // edits of the bucket of last positions
 	log     bytes.Buffer
+}
+
+// positions is the bucket of last positions of a world.
+type positions struct{ *world }
+
+func (p positions) Remove(_ context.Context, token string) error {
+	p.set(func() { p.keys = append(p.keys, "remove "+token) })
+	return nil
+}
+
+func (p positions) Restore(_ context.Context, token string) error {
+	p.set(func() { p.keys = append(p.keys, "restore "+token) })
+	return nil
 }
 
 func (w *world) Devices(context.Context) ([]plaspy.Device, []error, error) {
@@ -124,7 +138,7 @@ const refresh = 5 * time.Minute
 func (w *world) run(t *testing.T, sel Selection) *Inventory {
 	t.Helper()
 	v := New(Options{
-		Select: sel, Refresh: refresh, BackoffInitial: time.Second, BackoffMax: time.Minute, Subjects: "plaspy", Conflict: func() {},
+		Select: sel, Refresh: refresh, BackoffInitial: time.Second, BackoffMax: time.Minute, Subjects: "plaspy", Positions: positions{w}, Conflict: func() {},
 		Log: slog.New(slog.NewTextHandler(&w.log, nil)),
 	}, w, w, w)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -302,7 +316,7 @@ func TestRemovalsHoldUpNothing(t *testing.T) {
 		if w.reads != reads+1 {
 			t.Errorf("the list was read %d times in the next refresh", w.reads-reads)
 		}
-		w.pass(leave/maxRemovals*3*time.Second - refresh)
+		w.pass(leave/maxTasks*3*time.Second - refresh)
 		sent := map[string]int{}
 		for _, subject := range w.tries {
 			sent[subject]++
@@ -404,6 +418,49 @@ func TestSelectionWithoutEffectIsLoggedOnce(t *testing.T) {
 		}
 		if strings.Contains(log, "pattern=a") || strings.Contains(log, "group=North") {
 			t.Errorf("log\n%s", log)
+		}
+	})
+}
+
+// TestLastPositions: the key of a removed device is deleted with the removal and
+// once more at the next refresh, and restored if the device returns.
+func TestLastPositions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a b")}
+		w.run(t, Selection{})
+		w.pass(time.Minute)
+		w.set(func() { w.list = devices("a") })
+		w.pass(refresh)
+		if got := fmt.Sprint(w.keys); got != "[remove b]" {
+			t.Errorf("after the removal: %v", got)
+		}
+		w.pass(3 * refresh)
+		if got := fmt.Sprint(w.keys); got != "[remove b remove b]" {
+			t.Errorf("after more refreshes: %v", got)
+		}
+		w.set(func() { w.list = devices("a b") })
+		w.pass(2 * refresh)
+		if got := fmt.Sprint(w.keys); got != "[remove b remove b restore b]" {
+			t.Errorf("after the return: %v", got)
+		}
+		if got := fmt.Sprint(w.stored); got != "[a b b b]" {
+			t.Errorf("events of %v", got)
+		}
+	})
+}
+
+// TestRemovedBeforeTheStart: a key that a crash left behind is deleted.
+func TestRemovedBeforeTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a"), loading: true}
+		v := w.run(t, Selection{})
+		v.Load(func(yield func(string, Image) bool) {
+			yield("b", Image{ID: "b", Met: true, Event: &publisher.Stored{Seq: 1, Body: []byte(`{"change":"removed","device":{"id":"b"}}`)}})
+		})
+		w.set(func() { w.loading = false })
+		w.pass(time.Hour)
+		if got := fmt.Sprint(w.keys); got != "[remove b]" {
+			t.Errorf("got %v", got)
 		}
 	})
 }
