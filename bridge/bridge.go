@@ -124,6 +124,10 @@ func (b *Bridge) ClientURL() string {
 	return b.nats.ClientURL()
 }
 
+// Metrics is the registry behind /metrics, for metrics of the process that the
+// bridge does not know.
+func (b *Bridge) Metrics() prometheus.Registerer { return b.metrics }
+
 // fail ends Run with an error.
 func (b *Bridge) fail(err error) {
 	select {
@@ -170,6 +174,22 @@ func (b *Bridge) Run(ctx context.Context) error {
 	start := time.Now()
 	b.stopping.Store(true)
 	b.health.Report("lifecycle", b.lifecycle())
+	stopped := make(chan error, 1)
+	go func() { stopped <- b.stop(start, stopWork, &work, stopServing, &servers) }()
+	select {
+	case err := <-stopped:
+		b.log.Info("stopped", "elapsed", time.Since(start).Round(time.Millisecond))
+		return errors.Join(broken, err)
+	case <-time.After(b.cfg.ShutdownTimeout):
+		// Each step has its own limit; a step that hangs all the same, in the kernel
+		// or in a library, ends with the process.
+		return errors.Join(broken, errors.New("not stopped within BRIDGE_SHUTDOWN_TIMEOUT"))
+	}
+}
+
+// stop ends the work, then what the work needed, and returns what could not be
+// closed.
+func (b *Bridge) stop(start time.Time, stopWork func(), work *sync.WaitGroup, stopServing func(), servers *sync.WaitGroup) error {
 	stopWork()
 	work.Wait()
 	drain, cancel := context.WithDeadline(context.Background(), start.Add(b.cfg.ShutdownTimeout*8/10))
@@ -181,8 +201,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	servers.Go(func() { b.flushTraces(start) }) // beside the rest, because it takes time
 	err := b.close()
 	servers.Wait()
-	b.log.Info("stopped", "elapsed", time.Since(start).Round(time.Millisecond))
-	return errors.Join(broken, err)
+	return err
 }
 
 // serve starts the loops that polls and posts need until they have ended.

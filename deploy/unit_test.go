@@ -29,7 +29,7 @@ func TestUnit(t *testing.T) {
 		"ExecStart":                "/usr/local/bin/plaspy-bridge run",
 		"LoadCredential":           "api-key:/etc/plaspy-bridge/api-key",
 		"Environment":              "PLASPY_API_KEY_FILE=%d/api-key",
-		"Restart":                  "on-failure",
+		"Restart":                  "always",
 		"RestartPreventExitStatus": "2",
 	} {
 		if said[key] != want {

@@ -208,6 +208,9 @@ func (c Config) doubts() []Warning {
 	}
 	doubt(!c.Embedded() && c.EmbeddedConfig != "", "BRIDGE_EMBEDDED_CONFIG", "has no effect: NATS_URL names a server")
 	doubt(c.Schedule == ScheduleFixed && c.TripStartWeight != 1, "BRIDGE_TRIP_START_WEIGHT", "has no effect: the schedule is fixed")
+	const short = 16
+	doubt(c.HTTPToken != "" && len(c.HTTPToken) < short, "BRIDGE_HTTP_TOKEN",
+		"is shorter than 16 characters: it may be guessed by anyone who can reach BRIDGE_HTTP_ADDR")
 	doubt(c.HTTPAddr == "" && c.Pprof, "BRIDGE_PPROF", "has no effect: BRIDGE_HTTP_ADDR is set to nothing")
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
 		doubt(strings.Contains(os.Getenv(name), "@"), name,

@@ -8,13 +8,17 @@ import (
 	"time"
 )
 
-// How many wrong tokens an address may try: a few at once, for who mistypes, then
-// so slowly that even a short token takes years.
+// Limits of wrong tokens from one address: a few at once, for mistakes, then so
+// slowly that even a short token takes years. The right token is let in all the
+// same, at the pace of the guesses: behind a proxy everybody has one address, and
+// one person with an old token must not lock the others out.
 const (
 	guessesAtOnce  = 10
 	guessEvery     = 6 * time.Second
-	guessersKnown  = 1024 // addresses; all others share one account
-	guesserBits6   = 64   // who has one address of IPv6 has all of its network
+	turnEvery      = 50 * time.Millisecond // for an address without a guess left
+	turnsWaiting   = 64                    // more requests of it are refused unseen
+	guessersKnown  = 1024                  // addresses; all others share one account
+	guesserBits6   = 64                    // an IPv6 address counts as its whole network
 	tooManyGuesses = "Too many wrong tokens came from this address. Wait a minute."
 )
 
@@ -27,54 +31,79 @@ type attempts struct {
 	known map[netip.Prefix]*guesser
 }
 
-// guesser is what is known of one address.
+// guesser is the account of one address.
 type guesser struct {
-	full time.Time         // when it may try guessesAtOnce again; a bucket that drains
-	last [sha256.Size]byte // digest of the last wrong token
-	told bool              // that it is held up was logged
+	full   time.Time         // when it may try guessesAtOnce again; a bucket that drains
+	turn   time.Time         // when its last request is looked at
+	last   [sha256.Size]byte // digest of the last wrong token
+	logged bool              // that it was slowed down
 }
 
 func newAttempts(log *slog.Logger) *attempts {
 	return &attempts{log: log, known: make(map[netip.Prefix]*guesser)}
 }
 
-// wait is how long an address must wait until it may try again; 0: it may.
-func (a *attempts) wait(remote string, now time.Time) time.Duration {
+// turn returns how long a request with a token must wait before the token is
+// compared, and false if it is to be refused unseen.
+func (a *attempts) turn(remote string, now time.Time) (wait time.Duration, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	g := a.known[network(remote)]
-	if g == nil {
-		g = a.known[netip.Prefix{}]
-		if g == nil || len(a.known) < guessersKnown {
-			return 0
-		}
+	g := a.accountLocked(network(remote))
+	if g == nil || g.left(now) > 0 {
+		return 0, true
 	}
-	return max(0, g.full.Sub(now)-(guessesAtOnce-1)*guessEvery)
+	next := g.turn.Add(turnEvery)
+	if next.Before(now) {
+		next = now
+	}
+	if wait = next.Sub(now); wait > turnsWaiting*turnEvery {
+		return 0, false
+	}
+	g.turn = next
+	return wait, true
 }
 
-// wrong notes a wrong token. The same one again, as a script or a page with an old
-// token sends it, is no new guess.
-func (a *attempts) wrong(remote string, digest [sha256.Size]byte, now time.Time) {
+// wrong counts a wrong token. The same one again, as a script or a page with an
+// old token sends it, is no new guess. It returns how long the address has no
+// guess left; 0 means that it has one.
+func (a *attempts) wrong(remote string, digest [sha256.Size]byte, now time.Time) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	g := a.guesser(network(remote), now)
-	if g.last == digest {
-		return
+	g := a.openLocked(network(remote), now)
+	if left := g.left(now); g.last == digest || left <= 0 {
+		return max(0, -left)
 	}
 	g.last = digest
 	if g.full.Before(now) {
-		g.full, g.told = now, false
+		g.full, g.logged = now, false
 	}
 	g.full = g.full.Add(guessEvery)
-	if !g.told && g.full.Sub(now) > (guessesAtOnce-1)*guessEvery {
-		g.told = true
+	if !g.logged && g.left(now) <= 0 {
+		g.logged = true
 		a.log.Warn("wrong tokens for the live view, that address is slowed down", "remote", remote)
 	}
+	return 0
 }
 
-// guesser runs under the mutex. Where there is no room, it forgets who may try at
-// will; where there is nobody such, the newcomer shares an account.
-func (a *attempts) guesser(from netip.Prefix, now time.Time) *guesser {
+// left is positive while there is a guess left. Otherwise its negative is the time
+// until there is one.
+func (g *guesser) left(now time.Time) time.Duration {
+	return guessesAtOnce*guessEvery - max(0, g.full.Sub(now)) - guessEvery + 1
+}
+
+// accountLocked returns the account of an address; nil if it has none.
+func (a *attempts) accountLocked(from netip.Prefix) *guesser {
+	g := a.known[from]
+	if g == nil && len(a.known) >= guessersKnown {
+		g = a.known[netip.Prefix{}]
+	}
+	return g
+}
+
+// openLocked returns the account of an address, a new one if it has none. If
+// there is no room, it forgets the accounts that have all guesses left; if there
+// are none, the address shares an account.
+func (a *attempts) openLocked(from netip.Prefix, now time.Time) *guesser {
 	if g := a.known[from]; g != nil {
 		return g
 	}
@@ -96,7 +125,8 @@ func (a *attempts) guesser(from netip.Prefix, now time.Time) *guesser {
 	return g
 }
 
-// network is what an address is counted as; the zero prefix where it is none.
+// network returns the prefix that an address is counted as; the zero prefix if it
+// is not an address.
 func network(remote string) netip.Prefix {
 	addr, err := netip.ParseAddrPort(remote)
 	if err != nil {

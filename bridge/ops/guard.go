@@ -12,54 +12,88 @@ import (
 	"time"
 )
 
-// guard lets only those through to the page who may see where vehicles are. With
-// a token: who sends it, as Authorization: Bearer, or as the password of basic
-// authentication, which is what a browser can ask a person for. Never in a query
-// or a cookie: the one ends up in logs, the other is sent along by any page.
-// Without a token: everybody, but only where nobody beyond this machine can ask.
-func guard(next http.Handler, token string, bound net.Addr, log *slog.Logger) http.Handler {
-	if token != "" {
-		return requireToken(next, token, newAttempts(log))
+// guard lets only those through who may see the positions of vehicles, or the
+// memory of the process. With a token: requests that carry it, as Authorization:
+// Bearer, or as the password of basic authentication, which a browser can ask a
+// person for. Never in a query or a cookie: the one ends up in logs, the other is
+// sent along by any page. Without a token: every request, but only if no other
+// machine can make one.
+type guard struct {
+	token string
+	bound net.Addr
+	tried *attempts
+}
+
+func newGuard(token string, bound net.Addr, log *slog.Logger) *guard {
+	return &guard{token: token, bound: bound, tried: newAttempts(log)}
+}
+
+// of guards a handler; page names it in a refusal.
+func (g *guard) of(next http.Handler, page string) http.Handler {
+	if g.token != "" {
+		return g.requireToken(next, page)
 	}
-	open := isLoopback(bound.String())
+	open := isLoopback(g.bound.String())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !open:
-			http.Error(w, "The live view is closed: the bridge listens on "+bound.String()+
+			http.Error(w, page+" is closed: the bridge listens on "+g.bound.String()+
 				", which other machines can reach, and no BRIDGE_HTTP_TOKEN is set. Set one, or listen on 127.0.0.1.", http.StatusForbidden)
 		case !isLoopback(r.Host):
 			// A page from elsewhere whose name was made to resolve to 127.0.0.1, or a
-			// proxy on this machine: either way somebody else is looking.
-			http.Error(w, "The live view is closed: the request was not made to a loopback address, and no BRIDGE_HTTP_TOKEN is set.", http.StatusForbidden)
+			// proxy on this machine: either way the request comes from somewhere else.
+			http.Error(w, page+" is closed: the request was not made to a loopback address, and no BRIDGE_HTTP_TOKEN is set.", http.StatusForbidden)
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
 }
 
-func requireToken(next http.Handler, token string, tried *attempts) http.Handler {
-	// Digests are of one length, so that comparing tells nothing about the token's.
-	want := sha256.Sum256([]byte(token))
+func (g *guard) requireToken(next http.Handler, page string) http.Handler {
+	// Digests have one length, so that comparing reveals nothing about the token's.
+	want := sha256.Sum256([]byte(g.token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Who has no guess left is not told whether this one was right either.
-		if wait := tried.wait(r.RemoteAddr, time.Now()); wait > 0 {
-			w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
-			http.Error(w, tooManyGuesses, http.StatusTooManyRequests)
+		token := presented(r)
+		if token == "" { // a browser asks without one first
+			challenge(w, page)
 			return
 		}
-		said := presented(r)
-		got := sha256.Sum256([]byte(said))
-		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-			if said != "" { // a browser asks without one first
-				tried.wrong(r.RemoteAddr, got, time.Now())
+		wait, ok := g.tried.turn(r.RemoteAddr, time.Now())
+		if !ok {
+			refuse(w, turnsWaiting*turnEvery)
+			return
+		}
+		if wait > 0 {
+			select {
+			case <-time.After(wait):
+			case <-r.Context().Done():
+				return
 			}
-			w.Header().Add("WWW-Authenticate", `Bearer realm="plaspy-bridge"`)
-			w.Header().Add("WWW-Authenticate", `Basic realm="plaspy-bridge: any user name, BRIDGE_HTTP_TOKEN as password", charset="UTF-8"`)
-			http.Error(w, "The live view wants BRIDGE_HTTP_TOKEN as bearer token, or as password under any user name.", http.StatusUnauthorized)
+		}
+		got := sha256.Sum256([]byte(token))
+		if subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
+			next.ServeHTTP(w, r)
 			return
 		}
-		next.ServeHTTP(w, r)
+		if wait := g.tried.wrong(r.RemoteAddr, got, time.Now()); wait > 0 {
+			refuse(w, wait)
+			return
+		}
+		challenge(w, page)
 	})
+}
+
+// challenge asks for a token.
+func challenge(w http.ResponseWriter, page string) {
+	w.Header().Add("WWW-Authenticate", `Bearer realm="plaspy-bridge"`)
+	w.Header().Add("WWW-Authenticate", `Basic realm="plaspy-bridge: any user name, BRIDGE_HTTP_TOKEN as password", charset="UTF-8"`)
+	http.Error(w, page+" wants BRIDGE_HTTP_TOKEN as bearer token, or as password under any user name.", http.StatusUnauthorized)
+}
+
+// refuse answers an address that has no guess left.
+func refuse(w http.ResponseWriter, wait time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
+	http.Error(w, tooManyGuesses, http.StatusTooManyRequests)
 }
 
 // presented returns the token that a request carries, or nothing.
@@ -74,12 +108,12 @@ func presented(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// named answers only requests that were made to this machine by a name that
-// nobody elsewhere can give it. A page that an operator visits could else have its
+// named answers only requests that were made to this machine by a name that other
+// machines cannot give it. Otherwise a page that an operator visits could have its
 // own name resolve to 127.0.0.1 and read here as if it were the bridge's. That
-// takes a name with a dot: localhost, a bare host name and an address are none.
-// Where others can reach the bridge, or a token says that a proxy may be in front,
-// names are not the bridge's to know.
+// takes a name with a dot: localhost, a bare host name and an address have none. If
+// other machines can reach the bridge, or a token shows that a proxy may be in
+// front, the bridge cannot know its names.
 func named(next http.Handler, token string, bound net.Addr) http.Handler {
 	if token != "" || !isLoopback(bound.String()) {
 		return next

@@ -110,21 +110,29 @@ func (s *Server) handler(o Options) http.Handler {
 		MaxRequestsInFlight: scrapesAtOnce,
 		Timeout:             scrapeTimeout,
 	}))
+	g := newGuard(o.Token, s.listener.Addr(), o.Log)
 	mux.HandleFunc("GET /debug/", http.NotFound)
 	if o.Pprof {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-		// Not cmdline: it is of no use here, and arguments may be private.
-		mux.HandleFunc("GET /debug/pprof/cmdline", http.NotFound)
+		mux.Handle("GET /debug/pprof/", g.of(profiles(), "The profile"))
 	}
 	view := o.View
 	if view == nil {
 		view = newStatusPage(o)
 	}
-	mux.Handle("GET /", guard(view, o.Token, s.listener.Addr(), o.Log))
+	mux.Handle("GET /", g.of(view, "The live view"))
 	return secure(named(mux, o.Token, s.listener.Addr()))
+}
+
+// profiles serves /debug/pprof. Profiles show memory, secrets included.
+func profiles() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	// Not cmdline: it is of no use here, and arguments may be private.
+	mux.HandleFunc("/debug/pprof/cmdline", http.NotFound)
+	return mux
 }
 
 // NewRegistry returns a metrics registry with what Go and the operating system

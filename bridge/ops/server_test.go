@@ -176,22 +176,32 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
+// Profiles show memory, so that they are as closed as the live view.
 func TestPprof(t *testing.T) {
 	tests := []struct {
-		name, path string
-		on         bool
-		status     int
+		name, addr, path, token, said string
+		on                            bool
+		status                        int
 	}{
-		{"off, index", "/debug/pprof/", false, 404},
-		{"off, heap", "/debug/pprof/heap", false, 404},
-		{"on, index", "/debug/pprof/", true, 200},
-		{"on, heap", "/debug/pprof/heap", true, 200},
-		{"on, arguments", "/debug/pprof/cmdline", true, 404},
+		{"off, index", "127.0.0.1:0", "/debug/pprof/", "", "", false, 404},
+		{"off, heap", "127.0.0.1:0", "/debug/pprof/heap", "", "", false, 404},
+		{"on, index", "127.0.0.1:0", "/debug/pprof/", "", "", true, 200},
+		{"on, heap", "127.0.0.1:0", "/debug/pprof/heap", "", "", true, 200},
+		{"on, arguments", "127.0.0.1:0", "/debug/pprof/cmdline", "", "", true, 404},
+		{"off loopback, no token", "0.0.0.0:0", "/debug/pprof/heap", "", "", true, 403},
+		{"off loopback, token not sent", "0.0.0.0:0", "/debug/pprof/heap", "s3cret", "", true, 401},
+		{"off loopback, wrong token", "0.0.0.0:0", "/debug/pprof/trace", "s3cret", "other", true, 401},
+		{"off loopback, right token", "0.0.0.0:0", "/debug/pprof/heap", "s3cret", "s3cret", true, 200},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, url := start(t, "127.0.0.1:0", ops.Options{Pprof: tt.on})
-			if resp, _ := ask(t, http.MethodGet, url+tt.path, nil); resp.StatusCode != tt.status {
+			_, url := start(t, tt.addr, ops.Options{Pprof: tt.on, Token: tt.token})
+			resp, _ := ask(t, http.MethodGet, url+tt.path, func(r *http.Request) {
+				if tt.said != "" {
+					r.Header.Set("Authorization", "Bearer "+tt.said)
+				}
+			})
+			if resp.StatusCode != tt.status {
 				t.Errorf("%d, want %d", resp.StatusCode, tt.status)
 			}
 		})
@@ -276,7 +286,7 @@ func TestNames(t *testing.T) {
 			h := ops.NewHealth()
 			h.Report("token", ops.Up())
 			_, url := start(t, tt.addr, ops.Options{Health: h, Token: tt.token, Pprof: true})
-			for _, path := range []string{"/readyz", "/livez", "/metrics", "/debug/pprof/"} {
+			for _, path := range []string{"/readyz", "/livez", "/metrics"} {
 				resp, body := ask(t, http.MethodGet, url+path, func(r *http.Request) { r.Host = tt.host })
 				if resp.StatusCode != tt.status || tt.status == 403 && !strings.Contains(body, "loopback") {
 					t.Errorf("%s: %d %.80s, want %d", path, resp.StatusCode, body, tt.status)

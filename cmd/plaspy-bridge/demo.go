@@ -81,12 +81,14 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 	if err != nil {
 		return err
 	}
-	log := newLogger(cfg, stderr)
+	log, queue, flush := openLog(cfg, stderr)
+	defer flush()
 	warn(log, warnings)
 	b, err := bridge.New(ctx, cfg, number(), log)
 	if err != nil {
 		return err
 	}
+	b.Metrics().MustRegister(queue.Collector())
 	var guest *visitor
 	if cfg.Inbound {
 		guest = &visitor{subjects: publisher.Subjects(cfg.Prefix)}

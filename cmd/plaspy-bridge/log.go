@@ -6,15 +6,29 @@ import (
 	"os"
 	"time"
 
-	"plaspy-bridge/bridge/config"
-
 	"github.com/lmittmann/tint"
+
+	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/ops"
 )
 
-// newLogger returns the process's logger, writing to w. Colours are for a person
-// at a terminal who has not asked for none with NO_COLOR (no-color.org).
-func newLogger(c config.Config, w io.Writer) *slog.Logger {
-	person := isTerminal(w)
+// logFlush bounds how long the end of the process waits for the reader of its log.
+const logFlush = time.Second
+
+// openLog returns the process's logger, which writes to w through a queue, and
+// the queue. Call flush at the end of the process.
+func openLog(c config.Config, w io.Writer) (log *slog.Logger, queue *ops.LogQueue, flush func()) {
+	queue = ops.NewLogQueue(w)
+	log = newLogger(c, queue, isTerminal(w))
+	go queue.Run(func(dropped uint64) {
+		log.Warn("log lines were dropped, because their reader stalled or went away", "count", dropped)
+	})
+	return log, queue, func() { queue.Close(logFlush) }
+}
+
+// newLogger returns a logger that writes to w. Colours are for a person at a
+// terminal, unless NO_COLOR is set (no-color.org).
+func newLogger(c config.Config, w io.Writer, person bool) *slog.Logger {
 	format := c.LogFormat
 	if format == config.LogAuto || format == "" {
 		format = config.LogJSON
@@ -32,8 +46,8 @@ func newLogger(c config.Config, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: readable}))
 }
 
-// readable spells what slog's JSON handler would write as a number of
-// nanoseconds the way the settings spell it.
+// readable spells a duration as the settings do. slog's JSON handler would write
+// a number of nanoseconds.
 func readable(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		return slog.String(a.Key, a.Value.Duration().Round(time.Microsecond).String())
@@ -41,9 +55,9 @@ func readable(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// isTerminal reports whether w is a character device. That takes /dev/null for a
-// terminal as well, where it makes no difference, and wants no system call that
-// is different on each system.
+// isTerminal reports whether w is a character device. /dev/null is one too, for
+// which it makes no difference. It needs no system call that differs between
+// systems.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -53,7 +67,7 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// warn logs what Load found odd.
+// warn logs the warnings of Load.
 func warn(log *slog.Logger, warnings []config.Warning) {
 	for _, w := range warnings {
 		log.Warn("doubtful setting", "variable", w.Variable, "problem", w.Problem)

@@ -17,10 +17,7 @@ import (
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
-	"plaspy-bridge/publisher/natstest"
 )
-
-func TestMain(m *testing.M) { natstest.Main(m) }
 
 // clearEnv takes the bridge's variables out of the test's environment and sets
 // those given, name and value in turn.
@@ -93,9 +90,8 @@ func TestExitStatusOfFaults(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var stderr bytes.Buffer
-			if got := exitStatus(tt.err, true, &stderr); got != tt.status {
-				t.Errorf("got %d, want %d: %s", got, tt.status, &stderr)
+			if got, text := exitStatus(tt.err, true); got != tt.status {
+				t.Errorf("got %d, want %d: %s", got, tt.status, text)
 			}
 		})
 	}
@@ -250,7 +246,7 @@ func TestNewLogger(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var out bytes.Buffer
-			log := newLogger(tt.config, &out)
+			log := newLogger(tt.config, &out, false)
 			log.Info("token refreshed", "elapsed", 1500*time.Millisecond, "api_key", config.Secret("s3cret"))
 			if !regexp.MustCompile(tt.want).MatchString(out.String()) {
 				t.Errorf("logged %q, want %s", out.String(), tt.want)
@@ -261,7 +257,7 @@ func TestNewLogger(t *testing.T) {
 
 func TestWarn(t *testing.T) {
 	var out bytes.Buffer
-	warn(newLogger(config.Config{LogFormat: config.LogText}, &out), []config.Warning{{Variable: "BRIDGE_X", Problem: "is odd"}})
+	warn(newLogger(config.Config{LogFormat: config.LogText}, &out, false), []config.Warning{{Variable: "BRIDGE_X", Problem: "is odd"}})
 	if !strings.Contains(out.String(), `WRN doubtful setting variable=BRIDGE_X problem="is odd"`) {
 		t.Errorf("logged %s", &out)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"plaspy-bridge/bridge"
 	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
 )
 
@@ -120,6 +121,7 @@ func running(t *testing.T) func(func(string) bool) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		b.Metrics().MustRegister(ops.NewLogQueue(io.Discard).Collector())
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- b.Run(ctx) }()

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"plaspy-bridge/bridge/config"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"plaspy-bridge/bridge/config"
 )
 
 // Exit statuses of the contract.
@@ -46,29 +47,46 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 
 	err := root.ExecuteContext(ctx)
-	return exitStatus(err, begun, stderr)
+	status, said := exitStatus(err, begun)
+	say(stderr, said)
+	return status
 }
 
-// exitStatus reports err to a person and makes an exit status of it. begun tells
-// whether a command's own code was reached; if not, the command line is wrong.
-func exitStatus(err error, begun bool, stderr io.Writer) int {
-	if err == nil {
-		return exitDone
+// say writes the last words of the process, and waits for their reader as long as
+// for that of the log.
+func say(w io.Writer, text string) {
+	if text == "" {
+		return
 	}
-	_, _ = fmt.Fprintf(stderr, "plaspy-bridge: %v\n", err)
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		_, _ = io.WriteString(w, text) // the process ends either way
+	}()
+	select {
+	case <-written:
+	case <-time.After(logFlush):
+	}
+}
+
+// exitStatus makes an exit status of err, and a text for a person. begun reports
+// whether a command's own code was reached; if not, the command line is wrong.
+func exitStatus(err error, begun bool) (status int, text string) {
+	if err == nil {
+		return exitDone, ""
+	}
+	text = fmt.Sprintf("plaspy-bridge: %v\n", err)
 	_, failed := errors.AsType[failure](err)
 	_, wrong := errors.AsType[config.Faults](err)
 	switch {
 	case failed:
-		return exitFailed
+		return exitFailed, text
 	case wrong:
-		_, _ = fmt.Fprintln(stderr, "plaspy-bridge env shows every variable.")
-		return exitWrong
+		return exitWrong, text + "plaspy-bridge env shows every variable.\n"
 	case !begun:
-		_, _ = fmt.Fprintln(stderr, "plaspy-bridge --help shows the commands.")
-		return exitWrong
+		return exitWrong, text + "plaspy-bridge --help shows the commands.\n"
 	default:
-		return exitFailed
+		return exitFailed, text
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -15,11 +17,13 @@ import (
 func runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
-		Short: "Run the bridge until SIGINT or SIGTERM",
-		Long: "Polls the Plaspy API and publishes what changed to NATS JetStream, until SIGINT or SIGTERM; then\n" +
-			"finishes what is under way and exits with status 0. A second signal ends it at once.",
+		Short: "Run the bridge until SIGINT, SIGTERM or SIGHUP",
+		Long: "Polls the Plaspy API and publishes what changed to NATS JetStream, until SIGINT, SIGTERM or SIGHUP. Then it\n" +
+			"completes the work in flight and exits with status 0. A second signal ends it at once.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// A log reader that went away is no reason to die; see ops.LogQueue.
+			signal.Ignore(syscall.SIGPIPE)
 			return runBridge(cmd.Context(), cmd.ErrOrStderr())
 		},
 	}
@@ -28,7 +32,8 @@ func runCommand() *cobra.Command {
 // runBridge runs until ctx is done. The log goes to w.
 func runBridge(ctx context.Context, w io.Writer) error {
 	cfg, warnings, err := config.Load()
-	log := newLogger(cfg, w)
+	log, queue, flush := openLog(cfg, w)
+	defer flush()
 	// First of all: a name that is misspelt may be why another one is missing.
 	warn(log, warnings)
 	if err != nil {
@@ -39,12 +44,13 @@ func runBridge(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	b.Metrics().MustRegister(queue.Collector())
 	return b.Run(ctx)
 }
 
-// tuneGC trades memory for time: nearly all that a poll allocates is garbage
+// tuneGC trades memory for time: nearly everything that a poll allocates is garbage
 // when it ends, and collecting it less often saves a quarter of the CPU time. The
-// limit takes the trade back where the heap grows. GOGC and GOMEMLIMIT win.
+// limit ends that if the heap grows. GOGC and GOMEMLIMIT win.
 func tuneGC() {
 	const percent, limit = 400, 1 << 30
 	if os.Getenv("GOGC") == "" {

@@ -1,0 +1,116 @@
+package ops
+
+import (
+	"bytes"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Bounds of a [LogQueue]. They hold the log of a busy second, many times over.
+const (
+	logQueueLines = 8192
+	logQueueBytes = 8 << 20
+	logBatchBytes = 64 << 10
+)
+
+// LogQueue is an [io.Writer] for a log whose reader may stall or go away. Write
+// puts a line into a bounded queue and never blocks; one goroutine, Run, writes
+// the lines out in order. A line that finds no room, or that the reader refuses,
+// is dropped and counted. Make it with [NewLogQueue].
+type LogQueue struct {
+	out     io.Writer
+	lines   chan []byte
+	size    atomic.Int64 // bytes in lines
+	dropped atomic.Uint64
+	closing chan struct{}
+	written chan struct{} // closed when Run has written the last line
+}
+
+// NewLogQueue makes a queue in front of a writer.
+func NewLogQueue(out io.Writer) *LogQueue {
+	return &LogQueue{
+		out: out, lines: make(chan []byte, logQueueLines), closing: make(chan struct{}), written: make(chan struct{}),
+	}
+}
+
+// Write takes a copy of one line. It never blocks and returns no error. It is
+// safe for concurrent use.
+func (q *LogQueue) Write(line []byte) (int, error) {
+	if q.size.Add(int64(len(line))) <= logQueueBytes {
+		select {
+		case q.lines <- bytes.Clone(line):
+			return len(line), nil
+		default:
+		}
+	}
+	q.size.Add(-int64(len(line)))
+	q.dropped.Add(1)
+	return len(line), nil
+}
+
+// Run writes lines until [LogQueue.Close]. After lines were dropped it calls
+// note with their number, as soon as there is room for a line again; note may
+// log. It blocks while the reader stalls.
+func (q *LogQueue) Run(note func(dropped uint64)) {
+	defer close(q.written)
+	var noted uint64
+	for {
+		select {
+		case line := <-q.lines:
+			q.write(line)
+			if dropped := q.dropped.Load(); dropped > noted && len(q.lines) < logQueueLines/2 {
+				note(dropped - noted)
+				noted = dropped
+			}
+		case <-q.closing:
+			for len(q.lines) > 0 {
+				q.write(<-q.lines)
+			}
+			return
+		}
+	}
+}
+
+// write writes a line and those that wait behind it, many at once: a burst costs
+// few system calls.
+func (q *LogQueue) write(line []byte) {
+	lines := uint64(1)
+	for batch := true; batch && len(line) < logBatchBytes; {
+		select {
+		case next := <-q.lines:
+			line = append(line, next...)
+			lines++
+		default:
+			batch = false
+		}
+	}
+	q.size.Add(-int64(len(line)))
+	if _, err := q.out.Write(line); err != nil {
+		q.dropped.Add(lines)
+	}
+}
+
+// Close ends Run after the lines that wait, and waits for that for a limited
+// time: a reader that has stalled does not hold up the end of the process. What is
+// written later is dropped. Call it once.
+func (q *LogQueue) Close(within time.Duration) {
+	close(q.closing)
+	select {
+	case <-q.written:
+	case <-time.After(within):
+	}
+}
+
+// Dropped returns the number of lines that were dropped.
+func (q *LogQueue) Dropped() uint64 { return q.dropped.Load() }
+
+// Collector returns the metric of the dropped lines.
+func (q *LogQueue) Collector() prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "plaspy_bridge_log_lines_dropped_total",
+		Help: "Lines of the log that were dropped because its reader stalled or went away.",
+	}, func() float64 { return float64(q.Dropped()) })
+}

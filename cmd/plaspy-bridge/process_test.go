@@ -1,0 +1,249 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/publisher/natstest"
+)
+
+// asProgram makes this test binary the program, so that what a process is to the
+// system can be tried: signals, pipes, exit status.
+const asProgram = "PLASPYTEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	natstest.Main(m)
+}
+
+// process is the program as a process of its own.
+type process struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	http string // root of its HTTP side
+	done chan error
+}
+
+// startProcess starts `plaspy-bridge run` against a simulated fleet, with its log
+// going to stderr.
+func startProcess(t *testing.T, fleetOf *sim.Server, stderr *os.File, env ...string) *process {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("wants signals")
+	}
+	api, err := fleetOf.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = api.Close() })
+	addr, err := ops.FreeAddr(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, cmd: exec.CommandContext(t.Context(), os.Args[0], "run"), http: "http://" + addr, done: make(chan error, 1)}
+	p.cmd.Env = append([]string{
+		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
+		"PLASPY_BASE_URL=" + api.URL, "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key", "PLASPY_RATE_LIMIT=0",
+		"BRIDGE_POLL_INTERVAL=100ms", "BRIDGE_SCHEDULE=fixed", "BRIDGE_LOG_LEVEL=debug",
+		"BRIDGE_DATA_DIR=" + t.TempDir(), "BRIDGE_EMBEDDED_ADDR=127.0.0.1:0", "BRIDGE_HTTP_ADDR=" + addr,
+	}, env...)
+	p.cmd.Stdout, p.cmd.Stderr = stderr, stderr
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.done <- p.cmd.Wait() }()
+	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	return p
+}
+
+// signal sends a signal and returns the exit status and how long the end took.
+func (p *process) signal(s os.Signal) (status int, took time.Duration) {
+	p.t.Helper()
+	begun := time.Now()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+	select {
+	case err := <-p.done:
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			return exit.ExitCode(), time.Since(begun)
+		}
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		return 0, time.Since(begun)
+	case <-time.After(time.Minute):
+		p.t.Fatal("the process does not end")
+		return 0, 0
+	}
+}
+
+// await waits until ok holds, while the process runs.
+func (p *process) await(what string, ok func() bool) {
+	p.t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(time.Minute)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case err := <-p.done:
+			p.t.Fatalf("%s: the process ended: %v", what, err)
+		case <-limit:
+			p.t.Fatalf("%s: not within a minute", what)
+		}
+	}
+}
+
+// get returns an answer of the process, or "".
+func (p *process) get(path string) string {
+	ctx, cancel := context.WithTimeout(p.t.Context(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.http+path, nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return ""
+	}
+	return string(body)
+}
+
+// polls waits for that many more polls.
+func (p *process) polls(s *sim.Server, more int64) {
+	p.t.Helper()
+	count := func() int64 { return s.Counts().Answers["lastLocation"][http.StatusOK] }
+	begun := count()
+	p.await("polls", func() bool { return count() >= begun+more })
+}
+
+// fullPipe returns a pipe that has no room for another byte.
+func fullPipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w = pipe(t)
+	filler := bytes.Repeat([]byte{'\n'}, 4096)
+	for {
+		if err := w.SetWriteDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(filler); errors.Is(err, os.ErrDeadlineExceeded) {
+			if len(filler) == 1 {
+				return r, w
+			}
+			filler = filler[:1]
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close(); _ = w.Close() })
+	return r, w
+}
+
+func newFleet() *sim.Server {
+	return sim.New(sim.Options{Devices: 10, Seed: 1, Profile: fleet.EverySecond})
+}
+
+// A reader of the log that stalls holds up neither the start, nor the polls, nor
+// the stop.
+func TestLogReaderStalls(t *testing.T) {
+	t.Parallel()
+	fleet := newFleet()
+	_, w := fullPipe(t)
+	p := startProcess(t, fleet, w)
+	p.polls(fleet, 150)
+	p.await("ready", func() bool { return strings.Contains(p.get("/readyz"), `"ready": true`) })
+	if status, took := p.signal(syscall.SIGTERM); status != 0 || took > 15*time.Second {
+		t.Errorf("status %d after %v", status, took)
+	}
+}
+
+// A reader of the log that goes away costs the lines.
+func TestLogReaderGoesAway(t *testing.T) {
+	t.Parallel()
+	fleet := newFleet()
+	r, w := pipe(t)
+	p := startProcess(t, fleet, w)
+	_ = w.Close() // the child has its own
+	if _, err := bufio.NewReader(r).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.polls(fleet, 150)
+	p.await("dropped lines", func() bool {
+		metrics := p.get("/metrics")
+		return strings.Contains(metrics, "plaspy_bridge_log_lines_dropped_total ") &&
+			!strings.Contains(metrics, "plaspy_bridge_log_lines_dropped_total 0\n")
+	})
+	if status, took := p.signal(syscall.SIGTERM); status != 0 || took > 15*time.Second {
+		t.Errorf("status %d after %v", status, took)
+	}
+}
+
+// A terminal that hangs up stops the bridge as gracefully as SIGTERM does.
+func TestHangUpIsAGracefulStop(t *testing.T) {
+	t.Parallel()
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(s.String(), func(t *testing.T) {
+			t.Parallel()
+			fleet := newFleet()
+			log, err := os.Create(t.TempDir() + "/log")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			p := startProcess(t, fleet, log)
+			p.polls(fleet, 50)
+			status, took := p.signal(s)
+			text, err := os.ReadFile(log.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status != 0 || took > 15*time.Second || !strings.Contains(string(text), `"msg":"stopped"`) {
+				t.Errorf("status %d after %v, log:\n%s", status, took, text)
+			}
+		})
+	}
+}
+
+// A wrong configuration ends with status 2, also if nobody can be told.
+func TestWrongConfigurationWithAFullPipe(t *testing.T) {
+	t.Parallel()
+	_, w := fullPipe(t)
+	p := startProcess(t, newFleet(), w, "BRIDGE_WORKERS=0")
+	err := <-p.done
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != exitWrong {
+		t.Errorf("got %v", err)
+	}
+}
