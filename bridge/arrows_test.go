@@ -34,9 +34,12 @@ var arrows = map[string][]string{
 	"bridge/config":             {"auth", "auth/redact", "publisher", "bridge/trace"},
 	"bridge/outbound":           {"auth/redact", "bridge/plaspy", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/trace", "publisher"},
 	"bridge/inbound/lane":       nil,
-	"bridge/inbound":            {"auth/redact", "bridge/inbound/lane", "bridge/plaspy", "bridge/trace", "publisher"},
-	"bridge":                    {"auth", "auth/redact", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
-	"cmd":                       {"auth", "auth/redact", "publisher", "bridge", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound"},
+	"bridge/inbound/message":    {"auth", "bridge/plaspy", "publisher"},
+	"bridge/inbound/echo":       {"bridge/inbound/message", "publisher"},
+	"bridge/inbound/deadletter": {"bridge/inbound/message", "publisher"},
+	"bridge/inbound":            {"bridge/inbound/message", "bridge/inbound/echo", "auth/redact", "bridge/inbound/lane", "bridge/plaspy", "bridge/trace", "publisher"},
+	"bridge":                    {"auth", "auth/redact", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
+	"cmd":                       {"auth", "auth/redact", "publisher", "bridge", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
 }
 
 // owner returns the folder of arrows that a package's folder belongs to.

@@ -16,6 +16,7 @@ import (
 	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/inbound"
+	"plaspy-bridge/bridge/inbound/echo"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/plaspy"
@@ -71,7 +72,7 @@ type broker struct {
 
 // consuming is the consumer side. Both are nil if it is off.
 type consuming struct {
-	origins  *inbound.Origins
+	echoes   *echo.Tracker
 	consumer *inbound.Consumer
 }
 
@@ -240,7 +241,7 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 	if b.consumer == nil {
 		return
 	}
-	wg.Go(func() { b.origins.Run(ctx, b.pub.JetStream(), b.pub.Subjects(), b.log.With("component", "inbound")) })
+	wg.Go(func() { b.echoes.Run(ctx, b.pub.JetStream(), b.pub.Subjects(), b.log.With("component", "inbound")) })
 	wg.Go(func() {
 		if err := b.consumer.Run(ctx); err != nil && ctx.Err() == nil {
 			b.fail(fmt.Errorf("inbound consumer: %w", err))

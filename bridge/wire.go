@@ -13,6 +13,7 @@ import (
 	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/inbound"
+	"plaspy-bridge/bridge/inbound/echo"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/inventory"
@@ -167,8 +168,8 @@ func (b *Bridge) openPool(context.Context) error {
 	log := b.logger("poll")
 	var posted func(string, time.Time, float64, float64) bool
 	if b.cfg.Inbound {
-		b.origins = inbound.NewOrigins()
-		posted = b.origins.Posted
+		b.echoes = echo.New()
+		posted = b.echoes.Posted
 	}
 	b.pool = outbound.New(outbound.Options{
 		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh,
@@ -227,7 +228,7 @@ func (b *Bridge) openConsumer(context.Context) error {
 		Circuit: b.posts, Renew: func() { b.tokens.Renew() }, Source: b.client.DeviceURL,
 		Lease:   &lateLease{keeper: b.keeper, pub: b.pub, replica: b.cfg.ReplicaID, log: log},
 		Trace:   b.tracer,
-		Origins: b.origins,
+		Echo:    b.echoes,
 		Workers: b.cfg.InboundWorkers, MaxAge: b.cfg.InboundMaxAge, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
 		Grace: b.cfg.ShutdownTimeout / 2, Progress: b.live.inbound.Beat, Log: log, Registerer: b.metrics,
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -166,12 +167,12 @@ func (a *counting) Locations(ctx context.Context, id string, body []byte, o plas
 	return answer, err
 }
 
-// BenchmarkParse is the reading and rewriting of one location.
-func BenchmarkParse(b *testing.B) {
+// BenchmarkRead is the reading and rewriting of one location.
+func BenchmarkRead(b *testing.B) {
 	body := fmt.Appendf(nil, `{"deviceId":"dev 1","name":"Truck 7","observedAt":"2026-01-02T03:04:05.678Z","location":{"dateTime":"2026-01-02T03:04:01Z","latitude":4.7,"longitude":-74.1,"pad":"%0500d"}}`, 1)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := parse(Location, "dev 1", body); err != nil {
+		if _, err := message.Read(message.Location, "dev 1", body); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/plaspy"
 )
 
@@ -30,10 +31,10 @@ func (d *desk) park(l *lane) {
 
 // report tells the circuit how a try ended. When the API is back, everybody who
 // waited for that goes on.
-func (d *desk) report(a address, err error) {
+func (d *desk) report(a message.Address, err error) {
 	c := d.c.opt.Circuit
 	was := c.State().Open
-	c.Report(a.token, err)
+	c.Report(a.Token, err)
 	if !was || c.State().Open {
 		return
 	}
@@ -111,7 +112,7 @@ func (d *desk) expire() {
 	defer d.mu.Unlock()
 	kept := d.parked[:0]
 	for _, l := range d.parked {
-		if m := l.head(); m != nil && time.Since(m.at) >= d.c.opt.MaxAge {
+		if m := l.head(); m != nil && time.Since(m.At) >= d.c.opt.MaxAge {
 			d.enqueue(l)
 			continue
 		}

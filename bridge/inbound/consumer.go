@@ -11,10 +11,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"plaspy-bridge/bridge/inbound/echo"
+	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
@@ -45,8 +46,8 @@ type Options struct {
 	Lease Lease
 	// Trace makes a span of each message that is in hand. Nil: none.
 	Trace *trace.Tracer
-	// Origins is told what is posted. Nil: nobody is.
-	Origins *Origins
+	// Echo remembers what is posted. Optional.
+	Echo *echo.Tracker
 
 	Workers        int           // posts under way at once; 0: 16
 	MaxAge         time.Duration // after which a message is a dead letter; 0: 24 h
@@ -78,10 +79,10 @@ type Consumer struct {
 	beat     atomic.Int64 // when the reader last did something, Unix nanoseconds
 
 	mu        sync.Mutex
-	renewed   time.Time           // when a token was last renewed because of a 403
-	unsettled map[uint64]*message // outcomes that an earlier run could not record
-	holding   bool                // this replica consumes
-	current   *desk               // of the run under way, or nil
+	renewed   time.Time        // when a token was last renewed because of a 403
+	unsettled map[uint64]*item // outcomes that an earlier run could not record
+	holding   bool             // this replica consumes
+	current   *desk            // of the run under way, or nil
 }
 
 // New makes a consumer; it does nothing before [Consumer.Run].
@@ -109,7 +110,7 @@ func New(o Options) (*Consumer, error) {
 	}
 	c := &Consumer{
 		opt: o, log: o.Log, metrics: newMetrics(o.Registerer), limits: defaultLimits,
-		unsettled: make(map[uint64]*message),
+		unsettled: make(map[uint64]*item),
 	}
 	// A worker without a lane is a worker wasted.
 	c.limits.hand = max(c.limits.hand, 4*o.Workers)
@@ -257,34 +258,20 @@ func (c *Consumer) deleteConsumer(ctx context.Context, st *stream) {
 }
 
 // send posts a body to the endpoint of its kind.
-func (c *Consumer) send(ctx context.Context, a address, body []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
-	if a.kind == Alert {
-		return c.opt.API.Alerts(ctx, a.device, body, o)
+func (c *Consumer) send(ctx context.Context, a message.Address, body []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
+	if a.Kind == message.Alert {
+		return c.opt.API.Alerts(ctx, a.Device, body, o)
 	}
-	return c.opt.API.Locations(ctx, a.device, body, o)
+	return c.opt.API.Locations(ctx, a.Device, body, o)
 }
 
-// posted makes the outcome of a message that the API took.
-func (c *Consumer) posted(m *message, a address, f *form, answer plaspy.Answer, t *trial, streamName string) *outcome {
-	r := result{
-		deviceID: a.device, token: a.token, kind: a.kind, id: m.id(streamName), own: m.own(streamName),
-		status: answer.Status, attempts: t.attempts, at: time.Now(), response: answer.Body,
-		limit: int(c.opt.JetStream.Conn().MaxPayload()),
-	}
-	if c.opt.Source != nil {
-		r.source = c.opt.Source(a.device)
-	}
-	if a.kind == Location {
-		r.fix = &f.fix
-	}
-	o := &outcome{result: resultPosted, main: r.posted(c.opt.Subjects)}
-	t.span.Inject(o.main.Header)
-	subject, refused := replySubject(c.opt.Subjects, m.header)
+// outcome makes the outcome of a message.
+func (c *Consumer) outcome(m *item, d message.Decision, t *trial) *message.Outcome {
+	d.Tries, d.At, d.Trace = t.tries(), time.Now(), t.span.Inject
+	w := message.Writer{Subjects: c.opt.Subjects, Source: c.opt.Source, MaxPayload: int(c.opt.JetStream.Conn().MaxPayload())}
+	o, refused := w.Outcome(&m.Message, d)
 	if refused != "" {
-		c.warnings.warn(c.log, "Reply-To is not used", "reason", refused, "device_id", a.device, "seq", m.seq)
-	}
-	if subject != "" {
-		o.reply = &nats.Msg{Subject: subject, Header: o.main.Header, Data: o.main.Data}
+		c.warnings.warn(c.log, "Reply-To is not used", "reason", refused, "device_id", m.Address.Device, "seq", m.Seq)
 	}
 	return o
 }
@@ -315,7 +302,7 @@ func (c *Consumer) detach(d *desk) {
 	defer c.mu.Unlock()
 	c.current = nil
 	for _, m := range left {
-		c.unsettled[m.seq] = m
+		c.unsettled[m.Seq] = m
 	}
 	// What never comes again was finished by another replica. The oldest go.
 	for len(c.unsettled) > 8*c.opt.Workers {
@@ -323,20 +310,21 @@ func (c *Consumer) detach(d *desk) {
 	}
 }
 
-// carried returns what this process did before with a message: it must not be
-// done again.
-func (c *Consumer) carried(m *message) *outcome {
+// carry gives a message the outcome that this process found before, if there is
+// one: it must not be posted again.
+func (c *Consumer) carry(m *item) {
 	if o := c.memory.recall(m); o != nil {
-		return o
+		m.outcome, m.counted = o, true
+		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	before := c.unsettled[m.seq]
-	if before == nil || !before.at.Equal(m.at) {
-		return nil
+	before := c.unsettled[m.Seq]
+	if before == nil || !before.At.Equal(m.At) {
+		return
 	}
-	delete(c.unsettled, m.seq)
-	return before.outcome
+	delete(c.unsettled, m.Seq)
+	m.outcome, m.counted = before.outcome, before.counted
 }
 
 func (c *Consumer) hold(holding bool) {

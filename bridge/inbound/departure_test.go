@@ -200,7 +200,7 @@ func TestWanted(t *testing.T) {
 	if got := c.Wanted(true); got != 0 {
 		t.Errorf("%d wanted by one that does not consume", got)
 	}
-	three := []*message{{}, {}, {}}
+	three := []*item{{}, {}, {}}
 	d := &desk{lanes: map[string]*lane{
 		"a": {state: laneReady, hand: three}, "b": {state: laneBusy, hand: three}, "c": {state: laneWaiting, hand: three, handed: 90}, "d": {state: laneParked, hand: three},
 	}}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"plaspy-bridge/bridge/inbound/message"
+
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -91,20 +93,22 @@ func (d *desk) take(ctx context.Context, msg jetstream.Msg) error {
 		// which no later one of its device may be posted.
 		return fmt.Errorf("%w: delivery %d after %d", errAgain, meta.Sequence.Consumer, counted)
 	}
-	a := addressOf(d.c.opt.Subjects, msg.Subject())
-	m := &message{seq: meta.Sequence.Stream, at: meta.Timestamp, subject: msg.Subject(), address: a, header: msg.Headers(), body: msg.Data(), delivery: msg}
+	a := message.AddressOf(d.c.opt.Subjects, msg.Subject())
+	m := &item{delivery: msg, Message: message.Message{
+		Seq: meta.Sequence.Stream, At: meta.Timestamp, Subject: msg.Subject(), Address: a, Header: msg.Headers(), Body: msg.Data(),
+	}}
 	known, again := d.place(a, m, meta.NumDelivered > 1)
 	if known {
 		return nil
 	}
 	// The message may have been finished by a lane that read it from the stream
 	// while this delivery was on its way. What is finished is gone.
-	there, err := d.stream.exists(ctx, m.seq)
+	there, err := d.stream.exists(ctx, m.Seq)
 	switch {
 	case err != nil:
 		return err
 	case there && again:
-		return fmt.Errorf("%w: message %d comes again and is in no lane", errAgain, m.seq)
+		return fmt.Errorf("%w: message %d comes again and is in no lane", errAgain, m.Seq)
 	case there:
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -115,27 +119,27 @@ func (d *desk) take(ctx context.Context, msg jetstream.Msg) error {
 
 // place finds the lane of a delivery. known is false where the message may be
 // finished already.
-func (d *desk) place(a address, m *message, again bool) (known, repeated bool) {
+func (d *desk) place(a message.Address, m *item, again bool) (known, repeated bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.counted++
-	fresh := m.seq > d.delivered
-	d.delivered = max(d.delivered, m.seq)
-	l := d.lanes[a.lane]
+	fresh := m.Seq > d.delivered
+	d.delivered = max(d.delivered, m.Seq)
+	l := d.lanes[a.Lane]
 	if l != nil {
-		if held := l.holds(m.seq); held != nil {
+		if held := l.holds(m.Seq); held != nil {
 			held.delivery = m.delivery
 			return true, again
 		}
-		if m.seq <= l.done {
+		if m.Seq <= l.done {
 			return true, again // finished while it was on its way
 		}
-		if l.tail && m.seq >= l.next {
+		if l.tail && m.Seq >= l.next {
 			d.handBack(l, m)
 			return true, again
 		}
 	}
-	if again || !fresh || m.seq <= d.beyond {
+	if again || !fresh || m.Seq <= d.beyond {
 		return false, again || !fresh
 	}
 	d.append(a, m)
@@ -145,13 +149,13 @@ func (d *desk) place(a address, m *message, again bool) (known, repeated bool) {
 // append gives a lane one more message, or hands it back where the lane has as
 // many as it may: a device with a long backlog must not fill the memory, nor
 // keep the reader from what lies behind it. d.mu is held.
-func (d *desk) append(a address, m *message) {
+func (d *desk) append(a message.Address, m *item) {
 	l := d.lane(a)
 	lim := &d.c.limits
 	if !l.tail {
 		share := max(4, (lim.hand-d.hand)/4)
-		if len(l.hand) >= share || d.hand >= lim.hand || d.bytes+m.size() > lim.bytes && d.hand > 0 {
-			l.tail, l.next = true, m.seq
+		if len(l.hand) >= share || d.hand >= lim.hand || d.bytes+m.Size() > lim.bytes && d.hand > 0 {
+			l.tail, l.next = true, m.Seq
 			d.tails++
 		}
 	}
@@ -159,7 +163,7 @@ func (d *desk) append(a address, m *message) {
 		d.handBack(l, m)
 	} else {
 		d.hold(l, m)
-		m.outcome = d.c.carried(m)
+		d.c.carry(m)
 	}
 	if l.state == laneIdle {
 		d.enqueue(l)
@@ -168,8 +172,8 @@ func (d *desk) append(a address, m *message) {
 
 // handBack leaves a delivered message to the stream, from which its lane will
 // read it in its turn. d.mu is held.
-func (d *desk) handBack(l *lane, m *message) {
-	l.known = max(l.known, m.seq)
+func (d *desk) handBack(l *lane, m *item) {
+	l.known = max(l.known, m.Seq)
 	l.handed++
 	if m.delivery != nil {
 		d.c.told("hand back", m.delivery.NakWithDelay(d.c.limits.handBack))
@@ -177,26 +181,26 @@ func (d *desk) handBack(l *lane, m *message) {
 }
 
 // lane returns the lane of an address. d.mu is held.
-func (d *desk) lane(a address) *lane {
-	l := d.lanes[a.lane]
+func (d *desk) lane(a message.Address) *lane {
+	l := d.lanes[a.Lane]
 	if l == nil {
-		l = &lane{address: a}
-		d.lanes[a.lane] = l
+		l = &lane{Address: a}
+		d.lanes[a.Lane] = l
 	}
 	return l
 }
 
 // hold takes a message in hand. d.mu is held.
-func (d *desk) hold(l *lane, m *message) {
+func (d *desk) hold(l *lane, m *item) {
 	l.hand = append(l.hand, m)
 	d.hand++
-	d.bytes += m.size()
+	d.bytes += m.Size()
 }
 
 // drop lets the first message of a lane go. d.mu is held.
 func (d *desk) drop(l *lane) {
 	d.hand--
-	d.bytes -= l.hand[0].size()
+	d.bytes -= l.hand[0].Size()
 	l.hand[0] = nil
 	if l.hand = l.hand[1:]; len(l.hand) == 0 {
 		l.hand = nil
@@ -243,16 +247,16 @@ func (d *desk) signal(c chan struct{}) {
 }
 
 // finished lets the first message of a lane go for good.
-func (d *desk) finished(l *lane, m *message) {
+func (d *desk) finished(l *lane, m *item) {
 	if m.posted {
 		d.open.Add(-1)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.drop(l)
-	l.done = max(l.done, m.seq)
+	l.done = max(l.done, m.Seq)
 	if m.delivery == nil {
-		d.beyond = max(d.beyond, m.seq)
+		d.beyond = max(d.beyond, m.Seq)
 	}
 	l.trial = nil
 	d.rest(l)
@@ -262,7 +266,7 @@ func (d *desk) finished(l *lane, m *message) {
 func (d *desk) rest(l *lane) {
 	if len(l.hand) == 0 && !l.tail {
 		l.state = laneIdle
-		delete(d.lanes, l.lane)
+		delete(d.lanes, l.Lane)
 		return
 	}
 	d.enqueue(l)
@@ -270,14 +274,14 @@ func (d *desk) rest(l *lane) {
 
 // load returns the first message of a lane, from the stream where none is in
 // hand. It is nil where the lane has no more.
-func (d *desk) load(ctx context.Context, l *lane) (*message, error) {
+func (d *desk) load(ctx context.Context, l *lane) (*item, error) {
 	d.mu.Lock()
 	m, tail, next, known, handed := l.head(), l.tail, l.next, l.known, l.handed
 	d.mu.Unlock()
 	if m != nil || !tail {
 		return m, nil
 	}
-	m, err := d.stream.next(ctx, l.filter, next)
+	m, err := d.stream.next(ctx, l.Filter, next)
 	if err != nil {
 		return nil, err
 	}
@@ -290,10 +294,10 @@ func (d *desk) load(ctx context.Context, l *lane) (*message, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if m != nil {
-		m.address = addressOf(d.c.opt.Subjects, m.subject)
-		l.next = m.seq + 1
+		m.Address = message.AddressOf(d.c.opt.Subjects, m.Subject)
+		l.next = m.Seq + 1
 		d.hold(l, m)
-		m.outcome = d.c.carried(m)
+		d.c.carry(m)
 		return m, nil
 	}
 	if l.handed == handed {
@@ -340,7 +344,7 @@ func (d *desk) unhand(l *lane) {
 		l.tail = true
 		d.tails++
 	}
-	l.next = l.hand[0].seq
+	l.next = l.hand[0].Seq
 	for len(l.hand) > 0 {
 		d.handBack(l, l.hand[0])
 		d.drop(l)
@@ -360,10 +364,10 @@ func (d *desk) wake(l *lane) {
 
 // close stops the timers and returns the messages that were posted or given up
 // but not yet recorded: another run must not post them again.
-func (d *desk) close() []*message {
+func (d *desk) close() []*item {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var left []*message
+	var left []*item
 	for _, l := range d.lanes {
 		if l.timer != nil {
 			l.timer.Stop()

@@ -2,17 +2,19 @@ package inbound
 
 import (
 	"time"
+
+	"plaspy-bridge/bridge/inbound/message"
 )
 
 // lane is one device's sequence of messages. At most one worker has it at a
 // time, and it works on the first message only. All fields are guarded by the
 // desk's mutex, but for trial, which belongs to the worker that has the lane.
 type lane struct {
-	address
+	message.Address
 
 	state laneState
 	// hand holds the first messages of the lane, in stream order.
-	hand []*message
+	hand []*item
 	// done is the highest sequence that was finished.
 	done uint64
 	// tail tells that more messages are in the stream, at or after next, that
@@ -44,7 +46,7 @@ const (
 )
 
 // head is the lane's first message, nil where it is still in the stream.
-func (l *lane) head() *message {
+func (l *lane) head() *item {
 	if len(l.hand) == 0 {
 		return nil
 	}
@@ -52,9 +54,9 @@ func (l *lane) head() *message {
 }
 
 // holds returns a message of the hand.
-func (l *lane) holds(seq uint64) *message {
+func (l *lane) holds(seq uint64) *item {
 	for _, m := range l.hand {
-		if m.seq == seq {
+		if m.Seq == seq {
 			return m
 		}
 	}
@@ -62,9 +64,9 @@ func (l *lane) holds(seq uint64) *message {
 }
 
 // trialOf returns what is known of the tries of a message.
-func (l *lane) trialOf(m *message) *trial {
-	if l.trial == nil || l.trial.seq != m.seq {
-		l.trial = &trial{seq: m.seq}
+func (l *lane) trialOf(m *item) *trial {
+	if l.trial == nil || l.trial.seq != m.Seq {
+		l.trial = &trial{seq: m.Seq}
 	}
 	return l.trial
 }

@@ -3,11 +3,13 @@ package inbound
 import (
 	"sync"
 	"time"
+
+	"plaspy-bridge/bridge/inbound/message"
 )
 
 const (
 	memoryMessages = 1024
-	memoryBody     = 4 << 10
+	memoryBody     = 8 << 10
 )
 
 // memory is what was finished of late, and how. A server can go back on an
@@ -26,13 +28,13 @@ type memory struct {
 // stream that was made anew and counts from one.
 type finished struct {
 	at      time.Time
-	outcome *outcome
+	outcome *message.Outcome
 }
 
 // add remembers a message whose outcome was recorded, for as long as no
 // memoryMessages others come, unless its result is large.
-func (y *memory) add(m *message) {
-	if len(m.outcome.main.Data) > memoryBody {
+func (y *memory) add(m *item) {
+	if m.outcome.Size() > memoryBody {
 		return
 	}
 	y.mu.Lock()
@@ -40,25 +42,26 @@ func (y *memory) add(m *message) {
 	if y.done == nil {
 		y.done = make(map[uint64]finished, memoryMessages)
 	}
-	if _, known := y.done[m.seq]; known { // recorded once more: it has its place
-		y.done[m.seq] = finished{m.at, m.outcome}
+	if _, known := y.done[m.Seq]; known { // recorded once more: it has its place
+		y.done[m.Seq] = finished{m.At, m.outcome}
 		return
 	}
 	delete(y.done, y.ring[y.next])
-	y.ring[y.next] = m.seq
+	y.ring[y.next] = m.Seq
 	y.next = (y.next + 1) % memoryMessages
-	y.done[m.seq] = finished{m.at, m.outcome}
+	y.done[m.Seq] = finished{m.At, m.outcome}
 }
 
 // recall gives the outcome of a message that comes again, to be recorded once
 // more: what took back the acknowledgement may have taken the result, too. It is
 // nil for any other message.
-func (y *memory) recall(m *message) *outcome {
+func (y *memory) recall(m *item) *message.Outcome {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	before, known := y.done[m.seq]
-	if !known || !before.at.Equal(m.at) {
+	before, known := y.done[m.Seq]
+	if !known || !before.at.Equal(m.At) {
 		return nil
 	}
-	return &outcome{result: before.outcome.result, main: before.outcome.main, counted: true}
+	before.outcome.Restart()
+	return before.outcome
 }

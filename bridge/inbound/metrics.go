@@ -8,11 +8,20 @@ import (
 	"sync"
 	"time"
 
+	"plaspy-bridge/bridge/inbound/message"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // gaugeEvery is how often the streams are asked what they hold.
 const gaugeEvery = 5 * time.Second
+
+// Results as the metrics name them.
+const (
+	resultPosted  = "posted"
+	resultDead    = "dead"
+	resultRetried = "retried"
+)
 
 type metrics struct {
 	total    *prometheus.CounterVec
@@ -46,19 +55,19 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "plaspy_bridge_inbound_lanes", Help: "Devices with inbound messages that this replica knows of, by state: ready (or being posted), waiting (after a failure), parked (the API is down).",
 		}, []string{"state"}),
 	}
-	for _, kind := range []Kind{Location, Alert} {
+	for _, kind := range []message.Kind{message.Location, message.Alert} {
 		for _, result := range []string{resultPosted, resultDead, resultRetried} {
 			m.total.WithLabelValues(string(kind), result)
 		}
 	}
-	m.total.WithLabelValues(string(Unknown), resultDead)
+	m.total.WithLabelValues(string(message.Unknown), resultDead)
 	if reg != nil {
 		reg.MustRegister(m.total, m.duration, m.pending, m.letters, m.hand, m.lanes)
 	}
 	return m
 }
 
-func (m *metrics) count(kind Kind, result string) {
+func (m *metrics) count(kind message.Kind, result string) {
 	m.total.WithLabelValues(string(kind), result).Inc()
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
 )
@@ -35,8 +36,8 @@ func TestResult(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.put("plaspy.in.location.dev=201", location(1), nats.MsgIdHdr, "first", HeaderReplyTo, "elsewhere.results")
-	seq := r.put("plaspy.in.alert.dev=201", []byte(`{"alertName":"SOS","dateTime":"2026-01-02T03:04:01Z"}`), HeaderReplyTo, "$JS.API.STREAM.DELETE.PLASPY_INBOUND")
+	r.put("plaspy.in.location.dev=201", location(1), nats.MsgIdHdr, "first", message.HeaderReplyTo, "elsewhere.results")
+	seq := r.put("plaspy.in.alert.dev=201", []byte(`{"alertName":"SOS","dateTime":"2026-01-02T03:04:01Z"}`), message.HeaderReplyTo, "$JS.API.STREAM.DELETE.PLASPY_INBOUND")
 	run(t, r.consumer(api))
 	r.waitCount(subjects.Inbound(), 0)
 	got := r.messages(subjects.Results(), 2)
@@ -120,16 +121,16 @@ func TestFinal(t *testing.T) {
 			}
 			want := nats.Header{
 				"Plaspy-Original-Nats-Msg-Id": {"mine"}, "Plaspy-Original-Nats-Foo": {"x"}, "Other": {"a", "b"},
-				HeaderAttempts: {"1"}, HeaderSubject: {"plaspy.in.location.d"}, HeaderSequence: {"1"},
-				HeaderStatus: {jsonNumber(s)}, HeaderError: {`{"error":"scripted ` + jsonNumber(s) + `"}`},
-				HeaderReason: {"rejected with status " + jsonNumber(s)},
+				message.HeaderAttempts: {"1"}, message.HeaderSubject: {"plaspy.in.location.d"}, message.HeaderSequence: {"1"},
+				message.HeaderStatus: {jsonNumber(s)}, message.HeaderError: {`{"error":"scripted ` + jsonNumber(s) + `"}`},
+				message.HeaderReason: {"rejected with status " + jsonNumber(s)},
 			}
 			for name, values := range want {
 				if got := m.Header[name]; strings.Join(got, ",") != strings.Join(values, ",") {
 					t.Errorf("%s is %q, want %q", name, got, values)
 				}
 			}
-			if seq != 1 || m.Header.Get(HeaderFirstTry) == "" || m.Header.Get(HeaderLastTry) == "" || m.Header.Get("Nats-Foo") != "" {
+			if seq != 1 || m.Header.Get(message.HeaderFirstTry) == "" || m.Header.Get(message.HeaderLastTry) == "" || m.Header.Get("Nats-Foo") != "" {
 				t.Errorf("headers %v", m.Header)
 			}
 		})
@@ -162,10 +163,10 @@ func TestNotForPosting(t *testing.T) {
 			run(t, r.consumer(api))
 			r.waitCount(subjects.Inbound(), 0)
 			m := r.messages(subjects.DeadLetters(), 1)[0]
-			if m.Subject != tt.dead || !strings.Contains(m.Header.Get(HeaderReason), tt.reason) || string(m.Data) != tt.body {
-				t.Errorf("dead letter %s %q %q", m.Subject, m.Header.Get(HeaderReason), m.Data)
+			if m.Subject != tt.dead || !strings.Contains(m.Header.Get(message.HeaderReason), tt.reason) || string(m.Data) != tt.body {
+				t.Errorf("dead letter %s %q %q", m.Subject, m.Header.Get(message.HeaderReason), m.Data)
 			}
-			if m.Header.Get(HeaderAttempts) != "0" || m.Header.Get(HeaderFirstTry) != "" || m.Header.Get(HeaderSubject) != tt.subject {
+			if m.Header.Get(message.HeaderAttempts) != "0" || m.Header.Get(message.HeaderFirstTry) != "" || m.Header.Get(message.HeaderSubject) != tt.subject {
 				t.Errorf("headers %v", m.Header)
 			}
 			if got := len(api.accepted()); got != 1 {
@@ -188,8 +189,8 @@ func TestTooOld(t *testing.T) {
 			run(t, r.consumer(api, func(c *Consumer) { c.opt.MaxAge, c.opt.BackoffMax = time.Second, time.Hour }))
 			r.waitCount(subjects.Inbound(), 0)
 			for _, m := range r.messages(subjects.DeadLetters(), 2*tt.n) {
-				if !strings.Contains(m.Header.Get(HeaderReason), "too old") {
-					t.Errorf("reason %q", m.Header.Get(HeaderReason))
+				if !strings.Contains(m.Header.Get(message.HeaderReason), "too old") {
+					t.Errorf("reason %q", m.Header.Get(message.HeaderReason))
 				}
 			}
 		})
@@ -213,7 +214,7 @@ func TestTooOldWhileWaiting(t *testing.T) {
 	r.put("plaspy.in.location.d", location(1))
 	run(t, r.consumer(waiter{}, func(c *Consumer) { c.opt.MaxAge = 500 * time.Millisecond }))
 	m := r.messages(subjects.DeadLetters(), 1)[0]
-	if m.Header.Get(HeaderAttempts) != "0" || m.Header.Get(HeaderStatus) != "" || !strings.Contains(m.Header.Get(HeaderError), "no try") {
+	if m.Header.Get(message.HeaderAttempts) != "0" || m.Header.Get(message.HeaderStatus) != "" || !strings.Contains(m.Header.Get(message.HeaderError), "no try") {
 		t.Errorf("headers %v", m.Header)
 	}
 }
@@ -270,7 +271,7 @@ func TestForbidden(t *testing.T) {
 		t.Errorf("%d renewals, %d posts after it, want 1 and 1", renewals.Load(), fresh.Load())
 	}
 	for _, m := range r.messages(subjects.DeadLetters(), 40) {
-		if m.Header.Get(HeaderAttempts) != "2" || m.Header.Get(HeaderStatus) != "403" {
+		if m.Header.Get(message.HeaderAttempts) != "2" || m.Header.Get(message.HeaderStatus) != "403" {
 			t.Errorf("headers %v", m.Header)
 		}
 	}
@@ -341,45 +342,6 @@ func TestResultsMissing(t *testing.T) {
 	stop()
 	if c.Trouble() != "" {
 		t.Errorf("trouble afterwards: %s", c.Trouble())
-	}
-}
-
-func TestReplySubject(t *testing.T) {
-	for _, tt := range []struct {
-		name, subject string
-		ok            bool
-	}{
-		{"plain", "gateway.results", true}, {"inbox", "_INBOX.abc.1", true}, {"prefix of another", "plaspyx.a", true},
-		{"JetStream's", "$JS.API.STREAM.DELETE.X", false}, {"system's", "$SYS.x", false}, {"bucket", "$KV.b.k", false}, {"other underscore", "_R_.x", false},
-		{"own", "plaspy.in.location.d", false}, {"own root", "plaspy", false}, {"wildcard", "a.*", false}, {"rest", "a.>", false},
-		{"space", "a b", false}, {"empty token", "a..b", false}, {"dot at the end", "a.", false}, {"line", "a\r\nPUB b", false}, {"long", strings.Repeat("a", 2000), false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			got, refused := replySubject(subjects, nats.Header{HeaderReplyTo: {tt.subject}})
-			if (got == tt.subject) != tt.ok || (refused == "") != tt.ok {
-				t.Errorf("got %q, refused %q", got, refused)
-			}
-		})
-	}
-}
-
-func TestResultBody(t *testing.T) {
-	for _, tt := range []struct{ name, response, want string }{
-		{"JSON", " {\"a\": 1.0}\n", `{"a": 1.0}`}, {"nothing", "", "null"}, {"text", "OK \"x\"", `"OK \"x\""`},
-		{"cut off", `{"a":`, `"{\"a\":"`}, {"no UTF-8", "\"\xff\"", "\"\\\"�\\\"\""}, {"number", "1", "1"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			res := result{deviceID: "d\n", token: "d=0A", kind: Location, id: "é", own: "x", status: 200, attempts: 1, at: time.Unix(0, 0), response: []byte(tt.response), limit: 1 << 20}
-			m := res.posted(subjects)
-			want := `{"deviceId":"d\n","kind":"location","id":"é","status":200,"attempts":1,"postedAt":"1970-01-01T00:00:00.000Z","response":` + tt.want + `}`
-			if string(m.Data) != want || !json.Valid(m.Data) {
-				t.Errorf("got  %s\nwant %s", m.Data, want)
-			}
-		})
-	}
-	res := result{kind: Location, token: "d", response: bytes.Repeat([]byte("1"), 1<<20), limit: 1 << 20}
-	if m := res.posted(subjects); len(m.Data) > 1000 || !json.Valid(m.Data) || !strings.Contains(string(m.Data), `"responseBytes":1048576`) {
-		t.Errorf("a response that is too large: %.300s", m.Data)
 	}
 }
 

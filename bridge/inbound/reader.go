@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"plaspy-bridge/bridge/inbound/message"
+
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -117,8 +119,8 @@ func (d *desk) lookBeyond(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for subject := range st.State.Subjects {
-		a := addressOf(d.c.opt.Subjects, subject)
-		if d.lanes[a.lane] != nil {
+		a := message.AddressOf(d.c.opt.Subjects, subject)
+		if d.lanes[a.Lane] != nil {
 			continue
 		}
 		if len(d.lanes) >= d.c.limits.lanes {

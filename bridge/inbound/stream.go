@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"plaspy-bridge/bridge/inbound/message"
+
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -51,8 +53,8 @@ func openStream(ctx context.Context, js jetstream.JetStream, name string) (*stre
 	return &stream{js: js, name: name, Stream: st, queue: cfg.Retention == jetstream.WorkQueuePolicy, replicated: cfg.Replicas > 1}, nil
 }
 
-// stored is a message as the stream's leader gives it.
-type stored struct {
+// storedMsg is a message as the stream's leader gives it.
+type storedMsg struct {
 	Subject string    `json:"subject"`
 	Seq     uint64    `json:"seq"`
 	Header  []byte    `json:"hdrs"`
@@ -63,14 +65,14 @@ type stored struct {
 // next reads the first message of a subject filter at or after a sequence, nil
 // where there is none. It asks the stream's leader: a direct get may be
 // answered by a replica that lags, and would show a message that is finished.
-func (s *stream) next(ctx context.Context, filter string, from uint64) (*message, error) {
+func (s *stream) next(ctx context.Context, filter string, from uint64) (*item, error) {
 	got, err := s.get(ctx, map[string]any{"seq": max(from, 1), "next_by_subj": filter})
 	if got == nil || err != nil {
 		return nil, err
 	}
-	m := &message{seq: got.Seq, at: got.Time, subject: got.Subject, body: got.Data}
+	m := &item{Message: message.Message{Seq: got.Seq, At: got.Time, Subject: got.Subject, Body: got.Data}}
 	if len(got.Header) > 0 {
-		if m.header, err = nats.DecodeHeadersMsg(got.Header); err != nil {
+		if m.Header, err = nats.DecodeHeadersMsg(got.Header); err != nil {
 			return nil, fmt.Errorf("read headers of message %d: %w", got.Seq, err)
 		}
 	}
@@ -83,7 +85,7 @@ func (s *stream) exists(ctx context.Context, seq uint64) (bool, error) {
 	return got != nil, err
 }
 
-func (s *stream) get(ctx context.Context, request map[string]any) (*stored, error) {
+func (s *stream) get(ctx context.Context, request map[string]any) (*storedMsg, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
@@ -99,7 +101,7 @@ func (s *stream) get(ctx context.Context, request map[string]any) (*stored, erro
 		return nil, fmt.Errorf("read stream %s: %w", s.name, err)
 	}
 	var answer struct {
-		Message *stored             `json:"message"`
+		Message *storedMsg          `json:"message"`
 		Error   *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(reply.Data, &answer); err != nil {

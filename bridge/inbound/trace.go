@@ -1,19 +1,22 @@
 package inbound
 
-import "plaspy-bridge/bridge/trace"
+import (
+	"plaspy-bridge/bridge/inbound/message"
+	"plaspy-bridge/bridge/trace"
+)
 
 // beginSpan begins the span of a message in hand, unless it has one: a child of
 // its producer's, or of its own first one where it was put down between.
-func (d *desk) beginSpan(m *message, t *trial) {
+func (d *desk) beginSpan(m *item, t *trial) {
 	if d.c.opt.Trace == nil || t.span.On() {
 		return
 	}
-	header := map[string][]string(m.header)
+	header := map[string][]string(m.Header)
 	if t.origin != nil {
 		header = t.origin
 	}
 	t.span = d.c.opt.Trace.Process(d.posts, header, trace.Message{
-		Subject: m.subject, Template: d.template(m.address), ID: m.id(d.stream.name), Bytes: len(m.body),
+		Subject: m.Subject, Template: d.template(m.Address), ID: m.ID(d.c.opt.Subjects), Bytes: len(m.Body),
 	})
 	if t.origin == nil {
 		t.origin = make(map[string][]string, 2)
@@ -22,11 +25,11 @@ func (d *desk) beginSpan(m *message, t *trial) {
 }
 
 // template is the subject with a name in the device's place.
-func (d *desk) template(a address) string {
-	switch a.kind {
-	case Location:
+func (d *desk) template(a message.Address) string {
+	switch a.Kind {
+	case message.Location:
 		return d.c.opt.Subjects.InLocation("{device}")
-	case Alert:
+	case message.Alert:
 		return d.c.opt.Subjects.InAlert("{device}")
 	}
 	return string(d.c.opt.Subjects) + ".in.{unknown}"

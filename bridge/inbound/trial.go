@@ -8,6 +8,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/trace"
 )
@@ -61,6 +62,11 @@ func (t *trial) count(began time.Time, status int, err error) {
 			t.detail = e.Excerpt
 		}
 	}
+}
+
+// tries is what the results and dead letters say of the tries.
+func (t *trial) tries() message.Tries {
+	return message.Tries{Attempts: t.attempts, First: t.first, Last: t.last, Status: t.status}
 }
 
 // delay is how long to wait after a failure, before the API's own wish is

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"plaspy-bridge/bridge/inbound/echo"
+	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/plaspy"
 )
 
@@ -72,28 +74,32 @@ func (d *desk) step(ctx context.Context, l *lane) {
 		}
 	}
 	d.c.trouble.clear(partStore)
-	if !m.outcome.counted {
-		d.c.metrics.count(m.address.kind, m.outcome.result)
-		m.outcome.counted = true
+	result := resultDead
+	if m.outcome.Posted() {
+		result = resultPosted
+	}
+	if !m.counted {
+		d.c.metrics.count(m.Address.Kind, result)
+		m.counted = true
 	}
 	d.c.memory.add(m)
-	l.endSpan(m.outcome.result, "")
+	l.endSpan(result, "")
 	d.finished(l, m)
 }
 
 // decide posts a message or gives it up. It reports false where the message has
 // to wait; the lane is then taken care of.
-func (d *desk) decide(ctx context.Context, l *lane, m *message) bool {
+func (d *desk) decide(ctx context.Context, l *lane, m *item) bool {
 	c := d.c
-	a := m.address
-	if a.kind == Unknown {
-		return d.giveUp(l, m, a, "unknown subject: "+a.reason, "")
+	a := m.Address
+	if a.Kind == message.Unknown {
+		return d.giveUp(l, m, a, "unknown subject: "+a.Reason, "")
 	}
-	f, err := parse(a.kind, a.device, m.body)
+	f, err := message.Read(a.Kind, a.Device, m.Body)
 	if err != nil {
 		return d.giveUp(l, m, a, "invalid: "+err.Error(), "")
 	}
-	if time.Since(m.at) >= c.opt.MaxAge {
+	if time.Since(m.At) >= c.opt.MaxAge {
 		return d.tooOld(l, m, a)
 	}
 	if d.ended.Load() {
@@ -174,7 +180,7 @@ func (d *desk) leave(p *departure) error {
 }
 
 // post tries once.
-func (d *desk) post(run context.Context, l *lane, m *message, a address, f *form) bool {
+func (d *desk) post(run context.Context, l *lane, m *item, a message.Address, f *message.Form) bool {
 	c := d.c
 	t := l.trialOf(m)
 	d.beginSpan(m, t)
@@ -184,24 +190,20 @@ func (d *desk) post(run context.Context, l *lane, m *message, a address, f *form
 	defer context.AfterFunc(run, out.stay)()
 	// Age ends the wait alone: what has been sent may be taken any moment, and a
 	// dead letter of it that is replayed would be posted twice.
-	age := time.AfterFunc(time.Until(m.at.Add(c.opt.MaxAge)), out.stay)
+	age := time.AfterFunc(time.Until(m.At.Add(c.opt.MaxAge)), out.stay)
 	defer age.Stop()
-	if a.kind == Location && c.opt.Origins != nil {
-		// Before the try, because the API may show the location before it
-		// answers.
-		c.opt.Origins.add(a.token, f.fix)
-	}
-	id := m.id(d.stream.name)
+	c.echo(a, f, (*echo.Tracker).Sending)
+	id := m.ID(d.c.opt.Subjects)
 	began := time.Now()
-	answer, err := c.send(ctx, a, f.body, plaspy.PostOptions{
-		IdempotencyKey: idempotencyKey(id), Before: func() error { return d.leave(out) },
+	answer, err := c.send(ctx, a, f.Body, plaspy.PostOptions{
+		IdempotencyKey: message.IdempotencyKey(id), Before: func() error { return d.leave(out) },
 	})
 	if out.state.Load() == atHome {
 		switch {
 		case run.Err() != nil: // the run ends; the message stays where it is
 		case !d.valid():
 			d.stop(errLease)
-		case time.Since(m.at) >= c.opt.MaxAge:
+		case time.Since(m.At) >= c.opt.MaxAge:
 			return d.tooOld(l, m, a)
 		default: // the wall clock was set back while the post waited
 			d.pause(l, causeOther, settlePause)
@@ -215,30 +217,38 @@ func (d *desk) post(run context.Context, l *lane, m *message, a address, f *form
 	}
 	d.report(a, err)
 	if err == nil {
-		d.conclude(m, c.posted(m, a, f, answer, t, d.stream.name))
+		t.status = answer.Status
+		decision := message.Decision{Response: answer.Body}
+		if a.Kind == message.Location {
+			decision.Fix = &f.Fix
+		}
+		c.echo(a, f, (*echo.Tracker).Taken)
+		d.conclude(m, c.outcome(m, decision, t))
 		if t.warned {
-			c.log.Info("inbound message posted at last", "device_id", a.device, "seq", m.seq, "msg_id", id, "attempt", t.attempts)
+			c.log.Info("inbound message posted at last", "device_id", a.Device, "seq", m.Seq, "msg_id", id, "attempt", t.attempts)
 		}
 		return true
 	}
-	return d.failed(l, m, a, err)
+	return d.failed(l, m, a, f, err)
 }
 
 // failed decides what becomes of a message after a try that failed.
-func (d *desk) failed(l *lane, m *message, a address, err error) bool {
+func (d *desk) failed(l *lane, m *item, a message.Address, f *message.Form, err error) bool {
 	c, t := d.c, l.trialOf(m)
 	class := plaspy.Classify(err)
 	switch {
 	case class == plaspy.Canceled && d.posts.Err() != nil:
 		return false // the run was cut off; the message stays where it is
-	case time.Since(m.at) >= c.opt.MaxAge:
+	case time.Since(m.At) >= c.opt.MaxAge:
 		return d.tooOld(l, m, a)
 	case class == plaspy.Reject:
+		c.echo(a, f, (*echo.Tracker).Refused)
 		return d.giveUp(l, m, a, "rejected"+withStatus(t.status), t.detail)
 	case class == plaspy.Forbidden && t.renewed:
+		c.echo(a, f, (*echo.Tracker).Refused)
 		return d.giveUp(l, m, a, "forbidden twice, with a token less than a minute old", t.detail)
 	}
-	c.metrics.count(a.kind, resultRetried)
+	c.metrics.count(a.Kind, resultRetried)
 	why := causeOf(err)
 	wait := t.delay(why, c.opt.BackoffInitial, c.opt.BackoffMax)
 	if class == plaspy.Forbidden {
@@ -248,14 +258,21 @@ func (d *desk) failed(l *lane, m *message, a address, err error) bool {
 	wait = max(wait, retryAfter(err))
 	if t.attempts >= 3 && !t.warned {
 		t.warned = true
-		c.log.Warn("inbound message is not taken, trying on", "err", err, "device_id", a.device, "seq", m.seq,
-			"msg_id", m.id(d.stream.name), "attempt", t.attempts, "delay", wait)
+		c.log.Warn("inbound message is not taken, trying on", "err", err, "device_id", a.Device, "seq", m.Seq,
+			"msg_id", m.ID(d.c.opt.Subjects), "attempt", t.attempts, "delay", wait)
 	}
 	if wait > c.limits.patience {
 		l.endSpan(resultRetried, why.String())
 	}
-	d.pause(l, why, min(wait, max(0, time.Until(m.at.Add(c.opt.MaxAge)))))
+	d.pause(l, why, min(wait, max(0, time.Until(m.At.Add(c.opt.MaxAge)))))
 	return false
+}
+
+// echo notes in the echo tracker what happens to a location.
+func (c *Consumer) echo(a message.Address, f *message.Form, note func(*echo.Tracker, string, message.Fix)) {
+	if a.Kind == message.Location && c.opt.Echo != nil {
+		note(c.opt.Echo, a.Token, f.Fix)
+	}
 }
 
 func withStatus(status int) string {
@@ -265,7 +282,7 @@ func withStatus(status int) string {
 	return fmt.Sprintf(" with status %d", status)
 }
 
-func (d *desk) tooOld(l *lane, m *message, a address) bool {
+func (d *desk) tooOld(l *lane, m *item, a message.Address) bool {
 	t := l.trialOf(m)
 	detail := t.detail
 	if t.attempts == 0 {
@@ -275,19 +292,17 @@ func (d *desk) tooOld(l *lane, m *message, a address) bool {
 }
 
 // giveUp makes a dead letter of a message.
-func (d *desk) giveUp(l *lane, m *message, a address, reason, detail string) bool {
+func (d *desk) giveUp(l *lane, m *item, a message.Address, reason, detail string) bool {
 	t := l.trialOf(m)
 	d.beginSpan(m, t)
 	t.span.Fail(resultDead)
-	letter := deadLetter(d.c.opt.Subjects, d.stream.name, a, m, reason, detail, t)
-	t.span.Inject(letter.Header)
-	d.conclude(m, &outcome{result: resultDead, main: letter})
-	d.c.warnings.warn(d.c.log, "inbound message dead-lettered", "reason", reason, "device_id", a.device, "subject", m.subject, "seq", m.seq,
-		"msg_id", m.id(d.stream.name), "attempt", t.attempts, "status", t.status)
+	d.conclude(m, d.c.outcome(m, message.Decision{Reason: reason, Detail: detail}, t))
+	d.c.warnings.warn(d.c.log, "inbound message dead-lettered", "reason", reason, "device_id", a.Device, "subject", m.Subject, "seq", m.Seq,
+		"msg_id", m.ID(d.c.opt.Subjects), "attempt", t.attempts, "status", t.status)
 	return true
 }
 
-func (d *desk) conclude(m *message, o *outcome) {
+func (d *desk) conclude(m *item, o *message.Outcome) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	m.outcome = o

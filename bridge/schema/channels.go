@@ -48,7 +48,7 @@ func messages() map[string]message {
 		"device":          body("A device was added, changed or removed", "deviceEvent", "deviceHeaders"),
 		"inboundLocation": body("A location to post", "inboundLocation", "inboundHeaders"),
 		"inboundAlert":    body("An alert to post", "inboundAlert", "inboundHeaders"),
-		"result":          body("What the API answered to an inbound message", "result", "resultHeaders"),
+		"result":          body("What became of an inbound message", "result", "resultHeaders"),
 		"deadLetter":      letter,
 		"question":        question,
 		"range":           body("A range of time to ask for", "range", "questionHeaders"),
@@ -92,13 +92,13 @@ func (d *document) addInbound(s publisher.Subjects) {
 		{"Location", s.InLocation(anyDevice), "location"}, {"Alert", s.InAlert(anyDevice), "alert"},
 	} {
 		d.add("in"+kind.name, kind.in, s.Inbound(), "inbound"+kind.name, "What is to be posted: a "+kind.label)
-		d.add("result"+kind.name, s.Result(kind.label, anyDevice), s.Results(), "result", "What the API answered to it: a "+kind.label)
+		d.add("result"+kind.name, s.Result(kind.label, anyDevice), s.Results(), "result", "What became of it: a "+kind.label)
 		d.add("dead"+kind.name, s.DeadLetter(kind.label, anyDevice), s.DeadLetters(), "deadLetter", "What will not be tried again: a "+kind.label)
 		d.receive("post"+kind.name, "in"+kind.name, "Posts it to the API, each device's in the order of the stream.", &reply{
 			Address: &address{"$message.header#/Reply-To", "Where the header is set; the result goes to its own subject as well."},
 			Channel: ref("channels/" + replies), Messages: d.answers("result"),
 		})
-		d.send("report"+kind.name, "result"+kind.name, "The API took the message.")
+		d.send("report"+kind.name, "result"+kind.name, "The API took the message, or the message became a dead letter.")
 		d.send("bury"+kind.name, "dead"+kind.name, "The API refused the message for good, or it is invalid, or too old.")
 	}
 	d.add("deadUnknown", s.DeadLetterUnknown(), s.DeadLetters(), "deadLetter", "What came on a subject that nothing is posted from")

@@ -317,8 +317,9 @@ func TestRefuses(t *testing.T) {
 		{"another state", "alert", `{"deviceId":"d","alert":"A","state":"raised","critical":false,` + alert + `}`, `{"deviceId":"d","alert":"A","state":"on","critical":false,` + alert + `}`},
 		{"another source", "alert", `{"deviceId":"d","alert":"A","state":"raised","critical":false,"source":"history",` + alert + `}`, `{"deviceId":"d","alert":"A","state":"raised","critical":false,"source":"poll",` + alert + `}`},
 		{"another change", "device", `{"deviceId":"d","change":"added","device":{"id":"d"},"observedAt":"2026-01-02T03:04:05.678Z"}`, `{"deviceId":"d","change":"moved","device":{"id":"d"},"observedAt":"2026-01-02T03:04:05.678Z"}`},
-		{"status of a failure", "result", `{"deviceId":"d","kind":"alert","id":"1","status":200,"attempts":1,"postedAt":"2026-01-02T03:04:05.678Z","response":null}`, `{"deviceId":"d","kind":"alert","id":"1","status":404,"attempts":1,"postedAt":"2026-01-02T03:04:05.678Z","response":null}`},
-		{"id that is a number", "result", `{"deviceId":"d","kind":"alert","id":"1","status":200,"attempts":1,"postedAt":"2026-01-02T03:04:05.678Z","response":[]}`, `{"deviceId":"d","kind":"alert","id":1,"status":200,"attempts":1,"postedAt":"2026-01-02T03:04:05.678Z","response":[]}`},
+		{"status of a failure", "result", `{"deviceId":"d","kind":"alert","id":"1","posted":true,"status":200,"attempts":1,"postedAt":"2026-01-02T03:04:05.678Z","response":null}`, `{"deviceId":"d","kind":"alert","id":"1","posted":true,"status":404,"attempts":1,"postedAt":"2026-01-02T03:04:05.678Z","response":null}`},
+		{"id that is a number", "result", `{"deviceId":"d","kind":"alert","id":"1","posted":true,"status":200,"attempts":1,"postedAt":"2026-01-02T03:04:05.678Z","response":[]}`, `{"deviceId":"d","kind":"alert","id":1,"posted":true,"status":200,"attempts":1,"postedAt":"2026-01-02T03:04:05.678Z","response":[]}`},
+		{"refusal without its letter", "result", `{"deviceId":"d","kind":"alert","id":"1","posted":false,"reason":"r","error":"","status":0,"attempts":0,"deadLetter":1}`, `{"deviceId":"d","kind":"alert","id":"1","posted":false,"reason":"r","error":"","status":0,"attempts":0}`},
 		{"a question that writes", "range", `{"from":"a","to":"b"}`, `{"from":"a","to":"b","location":{}}`},
 		{"no end", "alertRange", `{"from":"a","to":"b","alertName":null}`, `{"from":"a"}`},
 	} {

@@ -197,7 +197,7 @@ func TestMessagesOfARealRun(t *testing.T) {
 	r.publish("plaspy.in.location.nobody", `{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":2}`, "X-Own", "kept", "Nats-Msg-Id", "id of its own")
 	r.publish("plaspy.in.alert.nobody", `not JSON`)
 	r.publish("plaspy.in.else.where", "\xff\x00")
-	r.until("deadLetter status 404", "deadLetter status ", "deadLocation", "deadAlert", "deadUnknown")
+	r.until("deadLetter status 404", "deadLetter status ", "deadLocation", "deadAlert", "deadUnknown", "result posted false")
 
 	t.Run("bucket", func(t *testing.T) { r.bucket(t) })
 	t.Run("reply", func(t *testing.T) { r.replyTo(t, begun.Add(time.Hour)) })
@@ -342,8 +342,12 @@ func TestInboundFormsAreWhatTheBridgeTakes(t *testing.T) {
 		r.publish("plaspy.in."+tt.kind+".d", tt.body)
 		for {
 			channel, m := r.next("the fate of "+tt.body, 15*time.Second)
-			if strings.HasPrefix(channel, "result") || strings.HasPrefix(channel, "dead") {
-				if got := strings.HasPrefix(channel, "result"); got != tt.taken {
+			if strings.HasPrefix(channel, "result") {
+				var result struct{ Posted bool }
+				if err := json.Unmarshal(m.Data, &result); err != nil {
+					t.Fatal(err)
+				}
+				if got := result.Posted; got != tt.taken {
 					t.Errorf("the bridge's verdict on the %s %s: %s %v", tt.kind, tt.body, channel, m.Header)
 				}
 				break

@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge/config"
-	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/inbound/deadletter"
 	"plaspy-bridge/publisher"
 )
@@ -309,7 +308,7 @@ func describe(l *deadletter.Letter) string {
 	}
 	names := make([]string, 0, len(l.Header))
 	for name := range l.Header {
-		if !slices.Contains(toldOf, name) {
+		if !deadletter.Described(name) {
 			names = append(names, name)
 		}
 	}
@@ -329,12 +328,6 @@ func describe(l *deadletter.Letter) string {
 	b.WriteString(strings.TrimRight(body, "\n"))
 	b.WriteByte('\n')
 	return b.String()
-}
-
-// toldOf are the headers that describe spells out.
-var toldOf = []string{
-	inbound.HeaderReason, inbound.HeaderError, inbound.HeaderStatus, inbound.HeaderAttempts, inbound.HeaderFirstTry,
-	inbound.HeaderLastTry, inbound.HeaderSubject, inbound.HeaderSequence, deadletter.HeaderHistory, "Nats-Msg-Id",
 }
 
 // shown keeps what a stranger wrote from steering the terminal.

@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -35,9 +34,9 @@ func bury(t *testing.T) jetstream.JetStream {
 	for i, reason := range []string{"rejected with status 404", "rejected with status 400", "too old"} {
 		m := nats.NewMsg(subjects.DeadLetter("location", "dev=201"))
 		m.Data = []byte("{\"n\":1}\x1b[31m")
-		m.Header.Set(inbound.HeaderReason, reason)
-		m.Header.Set(inbound.HeaderSubject, "plaspy.in.location.dev=201")
-		m.Header.Set(inbound.HeaderSequence, fmt.Sprint(10+i))
+		m.Header.Set("Plaspy-Reason", reason)
+		m.Header.Set("Plaspy-Subject", "plaspy.in.location.dev=201")
+		m.Header.Set("Plaspy-Sequence", fmt.Sprint(10+i))
 		m.Header.Set("Origin", "gateway\x1b[31m")
 		if _, err := js.PublishMsg(t.Context(), m); err != nil {
 			t.Fatal(err)

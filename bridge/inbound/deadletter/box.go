@@ -9,7 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge/inbound"
+	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/publisher"
 )
 
@@ -100,11 +100,11 @@ func (b *Box) filters(f Filter) []string {
 	if f.Device != "" {
 		token = publisher.Encode(f.Device)
 	}
-	kinds := []inbound.Kind{inbound.Location, inbound.Alert}
+	kinds := []message.Kind{message.Location, message.Alert}
 	switch f.Kind {
-	case inbound.Location, inbound.Alert:
-		kinds = []inbound.Kind{f.Kind}
-	case inbound.Unknown:
+	case message.Location, message.Alert:
+		kinds = []message.Kind{f.Kind}
+	case message.Unknown:
 		return []string{b.subjects.DeadLetterUnknown()}
 	}
 	var list []string
@@ -166,7 +166,7 @@ func (b *Box) Replay(ctx context.Context, job Job) (int, error) {
 		if job.DryRun {
 			return nil
 		}
-		m := l.message(*st.CachedInfo(), b.subjects.Inbound())
+		m := l.replay(*st.CachedInfo(), b.subjects.Inbound())
 		// A subject that another stream takes would be accepted, and lost.
 		_, err := b.js.PublishMsg(ctx, m, jetstream.WithExpectStream(b.subjects.Inbound()))
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge/inbound"
+	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -40,21 +40,21 @@ func newRig(t *testing.T) *rig {
 }
 
 // bury stores a dead letter as the consumer would.
-func (r *rig) bury(kind inbound.Kind, token string, seq int, reason string, header ...string) {
+func (r *rig) bury(kind message.Kind, token string, seq int, reason string, header ...string) {
 	r.t.Helper()
 	m := nats.NewMsg(subjects.DeadLetter(string(kind), token))
-	if kind == inbound.Unknown {
+	if kind == message.Unknown {
 		m.Subject = subjects.DeadLetterUnknown()
 	}
 	m.Data = fmt.Appendf(nil, "body %d", seq)
-	m.Header.Set(inbound.HeaderReason, reason)
-	m.Header.Set(inbound.HeaderError, "detail")
-	m.Header.Set(inbound.HeaderAttempts, "3")
-	m.Header.Set(inbound.HeaderStatus, "404")
-	m.Header.Set(inbound.HeaderSubject, fmt.Sprintf("plaspy.in.%s.%s", kind, token))
-	m.Header.Set(inbound.HeaderSequence, strconv.Itoa(seq))
-	m.Header.Set(inbound.HeaderFirstTry, "2026-01-02T03:04:05.678Z")
-	m.Header.Set(inbound.HeaderLastTry, "2026-01-02T03:04:06.678Z")
+	m.Header.Set(message.HeaderReason, reason)
+	m.Header.Set(message.HeaderError, "detail")
+	m.Header.Set(message.HeaderAttempts, "3")
+	m.Header.Set(message.HeaderStatus, "404")
+	m.Header.Set(message.HeaderSubject, fmt.Sprintf("plaspy.in.%s.%s", kind, token))
+	m.Header.Set(message.HeaderSequence, strconv.Itoa(seq))
+	m.Header.Set(message.HeaderFirstTry, "2026-01-02T03:04:05.678Z")
+	m.Header.Set(message.HeaderLastTry, "2026-01-02T03:04:06.678Z")
 	for i := 0; i < len(header); i += 2 {
 		m.Header.Add(header[i], header[i+1])
 	}
@@ -94,10 +94,10 @@ func TestFilter(t *testing.T) {
 	if got := r.seqs(Filter{}); got != nil {
 		t.Errorf("empty box: %v", got)
 	}
-	r.bury(inbound.Location, "dev=201", 10, "Rejected with status 404")
-	r.bury(inbound.Alert, "dev=201", 11, "too old")
-	r.bury(inbound.Location, "other", 12, "rejected with status 400")
-	r.bury(inbound.Unknown, "x", 13, "unknown subject")
+	r.bury(message.Location, "dev=201", 10, "Rejected with status 404")
+	r.bury(message.Alert, "dev=201", 11, "too old")
+	r.bury(message.Location, "other", 12, "rejected with status 400")
+	r.bury(message.Unknown, "x", 13, "unknown subject")
 	for _, tt := range []struct {
 		name string
 		f    Filter
@@ -105,9 +105,9 @@ func TestFilter(t *testing.T) {
 	}{
 		{"all", Filter{}, []uint64{1, 2, 3, 4}},
 		{"device", Filter{Device: "dev 1"}, []uint64{1, 2}},
-		{"kind", Filter{Kind: inbound.Location}, []uint64{1, 3}},
-		{"unknown", Filter{Kind: inbound.Unknown}, []uint64{4}},
-		{"device and kind", Filter{Device: "dev 1", Kind: inbound.Alert}, []uint64{2}},
+		{"kind", Filter{Kind: message.Location}, []uint64{1, 3}},
+		{"unknown", Filter{Kind: message.Unknown}, []uint64{4}},
+		{"device and kind", Filter{Device: "dev 1", Kind: message.Alert}, []uint64{2}},
 		{"reason in any case", Filter{Reason: "REJECTED"}, []uint64{1, 3}},
 		{"no such device", Filter{Device: "nobody"}, nil},
 		{"no wildcard", Filter{Device: "*"}, nil},
@@ -129,12 +129,12 @@ func TestFilter(t *testing.T) {
 
 func TestLetter(t *testing.T) {
 	r := newRig(t)
-	r.bury(inbound.Location, "dev=201", 10, "rejected", "Other", "x")
+	r.bury(message.Location, "dev=201", 10, "rejected", "Other", "x")
 	l, err := r.Letter(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.Seq != 1 || l.Kind != inbound.Location || l.Device != "dev 1" || l.Reason != "rejected" || l.Error != "detail" || l.Attempts != 3 || l.Status != "404" ||
+	if l.Seq != 1 || l.Kind != message.Location || l.Device != "dev 1" || l.Reason != "rejected" || l.Error != "detail" || l.Attempts != 3 || l.Status != "404" ||
 		l.Original != "plaspy.in.location.dev=201" || l.Sequence != 10 || string(l.Body) != "body 10" || l.FirstTry == "" || l.LastTry == "" || l.At.IsZero() {
 		t.Errorf("got %+v", l)
 	}
@@ -150,10 +150,10 @@ func TestLetter(t *testing.T) {
 
 func TestReplay(t *testing.T) {
 	r := newRig(t)
-	r.bury(inbound.Location, "dev=201", 10, "rejected", "Plaspy-Original-Nats-Msg-Id", "mine", "Other", "a", "Other", "b",
+	r.bury(message.Location, "dev=201", 10, "rejected", "Plaspy-Original-Nats-Msg-Id", "mine", "Other", "a", "Other", "b",
 		"Plaspy-Original-Nats-Expected-Last-Sequence", "7", "Plaspy-Original-Nats-Foo", "bar")
-	r.bury(inbound.Alert, "dev=201", 11, "rejected")
-	r.bury(inbound.Location, "else", 12, "kept")
+	r.bury(message.Alert, "dev=201", 11, "rejected")
+	r.bury(message.Location, "else", 12, "kept")
 
 	var told []uint64
 	each := func(l Letter) { told = append(told, l.Seq) }
@@ -174,9 +174,9 @@ func TestReplay(t *testing.T) {
 	}
 	h := got[0].Header
 	for name, want := range map[string]string{
-		"Other": "a,b", inbound.HeaderID: "mine", "Nats-Foo": "bar", "Plaspy-Original-Nats-Expected-Last-Sequence": "7",
+		"Other": "a,b", message.HeaderID: "mine", "Nats-Foo": "bar", "Plaspy-Original-Nats-Expected-Last-Sequence": "7",
 		"Nats-Expected-Last-Sequence": "", "Plaspy-Original-Nats-Msg-Id": "",
-		inbound.HeaderReason: "", inbound.HeaderAttempts: "", inbound.HeaderStatus: "", inbound.HeaderSubject: "", inbound.HeaderFirstTry: "",
+		message.HeaderReason: "", message.HeaderAttempts: "", message.HeaderStatus: "", message.HeaderSubject: "", message.HeaderFirstTry: "",
 	} {
 		if value := strings.Join(h[name], ","); value != want {
 			t.Errorf("%s is %q, want %q", name, value, want)
@@ -185,10 +185,10 @@ func TestReplay(t *testing.T) {
 	if id := h.Get(nats.MsgIdHdr); !strings.HasPrefix(id, "replay:") {
 		t.Errorf("id %q", id)
 	}
-	if id := got[1].Header.Get(inbound.HeaderID); id != "PLASPY_INBOUND:11" {
+	if id := got[1].Header.Get(message.HeaderID); id != "PLASPY_INBOUND:11" {
 		t.Errorf("id of one that had none: %q", id)
 	}
-	if history := h.Values(HeaderHistory); len(history) != 1 || !strings.Contains(history[0], "letter=1 sequence=10 attempts=3 status=404") {
+	if history := h.Values(message.HeaderHistory); len(history) != 1 || !strings.Contains(history[0], "letter=1 sequence=10 attempts=3 status=404") {
 		t.Errorf("history %q", history)
 	}
 }
@@ -197,7 +197,7 @@ func TestReplay(t *testing.T) {
 // message is repeated without a second message.
 func TestReplayAgain(t *testing.T) {
 	r := newRig(t)
-	r.bury(inbound.Location, "d", 10, "rejected")
+	r.bury(message.Location, "d", 10, "rejected")
 	st, err := r.stream(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func TestReplayAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.js.PublishMsg(t.Context(), l.message(*st.CachedInfo(), subjects.Inbound())); err != nil {
+	if _, err := r.js.PublishMsg(t.Context(), l.replay(*st.CachedInfo(), subjects.Inbound())); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}}); err != nil || n != 1 {
@@ -224,7 +224,7 @@ func TestReplayAgain(t *testing.T) {
 func TestReplayList(t *testing.T) {
 	r := newRig(t)
 	for i := range 5 {
-		r.bury(inbound.Location, "d", 10+i, "rejected")
+		r.bury(message.Location, "d", 10+i, "rejected")
 	}
 	n, err := r.Replay(t.Context(), Job{Seqs: []uint64{4, 2, 4, 1}})
 	if err != nil || n != 3 {
@@ -245,13 +245,13 @@ func TestReplayList(t *testing.T) {
 // TestNotBack: a letter that would be lost or spoilt by going back stays.
 func TestNotBack(t *testing.T) {
 	r := newRig(t)
-	r.bury(inbound.Location, "d", 1, "cut", inbound.HeaderTruncated, "999")
-	r.bury(inbound.Location, "d", 2, "elsewhere")
+	r.bury(message.Location, "d", 1, "cut", message.HeaderTruncated, "999")
+	r.bury(message.Location, "d", 2, "elsewhere")
 	if _, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}}); !errors.Is(err, ErrNotBack) {
 		t.Errorf("got %v, want ErrNotBack", err)
 	}
 	m := nats.NewMsg(subjects.DeadLetter("location", "d"))
-	m.Header.Set(inbound.HeaderSubject, "plaspy.dlq.location.d") // another stream's
+	m.Header.Set(message.HeaderSubject, "plaspy.dlq.location.d") // another stream's
 	if _, err := r.js.PublishMsg(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestNotBack(t *testing.T) {
 func TestPurge(t *testing.T) {
 	r := newRig(t)
 	for i := range 4 {
-		r.bury(inbound.Location, "d", 10+i, "r"+strconv.Itoa(i))
+		r.bury(message.Location, "d", 10+i, "r"+strconv.Itoa(i))
 	}
 	if n, err := r.Purge(t.Context(), Job{Filter: Filter{Reason: "r"}, DryRun: true}); err != nil || n != 4 {
 		t.Fatalf("%d %v", n, err)
@@ -288,7 +288,7 @@ func TestPurge(t *testing.T) {
 func TestRate(t *testing.T) {
 	r := newRig(t)
 	for i := range 5 {
-		r.bury(inbound.Location, "d", i, "r")
+		r.bury(message.Location, "d", i, "r")
 	}
 	began := time.Now()
 	if n, err := r.Purge(t.Context(), Job{Rate: 20}); err != nil || n != 5 {
@@ -297,7 +297,7 @@ func TestRate(t *testing.T) {
 	if got := time.Since(began); got < 200*time.Millisecond {
 		t.Errorf("5 letters at 20 a second took %v", got)
 	}
-	r.bury(inbound.Location, "d", 9, "r")
+	r.bury(message.Location, "d", 9, "r")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if n, err := r.Purge(ctx, Job{Rate: 1}); !errors.Is(err, context.Canceled) || n != 0 {
@@ -308,18 +308,18 @@ func TestRate(t *testing.T) {
 // TestHistory: a message that dies again and again keeps the last times.
 func TestHistory(t *testing.T) {
 	r := newRig(t)
-	r.bury(inbound.Location, "d", 1, "rejected")
+	r.bury(message.Location, "d", 1, "rejected")
 	l, err := r.Letter(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for life := range 3 * maxHistory {
-		m := l.message(jetstream.StreamInfo{}, subjects.Inbound())
+		m := l.replay(jetstream.StreamInfo{}, subjects.Inbound())
 		again := read(subjects, uint64(life+2), time.Now(), l.Subject, m.Header, m.Data)
 		again.Original, again.Reason = l.Original, "again"
 		l = again
 	}
-	if len(l.History) != maxHistory || l.Header.Get(inbound.HeaderID) != "PLASPY_INBOUND:1" {
-		t.Errorf("history %q, id %q", l.History, l.Header.Get(inbound.HeaderID))
+	if len(l.History) != maxHistory || l.Header.Get(message.HeaderID) != "PLASPY_INBOUND:1" {
+		t.Errorf("history %q, id %q", l.History, l.Header.Get(message.HeaderID))
 	}
 }

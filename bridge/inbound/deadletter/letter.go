@@ -2,6 +2,7 @@ package deadletter
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -9,13 +10,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge/inbound"
+	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/publisher"
 )
-
-// HeaderHistory has, on a message that was put back, one value for each time
-// that it was given up before.
-const HeaderHistory = "Plaspy-History"
 
 // maxHistory bounds how many times are remembered, the last ones.
 const maxHistory = 10
@@ -25,7 +22,7 @@ type Letter struct {
 	Seq     uint64    // in the stream of dead letters
 	At      time.Time // when it became one
 	Subject string    // in that stream
-	Kind    inbound.Kind
+	Kind    message.Kind
 	// Device is the device's id; empty where Kind is Unknown.
 	Device string
 
@@ -47,14 +44,14 @@ type Letter struct {
 // leaves its field empty: a letter that somebody edited is shown all the same.
 func read(subjects publisher.Subjects, seq uint64, at time.Time, subject string, h nats.Header, body []byte) Letter {
 	l := Letter{
-		Seq: seq, At: at, Subject: subject, Kind: inbound.Unknown, Header: h, Body: body,
-		Reason: h.Get(inbound.HeaderReason), Error: h.Get(inbound.HeaderError), Status: h.Get(inbound.HeaderStatus),
-		FirstTry: h.Get(inbound.HeaderFirstTry), LastTry: h.Get(inbound.HeaderLastTry),
-		Original: h.Get(inbound.HeaderSubject), History: h.Values(HeaderHistory), Truncated: h.Get(inbound.HeaderTruncated) != "",
+		Seq: seq, At: at, Subject: subject, Kind: message.Unknown, Header: h, Body: body,
+		Reason: h.Get(message.HeaderReason), Error: h.Get(message.HeaderError), Status: h.Get(message.HeaderStatus),
+		FirstTry: h.Get(message.HeaderFirstTry), LastTry: h.Get(message.HeaderLastTry),
+		Original: h.Get(message.HeaderSubject), History: h.Values(message.HeaderHistory), Truncated: h.Get(message.HeaderTruncated) != "",
 	}
-	l.Attempts, _ = strconv.Atoi(h.Get(inbound.HeaderAttempts))
-	l.Sequence, _ = strconv.ParseUint(h.Get(inbound.HeaderSequence), 10, 64)
-	for _, kind := range []inbound.Kind{inbound.Location, inbound.Alert} {
+	l.Attempts, _ = strconv.Atoi(h.Get(message.HeaderAttempts))
+	l.Sequence, _ = strconv.ParseUint(h.Get(message.HeaderSequence), 10, 64)
+	for _, kind := range []message.Kind{message.Location, message.Alert} {
 		token, ok := strings.CutPrefix(subject, subjects.DeadLetter(string(kind), ""))
 		if !ok {
 			continue
@@ -69,7 +66,7 @@ func read(subjects publisher.Subjects, seq uint64, at time.Time, subject string,
 // Filter chooses letters. Its zero value chooses all.
 type Filter struct {
 	Device    string        // its id; empty: any
-	Kind      inbound.Kind  // empty: any
+	Kind      message.Kind  // empty: any
 	Reason    string        // a substring, in any case; empty: any
 	OlderThan time.Duration // dead for at least this long
 }
@@ -85,9 +82,9 @@ func (f Filter) match(l *Letter, now time.Time) bool {
 // Check reports a filter that can choose nothing.
 func (f Filter) Check() error {
 	switch f.Kind {
-	case "", inbound.Location, inbound.Alert, inbound.Unknown:
+	case "", message.Location, message.Alert, message.Unknown:
 	default:
-		return fmt.Errorf("kind %q is none of %s, %s and %s", f.Kind, inbound.Location, inbound.Alert, inbound.Unknown)
+		return fmt.Errorf("kind %q is none of %s, %s and %s", f.Kind, message.Location, message.Alert, message.Unknown)
 	}
 	if f.OlderThan < 0 {
 		return fmt.Errorf("age %v is negative", f.OlderThan)
@@ -98,8 +95,13 @@ func (f Filter) Check() error {
 // failure are the headers that tell of the failure; they stay behind when the
 // message goes back.
 var failure = [...]string{
-	inbound.HeaderReason, inbound.HeaderError, inbound.HeaderAttempts, inbound.HeaderSubject, inbound.HeaderSequence,
-	inbound.HeaderStatus, inbound.HeaderFirstTry, inbound.HeaderLastTry,
+	message.HeaderReason, message.HeaderError, message.HeaderAttempts, message.HeaderSubject, message.HeaderSequence,
+	message.HeaderStatus, message.HeaderFirstTry, message.HeaderLastTry,
+}
+
+// Described reports whether a header of a letter is in one of its other fields.
+func Described(name string) bool {
+	return slices.Contains(failure[:], name) || name == message.HeaderHistory || name == nats.MsgIdHdr
 }
 
 // acting are the beginnings of headers that would make the server do something
@@ -114,11 +116,11 @@ var acting = [...]string{
 // message makes of a letter the message that goes back: subject, body and
 // headers of the first time under an id of its own. What the message was first
 // called stays its name in the result.
-func (l *Letter) message(dead jetstream.StreamInfo, inboundStream string) *nats.Msg {
+func (l *Letter) replay(dead jetstream.StreamInfo, inboundStream string) *nats.Msg {
 	h := make(nats.Header, len(l.Header)+3)
 	first := ""
 	for name, values := range l.Header {
-		original, wasNATS := strings.CutPrefix(name, inbound.HeaderOriginal)
+		original, wasNATS := strings.CutPrefix(name, message.HeaderOriginal)
 		switch {
 		case wasNATS && strings.EqualFold(original, nats.MsgIdHdr):
 			first = values[0]
@@ -135,17 +137,17 @@ func (l *Letter) message(dead jetstream.StreamInfo, inboundStream string) *nats.
 	for _, name := range failure {
 		delete(h, name)
 	}
-	if h.Get(inbound.HeaderID) == "" {
+	if h.Get(message.HeaderID) == "" {
 		if first == "" {
 			first = inboundStream + ":" + strconv.FormatUint(l.Sequence, 10)
 		}
-		h[inbound.HeaderID] = []string{first}
+		h[message.HeaderID] = []string{first}
 	}
 	history := append(append([]string(nil), l.History...), l.line())
-	h[HeaderHistory] = history[max(0, len(history)-maxHistory):]
+	h[message.HeaderHistory] = history[max(0, len(history)-maxHistory):]
 	// The stream's creation tells two lives of it apart, in which the same
 	// sequence is another letter.
-	h[nats.MsgIdHdr] = []string{fmt.Sprintf("replay:%s:%d:%d", dead.Config.Name, dead.Created.UnixNano(), l.Seq)}
+	h[nats.MsgIdHdr] = []string{fmt.Sprintf("%s%d:%d", message.ReplayPrefix(dead.Config.Name), dead.Created.UnixNano(), l.Seq)}
 	return &nats.Msg{Subject: l.Original, Header: h, Data: l.Body}
 }
 

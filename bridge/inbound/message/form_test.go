@@ -1,4 +1,4 @@
-package inbound
+package message
 
 import (
 	"encoding/json"
@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestParse(t *testing.T) {
+func TestRead(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
 		kind       Kind
@@ -64,7 +64,7 @@ func TestParse(t *testing.T) {
 		{"alert to before from", Alert, `{"from":"2026-01-02T03:04:01Z","to":"2025-01-02T03:05:01Z"}`, "", "to"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := parse(tt.kind, "dev 1", []byte(tt.body))
+			got, err := Read(tt.kind, "dev 1", []byte(tt.body))
 			if tt.field != "" {
 				if e, ok := errors.AsType[*FieldError](err); !ok || e.Field != tt.field {
 					t.Fatalf("error %v, want one that names %s", err, tt.field)
@@ -74,26 +74,26 @@ func TestParse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if string(got.body) != tt.want {
-				t.Errorf("got  %s\nwant %s", got.body, tt.want)
+			if string(got.Body) != tt.want {
+				t.Errorf("got  %s\nwant %s", got.Body, tt.want)
 			}
 		})
 	}
 }
 
-func TestParseFix(t *testing.T) {
-	got, err := parse(Location, "d", []byte(`{"dateTime":"2026-01-02T03:04:01,5+02:00","latitude":4.7,"longitude":-74.1}`))
+func TestReadFix(t *testing.T) {
+	got, err := Read(Location, "d", []byte(`{"dateTime":"2026-01-02T03:04:01,5+02:00","latitude":4.7,"longitude":-74.1}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := time.Date(2026, 1, 2, 1, 4, 1, 5e8, time.UTC); !got.fix.at.Equal(want) || got.fix.lat != 4.7 || got.fix.lon != -74.1 {
-		t.Errorf("got %v", got.fix)
+	if want := time.Date(2026, 1, 2, 1, 4, 1, 5e8, time.UTC); !got.Fix.At.Equal(want) || got.Fix.Lat != 4.7 || got.Fix.Lon != -74.1 {
+		t.Errorf("got %v", got.Fix)
 	}
 }
 
-// FuzzParse checks that whatever is accepted is the documented body and nothing
+// FuzzRead checks that whatever is accepted is the documented body and nothing
 // beside it, and reads as itself when it is fed in again.
-func FuzzParse(f *testing.F) {
+func FuzzRead(f *testing.F) {
 	for _, seed := range []string{
 		`{"from":"2026-01-02T03:04:01Z","to":"2026-01-02T04:04:01Z","location":{"dateTime":"2026-01-02T03:04:01Z","latitude":4.70,"longitude":-74.1}}`,
 		`{"dateTime":"2026-01-02T03:04:01Z","latitude":4.70,"longitude":-74.1}`, `{"alertName":"a","dateTime":"2026-01-02T03:04:01Z"}`,
@@ -107,7 +107,7 @@ func FuzzParse(f *testing.F) {
 		if alert {
 			kind, allowed = Alert, map[string]bool{"from": true, "to": true, "alertName": true}
 		}
-		got, err := parse(kind, "d", body)
+		got, err := Read(kind, "d", body)
 		if err != nil {
 			if e, ok := errors.AsType[*FieldError](err); !ok || e.Field == "" || e.Reason == "" {
 				t.Fatalf("error without a field: %v", err)
@@ -115,20 +115,20 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		var posted map[string]json.RawMessage
-		if err := json.Unmarshal(got.body, &posted); err != nil {
-			t.Fatalf("what would be posted is not JSON: %v: %s", err, got.body)
+		if err := json.Unmarshal(got.Body, &posted); err != nil {
+			t.Fatalf("what would be posted is not JSON: %v: %s", err, got.Body)
 		}
 		for name := range posted {
 			if !allowed[name] {
-				t.Fatalf("%q would be posted: %s", name, got.body)
+				t.Fatalf("%q would be posted: %s", name, got.Body)
 			}
 		}
 		if !json.Valid(body) {
 			t.Fatalf("accepted invalid JSON: %q", body)
 		}
-		again, err := parse(kind, "d", got.body)
-		if err != nil || string(again.body) != string(got.body) {
-			t.Fatalf("fed in again: %v: %s, first %s", err, again.body, got.body)
+		again, err := Read(kind, "d", got.Body)
+		if err != nil || string(again.Body) != string(got.Body) {
+			t.Fatalf("fed in again: %v: %s, first %s", err, again.Body, got.Body)
 		}
 	})
 }

@@ -1,27 +1,27 @@
-package inbound
+package message
 
 import (
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats.go"
-
 	"plaspy-bridge/publisher"
 )
+
+const subjects publisher.Subjects = "plaspy"
 
 func TestID(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		header nats.Header
+		header map[string][]string
 		want   string
 	}{
 		{"none", nil, "PLASPY_INBOUND:7"},
-		{"the producer's", nats.Header{nats.MsgIdHdr: {"a b"}}, "a b"},
-		{"put back", nats.Header{nats.MsgIdHdr: {"replay:1"}, HeaderID: {"first"}}, "first"},
+		{"the producer's", map[string][]string{headerMsgID: {"a b"}}, "a b"},
+		{"put back", map[string][]string{headerMsgID: {"replay:PLASPY_DLQ:1:1"}, HeaderID: {"first"}}, "first"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := &message{seq: 7, header: tt.header}
-			if got := m.id("PLASPY_INBOUND"); got != tt.want {
+			m := &Message{Seq: 7, Header: tt.header}
+			if got := m.ID(subjects); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
@@ -34,7 +34,7 @@ func TestIdempotencyKey(t *testing.T) {
 		{"long", strings.Repeat("x", 1000), strings.Repeat("x", maxKey)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := idempotencyKey(tt.id); got != tt.want {
+			if got := IdempotencyKey(tt.id); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
@@ -48,20 +48,20 @@ func FuzzAddress(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, subject string) {
-		a := addressOf(subjects, subject)
-		if a.lane == "" && subject != "" && !strings.HasSuffix(subject, ".") {
+		a := AddressOf(subjects, subject)
+		if a.Lane == "" && subject != "" && !strings.HasSuffix(subject, ".") {
 			t.Fatalf("%q has no lane", subject)
 		}
-		if a.filter != subject && !strings.HasSuffix(subject, strings.TrimPrefix(a.filter, "plaspy.in.*")) {
-			t.Fatalf("%q does not match its filter %q", subject, a.filter)
+		if a.Filter != subject && !strings.HasSuffix(subject, strings.TrimPrefix(a.Filter, "plaspy.in.*")) {
+			t.Fatalf("%q does not match its filter %q", subject, a.Filter)
 		}
-		switch a.kind {
+		switch a.Kind {
 		case Unknown:
-			if a.reason == "" || a.device != "" {
+			if a.Reason == "" || a.Device != "" {
 				t.Fatalf("%q: %+v", subject, a)
 			}
 		default:
-			if token, err := publisher.Token(a.device); err != nil || "plaspy.in."+string(a.kind)+"."+token != subject {
+			if token, err := publisher.Token(a.Device); err != nil || "plaspy.in."+string(a.Kind)+"."+token != subject {
 				t.Fatalf("%q: %+v", subject, a)
 			}
 		}

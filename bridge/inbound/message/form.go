@@ -1,4 +1,4 @@
-package inbound
+package message
 
 import (
 	"fmt"
@@ -7,17 +7,6 @@ import (
 	"unicode/utf8"
 
 	"plaspy-bridge/bridge/plaspy/rawjson"
-)
-
-// Kind is what an inbound message asks to be posted.
-type Kind string
-
-// The kinds of inbound messages.
-const (
-	Location Kind = "location"
-	Alert    Kind = "alert"
-	// Unknown is a message whose subject is none that the bridge posts from.
-	Unknown Kind = "unknown"
 )
 
 // FieldError is an inbound message that cannot be posted as it is.
@@ -29,26 +18,20 @@ type FieldError struct {
 // Error names the field and what is wrong with it, never its value.
 func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
 
-// fix is where and when a location says that its device was.
-type fix struct {
-	at       time.Time
-	lat, lon float64
-}
-
-// form is an inbound message that was read: what to post, and for a location
+// Form is an inbound message that was read: what to post, and for a location
 // its fix.
-type form struct {
-	body []byte
-	fix  fix
+type Form struct {
+	Body []byte
+	Fix  Fix
 }
 
-// parse reads an inbound message in any form of the contract and makes the
+// Read reads an inbound message in any form of the contract and makes the
 // documented body of it. What is not in the documentation is left out, but for
 // what is inside a location: that is passed on byte for byte. The error is a
 // [*FieldError].
-func parse(kind Kind, deviceID string, body []byte) (form, error) {
+func Read(kind Kind, deviceID string, body []byte) (Form, error) {
 	if !utf8.Valid(body) {
-		return form{}, &FieldError{"body", "is not UTF-8"}
+		return Form{}, &FieldError{"body", "is not UTF-8"}
 	}
 	if kind == Alert {
 		return parseAlert(deviceID, body)
@@ -56,54 +39,54 @@ func parse(kind Kind, deviceID string, body []byte) (form, error) {
 	return parseLocation(deviceID, body)
 }
 
-func parseLocation(deviceID string, body []byte) (form, error) {
-	top, err := read("", body, "deviceId", "from", "to", "location")
+func parseLocation(deviceID string, body []byte) (Form, error) {
+	top, err := fields("", body, "deviceId", "from", "to", "location")
 	if err != nil {
-		return form{}, err
+		return Form{}, err
 	}
 	device, from, to, raw, path := top[0], top[1], top[2], top[3], "location."
 	if err := sameDevice(device, deviceID); err != nil {
-		return form{}, err
+		return Form{}, err
 	}
 	if raw == nil {
 		if from != nil || to != nil {
-			return form{}, &FieldError{"location", "is missing"}
+			return Form{}, &FieldError{"location", "is missing"}
 		}
 		// A bare location: the message is the location.
 		raw, path = trim(body), ""
 	} else if raw[0] != '{' {
-		return form{}, &FieldError{"location", "must be an object"}
+		return Form{}, &FieldError{"location", "must be an object"}
 	}
-	loc, err := read(path, raw, "dateTime", "latitude", "longitude")
+	loc, err := fields(path, raw, "dateTime", "latitude", "longitude")
 	if err != nil {
-		return form{}, err
+		return Form{}, err
 	}
-	f := form{}
-	if f.fix.at, err = timeOf(path+"dateTime", loc[0]); err != nil {
-		return form{}, err
+	f := Form{}
+	if f.Fix.At, err = timeOf(path+"dateTime", loc[0]); err != nil {
+		return Form{}, err
 	}
-	if f.fix.lat, err = degrees(path+"latitude", loc[1], 90); err != nil {
-		return form{}, err
+	if f.Fix.Lat, err = degrees(path+"latitude", loc[1], 90); err != nil {
+		return Form{}, err
 	}
-	if f.fix.lon, err = degrees(path+"longitude", loc[2], 180); err != nil {
-		return form{}, err
+	if f.Fix.Lon, err = degrees(path+"longitude", loc[2], 180); err != nil {
+		return Form{}, err
 	}
 	if from, to, err = span(from, to, loc[0]); err != nil {
-		return form{}, err
+		return Form{}, err
 	}
 	b := appendSpan(make([]byte, 0, len(raw)+len(from)+len(to)+32), from, to)
-	f.body = append(append(append(b, `,"location":`...), raw...), '}')
+	f.Body = append(append(append(b, `,"location":`...), raw...), '}')
 	return f, nil
 }
 
-func parseAlert(deviceID string, body []byte) (form, error) {
-	top, err := read("", body, "deviceId", "from", "to", "alertName", "alert", "dateTime")
+func parseAlert(deviceID string, body []byte) (Form, error) {
+	top, err := fields("", body, "deviceId", "from", "to", "alertName", "alert", "dateTime")
 	if err != nil {
-		return form{}, err
+		return Form{}, err
 	}
 	device, from, to, name, field, at := top[0], top[1], top[2], top[3], "alertName", top[5]
 	if err := sameDevice(device, deviceID); err != nil {
-		return form{}, err
+		return Form{}, err
 	}
 	if name == nil {
 		// An outbound alert calls it so.
@@ -111,7 +94,7 @@ func parseAlert(deviceID string, body []byte) (form, error) {
 	}
 	if name != nil {
 		if s, ok := rawjson.Unquote(name); !ok || len(s) == 0 {
-			return form{}, &FieldError{field, "must be a string that is not empty"}
+			return Form{}, &FieldError{field, "must be a string that is not empty"}
 		}
 	}
 	if from != nil && to != nil {
@@ -121,34 +104,34 @@ func parseAlert(deviceID string, body []byte) (form, error) {
 		if from != nil {
 			missing = "to"
 		}
-		return form{}, &FieldError{missing, "is missing, and so is dateTime"}
+		return Form{}, &FieldError{missing, "is missing, and so is dateTime"}
 	}
 	if at != nil {
 		if name == nil {
-			return form{}, &FieldError{"alertName", "is missing"}
+			return Form{}, &FieldError{"alertName", "is missing"}
 		}
 		if _, err := timeOf("dateTime", at); err != nil {
-			return form{}, err
+			return Form{}, err
 		}
 	}
 	if from, to, err = span(from, to, at); err != nil {
-		return form{}, err
+		return Form{}, err
 	}
 	b := appendSpan(make([]byte, 0, len(from)+len(to)+len(name)+40), from, to)
 	if name != nil {
 		b = append(append(b, `,"alertName":`...), name...)
 	}
-	return form{body: append(b, '}')}, nil
+	return Form{Body: append(b, '}')}, nil
 }
 
 // members are the values of some of an object's members, as they are spelled;
 // nil for one that is absent.
 type members [6][]byte
 
-// read returns the named members of an object, six at most, in the order of the
+// fields returns the named members of an object, six at most, in the order of the
 // names. A member that is null counts as absent; one that is given twice is an
 // error, because nobody can tell which of them the API would take.
-func read(path string, object []byte, names ...string) (values members, err error) {
+func fields(path string, object []byte, names ...string) (values members, err error) {
 	twice := ""
 	err = rawjson.Members(object, func(key, value []byte) bool {
 		for i, name := range names {

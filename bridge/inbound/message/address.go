@@ -1,0 +1,59 @@
+package message
+
+import (
+	"strings"
+
+	"plaspy-bridge/publisher"
+)
+
+// Kind is what an inbound message asks to be posted.
+type Kind string
+
+// The kinds of inbound messages.
+const (
+	Location Kind = "location"
+	Alert    Kind = "alert"
+	// Unknown is a message whose subject is none that the bridge posts from.
+	Unknown Kind = "unknown"
+)
+
+// Address is what the subject of a message says: the lane that the message
+// belongs to, and what is to be posted to which device.
+type Address struct {
+	Lane   string // key of the lane
+	Filter string // matches the subjects of the lane's messages, and no other's
+	Kind   Kind
+	Token  string // the device's encoded id; empty if Kind is Unknown
+	Device string // its id
+	Reason string // if Kind is Unknown: why
+}
+
+// AddressOf reads a subject of the inbound stream. Every message has a lane,
+// also one that can only be dead-lettered: prefix.in.x.y shares that of
+// device y, because a filter by subject cannot tell them apart.
+func AddressOf(subjects publisher.Subjects, subject string) Address {
+	rest, ok := strings.CutPrefix(subject, string(subjects)+".in.")
+	kind, token, nested := strings.Cut(rest, ".")
+	if !ok || !nested || strings.Contains(token, ".") {
+		return Address{Lane: subject, Filter: subject, Kind: Unknown, Reason: "subject is none of " + wanted(subjects)}
+	}
+	a := Address{Lane: token, Filter: string(subjects) + ".in.*." + token, Kind: Unknown}
+	if kind != string(Location) && kind != string(Alert) {
+		a.Reason = "subject is none of " + wanted(subjects)
+		return a
+	}
+	id, err := publisher.Decode(token)
+	if err == nil {
+		_, err = publisher.Token(id)
+	}
+	if err != nil {
+		a.Reason = "subject does not name a device: " + err.Error()
+		return a
+	}
+	a.Kind, a.Token, a.Device = Kind(kind), token, id
+	return a
+}
+
+func wanted(s publisher.Subjects) string {
+	return s.InLocation("<device>") + " and " + s.InAlert("<device>")
+}

@@ -1,0 +1,106 @@
+package message
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"plaspy-bridge/publisher"
+)
+
+// HeaderID carries, on a message that was put back from the dead letters, the
+// id that it had the first time. It stays the id of its result and its
+// Idempotency-Key.
+const HeaderID = "Plaspy-Id"
+
+// HeaderReplyTo is set by producers that want the result on a subject of their
+// own, too.
+const HeaderReplyTo = "Reply-To"
+
+// headerMsgID is the server's header for the id of a message.
+const headerMsgID = "Nats-Msg-Id"
+
+// maxKey bounds the length of an Idempotency-Key in bytes.
+const maxKey = 256
+
+// Message is one inbound message as the stream holds it.
+type Message struct {
+	Seq     uint64
+	At      time.Time // when the stream took it
+	Subject string
+	Address Address // read from Subject
+	Header  map[string][]string
+	Body    []byte
+}
+
+// Size is the memory that the message takes in bytes, roughly.
+func (m *Message) Size() int {
+	n := len(m.Body) + len(m.Subject) + 512
+	for name, values := range m.Header {
+		n += len(name) + 64
+		for _, value := range values {
+			n += len(value) + 16
+		}
+	}
+	return n
+}
+
+// ID names the message in its result and to the API.
+func (m *Message) ID(subjects publisher.Subjects) string {
+	if id := first(m.Header, HeaderID); id != "" && m.Replayed(subjects) {
+		return id
+	}
+	if id := first(m.Header, headerMsgID); id != "" {
+		return id
+	}
+	return subjects.Inbound() + ":" + strconv.FormatUint(m.Seq, 10)
+}
+
+// Own is an id that no other message has, also if two share an id of the
+// producer's or the stream was made anew. It is the same at every try.
+func (m *Message) Own(subjects publisher.Subjects) string {
+	return subjects.Inbound() + ":" + strconv.FormatUint(m.Seq, 10) + ":" + strconv.FormatInt(m.At.UnixNano(), 36)
+}
+
+// IdempotencyKey makes an id fit for an HTTP header.
+func IdempotencyKey(id string) string {
+	for i := 0; i < len(id); i++ {
+		if id[i] <= ' ' || id[i] > '~' {
+			id = publisher.Encode(id)
+			break
+		}
+	}
+	return id[:min(len(id), maxKey)]
+}
+
+// ReplyTo returns where else the result goes, or why nowhere. The bridge must
+// not become a way round its producers' permissions: the subjects of the server
+// and the bridge's own are not for results.
+func (m *Message) ReplyTo(subjects publisher.Subjects) (subject, refused string) {
+	subject = first(m.Header, HeaderReplyTo)
+	switch {
+	case subject == "":
+		return "", ""
+	case len(subject) > publisher.MaxToken:
+		return "", "it is too long"
+	case subject[0] == '$' || subject[0] == '_' && !strings.HasPrefix(subject, "_INBOX."):
+		return "", "it is the server's"
+	case subject == string(subjects) || strings.HasPrefix(subject, string(subjects)+"."):
+		return "", "it is the bridge's own"
+	}
+	for token := range strings.SplitSeq(subject, ".") {
+		if token == "" || strings.ContainsAny(token, "*> \t\r\n\x00") {
+			return "", "it is not a subject to publish to"
+		}
+	}
+	return subject, ""
+}
+
+// first returns the first value of a header, whose name is matched to the
+// letter.
+func first(header map[string][]string, name string) string {
+	if values := header[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}

@@ -1,0 +1,102 @@
+package message
+
+// Outcome is what became of a message and is not recorded whole. A message that
+// was posted is recorded by its result; one that was given up by its letter
+// first, and then by its result, which names the letter.
+//
+// Next returns the publication to store, and Stored or TooLarge takes the
+// stream's answer. Once Next returns nil, Reply is what Reply-To gets, and the
+// message can leave the inbound stream. A process that dies between leaves the
+// message in the stream: the next process decides again, and the ids of letter
+// and result keep the streams from taking either twice.
+type Outcome struct {
+	w *Writer
+	m *Message
+	d Decision
+
+	letter *Publication // nil if the message was posted, or the letter is stored
+	result *Publication
+	seq    uint64 // of the letter
+	stored bool   // the result is stored, or needs no storing
+	short  brevity
+	reply  string
+}
+
+// Outcome makes the outcome of a decision. refused says why the message's
+// Reply-To cannot be used, if it has one.
+func (w *Writer) Outcome(m *Message, d Decision) (o *Outcome, refused string) {
+	o = &Outcome{w: w, m: m, d: d}
+	o.reply, refused = m.ReplyTo(w.Subjects)
+	o.Restart()
+	return o, refused
+}
+
+// Restart forgets what was stored, so that everything is stored once more.
+func (o *Outcome) Restart() {
+	o.letter, o.seq, o.short, o.stored = nil, 0, whole, false
+	if o.Posted() {
+		o.result = o.w.result(o.m, &o.d, 0, whole)
+		return
+	}
+	o.letter, o.result = o.w.Letter(o.m, &o.d), nil
+}
+
+// Posted reports whether the API took the message.
+func (o *Outcome) Posted() bool { return o.d.Reason == "" }
+
+// Next is the publication to be stored next, nil if there is none.
+func (o *Outcome) Next() *Publication {
+	switch {
+	case o.letter != nil:
+		return o.letter
+	case o.stored || o.m.Address.Kind == Unknown:
+		return nil
+	}
+	return o.result
+}
+
+// Stored notes that a stream took what Next returned, as its message seq.
+func (o *Outcome) Stored(seq uint64) {
+	if o.letter == nil {
+		o.stored = true
+		return
+	}
+	o.letter, o.seq = nil, seq
+	o.result = o.w.result(o.m, &o.d, seq, whole)
+}
+
+// TooLarge makes what Next returns smaller after its stream refused it for its
+// size, or for that of its headers. It reports false if it cannot be smaller.
+func (o *Outcome) TooLarge(headersOnly bool) bool {
+	if o.letter != nil {
+		return cutLetter(o.letter, headersOnly)
+	}
+	if o.short++; o.short >= briefLevels {
+		o.short = briefLevels - 1
+		return false
+	}
+	o.result = o.w.result(o.m, &o.d, o.seq, o.short)
+	return true
+}
+
+// Reply is what the message's Reply-To gets; nil if it has none, or what has to
+// be stored first is not.
+func (o *Outcome) Reply() *Publication {
+	if o.reply == "" || o.Next() != nil {
+		return nil
+	}
+	return &Publication{Subject: o.reply, Header: o.result.Header, Body: o.result.Body}
+}
+
+// Replied notes that the reply was sent.
+func (o *Outcome) Replied() { o.reply = "" }
+
+// Size is the memory that the outcome and its message keep in use, in bytes,
+// roughly.
+func (o *Outcome) Size() int {
+	n := o.m.Size() + len(o.d.Response) + len(o.d.Detail)
+	if o.result != nil {
+		n += len(o.result.Body)
+	}
+	return n
+}
