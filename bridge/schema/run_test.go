@@ -133,7 +133,7 @@ func kindsOf(message string, m *nats.Msg) map[string]any {
 	var body map[string]any
 	_ = json.Unmarshal(m.Data, &body) // was checked
 	kinds := map[string]any{}
-	for _, name := range []string{"state", "source", "change", "backfilled", "origin", "alert"} {
+	for _, name := range []string{"state", "source", "change", "backfilled", "origin", "alert", "posted"} {
 		if v, ok := body[name]; ok {
 			kinds[name] = v
 		}
@@ -145,8 +145,8 @@ func kindsOf(message string, m *nats.Msg) map[string]any {
 func (r *run) until(kinds ...string) {
 	r.t.Helper()
 	for _, kind := range kinds {
-		for !r.seen[kind] {
-			r.next(kind, 15*time.Second)
+		for end := time.Now().Add(60 * time.Second); !r.seen[kind]; {
+			r.next(kind, time.Until(end))
 		}
 	}
 }
