@@ -170,6 +170,15 @@ func TestReadinessTellsWhatIsWrong(t *testing.T) {
 		b, _ := launch(t, cfg)
 		readyz(t, b, "the refused connection", shows("connection refused"))
 	})
+	t.Run("no device chosen", func(t *testing.T) {
+		_, cfg := fleetOf(t, sim.Options{Devices: 3})
+		cfg.Devices = []string{"another-fleet-*"}
+		b, _ := launch(t, cfg)
+		// Ready all the same: the choice may be meant.
+		readyz(t, b, "the choice", func(status int, body string) bool {
+			return status == http.StatusOK && strings.Contains(body, "none of the account's 3 devices is chosen")
+		})
+	})
 	t.Run("NATS down, then there", func(t *testing.T) {
 		_, cfg := fleetOf(t, sim.Options{Devices: 1, Profile: fleet.EverySecond})
 		srv := natstest.Start(t, natstest.Listen)

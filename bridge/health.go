@@ -84,6 +84,8 @@ func (a *api) tokenState() ops.State {
 
 func (b *Bridge) listState() ops.State {
 	switch list := b.pool.Listed(); {
+	case list.Read && list.Err == "" && list.Devices == 0 && list.Listed > 0:
+		return ops.Degraded(fmt.Sprintf("none of the account's %d devices is chosen: check BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS", list.Listed))
 	case list.Read && list.Err == "":
 		return ops.Up()
 	case list.Read:

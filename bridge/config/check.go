@@ -216,8 +216,27 @@ func (c Config) doubts() []Warning {
 		doubt(strings.Contains(os.Getenv(name), "@"), name,
 			"has a user or password, which OpenTelemetry does not send; use OTEL_EXPORTER_OTLP_HEADERS")
 	}
-	doubt(c.PollInterval > c.DevicesRefresh*1000, "BRIDGE_DEVICES_REFRESH", "is less than a thousandth of BRIDGE_POLL_INTERVAL: most requests would read the device list")
+	doubt(c.PollInterval/1000 > c.DevicesRefresh, "BRIDGE_DEVICES_REFRESH", "is less than a thousandth of BRIDGE_POLL_INTERVAL: most requests would read the device list")
+	share := c.listShare()
+	doubt(share > maxListShare, "BRIDGE_DEVICES_REFRESH", fmt.Sprintf("takes %.0f%% of PLASPY_RATE_LIMIT for reading the device list; polls get the rest", 100*min(share, 1)))
 	return warnings
+}
+
+// maxListShare is how much of the request budget the device list may take before
+// a warning.
+const maxListShare = 0.25
+
+// listShare returns the part of the request budget that reading the device list,
+// and the groups if they are needed, takes.
+func (c Config) listShare() float64 {
+	if c.RateLimit <= 0 || c.DevicesRefresh <= 0 {
+		return 0
+	}
+	requests := 1.0
+	if len(c.Groups) > 0 {
+		requests++
+	}
+	return requests / c.DevicesRefresh.Minutes() / float64(c.RateLimit)
 }
 
 // sortFaults puts faults in the order of the settings table.

@@ -357,6 +357,38 @@ func TestLoadWarnings(t *testing.T) {
 	}
 }
 
+// TestListShareIsDoubted: a list that is read so often that polls starve is legal,
+// and worth a warning.
+func TestListShareIsDoubted(t *testing.T) {
+	for _, tc := range []struct {
+		env  []string
+		want string // in the warning; empty: none
+	}{
+		{[]string{"BRIDGE_DEVICES_REFRESH=5m"}, ""},
+		{[]string{"BRIDGE_DEVICES_REFRESH=1s", "PLASPY_RATE_LIMIT=60"}, "takes 100% of PLASPY_RATE_LIMIT"},
+		{[]string{"BRIDGE_DEVICES_REFRESH=1s", "PLASPY_RATE_LIMIT=30"}, "takes 100% of PLASPY_RATE_LIMIT"},
+		{[]string{"BRIDGE_DEVICES_REFRESH=2s", "PLASPY_RATE_LIMIT=60", "BRIDGE_GROUPS=north"}, "takes 100% of PLASPY_RATE_LIMIT"},
+		{[]string{"BRIDGE_DEVICES_REFRESH=6s", "PLASPY_RATE_LIMIT=60", "BRIDGE_GROUPS=north"}, "takes 33% of PLASPY_RATE_LIMIT"},
+		{[]string{"BRIDGE_DEVICES_REFRESH=6s", "PLASPY_RATE_LIMIT=60"}, ""},
+		{[]string{"BRIDGE_DEVICES_REFRESH=1s", "PLASPY_RATE_LIMIT=600"}, ""},
+		{[]string{"BRIDGE_DEVICES_REFRESH=1s", "PLASPY_RATE_LIMIT=0"}, ""},
+		{[]string{"BRIDGE_DEVICES_REFRESH=3000h"}, ""},
+		{[]string{"BRIDGE_DEVICES_REFRESH=2562047h"}, ""},
+		{[]string{"BRIDGE_DEVICES_REFRESH=1s", "BRIDGE_POLL_INTERVAL=1h"}, "less than a thousandth of BRIDGE_POLL_INTERVAL"},
+	} {
+		t.Run(strings.Join(tc.env, " "), func(t *testing.T) {
+			environment(t, minimal(tc.env...))
+			_, warnings, err := config.Load()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(warnings); (tc.want == "") != (len(warnings) == 0) || !strings.Contains(got, tc.want) {
+				t.Errorf("warnings %s, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
 // TestConfigShowsNoSecret prints a Config with a secret in every place that may
 // hold one, in every way a program prints things.
 func TestConfigShowsNoSecret(t *testing.T) {

@@ -214,13 +214,13 @@ func TestLists(t *testing.T) {
 		})
 	}
 	c := reply(t, func(*http.Request) (*http.Response, error) {
-		return answer(200, `{"success":true,"groups":[{"id":"g","name":"North","devices":["a",1,"b"]},{"name":"n","devices":null},{},{"id":"x","devices":1},{"id":7,"devices":["c"]}]}`), nil
+		return answer(200, `{"success":true,"groups":[{"id":"g","name":"North","devices":["a",1,"b",null,{}]},{"name":"n","devices":null},{},{"id":"x","devices":1},{"id":7,"devices":["c"]}]}`), nil
 	})
 	groups, skipped, err := c.Groups(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(groups, []plaspy.Group{{ID: "g", Name: "North", Devices: []string{"a", "b"}}, {Name: "n"}, {ID: "7", Devices: []string{"c"}}}); d != "" {
+	if d := cmp.Diff(groups, []plaspy.Group{{ID: "g", Name: "North", Devices: []string{"a", "1", "b"}}, {Name: "n"}, {ID: "7", Devices: []string{"c"}}}); d != "" {
 		t.Error(d)
 	}
 	if len(skipped) != 2 {

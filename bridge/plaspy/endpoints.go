@@ -162,9 +162,7 @@ func readGroup(entry []byte) (Group, error) {
 	err := rawjson.Members(entry, func(key, value []byte) bool {
 		switch string(key) {
 		case "id":
-			if g.ID, hasID = text(value); !hasID && len(value) > 0 && value[0] >= '0' && value[0] <= '9' {
-				g.ID, hasID = string(value), true // a number is as good to choose a group by
-			}
+			g.ID, hasID = name(value)
 		case "name":
 			g.Name, _ = text(value)
 		case "devices":
@@ -182,7 +180,7 @@ func readGroup(entry []byte) (Group, error) {
 		return g, nil
 	}
 	err = rawjson.Elements(devices, func(value []byte) bool {
-		if id, ok := text(value); ok {
+		if id, ok := name(value); ok {
 			g.Devices = append(g.Devices, id)
 		}
 		return true
@@ -191,6 +189,17 @@ func readGroup(entry []byte) (Group, error) {
 		return g, fmt.Errorf("devices is no array: %w", err)
 	}
 	return g, nil
+}
+
+// name reads the id of a group or of a member. A number is as good as a string.
+func name(value []byte) (string, bool) {
+	if id, ok := text(value); ok {
+		return id, true
+	}
+	if len(value) > 0 && value[0] >= '0' && value[0] <= '9' {
+		return string(value), true
+	}
+	return "", false
 }
 
 func text(value []byte) (string, bool) {
