@@ -20,7 +20,6 @@ import (
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/plaspy"
-	"plaspy-bridge/bridge/query"
 	"plaspy-bridge/bridge/replica"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/bridge/view"
@@ -44,7 +43,7 @@ type Bridge struct {
 	group *replica.Group
 	pool  *outbound.Pool
 	consuming
-	queries *query.Service
+	asking
 	web
 
 	stopping atomic.Bool
@@ -231,7 +230,9 @@ func (b *Bridge) serve(ctx context.Context, wg *sync.WaitGroup) {
 // says which of them are this replica's.
 func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 	wg.Go(func() { b.pool.Run(ctx) })
-	wg.Go(func() { b.runQueries(ctx) })
+	if b.queries != nil {
+		wg.Go(func() { b.runQueries(ctx) })
+	}
 	wg.Go(func() {
 		b.group.Handle(b.load, b.assign)
 		if err := b.group.Run(ctx); err != nil {
@@ -247,28 +248,6 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 			b.fail(fmt.Errorf("inbound consumer: %w", err))
 		}
 	})
-}
-
-// runQueries sets the query service up again if NATS refused it, because a
-// change of permissions may lift that.
-func (b *Bridge) runQueries(ctx context.Context) {
-	const retry = 10 * time.Second
-	logged := ""
-	for b.keeper.await(ctx) == nil {
-		err := b.queries.Run(ctx)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		if err.Error() != logged {
-			logged = err.Error()
-			b.log.Warn("query service not set up, trying again", "component", "query", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(retry):
-		}
-	}
 }
 
 // flushTraces exports the remaining traces of a bridge whose stop began at

@@ -35,6 +35,9 @@ func (b *Bridge) parts() []part {
 	if b.consumer != nil {
 		table = append(table, part{"inbound", b.consuming.state})
 	}
+	if b.queryConn != nil {
+		table = append(table, part{"queries", b.asking.state})
+	}
 	return append(table, part{"lifecycle", b.lifecycle}) // last: nothing is ready before each has reported
 }
 

@@ -20,7 +20,6 @@ import (
 	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
-	"plaspy-bridge/bridge/query"
 	"plaspy-bridge/bridge/replica"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
@@ -101,7 +100,7 @@ func (c circuits) SetDevices(n int) {
 
 // openNATS starts the embedded server, unless NATS_URL is set, and makes the
 // connection, the publisher and the keeper of the streams.
-func (b *Bridge) openNATS(context.Context) error {
+func (b *Bridge) openNATS(ctx context.Context) error {
 	o := b.cfg.ConnOptions("plaspy-bridge " + b.cfg.ReplicaID)
 	if b.cfg.Embedded() {
 		if err := b.startEmbedded(); err != nil {
@@ -115,7 +114,7 @@ func (b *Bridge) openNATS(context.Context) error {
 	o.OnConnect = func(bool) { keeper.nudge() }
 	o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client closed: %w", err)) }
 	var err error
-	if b.conn, err = publisher.Connect(o, log, b.metrics); errors.Is(err, publisher.ErrCredentials) {
+	if b.conn, err = publisher.ConnectContext(ctx, o, log, b.metrics); errors.Is(err, publisher.ErrCredentials) {
 		return config.Faults{{Variable: "NATS_NKEY, NATS_CERT or NATS_KEY", Problem: "names a file that cannot be used: " + err.Error()}}
 	} else if err != nil {
 		return err
@@ -234,19 +233,6 @@ func (b *Bridge) openConsumer(context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("inbound consumer: %w", err)
-	}
-	return nil
-}
-
-// openQueries makes the query service.
-func (b *Bridge) openQueries(context.Context) error {
-	var err error
-	b.queries, err = query.New(query.Options{
-		Conn: b.conn.Conn, Subjects: b.pub.Subjects(), API: b.client, Why: b.pool.Why, Ours: b.pool.Polls, Version: b.version,
-		Trace: b.tracer, Log: b.logger("query"),
-	})
-	if err != nil {
-		return fmt.Errorf("query service: %w", err)
 	}
 	return nil
 }

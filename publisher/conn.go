@@ -1,40 +1,45 @@
 package publisher
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// ConnOptions say how to reach NATS. The credentials mean what they mean to
-// the nats CLI; files are read at every connect, so that rotated ones count.
+// ConnOptions say how to reach NATS. All of them but InProcess mean what they
+// mean to the nats CLI; files are read at every connect, so a rotated file needs
+// no restart.
 type ConnOptions struct {
-	URL       string                     // comma separated; ignored where InProcess is set
-	InProcess nats.InProcessConnProvider // an embedded server
-	Name      string                     // shown in the server's connection list
-	Creds     string                     // a credentials file (JWT and seed)
-	NKey      string                     // a seed file
-	User      string                     // without Password: a token
-	Password  string                     //
-	Token     string                     //
-	CA        string                     // PEM file of trusted authorities
-	Cert, Key string                     // PEM files of a client certificate
-	// WriteTimeout is how long the connection may take nothing; 0: the client's
-	// default. An embedded server that refuses a login takes nothing any more.
-	WriteTimeout time.Duration
-	OnConnect    func(reconnected bool) // called after every connect; must not block
-	OnClosed     func(err error)        // called if the client gives up for good; nil while Close is called
+	URL         string                     // comma separated; ignored if InProcess is set
+	InProcess   nats.InProcessConnProvider // an embedded server
+	Name        string                     // shown in the server's connection list
+	Creds       string                     // a credentials file (JWT and seed)
+	NKey        string                     // a seed file
+	User        string                     // a token if Password is empty
+	Password    string                     //
+	Token       string                     //
+	CA          string                     // PEM file of trusted authorities
+	Cert, Key   string                     // PEM files of a client certificate
+	TLSFirst    bool                       // TLS begins before the server has sent anything
+	InboxPrefix string                     // of the subjects that answers arrive at; empty means _INBOX
+	Domain      string                     // JetStream domain; empty means the server's own
+	OnConnect   func(reconnected bool)     // called after every connect; must not block
+	OnClosed    func(err error)            // called if the client gives up for good; nil while Close is called
 }
 
-// Conn is a connection to NATS that comes back for ever, with what a health
-// check wants to know. It is safe for concurrent use.
+// Conn is a connection to NATS that is made again for ever, with its state for a
+// health check. It is safe for concurrent use.
 type Conn struct {
 	*nats.Conn
 
@@ -43,17 +48,19 @@ type Conn struct {
 	log       *slog.Logger
 	opts      ConnOptions
 	downSince atomic.Int64 // Unix nanoseconds, 0 while connected
+
+	mu     sync.Mutex
+	logged map[string]bool // guarded by mu: reasons logged since the connection was last there
 }
 
 // ConnError is the last asynchronous error of a connection, such as a
-// permissions violation, which no request is told of.
+// permissions violation, which no request returns.
 type ConnError struct {
 	Err error
 	At  time.Time
 }
 
-// ErrCredentials tells that the files with the NATS credentials are not what
-// they should be.
+// ErrCredentials means that a file with NATS credentials cannot be used.
 var ErrCredentials = errors.New("credentials cannot be used")
 
 // Connection limits. A dead peer is noticed within three ping intervals.
@@ -64,12 +71,12 @@ const (
 	maxReconnect = 2 * time.Second
 )
 
-// Connect starts to connect and returns at once, with an error only where the
-// options themselves are wrong (a missing file, a malformed URL). The
-// connection is made, and made again, in the background for as long as it is
-// not closed. Close it with [Conn.Shut].
+// Connect tries every server once and returns, with an error only if the options
+// themselves are wrong (a missing file, a malformed URL). The connection is made,
+// and made again, in the background until it is closed. Close it with
+// [Conn.Shut].
 func Connect(o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn, error) {
-	c := &Conn{log: log, opts: o}
+	c := &Conn{log: log, opts: o, logged: map[string]bool{}}
 	c.downSince.Store(time.Now().UnixNano())
 	opts := []nats.Option{
 		nats.Name(o.Name),
@@ -88,9 +95,9 @@ func Connect(o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn,
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),
 		nats.ErrorHandler(c.asyncError),
 		nats.ClosedHandler(func(nc *nats.Conn) { c.closed(nc.LastError()) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.lastError.Store(&ConnError{Err: err, At: time.Now()}) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.unreachable(err) }),
 	}
-	auth, err := o.credentials()
+	auth, err := o.options()
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +106,9 @@ func Connect(o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn,
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
 	c.Conn = nc
+	if err := nc.LastError(); err != nil && !nc.IsConnected() {
+		c.unreachable(err)
+	}
 	if reg != nil {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_nats_connected", Help: "1 while connected to NATS, else 0.",
@@ -112,13 +122,57 @@ func Connect(o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn,
 	return c, nil
 }
 
-func (o ConnOptions) credentials() ([]nats.Option, error) {
-	var opts []nats.Option
-	if o.WriteTimeout > 0 {
-		opts = append(opts, nats.FlusherTimeout(o.WriteTimeout))
+// ConnectContext is [Connect], but returns as soon as ctx is cancelled: a server
+// that does not answer holds up nothing.
+func ConnectContext(ctx context.Context, o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn, error) {
+	type result struct {
+		conn *Conn
+		err  error
 	}
+	made := make(chan result, 1)
+	go func() {
+		conn, err := Connect(o, log, reg)
+		made <- result{conn, err}
+	}()
+	select {
+	case r := <-made:
+		return r.conn, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-made; r.err == nil {
+				_ = r.conn.Shut(0)
+			}
+		}()
+		return nil, fmt.Errorf("connect to NATS: %w", context.Cause(ctx))
+	}
+}
+
+// OpenJetStream returns a JetStream context for the connection's domain.
+func (c *Conn) OpenJetStream(opts ...jetstream.JetStreamOpt) (jetstream.JetStream, error) {
+	if c.opts.Domain != "" {
+		return jetstream.NewWithDomain(c.Conn, c.opts.Domain, opts...)
+	}
+	return jetstream.New(c.Conn, opts...)
+}
+
+// InboxPrefix is the prefix of the subjects that answers arrive at.
+func (c *Conn) InboxPrefix() string { return cmp.Or(c.opts.InboxPrefix, DefaultInboxPrefix) }
+
+// Domain is the JetStream domain of the connection, or empty.
+func (c *Conn) Domain() string { return c.opts.Domain }
+
+// DefaultInboxPrefix is the inbox prefix of a client that sets none.
+const DefaultInboxPrefix = "_INBOX"
+
+func (o ConnOptions) options() ([]nats.Option, error) {
+	var opts []nats.Option
 	if o.InProcess != nil {
-		opts = append(opts, nats.InProcessServer(o.InProcess))
+		opts = append(opts, nats.InProcessServer(inProcess{o.InProcess}))
+	} else if o.TLSFirst {
+		opts = append(opts, nats.TLSHandshakeFirst())
+	}
+	if o.InboxPrefix != "" {
+		opts = append(opts, nats.CustomInboxPrefix(o.InboxPrefix))
 	}
 	if o.Creds != "" {
 		opts = append(opts, nats.UserCredentials(o.Creds))
@@ -162,6 +216,9 @@ func (c *Conn) connected(nc *nats.Conn, again bool) {
 		down = time.Since(time.Unix(0, since))
 	}
 	c.lastError.Store(nil)
+	c.mu.Lock()
+	clear(c.logged)
+	c.mu.Unlock()
 	c.log.Info("nats connected", "server", nc.ConnectedServerName(), "version", nc.ConnectedServerVersion(), "elapsed", down.Round(time.Millisecond))
 	if c.opts.OnConnect != nil {
 		c.opts.OnConnect(again)
@@ -174,6 +231,20 @@ func (c *Conn) disconnected(err error) {
 	}
 	c.downSince.CompareAndSwap(0, time.Now().UnixNano())
 	c.log.Warn("nats disconnected, reconnecting", "err", err)
+}
+
+// unreachable keeps the reason why there is no connection, and logs each reason
+// once until there is one: several servers fail in turn, each in its own way.
+func (c *Conn) unreachable(err error) {
+	c.lastError.Store(&ConnError{Err: err, At: time.Now()})
+	const most = 16
+	c.mu.Lock()
+	known := c.logged[err.Error()] || len(c.logged) >= most
+	c.logged[err.Error()] = true
+	c.mu.Unlock()
+	if !known && !c.closing.Load() {
+		c.log.Warn("nats cannot be reached, trying again", "err", err)
+	}
 }
 
 func (c *Conn) closed(err error) {
@@ -189,7 +260,7 @@ func (c *Conn) closed(err error) {
 func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	last := c.lastError.Swap(&ConnError{Err: err, At: time.Now()})
 	if last != nil && last.Err.Error() == err.Error() {
-		return // told already
+		return // logged already
 	}
 	attrs := []any{"err", err}
 	if sub != nil {
@@ -198,8 +269,8 @@ func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	c.log.Warn("nats reported an error", attrs...)
 }
 
-// Trouble tells in one sentence why the connection is not there, or "" while it
-// is.
+// Trouble returns in one sentence why there is no connection, or "" while there
+// is one.
 func (c *Conn) Trouble() string {
 	if c.IsConnected() {
 		return ""
@@ -210,9 +281,9 @@ func (c *Conn) Trouble() string {
 	return "not connected to NATS"
 }
 
-// Denied is the last thing that the server's permissions forbade, or "" where
-// that was not within the last minute. No request is told of it: what was asked
-// for just does not happen.
+// Denied is the last thing that the server's permissions forbade, or "" if that
+// was more than a minute ago. The request itself returns no such error: it is
+// not answered.
 func (c *Conn) Denied() string {
 	last := c.lastError.Load()
 	if last == nil || !errors.Is(last.Err, nats.ErrPermissionViolation) || time.Since(last.At) > time.Minute {
@@ -221,8 +292,8 @@ func (c *Conn) Denied() string {
 	return last.Err.Error()
 }
 
-// Elsewhere connects to another server of the cluster. It reports false where
-// none is known.
+// Elsewhere connects to another server of the cluster. It reports false if none
+// is known.
 func (c *Conn) Elsewhere() bool {
 	return len(c.Servers()) > 1 && c.ForceReconnect() == nil
 }

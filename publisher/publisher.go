@@ -125,7 +125,7 @@ func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registe
 		delay:   minRetry,
 	}
 	var err error
-	p.js, err = jetstream.New(conn.Conn,
+	p.js, err = conn.OpenJetStream(
 		jetstream.WithPublishAsyncMaxPending(2*Window), // above our own window: the library's stall never comes
 		jetstream.WithPublishAsyncTimeout(ackTimeout),
 		jetstream.WithPublishAsyncAckHandler(func(_ jetstream.JetStream, m *nats.Msg, ack *jetstream.PubAck) {
@@ -137,7 +137,11 @@ func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registe
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	if p.legacy, err = conn.JetStream(); err != nil {
+	var domain []nats.JSOpt
+	if conn.Domain() != "" {
+		domain = append(domain, nats.Domain(conn.Domain()))
+	}
+	if p.legacy, err = conn.JetStream(domain...); err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
 	return p, nil

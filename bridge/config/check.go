@@ -22,6 +22,7 @@ var (
 	// legalName is what a key of a key-value bucket allows, without the dots that
 	// would make tokens of it.
 	legalName     = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+	legalInbox    = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}(\.[A-Za-z0-9_-]{1,128}){0,7}$`)
 	illegalInName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 )
 
@@ -99,6 +100,10 @@ func (k *checker) broker(c Config) {
 		k.unless(false, ways[0], "and %s are ways of logging in that exclude each other; want one of them", strings.Join(ways[1:], " and "))
 	}
 	k.unless(c.NATSPassword == "" || c.NATSUser != "", "NATS_PASSWORD", "is set without NATS_USER; want both")
+	k.queryUser(c)
+	k.unless(legalInbox.MatchString(c.NATSInboxPrefix), "NATS_INBOX_PREFIX", "is not the first part of a subject; want words of letters, digits, - and _ with dots between them, such as _INBOX_bridge")
+	k.unless(c.Prefix == "_INBOX" || firstToken(c.NATSInboxPrefix) != c.Prefix, "NATS_INBOX_PREFIX", "begins with BRIDGE_PREFIX; want another word, such as _INBOX_bridge")
+	k.unless(c.NATSDomain == "" || legalName.MatchString(c.NATSDomain), "NATS_JS_DOMAIN", "is not one word; want letters, digits, - and _, 128 at most")
 	k.unless(c.NATSCert == "" || c.NATSKey != "", "NATS_CERT", "is set without NATS_KEY; want both")
 	k.unless(c.NATSKey == "" || c.NATSCert != "", "NATS_KEY", "is set without NATS_CERT; want both")
 	if c.Embedded() {
@@ -107,6 +112,32 @@ func (k *checker) broker(c Config) {
 		k.unless(c.StreamReplicas == 1 || c.EmbeddedConfig != "", "BRIDGE_STREAM_REPLICAS",
 			"is %d; want 1 with the embedded server, which is no cluster", c.StreamReplicas)
 	}
+}
+
+// queryUser checks how the query service logs in.
+func (k *checker) queryUser(c Config) {
+	var ways []string
+	for _, way := range []struct {
+		name string
+		set  bool
+	}{
+		{"NATS_QUERY_CREDS", c.NATSQueryCreds != ""}, {"NATS_QUERY_NKEY", c.NATSQueryNKey != ""},
+		{"NATS_QUERY_USER", c.NATSQueryUser != "" || c.NATSQueryPassword != ""},
+	} {
+		if way.set {
+			ways = append(ways, way.name)
+		}
+	}
+	if len(ways) > 1 {
+		k.unless(false, ways[0], "and %s are ways of logging in that exclude each other; want one of them", strings.Join(ways[1:], " and "))
+	}
+	k.unless(c.NATSQueryPassword == "" || c.NATSQueryUser != "", "NATS_QUERY_PASSWORD", "is set without NATS_QUERY_USER; want both")
+}
+
+// firstToken is what a subject begins with.
+func firstToken(subject string) string {
+	first, _, _ := strings.Cut(subject, ".")
+	return first
 }
 
 // servers checks a list of NATS servers. It names an entry by its number, since
@@ -207,6 +238,8 @@ func (c Config) doubts() []Warning {
 		}
 	}
 	doubt(!c.Embedded() && c.EmbeddedConfig != "", "BRIDGE_EMBEDDED_CONFIG", "has no effect: NATS_URL names a server")
+	doubt(!c.Query && (c.NATSQueryCreds != "" || c.NATSQueryNKey != "" || c.NATSQueryUser != ""), "BRIDGE_QUERY", "is false: NATS_QUERY_ variables have no effect")
+	doubt(c.NATSTLSFirst && c.Embedded(), "NATS_TLS_FIRST", "has no effect on the embedded server")
 	doubt(c.Schedule == ScheduleFixed && c.TripStartWeight != 1, "BRIDGE_TRIP_START_WEIGHT", "has no effect: the schedule is fixed")
 	const short = 16
 	doubt(c.HTTPToken != "" && len(c.HTTPToken) < short, "BRIDGE_HTTP_TOKEN",

@@ -67,6 +67,16 @@ type Config struct {
 	NATSCA       string  `envconfig:"NATS_CA"`
 	NATSCert     string  `envconfig:"NATS_CERT"`
 	NATSKey      string  `envconfig:"NATS_KEY"`
+	NATSTLSFirst bool    `envconfig:"NATS_TLS_FIRST" default:"false"`
+	// NATSInboxPrefix lets the server's permissions keep other users of the account
+	// from reading the answers.
+	NATSInboxPrefix string `envconfig:"NATS_INBOX_PREFIX" default:"_INBOX"`
+	NATSDomain      string `envconfig:"NATS_JS_DOMAIN"`
+	// The query service can do with fewer permissions than the bridge.
+	NATSQueryCreds    string `envconfig:"NATS_QUERY_CREDS"`
+	NATSQueryNKey     string `envconfig:"NATS_QUERY_NKEY"`
+	NATSQueryUser     Secret `envconfig:"NATS_QUERY_USER"`
+	NATSQueryPassword Secret `envconfig:"NATS_QUERY_PASSWORD"`
 
 	// DataDir is relative, so that a trial leaves its data in the folder it was started in.
 	DataDir string `envconfig:"BRIDGE_DATA_DIR" default:"./data"`
@@ -120,6 +130,9 @@ type Config struct {
 	// BackoffInitial and BackoffMax are before jitter.
 	BackoffInitial time.Duration `envconfig:"BRIDGE_BACKOFF_INITIAL" default:"500ms"`
 	BackoffMax     time.Duration `envconfig:"BRIDGE_BACKOFF_MAX" default:"1m"`
+
+	// Query false means that there is no query service.
+	Query bool `envconfig:"BRIDGE_QUERY" default:"true"`
 
 	// HTTPAddr is on loopback because the live view shows the positions of vehicles.
 	HTTPAddr string `envconfig:"BRIDGE_HTTP_ADDR" default:"127.0.0.1:8080"`

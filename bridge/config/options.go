@@ -5,13 +5,22 @@ import (
 	"plaspy-bridge/publisher/embedded"
 )
 
-// ConnOptions say how to reach NATS, under a name that the server shows.
+// ConnOptions returns how to reach NATS, under a name that the server shows.
 func (c Config) ConnOptions(name string) publisher.ConnOptions {
 	return publisher.ConnOptions{
 		URL: c.NATSURL.Reveal(), Name: name, Creds: c.NATSCreds, NKey: c.NATSNKey,
 		User: c.NATSUser.Reveal(), Password: c.NATSPassword.Reveal(), Token: c.NATSToken.Reveal(),
-		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey,
+		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey, TLSFirst: c.NATSTLSFirst,
+		InboxPrefix: c.NATSInboxPrefix, Domain: c.NATSDomain,
 	}
+}
+
+// QueryOptions returns how the query service reaches NATS. own reports whether
+// it has a user of its own; if not, it shares the bridge's connection.
+func (c Config) QueryOptions(name string) (o publisher.ConnOptions, own bool) {
+	o = c.ConnOptions(name)
+	o.Creds, o.NKey, o.User, o.Password, o.Token = c.NATSQueryCreds, c.NATSQueryNKey, c.NATSQueryUser.Reveal(), c.NATSQueryPassword.Reveal(), ""
+	return o, o.Creds != "" || o.NKey != "" || o.User != ""
 }
 
 // EmbeddedOptions say how to run the embedded server.

@@ -74,6 +74,17 @@ var table = []section{
 				"if empty, the system's are used"},
 		{Name: "NATS_CERT", Type: typeFile, Meaning: "file with the client certificate for NATS; requires NATS_KEY"},
 		{Name: "NATS_KEY", Type: typeFile, Meaning: "file with the key of NATS_CERT"},
+		{Name: "NATS_TLS_FIRST", Type: typeBool,
+			Meaning: "begin TLS before the server has sent anything, for a server with handshake_first"},
+		{Name: "NATS_INBOX_PREFIX", Type: typeText,
+			Meaning: "first part of the subjects at which answers arrive; the user must be allowed to subscribe to everything below it"},
+		{Name: "NATS_JS_DOMAIN", Type: typeText,
+			Meaning: "JetStream domain that holds the streams; if empty, that of the server"},
+		{Name: "NATS_QUERY_CREDS", Type: typeFile,
+			Meaning: "credentials file of a NATS user for the query service alone; without any NATS_QUERY_ variable it uses the bridge's"},
+		{Name: "NATS_QUERY_NKEY", Type: typeFile, Meaning: "file with the NKey seed of that user"},
+		{Name: "NATS_QUERY_USER", Type: typeSecret, Meaning: "name of that user, or a token if NATS_QUERY_PASSWORD is empty"},
+		{Name: "NATS_QUERY_PASSWORD", Type: typeSecret, Meaning: "password of NATS_QUERY_USER"},
 	}},
 	{"Embedded NATS server", []Variable{
 		{Name: "BRIDGE_DATA_DIR", Type: typeFolder, Meaning: "folder in which the embedded server keeps its streams"},
@@ -126,6 +137,9 @@ var table = []section{
 			Meaning: "the first wait after a failure; each further one is longer, with jitter"},
 		{Name: "BRIDGE_BACKOFF_MAX", Type: typeDuration, Min: "10ms", Max: "24h",
 			Meaning: "the longest wait after a failure; at least BRIDGE_BACKOFF_INITIAL"},
+	}},
+	{"Query service", []Variable{
+		{Name: "BRIDGE_QUERY", Type: typeBool, Meaning: "answer questions about devices over NATS"},
 	}},
 	{"Operations", []Variable{
 		{Name: "BRIDGE_HTTP_ADDR", Type: typeAddress, Empty: "none",

@@ -35,7 +35,7 @@ func (c *check) nats(ctx context.Context) {
 		return
 	}
 	defer func() { _ = conn.Shut(0) }() // nothing is buffered
-	js, err := jetstream.New(conn.Conn)
+	js, err := conn.OpenJetStream()
 	if err != nil {
 		c.say(Fail, "JetStream", err.Error(), "report this: it depends on nothing that was set")
 		return
@@ -59,7 +59,7 @@ func (c *check) connect(ctx context.Context, inProcess nats.InProcessConnProvide
 	defer cancel()
 	up := make(chan struct{}, 1)
 	o := c.cfg.ConnOptions("plaspy-bridge check")
-	o.InProcess, o.WriteTimeout = inProcess, settle
+	o.InProcess = inProcess
 	o.OnConnect = func(bool) {
 		select {
 		case up <- struct{}{}:

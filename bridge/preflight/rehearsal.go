@@ -4,8 +4,6 @@ import (
 	"context"
 	"os"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"plaspy-bridge/publisher"
 )
 
@@ -32,7 +30,7 @@ func (c *check) rehearse(ctx context.Context) {
 		return
 	}
 	defer func() { _ = conn.Shut(0) }()
-	js, err := jetstream.New(conn.Conn)
+	js, err := conn.OpenJetStream()
 	if err != nil {
 		c.say(Fail, what, err.Error(), "report this: it depends on nothing that was set")
 		return

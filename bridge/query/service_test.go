@@ -21,6 +21,12 @@ import (
 
 func TestMain(m *testing.M) { natstest.Main(m) }
 
+// account is the API as a service sees it.
+type account interface {
+	Devices
+	History
+}
+
 // script answers as its fields say, and remembers what it was asked.
 type script struct {
 	err   error
@@ -59,12 +65,12 @@ func (s *script) Alerts(ctx context.Context, id string, body []byte, _ plaspy.Po
 }
 
 // serve runs a service on a server of its own.
-func serve(t *testing.T, api API, set ...func(*Options)) *nats.Conn {
+func serve(t *testing.T, api account, set ...func(*Options)) *nats.Conn {
 	t.Helper()
 	srv := natstest.Start(t)
 	nc := srv.Client(t)
 	o := Options{
-		Conn: nc, Subjects: "plaspy", API: api, Log: slog.New(slog.DiscardHandler), Version: "1.2.3",
+		Conn: nc, Subjects: "plaspy", Devices: api, History: api, Log: slog.New(slog.DiscardHandler), Version: "1.2.3",
 		Why: func(id string) ([]byte, bool) { return []byte(`{"why":"because"}`), id == "dev 1" },
 	}
 	for _, f := range set {
@@ -74,7 +80,7 @@ func serve(t *testing.T, api API, set ...func(*Options)) *nats.Conn {
 	caller := srv.Client(t)
 	for end := time.Now().Add(10 * time.Second); ; {
 		var info micro.Info
-		m, err := caller.Request("$SRV.INFO.plaspy", nil, time.Second)
+		m, err := caller.Request("$SRV.INFO."+string(o.Subjects), nil, time.Second)
 		if err == nil && json.Unmarshal(m.Data, &info) == nil && len(info.Endpoints) == 6 {
 			break
 		}
@@ -236,7 +242,7 @@ func TestWhyOfSeveralReplicas(t *testing.T) {
 	nc := srv.Client(t)
 	for _, replica := range []string{"a", "b", "c"} {
 		run(t, Options{
-			Conn: srv.Client(t), Subjects: "plaspy", API: &script{}, Log: slog.New(slog.DiscardHandler), Limit: 4,
+			Conn: srv.Client(t), Subjects: "plaspy", Devices: &script{}, History: &script{}, Log: slog.New(slog.DiscardHandler), Limit: 4,
 			Why:  func(id string) ([]byte, bool) { return []byte(`{"by":"` + replica + `"}`), id != "nobody" },
 			Ours: func(id string) bool { return id == "dev-"+replica },
 		})

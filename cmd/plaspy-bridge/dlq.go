@@ -13,7 +13,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge/config"
@@ -215,7 +214,7 @@ func withBox(ctx context.Context, f func(*deadletter.Box) error) error {
 		return failure{err}
 	}
 	defer func() { _ = conn.Shut(time.Second) }() // every request was answered, or told of
-	js, err := jetstream.New(conn.Conn)
+	js, err := conn.OpenJetStream()
 	if err != nil {
 		return failure{fmt.Errorf("open JetStream: %w", err)}
 	}

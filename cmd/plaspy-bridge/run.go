@@ -41,6 +41,9 @@ func runBridge(ctx context.Context, w io.Writer) error {
 	}
 	tuneGC()
 	b, err := bridge.New(ctx, cfg, number(), log)
+	if err != nil && ctx.Err() != nil {
+		return nil // stopped while it started
+	}
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,84 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/query"
+	"plaspy-bridge/publisher"
+)
+
+// asking is the part of a bridge that answers questions.
+type asking struct {
+	queries   *query.Service  // nil if it is off
+	queryConn *publisher.Conn // nil if the query service has no NATS user of its own
+}
+
+// openQueries makes the query service, unless it is switched off, and its
+// connection if it has a NATS user of its own.
+func (b *Bridge) openQueries(ctx context.Context) error {
+	if !b.cfg.Query {
+		return nil
+	}
+	log, conn := b.logger("query"), b.conn
+	if o, own := b.cfg.QueryOptions("plaspy-bridge query " + b.cfg.ReplicaID); own {
+		if b.nats != nil {
+			o.InProcess = b.nats
+		}
+		o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client of the query service closed: %w", err)) }
+		var err error
+		if conn, err = publisher.ConnectContext(ctx, o, log, nil); errors.Is(err, publisher.ErrCredentials) {
+			return config.Faults{{Variable: "NATS_QUERY_NKEY", Problem: "names a file that cannot be used: " + err.Error()}}
+		} else if err != nil {
+			return err
+		}
+		b.queryConn = conn
+		b.closing("NATS connection of the query service", func() error { return conn.Shut(0) })
+	}
+	var err error
+	b.queries, err = query.New(query.Options{
+		Conn: conn.Conn, Subjects: b.pub.Subjects(), Devices: b.client, History: b.client, Why: b.pool.Why, Ours: b.pool.Polls,
+		Version: b.version, Trace: b.tracer, Log: log,
+	})
+	if err != nil {
+		return fmt.Errorf("query service: %w", err)
+	}
+	return nil
+}
+
+// runQueries runs the query service until ctx is cancelled, and again if it ends
+// with an error.
+func (b *Bridge) runQueries(ctx context.Context) {
+	const retry = 10 * time.Second
+	logged := ""
+	for b.keeper.await(ctx) == nil {
+		err := b.queries.Run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if err.Error() != logged {
+			logged = err.Error()
+			b.log.Warn("query service not set up, trying again", "component", "query", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retry):
+		}
+	}
+}
+
+// state is never down: without its query service the bridge polls and posts.
+func (a *asking) state() ops.State {
+	if trouble := a.queryConn.Trouble(); trouble != "" {
+		return ops.Degraded(trouble)
+	}
+	if denied := a.queryConn.Denied(); denied != "" {
+		return ops.Degraded(denied)
+	}
+	return ops.Up()
+}
