@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -100,7 +99,8 @@ type answer struct {
 func (m *Manager) judge(res *http.Response, body []byte, c clocks) (*grant, *Error) {
 	status := res.StatusCode
 	fail := func(refused bool, message string) *Error {
-		return &Error{Status: status, Refused: refused, Message: m.clean(message), RetryAfter: retryAfter(res.Header, c.received)}
+		after, _ := RetryAfter(res.Header, c.received)
+		return &Error{Status: status, Refused: refused, Message: m.clean(message), RetryAfter: after}
 	}
 	if len(body) > maxAnswer {
 		return nil, fail(false, "answer larger than 64 KiB")
@@ -162,16 +162,27 @@ func place(res *http.Response) string {
 	return to.Scheme + "://" + to.Host
 }
 
-// retryAfter reads both forms of the header (RFC 9110, section 10.2.3); 0 where there is nothing to obey.
-func retryAfter(h http.Header, now time.Time) time.Duration {
+// RetryAfter reads both forms of the header (RFC 9110, section 10.2.3), at most a day. A date counts from the
+// answer's own Date, so that a difference between the clocks has no effect; without one, from received. A date in
+// the past and a 0 mean at once; any other value, or a negative one, is as if the header were missing.
+func RetryAfter(h http.Header, received time.Time) (after time.Duration, has bool) {
+	const most = 24 * time.Hour
 	v := strings.TrimSpace(h.Get("Retry-After"))
-	if seconds, err := strconv.ParseInt(v, 10, 64); err == nil && seconds > 0 {
-		return time.Duration(min(seconds, math.MaxInt64/int64(time.Second))) * time.Second
+	if digits := strings.TrimLeft(v, "0123456789"); digits == "" && v != "" {
+		seconds, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || seconds > int64(most/time.Second) {
+			return most, true // too many digits for the type
+		}
+		return time.Duration(seconds) * time.Second, true
 	}
-	if at, err := http.ParseTime(v); err == nil {
-		return max(0, at.Sub(now))
+	at, err := http.ParseTime(v)
+	if err != nil {
+		return 0, false
 	}
-	return 0
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		received = date
+	}
+	return min(max(0, at.Sub(received)), most), true
 }
 
 // clean makes a text from outside fit for a log line: no secrets, nothing unprintable, bounded.

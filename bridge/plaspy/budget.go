@@ -1,7 +1,6 @@
 package plaspy
 
 import (
-	"container/list"
 	"context"
 	"log/slog"
 	"math"
@@ -16,8 +15,9 @@ import (
 // Kind is what a request is for, which decides its place in the queue for the budget.
 type Kind int
 
-// The kinds. Token goes before all others, List before the rest. Poll and Post share evenly while both wait,
-// unless [Budget.FavorPosts] says otherwise. Query gets at most a quarter of the budget.
+// The kinds. Token goes before all others, List before the rest, but for no more than a quarter of the budget
+// while others wait. Poll and Post share evenly while both wait, unless [Budget.FavorPosts] says otherwise. Query
+// gets at most a quarter of the budget.
 const (
 	Token Kind = iota
 	List
@@ -37,10 +37,10 @@ const (
 	// and the 1.2 s between that and one window are what the three sources of jitter may use together:
 	// catching up, a permit's life, and the network.
 	stretch = 1.02
-	// catchUp is how late a slot may be given out and the next still count from when it was due, while somebody
+	// catchUp is how late a slot may be given out and the next still count from when it was due, while a caller
 	// was waiting for it: timers fire late, and without this each lateness would lower the rate.
 	catchUp = 300 * time.Millisecond
-	// idleCatchUp is the same where nobody waited: enough for one caller that comes back for slot after slot,
+	// idleCatchUp is the same if no caller waited: enough for one caller that comes back for slot after slot,
 	// too little to make a burst of an idle time.
 	idleCatchUp = 20 * time.Millisecond
 	// permitLife is how long a permit may wait to be used.
@@ -56,22 +56,21 @@ type Budget struct {
 	log   *slog.Logger
 
 	free       atomic.Bool // no limit and no throttling: nothing to wait for
+	made       time.Time
 	meter      meter
+	blame      blame
 	onThrottle atomic.Pointer[func(until time.Time, factor float64)]
-	throttled  prometheus.Counter
 
-	mu      sync.Mutex
-	share   float64
-	posts   float64           // posts for each poll while both wait
-	slot    time.Time         // the last slot given out; the next is a spacing later
-	queued  bool              // somebody has been waiting since before the next slot is due
-	queues  [kinds]*list.List // of *waiter
-	virtual [kinds]float64    // weighted service received, for fairness
-	clock   float64           // virtual of the last served
-	timer   *time.Timer
-	queries []time.Time // slots given to queries within their window, oldest first
-	others  usage       // slots given to anything but polls
-	brake   brake
+	throttled, deviceThrottled prometheus.Counter
+
+	mu     sync.Mutex
+	share  float64
+	slot   time.Time // the last slot given out; the next is a spacing later
+	queued bool      // a caller has been waiting since before the next slot is due
+	queues queues
+	timer  *time.Timer
+	others usage // slots given to anything but polls
+	brake  brake
 }
 
 // waiter is one call of Wait.
@@ -84,15 +83,16 @@ type waiter struct {
 // NewBudget returns a budget of perMinute requests per minute; 0 means no limit, though 429 and Retry-After
 // are obeyed all the same. reg may be nil.
 func NewBudget(perMinute int, log *slog.Logger, reg prometheus.Registerer) *Budget {
-	b := &Budget{limit: max(perMinute, 0), log: log, share: 1, posts: 1, slot: time.Now(), brake: brake{factor: 1}}
-	for k := range b.queues {
-		b.queues[k] = list.New()
-	}
+	b := &Budget{limit: max(perMinute, 0), log: log, made: time.Now(), share: 1, brake: brake{factor: 1}}
+	b.slot, b.meter.started, b.queues.posts = b.made, b.made, 1
 	b.free.Store(b.limit == 0)
-	b.meter.start(b.slot)
 	b.throttled = register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "plaspy_bridge_api_throttled_total",
 		Help: "Answers 429, and 503 with Retry-After, from the Plaspy API.",
+	}))
+	b.deviceThrottled = register(reg, prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "plaspy_bridge_api_device_throttled_total",
+		Help: "Answers 429 that concern one device only, which waits alone; they count in plaspy_bridge_api_throttled_total too.",
 	}))
 	register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "plaspy_bridge_api_budget_requests_per_minute",
@@ -121,22 +121,14 @@ func (b *Budget) FavorPosts(perPoll float64) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.posts = perPoll
+	b.queues.posts = perPoll
 }
 
 // Waiting returns how many requests of a kind wait for a slot now.
 func (b *Budget) Waiting(k Kind) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.queues[k].Len()
-}
-
-// weightOf is a kind's part among Post, Poll and Query. The caller holds mu.
-func (b *Budget) weightOf(k Kind) float64 {
-	if k == Post {
-		return weight[Post] * b.posts
-	}
-	return weight[k]
+	return b.queues.waiters[k].Len()
 }
 
 // PollRate returns how many requests a minute polls may count on: the present rate less what other requests
@@ -154,8 +146,8 @@ func (b *Budget) PollRate() float64 {
 		return rate
 	}
 	pace := rate / stretch
-	guaranteed := pace * weight[Poll] / (b.weightOf(Post) + weight[Poll] + weight[Query])
-	return max(pace-b.others.perMinute(now), guaranteed)
+	guaranteed := pace * weight[Poll] / (b.queues.weightOf(Post) + weight[Poll] + weight[Query])
+	return max(pace-b.others.perMinute(now.Sub(b.made)), guaranteed)
 }
 
 // Admit waits for a slot for req, whose context tells its kind, unless that carries a permit that is good
@@ -199,10 +191,7 @@ func (b *Budget) Wait(ctx context.Context, k Kind) (*Permit, error) {
 		b.mu.Unlock()
 		return nil, ErrNoBudget
 	}
-	if b.queues[k].Len() == 0 {
-		b.virtual[k] = max(b.virtual[k], b.clock) // no credit for having been idle
-	}
-	place := b.queues[k].PushBack(w)
+	place := b.queues.add(w)
 	b.dispatch(now)
 	b.mu.Unlock()
 	select {
@@ -215,7 +204,7 @@ func (b *Budget) Wait(ctx context.Context, k Kind) (*Permit, error) {
 	if w.granted != nil {
 		b.giveBack(w.granted)
 	} else {
-		b.queues[k].Remove(place)
+		b.queues.waiters[k].Remove(place)
 	}
 	b.dispatch(time.Now())
 	return nil, context.Cause(ctx)

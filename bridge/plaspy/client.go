@@ -164,6 +164,7 @@ type reply struct {
 	body   []byte
 	buf    []byte // body's memory with any byte order mark before it
 	at     time.Time
+	device bool // it is a 429 for this device alone
 	own    bool // the API itself answered: the body is a JSON object with success or error
 }
 
@@ -177,12 +178,15 @@ func (c *Client) do(ctx context.Context, r *request) (reply, error) {
 	}
 	call := newCall(ctx, r)
 	defer call.end()
+	if err := call.resting(c.opt.Budget); err != nil {
+		return reply{buf: r.buf}, err
+	}
 	res, err := c.rt.RoundTrip(c.newRequest(call, r))
 	if err != nil {
 		return reply{buf: r.buf}, c.failure(ctx, call, r, err)
 	}
 	defer func() { _ = res.Body.Close() }() // what was read is judged; closing tells nothing more
-	out := reply{status: res.StatusCode, header: res.Header, at: time.Now()}
+	out := reply{status: res.StatusCode, header: res.Header, at: time.Now(), device: call.deviceOnly}
 	if encoding := res.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		out.buf = r.buf
 		return out, c.bad(r, &out, fmt.Sprintf("answer is encoded (%s), which was not asked for", encoding), nil)
@@ -280,6 +284,9 @@ func (c *Client) failure(ctx context.Context, call *call, r *request, err error)
 	call.span.End(failureWord(call, err))
 	switch cause := context.Cause(call); {
 	case call.kept != nil:
+		if e, ok := errors.AsType[*Error](call.kept); ok {
+			return e
+		}
 		return fmt.Errorf("%s: %w", r.endpoint, call.kept)
 	case ctx.Err() != nil:
 		if !errors.Is(err, ctx.Err()) { // err may hold only the cause, which can be anything
@@ -298,7 +305,8 @@ func (c *Client) failure(ctx context.Context, call *call, r *request, err error)
 func (c *Client) bad(r *request, p *reply, message string, cause error) *Error {
 	e := &Error{Endpoint: r.endpoint.String(), Status: p.status, Foreign: !p.own, Message: c.clean(message), Err: cause}
 	e.Excerpt = c.clean(string(p.body[:min(len(p.body), maxExcerptLook)]))
-	e.RetryAfter, e.HasRetryAfter = retryAfter(p.header, p.at)
+	e.DeviceOnly = p.device
+	e.RetryAfter, e.HasRetryAfter = auth.RetryAfter(p.header, p.at)
 	return e
 }
 

@@ -376,7 +376,8 @@ func TestBefore(t *testing.T) {
 // While a call waits for another token, nothing is in flight, and its caller knows.
 func TestRefusedTokenIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tokens, posts := 0, 0
+		tokens := 0
+		var posts atomic.Int64
 		c := newClient(t, "https://api.example.com", roundTripper(func(r *http.Request) (*http.Response, error) {
 			if r.URL.Path == "/api/Auth/Token" {
 				if tokens++; tokens > 1 {
@@ -384,20 +385,20 @@ func TestRefusedTokenIsReported(t *testing.T) {
 				}
 				return tokenAnswer(), nil
 			}
-			posts++
+			posts.Add(1)
 			return answer(401, `{"success":false}`), nil
 		}))
-		inFlight := false
+		var inFlight atomic.Bool
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		go func() {
 			time.Sleep(time.Minute)
-			if inFlight || posts != 1 {
-				t.Errorf("in flight: %v, after %d posts", inFlight, posts)
+			if inFlight.Load() || posts.Load() != 1 {
+				t.Errorf("in flight: %v, after %d posts", inFlight.Load(), posts.Load())
 			}
 		}()
 		_, err := c.Locations(ctx, "dev", []byte(`{}`), plaspy.PostOptions{
-			Before: func() error { inFlight = true; return nil }, Refused: func() { inFlight = false },
+			Before: func() error { inFlight.Store(true); return nil }, Refused: func() { inFlight.Store(false) },
 		})
 		if plaspy.Classify(err) != plaspy.Canceled {
 			t.Errorf("got %v", err)

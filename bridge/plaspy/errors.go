@@ -31,9 +31,12 @@ type Error struct {
 	// RetryAfter is how long the API asks not to be sent requests, at most a day; 0 unless HasRetryAfter.
 	RetryAfter    time.Duration
 	HasRetryAfter bool
-	Message       string // the reason: the API's own text if it gave one. Printable, at most 1 KiB
-	Excerpt       string // the answer's beginning, printable, at most 1 KiB; empty if nothing was read
-	Err           error  // the cause; may be nil
+	// DeviceOnly means that a 429 concerns this device alone, while others are answered: the caller holds the
+	// device back. Any other 429 has lowered or stopped the budget, which holds back all requests.
+	DeviceOnly bool
+	Message    string // the reason: the API's own text if it gave one. Printable, at most 1 KiB
+	Excerpt    string // the answer's beginning, printable, at most 1 KiB; empty if nothing was read
+	Err        error  // the cause; may be nil
 
 	transport bool // no complete answer came
 }

@@ -2,7 +2,6 @@ package plaspy
 
 import (
 	"math"
-	"sync/atomic"
 	"time"
 )
 
@@ -49,11 +48,38 @@ func (k *brake) lower(now time.Time, factor float64) {
 	}
 }
 
+// refused notes a 429, for a device or for none, and reports whether it concerns that device alone. Any other
+// one lowers or stops the budget.
+func (b *Budget) refused(device string, sent time.Time, after time.Duration, has bool) (deviceOnly bool) {
+	r := refusal{device: device, sent: sent, at: time.Now()}
+	if after > 0 {
+		r.until = r.at.Add(after)
+	}
+	if b.blame.refused(r) {
+		b.Throttled(after, has)
+		return false
+	}
+	b.throttled.Inc()
+	b.deviceThrottled.Inc()
+	return true
+}
+
+// answered notes an answer other than 429 and 5xx about a device.
+func (b *Budget) answered(device string, sent, now time.Time) {
+	if b.blame.answered(device, sent, now) {
+		b.slow(0, false)
+	}
+}
+
 // Throttled tells that the API answered 429, or 503 with Retry-After. With has, everything stops for
 // retryAfter (at most an hour). Without, or where that is 0, the rate is halved, at most once a second, and then
 // climbs back.
 func (b *Budget) Throttled(retryAfter time.Duration, has bool) {
 	b.throttled.Inc()
+	b.slow(retryAfter, has)
+}
+
+func (b *Budget) slow(retryAfter time.Duration, has bool) {
 	b.mu.Lock()
 	now := time.Now()
 	k := &b.brake
@@ -152,65 +178,4 @@ func (b *Budget) settle(now time.Time) {
 	}
 	b.log.Info("API throttling over", "attempt", k.count, "elapsed", now.Sub(k.since))
 	k.since, k.count = time.Time{}, 0
-}
-
-// usage counts over the last minute, to ten seconds.
-type usage struct {
-	counts [6]float64
-	stamp  int64 // of the newest cell, in tens of seconds since 1970
-}
-
-func (u *usage) turn(now time.Time) {
-	stamp := now.Unix() / 10
-	for range min(stamp-u.stamp, int64(len(u.counts))) {
-		u.stamp++
-		u.counts[u.stamp%int64(len(u.counts))] = 0
-	}
-	u.stamp = max(stamp, u.stamp)
-}
-
-func (u *usage) add(now time.Time, n float64) {
-	u.turn(now)
-	u.counts[u.stamp%int64(len(u.counts))] += n
-}
-
-func (u *usage) perMinute(now time.Time) (sum float64) {
-	u.turn(now)
-	for _, c := range u.counts {
-		sum += c
-	}
-	covered := 50 + float64(now.UnixMilli()%10_000)/1000 // the newest cell is not full yet
-	return max(sum, 0) * 60 / covered
-}
-
-// meter knows about how many requests a minute are sent where nothing limits them, for next to nothing: one
-// addition a request, and a look at the clock every 256th.
-type meter struct {
-	n        atomic.Uint64
-	marked   atomic.Uint64 // n at the last mark
-	markedAt atomic.Int64  // Unix nanoseconds
-	rate     atomic.Uint64 // requests per minute between the last two marks; 0: only one mark yet
-}
-
-const meterEvery = 256
-
-func (m *meter) start(now time.Time) { m.markedAt.Store(now.UnixNano()) }
-
-func (m *meter) tick() {
-	if n := m.n.Add(1); n%meterEvery == 0 {
-		now := time.Now().UnixNano()
-		since := max(now-m.markedAt.Swap(now), 1)
-		m.rate.Store(uint64(meterEvery * int64(window) / since))
-		m.marked.Store(n)
-	}
-}
-
-// perMinute takes the larger of the last full measurement and the one under way, and never less than ten
-// a second, which is the limit by default: a single early 429 must not bring everything to a halt.
-func (m *meter) perMinute(now time.Time) float64 {
-	rate := float64(m.rate.Load())
-	if since := now.UnixNano() - m.markedAt.Load(); since > int64(time.Second) {
-		rate = max(rate, float64(m.n.Load()-m.marked.Load())*float64(window)/float64(since))
-	}
-	return max(rate, 600)
 }

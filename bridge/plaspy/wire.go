@@ -4,14 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"strconv"
-	"strings"
 	"time"
 
 	"plaspy-bridge/auth"
@@ -24,6 +20,9 @@ type call struct {
 	context.Context // cancelled by the caller or by timeout
 	cancel          context.CancelCauseFunc
 	endpoint        endpoint
+	device          string    // empty: the request is about none
+	began           time.Time // the send under way
+	deviceOnly      bool      // its answer is a 429 for this device alone
 	kind            Kind
 	timer           *time.Timer
 	before          func() error // nil, or asked before each send
@@ -51,9 +50,21 @@ func callOf(ctx context.Context) *call {
 }
 
 func newCall(ctx context.Context, r *request) *call {
-	c := &call{endpoint: r.endpoint, kind: r.kind, before: r.before, refused: r.refused}
+	c := &call{endpoint: r.endpoint, device: r.id, kind: r.kind, before: r.before, refused: r.refused}
 	c.Context, c.cancel = context.WithCancelCause(ctx)
 	return c
+}
+
+// resting returns an error if the API asked to wait with requests for the device.
+func (c *call) resting(b *Budget) error {
+	rest := b.blame.rest(c.device, time.Now())
+	if rest <= 0 {
+		return nil
+	}
+	return &Error{
+		Endpoint: c.endpoint.String(), Status: http.StatusTooManyRequests, RetryAfter: rest, HasRetryAfter: true, DeviceOnly: true,
+		Message: "not sent: the API asked to wait with requests for this device",
+	}
 }
 
 // watched returns the call as a context under which repeats are reported: net/http sends a GET again by itself
@@ -72,7 +83,7 @@ func (c *call) begin(limit time.Duration) {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	c.conns = 0
+	c.conns, c.deviceOnly, c.began = 0, false, time.Now()
 	c.sends++
 	c.timer = time.AfterFunc(limit, func() { c.cancel(errTimeout) })
 }
@@ -120,10 +131,12 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	ep, c := epToken, callOf(req.Context())
 	if c != nil {
 		ep = c.endpoint
-		if c.before != nil {
-			if c.kept = c.before(); c.kept != nil {
-				return nil, c.kept
-			}
+		// What was learned while the call waited for the token and the budget counts, too.
+		if c.kept = c.resting(w.budget); c.kept == nil && c.before != nil {
+			c.kept = c.before()
+		}
+		if c.kept != nil {
+			return nil, c.kept
 		}
 		c.begin(w.timeout)
 	}
@@ -146,13 +159,30 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 			}
 			c.span.End("")
 		}
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		after, has := retryAfter(res.Header, time.Now())
-		if after > 0 || res.StatusCode == http.StatusTooManyRequests {
-			w.budget.Throttled(after, has)
-		}
 	}
+	w.throttle(c, res)
 	return res, nil
+}
+
+// throttle obeys 429, and 503 with a Retry-After.
+func (w *wire) throttle(c *call, res *http.Response) {
+	device, sent, now := "", time.Time{}, time.Now()
+	if c != nil {
+		device, sent = c.device, c.began
+	}
+	switch s := res.StatusCode; {
+	case s == http.StatusTooManyRequests:
+		after, has := auth.RetryAfter(res.Header, now)
+		if only := w.budget.refused(device, sent, after, has); c != nil {
+			c.deviceOnly = only
+		}
+	case s == http.StatusServiceUnavailable:
+		if after, _ := auth.RetryAfter(res.Header, now); after > 0 {
+			w.budget.Throttled(after, true)
+		}
+	case s < http.StatusInternalServerError && device != "":
+		w.budget.answered(device, sent, now)
+	}
 }
 
 // repeated books a request that net/http sent a second time, the first one having had no answer.
@@ -200,27 +230,4 @@ func TokenConfig(o Options, userName string, key func() (string, error)) (auth.C
 		Timeout:   o.Timeout,
 		UserAgent: o.UserAgent,
 	}, nil
-}
-
-// retryAfter reads both forms of the header (RFC 9110, section 10.2.3), at most an hour. A date in the past
-// and a 0 mean at once; what is neither form, or negative, is as if it were not there.
-func retryAfter(h http.Header, now time.Time) (after time.Duration, has bool) {
-	v := strings.TrimSpace(h.Get("Retry-After"))
-	if v == "" {
-		return 0, false
-	}
-	seconds, err := strconv.ParseInt(v, 10, 64)
-	if errors.Is(err, strconv.ErrRange) {
-		err = nil // ParseInt returned the nearest number, which is all that is needed
-	}
-	if err == nil {
-		if seconds < 0 {
-			return 0, false
-		}
-		return min(time.Duration(min(seconds, math.MaxInt32))*time.Second, retryAfterMax), true
-	}
-	if at, err := http.ParseTime(v); err == nil {
-		return min(max(0, at.Sub(now)), retryAfterMax), true
-	}
-	return 0, false
 }

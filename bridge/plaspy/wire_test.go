@@ -16,49 +16,6 @@ import (
 	"plaspy-bridge/auth"
 )
 
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for _, tc := range []struct {
-		name, value string
-		want        time.Duration
-		has         bool
-	}{
-		{"absent", "", 0, false},
-		{"seconds", "120", 2 * time.Minute, true},
-		{"zero", "0", 0, true},
-		{"spaces", " 5 ", 5 * time.Second, true},
-		{"negative", "-5", 0, false},
-		{"fraction", "1.5", 0, false},
-		{"garbage", "soon", 0, false},
-		{"huge", "86400", time.Hour, true},
-		{"beyond int64", "99999999999999999999", time.Hour, true},
-		{"below int64", "-99999999999999999999", 0, false},
-		{"date", "Fri, 02 Jan 2026 03:05:05 GMT", time.Minute, true},
-		{"old date form", "Friday, 02-Jan-26 03:05:05 GMT", time.Minute, true},
-		{"past date", "Fri, 02 Jan 2026 03:00:00 GMT", 0, true},
-		{"far date", "Sat, 02 Jan 2027 03:00:00 GMT", time.Hour, true},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			got, has := retryAfter(http.Header{"Retry-After": {tc.value}}, now)
-			if got != tc.want || has != tc.has {
-				t.Errorf("got %v %v, want %v %v", got, has, tc.want, tc.has)
-			}
-		})
-	}
-}
-
-func FuzzRetryAfter(f *testing.F) {
-	for _, seed := range []string{"120", "-1", "Fri, 02 Jan 2026 03:05:05 GMT", "1e9", "Sun Nov  6 08:49:37 1994"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, v string) {
-		got, has := retryAfter(http.Header{"Retry-After": {v}}, time.Now())
-		if got < 0 || got > time.Hour || !has && got != 0 {
-			t.Errorf("%q: got %v %v", v, got, has)
-		}
-	})
-}
-
 func FuzzEscapeID(f *testing.F) {
 	for _, seed := range []string{"dev 1", "..", "a/b", "%2F", "a?b#c", "é😀", "\x00"} {
 		f.Add(seed)

@@ -29,10 +29,10 @@ func TestOverdueTimerMakesNoBurst(t *testing.T) {
 				synctest.Wait()
 				b.mu.Lock()
 				defer b.mu.Unlock()
-				waiting := b.queues[Poll].Len()
+				waiting := b.queues.waiters[Poll].Len()
 				b.slot = time.Now().Add(-b.spacing(time.Now()) - tc.late)
 				b.dispatch(time.Now())
-				if got := waiting - b.queues[Poll].Len(); got != tc.want {
+				if got := waiting - b.queues.waiters[Poll].Len(); got != tc.want {
 					t.Errorf("got %d slots at once, want %d", got, tc.want)
 				}
 			})

@@ -1,0 +1,254 @@
+package plaspy
+
+import (
+	"container/list"
+	"context"
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// queues holds the waiters by kind, and decides on the order in which they get slots. It belongs to the Budget's
+// mutex.
+type queues struct {
+	waiters [kinds]list.List // of *waiter
+	virtual [kinds]float64   // weighted service received, for fairness
+	clock   float64          // virtual of the last served
+	posts   float64          // posts for each poll while both wait
+	// recent are the slots given to lists and queries within the window of their quarter, oldest first.
+	recent [kinds][]time.Time
+}
+
+// weightOf is a kind's part among Post, Poll and Query.
+func (q *queues) weightOf(k Kind) float64 {
+	if k == Post {
+		return weight[Post] * q.posts
+	}
+	return weight[k]
+}
+
+// add puts a waiter behind the others of its kind.
+func (q *queues) add(w *waiter) *list.Element {
+	if q.waiters[w.kind].Len() == 0 {
+		q.virtual[w.kind] = max(q.virtual[w.kind], q.clock) // no credit for having been idle
+	}
+	return q.waiters[w.kind].PushBack(w)
+}
+
+// first returns the kind whose turn it is. rate is requests per minute.
+func (q *queues) first(now time.Time, rate float64) (Kind, bool) {
+	if q.waiters[Token].Len() > 0 {
+		return Token, true
+	}
+	best, found := Query, false
+	for _, k := range []Kind{Post, Poll, Query} {
+		if q.waiters[k].Len() > 0 && (!found || q.virtual[k] < q.virtual[best]) {
+			best, found = k, true
+		}
+	}
+	if q.waiters[List].Len() > 0 && (!found || q.room(List, now, rate, 0)) {
+		return List, true
+	}
+	return best, found
+}
+
+// room reports whether one more slot for kind k, behind those ahead of it, fits into a quarter of the rate.
+func (q *queues) room(k Kind, now time.Time, rate float64, ahead int) bool {
+	room, span := int(min(rate, math.MaxInt32)/4), window
+	if room < 1 {
+		room, span = 1, time.Duration(float64(4*window)/rate)
+	}
+	for len(q.recent[k]) > 0 && now.Sub(q.recent[k][0]) > span {
+		q.recent[k] = q.recent[k][1:]
+	}
+	return len(q.recent[k])+ahead < room
+}
+
+// serve takes the longest waiter of kind k, who gets the slot.
+func (q *queues) serve(k Kind, slot time.Time) *waiter {
+	if w := q.weightOf(k); w > 0 {
+		q.clock = q.virtual[k]
+		q.virtual[k] += 1 / w
+	}
+	if k == List || k == Query {
+		q.recent[k] = append(q.recent[k], slot)
+	}
+	return q.waiters[k].Remove(q.waiters[k].Front()).(*waiter)
+}
+
+// unserve undoes serve for a slot that is given back.
+func (q *queues) unserve(k Kind) {
+	if n := len(q.recent[k]); n > 0 {
+		q.recent[k] = q.recent[k][:n-1]
+	}
+}
+
+// dispatch gives out every slot that is due and sets the timer for the next. The caller holds mu.
+func (b *Budget) dispatch(now time.Time) {
+	for {
+		k, waiting := b.queues.first(now, b.rate(now))
+		if !waiting {
+			b.queued = false
+			b.settle(now)
+			if !b.brake.since.IsZero() {
+				b.wakeAt(quiet) // to notice the end
+			} else if b.timer != nil {
+				b.timer.Stop()
+			}
+			return
+		}
+		due := b.due(now)
+		if due.After(now) {
+			b.queued = true
+			b.wakeAt(due.Sub(now))
+			return
+		}
+		b.grant(k, due, now)
+	}
+}
+
+func (b *Budget) wakeAt(d time.Duration) {
+	if b.timer != nil {
+		b.timer.Reset(d)
+		return
+	}
+	b.timer = time.AfterFunc(d, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.dispatch(time.Now())
+	})
+}
+
+// due returns when the next slot is. The caller holds mu.
+func (b *Budget) due(now time.Time) time.Time {
+	b.settle(now)
+	due := b.slot.Add(b.spacing(now))
+	if b.brake.until.After(due) {
+		due = b.brake.until
+	}
+	return due
+}
+
+// grant gives the slot that was due to the longest waiter of kind k.
+func (b *Budget) grant(k Kind, due, now time.Time) {
+	p := &Permit{budget: b, kind: k, before: b.slot}
+	p.slot = b.claim(due, now)
+	if k != Poll {
+		b.others.add(now.Sub(b.made), 1)
+	}
+	w := b.queues.serve(k, p.slot)
+	w.granted = p
+	close(w.ready)
+}
+
+// claim moves the slot on and returns it.
+func (b *Budget) claim(due, now time.Time) time.Time {
+	credit := idleCatchUp
+	if b.queued {
+		credit = catchUp
+	}
+	b.slot = due
+	if earliest := now.Add(-credit); earliest.After(due) {
+		b.slot = earliest
+	}
+	return b.slot
+}
+
+// queryRoom reports whether one more query fits into a quarter of the budget, and into its deadline.
+func (b *Budget) queryRoom(ctx context.Context, now time.Time) bool {
+	ahead := b.queues.waiters[Query].Len()
+	if !b.queues.room(Query, now, b.rate(now), ahead) {
+		return false
+	}
+	deadline, limited := ctx.Deadline()
+	expected := b.due(now).Add(time.Duration(ahead) * 4 * b.spacing(now))
+	return !limited || expected.Before(deadline)
+}
+
+// charge books a request that was sent without asking: net/http repeats one by itself if a connection turns out
+// to be closed.
+func (b *Budget) charge() {
+	if b.free.Load() {
+		b.meter.tick()
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if b.slot = b.slot.Add(b.spacing(now)); b.slot.Before(now) {
+		b.slot = now
+	}
+}
+
+// giveBack makes a slot available again if none has been given out since. The caller holds mu.
+func (b *Budget) giveBack(p *Permit) {
+	if !b.slot.Equal(p.slot) || time.Since(p.slot) > permitLife {
+		return
+	}
+	b.slot = p.before
+	if p.kind != Poll {
+		b.others.add(time.Since(b.made), -1)
+	}
+	b.queues.unserve(p.kind)
+}
+
+// usage counts over the last minute, to ten seconds. Times are durations since the budget was made, so that
+// setting the clock has no effect.
+type usage struct {
+	counts [6]float64
+	stamp  int64 // of the newest cell, in tens of seconds
+}
+
+func (u *usage) turn(at time.Duration) {
+	stamp := int64(at / (10 * time.Second))
+	for range min(stamp-u.stamp, int64(len(u.counts))) {
+		u.stamp++
+		u.counts[u.stamp%int64(len(u.counts))] = 0
+	}
+	u.stamp = max(stamp, u.stamp)
+}
+
+func (u *usage) add(at time.Duration, n float64) {
+	u.turn(at)
+	u.counts[u.stamp%int64(len(u.counts))] += n
+}
+
+func (u *usage) perMinute(at time.Duration) (sum float64) {
+	u.turn(at)
+	for _, c := range u.counts {
+		sum += c
+	}
+	covered := 50*time.Second + at%(10*time.Second) // the newest cell is not full yet
+	return max(sum, 0) * float64(time.Minute) / float64(covered)
+}
+
+// meter measures about how many requests a minute are sent while nothing limits them, at the cost of one addition
+// a request and a look at the clock every 256th.
+type meter struct {
+	started  time.Time
+	n        atomic.Uint64
+	marked   atomic.Uint64 // n at the last mark
+	markedAt atomic.Int64  // nanoseconds since started
+	rate     atomic.Uint64 // requests per minute between the last two marks; 0: only one mark yet
+}
+
+const meterEvery = 256
+
+func (m *meter) tick() {
+	if n := m.n.Add(1); n%meterEvery == 0 {
+		now := int64(time.Since(m.started))
+		since := max(now-m.markedAt.Swap(now), 1)
+		m.rate.Store(uint64(meterEvery * int64(window) / since))
+		m.marked.Store(n)
+	}
+}
+
+// perMinute takes the larger of the last full measurement and the one under way, and never less than ten
+// a second, which is the limit by default: a single early 429 must not bring everything to a halt.
+func (m *meter) perMinute(now time.Time) float64 {
+	rate := float64(m.rate.Load())
+	if since := int64(now.Sub(m.started)) - m.markedAt.Load(); since > int64(time.Second) {
+		rate = max(rate, float64(m.n.Load()-m.marked.Load())*float64(window)/float64(since))
+	}
+	return max(rate, 600)
+}
