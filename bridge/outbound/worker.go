@@ -216,6 +216,11 @@ func (p *Pool) failed(ctx context.Context, d *device, err error) {
 	d.span.Fail(class.String())
 	switch class {
 	case plaspy.Throttled:
+		if e, ok := asAPIError(err); ok && e.DeviceOnly {
+			p.complain(d, "API limits the requests for it", err)
+			p.backOff(d, err)
+			return
+		}
 		// Everybody is held back by the budget; it is not this device's fault.
 		p.release(d, schedule.Observation{Failed: true})
 		return
