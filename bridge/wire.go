@@ -172,7 +172,7 @@ func (b *Bridge) openPool(context.Context) error {
 	}
 	b.pool = outbound.New(outbound.Options{
 		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh,
-		Select: inventory.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups}, Positions: b.pub.Positions(),
+		Select: inventory.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups}, Positions: b.pub.Positions(), EventGroups: b.cfg.EventGroups,
 		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
 		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
 		Quota: newQuota(b.cfg.DailyResults, b.pub), BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,

@@ -17,6 +17,7 @@ var agreement = map[string]string{
 	"daily results":  "PLASPY_DAILY_RESULTS",
 	"devices":        "BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS",
 	"ignored fields": "BRIDGE_IGNORE_FIELDS",
+	"event groups":   "BRIDGE_EVENT_GROUPS",
 	"inbound age":    "BRIDGE_INBOUND_MAX_AGE",
 	"rate limit":     "PLASPY_RATE_LIMIT",
 }
@@ -36,6 +37,7 @@ func (c Config) Agreement() map[string]string {
 		"daily results":  fmt.Sprint(c.DailyResults),
 		"devices":        set(c.Devices) + set(c.DevicesExclude) + set(c.Groups),
 		"ignored fields": set(c.IgnoreFields),
+		"event groups":   fmt.Sprint(c.EventGroups),
 		"inbound age":    fmt.Sprint(c.InboundMaxAge),
 		"rate limit":     fmt.Sprint(c.RateLimit),
 	}

@@ -266,7 +266,7 @@ func (c Config) listShare() float64 {
 		return 0
 	}
 	requests := 1.0
-	if len(c.Groups) > 0 {
+	if len(c.Groups) > 0 || c.EventGroups {
 		requests++
 	}
 	return requests / c.DevicesRefresh.Minutes() / float64(c.RateLimit)

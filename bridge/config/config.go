@@ -108,6 +108,8 @@ type Config struct {
 	DevicesExclude []string `envconfig:"BRIDGE_DEVICES_EXCLUDE"`
 	// Groups narrows Devices further.
 	Groups []string `envconfig:"BRIDGE_GROUPS"`
+	// EventGroups is off because it costs a request per refresh.
+	EventGroups bool `envconfig:"BRIDGE_EVENT_GROUPS" default:"false"`
 	// DevicesRefresh of 5m costs one or two requests of 3000.
 	DevicesRefresh time.Duration `envconfig:"BRIDGE_DEVICES_REFRESH" default:"5m"`
 	// IgnoreFields has inactiveSeconds because it grows without news from the device.

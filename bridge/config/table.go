@@ -116,6 +116,8 @@ var table = []section{
 			Meaning: "device ids or globs, comma separated: these are not polled"},
 		{Name: "BRIDGE_GROUPS", Type: typeList,
 			Meaning: "group ids or names, comma separated: only their devices are polled; if empty, all are"},
+		{Name: "BRIDGE_EVENT_GROUPS", Type: typeBool,
+			Meaning: "location and alert events carry the ids of their device's groups; costs one more request per BRIDGE_DEVICES_REFRESH"},
 		{Name: "BRIDGE_DEVICES_REFRESH", Type: typeDuration, Min: "1s", Meaning: "how often the device list is read again"},
 		{Name: "BRIDGE_IGNORE_FIELDS", Type: typeList,
 			Meaning: "fields of lastLocation, comma separated, whose change alone is no change; a lone comma means none"},

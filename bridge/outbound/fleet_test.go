@@ -146,3 +146,30 @@ func TestRemovedDeviceLeavesTheBucket(t *testing.T) {
 	}
 	r.stop()
 }
+
+func TestEventsCarryGroups(t *testing.T) {
+	for _, on := range []bool{false, true} {
+		api := newFakeAPI("a", "alone")
+		api.show("a", at(1, 1, `"alerts":["SOS"]`))
+		api.show("alone", at(1, 2))
+		o := options()
+		o.EventGroups = on
+		r := newRig(t, natstest.Start(t), api, o)
+		r.until("the alert", body(`"alert":"SOS"`))
+		r.until("the other", body(`"v":2`))
+		r.stop()
+		for _, e := range r.events() {
+			groups, header := "", ""
+			switch {
+			case !on || strings.HasPrefix(e.subject, "plaspy.device."):
+			case strings.Contains(e.subject, "alone"):
+				groups = `"groups":[],`
+			default:
+				groups, header = `"groups":["g1"],`, "g1"
+			}
+			if !strings.Contains(e.body, groups) || groups == "" && strings.Contains(e.body, "groups") || e.header.Get(publisher.HeaderGroups) != header {
+				t.Errorf("%v: %s: %s %v", on, e.subject, e.body, e.header)
+			}
+		}
+	}
+}

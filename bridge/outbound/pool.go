@@ -66,6 +66,7 @@ type Stream interface {
 type Options struct {
 	Workers        int           // polls under way at once
 	Refresh        time.Duration // of the device list
+	EventGroups    bool          // events carry the groups of their device
 	Select         inventory.Selection
 	Positions      inventory.Positions // of removed devices; nil: they stay
 	IgnoreFields   []string            // fields whose change alone is no change
@@ -165,8 +166,11 @@ func New(o Options, api API, budget Budget, circuit Circuit, stream Stream, subj
 	p.asked.Store(1)
 	p.inventory = inventory.New(inventory.Options{
 		Select: o.Select, Refresh: o.Refresh, BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax,
-		Subjects: subjects, Positions: o.Positions, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: log,
+		Groups: o.EventGroups, Subjects: subjects, Positions: o.Positions, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: log,
 	}, api, stream, p)
+	if o.EventGroups {
+		p.stream = groupedStream{stream, subjects, p.inventory.Groups}
+	}
 	return p
 }
 

@@ -61,6 +61,7 @@ type Device struct {
 // Options are the settings of an inventory. The durations are positive.
 type Options struct {
 	Select         Selection
+	Groups         bool          // read the groups even if none is selected
 	Refresh        time.Duration // how often the list is read
 	BackoffInitial time.Duration // after a failure
 	BackoffMax     time.Duration
@@ -89,7 +90,8 @@ type Inventory struct {
 	log    *slog.Logger
 
 	state    atomic.Pointer[State]
-	again    chan struct{} // capacity 1: compare with the stream again
+	groups   atomic.Pointer[map[string][]string] // ids of groups by token; nil: not read
+	again    chan struct{}                       // capacity 1: compare with the stream again
 	tasks    tasks
 	reported reported // owned by Run
 
@@ -230,13 +232,14 @@ func (v *Inventory) read(ctx, work context.Context, owns func(string) bool, sche
 	if err != nil {
 		return fmt.Errorf("read device list: %w", err)
 	}
-	var groups []plaspy.Group
-	if len(v.opts.Select.Groups) > 0 {
-		if groups, _, err = v.api.Groups(ctx); err != nil {
-			return fmt.Errorf("read groups: %w", err)
-		}
+	groups, known, err := v.readGroups(ctx)
+	if err != nil {
+		return fmt.Errorf("read groups: %w", err)
 	}
 	list, left := usable(time.Now(), devices)
+	if known && v.opts.Groups {
+		v.keepGroups(list, groups)
+	}
 	members, unknown := v.opts.Select.members(groups)
 	v.mu.Lock()
 	v.dir.update(list, members, scheduled)

@@ -24,6 +24,7 @@ type world struct {
 	mu      sync.Mutex
 	list    []plaspy.Device
 	groups  []plaspy.Group
+	noGroup error // why the groups cannot be read
 	listErr error
 	reads   int
 	refuse  func(e *publisher.Event) error // why the stream does not take an event
@@ -62,7 +63,7 @@ func (w *world) Devices(context.Context) ([]plaspy.Device, []error, error) {
 func (w *world) Groups(context.Context) ([]plaspy.Group, []error, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.groups, nil, nil
+	return w.groups, nil, w.noGroup
 }
 
 func (*world) DeviceURL(id string) string { return "https://api.test/api/devices/" + id }
@@ -137,8 +138,13 @@ const refresh = 5 * time.Minute
 // run starts an inventory in the bubble; it stops with the test.
 func (w *world) run(t *testing.T, sel Selection) *Inventory {
 	t.Helper()
+	return w.start(t, Options{Select: sel})
+}
+
+func (w *world) start(t *testing.T, o Options) *Inventory {
+	t.Helper()
 	v := New(Options{
-		Select: sel, Refresh: refresh, BackoffInitial: time.Second, BackoffMax: time.Minute, Subjects: "plaspy", Positions: positions{w}, Conflict: func() {},
+		Select: o.Select, Groups: o.Groups, Refresh: refresh, BackoffInitial: time.Second, BackoffMax: time.Minute, Subjects: "plaspy", Positions: positions{w}, Conflict: func() {},
 		Log: slog.New(slog.NewTextHandler(&w.log, nil)),
 	}, w, w, w)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -461,6 +467,53 @@ func TestRemovedBeforeTheStart(t *testing.T) {
 		w.pass(time.Hour)
 		if got := fmt.Sprint(w.keys); got != "[remove b]" {
 			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// TestGroupsOfEvents: groups are read with each refresh, and a failure keeps those
+// that were read before without holding up the list.
+func TestGroupsOfEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a b c d"), groups: []plaspy.Group{
+			{ID: "2", Name: "South", Devices: []string{"b", "a", "unlisted"}}, {ID: "1", Devices: []string{"a", "a", "d"}}, {Name: "No id", Devices: []string{"c"}}, {Devices: []string{"d"}},
+		}}
+		v := w.start(t, Options{Groups: true})
+		check := func(want string) {
+			t.Helper()
+			var got []string
+			for _, id := range []string{"a", "b", "c", "d", "e", "unlisted"} {
+				got = append(got, strings.Join(v.Groups(id), "+"))
+			}
+			if s := strings.Join(got, " "); s != want {
+				t.Errorf("groups %q, want %q", s, want)
+			}
+		}
+		check("     ")
+		w.pass(time.Minute)
+		check("1+2 2 No id 1  ")
+		w.set(func() { w.noGroup = errors.New("down"); w.list = devices("a b c d e"); w.groups = nil })
+		w.pass(3 * refresh)
+		check("1+2 2 No id 1  ")
+		if len(w.fleet) != 5 || v.State().Err != "" {
+			t.Errorf("%d devices are followed, state %+v", len(w.fleet), v.State())
+		}
+		if n := strings.Count(w.log.String(), "groups not read"); n != 1 {
+			t.Errorf("logged %d times", n)
+		}
+		w.set(func() { w.noGroup = nil; w.groups = []plaspy.Group{{ID: "9", Devices: []string{"e"}}} })
+		w.pass(refresh)
+		check("    9 ")
+	})
+}
+
+func TestGroupsAreNotReadUnasked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{list: devices("a"), noGroup: errors.New("forbidden")}
+		v := w.run(t, Selection{})
+		w.pass(time.Hour)
+		if s := v.State(); s.Devices != 1 || s.Err != "" {
+			t.Errorf("state %+v", s)
 		}
 	})
 }

@@ -8,6 +8,7 @@ type reported struct {
 	patterns   map[string]bool
 	groups     map[string]bool
 	unreadable string
+	groupsErr  string
 	doubt      bool
 }
 
