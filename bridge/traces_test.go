@@ -127,7 +127,10 @@ func TestTraces(t *testing.T) {
 	if _, err := nc.RequestMsg(question, 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	result := next(t, b, "PLASPY_RESULTS", 1)
+	result, other := next(t, b, "PLASPY_RESULTS", 1), next(t, b, "PLASPY_RESULTS", 2)
+	if result.Get("plaspy-posted") == "" { // that of the message that became a dead letter
+		result = other
+	}
 	letter := next(t, b, "PLASPY_DLQ", 1)
 	if n, err := deadletter.Open(b.pub.JetStream(), b.pub.Subjects()).Replay(t.Context(), deadletter.Job{}); n != 1 || err != nil {
 		t.Fatalf("replayed %d: %v", n, err)

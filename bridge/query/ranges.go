@@ -27,8 +27,10 @@ func rangeOf(body []byte, withAlert bool) ([]byte, error) {
 		return true
 	})
 	switch {
+	case err != nil && withAlert:
+		wrong = `body: want {"from", "to"[, "alertName"]}: ` + err.Error()
 	case err != nil:
-		wrong = "body: is not a JSON object: " + err.Error()
+		wrong = `body: want {"from", "to"}: ` + err.Error()
 	case wrong != "":
 	case !isText(from):
 		wrong = "from: must be a time"

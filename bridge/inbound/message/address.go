@@ -48,6 +48,10 @@ func AddressOf(subjects publisher.Subjects, subject string) Address {
 	}
 	if err != nil {
 		a.Reason = "subject does not name a device: " + err.Error()
+		if strings.Contains(token, "//") {
+			// A server writes the dot of an MQTT topic so.
+			a.Reason = "subject does not name a device: a dot in the id should be written as =2E"
+		}
 		return a
 	}
 	a.Kind, a.Token, a.Device = Kind(kind), token, id

@@ -1,11 +1,13 @@
 package message
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"time"
 	"unicode/utf8"
 
+	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/plaspy/rawjson"
 )
 
@@ -25,26 +27,45 @@ type Form struct {
 	Fix  Fix
 }
 
-// Read reads an inbound message in any form of the contract and makes the
-// documented body of it. What is not in the documentation is left out, but for
-// what is inside a location: that is passed on byte for byte. The error is a
+// Reader reads the bodies of inbound messages. Its zero value reads the forms of
+// the contract.
+type Reader struct {
+	// Forms are what else is accepted as a location.
+	Forms Forms
+}
+
+// Read reads a body in any form of the contract and makes the documented body of
+// it. What is not in the documentation is left out, but for what is inside a
+// location: that is passed on byte for byte. An outbound alert is posted
+// whatever its state, because the API's alert has none. The error is a
 // [*FieldError].
-func Read(kind Kind, deviceID string, body []byte) (Form, error) {
+func (r Reader) Read(kind Kind, deviceID string, body []byte) (Form, error) {
 	if !utf8.Valid(body) {
 		return Form{}, &FieldError{"body", "is not UTF-8"}
 	}
+	body = withoutMark(body)
 	if kind == Alert {
 		return parseAlert(deviceID, body)
 	}
-	return parseLocation(deviceID, body)
+	return r.parseLocation(deviceID, body)
 }
 
-func parseLocation(deviceID string, body []byte) (Form, error) {
-	top, err := fields("", body, "deviceId", "from", "to", "location")
+// Read reads a body in the forms of the contract; see [Reader.Read].
+func Read(kind Kind, deviceID string, body []byte) (Form, error) {
+	return Reader{}.Read(kind, deviceID, body)
+}
+
+func (r Reader) parseLocation(deviceID string, body []byte) (Form, error) {
+	top, err := fields("", body, false, "deviceId", "from", "to", "location", "dateTime")
 	if err != nil {
-		return Form{}, err
+		return Form{}, recognized(body, err)
 	}
 	device, from, to, raw, path := top[0], top[1], top[2], top[3], "location."
+	if raw == nil && top[4] == nil {
+		if raw, err = r.Forms.translate(body); raw != nil || err != nil {
+			return locationForm("", raw, nil, nil, err)
+		}
+	}
 	if err := sameDevice(device, deviceID); err != nil {
 		return Form{}, err
 	}
@@ -57,7 +78,18 @@ func parseLocation(deviceID string, body []byte) (Form, error) {
 	} else if raw[0] != '{' {
 		return Form{}, &FieldError{"location", "must be an object"}
 	}
-	loc, err := fields(path, raw, "dateTime", "latitude", "longitude")
+	return locationForm(path, raw, from, to, nil)
+}
+
+// locationForm makes the form of a location; path is where its fields are. An
+// error of the step before is passed on.
+func locationForm(path string, raw, from, to []byte, err error) (Form, error) {
+	if err != nil {
+		return Form{}, err
+	}
+	// What the API shows is published as it is, and an event is accepted as it
+	// is: of a field that is given twice the last one counts, as it does there.
+	loc, err := fields(path, raw, path != "", "dateTime", "latitude", "longitude")
 	if err != nil {
 		return Form{}, err
 	}
@@ -80,9 +112,9 @@ func parseLocation(deviceID string, body []byte) (Form, error) {
 }
 
 func parseAlert(deviceID string, body []byte) (Form, error) {
-	top, err := fields("", body, "deviceId", "from", "to", "alertName", "alert", "dateTime")
+	top, err := fields("", body, false, "deviceId", "from", "to", "alertName", "alert", "dateTime")
 	if err != nil {
-		return Form{}, err
+		return Form{}, recognized(body, err)
 	}
 	device, from, to, name, field, at := top[0], top[1], top[2], top[3], "alertName", top[5]
 	if err := sameDevice(device, deviceID); err != nil {
@@ -129,16 +161,17 @@ func parseAlert(deviceID string, body []byte) (Form, error) {
 type members [6][]byte
 
 // fields returns the named members of an object, six at most, in the order of the
-// names. A member that is null counts as absent; one that is given twice is an
-// error, because nobody can tell which of them the API would take.
-func fields(path string, object []byte, names ...string) (values members, err error) {
+// names. A member that is null counts as absent. One that is given twice is an
+// error, because the API might take the other one; unless last says that the last
+// one counts.
+func fields(path string, object []byte, last bool, names ...string) (values members, err error) {
 	twice := ""
 	err = rawjson.Members(object, func(key, value []byte) bool {
 		for i, name := range names {
 			if string(key) != name {
 				continue
 			}
-			if values[i] != nil {
+			if values[i] != nil && !last {
 				twice = name
 				return false
 			}
@@ -201,6 +234,7 @@ func appendSpan(b, from, to []byte) []byte {
 	return append(append(b, `,"to":`...), to...)
 }
 
+// degrees reads a JSON number, as a fix that is polled has it.
 func degrees(field string, raw []byte, limit float64) (float64, error) {
 	if raw == nil {
 		return 0, &FieldError{field, "is missing"}
@@ -215,13 +249,6 @@ func degrees(field string, raw []byte, limit float64) (float64, error) {
 	return v, nil
 }
 
-// timeLayouts are the spellings of ISO 8601 that are taken. Fractions of a
-// second, after a point or a comma, are in each of them.
-var timeLayouts = [...]string{
-	time.RFC3339, "2006-01-02T15:04:05Z0700", "2006-01-02T15:04:05Z07", "2006-01-02T15:04Z07:00",
-	"2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05",
-}
-
 func timeOf(field string, raw []byte) (time.Time, error) {
 	if raw == nil {
 		return time.Time{}, &FieldError{field, "is missing"}
@@ -230,13 +257,16 @@ func timeOf(field string, raw []byte) (time.Time, error) {
 	if !ok {
 		return time.Time{}, &FieldError{field, "must be a string"}
 	}
-	for _, layout := range timeLayouts {
-		if t, err := time.Parse(layout, string(s)); err == nil {
-			return t, nil
-		}
+	// The parser of what is polled: an event that was published is accepted.
+	t, _, err := auth.ParseTime(string(s))
+	if err != nil {
+		return time.Time{}, &FieldError{field, "must be a time in ISO 8601, such as 2006-01-02T15:04:05Z"}
 	}
-	return time.Time{}, &FieldError{field, "must be a time in ISO 8601, such as 2006-01-02T15:04:05Z"}
+	return t, nil
 }
+
+// withoutMark drops a byte order mark, which some encoders put first.
+func withoutMark(body []byte) []byte { return bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")) }
 
 func trim(body []byte) []byte {
 	space := func(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }

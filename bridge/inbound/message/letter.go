@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"plaspy-bridge/publisher"
 )
@@ -77,7 +78,30 @@ func (w *Writer) Letter(m *Message, d *Decision) *Publication {
 	if a := m.Address; a.Kind != Unknown {
 		subject = w.Subjects.DeadLetter(string(a.Kind), a.Token)
 	}
-	return &Publication{Subject: subject, Header: h, Body: m.Body}
+	p := &Publication{Subject: subject, Header: h, Body: m.Body}
+	if Refused(d.Items) < len(d.Items) {
+		keepRefused(p, d)
+	}
+	return p
+}
+
+// keepRefused leaves in a letter the elements of a batch that were not posted: a
+// replay must not post the others again.
+func keepRefused(p *Publication, d *Decision) {
+	p.Body = d.Posts.rest(d.Items)
+	if contentTypeOf(p.Header) != typeStructured {
+		return
+	}
+	for name := range p.Header {
+		if strings.EqualFold(name, headerContentType) {
+			delete(p.Header, name)
+		}
+	}
+	contentType := "application/json"
+	if d.Posts.lines {
+		contentType = typeNDJSON
+	}
+	p.Header[headerContentType] = []string{contentType}
 }
 
 // travelling are the headers of a message that its letter keeps.
@@ -195,4 +219,31 @@ type Tries struct {
 	Attempts    int // by this process
 	First, Last time.Time
 	Status      int // of the last answer, 0 if none came
+}
+
+// maxText bounds the length of a text that the bridge makes, in bytes.
+const maxText = 1 << 10
+
+// Text makes any text the value of a header: one line of printable characters,
+// at most 1 KiB.
+func Text(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	s = strings.TrimSpace(s)
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText-3], "") + "..."
+	}
+	return s
+}
+
+// brief is the beginning of a text.
+func brief(s string) string {
+	if len(s) <= 40 {
+		return s
+	}
+	return strings.ToValidUTF8(s[:37], "") + "..."
 }

@@ -1,6 +1,8 @@
 package message
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"strconv"
 	"strings"
 	"time"
@@ -20,8 +22,12 @@ const HeaderReplyTo = "Reply-To"
 // headerMsgID is the server's header for the id of a message.
 const headerMsgID = "Nats-Msg-Id"
 
-// maxKey bounds the length of an Idempotency-Key in bytes.
-const maxKey = 256
+// maxKey bounds the length of an Idempotency-Key in bytes, and hashedKey begins
+// one that is a hash.
+const (
+	maxKey    = 256
+	hashedKey = "sha256:"
+)
 
 // Message is one inbound message as the stream holds it.
 type Message struct {
@@ -62,15 +68,25 @@ func (m *Message) Own(subjects publisher.Subjects) string {
 	return subjects.Inbound() + ":" + strconv.FormatUint(m.Seq, 10) + ":" + strconv.FormatInt(m.At.UnixNano(), 36)
 }
 
-// IdempotencyKey makes an id fit for an HTTP header.
+// IdempotencyKey makes an id fit for an HTTP header. An id that is too long, or
+// that has other bytes than printable ASCII, is replaced by its hash: no two ids
+// have the same key.
 func IdempotencyKey(id string) string {
-	for i := 0; i < len(id); i++ {
-		if id[i] <= ' ' || id[i] > '~' {
-			id = publisher.Encode(id)
-			break
-		}
+	plain := len(id) <= maxKey && !strings.HasPrefix(id, hashedKey)
+	for i := 0; i < len(id) && plain; i++ {
+		plain = id[i] > ' ' && id[i] <= '~'
 	}
-	return id[:min(len(id), maxKey)]
+	if plain {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return hashedKey + hex.EncodeToString(sum[:])
+}
+
+// ElementKey is the Idempotency-Key of an element of the batch with an id.
+func ElementKey(id string, element int) string {
+	sum := sha256.Sum256([]byte(id))
+	return hashedKey + hex.EncodeToString(sum[:]) + "#" + strconv.Itoa(element)
 }
 
 // ReplyTo returns where else the result goes, or why nowhere. The bridge must

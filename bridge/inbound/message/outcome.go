@@ -1,5 +1,8 @@
 package message
 
+// resultHeaders is more than the headers of a result take, in bytes.
+const resultHeaders = 8 << 10
+
 // Outcome is what became of a message and is not recorded whole. A message that
 // was posted is recorded by its result; one that was given up by its letter
 // first, and then by its result, which names the letter.
@@ -35,7 +38,7 @@ func (w *Writer) Outcome(m *Message, d Decision) (o *Outcome, refused string) {
 func (o *Outcome) Restart() {
 	o.letter, o.seq, o.short, o.stored = nil, 0, whole, false
 	if o.Posted() {
-		o.result = o.w.result(o.m, &o.d, 0, whole)
+		o.write()
 		return
 	}
 	o.letter, o.result = o.w.Letter(o.m, &o.d), nil
@@ -62,7 +65,17 @@ func (o *Outcome) Stored(seq uint64) {
 		return
 	}
 	o.letter, o.seq = nil, seq
-	o.result = o.w.result(o.m, &o.d, seq, whole)
+	o.write()
+}
+
+// write makes the result, with as much in it as the server accepts.
+func (o *Outcome) write() {
+	for ; ; o.short++ {
+		o.result = o.w.result(o.m, &o.d, o.seq, o.short)
+		if limit := o.w.MaxPayload; limit == 0 || len(o.result.Body)+resultHeaders <= limit || o.short+1 >= briefLevels {
+			return
+		}
+	}
 }
 
 // TooLarge makes what Next returns smaller after its stream refused it for its
@@ -75,7 +88,7 @@ func (o *Outcome) TooLarge(headersOnly bool) bool {
 		o.short = briefLevels - 1
 		return false
 	}
-	o.result = o.w.result(o.m, &o.d, o.seq, o.short)
+	o.write()
 	return true
 }
 

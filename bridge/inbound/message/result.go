@@ -3,6 +3,7 @@ package message
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,10 @@ type Decision struct {
 	Detail   string // of the last failure
 	Response []byte // the API's body, if it took the message
 	Fix      *Fix   // the location that was posted
+	// Items are what became of the elements of a batch, and Posts those elements.
+	Items  []Item
+	Posts  *Posts
+	reader Reader
 	// Trace sets the headers that carry the trace on. Optional.
 	Trace func(header map[string][]string)
 }
@@ -55,7 +60,8 @@ type brevity int
 const (
 	whole       brevity = iota
 	noResponse          // only the size of the response
-	noDetail            // and no error, and the beginning of the reason
+	noDetail            // and no errors, and the beginning of the reason
+	noItems             // and only the number of items
 	shortID             // and the beginning of the id
 	briefLevels         // their number
 )
@@ -75,17 +81,20 @@ func (w *Writer) result(m *Message, d *Decision, letter uint64, short brevity) *
 		b = appendJSON(append(b, `,"id":`...), id)
 	}
 	if d.Reason == "" {
-		b = w.appendPosted(b, d, short)
+		b = appendPosted(b, d, short)
 	} else {
 		b = appendRefused(b, d, letter, short)
+	}
+	if d.Items != nil {
+		b = appendItems(b, d.Items, short)
 	}
 	source := ""
 	if w.Source != nil && a.Kind != Unknown {
 		source = w.Source(a.Device)
 	}
 	h := publisher.CloudEvent(publisher.TypeResult, m.Own(w.Subjects), source, a.Token, d.At)
-	if d.Reason == "" && d.Fix != nil {
-		h[HeaderPosted] = []string{d.Fix.String()}
+	if fixes := d.fixes(a); len(fixes) > 0 {
+		h[HeaderPosted] = fixes
 	}
 	if d.Trace != nil {
 		d.Trace(h)
@@ -98,14 +107,13 @@ func (w *Writer) result(m *Message, d *Decision, letter uint64, short brevity) *
 }
 
 // appendPosted writes the members of the result of a message that was posted.
-func (w *Writer) appendPosted(b []byte, d *Decision, short brevity) []byte {
+func appendPosted(b []byte, d *Decision, short brevity) []byte {
 	b = strconv.AppendInt(append(b, `,"posted":true,"status":`...), int64(d.Status), 10)
 	b = strconv.AppendInt(append(b, `,"attempts":`...), int64(d.Attempts), 10)
 	b = append(b, `,"postedAt":"`...)
 	b = d.At.UTC().AppendFormat(b, publisher.TimeFormat)
 	b = append(b, `","response":`...)
-	// A message that the server refuses for its size would never be recorded.
-	if short >= noResponse || w.MaxPayload > 0 && len(b)+len(d.Response)+4<<10 > w.MaxPayload {
+	if short >= noResponse {
 		b = append(b, `null,"responseBytes":`...)
 		return strconv.AppendInt(b, int64(len(d.Response)), 10)
 	}
@@ -124,6 +132,47 @@ func appendRefused(b []byte, d *Decision, letter uint64, short brevity) []byte {
 	b = strconv.AppendInt(append(b, `,"status":`...), int64(d.Status), 10)
 	b = strconv.AppendInt(append(b, `,"attempts":`...), int64(d.Attempts), 10)
 	return strconv.AppendUint(append(b, `,"deadLetter":`...), letter, 10)
+}
+
+// appendItems writes what became of the elements of a batch.
+func appendItems(b []byte, items []Item, short brevity) []byte {
+	if short >= noItems {
+		return strconv.AppendInt(append(b, `,"itemCount":`...), int64(len(items)), 10)
+	}
+	b = append(b, `,"items":[`...)
+	for i, item := range items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(append(b, `{"status":`...), int64(item.Status), 10)
+		b = strconv.AppendBool(append(b, `,"posted":`...), item.Posted)
+		if item.Error != "" && short < noDetail {
+			b = appendJSON(append(b, `,"error":`...), Text(item.Error))
+		}
+		b = append(b, '}')
+	}
+	return append(b, ']')
+}
+
+// maxFixes bounds the fixes in the result of a batch, the last ones: more of one
+// device are not remembered.
+const maxFixes = 64
+
+// fixes are the locations that were posted, as HeaderPosted has them.
+func (d *Decision) fixes(a Address) []string {
+	if d.Fix != nil && d.Reason == "" {
+		return []string{d.Fix.String()}
+	}
+	var list []string
+	for i := len(d.Items) - 1; i >= 0 && len(list) < maxFixes; i-- {
+		if d.Items[i].Posted {
+			if f, err := d.reader.Read(a.Kind, a.Device, d.Posts.Elements[i]); err == nil {
+				list = append(list, f.Fix.String())
+			}
+		}
+	}
+	slices.Reverse(list)
+	return list
 }
 
 // appendResponse keeps the result valid JSON whatever the API answered: JSON as
