@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"io"
-	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -39,7 +37,7 @@ func runBridge(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	tuneGC()
+	defer tuneGC(ctx)()
 	b, err := bridge.New(ctx, cfg, number(), log)
 	if err != nil && ctx.Err() != nil {
 		return nil // stopped while it started
@@ -49,17 +47,4 @@ func runBridge(ctx context.Context, w io.Writer) error {
 	}
 	b.Metrics().MustRegister(queue.Collector())
 	return b.Run(ctx)
-}
-
-// tuneGC trades memory for time: nearly everything that a poll allocates is garbage
-// when it ends, and collecting it less often saves a quarter of the CPU time. The
-// limit ends that if the heap grows. GOGC and GOMEMLIMIT win.
-func tuneGC() {
-	const percent, limit = 400, 1 << 30
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(percent)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
-	}
 }

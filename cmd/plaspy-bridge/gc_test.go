@@ -1,0 +1,28 @@
+package main
+
+import "testing"
+
+func TestGCPercent(t *testing.T) {
+	const mb = 1 << 20
+	for _, tc := range []struct {
+		name       string
+		live, rate float64
+		want       int
+	}{
+		{"nothing collected yet", 0, 0, 100},
+		{"1,000 devices, idle", 7 * mb, 0.1 * mb, 85},
+		{"1,000 devices, flat out", 7 * mb, 150 * mb, 400},
+		{"10,000 devices, one poll a minute", 25 * mb, 1 * mb, 40},
+		{"100,000 devices, one poll a minute", 200 * mb, 8 * mb, 40},
+		{"100,000 devices, flat out", 200 * mb, 100 * mb, 128},
+		{"10,000 devices, half of it", 50 * mb, 50 * mb, 156},
+		{"a heap of its own dimension", 4000 * mb, 1000 * mb, 40},
+		{"next to nothing alive", mb, 0, 600},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := gcPercent(tc.live, tc.rate); got != tc.want {
+				t.Errorf("got %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
