@@ -21,7 +21,8 @@ import (
 
 const (
 	maxLastLocation = 1 << 20
-	maxList         = 64 << 20
+	maxFleet        = 256 << 20 // the bridge's own reading of the lists: a million devices
+	maxList         = 64 << 20  // for a query, of which there may be many at once
 	maxAnswer       = 4 << 20
 	maxExcerpt      = 1 << 10
 	maxExcerptLook  = 64 << 10 // white space beyond may be cut off unseen

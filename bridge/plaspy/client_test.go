@@ -228,6 +228,32 @@ func TestLists(t *testing.T) {
 	}
 }
 
+// TestDevicesOfALargeAccount reads a list of 300,000 devices, which is more than a
+// query may answer.
+func TestDevicesOfALargeAccount(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 80 MB")
+	}
+	const n = 300_000
+	var b strings.Builder
+	b.WriteString(`{"success":true,"devices":[`)
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"id":"device%06d","name":"Truck %d","description":"%s","expires":"2030-01-01T00:00:00Z"}`, i, i, strings.Repeat("x", 180))
+	}
+	b.WriteString(`]}`)
+	c := reply(t, func(*http.Request) (*http.Response, error) { return answer(200, b.String()), nil })
+	devices, skipped, err := c.Devices(t.Context())
+	if err != nil || len(skipped) != 0 || len(devices) != n {
+		t.Fatalf("%d devices, %d skipped, %v", len(devices), len(skipped), err)
+	}
+	if _, err := c.DeviceList(t.Context()); !errors.Is(err, plaspy.ErrTooLarge) {
+		t.Errorf("a query got %v", err)
+	}
+}
+
 func TestPost(t *testing.T) {
 	type sent struct{ Method, Path, Type, Key, Body string }
 	var got []sent

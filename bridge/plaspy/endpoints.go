@@ -62,7 +62,7 @@ const maxSkipped = 100
 // Devices returns the account's active devices in the API's order, duplicates included. Entries that are no
 // object or have no usable id are left out; skipped says why, one error each for the first hundred.
 func (c *Client) Devices(ctx context.Context) (devices []Device, skipped []error, err error) {
-	r := &request{endpoint: epDevices, kind: List, bound: maxList}
+	r := &request{endpoint: epDevices, kind: List, bound: maxFleet}
 	skipped, err = c.list(ctx, r, "devices", func(entry []byte) error {
 		d, err := readDevice(entry)
 		if err == nil {
@@ -83,7 +83,7 @@ func (c *Client) DeviceList(ctx context.Context) (Answer, error) {
 
 // Groups returns the account's groups; skipped is as with Devices.
 func (c *Client) Groups(ctx context.Context) (groups []Group, skipped []error, err error) {
-	r := &request{endpoint: epGroups, kind: List, bound: maxList}
+	r := &request{endpoint: epGroups, kind: List, bound: maxFleet}
 	skipped, err = c.list(ctx, r, "groups", func(entry []byte) error {
 		g, err := readGroup(entry)
 		if err == nil {
