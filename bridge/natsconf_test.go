@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 // and returns it and where it listens for MQTT.
 func natsConf(t *testing.T) (*server.Server, string) {
 	t.Helper()
-	for _, user := range []string{"BRIDGE", "SUBSCRIBER", "GATEWAY", "OPERATOR"} {
+	for _, user := range []string{"BRIDGE", "QUERY", "SUBSCRIBER", "GATEWAY", "OPERATOR", "SYSTEM"} {
 		t.Setenv(user+"_PASSWORD", "pass-of-"+user)
 	}
 	o, err := server.ProcessConfigFile("../deploy/nats.conf")
@@ -152,16 +153,60 @@ func TestNATSConf(t *testing.T) {
 		c := connect(t, s, "gateway", "pass-of-GATEWAY")
 		must[*jetstream.PubAck](t, "hand in a location")(c.js.Publish(ctx, "plaspy.in.location.truck7", []byte("{}")))
 		must[*jetstream.PubAck](t, "hand in an alert")(c.js.Publish(ctx, "plaspy.in.alert.truck7", []byte("{}")))
-		for _, subject := range []string{subjects.Location("truck7"), "plaspy.in.elsewhere", "$JS.API.STREAM.INFO.PLASPY_EVENTS", "$JS.API.STREAM.PURGE.PLASPY_INBOUND"} {
+		for subject, publish := range map[string]string{
+			"plaspy.result.>": "plaspy.result.location.truck7", "plaspy.dlq.>": "plaspy.dlq.unknown", "_INBOX_gateway.>": "_INBOX_gateway.abc",
+		} {
+			sub := must[*nats.Subscription](t, "subscribe")(c.SubscribeSync(subject))
+			if err := c.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if err := bridge.Publish(publish, nil); err != nil {
+				t.Fatal(err)
+			}
+			must[*nats.Msg](t, "hear "+publish)(sub.NextMsg(30 * time.Second))
+		}
+		for _, subject := range []string{subjects.Location("truck7"), "plaspy.in.elsewhere", "$JS.API.STREAM.INFO.PLASPY_EVENTS", "$JS.API.STREAM.PURGE.PLASPY_INBOUND", "plaspy.api.devices"} {
 			c.mayNot(t, subject)
 		}
 	})
 	t.Run("gateway over MQTT", func(t *testing.T) {
-		inbound := must[jetstream.Stream](t, "look up")(bridge.js.Stream(ctx, "PLASPY_INBOUND"))
+		inbound := must[jetstream.Stream](t, "look up")(connect(t, s, "operator", "pass-of-OPERATOR").js.Stream(ctx, "PLASPY_INBOUND"))
 		publishMQTT(ctx, t, mqtt, "gateway", "pass-of-GATEWAY", "plaspy/in/location/truck9", `{"dateTime":"x"}`)
 		msg := must[*jetstream.RawStreamMsg](t, "find it in the stream")(inbound.GetLastMsgForSubject(ctx, "plaspy.in.location.truck9"))
 		if string(msg.Data) != `{"dateTime":"x"}` {
 			t.Errorf("stored %s", msg.Data)
+		}
+	})
+	t.Run("topics over MQTT", func(t *testing.T) {
+		for user, topics := range map[string][]string{
+			"gateway":    {"plaspy/result/#", "plaspy/result/+/+", "plaspy/dlq/#"},
+			"subscriber": {"plaspy/location/#", "plaspy/location/+", "plaspy/alert/#", "plaspy/alert/+/+", "plaspy/device/#", "plaspy/result/#", "plaspy/dlq/#"},
+		} {
+			for _, topic := range topics {
+				if code := subscribeMQTT(ctx, t, mqtt, user, "pass-of-"+strings.ToUpper(user), topic); code != 1 {
+					t.Errorf("%s may not subscribe to %s: %#x", user, topic, code)
+				}
+			}
+		}
+		for _, topic := range []string{"#", "plaspy/#", "plaspy/location/#", "plaspy/location/+", "plaspy/in/location/+"} {
+			if code := subscribeMQTT(ctx, t, mqtt, "gateway", "pass-of-GATEWAY", topic); code != 0x80 {
+				t.Errorf("the gateway may subscribe to %s: %#x", topic, code)
+			}
+		}
+	})
+	t.Run("bridge", func(t *testing.T) {
+		for _, subject := range []string{
+			"$JS.API.STREAM.PURGE.PLASPY_INBOUND", "$JS.API.STREAM.UPDATE.PLASPY_EVENTS", "$JS.API.STREAM.DELETE.PLASPY_DLQ", "$JS.API.STREAM.RESTORE.PLASPY_EVENTS",
+			"$JS.API.STREAM.SNAPSHOT.PLASPY_EVENTS", "$JS.API.STREAM.LEADER.STEPDOWN.PLASPY_EVENTS", "$JS.API.META.LEADER.STEPDOWN", "$JS.API.SERVER.REMOVE",
+			"$JS.API.STREAM.MSG.DELETE.PLASPY_EVENTS", "$JS.API.STREAM.CREATE.OTHER", "$JS.API.CONSUMER.DELETE.OTHER.x", "plaspy.in.location.truck7", "$KV.other.x", "$SYS.REQ.SERVER.PING",
+		} {
+			bridge.mayNot(t, subject)
+		}
+	})
+	t.Run("query", func(t *testing.T) {
+		c := connectQuery(t, s)
+		for _, subject := range []string{"$JS.API.STREAM.PURGE.PLASPY_INBOUND", "$JS.API.INFO", "plaspy.location.truck7", "plaspy.in.location.truck7", "$KV.plaspy_replicas.x", "_INBOX_bridge.x"} {
+			c.mayNot(t, subject)
 		}
 	})
 	t.Run("operator", func(t *testing.T) {
@@ -179,37 +224,82 @@ func TestNATSConf(t *testing.T) {
 	})
 }
 
-// publishMQTT connects, publishes one message at least once, waits for the
-// acknowledgement, and leaves. MQTT 3.1.1, sections 3.1 to 3.4.
-func publishMQTT(ctx context.Context, t *testing.T, addr, user, password, topic, payload string) {
+// connectQuery connects as the user query, which may not subscribe to inboxes.
+func connectQuery(t *testing.T, s *server.Server) client {
+	t.Helper()
+	return connect(t, s, "query", "pass-of-QUERY")
+}
+
+// mqttConn is a connection that speaks MQTT 3.1.1, as far as a test needs it.
+type mqttConn struct {
+	t *testing.T
+	net.Conn
+}
+
+// text is a string as a packet has it.
+func text(s string) []byte { return append(binary.BigEndian.AppendUint16(nil, uint16(len(s))), s...) }
+
+// connectMQTT logs in.
+func connectMQTT(ctx context.Context, t *testing.T, addr, user, password string) mqttConn {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	text := func(s string) []byte { return append(binary.BigEndian.AppendUint16(nil, uint16(len(s))), s...) }
-	send := func(kind byte, parts ...[]byte) {
-		body := bytes.Join(parts, nil)
-		if len(body) > 127 {
-			t.Fatal("packet too long for one byte of length")
-		}
-		if _, err := conn.Write(append([]byte{kind, byte(len(body))}, body...)); err != nil {
-			t.Fatal(err)
-		}
+	c := mqttConn{t, conn}
+	c.send(0x10, text("MQTT"), []byte{4, 0xc2, 0, 60}, text("tracker-1"), text(user), text(password))
+	c.expect(0x20, 2, 0, 0)
+	return c
+}
+
+func (c mqttConn) send(kind byte, parts ...[]byte) {
+	c.t.Helper()
+	body := bytes.Join(parts, nil)
+	if len(body) > 127 {
+		c.t.Fatal("packet too long for one byte of length")
 	}
-	expect := func(want ...byte) {
-		got := make([]byte, len(want))
-		if _, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, want) {
-			t.Fatalf("answered % x, %v, want % x", got, err, want)
-		}
+	if _, err := c.Write(append([]byte{kind, byte(len(body))}, body...)); err != nil {
+		c.t.Fatal(err)
 	}
-	send(0x10, text("MQTT"), []byte{4, 0xc2, 0, 60}, text("tracker-1"), text(user), text(password))
-	expect(0x20, 2, 0, 0)
-	send(0x32, text(topic), []byte{0, 1}, []byte(payload))
-	expect(0x40, 2, 0, 1)
-	send(0xe0)
+}
+
+// expect reads a packet that begins with want, and returns its rest.
+func (c mqttConn) expect(want ...byte) (rest []byte) {
+	c.t.Helper()
+	got := make([]byte, 2)
+	if _, err := io.ReadFull(c, got); err != nil {
+		c.t.Fatal(err)
+	}
+	got = append(got, make([]byte, got[1])...)
+	if _, err := io.ReadFull(c, got[2:]); err != nil || !bytes.HasPrefix(got, want) {
+		c.t.Fatalf("answered % x, %v, want % x", got, err, want)
+	}
+	return got[len(want):]
+}
+
+// publishMQTT publishes one message at least once, waits for the acknowledgement,
+// and leaves.
+func publishMQTT(ctx context.Context, t *testing.T, addr, user, password, topic, payload string) {
+	t.Helper()
+	c := connectMQTT(ctx, t, addr, user, password)
+	defer c.Close()
+	c.send(0x32, text(topic), []byte{0, 1}, []byte(payload))
+	c.expect(0x40, 2, 0, 1)
+	c.send(0xe0)
+}
+
+// subscribeMQTT subscribes and returns the server's code: the quality of service,
+// or 0x80 for a refusal.
+func subscribeMQTT(ctx context.Context, t *testing.T, addr, user, password, topic string) byte {
+	t.Helper()
+	c := connectMQTT(ctx, t, addr, user, password)
+	defer c.Close()
+	c.send(0x82, []byte{0, 1}, text(topic), []byte{1})
+	code := c.expect(0x90, 3, 0, 1)[0]
+	c.send(0xe0)
+	return code
 }

@@ -298,12 +298,12 @@ func (c *Conn) Elsewhere() bool {
 	return len(c.Servers()) > 1 && c.ForceReconnect() == nil
 }
 
-// Shut closes the connection; what is buffered is flushed first, within the
-// timeout.
+// Shut closes the connection. The buffer is flushed first, within the timeout; 0
+// means not at all.
 func (c *Conn) Shut(timeout time.Duration) error {
 	c.closing.Store(true)
 	defer c.Close()
-	if !c.IsConnected() {
+	if timeout <= 0 || !c.IsConnected() {
 		return nil
 	}
 	if err := c.FlushTimeout(timeout); err != nil {

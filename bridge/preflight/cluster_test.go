@@ -114,8 +114,8 @@ func TestNATSConf(t *testing.T) {
 		t.Fatal(err)
 	}
 	passwords := regexp.MustCompile(`\$[A-Z]+_PASSWORD`)
-	if n := len(passwords.FindAll(text, -1)); n != 5 {
-		t.Fatalf("%d passwords in the file, want 5", n)
+	if n := len(passwords.FindAll(text, -1)); n != 6 {
+		t.Fatalf("%d passwords in the file, want 6", n)
 	}
 	conf := passwords.ReplaceAllString(string(text), password)
 	for _, there := range []bool{false, true} {

@@ -33,7 +33,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	for _, user := range []string{"BRIDGE", "SUBSCRIBER", "GATEWAY", "OPERATOR"} {
+	for _, user := range []string{"BRIDGE", "QUERY", "SUBSCRIBER", "GATEWAY", "OPERATOR", "SYSTEM"} {
 		t.Setenv(user+"_PASSWORD", "pass-of-"+user)
 	}
 	o, err := server.ProcessConfigFile("../nats.conf")
@@ -70,7 +70,8 @@ func (r *rig) bridge(api string) {
 	r.t.Helper()
 	for name, value := range map[string]string{
 		"PLASPY_BASE_URL": api, "PLASPY_USERNAME": "sim", "PLASPY_API_KEY": "sim-key", "NATS_URL": r.url, "NATS_USER": "bridge",
-		"NATS_PASSWORD": "pass-of-BRIDGE", "BRIDGE_HTTP_ADDR": "127.0.0.1:0", "BRIDGE_POLL_INTERVAL": "100ms", "BRIDGE_SCHEDULE": "fixed",
+		"NATS_PASSWORD": "pass-of-BRIDGE", "NATS_INBOX_PREFIX": "_INBOX_bridge", "NATS_QUERY_USER": "query", "NATS_QUERY_PASSWORD": "pass-of-QUERY",
+		"BRIDGE_HTTP_ADDR": "127.0.0.1:0", "BRIDGE_POLL_INTERVAL": "100ms", "BRIDGE_SCHEDULE": "fixed",
 	} {
 		r.t.Setenv(name, value)
 	}
@@ -97,7 +98,7 @@ func (r *rig) show(step int, more string) {
 
 // user is the environment of one of the users of nats.conf.
 func (r *rig) user(name string) []string {
-	return append(os.Environ(), "NATS_URL="+r.url, "NATS_USER="+name, "NATS_PASSWORD=pass-of-"+strings.ToUpper(name), "HOME="+r.t.TempDir())
+	return append(os.Environ(), "NATS_URL="+r.url, "NATS_USER="+name, "NATS_PASSWORD=pass-of-"+strings.ToUpper(name), "HOME="+r.t.TempDir(), "NATS_INBOX_PREFIX=_INBOX_"+name)
 }
 
 // process is a client that runs.

@@ -14,7 +14,7 @@ import (
 )
 
 // passwords are what the compose file wants to be told.
-var passwords = []string{"PLASPY_USERNAME=u", "BRIDGE_PASSWORD=b", "SUBSCRIBER_PASSWORD=s", "GATEWAY_PASSWORD=g", "OPERATOR_PASSWORD=o"}
+var passwords = []string{"PLASPY_USERNAME=u", "BRIDGE_PASSWORD=b", "QUERY_PASSWORD=q", "SUBSCRIBER_PASSWORD=s", "GATEWAY_PASSWORD=g", "OPERATOR_PASSWORD=o", "SYSTEM_PASSWORD=y"}
 
 func compose(t *testing.T, env ...string) (*types.Project, error) {
 	t.Helper()

@@ -99,7 +99,7 @@ func (m *Message) ReplyTo(subjects publisher.Subjects) (subject, refused string)
 		return "", ""
 	case len(subject) > publisher.MaxToken:
 		return "", "it is too long"
-	case subject[0] == '$' || subject[0] == '_' && !strings.HasPrefix(subject, "_INBOX."):
+	case subject[0] == '$' || subject[0] == '_' && !strings.HasPrefix(subject, "_INBOX"):
 		return "", "it is the server's"
 	case subject == string(subjects) || strings.HasPrefix(subject, string(subjects)+"."):
 		return "", "it is the bridge's own"

@@ -14,7 +14,7 @@ func TestReplyTo(t *testing.T) {
 		name, subject string
 		ok            bool
 	}{
-		{"plain", "gateway.results", true}, {"inbox", "_INBOX.abc.1", true}, {"prefix of another", "plaspyx.a", true},
+		{"plain", "gateway.results", true}, {"inbox", "_INBOX.abc.1", true}, {"inbox of a user", "_INBOX_gateway.abc", true}, {"prefix of another", "plaspyx.a", true},
 		{"JetStream's", "$JS.API.STREAM.DELETE.X", false}, {"system's", "$SYS.x", false}, {"bucket", "$KV.b.k", false}, {"other underscore", "_R_.x", false},
 		{"own", "plaspy.in.location.d", false}, {"own root", "plaspy", false}, {"wildcard", "a.*", false}, {"rest", "a.>", false},
 		{"space", "a b", false}, {"empty token", "a..b", false}, {"dot at the end", "a.", false}, {"line", "a\r\nPUB b", false}, {"long", strings.Repeat("a", 2000), false},

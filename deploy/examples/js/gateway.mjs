@@ -15,11 +15,16 @@ const token = (id) =>
     })
     .join("");
 
-const [device, latitude, longitude] = process.argv.slice(2);
-const { NATS_URL: servers, NATS_USER: user, NATS_PASSWORD: pass } = process.env;
-const nc = await connect({ servers, user, pass });
+const [device, latitude, longitude, ...more] = process.argv.slice(2);
+if (!device || longitude === undefined || more.length > 0 || [latitude, longitude].some((n) => n.trim() === "" || Number.isNaN(Number(n)))) {
+  console.error("want DEVICE LATITUDE LONGITUDE");
+  process.exit(2);
+}
+// Answers and results arrive below a prefix that the user gateway of nats.conf may read.
+const { NATS_URL: servers, NATS_USER: user, NATS_PASSWORD: pass, NATS_INBOX_PREFIX: inboxPrefix = "_INBOX_gateway" } = process.env;
+const nc = await connect({ servers, user, pass, inboxPrefix });
 const dateTime = new Date().toISOString();
-const inbox = createInbox();
+const inbox = createInbox(inboxPrefix);
 const results = nc.subscribe(inbox, { max: 1, timeout: 30_000 });
 
 const h = headers();

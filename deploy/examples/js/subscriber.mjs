@@ -12,6 +12,7 @@ import { Kvm } from "@nats-io/kv";
 
 const { NATS_URL: servers, NATS_USER: user, NATS_PASSWORD: pass } = process.env;
 const nc = await connect({ servers, user, pass, maxReconnectAttempts: -1 });
+process.stdout.on("error", (err) => process.exit(err.code === "EPIPE" ? 0 : 1)); // head has seen enough
 process.once("SIGINT", () => nc.close());
 
 const show = (l) => console.log(l.deviceId, l.location.dateTime, l.location.latitude, l.location.longitude);
