@@ -9,6 +9,7 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/replica"
 )
@@ -24,13 +25,13 @@ type part struct {
 func (b *Bridge) parts() []part {
 	table := []part{
 		{"token", b.unlessStandby(b.tokenState)},
-		{"devices", b.unlessStandby(b.listState)},
-		{"api", b.api.state},
+		{"devices", b.unlessStandby(func() ops.State { return listState(b.pool.Listed()) })},
+		{"api", b.apiState},
 		{"nats", b.connState},
 		{"streams", b.keeper.health},
 		{"publish", b.publishState},
-		{"replica", b.replicaState},
-		{"state", b.unlessStandby(b.readState)},
+		{"replica", func() ops.State { return replicaState(b.group) }},
+		{"state", b.unlessStandby(func() ops.State { return readState(b.pool.Ready()) })},
 	}
 	if b.consumer != nil {
 		table = append(table, part{"inbound", b.consuming.state})
@@ -45,13 +46,15 @@ func (b *Bridge) parts() []part {
 // is cancelled.
 func (b *Bridge) watch(ctx context.Context) {
 	const every = 250 * time.Millisecond
-	table := b.parts()
+	table, states := b.parts(), &stateLog{log: b.logger("health")}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		for _, p := range table {
 			b.health.Report(p.name, p.state())
 		}
+		_, parts := b.health.Ready()
+		states.look(time.Now(), parts)
 		if b.stopping.Load() {
 			b.live.stopping()
 		} else {
@@ -81,12 +84,12 @@ func (a *api) tokenState() ops.State {
 	case t.Err != "":
 		return ops.Down(t.Err)
 	default:
-		return ops.Down("no token was asked for yet")
+		return ops.Down("no token at present; one is requested when it is needed")
 	}
 }
 
-func (b *Bridge) listState() ops.State {
-	switch list := b.pool.Listed(); {
+func listState(list inventory.State) ops.State {
+	switch {
 	case list.Read && list.Err == "" && list.Devices == 0 && list.Listed > 0:
 		return ops.Degraded(fmt.Sprintf("none of the account's %d devices is chosen: check BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS", list.Listed))
 	case list.Read && list.Err == "":
@@ -102,9 +105,16 @@ func (b *Bridge) listState() ops.State {
 
 // apiState is never down: if the API is away, nothing is wrong with the bridge,
 // and it resumes by itself.
-func (a *api) state() ops.State {
-	if c := a.circuit.State(); c.Open {
-		return ops.Degraded("the API does not answer since " + c.Since.UTC().Format(time.RFC3339) + "; single probes go out until it does")
+func (b *Bridge) apiState() ops.State {
+	if c := b.circuit.State(); c.Open {
+		problem := "the API does not answer"
+		if c.Foreign {
+			problem = "something in front of the API answers instead of it, such as a proxy or a maintenance page,"
+		}
+		return ops.Degraded(problem + " since " + c.Since.UTC().Format(time.RFC3339) + "; single probes go out until the API answers")
+	}
+	if w := b.pool.Widespread(); w.Polls > 0 {
+		return ops.Degraded("the API answers, but no poll of any device succeeds since " + w.Since.UTC().Format(time.RFC3339) + ": " + w.Reason)
 	}
 	return ops.Up()
 }
@@ -140,14 +150,14 @@ func (c *consuming) state() ops.State {
 
 // replicaState is the part that this replica has in the work. One whose settings
 // differ from those of the others works all the same, with its own.
-func (b *Bridge) replicaState() ops.State {
-	if trouble := b.group.Trouble(); trouble != "" {
+func replicaState(g *replica.Group) ops.State {
+	if trouble := g.Trouble(); trouble != "" {
 		return ops.Down(trouble)
 	}
-	if standby := b.group.Standby(); standby != "" {
+	if standby := g.Standby(); standby != "" {
 		return ops.Degraded(standby)
 	}
-	if others := disagreement(b.group.Differences()); others != "" {
+	if others := disagreement(g.Differences()); others != "" {
 		return ops.Degraded(others)
 	}
 	return ops.Up()
@@ -164,8 +174,10 @@ func (b *Bridge) unlessStandby(state func() ops.State) func() ops.State {
 	}
 }
 
-func (b *Bridge) readState() ops.State {
-	if waits := b.pool.Ready(); waits != "" {
+// readState is the state of what is known of the stream; waits is why it is not
+// known yet.
+func readState(waits string) ops.State {
+	if waits != "" {
 		return ops.Down(waits)
 	}
 	return ops.Up()

@@ -12,6 +12,7 @@ import (
 	"plaspy-bridge/bridge/inbound/deadletter"
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/view"
+	"plaspy-bridge/publisher"
 )
 
 // newView makes the live view of everything that was opened before it.
@@ -23,7 +24,9 @@ func (b *Bridge) newView() *view.View {
 	if b.cfg.Inbound {
 		box := deadletter.Open(b.pub.JetStream(), b.pub.Subjects())
 		o.DeadLetters = func(ctx context.Context, limit int) ([]view.DeadLetter, error) {
-			return b.newestLetters(ctx, box, limit)
+			ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeout)
+			defer cancel()
+			return newestLetters(ctx, b.pub, box, limit)
 		}
 	}
 	return view.New(o)
@@ -67,10 +70,8 @@ func (b *Bridge) facts() []view.Fact {
 
 // newestLetters walks back from the last dead letter. Letters that were replayed
 // or purged leave holes, over which it goes only so far.
-func (b *Bridge) newestLetters(ctx context.Context, box *deadletter.Box, limit int) ([]view.DeadLetter, error) {
-	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeout)
-	defer cancel()
-	stream, err := b.pub.JetStream().Stream(ctx, b.pub.Subjects().DeadLetters())
+func newestLetters(ctx context.Context, pub *publisher.Publisher, box *deadletter.Box, limit int) ([]view.DeadLetter, error) {
+	stream, err := pub.JetStream().Stream(ctx, pub.Subjects().DeadLetters())
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil
 	}

@@ -8,8 +8,10 @@ import (
 
 // Readiness is the JSON that /readyz answers, with status 200 or 503.
 type Readiness struct {
-	Ready bool                  `json:"ready"`
-	Parts map[string]PartStatus `json:"parts"`
+	Ready    bool                  `json:"ready"`
+	Degraded bool                  `json:"degraded,omitempty"` // a part is: it works, but a person should look
+	Version  string                `json:"version,omitempty"`
+	Parts    map[string]PartStatus `json:"parts"`
 }
 
 // Liveness is the JSON that /livez answers, with status 200 or 503.
@@ -18,9 +20,21 @@ type Liveness struct {
 	Heartbeats map[string]HeartStatus `json:"heartbeats"`
 }
 
-func (h *Health) serveReady(w http.ResponseWriter, _ *http.Request) {
-	ready, parts := h.Ready()
-	answer(w, ready, Readiness{ready, parts})
+// serveReady answers /readyz of a program of this version.
+func (h *Health) serveReady(version string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		ready, parts := h.Ready()
+		answer(w, ready, Readiness{ready, degraded(parts), version, parts})
+	}
+}
+
+func degraded(parts map[string]PartStatus) bool {
+	for _, p := range parts {
+		if p.Degraded {
+			return true
+		}
+	}
+	return false
 }
 
 // secondLook is how long a process that seems dead is given to show that it was

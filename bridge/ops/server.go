@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,7 +24,7 @@ type Options struct {
 	Pprof    bool                // serve /debug/pprof
 	View     http.Handler        // the page and what belongs to it; nil: a plain status page
 	Counts   func() []Count      // numbers for the plain status page; nil: none. Called from several goroutines
-	Version  string              // shown on the plain status page
+	Version  string              // shown on the plain status page and by /readyz
 	Log      *slog.Logger
 }
 
@@ -103,7 +104,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", o.Health.serveLive)
-	mux.HandleFunc("GET /readyz", o.Health.serveReady)
+	mux.HandleFunc("GET /readyz", o.Health.serveReady(o.Version))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
 		ErrorLog:            slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 		ErrorHandling:       promhttp.ContinueOnError,
@@ -135,22 +136,53 @@ func profiles() http.Handler {
 	return mux
 }
 
-// NewRegistry returns a metrics registry with what Go and the operating system
-// know about the process, and plaspy_bridge_ready.
+// NewRegistry returns a metrics registry with the metrics of Go and of the process,
+// and the health table.
 func NewRegistry(h *Health) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_ready",
-			Help: "Whether the bridge is ready (1) or /readyz has a reason why not (0).",
-		}, func() float64 {
-			if ready, _ := h.Ready(); ready {
-				return 1
-			}
-			return 0
-		}),
+		healthCollector{h},
 	)
 	return registry
+}
+
+// BuildInfo returns the metric that names the program.
+func BuildInfo(version, revision string) prometheus.Collector {
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "plaspy_bridge_build_info", Help: "1, with the version of the program, the commit that it was built from, and the version of Go.",
+	}, []string{"version", "revision", "goversion"})
+	info.WithLabelValues(version, revision, runtime.Version()).Set(1)
+	return info
+}
+
+var (
+	readyDesc = prometheus.NewDesc("plaspy_bridge_ready",
+		"Whether the bridge is ready (1) or /readyz has a reason why not (0).", nil, nil)
+	partReadyDesc = prometheus.NewDesc("plaspy_bridge_part_ready",
+		"Whether this part lets the bridge be ready (1) or not (0), as /readyz shows it.", []string{"part"}, nil)
+	partDegradedDesc = prometheus.NewDesc("plaspy_bridge_part_degraded",
+		"Whether this part works, but not as it should (1), as /readyz shows it, else 0.", []string{"part"}, nil)
+)
+
+// healthCollector shows the health table as metrics.
+type healthCollector struct{ health *Health }
+
+// Describe implements prometheus.Collector.
+func (healthCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- readyDesc
+	ch <- partReadyDesc
+	ch <- partDegradedDesc
+}
+
+// Collect implements prometheus.Collector.
+func (c healthCollector) Collect(ch chan<- prometheus.Metric) {
+	number := map[bool]float64{true: 1}
+	ready, parts := c.health.Ready()
+	ch <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, number[ready])
+	for name, p := range parts {
+		ch <- prometheus.MustNewConstMetric(partReadyDesc, prometheus.GaugeValue, number[p.OK], name)
+		ch <- prometheus.MustNewConstMetric(partDegradedDesc, prometheus.GaugeValue, number[p.Degraded], name)
+	}
 }

@@ -50,6 +50,9 @@ func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
 			Name: "plaspy_bridge_devices", Help: "Devices in the API's list that are chosen to be polled, by whichever replica.",
 		}, func() float64 { return float64(p.Listed().Devices) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_every_poll_fails", Help: "1 while no poll of any device succeeds although the API answers, else 0.",
+		}, func() float64 { return float64(min(p.Widespread().Polls, 1)) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_replica_devices", Help: "Devices that this replica polls.",
 		}, func() float64 {
 			p.mu.Lock()

@@ -124,7 +124,8 @@ type Pool struct {
 	// memory is of: while they differ nobody is polled.
 	asked, loaded atomic.Uint64
 
-	inventory *inventory.Inventory
+	inventory  *inventory.Inventory
+	widespread widespread
 
 	mu       sync.Mutex
 	policy   schedule.Policy
@@ -157,8 +158,8 @@ type job struct {
 func New(o Options, api API, budget Budget, circuit Circuit, stream Stream, subjects publisher.Subjects, policy schedule.Policy, log *slog.Logger, reg prometheus.Registerer) *Pool {
 	p := &Pool{
 		api: api, budget: budget, circuit: circuit, stream: stream, subjects: subjects, opts: o, log: log,
-		ignore: rawjson.Ignore(o.IgnoreFields...),
-		jobs:   make(chan job), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1),
+		ignore: rawjson.Ignore(o.IgnoreFields...), widespread: widespread{log: log},
+		jobs: make(chan job), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1),
 		policy: policy, devices: make(map[string]*device), byID: make(map[string]*device), waiting: make(map[*device]time.Time), rate: -1, gapPatience: gapPatience,
 		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
 	}

@@ -101,7 +101,7 @@ func (p *Pool) allot(ctx context.Context, j job) bool {
 func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time) error {
 	if raw == nil { // it has never reported
 		p.noGap(d)
-		p.recovered(d)
+		p.succeeded(d)
 		p.metrics.unchanged.Inc()
 		d.came(resultNone, nil)
 		p.publish(ctx, &chain{d: d, observed: at, seen: p.observation(d, nil, at)})
@@ -113,7 +113,7 @@ func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time)
 	}
 	if d.have && hash == d.hash {
 		p.noGap(d)
-		p.recovered(d)
+		p.succeeded(d)
 		p.metrics.unchanged.Inc()
 		d.came(resultUnchanged, nil)
 		p.unchanged(ctx, d, raw, at)
@@ -128,7 +128,7 @@ func (p *Pool) compare(ctx context.Context, d *device, raw []byte, at time.Time)
 	if err != nil {
 		return err
 	}
-	p.recovered(d)
+	p.succeeded(d)
 	p.metrics.changed.Inc()
 	d.came(resultChanged, nil)
 	p.differs(d, f)
@@ -230,6 +230,9 @@ func (p *Pool) failed(ctx context.Context, d *device, err error) {
 		p.log.Debug("poll failed", "device_id", d.id, "err", err)
 	}
 	down := plaspy.IsOutage(err) && p.circuit.State().Open
+	if !down {
+		p.widespread.failed(d.id, p.Owned(), err)
+	}
 	if class != plaspy.Reject && class != plaspy.Forbidden && !down && d.failures+1 >= lastingFailure {
 		p.complain(d, "poll fails again and again", err)
 	}
@@ -253,6 +256,7 @@ func (p *Pool) unusable(ctx context.Context, d *device, err error) {
 	if errors.Is(err, errFix) {
 		p.recovered(d)
 		d.span.Fail("unusable")
+		p.widespread.failed(d.id, p.Owned(), err)
 		p.complain(d, "location not published", err)
 		d.came(resultUnusable, err)
 		p.release(d, schedule.Observation{NotBefore: p.opts.Quota.Next(time.Now(), &d.day), Speed: math.NaN(), Input: inputsUnknown})
@@ -282,6 +286,11 @@ func (p *Pool) backOff(d *device, err error) {
 	p.release(d, schedule.Observation{Failed: true, NotBefore: time.Now().Add(wait)})
 }
 
+func (p *Pool) succeeded(d *device) {
+	p.widespread.worked()
+	p.recovered(d)
+}
+
 func (p *Pool) recovered(d *device) {
 	if d.failures == 0 {
 		return
@@ -298,7 +307,7 @@ func (p *Pool) recovered(d *device) {
 // complain logs what is wrong with a device once, until it changes.
 func (p *Pool) complain(d *device, what string, err error) {
 	text := what + ": " + err.Error()
-	if d.complaint == text {
+	if d.complaint == text || p.widespread.state().Polls > 0 { // which one line reports for all
 		p.log.Debug("device is still in trouble", "device_id", d.id, "reason", what, "err", err)
 		return
 	}

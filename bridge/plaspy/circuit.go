@@ -234,6 +234,7 @@ func (c *Circuit) look() {
 type CircuitState struct {
 	Open      bool
 	Since     time.Time // when it opened; zero while closed
+	Foreign   bool      // something in front of the API answers, and the API does not
 	Probes    int       // sent since then
 	NextProbe time.Time // zero while closed
 }
@@ -245,5 +246,5 @@ func (c *Circuit) State() CircuitState {
 	if c.look(); c.since.IsZero() {
 		return CircuitState{}
 	}
-	return CircuitState{Open: true, Since: c.since, Probes: c.probes, NextProbe: c.next}
+	return CircuitState{Open: true, Since: c.since, Foreign: !c.row.foreign.IsZero(), Probes: c.probes, NextProbe: c.next}
 }

@@ -84,11 +84,12 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 	log, queue, flush := openLog(cfg, stderr)
 	defer flush()
 	warn(log, warnings)
-	b, err := bridge.New(ctx, cfg, number(), log)
+	version, revision := thisBuild()
+	b, err := bridge.New(ctx, cfg, version, log)
 	if err != nil {
 		return err
 	}
-	b.Metrics().MustRegister(queue.Collector())
+	b.Metrics().MustRegister(queue.Collector(), ops.BuildInfo(version, revision))
 	var guest *visitor
 	if cfg.Inbound {
 		guest = &visitor{subjects: publisher.Subjects(cfg.Prefix)}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,15 +20,21 @@ func healthCommand() *cobra.Command {
 		Use:   "health",
 		Short: "Ask a running bridge whether it is ready",
 		Long: "Asks the bridge on BRIDGE_HTTP_ADDR whether it is ready, or with --live whether it lives,\n" +
-			"and exits 0 for yes and 1 for no. For container health checks, in an image without a shell.",
+			"and exits 0 for yes and 1 for no. A bridge that is ready may be degraded: it works, but the parts that are\n" +
+			"printed need attention. For container health checks, in an image without a shell.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			if err := askHealth(ctx, live); err != nil {
+			notes, err := askHealth(ctx, live)
+			if err != nil {
 				return failure{err} // docker reserves status 2 of a health check
 			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), map[bool]string{true: "live", false: "ready"}[live])
+			said := map[bool]string{true: "live", false: "ready"}[live]
+			if len(notes) > 0 {
+				said += ", degraded\n" + strings.Join(notes, "\n")
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
 			return err
 		},
 	}
@@ -36,14 +43,18 @@ func healthCommand() *cobra.Command {
 	return cmd
 }
 
-// askHealth needs only the address: what else is wrong is for the bridge to tell.
-func askHealth(ctx context.Context, live bool) error {
+// askHealth needs only the address: the bridge itself reports other faults.
+func askHealth(ctx context.Context, live bool) ([]string, error) {
 	c, _, err := config.Load("PLASPY_", "NATS_", "OTEL_")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if c.HTTPAddr == "" {
-		return errors.New("BRIDGE_HTTP_ADDR is set to nothing, so that the bridge has no health to ask for")
+		return nil, errors.New("BRIDGE_HTTP_ADDR is set to nothing, so that the bridge has no health to ask for")
 	}
-	return ops.Ask(ctx, c.HTTPAddr, live)
+	if err := ops.Ask(ctx, c.HTTPAddr, live); err != nil || live {
+		return nil, err
+	}
+	r, err := ops.AskReady(ctx, c.HTTPAddr)
+	return r.Notes(), err
 }

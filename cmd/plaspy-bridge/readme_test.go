@@ -121,7 +121,7 @@ func running(t *testing.T) func(func(string) bool) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.Metrics().MustRegister(ops.NewLogQueue(io.Discard).Collector())
+		b.Metrics().MustRegister(ops.NewLogQueue(io.Discard).Collector(), ops.BuildInfo("test", "test"))
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- b.Run(ctx) }()

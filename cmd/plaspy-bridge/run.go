@@ -4,12 +4,14 @@ import (
 	"context"
 	"io"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge"
 	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/ops"
 )
 
 func runCommand() *cobra.Command {
@@ -32,19 +34,21 @@ func runBridge(ctx context.Context, w io.Writer) error {
 	cfg, warnings, err := config.Load()
 	log, queue, flush := openLog(cfg, w)
 	defer flush()
-	// First of all: a name that is misspelt may be why another one is missing.
+	version, revision := thisBuild()
+	log.Info("plaspy-bridge starts", "version", version, "revision", revision, "go", runtime.Version())
+	// Before the error: a name that is misspelt may be why another one is missing.
 	warn(log, warnings)
 	if err != nil {
 		return err
 	}
 	defer tuneGC(ctx)()
-	b, err := bridge.New(ctx, cfg, number(), log)
+	b, err := bridge.New(ctx, cfg, version, log)
 	if err != nil && ctx.Err() != nil {
 		return nil // stopped while it started
 	}
 	if err != nil {
 		return err
 	}
-	b.Metrics().MustRegister(queue.Collector())
+	b.Metrics().MustRegister(queue.Collector(), ops.BuildInfo(version, revision))
 	return b.Run(ctx)
 }

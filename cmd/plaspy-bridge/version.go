@@ -64,9 +64,14 @@ func build(stampedVersion, stampedCommit string, info *debug.BuildInfo) (number,
 	return number, hash + modified
 }
 
+// thisBuild returns the version and the commit of the running program.
+func thisBuild() (number, hash string) {
+	info, _ := debug.ReadBuildInfo()
+	return build(version, commit, info)
+}
+
 // number returns the version of the running program.
 func number() string {
-	info, _ := debug.ReadBuildInfo()
-	n, _ := build(version, commit, info)
+	n, _ := thisBuild()
 	return n
 }

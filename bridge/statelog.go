@@ -1,0 +1,62 @@
+package bridge
+
+import (
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"plaspy-bridge/bridge/ops"
+)
+
+const (
+	// lastingState is how long a part must be in a state for the log: a hiccup,
+	// and the start, are over sooner.
+	lastingState = 3 * time.Second
+	// stateAgain is how soon a new reason of the same state is logged.
+	stateAgain = time.Minute
+)
+
+// stateLog logs the health table: a part that is not ready or degraded once, with
+// its reason, and its recovery.
+type stateLog struct {
+	log    *slog.Logger
+	logged map[string]loggedState
+}
+
+type loggedState struct {
+	ops.State
+	since, at time.Time
+}
+
+// look logs the changes since it was last called.
+func (l *stateLog) look(now time.Time, parts map[string]ops.PartStatus) {
+	if l.logged == nil {
+		l.logged = map[string]loggedState{}
+	}
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		p := parts[name]
+		was, known := l.logged[name]
+		switch {
+		case name == "lifecycle":
+		case p.OK && !p.Degraded:
+			if known {
+				l.log.Info("part is well again", "part", name, "elapsed", now.Sub(was.since).Round(time.Second))
+				delete(l.logged, name)
+			}
+		case now.Sub(p.Since) < lastingState:
+		case known && was.OK == p.OK && (was.Reason == p.Reason || now.Sub(was.at) < stateAgain):
+		default:
+			since := p.Since
+			if known {
+				since = was.since
+			}
+			l.logged[name] = loggedState{State: p.State, since: since, at: now}
+			if p.OK {
+				l.log.Warn("part is degraded", "part", name, "reason", p.Reason)
+			} else {
+				l.log.Warn("part is not ready", "part", name, "reason", p.Reason)
+			}
+		}
+	}
+}
