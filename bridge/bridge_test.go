@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	dto "github.com/prometheus/client_model/go"
 
@@ -39,7 +40,7 @@ func fleetOf(t testing.TB, o sim.Options) (*sim.Server, config.Config) {
 		BaseURL: *base, Username: "sim", APIKey: "sim-key", Timeout: 5 * time.Second,
 		Prefix: "plaspy", StreamReplicas: 1, Retention: time.Hour, ReplicaID: "test", DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0",
 		Workers: 4, PollInterval: 100 * time.Millisecond, Schedule: config.ScheduleFixed, TripStartWeight: 1, DevicesRefresh: time.Minute,
-		IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second, Inbound: true, InboundWorkers: 4, InboundMaxAge: time.Hour,
+		IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second, Query: true, Inbound: true, InboundWorkers: 4, InboundMaxAge: time.Hour,
 		BackoffInitial: 50 * time.Millisecond, BackoffMax: time.Second, HTTPAddr: "127.0.0.1:0", ShutdownTimeout: 10 * time.Second,
 	}
 }
@@ -235,10 +236,7 @@ func TestInboundIsPostedAndComesBackMarked(t *testing.T) {
 	if posts := api.Posts("device0001"); len(posts) != 1 || posts[0].Key != "one" {
 		t.Errorf("posts %+v, want one with the message's id", posts)
 	}
-	answer, err := b.conn.Request("plaspy.api.why.device0001", nil, 5*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	answer := question(t, b, &nats.Msg{Subject: "plaspy.api.why.device0001"})
 	if got := string(answer.Data); !strings.Contains(got, `"decisions":[`) {
 		t.Errorf("why: %s %v", got, answer.Header)
 	}
@@ -276,4 +274,14 @@ func TestHistogramsAreNativeToo(t *testing.T) {
 	if n < 4 {
 		t.Errorf("only %d histograms", n)
 	}
+}
+
+// question asks the query service, which may not be there yet.
+func question(t *testing.T, b *Bridge, m *nats.Msg) (answer *nats.Msg) {
+	t.Helper()
+	soon(t, m.Subject, func(ctx context.Context) (err error) {
+		answer, err = b.conn.RequestMsgWithContext(ctx, m)
+		return err
+	})
+	return answer
 }

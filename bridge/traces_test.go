@@ -111,7 +111,6 @@ func TestTraces(t *testing.T) {
 	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
 	b, log, stop := launchTraced(t, cfg)
 	follow(t, b, "plaspy.location.*", 4)
-	nc := b.conn.Conn
 	id := api.IDs()[0]
 	device := publisher.Encode(id)
 	for subject, body := range map[string]string{
@@ -123,10 +122,7 @@ func TestTraces(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	question := &nats.Msg{Subject: "plaspy.api.device." + device, Header: nats.Header{"traceparent": {caller}}}
-	if _, err := nc.RequestMsg(question, 10*time.Second); err != nil {
-		t.Fatal(err)
-	}
+	question(t, b, &nats.Msg{Subject: "plaspy.api.device." + device, Header: nats.Header{"traceparent": {caller}}})
 	result, other := next(t, b, "PLASPY_RESULTS", 1), next(t, b, "PLASPY_RESULTS", 2)
 	if result.Get("plaspy-posted") == "" { // that of the message that became a dead letter
 		result = other
