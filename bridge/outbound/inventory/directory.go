@@ -274,11 +274,30 @@ func readEvent(s *publisher.Stored) streamed {
 		return streamed{}
 	}
 	e := streamed{seq: s.Seq}
-	var body publisher.DeviceBody
-	if err := json.Unmarshal(s.Body, &body); err != nil {
-		return e
+	var device []byte
+	err := rawjson.Members(s.Body, func(key, value []byte) bool {
+		switch string(key) {
+		case "change":
+			e.change = change(value)
+		case "device":
+			device = value
+		}
+		return true
+	})
+	if err != nil {
+		return streamed{seq: s.Seq}
 	}
-	e.change = body.Change
-	e.hash, _ = rawjson.Hash(body.Device, nil) // without a hash it counts as changed
+	e.hash, _ = rawjson.Hash(device, nil) // without a hash it counts as changed
 	return e
+}
+
+// change reads a change; the constants save a string for each device.
+func change(value []byte) string {
+	for _, c := range []string{publisher.Added, publisher.Changed, publisher.Removed} {
+		if string(value) == `"`+c+`"` {
+			return c
+		}
+	}
+	text, _ := rawjson.Unquote(value)
+	return string(text)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/plaspy/rawjson"
 	"plaspy-bridge/publisher"
 )
 
@@ -225,5 +226,36 @@ func TestEntriesThatAreNotUTF8(t *testing.T) {
 	}
 	if len(left) != 1 || !strings.Contains(left["b\xf3"], "UTF-8") {
 		t.Errorf("left out %q", left)
+	}
+}
+
+func TestReadEvent(t *testing.T) {
+	hash, err := rawjson.Hash([]byte(`{"id":"a"}`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		body string
+		want streamed
+	}{
+		{`{"deviceId":"a","change":"added","device":{"id":"a"},"observedAt":"x"}`, streamed{7, hash, publisher.Added}},
+		{`{"device": {"id":"a"} , "change": "removed"}`, streamed{7, hash, publisher.Removed}},
+		{`{"change":"odd","device":{"id":"a"}}`, streamed{7, hash, "odd"}},
+		{`{"change":"added"}`, streamed{7, 0, publisher.Added}},
+		{`{"change":1,"device":{}`, streamed{seq: 7}},
+		{`not JSON`, streamed{seq: 7}},
+	} {
+		if got := readEvent(&publisher.Stored{Seq: 7, Body: []byte(tc.body)}); got != tc.want {
+			t.Errorf("%s: got %+v, want %+v", tc.body, got, tc.want)
+		}
+	}
+}
+
+// BenchmarkLoad takes the events of a large fleet over, a device each time.
+func BenchmarkLoad(b *testing.B) {
+	s := &publisher.Stored{Seq: 7, Body: []byte(`{"deviceId":"device000001","change":"added","device":{"id":"device000001","name":"Truck 1","description":"","min":"+573001234567","tags":{},"expires":"2030-01-01T00:00:00Z"},"observedAt":"2026-01-02T03:04:05.678Z"}`)}
+	b.ReportAllocs()
+	for b.Loop() {
+		readEvent(s)
 	}
 }
