@@ -14,14 +14,12 @@ var ErrForeignHost = errors.New("request to another host than the API's")
 type Error struct {
 	Status     int           // of the answer; 0 if none came
 	Refused    bool          // the key was refused: a person is needed
-	Message    string        // what was wrong, printable and of bounded length
+	Message    string        // the reason, printable and of bounded length
 	RetryAfter time.Duration // as the API asked; 0 if it did not
 	Err        error         // the cause, such as a transport error; may be nil
-
-	keyless bool // there was no key to send
 }
 
-// Error tells what was wrong.
+// Error returns the reason and the status.
 func (e *Error) Error() string {
 	text := "token request: "
 	if e.Refused {

@@ -8,8 +8,9 @@ import (
 // flight is the one attempt, or row of attempts, to get a token on which all callers wait. It ends with a
 // token, or when the last of them has left.
 type flight struct {
-	waiters int  // guarded by Manager.mu
-	asking  bool // likewise: a request is under way, not a rest
+	before  *flight // the one before this ends first
+	waiters int     // guarded by Manager.mu
+	asking  bool    // likewise: a request is under way, not a rest
 	cancel  context.CancelFunc
 	done    chan struct{}
 }
@@ -37,12 +38,12 @@ func (m *Manager) await(ctx context.Context, enough func(*grant, time.Time) bool
 	}
 }
 
-// board joins the flight under way or starts one. The caller holds mu.
+// board joins the flight under way or starts one, which [Manager.Run] waits for at its end. The caller holds mu.
 func (m *Manager) board() *flight {
 	if m.flight == nil {
 		ctx, cancel := context.WithCancel(context.Background())
-		f := &flight{cancel: cancel, done: make(chan struct{})}
-		m.flight = f
+		f := &flight{before: m.latest, cancel: cancel, done: make(chan struct{})}
+		m.flight, m.latest = f, f
 		// Not a waiter's own goroutine: that waiter may leave while the others stay.
 		go m.fly(ctx, f)
 	}
@@ -62,8 +63,8 @@ func (m *Manager) leave(f *flight) {
 		m.flight = nil
 	}
 	if f.asking {
-		// An abandoned request tells nothing about the API. But callers that come and go must not send one each.
-		m.pace.hold(time.Now().Add(abandonedRest))
+		// An abandoned request says nothing about the API. But callers that come and go must not send one each.
+		m.pace.hold(time.Now().Add(leastSpacing))
 	}
 }
 
@@ -76,6 +77,10 @@ func (m *Manager) fly(ctx context.Context, f *flight) {
 		m.mu.Unlock()
 		close(f.done)
 	}()
+	if f.before != nil {
+		<-f.before.done
+		f.before = nil
+	}
 	for m.rest(ctx) {
 		m.ask(f, true)
 		err := m.attempt(ctx)
@@ -112,16 +117,16 @@ func (m *Manager) rest(ctx context.Context) bool {
 	return false
 }
 
-// broadcast wakes whoever waits for a change. The caller holds mu.
+// broadcast wakes those that wait for a change. The caller holds mu.
 func (m *Manager) broadcast() {
 	close(m.wake)
 	m.wake = make(chan struct{})
 }
 
-// attempt sends one token request and books its outcome.
+// attempt sends one token request and notes its outcome.
 func (m *Manager) attempt(ctx context.Context) error {
 	m.mu.Lock()
-	eased := m.eased
+	keyChanges := m.keyChanges
 	m.mu.Unlock()
 	g, failure := m.request(ctx)
 	m.mu.Lock()
@@ -135,8 +140,8 @@ func (m *Manager) attempt(ctx context.Context) error {
 		return failure
 	}
 	m.book(failure, now)
-	if failure.Refused && eased != m.eased {
-		m.pace.reset() // the key changed while the old one was being refused
+	if failure.Refused && keyChanges != m.keyChanges {
+		m.pace.keyChanged() // while the old one was being refused
 	}
 	return failure
 }
@@ -146,11 +151,18 @@ func (m *Manager) install(g *grant, now time.Time) {
 	if p := &m.pace; p.err != nil {
 		m.log.Info("token requests succeed again", "attempt", p.tries+1, "elapsed", now.Sub(p.since))
 	}
-	m.pace = pace{unproven: m.pace.unproven}
-	if old := m.cur.Load(); old != nil {
-		m.lasted(old, now)
+	m.pace = pace{}
+	if !m.issued.IsZero() && g.issued.Sub(m.issued) < young {
+		m.pace.next = g.issued.Add(leastSpacing)
 	}
-	g.heir, m.heir = m.heir, false
+	m.issued = g.issued
+	if old := m.cur.Load(); old != nil {
+		m.worked = old.worked.Load()
+		if now.Sub(old.issued) >= young {
+			m.lasting()
+		}
+	}
+	g.follows = m.worked
 	m.cur.Store(g)
 	m.since = now
 	if g.source != m.source && g.source == sourceDefault {

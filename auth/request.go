@@ -24,7 +24,7 @@ const (
 func (m *Manager) request(ctx context.Context) (*grant, *Error) {
 	key, err := m.cfg.Key()
 	if err != nil {
-		return nil, &Error{Message: "API key not readable: " + m.clean(err.Error()), Err: err, keyless: true}
+		return nil, &Error{Message: "API key not readable: " + m.clean(err.Error()), Err: err}
 	}
 	m.cfg.Secrets.Add(key)
 	req, err := m.newRequest(ctx, key)
@@ -88,6 +88,8 @@ func (m *Manager) broken(err error) *Error {
 	return &Error{Message: m.clean(err.Error()), Err: err}
 }
 
+const noEndpoint = "there is no token endpoint at this address, is PLASPY_BASE_URL the root of the API?"
+
 // answer is the token endpoint's. Fields are raw so that one of a wrong type does not hide the others.
 type answer struct {
 	Success json.RawMessage `json:"success"`
@@ -113,19 +115,19 @@ func (m *Manager) judge(res *http.Response, body []byte, c clocks) (*grant, *Err
 		said = http.StatusText(status)
 	}
 	switch {
-	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
-		return nil, fail(false, said)
 	case status == http.StatusBadRequest, status == http.StatusUnauthorized, status == http.StatusForbidden,
-		invalid == nil && string(a.Success) == "false":
+		status >= 200 && status <= 299 && invalid == nil && string(a.Success) == "false":
 		return nil, fail(true, said)
 	case status >= 300 && status <= 399:
-		return nil, fail(false, "redirected to "+place(res)+", which is not followed")
+		return nil, fail(false, "redirected to "+place(res)+", which is not followed; "+noEndpoint)
+	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusGone:
+		return nil, fail(false, said+"; "+noEndpoint)
 	case status < 200 || status > 299:
 		return nil, fail(false, said)
 	case len(bytes.TrimSpace(body)) == 0:
 		return nil, fail(false, "empty answer")
 	case invalid != nil && bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")):
-		return nil, fail(false, "answer is HTML or XML, not JSON")
+		return nil, fail(false, "answer is HTML or XML, not JSON; "+noEndpoint)
 	case invalid != nil:
 		return nil, fail(false, "answer is no JSON object: "+invalid.Error())
 	}

@@ -33,9 +33,8 @@ func (t Token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // LogValue returns a placeholder.
 func (t Token) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// grant is what one answer of the token endpoint gave. All but used, doubts and doubted is set before it is shared.
+// grant is one token and its life. The fields in the first group are set before it is shared.
 type grant struct {
-	value   string // the bare token, for redaction
 	header  []string
 	issued  time.Time
 	renew   time.Time // when Run fetches the next one
@@ -43,10 +42,12 @@ type grant struct {
 	wall    int64     // until in Unix nanoseconds: the wall clock also runs while the machine sleeps
 	expires time.Time
 	source  string
-	used    atomic.Bool // an answer other than 401 has come for it
-	heir    bool        // it follows one that was good
-	doubts  []string    // resources that refused it before anybody was served with it, at most doubtsKept,
-	doubted time.Time   // and since when; both under Manager.mu
+	follows bool // the token before it worked
+
+	worked    atomic.Bool // an answer has shown that the API takes it
+	doubted   atomic.Bool // it was refused, and not accepted since ...
+	doubtedAt time.Time   // ... this time; guarded by Manager.mu
+	survived  bool        // it was accepted after it had been refused; guarded by Manager.mu
 }
 
 // usable reports whether the grant may still be sent at now.
@@ -73,7 +74,6 @@ func newGrant(value string, start time.Time, life time.Duration, spread float64)
 	margin := min(life/10, maxMargin)
 	until := start.Add(life - margin)
 	return &grant{
-		value:   value,
 		header:  []string{"Bearer " + value},
 		issued:  start,
 		renew:   start.Add(time.Duration(float64(life) * (0.75 + 0.1*spread))),

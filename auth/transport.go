@@ -18,36 +18,38 @@ type Transport struct {
 	Admit func(*http.Request) error
 }
 
-// RoundTrip waits for a token and for admission, sends a copy of req with the token, and replays it once
-// with another token where the answer is 401; a second 401 is returned as it is, and so is the first one of
-// a resource that was known within the last minute to refuse tokens that others are served with. A body is sent again only
-// if it is a [Body] or req has GetBody. Requests for any other origin than the token endpoint's fail with
-// [ErrForeignHost].
+// RoundTrip is [Transport.Send] without the token.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, _, err := t.Send(req)
+	return res, err
+}
+
+// Send waits for a token and for admission, sends a copy of req with the token, and replays it once with another
+// token if the answer is 401. A second 401 is returned as it is, and so is the first one of a resource that
+// refuses tokens that others are served with. Send returns the token that the answer is for. A body is sent again
+// only if it is a [Body] or req has GetBody. Requests for any other origin than the token endpoint's fail with
+// [ErrForeignHost].
+func (t *Transport) Send(req *http.Request) (*http.Response, Token, error) {
 	if !sameOrigin(req.URL, t.Source.cfg.Endpoint) {
 		closeBody(req)
-		return nil, ErrForeignHost
+		return nil, Token{}, ErrForeignHost
 	}
 	res, token, err := t.send(req, req.Body)
-	if err != nil || res.StatusCode != http.StatusUnauthorized {
-		return res, err
-	}
-	resource := resourceOf(req)
-	if !t.Source.refused(token, resource) {
-		return res, nil
+	if err != nil || res.StatusCode != http.StatusUnauthorized || !t.Source.refused(token, false) {
+		return res, token, err
 	}
 	again, ok := rewind(req)
 	if !ok {
-		return res, nil
+		return res, token, nil
 	}
 	// Read to the end so that the connection can be used again, but not without end.
 	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
 	_ = res.Body.Close()
 	res, token, err = t.send(req, again)
 	if err == nil && res.StatusCode == http.StatusUnauthorized {
-		t.Source.refusedAgain(token, resource)
+		t.Source.refused(token, true)
 	}
-	return res, err
+	return res, token, err
 }
 
 // send sends req once, with body in place of its own.
@@ -70,34 +72,27 @@ func (t *Transport) send(req *http.Request, body io.ReadCloser) (*http.Response,
 	}
 	res, err := base.RoundTrip(&out)
 	if err == nil && accepts(res.StatusCode) {
-		t.Source.served(token, req)
+		t.Source.accepted(token)
 	}
 	return res, token, err
 }
 
-// admit returns a token that is valid after admission, which can take longer than a token lasts.
+// admit returns a token that is held when the request is admitted. Admission can take longer than a token lasts,
+// and the wait for another one longer than an admission is good for: after a wait, admission is asked for anew.
 func (t *Transport) admit(req *http.Request) (Token, error) {
-	ctx := req.Context()
-	// Before admission, so that a place in the budget is not held while there is nothing to send.
-	token, err := t.Source.Token(ctx)
-	if err != nil || t.Admit == nil {
-		return token, err
+	for {
+		// Before admission, so that a place in the budget is not taken while there is nothing to send.
+		token, err := t.Source.Token(req.Context())
+		if err != nil || t.Admit == nil {
+			return token, err
+		}
+		if err := t.Admit(req); err != nil {
+			return Token{}, err
+		}
+		if g := t.Source.cur.Load(); g.usable(time.Now()) {
+			return Token{g}, nil
+		}
 	}
-	if err := t.Admit(req); err != nil {
-		return Token{}, err
-	}
-	if token.g.usable(time.Now()) && t.Source.cur.Load() == token.g {
-		return token, nil
-	}
-	return t.Source.Token(ctx)
-}
-
-// resourceOf names what a request asks for; "" stands for nothing.
-func resourceOf(req *http.Request) string {
-	if req == nil {
-		return ""
-	}
-	return req.Method + " " + req.URL.Path
 }
 
 // accepts reports whether an answer shows that the API took the token. 429 and 5xx may come from something in

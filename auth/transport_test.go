@@ -60,18 +60,36 @@ func TestLateRefusalLeavesTheNewToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI(time.Hour)
 		m, _ := newManager(t, a)
-		old, err := m.Token(t.Context())
+		late := make(chan struct{})
+		tr := &auth.Transport{Source: m, Base: roundTripper(func(r *http.Request) (*http.Response, error) {
+			res, err := a.RoundTrip(r)
+			if r.Method == http.MethodHead && res.StatusCode == http.StatusUnauthorized {
+				<-late // this answer is on its way for long
+			}
+			return res, err
+		})}
+		call(t, tr)
+		a.revoke()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, "https://api.example.com/x", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if res, err := tr.RoundTrip(req); err != nil || res.StatusCode != http.StatusOK {
+				t.Errorf("got %v, %v, want the replay's answer", res, err)
+			}
+		}()
+		synctest.Wait()
+		call(t, tr)
+		fresh, err := m.Token(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.Used(old)
-		m.Drop(old)
-		fresh, err := m.Token(t.Context())
-		if err != nil || fresh == old {
-			t.Fatal("no new token", err)
-		}
-		m.Drop(old)
-		m.Drop(auth.Token{})
+		close(late)
+		<-ended
 		if got, err := m.Token(t.Context()); err != nil || got != fresh {
 			t.Errorf("a late refusal dropped the new token (%v)", err)
 		}
@@ -132,15 +150,16 @@ func TestTokenExpiresDuringAdmission(t *testing.T) {
 		m, _ := newManager(t, a)
 		admitted := 0
 		tr := &auth.Transport{Source: m, Base: a, Admit: func(*http.Request) error {
-			admitted++
-			time.Sleep(5 * time.Minute)
+			if admitted++; admitted == 1 {
+				time.Sleep(5 * time.Minute)
+			}
 			return nil
 		}}
 		if res := call(t, tr); res.StatusCode != 200 {
 			t.Errorf("got status %d", res.StatusCode)
 		}
-		if admitted != 1 || len(a.calls) != 1 {
-			t.Errorf("got %d admissions and %d calls, want 1: no expired token is sent", admitted, len(a.calls))
+		if admitted != 2 || len(a.calls) != 1 {
+			t.Errorf("got %d admissions and %d calls, want 2 and 1: no expired token is sent, and none on an old admission", admitted, len(a.calls))
 		}
 	})
 }

@@ -18,9 +18,9 @@ const module = "plaspy-bridge"
 // arrows are the imports allowed among the module's own packages: the folder,
 // which owns what lies below it, and what it may import beside that.
 var arrows = map[string][]string{
-	"auth":                      {"auth/redact"},
+	"auth":                      {"auth/backoff", "auth/redact"},
 	"auth/redact":               nil,
-	"publisher":                 {"auth/redact"},
+	"publisher":                 {"auth/backoff", "auth/redact"},
 	"deploy":                    nil, // its examples are what users would write
 	"bridge/sim":                nil,
 	"bridge/outbound/schedule":  nil,
@@ -28,18 +28,18 @@ var arrows = map[string][]string{
 	"bridge/outbound/inventory": {"bridge/plaspy", "bridge/trace", "publisher"},
 	"bridge/ops":                nil,
 	"bridge/view":               nil,
-	"bridge/trace":              {"auth/redact"},
-	"bridge/plaspy":             {"auth", "auth/redact", "bridge/trace"},
+	"bridge/trace":              {"auth/backoff", "auth/redact"},
+	"bridge/plaspy":             {"auth", "auth/backoff", "auth/redact", "bridge/trace"},
 	"bridge/replica":            {"publisher"},
-	"bridge/config":             {"auth", "auth/redact", "publisher", "bridge/trace"},
-	"bridge/outbound":           {"auth/redact", "bridge/plaspy", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/trace", "publisher"},
+	"bridge/config":             {"auth", "auth/backoff", "auth/redact", "publisher", "bridge/trace"},
+	"bridge/outbound":           {"auth/backoff", "auth/redact", "bridge/plaspy", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/trace", "publisher"},
 	"bridge/inbound/lane":       nil,
 	"bridge/inbound/message":    {"auth", "bridge/plaspy", "publisher"},
 	"bridge/inbound/echo":       {"bridge/inbound/message", "publisher"},
 	"bridge/inbound/deadletter": {"bridge/inbound/message", "publisher"},
-	"bridge/inbound":            {"bridge/inbound/message", "bridge/inbound/echo", "auth/redact", "bridge/inbound/lane", "bridge/plaspy", "bridge/trace", "publisher"},
-	"bridge":                    {"auth", "auth/redact", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
-	"cmd":                       {"auth", "auth/redact", "publisher", "bridge", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
+	"bridge/inbound":            {"bridge/inbound/message", "bridge/inbound/echo", "auth/backoff", "auth/redact", "bridge/inbound/lane", "bridge/plaspy", "bridge/trace", "publisher"},
+	"bridge":                    {"auth", "auth/backoff", "auth/redact", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
+	"cmd":                       {"auth", "auth/backoff", "auth/redact", "publisher", "bridge", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
 }
 
 // owner returns the folder of arrows that a package's folder belongs to.

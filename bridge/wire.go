@@ -224,7 +224,7 @@ func (b *Bridge) openConsumer(context.Context) error {
 	var err error
 	b.consumer, err = inbound.New(inbound.Options{
 		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.live.sent},
-		Circuit: b.posts, Renew: func() { b.tokens.Renew() }, Source: b.client.DeviceURL,
+		Circuit: b.posts, Renew: func() { b.tokens.Renew(auth.Token{}) }, Source: b.client.DeviceURL,
 		Lease:   &lateLease{keeper: b.keeper, pub: b.pub, replica: b.cfg.ReplicaID, log: log},
 		Trace:   b.tracer,
 		Echo:    b.echoes,

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,13 +108,13 @@ func TestSomeDevicesOverTheirDay(t *testing.T) {
 		for _, limited := range []int{1, 5, 20} {
 			t.Run(fmt.Sprint(limited, header), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					over := false
+					var over atomic.Bool
 					f, c, b, reg := newFleet(t, func(device string) *http.Response {
 						var n int
 						if _, err := fmt.Sscanf(device, "d%d", &n); err != nil {
 							t.Error(err)
 						}
-						if over && n%(devices/limited) == 0 {
+						if over.Load() && n%(devices/limited) == 0 {
 							return answer(429, "", header...)
 						}
 						return nil
@@ -124,7 +125,7 @@ func TestSomeDevicesOverTheirDay(t *testing.T) {
 					wg.Go(func() { pollAll(ctx, c, devices) })
 					time.Sleep(5 * time.Minute)
 					before := f.total(f.served)
-					over = true
+					over.Store(true)
 					wg.Wait()
 					after := f.total(f.served) - before
 					denied := f.total(f.denied)

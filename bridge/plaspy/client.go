@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 const (
 	maxLastLocation = 1 << 20
 	maxFleet        = 256 << 20 // the bridge's own reading of the lists: a million devices
-	maxList         = 64 << 20  // for a query, of which there may be many at once
+	maxListQuery    = 8 << 20   // no NATS message is larger by default
 	maxAnswer       = 4 << 20
 	maxExcerpt      = 1 << 10
 	maxExcerptLook  = 64 << 10 // white space beyond may be cut off unseen
@@ -92,6 +93,8 @@ type Client struct {
 	rt      *auth.Transport
 	headers [2]http.Header // of a GET and of a POST
 	made    time.Time
+	queries chan struct{} // slots for answers that may be large
+	refused refusedTokens
 	heard   atomic.Int64 // how long after made the API itself answered last; 0: not yet
 }
 
@@ -104,7 +107,7 @@ func New(o Options) (*Client, error) {
 	if o.Tokens == nil {
 		return nil, errors.New("token manager is required")
 	}
-	c := &Client{opt: o, prefix: *o.BaseURL, wire: o.wire(), made: time.Now()}
+	c := &Client{opt: o, prefix: *o.BaseURL, wire: o.wire(), made: time.Now(), queries: make(chan struct{}, 4)}
 	c.rt = &auth.Transport{Source: o.Tokens, Base: c.wire, Admit: o.Budget.Admit}
 	c.prefix.Path = strings.TrimRight(o.BaseURL.Path, "/")
 	c.prefix.RawPath = strings.TrimRight(o.BaseURL.EscapedPath(), "/")
@@ -167,12 +170,84 @@ type reply struct {
 	at     time.Time
 	device bool // it is a 429 for this device alone
 	own    bool // the API itself answered: the body is a JSON object with success or error
+	token  auth.Token
 }
 
-// do sends a request and returns the answer if it is 2xx and fits. Otherwise the error is what the method
-// returns.
+// call sends a request and judges the answer, whose payload is the named member. If the answer says that the
+// token is refused, it sends the request once more with another one.
+func (c *Client) call(ctx context.Context, r *request, payload string) (p reply, env envelope, err error) {
+	for try := 0; ; try++ {
+		p, err = c.do(ctx, r)
+		if err == nil && r.endpoint.list() {
+			p.body = c.opt.Tokens.Secrets().Bytes(p.body)
+		}
+		switch {
+		case err != nil:
+		case p.status == http.StatusNoContent:
+			c.answered(&p)
+		default:
+			env, err = c.open(r, &p, payload)
+		}
+		e, ok := errors.AsType[*Error](err)
+		if !ok || !e.tokenRefused || !c.another(r, p.token, e, try) {
+			if !ok || !e.reauth {
+				c.refused.forget(r.key)
+			}
+			return p, env, err
+		}
+		if r.refused != nil {
+			r.refused()
+		}
+		r.buf = p.buf
+	}
+}
+
+// another reports whether a request is to be sent again after an answer whose text refuses its token. A message
+// that two tokens were refused for is judged by the answer as it is.
+func (c *Client) another(r *request, t auth.Token, e *Error, try int) bool {
+	if c.refused.twice(r.key, t) || try > 0 {
+		return false
+	}
+	if c.opt.Tokens.Renew(t) {
+		return true
+	}
+	e.reauth = true
+	return false
+}
+
+// refusedTokens remembers which token was refused for a message.
+type refusedTokens struct {
+	mu    sync.Mutex
+	first map[string]auth.Token // by Idempotency-Key
+}
+
+// twice notes that t was refused, and reports whether another token was before.
+func (r *refusedTokens) twice(key string, t auth.Token) bool {
+	if key == "" {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first, known := r.first[key]
+	if !known {
+		if r.first == nil || len(r.first) >= 1000 {
+			r.first = map[string]auth.Token{}
+		}
+		r.first[key] = t
+	}
+	return known && first != t
+}
+
+// forget drops a message that has come to its end.
+func (r *refusedTokens) forget(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.first, key)
+}
+
+// do sends a request and returns the answer if it is 2xx and fits. Otherwise the error is the method's.
 func (c *Client) do(ctx context.Context, r *request) (reply, error) {
-	if r.endpoint != epDevices && r.endpoint != epGroups {
+	if !r.endpoint.list() {
 		if err := checkID(r.id); err != nil {
 			return reply{buf: r.buf}, err
 		}
@@ -182,12 +257,12 @@ func (c *Client) do(ctx context.Context, r *request) (reply, error) {
 	if err := call.resting(c.opt.Budget); err != nil {
 		return reply{buf: r.buf}, err
 	}
-	res, err := c.rt.RoundTrip(c.newRequest(call, r))
+	res, token, err := c.rt.Send(c.newRequest(call, r))
 	if err != nil {
 		return reply{buf: r.buf}, c.failure(ctx, call, r, err)
 	}
 	defer func() { _ = res.Body.Close() }() // what was read is judged; closing tells nothing more
-	out := reply{status: res.StatusCode, header: res.Header, at: time.Now(), device: call.deviceOnly}
+	out := reply{status: res.StatusCode, header: res.Header, at: time.Now(), device: call.deviceOnly, token: token}
 	if encoding := res.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		out.buf = r.buf
 		return out, c.bad(r, &out, fmt.Sprintf("answer is encoded (%s), which was not asked for", encoding), nil)
@@ -313,14 +388,14 @@ func (c *Client) bad(r *request, p *reply, message string, cause error) *Error {
 
 // refusal describes an answer whose status is not 2xx.
 func (c *Client) refusal(r *request, p *reply) *Error {
-	message := ""
+	message, tokenRefused := "", false
 	if p.status >= 300 && p.status <= 399 {
 		message = "redirected, which is not followed"
 		if to, err := url.Parse(p.header.Get("Location")); err == nil && to.Host != "" {
 			message = "redirected to " + to.Scheme + "://" + to.Host + ", which is not followed"
 		}
 	} else if env, err := openEnvelope(p.body, ""); err == nil && env.own {
-		message = env.message
+		message, tokenRefused = env.message, env.refusesToken()
 		c.answered(p)
 	}
 	if message == "" {
@@ -329,7 +404,9 @@ func (c *Client) refusal(r *request, p *reply) *Error {
 	if message == "" {
 		message = "unknown status"
 	}
-	return c.bad(r, p, message, nil)
+	e := c.bad(r, p, message, nil)
+	e.tokenRefused = tokenRefused && p.status != http.StatusUnauthorized // for which the transport has fetched another
+	return e
 }
 
 // clean makes a text from outside fit for an error: no secrets, printable, bounded.

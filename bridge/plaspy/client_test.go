@@ -28,7 +28,7 @@ import (
 
 func TestIDsReachTheServer(t *testing.T) {
 	ids := []string{
-		"device123", "dev 1", "a/b", "..", ".", "...", "../..", "%2F", "%", "a?b#c", "a;b=c", "a+b", "a&b", "é😀", "a\\b", "a:b@c",
+		"device123", "dev 1", "a/b", "../..", ".a", "%2F", "%", "a?b#c", "a;b=c", "a+b", "a&b", "é😀", "a\\b", "a:b@c",
 		"\t\n\r", "\x7f", `"`, "-_.~", strings.Repeat("x", 1024),
 	}
 	for _, prefix := range []string{"", "/plaspy/v%201", "/"} {
@@ -86,15 +86,15 @@ func decode(t *testing.T, segment string) string {
 	return string(b)
 }
 
-// A ServeMux redirects paths with dot segments; the escaped ones must pass it.
-func TestDotIDsPassAMux(t *testing.T) {
+// A ServeMux redirects paths with dot segments.
+func TestIDsPassAMux(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/api/devices/{id}/lastLocation", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, `{"success":true,"lastLocation":{"id":%q}}`, r.PathValue("id"))
 	})
 	s := serve(t, mux.ServeHTTP)
 	c := newClient(t, s.URL, nil)
-	for _, id := range []string{"..", ".", "a/b", "%2F"} {
+	for _, id := range []string{"a/b", "%2F", "..a"} {
 		if l, err := c.LastLocation(t.Context(), id, nil); err != nil || string(l.Raw) != fmt.Sprintf(`{"id":%q}`, id) {
 			t.Errorf("%q: got %s, %v", id, l.Raw, err)
 		}
@@ -105,6 +105,7 @@ func TestIDsRefused(t *testing.T) {
 	c := reply(t, func(*http.Request) (*http.Response, error) { return nil, errors.New("sent all the same") })
 	for _, tc := range []struct{ name, id string }{
 		{"empty", ""}, {"NUL", "a\x00b"}, {"no UTF-8", "a\xffb"}, {"too long", strings.Repeat("x", 1025)},
+		{"a dot", "."}, {"two dots", ".."}, {"three dots", "..."},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, pollErr := c.LastLocation(t.Context(), tc.id, nil)
@@ -134,7 +135,9 @@ func TestLastLocation(t *testing.T) {
 		{"success false", `{"success":false,"error":"No such\n device"}`, "", "No such device"},
 		{"success false without a reason", `{"success":false,"error":null}`, "", "success is false"},
 		{"success as text", `{"success":"true","lastLocation":{}}`, "", "neither true nor false"},
-		{"location is an array", `{"success":true,"lastLocation":[]}`, "", "no object"},
+		{"location is an array", `{"success":true,"lastLocation":[1]}`, "", "no object"},
+		{"empty array for null", `{"success":true,"lastLocation":[]}`, "", ""},
+		{"empty array with a space", `{"success":true,"lastLocation":[ ]}`, "", ""},
 		{"location is a string", `{"success":true,"lastLocation":"x"}`, "", "no object"},
 		{"empty", "", "", "empty answer"},
 		{"white space", " \r\n", "", "empty answer"},
@@ -299,7 +302,7 @@ func TestBounds(t *testing.T) {
 			w.Header().Set("Content-Length", "209715200")
 			endless(w, r)
 		}},
-		{"gzip bomb", "encoded (gzip)", func(w http.ResponseWriter, r *http.Request) {
+		{"gzip bomb", "larger than 1048576 bytes", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			z := gzip.NewWriter(w)
 			endless(zipped{w, z}, r)
@@ -616,5 +619,83 @@ plaspy_bridge_api_requests_total{code="error",endpoint="last_location"} 1
 `
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "plaspy_bridge_api_requests_total"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestUninvitedGzip(t *testing.T) {
+	for _, tc := range []struct{ name, encoding, want string }{
+		{"gzip", "gzip", ""}, {"old name", "X-GZIP", ""}, {"another encoding", "br", "encoded (br)"}, {"no gzip at all", "gzip", "gzip: invalid header"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Encoding", tc.encoding)
+				z := gzip.NewWriter(w)
+				defer z.Close()
+				switch {
+				case strings.HasSuffix(r.URL.Path, "/Token"):
+					w.Header().Set("Content-Encoding", "gzip")
+					res := tokenAnswer()
+					_, _ = io.Copy(z, res.Body)
+				case tc.name == "no gzip at all":
+					_, _ = io.WriteString(w, `{"success":true}`)
+				default:
+					_, _ = io.WriteString(z, `{"success":true,"lastLocation":{"a":1}}`)
+				}
+			}))
+			defer s.Close()
+			c := newClient(t, s.URL, nil)
+			got, err := c.LastLocation(t.Context(), "dev", nil)
+			if tc.want == "" && (err != nil || string(got.Raw) != `{"a":1}`) || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("got %s, %v, want %q", got.Raw, err, tc.want)
+			}
+		})
+	}
+}
+
+// Queries about a fleet that no NATS message can carry cost bounded memory, however many come at once.
+func TestListQueriesInBoundedMemory(t *testing.T) {
+	const size = 64 << 20
+	var most, now atomic.Int64
+	c := reply(t, func(r *http.Request) (*http.Response, error) {
+		most.Store(max(most.Load(), now.Add(1)))
+		if r.Context().Err() != nil {
+			return nil, r.Context().Err()
+		}
+		res := answer(200, "")
+		res.ContentLength = -1
+		left := size
+		res.Body = io.NopCloser(bodyFunc(func(p []byte) (int, error) {
+			if left <= 0 {
+				return 0, io.EOF
+			}
+			left -= len(p)
+			return len(p), nil
+		}))
+		return res, nil
+	})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			_, err := c.DeviceList(t.Context())
+			now.Add(-1)
+			if !errors.Is(err, plaspy.ErrTooLarge) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	runtime.ReadMemStats(&after)
+	if got := most.Load(); got > 5 {
+		t.Errorf("%d answers were read at once", got)
+	}
+	if used := (after.HeapSys - before.HeapSys) >> 20; used > 256 {
+		t.Errorf("the heap grew by %d MiB", used)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.DeviceList(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -76,9 +76,16 @@ func (c *Client) Devices(ctx context.Context) (devices []Device, skipped []error
 	return devices, skipped, nil
 }
 
-// DeviceList returns the answer about all devices as it came.
+// DeviceList returns the answer about all devices as it came, up to 8 MiB. No more than four such answers are in
+// memory at once; other calls wait.
 func (c *Client) DeviceList(ctx context.Context) (Answer, error) {
-	return c.answer(ctx, &request{endpoint: epDevices, kind: Query, bound: maxList}, "devices")
+	select {
+	case c.queries <- struct{}{}:
+		defer func() { <-c.queries }()
+	case <-ctx.Done():
+		return Answer{}, fmt.Errorf("%s: %w", epDevices, context.Cause(ctx))
+	}
+	return c.answer(ctx, &request{endpoint: epDevices, kind: Query, bound: maxListQuery}, "devices")
 }
 
 // Groups returns the account's groups; skipped is as with Devices.
@@ -99,12 +106,7 @@ func (c *Client) Groups(ctx context.Context) (groups []Group, skipped []error, e
 
 // list fetches an array and hands each element to read.
 func (c *Client) list(ctx context.Context, r *request, payload string, read func([]byte) error) (skipped []error, err error) {
-	p, err := c.do(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	p.body = c.opt.Tokens.Secrets().Bytes(p.body)
-	env, err := c.open(r, &p, payload)
+	p, env, err := c.call(ctx, r, payload)
 	if err != nil {
 		return nil, err
 	}
@@ -231,16 +233,12 @@ func postRequest(ep endpoint, id, tail string, body []byte, opt PostOptions) *re
 }
 
 func (c *Client) answer(ctx context.Context, r *request, payload string) (Answer, error) {
-	p, err := c.do(ctx, r)
+	p, _, err := c.call(ctx, r, payload)
 	if err != nil {
 		return Answer{}, err
 	}
 	if p.status == http.StatusNoContent {
-		c.answered(&p)
 		return Answer{Status: p.status}, nil
-	}
-	if _, err := c.open(r, &p, payload); err != nil {
-		return Answer{}, err
 	}
 	return Answer{Status: p.status, Body: c.withoutSecrets(p.body)}, nil
 }
@@ -258,22 +256,22 @@ func (c *Client) withoutSecrets(body []byte) []byte {
 // it returns; the result's Buf replaces it.
 func (c *Client) LastLocation(ctx context.Context, id string, buf []byte) (LastLocation, error) {
 	r := &request{endpoint: epLastLocation, kind: Poll, id: id, tail: "/lastLocation", bound: maxLastLocation, buf: buf}
-	p, err := c.do(ctx, r)
+	p, env, err := c.call(ctx, r, "lastLocation")
 	l := LastLocation{Buf: p.buf, At: p.at}
-	if err != nil {
-		return l, err
-	}
-	env, err := c.open(r, &p, "lastLocation")
 	if err != nil {
 		return l, err
 	}
 	l.APIUsage, l.DailyUsage = env.usage, env.dailyUsage
 	switch {
-	case env.payload == nil, rawjson.IsNull(env.payload):
-		return l, nil
+	case env.payload == nil, rawjson.IsNull(env.payload), emptyArray(env.payload):
+		return l, nil // an empty array is an empty object in PHP
 	case env.payload[0] != '{':
 		return l, c.bad(r, &p, "lastLocation is no object", nil)
 	}
 	l.Raw = c.withoutSecrets(env.payload)
 	return l, nil
+}
+
+func emptyArray(value []byte) bool {
+	return len(value) >= 2 && value[0] == '[' && len(bytes.TrimSpace(value[1:len(value)-1])) == 0
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"plaspy-bridge/bridge/plaspy/rawjson"
 )
@@ -17,6 +19,20 @@ type envelope struct {
 	usage      int    // apiUsage; 0 if absent or no integer
 	dailyUsage int
 	own        bool // success or error is there: the API itself answered
+}
+
+// refusesToken reports whether the API says, in place of a 401, that it does not take the token. There is nothing
+// but the text to tell by.
+func (e envelope) refusesToken() bool {
+	if e.success != no {
+		return false
+	}
+	text := strings.ToLower(e.message)
+	contains := func(word string) bool { return strings.Contains(text, word) }
+	return slices.ContainsFunc([]string{"token", "jwt"}, contains) && slices.ContainsFunc([]string{
+		"expired", "has expir", "invalid", "not valid", "no longer valid", "revoked",
+		"expirad", "vencid", "caducad", "inválid", "no válid", "no es válid", "revocad",
+	}, contains)
 }
 
 type flag int
@@ -99,7 +115,9 @@ func (c *Client) open(r *request, p *reply, payload string) (envelope, error) {
 		if message == "" {
 			message = "success is false"
 		}
-		return env, c.bad(r, p, message, errRefused)
+		e := c.bad(r, p, message, errRefused)
+		e.tokenRefused = env.refusesToken()
+		return env, e
 	case env.success == misfit:
 		return env, c.bad(r, p, "success is neither true nor false", nil)
 	case env.success == absent && env.payload == nil && payload != "":

@@ -38,7 +38,9 @@ type Error struct {
 	Excerpt    string // the answer's beginning, printable, at most 1 KiB; empty if nothing was read
 	Err        error  // the cause; may be nil
 
-	transport bool // no complete answer came
+	transport    bool // no complete answer came
+	tokenRefused bool // success is false, and the text says that the token is expired or invalid ...
+	reauth       bool // ... and it has to be tried with another one
 }
 
 // Error returns endpoint, status and the reason.
@@ -116,7 +118,7 @@ func Classify(err error) Class {
 
 func classifyAnswer(e *Error) Class {
 	switch s := e.Status; {
-	case s == http.StatusUnauthorized:
+	case s == http.StatusUnauthorized, e.reauth:
 		return Reauth
 	case s == http.StatusTooManyRequests, s == http.StatusServiceUnavailable && e.HasRetryAfter:
 		return Throttled

@@ -26,6 +26,9 @@ var endpointNames = [epCount]string{"token", "devices", "device", "groups", "las
 
 func (e endpoint) String() string { return endpointNames[e] }
 
+// list reports whether the endpoint is about no device.
+func (e endpoint) list() bool { return e == epDevices || e == epGroups }
+
 // requestMetrics counts requests. Counters are looked up once for each pair of labels: the lookup by label
 // costs more than the rest of what this package does for an unchanged poll.
 type requestMetrics struct {

@@ -12,6 +12,9 @@ func checkID(id string) error {
 	switch {
 	case id == "":
 		return &IDError{ID: id, Reason: "is empty"}
+	case strings.Trim(id, ".") == "":
+		// Servers and proxies resolve . and .. as parts of the path, also when they are escaped.
+		return &IDError{ID: id, Reason: "is nothing but dots"}
 	case len(id) > maxID:
 		return &IDError{ID: id, Reason: "is longer than 1024 bytes"}
 	case strings.IndexByte(id, 0) >= 0:
@@ -22,21 +25,19 @@ func checkID(id string) error {
 	return nil
 }
 
-// escapeID writes an id as one path segment. Unlike url.PathEscape it leaves only unreserved characters, and
-// escapes the dots of an id that is nothing but dots: "." and ".." would be resolved away on the way.
+// escapeID writes an id as one path segment. Unlike url.PathEscape it leaves only unreserved characters.
 func escapeID(id string) string {
-	dots := strings.Trim(id, ".") == ""
 	plain := true
 	for i := range len(id) {
 		plain = plain && unreserved(id[i])
 	}
-	if plain && !dots {
+	if plain {
 		return id
 	}
 	const hex = "0123456789ABCDEF"
 	b := make([]byte, 0, 3*len(id))
 	for i := range len(id) {
-		if c := id[i]; unreserved(c) && !dots {
+		if c := id[i]; unreserved(c) {
 			b = append(b, c)
 		} else {
 			b = append(b, '%', hex[c>>4], hex[c&15])

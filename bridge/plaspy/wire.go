@@ -2,13 +2,19 @@ package plaspy
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
+	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpproxy"
 
 	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/trace"
@@ -148,6 +154,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		w.metrics.count(ep, 0)
 		return nil, err
 	}
+	unzip(res)
 	w.sent(span, req, ep, c, res.StatusCode)
 	w.metrics.count(ep, res.StatusCode)
 	switch res.StatusCode {
@@ -185,17 +192,67 @@ func (w *wire) throttle(c *call, res *http.Response) {
 	}
 }
 
+// unzip undoes a compression that was not asked for. Readers bound what comes out of it.
+func unzip(res *http.Response) {
+	if e := strings.ToLower(res.Header.Get("Content-Encoding")); e != "gzip" && e != "x-gzip" {
+		return
+	}
+	res.Body = &unzipped{ReadCloser: res.Body}
+	res.ContentLength = -1
+	res.Header.Del("Content-Encoding")
+}
+
+// unzipped is the body of a compressed answer.
+type unzipped struct {
+	io.ReadCloser
+	plain *gzip.Reader
+}
+
+// Read implements io.Reader.
+func (u *unzipped) Read(p []byte) (n int, err error) {
+	if u.plain == nil {
+		if u.plain, err = gzip.NewReader(u.ReadCloser); err != nil {
+			return 0, err
+		}
+	}
+	return u.plain.Read(p)
+}
+
 // repeated books a request that net/http sent a second time, the first one having had no answer.
 func (w *wire) repeated(ep endpoint) {
 	w.budget.charge()
 	w.metrics.count(ep, 0)
 }
 
+// proxyOf returns the proxy function for settings from the environment. Unlike http.ProxyFromEnvironment, which
+// ignores a setting that is no URL and connects directly, it fails then. The error does not repeat the setting,
+// which may hold a password.
+func proxyOf(c *httpproxy.Config) func(*http.Request) (*url.URL, error) {
+	valid := func(setting string) bool {
+		text := setting
+		if !strings.Contains(text, "://") {
+			text = "http://" + text
+		}
+		u, err := url.Parse(text)
+		return setting == "" || err == nil && u.Host != ""
+	}
+	f, plain, secure := c.ProxyFunc(), valid(c.HTTPProxy), valid(c.HTTPSProxy)
+	return func(req *http.Request) (*url.URL, error) {
+		switch {
+		case req.URL.Scheme == "https" && !secure:
+			return nil, errors.New("HTTPS_PROXY is not a URL")
+		case req.URL.Scheme == "http" && !plain:
+			return nil, errors.New("HTTP_PROXY is not a URL")
+		}
+		return f(req.URL)
+	}
+}
+
 // newTransport returns the connection pool for maxConns requests at once.
 func newTransport(maxConns int, timeout time.Duration) *http.Transport {
 	dialer := &net.Dialer{Timeout: timeout, KeepAlive: 15 * time.Second}
 	return &http.Transport{
-		Proxy:       http.ProxyFromEnvironment,
+		Proxy:       proxyOf(httpproxy.FromEnvironment()),
 		DialContext: dialer.DialContext,
 		// HTTP/2 where the server has it; setting TLSClientConfig would otherwise turn it off.
 		ForceAttemptHTTP2:   true,

@@ -7,17 +7,19 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"golang.org/x/net/http/httpproxy"
 
 	"plaspy-bridge/auth"
 )
 
 func FuzzEscapeID(f *testing.F) {
-	for _, seed := range []string{"dev 1", "..", "a/b", "%2F", "a?b#c", "é😀", "\x00"} {
+	for _, seed := range []string{"dev 1", "..", "../x", "a/b", "%2F", "a?b#c", "é😀", "\x00"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, id string) {
@@ -124,5 +126,28 @@ func TestPostIsNeverRepeatedSilently(t *testing.T) {
 	}
 	if seen.Load() != 2 {
 		t.Errorf("got %d requests, want 2: the POST was repeated", seen.Load())
+	}
+}
+
+// A proxy setting that is no URL is an error, which does not repeat the password that it may hold.
+func TestProxy(t *testing.T) {
+	for _, tc := range []struct{ setting, want string }{
+		{"", ""}, {"http://proxy:3128", "http://proxy:3128"}, {"proxy:3128", "http://proxy:3128"}, {"http://user:s3cret@proxy", "http://user:s3cret@proxy"},
+		{"http://user:s3cret%@proxy:80", "is not a URL"}, {"http://user:s3cret@proxy:port", "is not a URL"}, {"http://", "is not a URL"},
+	} {
+		f := proxyOf(&httpproxy.Config{HTTPSProxy: tc.setting})
+		u, err := f(&http.Request{URL: &url.URL{Scheme: "https", Host: "api.example.com"}})
+		got := ""
+		switch {
+		case err != nil && strings.Contains(err.Error(), "s3cret"):
+			t.Errorf("%v shows the password", err)
+		case err != nil:
+			got = strings.TrimPrefix(err.Error(), "HTTPS_PROXY ")
+		case u != nil:
+			got = u.String()
+		}
+		if got != tc.want {
+			t.Errorf("%q: got %q, want %q", tc.setting, got, tc.want)
+		}
 	}
 }

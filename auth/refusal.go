@@ -1,0 +1,115 @@
+package auth
+
+import (
+	"time"
+
+	"plaspy-bridge/auth/backoff"
+)
+
+// The rules about refused tokens are in the package comment.
+const (
+	young       = 10 * time.Second // a token that is refused at this age or earlier did not last
+	doubtFor    = 2 * time.Second  // how long a refused token is kept if others may be served with it
+	renewEvery  = time.Minute      // the least time between two drops of a token that works
+	workedMax   = 2 * time.Second  // the longest spacing after tokens that worked before they were refused
+	unworkedMax = 2 * time.Minute  // the longest spacing after tokens that never worked
+)
+
+// refused decides what a 401 says about the token, and reports whether the request should be sent again with
+// another one. A replay never drops the token that it was sent with.
+func (m *Manager) refused(t Token, replay bool) (again bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	g, now := t.g, time.Now()
+	if m.cur.Load() != g {
+		return !replay // there is a newer one
+	}
+	if !g.doubted.Swap(true) {
+		g.doubtedAt = now
+	}
+	othersServed := g.survived || g.follows && (!g.worked.Load() || m.early > 0)
+	switch {
+	case replay:
+		return false
+	case !othersServed || now.Sub(g.doubtedAt) >= doubtFor:
+		m.drop(g, now)
+		return true
+	}
+	return g.survived && m.renew(g, now)
+}
+
+// drop discards a refused token and spaces out the requests for the next ones if it did not last. The caller
+// holds mu.
+func (m *Manager) drop(g *grant, now time.Time) {
+	m.discard(g)
+	if g.worked.Load() {
+		m.renewed = now
+	}
+	if g.doubtedAt.Sub(g.issued) >= young {
+		m.lasting()
+		m.log.Info("token refused by the API, fetching another", "elapsed", now.Sub(g.issued))
+		return
+	}
+	m.early++
+	if m.early < 2 {
+		return
+	}
+	limit := unworkedMax
+	if g.worked.Load() {
+		limit = workedMax
+	}
+	delay := backoff.Delay(leastSpacing, limit, m.early-2)
+	m.pace.hold(now.Add(delay))
+	if m.early == 2 {
+		m.log.Warn("tokens are refused soon after they were issued, spacing out token requests; is this API key in use elsewhere?", "delay", delay)
+	}
+}
+
+// lasting ends a row of tokens that did not last. The caller holds mu.
+func (m *Manager) lasting() {
+	if m.early > 1 {
+		m.log.Info("tokens last again", "attempt", m.early+1)
+	}
+	m.early = 0
+}
+
+// renew discards a token that works, at most once a minute. The caller holds mu.
+func (m *Manager) renew(g *grant, now time.Time) bool {
+	if !m.renewed.IsZero() && now.Sub(m.renewed) < renewEvery || !m.discard(g) {
+		return false
+	}
+	m.renewed = now
+	return true
+}
+
+// accepted notes an answer which shows that the API takes the token.
+func (m *Manager) accepted(t Token) {
+	g := t.g
+	if g.worked.Load() && !g.doubted.Load() {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if g.doubted.Swap(false) {
+		g.survived = true
+	}
+	if !g.worked.Swap(true) && !g.follows {
+		m.lasting()
+	}
+}
+
+// Renew drops a token that the API accepted, for an answer, such as 403, that a newer token might change. The
+// zero Token stands for the one held. Renew reports whether the request should be sent again with another token:
+// t is no longer held, or it was dropped now. It drops none within a minute of another one that had worked.
+func (m *Manager) Renew(t Token) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	g := m.cur.Load()
+	switch {
+	case t.g != nil && g != t.g:
+		return true
+	case g == nil:
+		return false
+	}
+	return m.renew(g, time.Now())
+}
