@@ -19,6 +19,7 @@ const module = "plaspy-bridge"
 // which owns what lies below it, and what it may import beside that.
 var arrows = map[string][]string{
 	"auth":                      {"auth/backoff", "auth/redact"},
+	"auth/backoff":              nil,
 	"auth/redact":               nil,
 	"publisher":                 {"auth/backoff", "auth/redact"},
 	"deploy":                    nil, // its examples are what users would write
