@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
 	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/plaspy"
 )
 
@@ -46,9 +48,10 @@ func (c *check) api(ctx context.Context, agent string) {
 		return
 	}
 	if c.token(ctx, o.Tokens) {
-		c.devices(ctx, client)
-		if len(c.cfg.Groups) > 0 {
-			c.groups(ctx, client)
+		devices, listed := c.devices(ctx, client)
+		groups, grouped := c.groups(ctx, client)
+		if listed && grouped {
+			c.choice(devices, groups)
 		}
 	}
 	if skew, known := clock.skew(); known {
@@ -93,58 +96,39 @@ func (c *check) token(ctx context.Context, tokens *auth.Manager) bool {
 	return false
 }
 
-func (c *check) devices(ctx context.Context, client *plaspy.Client) {
+// devices reads the device list. ok is false if there is nothing to choose from.
+func (c *check) devices(ctx context.Context, client *plaspy.Client) (devices []plaspy.Device, ok bool) {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	devices, skipped, err := client.Devices(ctx)
 	if err != nil {
 		c.apiFailure(ctx, "device list", err)
-		return
+		return nil, false
 	}
-	active, now := map[string]bool{}, time.Now()
-	for _, d := range devices {
-		if d.Expires.IsZero() || d.Expires.After(now) {
-			active[d.ID] = true
-		}
-	}
-	if len(active) == 0 {
+	active := (&inventory.Selection{}).Choose(devices, nil).Listed
+	if active == 0 {
 		c.say(Warn, "device list", fmt.Sprintf("no active device among %d listed: there is nothing to poll", len(devices)), "check that the account is the right one")
-		return
+		return nil, false
 	}
-	text := fmt.Sprintf("%d active devices", len(active))
-	if n := len(c.cfg.Devices) + len(c.cfg.DevicesExclude) + len(c.cfg.Groups); n > 0 {
-		text += ", of which BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS choose"
-	}
-	c.ok("device list", "%s", text)
+	c.ok("device list", "%d active devices", active)
 	if len(skipped) > 0 {
 		c.say(Warn, "device list", fmt.Sprintf("%d entries cannot be read, the first: %v", len(skipped), skipped[0]), "those devices are not polled; ask the API's vendor")
 	}
-	c.pace(len(active))
+	return devices, true
 }
 
-// pace compares the budget with the interval. Without knowing what the filters
-// choose it would cry wolf.
-func (c *check) pace(devices int) {
-	if c.cfg.RateLimit == 0 || len(c.cfg.Devices)+len(c.cfg.DevicesExclude)+len(c.cfg.Groups) > 0 {
-		return
+// groups reads the groups if BRIDGE_GROUPS names any. ok is false if they are
+// needed and cannot be read.
+func (c *check) groups(ctx context.Context, client *plaspy.Client) (groups []plaspy.Group, ok bool) {
+	if len(c.cfg.Groups) == 0 {
+		return nil, true
 	}
-	round := time.Duration(devices) * time.Minute / time.Duration(c.cfg.RateLimit)
-	if round > c.cfg.PollInterval {
-		c.say(Warn, "budget", fmt.Sprintf("%d requests a minute take %s to poll %d devices once, longer than the interval of %s",
-			c.cfg.RateLimit, round.Round(time.Second), devices, c.cfg.PollInterval),
-			"raise PLASPY_RATE_LIMIT if the vendor allows it, or BRIDGE_POLL_INTERVAL, or poll fewer devices")
-		return
-	}
-	c.ok("budget", "%d requests a minute poll %d devices once in %s", c.cfg.RateLimit, devices, max(round, time.Second).Round(time.Second))
-}
-
-func (c *check) groups(ctx context.Context, client *plaspy.Client) {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	groups, _, err := client.Groups(ctx)
 	if err != nil {
 		c.apiFailure(ctx, "groups", err)
-		return
+		return nil, false
 	}
 	known := map[string]bool{}
 	for _, g := range groups {
@@ -157,6 +141,38 @@ func (c *check) groups(ctx context.Context, client *plaspy.Client) {
 		}
 		c.ok("groups", "entry %d of BRIDGE_GROUPS is there", i+1)
 	}
+	return groups, true
+}
+
+// choice reports how many devices the settings choose.
+func (c *check) choice(devices []plaspy.Device, groups []plaspy.Group) {
+	sel := inventory.Selection{Devices: c.cfg.Devices, Exclude: c.cfg.DevicesExclude, Groups: c.cfg.Groups}
+	choice := sel.Choose(devices, groups)
+	for _, pattern := range choice.Unused {
+		c.say(Warn, "choice", fmt.Sprintf("entry %d of BRIDGE_DEVICES matches no device", slices.Index(c.cfg.Devices, pattern)+1), "correct it; quotes around it count as part of it")
+	}
+	if choice.Chosen == 0 {
+		c.say(Fail, "choice", fmt.Sprintf("none of %d active devices is chosen: there is nothing to poll", choice.Listed),
+			"correct BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS")
+		return
+	}
+	c.ok("choice", "%d of %d active devices are chosen", choice.Chosen, choice.Listed)
+	c.pace(choice.Chosen)
+}
+
+// pace compares the budget with the interval.
+func (c *check) pace(devices int) {
+	if c.cfg.RateLimit == 0 {
+		return
+	}
+	round := time.Duration(devices) * time.Minute / time.Duration(c.cfg.RateLimit)
+	if round > c.cfg.PollInterval {
+		c.say(Warn, "budget", fmt.Sprintf("%d requests a minute take %s to poll %d devices once, longer than the interval of %s",
+			c.cfg.RateLimit, round.Round(time.Second), devices, c.cfg.PollInterval),
+			"raise PLASPY_RATE_LIMIT if the vendor allows it, or BRIDGE_POLL_INTERVAL, or poll fewer devices")
+		return
+	}
+	c.ok("budget", "%d requests a minute poll %d devices once in %s", c.cfg.RateLimit, devices, max(round, time.Second).Round(time.Second))
 }
 
 // apiFailure reports a request that failed although there is a token.

@@ -175,7 +175,7 @@ func TestReplicas(t *testing.T) {
 		<-shares
 	}
 	r.want(0, 0, `ok   replicas: 2 run now, and were told the same`)
-	r.env("BRIDGE_DEVICES", "truck*", "PLASPY_RATE_LIMIT", "60")
+	r.env("BRIDGE_DEVICES", "device*", "PLASPY_RATE_LIMIT", "60")
 	r.want(2, 0, `warn replicas: a runs with other values of BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS, PLASPY_RATE_LIMIT: tell all replicas the same`,
 		`warn replicas: b 1 runs with`)
 }
