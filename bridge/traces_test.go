@@ -128,8 +128,8 @@ func TestTraces(t *testing.T) {
 		result = other
 	}
 	letter := next(t, b, "PLASPY_DLQ", 1)
-	if n, err := deadletter.Open(b.pub.JetStream(), b.pub.Subjects()).Replay(t.Context(), deadletter.Job{}); n != 1 || err != nil {
-		t.Fatalf("replayed %d: %v", n, err)
+	if n, err := deadletter.Open(b.pub.JetStream(), b.pub.Subjects()).Replay(t.Context(), deadletter.Job{}); n.Done != 1 || err != nil {
+		t.Fatalf("replayed %+v: %v", n, err)
 	}
 	again := next(t, b, "PLASPY_DLQ", 2)
 	event := next(t, b, "PLASPY_EVENTS", 3)

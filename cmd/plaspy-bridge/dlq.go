@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -36,22 +33,32 @@ func dlqCommand() *cobra.Command {
 
 func dlqListCommand() *cobra.Command {
 	var filter deadletter.Filter
+	var list letterList
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List dead letters, the oldest first",
-		Args:  all(cobra.NoArgs, filtered(&filter)),
+		Args: all(cobra.NoArgs, filtered(&filter), func(*cobra.Command, []string) error {
+			if list.limit < 0 {
+				return errors.New("--limit must not be negative")
+			}
+			return nil
+		}),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			list.out = cmd.OutOrStdout()
 			return withBox(cmd.Context(), func(box *deadletter.Box) error {
-				return listLetters(cmd.Context(), cmd.OutOrStdout(), box, filter)
+				return list.print(func(f func(deadletter.Letter) error) error { return box.Each(cmd.Context(), filter, f) })
 			})
 		},
 	}
 	filterFlags(cmd, &filter)
+	cmd.Flags().IntVar(&list.limit, "limit", 0, "show no more than this many; 0 means no limit")
+	cmd.Flags().BoolVar(&list.json, "json", false, "print a JSON array, one letter a line")
 	return cmd
 }
 
 func dlqShowCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "show SEQ",
 		Short: "Show one dead letter whole",
 		Args:  all(cobra.ExactArgs(1), sequences),
@@ -61,34 +68,47 @@ func dlqShowCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = io.WriteString(cmd.OutOrStdout(), describe(&l))
+				text := describe(&l)
+				if asJSON {
+					text = letterJSON(&l, true) + "\n"
+				}
+				_, err = io.WriteString(cmd.OutOrStdout(), text)
 				return err
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	return cmd
 }
 
 func dlqReplayCommand() *cobra.Command {
 	var job deadletter.Job
 	var everything bool
+	report := jobReport{done: "replayed"}
 	cmd := &cobra.Command{
 		Use:   "replay SEQ...|--all",
 		Short: "Put dead letters back into the inbound stream",
 		Long: "Puts dead letters back where they came from, in the order in which they died, and removes each once\n" +
-			"the inbound stream has accepted it. What was cut off can be repeated.",
+			"the inbound stream has accepted it. A letter that cannot go back stays, is named, and makes the exit\n" +
+			"status 1. A replay that was interrupted can be repeated.",
 		Args: all(sequences, chosen(&everything), filtered(&job.Filter), func(*cobra.Command, []string) error {
-			if job.Rate < 0 {
+			switch {
+			case job.Rate < 0:
 				return errors.New("--rate must not be negative")
+			case report.patience <= 0:
+				return errors.New("--timeout must be positive")
 			}
 			return nil
 		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			job.Seqs = parseSeqs(args)
-			return runJob(cmd, &job, "replayed", (*deadletter.Box).Replay)
+			return report.run(cmd, &job, (*deadletter.Box).Replay)
 		},
 	}
 	jobFlags(cmd, &job, &everything)
-	cmd.Flags().Float64Var(&job.Rate, "rate", 0, "letters a second; 0: as fast as it goes")
+	cmd.Flags().Float64Var(&job.Rate, "rate", 0, "letters a second; 0 means no limit")
+	cmd.Flags().BoolVar(&report.wait, "wait", false, "wait for the results, and report what became of each message")
+	cmd.Flags().DurationVar(&report.patience, "timeout", time.Minute, "with --wait: how long to wait for the results")
 	return cmd
 }
 
@@ -106,7 +126,8 @@ func dlqPurgeCommand() *cobra.Command {
 		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			job.Seqs = parseSeqs(args)
-			return runJob(cmd, &job, "purged", (*deadletter.Box).Purge)
+			report := jobReport{done: "purged"}
+			return report.run(cmd, &job, (*deadletter.Box).Purge)
 		},
 	}
 	jobFlags(cmd, &job, &everything)
@@ -175,33 +196,6 @@ func parseSeqs(args []string) []uint64 {
 	return seqs
 }
 
-// runJob does a job and tells about it: each letter of a dry run on stdout, the
-// progress of a long one on stderr, the sum at the end.
-func runJob(cmd *cobra.Command, job *deadletter.Job, done string, do func(*deadletter.Box, context.Context, deadletter.Job) (int, error)) error {
-	out, progress := cmd.OutOrStdout(), cmd.ErrOrStderr()
-	count, told := 0, time.Now()
-	var broken error
-	job.Each = func(l deadletter.Letter) {
-		count++
-		if job.DryRun {
-			_, broken = fmt.Fprintf(out, "%d\t%s\t%s\t%s\n", l.Seq, l.Kind, shown(l.Device), l.Reason)
-		} else if time.Since(told) >= time.Second {
-			told = time.Now()
-			_, _ = fmt.Fprintf(progress, "%d %s, at letter %d\n", count, done, l.Seq)
-		}
-	}
-	return withBox(cmd.Context(), func(box *deadletter.Box) error {
-		n, err := do(box, cmd.Context(), *job)
-		if job.DryRun {
-			done = "would be " + done
-		}
-		if _, printErr := fmt.Fprintf(out, "%d %s\n", n, done); printErr != nil {
-			broken = printErr
-		}
-		return errors.Join(err, broken)
-	})
-}
-
 // withBox calls f with the dead letters of the bridge that the environment
 // describes.
 func withBox(ctx context.Context, f func(*deadletter.Box) error) error {
@@ -218,10 +212,15 @@ func withBox(ctx context.Context, f func(*deadletter.Box) error) error {
 	if err != nil {
 		return failure{fmt.Errorf("open JetStream: %w", err)}
 	}
-	if err := f(deadletter.Open(js, publisher.Subjects(cfg.Prefix))); err != nil {
-		return failure{err}
+	err = f(deadletter.Open(js, publisher.Subjects(cfg.Prefix)))
+	if err == nil {
+		return nil
 	}
-	return nil
+	// A server does not answer a request that it does not permit.
+	if denied := conn.Denied(); denied != "" {
+		err = fmt.Errorf("%w (%s)", err, denied)
+	}
+	return failure{err}
 }
 
 // connectNATS connects as the bridge does, but gives up.
@@ -252,7 +251,7 @@ func connectNATS(ctx context.Context, c config.Config) (*publisher.Conn, error) 
 		return conn, nil
 	case <-timer.C:
 		err = errors.New(conn.Trouble())
-		if last := conn.LastError(); last != nil {
+		if last := conn.LastError(); last != nil && !strings.Contains(err.Error(), last.Error()) {
 			err = fmt.Errorf("%w: %w", err, last)
 		}
 	case <-ctx.Done():
@@ -260,86 +259,4 @@ func connectNATS(ctx context.Context, c config.Config) (*publisher.Conn, error) 
 	}
 	_ = conn.Shut(0)
 	return nil, err
-}
-
-func listLetters(ctx context.Context, out io.Writer, box *deadletter.Box, filter deadletter.Filter) error {
-	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	n := 0
-	err := box.Each(ctx, filter, func(l deadletter.Letter) error {
-		if n == 0 {
-			_, _ = fmt.Fprintln(w, "SEQ\tDIED\tKIND\tDEVICE\tSTATUS\tTRIES\tREASON")
-		}
-		n++
-		_, err := fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%d\t%s\n", l.Seq, l.At.UTC().Format(time.RFC3339), l.Kind, shown(l.Device), or(l.Status), l.Attempts, l.Reason)
-		if n%200 == 0 {
-			err = errors.Join(err, w.Flush()) // what is aligned is held in memory
-		}
-		return err
-	})
-	if err = errors.Join(err, w.Flush()); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, "%d dead letters\n", n)
-	return err
-}
-
-// describe writes a letter for a person: what happened, the message's own
-// headers, its body.
-func describe(l *deadletter.Letter) string {
-	var b strings.Builder
-	line := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(&b, "%-10s %s\n", name, value)
-		}
-	}
-	line("letter", strconv.FormatUint(l.Seq, 10))
-	line("died", l.At.UTC().Format(publisher.TimeFormat))
-	line("reason", l.Reason)
-	line("error", l.Error)
-	line("status", l.Status)
-	line("tries", strconv.Itoa(l.Attempts))
-	line("first try", l.FirstTry)
-	line("last try", l.LastTry)
-	line("device", shown(l.Device))
-	line("from", fmt.Sprintf("%s, sequence %d", l.Original, l.Sequence))
-	for _, h := range l.History {
-		line("before", h)
-	}
-	names := make([]string, 0, len(l.Header))
-	for name := range l.Header {
-		if !deadletter.Described(name) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		for _, value := range l.Header[name] {
-			line("header", shown(name+": "+value))
-		}
-	}
-	fmt.Fprintf(&b, "%d bytes:\n", len(l.Body))
-	body := string(l.Body)
-	if strings.ContainsFunc(body, func(r rune) bool {
-		return r == unicode.ReplacementChar || !unicode.IsPrint(r) && !unicode.IsSpace(r)
-	}) {
-		body = strconv.Quote(body)
-	}
-	b.WriteString(strings.TrimRight(body, "\n"))
-	b.WriteByte('\n')
-	return b.String()
-}
-
-// shown keeps what a stranger wrote from steering the terminal.
-func shown(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return strconv.Quote(s)
-	}
-	return or(s)
-}
-
-func or(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

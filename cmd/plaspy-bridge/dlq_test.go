@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -38,6 +40,12 @@ func bury(t *testing.T) jetstream.JetStream {
 		m.Header.Set("Plaspy-Subject", "plaspy.in.location.dev=201")
 		m.Header.Set("Plaspy-Sequence", fmt.Sprint(10+i))
 		m.Header.Set("Origin", "gateway\x1b[31m")
+		for _, name := range []string{"Plaspy-Error", "Plaspy-Status", "Plaspy-First-Try", "Plaspy-Last-Try", "Plaspy-History"} {
+			m.Header.Set(name, "\x1b]0;owned\a"+name+"\x1b[2J")
+		}
+		if i == 0 {
+			m.Header.Set("Plaspy-Error", `{"success":false,"error":"no such thing"}`)
+		}
 		if _, err := js.PublishMsg(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
@@ -69,6 +77,15 @@ func TestDLQ(t *testing.T) {
 		left           uint64
 	}{
 		{"list", 0, "3 dead letters", "", 3},
+		{"list --limit 2", 0, "2 dead letters, and more", "", 3},
+		{"list --limit 3", 0, "3 dead letters\n", "", 3},
+		{"list --limit -1", 2, "", "--limit", 3},
+		{"list --reason 404", 0, "1 dead letter\n", "", 3},
+		{"list --reason 404", 0, "no such thing", "", 3},
+		{"list --json --reason nothing", 0, "[]\n", "", 3},
+		{"show 1 --json", 0, `"body":"{\"n\":1}\u001b[31m"`, "", 3},
+		{"replay --all --timeout 0s", 2, "", "--timeout", 3},
+		{"replay 9", 1, "0 replayed, 1 left", "letter 9 stays", 3},
 		{"list --reason rejected --device dev=201", 0, "0 dead letters", "", 3},
 		{"list --reason REJECTED", 0, "2 dead letters", "", 3},
 		{"list --kind picture", 2, "", "kind", 3},
@@ -95,6 +112,91 @@ func TestDLQ(t *testing.T) {
 				t.Errorf("a stranger's bytes reach the terminal: %q", stdout)
 			}
 		})
+	}
+}
+
+// TestDLQJSON: list prints an array, and each letter of it has what show has, but
+// for headers and body.
+func TestDLQJSON(t *testing.T) {
+	bury(t)
+	_, stdout, _ := dlq(t, "list --json")
+	var list []map[string]any
+	if err := json.Unmarshal([]byte(stdout), &list); err != nil || len(list) != 3 {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	_, stdout, _ = dlq(t, "show 2 --json")
+	var whole map[string]any
+	if err := json.Unmarshal([]byte(stdout), &whole); err != nil {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	headers, _ := whole["headers"].(map[string]any)
+	if whole["seq"] != 2.0 || whole["subject"] != "plaspy.in.location.dev=201" || whole["reason"] != "rejected with status 400" || headers["Origin"] == nil || headers["Plaspy-Reason"] != nil {
+		t.Errorf("got %v", whole)
+	}
+	for name, value := range list[1] {
+		if fmt.Sprint(whole[name]) != fmt.Sprint(value) {
+			t.Errorf("%s is %v in the list, and %v alone", name, value, whole[name])
+		}
+	}
+}
+
+// TestDLQLeft: a letter that cannot go back is named, and the others go back.
+func TestDLQLeft(t *testing.T) {
+	js := bury(t)
+	m := nats.NewMsg("plaspy.dlq.location.d")
+	m.Header.Set("Plaspy-Truncated", "9999")
+	if _, err := js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	status, stdout, stderr := dlq(t, "replay --all --wait --timeout 100ms")
+	if status != 1 || !strings.Contains(stdout, "3 replayed, 1 left\n") || !strings.Contains(stderr, "letter 4 stays") || !strings.Contains(stderr, "1 dead letter could not be replayed") {
+		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
+	}
+	if !strings.Contains(stdout, "1\tnot decided yet, it is message 1 of the inbound stream\n") || !strings.Contains(stderr, "3 are not decided") {
+		t.Errorf("stdout %q, stderr %q", stdout, stderr)
+	}
+}
+
+// TestDLQWait: the results are reported.
+func TestDLQWait(t *testing.T) {
+	js := bury(t)
+	go func() {
+		for seq, body := range []string{`{"posted":true,"status":201}`, `{"posted":false,"reason":"rejected","error":"{\"error\":\"no such device\"}","status":404,"deadLetter":7}`} {
+			m := nats.NewMsg("plaspy.result.location.dev=201")
+			m.Data = []byte(body)
+			m.Header.Set("ce-id", fmt.Sprintf("PLASPY_INBOUND:%d:abc", seq+1))
+			for { // the bridge's part, once the message is there
+				st, err := js.Stream(t.Context(), "PLASPY_INBOUND")
+				if err != nil {
+					return
+				}
+				if st.CachedInfo().State.LastSeq > uint64(seq) {
+					break
+				}
+			}
+			if _, err := js.PublishMsg(t.Context(), m); err != nil {
+				return
+			}
+		}
+	}()
+	status, stdout, stderr := dlq(t, "replay 1 2 --wait")
+	if want := "2 replayed\n1\tposted with status 201\n2\tis letter 7 now: rejected: no such device\n"; status != 1 || stdout != want || !strings.Contains(stderr, "of 2 replayed messages 1 became dead letters again") {
+		t.Errorf("status %d, stdout %q, stderr %q, want %q", status, stdout, stderr, want)
+	}
+}
+
+// TestDLQDenied: a user without rights learns which one is missing.
+func TestDLQDenied(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for a server that does not answer")
+	}
+	srv := natstest.Start(t, natstest.Listen, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.>"}}}}}
+	})
+	clearEnv(t, "NATS_URL", srv.ClientURL(), "NATS_USER", "u", "NATS_PASSWORD", "p")
+	status, _, stderr := dlq(t, "list")
+	if status != 1 || !strings.Contains(stderr, "$JS.API.STREAM.INFO.PLASPY_DLQ") {
+		t.Errorf("status %d, stderr %q", status, stderr)
 	}
 }
 

@@ -156,14 +156,14 @@ func TestReplay(t *testing.T) {
 	r.bury(message.Location, "else", 12, "kept")
 
 	var told []uint64
-	each := func(l Letter) { told = append(told, l.Seq) }
+	each := func(d Done) { told = append(told, d.Letter.Seq) }
 	n, err := r.Replay(t.Context(), Job{Filter: Filter{Reason: "rejected"}, DryRun: true, Each: each})
-	if err != nil || n != 2 || !slices.Equal(told, []uint64{1, 2}) || len(r.returned()) != 0 || len(r.seqs(Filter{})) != 3 {
-		t.Fatalf("dry run: %d %v %v", n, told, err)
+	if err != nil || n != (Count{Done: 2}) || !slices.Equal(told, []uint64{1, 2}) || len(r.returned()) != 0 || len(r.seqs(Filter{})) != 3 {
+		t.Fatalf("dry run: %+v %v %v", n, told, err)
 	}
 	n, err = r.Replay(t.Context(), Job{Filter: Filter{Reason: "rejected"}, Each: each})
-	if err != nil || n != 2 {
-		t.Fatalf("%d %v", n, err)
+	if err != nil || n != (Count{Done: 2}) {
+		t.Fatalf("%+v %v", n, err)
 	}
 	if got := r.seqs(Filter{}); !slices.Equal(got, []uint64{3}) {
 		t.Errorf("left: %v", got)
@@ -209,8 +209,8 @@ func TestReplayAgain(t *testing.T) {
 	if _, err := r.js.PublishMsg(t.Context(), l.replay(*st.CachedInfo(), subjects.Inbound())); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}}); err != nil || n != 1 {
-		t.Fatalf("%d %v", n, err)
+	if n, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}}); err != nil || n != (Count{Done: 1}) {
+		t.Fatalf("%+v %v", n, err)
 	}
 	if got := len(r.returned()); got != 1 {
 		t.Errorf("%d messages, want 1", got)
@@ -227,8 +227,8 @@ func TestReplayList(t *testing.T) {
 		r.bury(message.Location, "d", 10+i, "rejected")
 	}
 	n, err := r.Replay(t.Context(), Job{Seqs: []uint64{4, 2, 4, 1}})
-	if err != nil || n != 3 {
-		t.Fatalf("%d %v", n, err)
+	if err != nil || n != (Count{Done: 3}) {
+		t.Fatalf("%+v %v", n, err)
 	}
 	var got []string
 	for _, m := range r.returned() {
@@ -237,29 +237,123 @@ func TestReplayList(t *testing.T) {
 	if want := []string{"body 10", "body 11", "body 13"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if _, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}}); !errors.Is(err, ErrNoLetter) {
-		t.Errorf("got %v, want ErrNoLetter", err)
+	var left error
+	n, err = r.Replay(t.Context(), Job{Seqs: []uint64{1, 3}, Each: func(d Done) { left = errors.Join(left, d.Err) }})
+	if err != nil || n != (Count{Done: 1, Left: 1}) || !errors.Is(left, ErrNoLetter) {
+		t.Errorf("%+v %v, left %v, want one done and one that is no letter", n, err, left)
 	}
 }
 
-// TestNotBack: a letter that would be lost or spoilt by going back stays.
+// TestNotBack: a letter that would be lost or spoilt by going back stays, and
+// those behind it go back.
 func TestNotBack(t *testing.T) {
 	r := newRig(t)
 	r.bury(message.Location, "d", 1, "cut", message.HeaderTruncated, "999")
-	r.bury(message.Location, "d", 2, "elsewhere")
-	if _, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}}); !errors.Is(err, ErrNotBack) {
-		t.Errorf("got %v, want ErrNotBack", err)
-	}
 	m := nats.NewMsg(subjects.DeadLetter("location", "d"))
 	m.Header.Set(message.HeaderSubject, "plaspy.dlq.location.d") // another stream's
 	if _, err := r.js.PublishMsg(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Replay(t.Context(), Job{Seqs: []uint64{3}}); err == nil {
-		t.Error("a letter was put into another stream")
+	m.Header.Del(message.HeaderSubject)
+	if _, err := r.js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	r.bury(message.Location, "d", 4, "elsewhere")
+	var left []uint64
+	n, err := r.Replay(t.Context(), Job{Each: func(d Done) {
+		if d.Err != nil {
+			left = append(left, d.Letter.Seq)
+			if !errors.Is(d.Err, ErrNotBack) {
+				t.Errorf("letter %d stays: %v, want ErrNotBack", d.Letter.Seq, d.Err)
+			}
+		}
+	}})
+	if err != nil || n != (Count{Done: 1, Left: 3}) || !slices.Equal(left, []uint64{1, 2, 3}) {
+		t.Errorf("%+v %v, left %v", n, err, left)
 	}
 	if got := r.seqs(Filter{}); !slices.Equal(got, []uint64{1, 2, 3}) {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// TestReplayTooLarge: a message that the stream accepted once goes back although
+// the headers of a replay make it too large.
+func TestReplayTooLarge(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		body, extra int
+		want        map[string]bool // headers
+	}{
+		{"fits", 100, 0, map[string]bool{message.HeaderHistory: true, message.HeaderID: true, nats.MsgIdHdr: true, "Other": true}},
+		{"without its history", 768<<10 - 400, 0, map[string]bool{message.HeaderID: true, nats.MsgIdHdr: true, "Other": true}},
+		{"with its ids", 768<<10 - 400, 350, map[string]bool{message.HeaderID: true, nats.MsgIdHdr: true}},
+		{"alone", 768 << 10, 0, map[string]bool{}},
+		{"large headers", 100, 65440, map[string]bool{message.HeaderID: true, nats.MsgIdHdr: true}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			l := nats.NewMsg(subjects.DeadLetter("location", "d"))
+			l.Data = make([]byte, tt.body)
+			l.Header.Set(message.HeaderReason, "rejected")
+			l.Header.Set(message.HeaderSubject, "plaspy.in.location.d")
+			l.Header.Set("Other", strings.Repeat("x", tt.extra))
+			for range maxHistory {
+				if tt.extra > 60000 {
+					break
+				}
+				l.Header.Add(message.HeaderHistory, strings.Repeat("h", 30))
+			}
+			if _, err := r.js.PublishMsg(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := r.Replay(t.Context(), Job{}); err != nil || n != (Count{Done: 1}) {
+				t.Fatalf("%+v %v", n, err)
+			}
+			m := r.returned()[0]
+			for _, name := range []string{message.HeaderHistory, message.HeaderID, nats.MsgIdHdr, "Other"} {
+				if _, got := m.Header[name]; got != tt.want[name] {
+					t.Errorf("header %s: %t, want %t", name, got, tt.want[name])
+				}
+			}
+			if len(m.Data) != tt.body {
+				t.Errorf("%d bytes", len(m.Data))
+			}
+		})
+	}
+}
+
+// TestReplayWithoutMQTT: a header of the server's MQTT side does not go back.
+func TestReplayWithoutMQTT(t *testing.T) {
+	r := newRig(t)
+	r.bury(message.Location, "d", 1, "rejected", "Nmqtt-Pub", "1")
+	if n, err := r.Replay(t.Context(), Job{}); err != nil || n != (Count{Done: 1}) {
+		t.Fatalf("%+v %v", n, err)
+	}
+	if h := r.returned()[0].Header; h["Nmqtt-Pub"] != nil {
+		t.Errorf("headers %v", h)
+	}
+}
+
+// TestPurgedMeanwhile: a look at the letters ends if the last ones are removed
+// while it is under way.
+func TestPurgedMeanwhile(t *testing.T) {
+	r := newRig(t)
+	for i := range 300 { // more than one pull
+		r.bury(message.Location, "d", i, "r")
+	}
+	seen := 0
+	err := r.Each(t.Context(), Filter{}, func(Letter) error {
+		if seen++; seen == 1 {
+			st, err := r.stream(t.Context())
+			if err != nil {
+				return err
+			}
+			return st.Purge(t.Context())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("after %d letters: %v", seen, err)
 	}
 }
 
@@ -268,17 +362,17 @@ func TestPurge(t *testing.T) {
 	for i := range 4 {
 		r.bury(message.Location, "d", 10+i, "r"+strconv.Itoa(i))
 	}
-	if n, err := r.Purge(t.Context(), Job{Filter: Filter{Reason: "r"}, DryRun: true}); err != nil || n != 4 {
-		t.Fatalf("%d %v", n, err)
+	if n, err := r.Purge(t.Context(), Job{Filter: Filter{Reason: "r"}, DryRun: true}); err != nil || n != (Count{Done: 4}) {
+		t.Fatalf("%+v %v", n, err)
 	}
-	if n, err := r.Purge(t.Context(), Job{Seqs: []uint64{2}}); err != nil || n != 1 {
-		t.Fatalf("%d %v", n, err)
+	if n, err := r.Purge(t.Context(), Job{Seqs: []uint64{2}}); err != nil || n != (Count{Done: 1}) {
+		t.Fatalf("%+v %v", n, err)
 	}
 	if got := r.seqs(Filter{}); !slices.Equal(got, []uint64{1, 3, 4}) {
 		t.Errorf("left: %v", got)
 	}
-	if n, err := r.Purge(t.Context(), Job{}); err != nil || n != 3 {
-		t.Fatalf("%d %v", n, err)
+	if n, err := r.Purge(t.Context(), Job{}); err != nil || n != (Count{Done: 3}) {
+		t.Fatalf("%+v %v", n, err)
 	}
 	if got := r.returned(); len(got) != 0 {
 		t.Errorf("%d messages went back", len(got))
@@ -291,8 +385,8 @@ func TestRate(t *testing.T) {
 		r.bury(message.Location, "d", i, "r")
 	}
 	began := time.Now()
-	if n, err := r.Purge(t.Context(), Job{Rate: 20}); err != nil || n != 5 {
-		t.Fatalf("%d %v", n, err)
+	if n, err := r.Purge(t.Context(), Job{Rate: 20}); err != nil || n != (Count{Done: 5}) {
+		t.Fatalf("%+v %v", n, err)
 	}
 	if got := time.Since(began); got < 200*time.Millisecond {
 		t.Errorf("5 letters at 20 a second took %v", got)
@@ -300,8 +394,8 @@ func TestRate(t *testing.T) {
 	r.bury(message.Location, "d", 9, "r")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if n, err := r.Purge(ctx, Job{Rate: 1}); !errors.Is(err, context.Canceled) || n != 0 {
-		t.Errorf("cancelled: %d %v", n, err)
+	if n, err := r.Purge(ctx, Job{Rate: 1}); !errors.Is(err, context.Canceled) || n != (Count{Done: 0}) {
+		t.Errorf("cancelled: %+v %v", n, err)
 	}
 }
 

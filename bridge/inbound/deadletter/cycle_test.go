@@ -54,8 +54,17 @@ func TestCycle(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := r.awaitLetter(1)
-	if _, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}}); err != nil {
+	results, err := r.Results(t.Context())
+	if err != nil {
 		t.Fatal(err)
+	}
+	defer results.Close()
+	var back uint64
+	if _, err := r.Replay(t.Context(), Job{Seqs: []uint64{1}, Each: func(d Done) { back = d.Sequence }}); err != nil {
+		t.Fatal(err)
+	}
+	if fate, ok, err := results.Await(t.Context(), back); err != nil || !ok || fate.Posted || fate.Status != 404 || fate.DeadLetter != 2 {
+		t.Errorf("the replay's result: %+v %t %v", fate, ok, err)
 	}
 	second := r.awaitLetter(2)
 	if string(second.Body) != body || second.Original != "plaspy.in.location.d" || second.Sequence != first.Sequence+1 || second.Reason != first.Reason {
@@ -65,10 +74,18 @@ func TestCycle(t *testing.T) {
 		t.Errorf("history %q, then %q", first.History, second.History)
 	}
 	api.refuse.Store(false)
-	if _, err := r.Replay(t.Context(), Job{}); err != nil {
+	if _, err := r.Replay(t.Context(), Job{Each: func(d Done) { back = d.Sequence }}); err != nil {
 		t.Fatal(err)
 	}
-	result := r.awaitLast(subjects.Results(), 1)
+	if fate, ok, err := results.Await(t.Context(), back); err != nil || !ok || !fate.Posted || fate.Status != 200 {
+		t.Errorf("the second replay's result: %+v %t %v", fate, ok, err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, ok, err := results.Await(ended, back+1); ok || err != nil {
+		t.Errorf("a message that is not there: %t %v", ok, err)
+	}
+	result := r.awaitLast(subjects.Results(), 3)
 	var got struct{ ID string }
 	if err := json.Unmarshal(result.Data, &got); err != nil || got.ID != "mine" {
 		t.Errorf("result %s, %v", result.Data, err)

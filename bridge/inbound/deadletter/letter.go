@@ -17,6 +17,10 @@ import (
 // maxHistory bounds how many times are remembered, the last ones.
 const maxHistory = 10
 
+// Unknown is the kind of a letter whose message's subject is none that the bridge
+// posts from.
+const Unknown = message.Unknown
+
 // Letter is one dead letter.
 type Letter struct {
 	Seq     uint64    // in the stream of dead letters
@@ -122,6 +126,8 @@ func (l *Letter) replay(dead jetstream.StreamInfo, inboundStream string) *nats.M
 	for name, values := range l.Header {
 		original, wasNATS := strings.CutPrefix(name, message.HeaderOriginal)
 		switch {
+		case strings.HasPrefix(strings.ToLower(name), "nmqtt-"):
+			// The server would take the message for one of its MQTT side's.
 		case wasNATS && strings.EqualFold(original, nats.MsgIdHdr):
 			first = values[0]
 		case wasNATS && acts(original):
@@ -149,6 +155,21 @@ func (l *Letter) replay(dead jetstream.StreamInfo, inboundStream string) *nats.M
 	// sequence is another letter.
 	h[nats.MsgIdHdr] = []string{fmt.Sprintf("%s%d:%d", message.ReplayPrefix(dead.Config.Name), dead.Created.UnixNano(), l.Seq)}
 	return &nats.Msg{Subject: l.Original, Header: h, Data: l.Body}
+}
+
+// lighter are the steps in which a message that goes back becomes smaller: whole,
+// without its history, with no more than its ids, and without any header.
+var lighter = [...]func(*nats.Msg){
+	func(*nats.Msg) {},
+	func(m *nats.Msg) { delete(m.Header, message.HeaderHistory) },
+	func(m *nats.Msg) {
+		for name := range m.Header {
+			if name != nats.MsgIdHdr && name != message.HeaderID {
+				delete(m.Header, name)
+			}
+		}
+	},
+	func(m *nats.Msg) { m.Header = nats.Header{} },
 }
 
 func acts(header string) bool {

@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
+	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/publisher"
 )
 
@@ -226,19 +226,7 @@ const maxText = 1 << 10
 
 // Text makes any text the value of a header: one line of printable characters,
 // at most 1 KiB.
-func Text(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)
-	s = strings.TrimSpace(s)
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText-3], "") + "..."
-	}
-	return s
-}
+func Text(s string) string { return redact.Line(s, maxText) }
 
 // brief is the beginning of a text.
 func brief(s string) string {

@@ -52,7 +52,7 @@ func TestLetterHeaders(t *testing.T) {
 
 func TestText(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
-		{"plain", "rejected", "rejected"}, {"lines", "a\r\nb\x1b[2Jc", "a  b [2Jc"}, {"no UTF-8", "a\xffb", "a b"}, {"around", " a\n", "a"},
+		{"plain", "rejected", "rejected"}, {"lines", "a\r\nb\x1b[2Jc", "a b [2Jc"}, {"no UTF-8", "a\xffb", "a b"}, {"around", " a\n", "a"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := Text(tt.text); got != tt.want {

@@ -1,0 +1,219 @@
+package deadletter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Job is a replay or a purge.
+type Job struct {
+	Seqs   []uint64 // these letters; nil means all that Filter chooses
+	Filter Filter   // of Seqs, too
+	DryRun bool     // only report the letters
+	Rate   float64  // letters a second; 0 means no limit
+	// Each is called with every letter when it is done, or would be, and with
+	// every letter that stays and the reason. Optional.
+	Each func(Done)
+}
+
+// Done is what a job did with one letter.
+type Done struct {
+	Letter Letter // of one that does not exist only Seq is known
+	Err    error  // why the letter stays; nil if it does not
+	// Sequence is that of a replayed message in the inbound stream.
+	Sequence uint64
+}
+
+// Count is what a job did with letters.
+type Count struct {
+	Done int
+	Left int // letters that could not be done, and stay
+}
+
+// Replay puts letters back into the inbound stream, each to its first subject,
+// and removes them. A letter that cannot go back stays, and the replay goes on
+// with the next one. An error ends the replay; it can be repeated.
+func (b *Box) Replay(ctx context.Context, job Job) (Count, error) {
+	return b.do(ctx, job, func(ctx context.Context, st jetstream.Stream, d *Done) error {
+		l := &d.Letter
+		if l.Truncated {
+			return fmt.Errorf("%w: %d has only a part of its body", ErrNotBack, l.Seq)
+		}
+		if l.Original == "" {
+			return fmt.Errorf("%w: %d has no subject to go back to", ErrNotBack, l.Seq)
+		}
+		if job.DryRun {
+			return nil
+		}
+		seq, err := b.putBack(ctx, st, l)
+		if err != nil {
+			return fmt.Errorf("replay dead letter %d: %w", l.Seq, err)
+		}
+		d.Sequence = seq
+		return b.remove(ctx, st, l.Seq)
+	})
+}
+
+// putBack publishes a letter to the inbound stream. The headers that a replay
+// adds may make a message too large that the stream accepted once: it then goes
+// with fewer of them.
+func (b *Box) putBack(ctx context.Context, st jetstream.Stream, l *Letter) (seq uint64, err error) {
+	// Another stream could take the subject, and the message would be lost.
+	name, err := b.js.StreamNameBySubject(ctx, l.Original)
+	if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && name != b.subjects.Inbound() {
+		return 0, fmt.Errorf("%w: %s is not a subject of stream %s", ErrNotBack, l.Original, b.subjects.Inbound())
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look up the stream of %s: %w", l.Original, err)
+	}
+	m := l.replay(*st.CachedInfo(), b.subjects.Inbound())
+	for _, fewer := range lighter {
+		fewer(m)
+		var ack *jetstream.PubAck
+		if ack, err = b.js.PublishMsg(ctx, m); err == nil {
+			return ack.Sequence, nil
+		}
+		if !tooLarge(err) {
+			break
+		}
+	}
+	return 0, err
+}
+
+// tooLarge reports whether a stream refused a message for its size or that of
+// its headers.
+func tooLarge(err error) bool {
+	const messageTooLarge, headersTooLarge = 10054, 10097 // see errors.json of nats-server
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return errors.Is(err, nats.ErrMaxPayload) || ok && (api.ErrorCode == messageTooLarge || api.ErrorCode == headersTooLarge)
+}
+
+// Purge removes letters for good.
+func (b *Box) Purge(ctx context.Context, job Job) (Count, error) {
+	return b.do(ctx, job, func(ctx context.Context, st jetstream.Stream, d *Done) error {
+		if job.DryRun {
+			return nil
+		}
+		return b.remove(ctx, st, d.Letter.Seq)
+	})
+}
+
+// own reports whether an error concerns one letter: the next one may succeed.
+func own(err error) bool {
+	_, refused := errors.AsType[*jetstream.APIError](err)
+	return refused || errors.Is(err, ErrNotBack) || errors.Is(err, ErrNoLetter) || errors.Is(err, nats.ErrMaxPayload)
+}
+
+func (b *Box) do(ctx context.Context, job Job, one func(context.Context, jetstream.Stream, *Done) error) (n Count, err error) {
+	st, err := b.stream(ctx)
+	if err != nil {
+		return n, err
+	}
+	pace := newPace(job.Rate)
+	step := func(l Letter, err error) error {
+		d := Done{Letter: l, Err: err}
+		if err == nil {
+			if err := pace.wait(ctx); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(ctx, 4*requestTimeout)
+			defer cancel()
+			d.Err = one(ctx, st, &d)
+		}
+		switch {
+		case d.Err == nil:
+			n.Done++
+		case own(d.Err):
+			n.Left++
+		default:
+			return d.Err
+		}
+		if job.Each != nil {
+			job.Each(d)
+		}
+		return nil
+	}
+	if job.Seqs == nil {
+		err = b.each(ctx, st, job.Filter, func(l Letter) error { return step(l, nil) })
+	} else {
+		err = b.listed(ctx, st, job, step)
+	}
+	return n, err
+}
+
+// listed does the letters that were named, in the order of the stream: a device's
+// messages have to go back in theirs.
+func (b *Box) listed(ctx context.Context, st jetstream.Stream, job Job, step func(Letter, error) error) error {
+	if err := job.Filter.Check(); err != nil {
+		return err
+	}
+	seqs := slices.Compact(slices.Sorted(slices.Values(job.Seqs)))
+	now := time.Now()
+	for _, seq := range seqs {
+		l, err := b.letter(ctx, st, seq)
+		if err != nil && !errors.Is(err, ErrNoLetter) {
+			return err
+		}
+		if err == nil && !job.Filter.match(&l, now) {
+			continue
+		}
+		l.Seq = seq
+		if err := step(l, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Box) remove(ctx context.Context, st jetstream.Stream, seq uint64) error {
+	err := st.DeleteMsg(ctx, seq)
+	if err == nil {
+		return nil
+	}
+	if _, getErr := b.letter(ctx, st, seq); errors.Is(getErr, ErrNoLetter) {
+		return nil // another process removed it
+	}
+	return fmt.Errorf("remove dead letter %d: %w", seq, err)
+}
+
+// pace spaces letters evenly.
+type pace struct {
+	gap  time.Duration
+	next time.Time
+}
+
+func newPace(perSecond float64) *pace {
+	if perSecond <= 0 {
+		return &pace{}
+	}
+	return &pace{gap: time.Duration(float64(time.Second) / perSecond)}
+}
+
+func (p *pace) wait(ctx context.Context) error {
+	if p.gap == 0 {
+		return context.Cause(ctx)
+	}
+	now := time.Now()
+	if p.next.Before(now) {
+		p.next = now
+	}
+	d := p.next.Sub(now)
+	p.next = p.next.Add(p.gap)
+	if d <= 0 {
+		return context.Cause(ctx)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"plaspy-bridge/bridge/inbound/deadletter"
+)
+
+// jobReport does a job and reports it: each letter of a dry run and of a wait on
+// stdout, the progress of a long job and the letters that stay on stderr, the sum
+// at the end.
+type jobReport struct {
+	done     string // the participle of what the job does
+	wait     bool   // for the results of messages that go back
+	patience time.Duration
+
+	out, progress io.Writer
+	count         int
+	last          time.Time // of the last line of progress
+	broken        error     // of stdout
+	back          []deadletter.Done
+}
+
+func (r *jobReport) run(cmd *cobra.Command, job *deadletter.Job, do func(*deadletter.Box, context.Context, deadletter.Job) (deadletter.Count, error)) error {
+	r.out, r.progress, r.last = cmd.OutOrStdout(), cmd.ErrOrStderr(), time.Now()
+	job.Each = func(d deadletter.Done) { r.letter(d, job.DryRun) }
+	return withBox(cmd.Context(), func(box *deadletter.Box) error {
+		var results *deadletter.Results
+		if r.wait && !job.DryRun {
+			var err error
+			if results, err = box.Results(cmd.Context()); err != nil {
+				return err
+			}
+			defer results.Close()
+		}
+		n, err := do(box, cmd.Context(), *job)
+		done := r.done
+		if job.DryRun {
+			done = "would be " + done
+		}
+		r.printf("%d %s", n.Done, done)
+		if n.Left > 0 {
+			r.printf(", %d left", n.Left)
+			if err == nil {
+				err = fmt.Errorf("%s could not be %s", letters(n.Left), r.done)
+			}
+		}
+		r.printf("\n")
+		if results != nil {
+			err = errors.Join(err, r.await(cmd.Context(), results))
+		}
+		return errors.Join(err, r.broken)
+	})
+}
+
+func (r *jobReport) printf(format string, args ...any) {
+	if _, err := fmt.Fprintf(r.out, format, args...); err != nil {
+		r.broken = err
+	}
+}
+
+// letter reports one letter.
+func (r *jobReport) letter(d deadletter.Done, dry bool) {
+	l := d.Letter
+	if d.Err != nil {
+		_, _ = fmt.Fprintf(r.progress, "letter %d stays: %s\n", l.Seq, shown(d.Err.Error()))
+		return
+	}
+	r.count++
+	if r.wait {
+		r.back = append(r.back, d)
+	}
+	if dry {
+		r.printf("%d\t%s\t%s\t%s\n", l.Seq, l.Kind, shown(l.Device), shown(l.Reason))
+	} else if time.Since(r.last) >= time.Second {
+		r.last = time.Now()
+		_, _ = fmt.Fprintf(r.progress, "%d %s, at letter %d\n", r.count, r.done, l.Seq)
+	}
+}
+
+// await reports what became of each message that went back.
+func (r *jobReport) await(ctx context.Context, results *deadletter.Results) error {
+	ctx, cancel := context.WithTimeout(ctx, r.patience)
+	defer cancel()
+	undecided, refused := 0, 0
+	for _, d := range r.back {
+		if d.Letter.Kind == deadletter.Unknown {
+			r.printf("%d\thas no result, because its subject names no device\n", d.Letter.Seq)
+			continue
+		}
+		fate, known, err := results.Await(ctx, d.Sequence)
+		switch {
+		case err != nil:
+			return err
+		case !known:
+			undecided++
+			r.printf("%d\tnot decided yet, it is message %d of the inbound stream\n", d.Letter.Seq, d.Sequence)
+		case fate.Posted:
+			r.printf("%d\tposted with status %d\n", d.Letter.Seq, fate.Status)
+		default:
+			refused++
+			r.printf("%d\tis letter %d now: %s: %s\n", d.Letter.Seq, fate.DeadLetter, shown(fate.Reason), shown(sentence(fate.Error)))
+		}
+	}
+	if undecided+refused > 0 {
+		return fmt.Errorf("of %d replayed messages %d became dead letters again, %d are not decided", len(r.back), refused, undecided)
+	}
+	return nil
+}
