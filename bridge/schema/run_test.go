@@ -50,7 +50,7 @@ func start(t *testing.T, o sim.Options, set func(*config.Config)) *run {
 		BaseURL: *base, Username: "sim", APIKey: "sim-key", Timeout: 5 * time.Second,
 		Prefix: "plaspy", StreamReplicas: 1, Retention: time.Hour, ReplicaID: "test", DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0",
 		Workers: 4, PollInterval: 100 * time.Millisecond, Schedule: config.ScheduleFixed, TripStartWeight: 1, DevicesRefresh: 200 * time.Millisecond,
-		IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second, Inbound: true, InboundWorkers: 4, InboundMaxAge: time.Hour,
+		IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second, Query: true, Inbound: true, InboundWorkers: 4, InboundMaxAge: time.Hour,
 		BackoffInitial: 50 * time.Millisecond, BackoffMax: time.Second, ShutdownTimeout: 10 * time.Second,
 	}
 	set(&cfg)

@@ -2,73 +2,83 @@ package trace
 
 import (
 	"context"
-	"encoding/hex"
 	"strings"
 
 	"go.opentelemetry.io/otel/propagation"
 	api "go.opentelemetry.io/otel/trace"
 )
 
-// Header names of W3C Trace Context, level 1, all lower case.
+// Header names of W3C Trace Context, all lower case. With the prefix ce- they are
+// the attributes of CloudEvents' extension for distributed tracing.
 const (
 	HeaderParent = "traceparent"
 	HeaderState  = "tracestate"
+	prefixEvent  = "ce-"
 )
+
+// renamed is the header that nats-server 2.11.x and 2.12.0 to 2.12.11 make of
+// traceparent if the account has msg_trace.
+const renamed = "Xraceparent"
 
 // Inject has headers carry the span's context. It does nothing for the zero Span.
 func (s Span) Inject(header map[string][]string) {
 	if s.span == nil {
 		return
 	}
-	drop(header, HeaderParent)
-	drop(header, HeaderState)
-	s.inject(func(name, value string) { header[name] = []string{value} })
-}
-
-// drop deletes a header in every spelling, so that there are never two.
-func drop(header map[string][]string, name string) {
+	// In every spelling, so that there are never two.
 	for spelt := range header {
-		if strings.EqualFold(spelt, name) {
+		switch name := strings.TrimPrefix(strings.ToLower(spelt), prefixEvent); name {
+		case HeaderParent, HeaderState, strings.ToLower(renamed):
 			delete(header, spelt)
 		}
 	}
+	s.inject(func(name, value string) { header[name] = []string{value} })
 }
 
+// inject sets traceparent and tracestate, and the same as attributes of a
+// CloudEvent.
 func (s Span) inject(set func(name, value string)) {
-	c := s.span.SpanContext()
-	if !c.IsValid() {
+	if s.span == nil {
 		return
 	}
-	set(HeaderParent, traceparent(c))
-	if c.TraceState().Len() > 0 {
-		set(HeaderState, c.TraceState().String())
-	}
+	ctx := api.ContextWithSpanContext(context.Background(), s.span.SpanContext())
+	propagation.TraceContext{}.Inject(ctx, setter(set))
 }
 
-// traceparent spells a context as the propagator of OpenTelemetry does, which
-// wants it inside a context.Context.
-func traceparent(c api.SpanContext) string {
-	trace, span := c.TraceID(), c.SpanID()
-	var b [55]byte
-	copy(b[:], "00-")
-	hex.Encode(b[3:], trace[:])
-	b[35] = '-'
-	hex.Encode(b[36:], span[:])
-	b[52] = '-'
-	hex.Encode(b[53:], []byte{byte(c.TraceFlags() & (api.FlagsSampled | api.FlagsRandom))})
-	return string(b[:])
+// setter is the carrier of a context that is injected.
+type setter func(name, value string)
+
+// Get implements [propagation.TextMapCarrier]; injecting does not use it.
+func (setter) Get(string) string { return "" }
+
+// Keys implements [propagation.TextMapCarrier]; injecting does not use it.
+func (setter) Keys() []string { return nil }
+
+// Set sets both headers.
+func (s setter) Set(name, value string) {
+	s(name, value)
+	s(prefixEvent+name, value)
 }
 
-// carrier reads headers whose names are in any case: NATS keeps the spelling,
-// and HTTP libraries that producers use spell the name Traceparent.
-type carrier map[string][]string
+// carrier reads headers whose names are in any case, under a prefix: NATS keeps
+// the spelling, and HTTP libraries that producers use spell the name Traceparent.
+type carrier struct {
+	header map[string][]string
+	parent string // name of the header with the parent
+	prefix string // of the name of the state's header
+}
 
 // Get returns the first value of a header, or nothing.
 func (c carrier) Get(name string) string {
-	if v := c[name]; len(v) > 0 {
+	if name == HeaderParent {
+		name = c.parent
+	} else {
+		name = c.prefix + name
+	}
+	if v := c.header[name]; len(v) > 0 {
 		return v[0]
 	}
-	for spelt, v := range c {
+	for spelt, v := range c.header {
 		if len(v) > 0 && strings.EqualFold(spelt, name) {
 			return v[0]
 		}
@@ -76,18 +86,24 @@ func (c carrier) Get(name string) string {
 	return ""
 }
 
-// Set is what [propagation.TextMapCarrier] has beside Get; extracting does not
-// use it.
-func (c carrier) Set(name, value string) { c[name] = []string{value} }
+// Set implements [propagation.TextMapCarrier]; extracting does not use it.
+func (carrier) Set(string, string) {}
 
-// Keys is likewise.
-func (c carrier) Keys() []string { return nil }
+// Keys implements [propagation.TextMapCarrier]; extracting does not use it.
+func (carrier) Keys() []string { return nil }
 
-// extract gives a context with the span that headers name as its remote one. What
-// is not a span's context counts as if it were not there.
+// extract returns a context with the remote span that headers name: the first that
+// is one of traceparent, ce-traceparent and Xraceparent.
 func extract(ctx context.Context, header map[string][]string) context.Context {
 	if len(header) == 0 {
 		return ctx
 	}
-	return propagation.TraceContext{}.Extract(ctx, carrier(header))
+	for _, c := range []carrier{
+		{header, HeaderParent, ""}, {header, prefixEvent + HeaderParent, prefixEvent}, {header, renamed, ""},
+	} {
+		if with := (propagation.TraceContext{}).Extract(ctx, c); api.SpanContextFromContext(with).IsRemote() {
+			return with
+		}
+	}
+	return ctx
 }

@@ -2,7 +2,9 @@ package trace_test
 
 import (
 	"context"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -170,6 +172,8 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+const elsewhere = "00-1af7651916cd43dd8448eb211c80319c-c7ad6b7169203331-01"
+
 const producer = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 func TestReceivedMessageGoesOnWithItsTrace(t *testing.T) {
@@ -186,12 +190,16 @@ func TestReceivedMessageGoesOnWithItsTrace(t *testing.T) {
 		{"cut off", headers{"traceparent": {producer[:54]}}, "", ""},
 		{"zeros", headers{"traceparent": {"00-00000000000000000000000000000000-b7ad6b7169203331-01"}}, "", ""},
 		{"no value", headers{"traceparent": {}}, "", ""},
+		{"of a CloudEvent", headers{"ce-traceparent": {producer}, "ce-tracestate": {"a=b"}}, "b7ad6b7169203331", "a=b"},
+		{"renamed by a server", headers{"Xraceparent": {producer}, "tracestate": {"a=b"}}, "b7ad6b7169203331", "a=b"},
+		{"its own before the CloudEvent's", headers{"traceparent": {producer}, "ce-traceparent": {elsewhere}}, "b7ad6b7169203331", ""},
+		{"the CloudEvent's if its own is nonsense", headers{"traceparent": {"x"}, "ce-traceparent": {producer}}, "b7ad6b7169203331", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tracer, r := recorded()
 			s := tracer.Process(t.Context(), tt.header, trace.Message{Subject: "p.in.x", Template: "p.in.{device}", ID: "m", Bytes: 3})
 			_ = tracer.Request(s.In(t.Context()), "POST", "/x")
-			out := headers{"Traceparent": {"old"}, "TRACESTATE": {"old"}}
+			out := headers{"Traceparent": {"old"}, "TRACESTATE": {"old"}, "Ce-TraceParent": {"old"}, "Xraceparent": {"old"}}
 			s.Inject(out)
 			s.EndProcess("posted", 2, "")
 			_, q := tracer.Query(t.Context(), tt.header, message)
@@ -208,6 +216,9 @@ func TestReceivedMessageGoesOnWithItsTrace(t *testing.T) {
 			want := headers{"traceparent": {"00-" + ended[0].SpanContext().TraceID().String() + "-" + ended[0].SpanContext().SpanID().String() + "-01"}}
 			if tt.state != "" {
 				want["tracestate"] = []string{tt.state}
+			}
+			for _, name := range slices.Collect(maps.Keys(want)) { // and as attributes of a CloudEvent
+				want["ce-"+name] = want[name]
 			}
 			if diff := cmp.Diff(out, want); diff != "" {
 				t.Errorf("passed on (-got +want):\n%s", diff)
