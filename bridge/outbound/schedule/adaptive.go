@@ -52,6 +52,8 @@ type Adaptive struct {
 	hazard  *hazard
 	waits   waits   // from poll to poll of parked devices
 	typical float64 // period on the road of a device not known better, seconds
+	drivers int     // parked devices that drive
+	behind  float64 // seconds by which polls leave the line of due ones late, a running mean
 	usual   float64 // lag of a device whose clock is right, seconds
 }
 
@@ -83,13 +85,48 @@ const (
 
 func (a *Adaptive) lap() time.Duration { return lap(a.roster.here, a.rate) }
 
-// longest is the bound on the time from one request for a device to the next.
+// longest is the bound on the time from one request for any device to the next.
 func (a *Adaptive) longest() time.Duration {
-	if a.rate == 0 {
-		return a.interval
+	if l := a.lap(); 2*l > a.interval {
+		return 4 * l
+	} else if l > 0 {
+		return min(a.interval, 4*l)
+	}
+	return a.interval
+}
+
+// drives says whether a device was seen to begin a trip in the last days.
+func (d *device) drives(t tick) bool { return d.drove != 0 && t-d.drove < lately }
+
+// lately is for how long a device counts as one that drives after its last trip.
+const lately = tick(72 * time.Hour)
+
+// driversShare is the part of the rate that the floor for parked devices that drive may use.
+const driversShare = 0.4
+
+// most is the bound on the time from one request for the device to the next.
+func (a *Adaptive) most(d *device, t tick) time.Duration {
+	bound := a.longest()
+	if a.rate == 0 || !d.drives(t) {
+		return bound
 	}
 	l := a.lap()
-	return max(min(a.interval, 4*l), 2*l)
+	bound = min(bound, max(2*l, a.interval))
+	if a.weight > 1 && d.parked {
+		laps := max(1, 3-a.weight, float64(a.drivers)/(driversShare*float64(max(1, a.roster.here))))
+		bound = min(bound, time.Duration(laps*float64(l)))
+	}
+	return bound
+}
+
+// count keeps the number of parked devices that drive.
+func (a *Adaptive) count(d *device, is bool) {
+	if is && !d.yardbird {
+		a.drivers++
+	} else if !is && d.yardbird {
+		a.drivers--
+	}
+	d.yardbird = is
 }
 
 // spread is over how long first polls are spread.
@@ -149,6 +186,7 @@ func (a *Adaptive) Remove(now time.Time, id string) {
 	}
 	a.intake.drop(slot)
 	a.waits.forget(&a.devices[slot])
+	a.count(&a.devices[slot], false)
 	a.withdraw(slot)
 }
 
@@ -198,11 +236,13 @@ func (a *Adaptive) pick(t tick) (slot int32, at tick) {
 	if a.due.len() > 0 {
 		s, due := a.due.top()
 		if due <= t {
+			a.behind += ((t - due).seconds() - a.behind) * 0.01
 			return s, due
 		}
 		at = min(at, due)
 	}
 	if a.rate > 0 && a.early.len() > 0 {
+		a.pass(t)
 		s, early := a.early.top()
 		if early <= t {
 			return s, early
@@ -211,6 +251,39 @@ func (a *Adaptive) pick(t tick) (slot int32, at tick) {
 	}
 	return slot, at
 }
+
+// passedOver is how many that have missed their moment a spare request is withheld from at a time.
+const passedOver = 8
+
+// pass moves those on whose moment for a spare request has gone by, where there is anyone else to make
+// it to: between two fixes a poll gets the one late and the next not at all. Where there is nobody else,
+// as when a whole fleet reports in the same second, late is better than not at all.
+func (a *Adaptive) pass(t tick) {
+	var slots [passedOver]int32
+	var was [passedOver]tick
+	for n := range passedOver + 1 {
+		var slot int32
+		early := never
+		if a.early.len() > 0 {
+			slot, early = a.early.top()
+		}
+		late := early <= t && a.devices[slot].late(t-early)
+		if early <= t && !late {
+			return
+		}
+		if !late || n == passedOver {
+			for i := range n {
+				a.early.set(slots[i], was[i])
+			}
+			return
+		}
+		slots[n], was[n] = slot, early
+		a.early.set(slot, min(early+a.devices[slot].step, a.devices[slot].next))
+	}
+}
+
+// late says whether a moment so long ago is over.
+func (d *device) late(over tick) bool { return d.step > 0 && over > max(fromSeconds(1), d.step/10) }
 
 // Done implements Policy.
 func (a *Adaptive) Done(now time.Time, id string, o Observation) {

@@ -14,6 +14,8 @@ type device struct {
 	since     tick // parked since
 	counted   tick // up to when the time parked is in the hazard
 	next      tick // planned poll
+	drove     tick // when the last trip began that was seen; only if trips is not 0
+	step      tick // from one predicted fix to the next, where a spare request is only worth it just after one; 0: at any time
 
 	mid   float64 // median of the lag, seconds
 	early float64 // near the smallest lag, seconds
@@ -36,6 +38,7 @@ type device struct {
 	seen     bool    // there is a newest fix
 	cold     bool    // only one fix was ever seen, whose age is anybody's guess
 	parked   bool
+	yardbird bool // counted in Adaptive.drivers
 	judged   bool // what the sign of the newest fix led to is learnt
 }
 

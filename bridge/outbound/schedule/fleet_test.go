@@ -37,6 +37,7 @@ type traits struct {
 	speed     bool
 	announces bool // reports the start of a trip when it starts
 	concludes bool // and its end
+	random    bool // no timer: the time to the next fix is exponential
 	batch     int  // fixes per upload
 	outages   bool
 	buffers   bool // and sends afterwards what it could not send
@@ -97,11 +98,17 @@ func logUniform(r *rand.Rand, lo, hi float64) float64 {
 
 // fleet draws n devices and their lives, from well before the start of the run to its end.
 func fleet(seed uint64, n int, horizon time.Duration) []tracker {
+	return fleetOf(seed, n, horizon, func(*traits) {})
+}
+
+// fleetOf is fleet with the traits of every device changed.
+func fleetOf(seed uint64, n int, horizon time.Duration, change func(*traits)) []tracker {
 	out := make([]tracker, n)
 	for i := range out {
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
 		out[i] = tracker{id: fmt.Sprintf("s%d-%05d", seed, i)}
 		d := newTraits(r, horizon.Seconds())
+		change(&d)
 		l := life{traits: d, r: r, end: horizon.Seconds(), upload: math.Inf(-1)}
 		l.run()
 		out[i].fixes = l.settle()
@@ -194,6 +201,9 @@ func (l *life) drive(length float64) {
 			}
 		}
 		next = at + l.period + l.jitter*l.r.NormFloat64()
+		if l.random {
+			next = at + max(0.5, l.period*l.r.ExpFloat64())
+		}
 	}
 	l.t = end
 	if end < l.end && l.concludes {

@@ -65,8 +65,12 @@ func (a *Adaptive) nothing(d *device, t tick) {
 // kept is what of the count of news remains with each answer.
 const kept = 0.96
 
-// expose counts seconds without a fix, and whether one ended them.
+// expose counts seconds without a fix, and whether one ended them, of a device that is on the road: a
+// night parked says nothing about how often it reports by day.
 func (d *device) expose(seconds float64, news bool) {
+	if d.parked {
+		return
+	}
 	d.exposed = d.exposed*kept + float32(max(0, seconds))
 	d.news *= kept
 	if news {
@@ -148,6 +152,9 @@ func (a *Adaptive) beat(d *device, gap, silent float64, wasStill, wasQuiet bool)
 // turn decides whether the device is parked, by its newest fix, which appeared at some time.
 func (a *Adaptive) turn(d *device, t, visible tick) {
 	live := d.signs.chance(d.sign) >= 0.5
+	if live {
+		d.drove = visible
+	}
 	switch {
 	case d.parked && live:
 		a.park(d, max(d.counted, visible))

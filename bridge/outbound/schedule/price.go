@@ -15,11 +15,12 @@ type market struct {
 }
 
 const (
-	prices      = 20
-	lowestPrice = 1. / 1024 // seconds; each next price is twice the one before
-	bought      = 0.97      // of the rate; the rest is for what cannot be foreseen
-	minMean     = 20.       // seconds
-	maxMean     = 300.
+	prices       = 20
+	lowestPrice  = 1. / 1024 // seconds; each next price is twice the one before
+	highestPrice = 45.       // seconds; what is worth more waits in line where there are too few requests for it
+	bought       = 0.97      // of the rate; the rest is for what cannot be foreseen
+	minMean      = 20.       // seconds
+	maxMean      = 300.
 )
 
 func priceAt(i int) float64 { return math.Ldexp(lowestPrice, i) }
@@ -57,7 +58,7 @@ func (m *market) settle(supply, lap, least float64) {
 		dear, cheap := math.Log(max(m.demand[i], 1e-12)), math.Log(m.demand[i-1])
 		m.price = priceAt(i-1) * math.Exp2((cheap-math.Log(supply))/(cheap-dear))
 	}
-	m.price = max(m.price, least)
+	m.price = max(min(m.price, highestPrice), least)
 }
 
 // waits weighs the times between the last two polls of parked devices, in steps of a fifth of an

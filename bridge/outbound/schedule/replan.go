@@ -11,13 +11,15 @@ func (a *Adaptive) account(d *device, t tick) {
 		return
 	}
 	o := a.outlook(d, d.polled)
-	a.market.add(t, (t - d.polled).seconds(), a.lap().Seconds(), a.longest().Seconds(), &o)
+	a.market.add(t, (t - d.polled).seconds(), a.lap().Seconds(), a.most(d, t).Seconds(), &o)
 }
 
 // plan decides when the device is polled next.
 func (a *Adaptive) plan(slot int32, t tick) {
 	d := &a.devices[slot]
-	longest := a.longest().Seconds()
+	a.count(d, d.parked && d.drives(t))
+	longest := a.most(d, t).Seconds()
+	longest -= min(a.behind, longest/2)
 	wait, early := longest, longest
 	switch {
 	case d.failures > 0:
@@ -28,7 +30,12 @@ func (a *Adaptive) plan(slot int32, t tick) {
 	default:
 		o := a.outlook(d, t)
 		wait, d.why = a.moment(d, &o, t, a.market.price*a.dither(d, slot), longest)
-		early, _ = a.moment(d, &o, t, a.market.price*spareShare, longest)
+		var what Reason
+		early, what = a.moment(d, &o, t, a.market.price*spareShare, longest)
+		d.step = 0
+		if what == ReasonDue && o.each > 0 && o.worth > 0.5 {
+			d.step = fromSeconds(o.each)
+		}
 	}
 	gap := minGap
 	if a.rate == 0 {
@@ -82,7 +89,7 @@ func (a *Adaptive) tighten() {
 	a.bound = longest
 	for slot := range a.devices {
 		d := &a.devices[slot]
-		most := max(d.asked.after(time.Duration(longest)), d.notBefore)
+		most := max(d.asked.after(a.most(d, d.polled)), d.notBefore)
 		if due, ok := a.due.due(int32(slot)); ok && due > most {
 			d.next, d.why = most, ReasonLongest
 			a.due.set(int32(slot), most)

@@ -104,6 +104,7 @@ type result struct {
 	Mean     float64 // delay in seconds, over every fix until it or a newer one was fetched
 	P50, P95 float64
 	Trips    float64 // median delay of a trip's first fix
+	Trips95  float64
 	delays   []float64
 }
 
@@ -149,6 +150,7 @@ func (r *replay) judge(log []asked) result {
 		out.Mean += d / float64(len(out.delays))
 	}
 	out.P50, out.P95, out.Trips = quantile(out.delays, 0.5), quantile(out.delays, 0.95), quantile(trips, 0.5)
+	out.Trips95 = quantile(trips, 0.95)
 	return out
 }
 
