@@ -80,7 +80,7 @@ func TestAdaptiveHoldsALowerBudget(t *testing.T) {
 	const horizon, cut = 2 * time.Hour, time.Hour
 	r := budgeted(fleet(23, 300, horizon), 1.8, 0, horizon)
 	throttled := false
-	r.at = func(now time.Duration, p schedule.Policy) {
+	r.at = func(now time.Duration, p *schedule.Schedule) {
 		if now >= cut && !throttled {
 			throttled = true
 			r.rate /= 2
@@ -170,7 +170,7 @@ func TestAdaptiveComesBackSpread(t *testing.T) {
 }
 
 // taught is a policy with one device that reports every 30 s and is polled every 3.
-func taught(t *testing.T) (p *schedule.Adaptive, now time.Time) {
+func taught(t *testing.T) (p *schedule.Schedule, now time.Time) {
 	t.Helper()
 	p = adaptive()
 	p.Add(start, "a")

@@ -1,19 +1,10 @@
 package schedule
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
-// tick is a moment on the policy's own time line: nanoseconds since the first call.
-type tick int64
-
-// never lies after every plan.
-const never = tick(math.MaxInt64)
-
-// clock turns the caller's times into ticks that never go back. Sub uses the monotonic readings where
-// both times have one, so a step of the wall clock moves no plan; without them, a step back is
-// absorbed, where it would otherwise leave every device waiting for as long as the step.
+// clock turns the caller's times into ticks that never go back. Sub uses the monotonic readings if both
+// times have one, so a step of the wall clock moves no plan. Without them a step back is absorbed; it would
+// otherwise leave every device waiting for as long as the step.
 type clock struct {
 	started bool
 	base    time.Time
@@ -37,13 +28,17 @@ func (c *clock) read(now time.Time) tick {
 // wall is the caller's time of a tick, seen from now.
 func (c *clock) wall(now time.Time, t tick) time.Time { return now.Add(time.Duration(t - c.last)) }
 
-// at is the tick of a time that need not be now, such as the end of a wait.
-func (c *clock) at(now, t time.Time) tick { return c.last.after(t.Sub(now)) }
+// origin is the wall time of tick 0, by the time of the first call. A step of the wall clock since then makes a
+// difference only to a memory that another process reads.
+func (c *clock) origin() time.Time { return c.base.Round(0).Add(-time.Duration(c.shift)) }
 
-// after adds a duration without running over the end.
-func (t tick) after(d time.Duration) tick {
-	if d > 0 && t > never-tick(d) {
-		return never
+// until is the tick of the end of a wait, and 0 for none.
+func (c *clock) until(now, end time.Time) tick {
+	if end.IsZero() {
+		return 0
 	}
-	return t + tick(d)
+	return c.last.After(end.Sub(now))
 }
+
+// stamp is the tick of a time by another clock, relative to the first call.
+func (c *clock) stamp(t time.Time) tick { return tick(t.Sub(c.base)) }

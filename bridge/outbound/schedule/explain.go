@@ -6,59 +6,90 @@ import (
 	"time"
 )
 
-// Explain implements Policy.
-func (a *Adaptive) Explain(now time.Time, id string) Explanation {
-	t := a.clock.read(now)
-	slot, ok := a.roster.find(id)
+// Due returns when the device is due and why then: [Schedule.Explain] without words, for many devices. The
+// time is zero if it is not known.
+func (s *Schedule) Due(now time.Time, id string) (time.Time, Reason) {
+	t := s.clock.read(now)
+	slot, ok := s.slots.find(id)
 	switch {
 	case !ok:
-		return Explanation{Reason: ReasonUnknown, Line: "not under care"}
-	case a.roster.state[slot].out:
-		return Explanation{Reason: ReasonOut, Line: a.describe(now, slot) + "; a poll is under way"}
+		return time.Time{}, ReasonUnknown
+	case s.slots.state[slot].out:
+		return time.Time{}, ReasonOut
 	}
-	if at, ok := a.asked.due(slot); ok {
-		return explanation(ReasonAsked, a.describe(now, slot), a.clock.wall(now, max(at, t)))
+	if at, ok := s.asked.due(slot); ok {
+		return s.clock.wall(now, max(at, t)), ReasonAsked
 	}
-	if _, ok := a.due.due(slot); !ok {
-		return Explanation{Reason: ReasonFirst, Line: "never polled yet; first polls are spread"}
+	due, ok := s.due.due(slot)
+	if !ok {
+		return time.Time{}, ReasonFirst
 	}
-	d := &a.devices[slot]
-	return explanation(d.why, a.describe(now, slot), a.clock.wall(now, d.next))
+	return s.clock.wall(now, due), s.turns[slot].why
 }
 
-// explanation is the line for a plan. The caller's times may be any zone; people compare logs in UTC.
-func explanation(why Reason, what string, next time.Time) Explanation {
-	line := fmt.Sprintf("%s; next poll %s because %s", what, next.UTC().Format(time.TimeOnly), why.because())
-	return Explanation{Line: line, Next: next, Reason: why}
-}
-
-// describe says what is known of a device.
-func (a *Adaptive) describe(now time.Time, slot int32) string {
-	d := &a.devices[slot]
-	var what string
-	switch {
-	case !d.seen:
-		return "no fix seen yet"
-	case d.parked:
-		what = "parked since " + a.clock.wall(now, d.since).UTC().Format(time.TimeOnly)
-		if d.yard.known() {
-			what += ", reports every " + human(float64(d.yard.period))
-		}
-	case d.cadence().known():
-		what = "reports every " + human(d.period(a.typical))
+// Explain describes the device and its next poll.
+func (s *Schedule) Explain(now time.Time, id string) Explanation {
+	next, why := s.Due(now, id)
+	e := Explanation{Next: next, Reason: why}
+	switch why {
+	case ReasonUnknown:
+		e.Line = "not in the schedule"
+	case ReasonFirst:
+		e.Line = "never polled yet; first polls are spread"
+	case ReasonOut:
+		e.Line = s.describe(now, id) + "; a poll is under way"
 	default:
-		what = "reports at no known rhythm, about every " + human(1/d.rate(a.typical))
+		// The caller's times may be in any zone; people compare logs in UTC.
+		e.Line = fmt.Sprintf("%s; next poll %s because %s", s.describe(now, id), next.UTC().Format(time.TimeOnly), why.because())
 	}
-	if !d.lag.known() {
-		return what
+	return e
+}
+
+// describe says what is known of a device that is in the schedule.
+func (s *Schedule) describe(now time.Time, id string) string {
+	slot, _ := s.slots.find(id)
+	if s.adaptive == nil {
+		return "polled every " + human(s.planner.bound(s.clock.last, slot, &s.turns[slot]).Seconds())
 	}
-	// The policy's own time line knows no steps of the wall clock; what people see does.
-	stepped := now.Round(0).Sub(a.clock.base.Round(0)) - time.Duration(a.clock.last)
-	lag := d.mid + stepped.Seconds()
-	if lag < 0 {
-		return what + ", seen " + human(-lag) + " before its own time"
+	d, text := &s.adaptive.devices[slot], ""
+	switch period, known := s.adaptive.fleet.Period(&d.Device); {
+	case !d.Seen():
+		return "no fix seen yet"
+	case d.Parked():
+		text = "parked since " + s.clock.wall(now, d.ParkedSince()).UTC().Format(time.TimeOnly)
+		if beat := d.Heartbeat(); beat > 0 {
+			text += ", reports every " + human(beat)
+		}
+	case known:
+		text = "reports every " + human(period)
+	default:
+		text = "reports at no known rhythm, about every " + human(period)
 	}
-	return what + ", seen " + human(lag) + " after its own time"
+	lag, known := d.Lag()
+	if !known {
+		return text
+	}
+	// Steps of the wall clock do not show on the schedule's own time line, but people see them.
+	stepped := now.Round(0).Sub(s.clock.base.Round(0)) - time.Duration(s.clock.last)
+	if lag += stepped.Seconds(); lag < 0 {
+		return text + ", seen " + human(-lag) + " before its own time"
+	}
+	return text + ", seen " + human(lag) + " after its own time"
+}
+
+// Stats returns the schedule's own numbers.
+func (s *Schedule) Stats(now time.Time) Stats {
+	t := s.clock.read(now)
+	longest := s.planner.bound(t, -1, nil)
+	stats := Stats{Devices: s.slots.here, Rate: s.pace.rate, Lap: s.pace.lap(), LongestWait: longest, TripDetection: longest / 2}
+	if s.adaptive == nil {
+		stats.Impossible = stats.Lap > s.planner.(*fixed).interval
+		return stats
+	}
+	stats.Impossible = stats.Lap > s.adaptive.interval
+	stats.Price = time.Duration(s.adaptive.market.price * float64(time.Second))
+	stats.TripDetection = time.Duration(s.adaptive.waits.median() / 2 * float64(time.Second))
+	return stats
 }
 
 // human is a number of seconds with a unit and no more digits than mean something.

@@ -15,7 +15,7 @@ var start = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 func name(i int) string { return fmt.Sprintf("dev%05d", i) }
 
-func addAll(p schedule.Policy, now time.Time, n int) {
+func addAll(p *schedule.Schedule, now time.Time, n int) {
 	for i := range n {
 		p.Add(now, name(i))
 	}
@@ -29,7 +29,7 @@ type poll struct {
 
 // serve asks the policy from now to end, as a pool with a request each gap (0: no limit) does, and
 // answers each poll at once with what answer says.
-func serve(p schedule.Policy, now, end time.Time, gap time.Duration, answer func(now time.Time, id string) schedule.Observation) []poll {
+func serve(p *schedule.Schedule, now, end time.Time, gap time.Duration, answer func(now time.Time, id string) schedule.Observation) []poll {
 	var polls []poll
 	for !now.After(end) {
 		id, ok, wake := p.Next(now)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"time"
 )
@@ -15,6 +16,7 @@ type fix struct {
 	speed          float32 // km/h, NaN: none
 	input          int8
 	begins         bool // the first of a trip
+	extra          bool // sent at a moment that nothing predicts
 }
 
 // tracker is one device and all that it will ever show, in order.
@@ -292,4 +294,23 @@ func made(ts []tracker, from, to time.Duration) int {
 		}
 	}
 	return n
+}
+
+// withEvents adds 24 fixes a day of each device, parked or not, sent at once.
+func withEvents(seed uint64, ts []tracker) []tracker {
+	for i := range ts {
+		r := rand.New(rand.NewPCG(seed+77, uint64(i)))
+		for at := 3600 * r.ExpFloat64(); at < runs.Seconds(); at += 3600 * r.ExpFloat64() {
+			visible := seconds(at)
+			j := sort.Search(len(ts[i].fixes), func(j int) bool { return ts[i].fixes[j].visible > visible })
+			f := fix{visible: visible, stamp: seconds(at - 2), extra: true, speed: 0, input: 0}
+			if j > 0 {
+				last := ts[i].fixes[j-1]
+				f.speed, f.input = last.speed, last.input
+				f.stamp = last.stamp + (visible - last.visible)
+			}
+			ts[i].fixes = slices.Insert(ts[i].fixes, j, f)
+		}
+	}
+	return ts
 }

@@ -11,14 +11,14 @@ import (
 )
 
 // both runs a test of what holds for either policy.
-func both(t *testing.T, test func(t *testing.T, p schedule.Policy)) {
+func both(t *testing.T, test func(t *testing.T, p *schedule.Schedule)) {
 	t.Helper()
 	t.Run("fixed", func(t *testing.T) { test(t, schedule.NewFixed(time.Minute)) })
 	t.Run("adaptive", func(t *testing.T) { test(t, adaptive()) })
 }
 
 func TestRemoveAndAdd(t *testing.T) {
-	both(t, func(t *testing.T, p schedule.Policy) {
+	both(t, func(t *testing.T, p *schedule.Schedule) {
 		addAll(p, start, 3)
 		p.Add(start, name(0))
 		if got := p.Len(); got != 3 {
@@ -62,7 +62,7 @@ func TestRemoveAndAdd(t *testing.T) {
 }
 
 func TestSoonGoesFirst(t *testing.T) {
-	both(t, func(t *testing.T, p schedule.Policy) {
+	both(t, func(t *testing.T, p *schedule.Schedule) {
 		p.SetRate(start, 60)
 		addAll(p, start, 100)
 		serve(p, start, start.Add(3*time.Minute), time.Second, nothing)
@@ -91,7 +91,7 @@ func TestSoonGoesFirst(t *testing.T) {
 
 // What has queued up comes out in the order in which it was due.
 func TestDuePollsQueueInOrder(t *testing.T) {
-	both(t, func(t *testing.T, p schedule.Policy) {
+	both(t, func(t *testing.T, p *schedule.Schedule) {
 		const n = 50
 		addAll(p, start, n)
 		serve(p, start, start.Add(5*time.Minute), time.Millisecond, nothing)
@@ -115,7 +115,7 @@ func TestDuePollsQueueInOrder(t *testing.T) {
 }
 
 func TestStatsSayWhatIsImpossible(t *testing.T) {
-	both(t, func(t *testing.T, p schedule.Policy) {
+	both(t, func(t *testing.T, p *schedule.Schedule) {
 		addAll(p, start, 120)
 		for _, tc := range []struct {
 			rate       float64
@@ -186,7 +186,7 @@ func BenchmarkNextDone(b *testing.B) {
 	for _, n := range []int{1000, 20000} {
 		for _, kind := range []string{"fixed", "adaptive"} {
 			b.Run(fmt.Sprintf("%s/%d", kind, n), func(b *testing.B) {
-				var p schedule.Policy = schedule.NewFixed(time.Minute)
+				var p *schedule.Schedule = schedule.NewFixed(time.Minute)
 				if kind == "adaptive" {
 					p = adaptive()
 				}

@@ -11,7 +11,7 @@ import (
 func TestPutBackIsDueAtOnce(t *testing.T) {
 	for _, wait := range []time.Duration{0, -time.Hour, 250 * time.Millisecond, 20 * time.Second} {
 		t.Run(wait.String(), func(t *testing.T) {
-			both(t, func(t *testing.T, p schedule.Policy) {
+			both(t, func(t *testing.T, p *schedule.Schedule) {
 				p.SetRate(start, 600)
 				addAll(p, start, 10)
 				now := start.Add(5 * time.Minute)
@@ -44,7 +44,7 @@ func TestPutBackIsDueAtOnce(t *testing.T) {
 
 // TestPutBackWhileRemoved: a device that was removed while out does not come back.
 func TestPutBackWhileRemoved(t *testing.T) {
-	both(t, func(t *testing.T, p schedule.Policy) {
+	both(t, func(t *testing.T, p *schedule.Schedule) {
 		addAll(p, start, 1)
 		id, _, _ := p.Next(start)
 		p.Remove(start, id)

@@ -1,5 +1,7 @@
 package schedule
 
+import "time"
+
 // queue is a heap of slots by due time, first come first served among equals, in which each slot is
 // at most once and can be moved or taken out.
 type queue struct {
@@ -94,4 +96,73 @@ func (e entry) before(f entry) bool {
 		return e.due < f.due
 	}
 	return e.seq < f.seq
+}
+
+// over the number of devices in this episode. It is worked out anew each time, so it does not matter whether
+// the devices come one by one, with polls in between, or all at once, nor that the rate changes meanwhile.
+type firstPolls struct {
+	line    []int32 // slots; those that left are -1
+	place   []int32 // by slot: index in line plus one, 0 if it does not wait
+	head    int
+	left    int  // entries of line from head on that are -1
+	episode int  // devices that came since the line was last empty
+	since   tick // when the first of them came
+	let     tick // when the last one was let in, by plan
+	any     bool // one was let in before
+}
+
+func (f *firstPolls) add(t tick, slot int32) {
+	if f.waiting() == 0 {
+		f.line, f.head, f.left, f.episode, f.since = f.line[:0], 0, 0, 0, t
+	}
+	for int(slot) >= len(f.place) {
+		f.place = append(f.place, 0)
+	}
+	f.episode++
+	f.line = append(f.line, slot)
+	f.place[slot] = int32(len(f.line))
+}
+
+func (f *firstPolls) waiting() int { return len(f.line) - f.head - f.left }
+
+// waits reports whether the device waits for its first poll.
+func (f *firstPolls) waits(slot int32) bool { return int(slot) < len(f.place) && f.place[slot] != 0 }
+
+// drop takes a device out of the line and reports whether it was there.
+func (f *firstPolls) drop(slot int32) bool {
+	if !f.waits(slot) {
+		return false
+	}
+	f.line[f.place[slot]-1] = -1
+	f.place[slot] = 0
+	f.left++
+	f.episode--
+	return true
+}
+
+// next is when the device at the head may be polled; only if waiting is not 0. The first one of an episode
+// keeps the distance that all of them would, spread over all devices in the schedule.
+func (f *firstPolls) next(spread time.Duration, all int) tick {
+	if !f.any {
+		return f.since
+	}
+	// At most half the rate goes to a few first polls: devices that were taken over have waited already.
+	gap := min(spread/time.Duration(max(1, f.episode)), 2*spread/time.Duration(max(1, all)))
+	if f.waiting() == f.episode {
+		gap = spread / time.Duration(max(1, all))
+	}
+	return max(f.since, f.let.After(gap))
+}
+
+// take lets in the device at the head, whose turn was due.
+func (f *firstPolls) take(due tick) int32 {
+	for f.line[f.head] < 0 {
+		f.head++
+		f.left--
+	}
+	slot := f.line[f.head]
+	f.head++
+	f.place[slot] = 0
+	f.let, f.any = due, true
+	return slot
 }

@@ -15,12 +15,18 @@ type replay struct {
 	rate     float64       // requests a minute, 0: no limit
 	answer   time.Duration // from the request to its answer; the API looks half-way
 	horizon  time.Duration
+	only     int           // of the trackers are added at the beginning; 0 means all
 	from     time.Duration // what became visible before is not counted
 
 	// fault, where set, may change an observation.
 	fault func(now time.Duration, id string, o *schedule.Observation)
 	// at, where set, is called before each request.
-	at func(now time.Duration, p schedule.Policy)
+	at func(now time.Duration, p *schedule.Schedule)
+	// swap, if set, is called before each request and may return another schedule to go on with; the
+	// polls under way are then lost, and nothing is polled before then.
+	// known is the index of the last fix that was seen of each tracker, in and out; nil means none.
+	known []int
+	swap  func(now time.Duration, p *schedule.Schedule) (next *schedule.Schedule, then time.Duration)
 }
 
 // asked is one request of a run.
@@ -30,15 +36,20 @@ type asked struct {
 }
 
 // run returns the requests made.
-func (r *replay) run(p schedule.Policy) []asked {
+func (r *replay) run(p *schedule.Schedule) []asked {
 	now, begin := time.Duration(0), start
 	p.SetRate(begin, r.rate)
 	index := make(map[string]int, len(r.trackers))
 	seen := make([]int, len(r.trackers))
 	for i, d := range r.trackers {
-		p.Add(begin, d.id)
+		if r.only == 0 || i < r.only {
+			p.Add(begin, d.id)
+		}
 		index[d.id] = i
 		seen[i] = -1
+		if i < len(r.known) {
+			seen[i] = r.known[i]
+		}
 	}
 	var log []asked
 	done := 0
@@ -57,6 +68,12 @@ func (r *replay) run(p schedule.Policy) []asked {
 		finish(now)
 		if r.at != nil {
 			r.at(now, p)
+		}
+		if r.swap != nil {
+			if next, then := r.swap(now, p); next != p {
+				p, now, done = next, then, len(log)
+				continue
+			}
 		}
 		id, ok, wake := p.Next(begin.Add(now))
 		if ok {
@@ -78,6 +95,7 @@ func (r *replay) run(p schedule.Policy) []asked {
 		now = next
 	}
 	finish(r.horizon + r.answer)
+	r.known = seen
 	return log
 }
 
@@ -104,7 +122,6 @@ type result struct {
 	Mean     float64 // delay in seconds, over every fix until it or a newer one was fetched
 	P50, P95 float64
 	Trips    float64 // median delay of a trip's first fix
-	Trips95  float64
 	delays   []float64
 }
 
@@ -150,7 +167,6 @@ func (r *replay) judge(log []asked) result {
 		out.Mean += d / float64(len(out.delays))
 	}
 	out.P50, out.P95, out.Trips = quantile(out.delays, 0.5), quantile(out.delays, 0.95), quantile(trips, 0.5)
-	out.Trips95 = quantile(trips, 0.95)
 	return out
 }
 
@@ -159,4 +175,30 @@ func quantile(sorted []float64, q float64) float64 {
 		return 0
 	}
 	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+}
+
+// events is the mean delay of the extra fixes of the first n trackers.
+func (r *replay) events(log []asked, n int) float64 {
+	sum, count := 0., 0
+	for i := range n {
+		var polls []asked
+		for _, q := range log {
+			if q.device == i {
+				polls = append(polls, q)
+			}
+		}
+		for _, f := range r.trackers[i].fixes {
+			if !f.extra || f.visible < r.from || f.visible >= r.horizon {
+				continue
+			}
+			k := sort.Search(len(polls), func(k int) bool { return polls[k].looked >= f.visible })
+			end := r.horizon
+			if k < len(polls) {
+				end = polls[k].answered
+			}
+			sum += (end - f.visible).Seconds()
+			count++
+		}
+	}
+	return sum / float64(max(1, count))
 }

@@ -14,8 +14,8 @@ func TestSameRateAgainChangesNothing(t *testing.T) {
 	const devices, perMinute = 40, 60.0
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	start := now
-	var once, often schedule.Policy
-	for _, p := range []*schedule.Policy{&once, &often} {
+	var once, often *schedule.Schedule
+	for _, p := range []**schedule.Schedule{&once, &often} {
 		*p = schedule.NewAdaptive(schedule.AdaptiveOptions{Interval: time.Minute, TripStartWeight: 1, Seed: 1})
 		(*p).SetRate(now, perMinute)
 		for i := range devices {

@@ -1,4 +1,4 @@
-package schedule
+package forecast
 
 // lag is how long after its own time a fix of the device appears, by the caller's clock: the upload,
 // the difference between the clocks, a wrong time zone, all in one. A poll never shows the lag

@@ -1,4 +1,4 @@
-package schedule
+package forecast
 
 import "math"
 
@@ -14,6 +14,7 @@ type rhythm struct {
 	count    uint8           // gaps ever, up to gapsKept
 	at       uint8           // where the next gap goes
 	strays   uint8           // gaps off the period in a row
+	shared   bool            // the only gap is a period that many devices of the fleet have
 	unproven uint8           // fixes since an empty poll showed that the period is not a fraction
 }
 
@@ -25,7 +26,7 @@ const chances = 3
 
 // known says whether the period can be used to predict.
 func (r *rhythm) known() bool {
-	return r.period > 0 && r.count >= 2 && r.fit >= 0.45 && r.evidence > 0.3
+	return r.period > 0 && (r.count >= 2 || r.shared) && r.fit >= 0.45 && r.evidence > 0.3
 }
 
 // spread is how much a gap of n periods varies: whole seconds at both ends, and the timer.
@@ -41,7 +42,7 @@ func multiple(gap, period float64, most uint8) float64 {
 }
 
 // add learns a gap, of at most so many periods.
-func (r *rhythm) add(gap float64, most uint8) (fits bool) {
+func (r *rhythm) add(gap float64, most uint8, fleet *periods) (fits bool) {
 	r.gaps[r.at], r.most[r.at] = float32(gap), most
 	r.at = (r.at + 1) % gapsKept
 	r.count = min(r.count+1, gapsKept)
@@ -58,6 +59,7 @@ func (r *rhythm) add(gap float64, most uint8) (fits bool) {
 	}
 	if r.period == 0 || r.strays >= 2 || r.count < 4 {
 		r.refit()
+		r.shared = r.count == 1 && fleet.common(gap)
 	}
 	return false
 }
@@ -133,3 +135,55 @@ func (r *rhythm) looked(age float64) {
 
 // doubtful says whether it is time to look between two predicted fixes.
 func (r *rhythm) doubtful() bool { return r.unproven >= 24 }
+
+// periods are the periods on the road that many devices of the fleet share: trackers are sold with a
+// handful of settings. One gap that equals a common period is then enough to know a device's rhythm.
+type periods struct {
+	seconds [periodsKept]float32
+	fixes   [periodsKept]float32 // that fitted the period, with forgetting
+	all     float32              // the same for every fix that fitted any period
+}
+
+const (
+	periodsKept  = 16
+	commonShare  = 0.05  // of all fixes, from which a period is common
+	periodsAfter = 200   // fixes before any period counts as common
+	periodsMost  = 20000 // fixes after which old ones are forgotten
+)
+
+// saw counts a fix of a device with that period, in seconds.
+func (p *periods) saw(seconds float64) {
+	p.all++
+	at, least := 0, 0
+	for at < periodsKept && math.Abs(float64(p.seconds[at])-seconds) > 0.3+0.01*seconds {
+		if p.fixes[at] < p.fixes[least] {
+			least = at
+		}
+		at++
+	}
+	if at == periodsKept {
+		at = least
+		p.seconds[at], p.fixes[at] = float32(seconds), 0
+	}
+	p.fixes[at]++
+	p.seconds[at] += (float32(seconds) - p.seconds[at]) * 0.01
+	if p.all > periodsMost {
+		p.all /= 2
+		for i := range p.fixes {
+			p.fixes[i] /= 2
+		}
+	}
+}
+
+// common reports whether a gap in seconds is a period that many devices share. A nil p knows none.
+func (p *periods) common(gap float64) bool {
+	if p == nil || p.all < periodsAfter {
+		return false
+	}
+	for i, seconds := range p.seconds {
+		if p.fixes[i] > commonShare*p.all && math.Abs(gap-float64(seconds)) < 2*spread(gap, 1) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,8 +1,8 @@
-package schedule
+package forecast
 
 import "math"
 
-// sign is what a fix says about whether its device will go on reporting as on the road: its inputs,
+// sign is the evidence in a fix for whether its device goes on reporting as on the road: its inputs,
 // its speed, and whether it came at the road's cadence itself.
 type sign uint8
 
@@ -26,12 +26,12 @@ func signOf(o Observation, live bool) sign {
 	return sign(s)
 }
 
-// liveness is, for each sign, the chance in 255ths that the next fix comes at the road's cadence. It
-// starts from what the signs mean and learns what they mean for this device, which takes care of
-// inputs and speeds that are missing or stuck.
+// liveness is, for each sign, the probability in 255ths that the next fix comes at the road's cadence.
+// It starts from the usual meaning of the signs and learns their meaning for one device, so inputs and
+// speeds that are missing or stuck do no harm.
 type liveness [signs]uint8
 
-// priorLiveness: by input (unknown, off, on), speed (none, still, moving), cadence (parked, road).
+// priorLiveness is by input (unknown, off, on), speed (none, still, moving), cadence (parked, road).
 var priorLiveness = liveness{
 	60, 210, 30, 150, 235, 245,
 	8, 40, 8, 25, 220, 235,

@@ -1,4 +1,4 @@
-package schedule
+package forecast
 
 import "math/bits"
 

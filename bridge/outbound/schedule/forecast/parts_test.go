@@ -1,61 +1,10 @@
-package schedule
+package forecast
 
 import (
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
-	"unsafe"
 )
-
-func TestQueueKeepsOrder(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	var q queue
-	want := make(map[int32]tick)
-	for range 5000 {
-		slot := int32(r.IntN(200))
-		if r.IntN(4) == 0 {
-			q.drop(slot)
-			delete(want, slot)
-			continue
-		}
-		due := tick(r.IntN(1000))
-		q.set(slot, due)
-		want[slot] = due
-		if got, ok := q.due(slot); !ok || got != due {
-			t.Fatalf("due of %d: got %d, %v, want %d", slot, got, ok, due)
-		}
-	}
-	if got := q.len(); got != len(want) {
-		t.Fatalf("len: got %d, want %d", got, len(want))
-	}
-	var all []tick
-	for _, due := range want {
-		all = append(all, due)
-	}
-	slices.Sort(all)
-	for _, due := range all {
-		slot, got := q.top()
-		if got != due || want[slot] != due {
-			t.Fatalf("top: got slot %d due %d, want %d", slot, got, due)
-		}
-		q.drop(slot)
-	}
-}
-
-func TestQueueIsFairAmongEquals(t *testing.T) {
-	var q queue
-	for slot := range int32(50) {
-		q.set(slot, 7)
-	}
-	for want := range int32(50) {
-		got, _ := q.top()
-		if got != want {
-			t.Fatalf("top: got %d, want %d", got, want)
-		}
-		q.drop(got)
-	}
-}
 
 func TestRhythm(t *testing.T) {
 	for _, tc := range []struct {
@@ -81,7 +30,8 @@ func TestRhythm(t *testing.T) {
 				src := rand.New(rand.NewPCG(seed, 3))
 				var r rhythm
 				for range tc.after {
-					r.add(tc.gap(src))
+					gap, most := tc.gap(src)
+					r.add(gap, most, nil)
 				}
 				if tc.want == 0 && !r.known() || r.known() && math.Abs(float64(r.period)-tc.want) < 0.05*tc.want {
 					right++
@@ -166,21 +116,21 @@ func TestOutlookWait(t *testing.T) {
 	const longest = 1000
 	for _, tc := range []struct {
 		name  string
-		o     outlook
+		o     Outlook
 		price float64
 		want  float64
-		why   Reason
+		why   Cause
 		k     float64
 	}{
-		{"each fix", outlook{first: 30, each: 30, worth: 1}, 20, 30, ReasonDue, 1},
-		{"every third", outlook{first: 30, each: 30, worth: 1}, 100, 90, ReasonDue, 3},
-		{"parked", outlook{trip: 1. / 3600 / 30, quiet: true}, 10, math.Cbrt(3 * 10 * 3600 * 30), ReasonParked, 0},
-		{"no rhythm", outlook{event: 0.02}, 4, 20, ReasonRate, 0},
-		{"heartbeat", outlook{beat: 400, beats: 1800, sure: 0.9}, 50, 400, ReasonDue, 0},
-		{"nothing to hope for", outlook{}, 1, longest, ReasonLongest, 0},
+		{"each fix", Outlook{fixes: series{first: 30, each: 30, worth: 1}}, 20, 30, Due, 1},
+		{"every third", Outlook{fixes: series{first: 30, each: 30, worth: 1}}, 100, 90, Due, 3},
+		{"parked", Outlook{trip: 1. / 3600 / 30, quiet: true}, 10, math.Cbrt(3 * 10 * 3600 * 30), Trip, 0},
+		{"no rhythm", Outlook{event: 0.02}, 4, 20, Rate, 0},
+		{"heartbeat", Outlook{beats: series{first: 400, each: 1800, worth: 0.9}}, 50, 400, Due, 0},
+		{"nothing to hope for", Outlook{}, 1, longest, Longest, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, why, k := tc.o.wait(tc.price, longest)
+			got, why, k := tc.o.Wait(tc.price, longest)
 			if math.Abs(got-tc.want) > 1e-6*tc.want || why != tc.why || k != tc.k {
 				t.Errorf("got %v, %v, %v; want %v, %v, %v", got, why, k, tc.want, tc.why, tc.k)
 			}
@@ -195,29 +145,13 @@ func TestSmoothSolves(t *testing.T) {
 				if event+trip == 0 {
 					continue
 				}
-				o := outlook{event: event, trip: trip}
+				o := Outlook{event: event, trip: trip}
 				s := o.smooth(worth)
 				if got := event*s*s/2 + trip*s*s*s/3; math.Abs(got-worth) > 0.01*worth {
 					t.Errorf("event %v, trip %v: got %v worth %v, want %v", event, trip, s, got, worth)
 				}
 			}
 		}
-	}
-}
-
-func TestMarketMeetsTheSupply(t *testing.T) {
-	var m market
-	for second := range 600 {
-		for range 10 { // ten devices a second, each with a fix every 30 s
-			o := outlook{event: 0.01}
-			m.add(tick(second)*1e9, 20, 60, 1e6, &o)
-		}
-	}
-	m.settle(5, 60, 0.01)
-	// 200 devices at sqrt(2 price/0.01) s between polls are 97% of 5 a second.
-	want := 0.01 / 2 * (200 / (5 * bought)) * (200 / (5 * bought))
-	if math.Abs(m.price-want) > 0.05*want {
-		t.Errorf("price: got %.2f, want %.2f", m.price, want)
 	}
 }
 
@@ -232,15 +166,5 @@ func TestHazardLearns(t *testing.T) {
 	}
 	if got := h.at(90); got > 1./5000 {
 		t.Errorf("and at 90 s: got 1/%.0f, want less than 1/5000", 1/got)
-	}
-}
-
-// What a device costs in memory, beside its id and an entry of a map.
-func TestDeviceIsSmall(t *testing.T) {
-	const queues, perQueue = 2, unsafe.Sizeof(entry{}) + 4
-	got := unsafe.Sizeof(device{}) + queues*perQueue + 4 + unsafe.Sizeof("") + unsafe.Sizeof(presence{})
-	t.Logf("%d bytes", got)
-	if got > 500 {
-		t.Errorf("bytes per device: got %d, want 500 at most", got)
 	}
 }

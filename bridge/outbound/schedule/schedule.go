@@ -1,0 +1,426 @@
+package schedule
+
+import (
+	"math"
+	"time"
+
+	"plaspy-bridge/bridge/outbound/schedule/forecast"
+)
+
+// tick is a moment on the schedule's own time line: nanoseconds since the first call.
+type tick = forecast.Tick
+
+const never = forecast.Never
+
+// planner decides when one device is polled next. Slots are small numbers that stand for devices.
+type planner interface {
+	// observe learns from an answer that came at t.
+	observe(t tick, slot int32, u *turn, o Observation)
+	// plan returns when the device is polled next, given what is known at t.
+	plan(t tick, slot int32, u *turn) plan
+	// bound returns the longest time from one request for the device to the next, and for slot -1
+	// that for any device.
+	bound(t tick, slot int32, u *turn) time.Duration
+}
+
+// plan is what a planner wants for one device.
+type plan struct {
+	due   tick // the next poll
+	spare tick // from then on a spare request is well spent; never if at no time
+	// step is the distance from one such moment to the next, if the request is only worth it just
+	// after one; 0 if it is at any time.
+	step tick
+	why  Reason
+}
+
+// turn is what the schedule keeps of a device between two polls.
+type turn struct {
+	asked     tick // when the poll that is out, or else the last one, was handed out
+	due       tick // when it was planned for
+	notBefore tick
+	step      tick // see plan
+	terms     Terms
+	why       Reason
+	stamp     tick  // own time of the fix in the answer that is being taken
+	failures  uint8 // polls in a row without an answer, up to 10
+}
+
+// pace is the ratio of work and requests, which planners read.
+type pace struct {
+	devices int
+	rate    float64 // requests a minute; 0 means no limit
+}
+
+// lap is how long one poll of each device takes; 0 without a limit.
+func (p *pace) lap() time.Duration {
+	if p.rate == 0 {
+		return 0
+	}
+	return time.Duration(min(float64(p.devices)/p.rate*float64(time.Minute), float64(30*24*time.Hour)))
+}
+
+// Schedule decides which device to poll next. Make it with [NewFixed] or [NewAdaptive]. It is passed the
+// time and never looks at a clock, so equal calls give equal answers. It is not safe for concurrent use.
+// No call blocks, and for N devices none takes longer than O(log N) (Stats: O(1)), apart from the
+// amortised cost of growing and from SetRate when the longest wait shrinks by a fifth.
+//
+// The times passed in are by the caller's own clock. They may carry a monotonic reading (time.Now does),
+// which then shields the plan from steps of the wall clock. A time before the last one passed in counts
+// as that last one.
+type Schedule struct {
+	clock    clock
+	slots    slots
+	first    firstPolls
+	due      queue // by planned poll
+	spare    queue // by the moment from which a spare request is well spent
+	asked    queue // by the time of asking, or the end of being left alone
+	turns    []turn
+	pace     *pace
+	planner  planner
+	adaptive *adaptive // the planner, nil with a fixed interval
+	bound    tick      // that all plans keep, from one request for a device to the next
+	seed     uint64
+}
+
+func newSchedule(seed uint64) *Schedule {
+	return &Schedule{slots: newSlots(), pace: &pace{}, seed: seed}
+}
+
+// NewFixed returns a schedule that polls each device once an interval (at least a millisecond), or once a
+// lap if the rate makes the interval impossible. A turn is due from the planned time of the one before, so
+// slow answers add no drift. Missed turns are skipped and not made up for.
+func NewFixed(interval time.Duration) *Schedule {
+	s := newSchedule(0)
+	s.planner = &fixed{interval: max(interval, time.Millisecond), pace: s.pace}
+	return s
+}
+
+// SetRate sets how many requests a minute polls may use from now on; 0, a negative number or NaN means no
+// limit. The schedule plans with it but does not count requests: the caller holds the budget and calls
+// Next only with a request in hand.
+func (s *Schedule) SetRate(now time.Time, perMinute float64) {
+	t := s.clock.read(now)
+	if !(perMinute > 0) || perMinute > 1e12 {
+		perMinute = 0
+	}
+	if s.pace.rate == perMinute && perMinute != 0 {
+		return // the price follows from what was seen since it was last worked out
+	}
+	s.pace.rate = perMinute
+	s.tighten(t)
+}
+
+// Add puts a device into the schedule. A device that is there already stays as it is. First polls are
+// spread evenly, the first of them at once.
+func (s *Schedule) Add(now time.Time, id string) {
+	t := s.clock.read(now)
+	if slot, fresh := s.add(id); fresh {
+		s.first.add(t, slot)
+	}
+}
+
+// add returns the slot of a device, cleared if it is fresh.
+func (s *Schedule) add(id string) (slot int32, fresh bool) {
+	slot, fresh = s.slots.add(id)
+	s.resize()
+	if !fresh {
+		return slot, false
+	}
+	if int(slot) == len(s.turns) {
+		s.turns = append(s.turns, turn{})
+	}
+	s.turns[slot] = turn{}
+	if s.adaptive != nil {
+		s.adaptive.enter(slot)
+	}
+	return slot, true
+}
+
+// Remove forgets a device, also while a poll of it is under way. Its Done is then expected all the same,
+// and until then an Add brings it back with everything that was learnt.
+func (s *Schedule) Remove(now time.Time, id string) {
+	s.clock.read(now)
+	slot, freed := s.slots.remove(id)
+	s.resize()
+	if !freed {
+		return
+	}
+	s.first.drop(slot)
+	if s.adaptive != nil {
+		s.adaptive.leave(slot)
+	}
+	s.withdraw(slot)
+}
+
+// resize takes note of the number of devices.
+func (s *Schedule) resize() {
+	if s.adaptive != nil && s.slots.here != s.pace.devices {
+		s.adaptive.market.resize(s.pace.devices, s.slots.here)
+	}
+	s.pace.devices = s.slots.here
+}
+
+// withdraw takes back all plans for the slot.
+func (s *Schedule) withdraw(slot int32) {
+	s.due.drop(slot)
+	s.spare.drop(slot)
+	s.asked.drop(slot)
+}
+
+// SetTerms sets what an operator asks for a device, from its next plan on. An earlier poll that shorter
+// terms make necessary is planned at once.
+func (s *Schedule) SetTerms(now time.Time, id string, terms Terms) {
+	t := s.clock.read(now)
+	slot, ok := s.slots.find(id)
+	if !ok {
+		return
+	}
+	if !(terms.Weight > 0) || terms.Weight == 1 {
+		terms.Weight = 0
+	}
+	s.turns[slot].terms = terms
+	if due, planned := s.due.due(slot); planned {
+		s.shorten(t, slot, due)
+	}
+}
+
+// Next returns the device that the request in hand should go to. A poll of it is then under way, and it is
+// not returned again until Done or PutBack. If ok is false, nothing is worth a request before wake; a zero
+// wake means until another call changes something.
+func (s *Schedule) Next(now time.Time) (id string, ok bool, wake time.Time) {
+	t := s.clock.read(now)
+	slot, at := s.pick(t)
+	switch {
+	case at == never:
+		return "", false, time.Time{}
+	case at > t:
+		return "", false, s.clock.wall(now, at)
+	}
+	s.withdraw(slot)
+	if s.adaptive != nil {
+		s.adaptive.waits.forget(&s.adaptive.devices[slot])
+	}
+	s.turns[slot].asked = t
+	s.slots.state[slot] = presence{out: true}
+	return s.slots.names[slot], true, time.Time{}
+}
+
+// pick chooses a slot and a moment, which is not later than t if a device is to be polled now. A device
+// that is chosen for its first poll leaves that line.
+func (s *Schedule) pick(t tick) (slot int32, at tick) {
+	at = never
+	if s.asked.len() > 0 {
+		if slot, at = s.asked.top(); at <= t {
+			return slot, at
+		}
+	}
+	if s.first.waiting() > 0 {
+		first := s.first.next(s.spread(), s.slots.here)
+		if first <= t && (s.due.len() == 0 || first <= s.due.first()) {
+			slot = s.first.take(first)
+			s.turns[slot].due = first
+			return slot, first
+		}
+		at = min(at, first)
+	}
+	if s.due.len() > 0 {
+		slot, due := s.due.top()
+		if due <= t {
+			s.turns[slot].due = due
+			if s.adaptive != nil {
+				s.adaptive.served(t - due)
+			}
+			return slot, due
+		}
+		at = min(at, due)
+	}
+	if s.pace.rate > 0 && s.spare.len() > 0 {
+		s.pass(t)
+		slot, spare := s.spare.top()
+		if spare <= t {
+			return slot, spare
+		}
+		at = min(at, spare)
+	}
+	return slot, at
+}
+
+// spread is the time over which first polls are spread.
+func (s *Schedule) spread() time.Duration {
+	if l := s.pace.lap(); l > 0 && (s.adaptive != nil || l > s.planner.bound(0, -1, nil)) {
+		return l
+	}
+	return s.planner.bound(0, -1, nil)
+}
+
+// passedOver is the number of devices whose moment has passed that one spare request may skip.
+const passedOver = 8
+
+// pass moves on the devices whose moment for a spare request has passed, if another device can have it:
+// between two fixes a poll gets the one late and the next not at all. If there is no other device, as when
+// a whole fleet reports in the same second, late is better than never.
+func (s *Schedule) pass(t tick) {
+	var slots [passedOver]int32
+	var was [passedOver]tick
+	for n := range passedOver + 1 {
+		slot, spare := int32(0), never
+		if s.spare.len() > 0 {
+			slot, spare = s.spare.top()
+		}
+		passed := spare <= t && s.turns[slot].missed(t-spare)
+		if spare <= t && !passed {
+			return
+		}
+		if !passed || n == passedOver {
+			for i := range n {
+				s.spare.set(slots[i], was[i])
+			}
+			return
+		}
+		slots[n], was[n] = slot, spare
+		due, _ := s.due.due(slot)
+		s.spare.set(slot, min(spare+s.turns[slot].step, due))
+	}
+}
+
+// missed reports whether a moment so long ago is over.
+func (u *turn) missed(ago tick) bool { return u.step > 0 && ago > max(1e9, u.step/10) }
+
+// Done reports what the poll of a device showed, at the time at which its answer came. It does nothing if
+// no poll of the device is under way.
+func (s *Schedule) Done(now time.Time, id string, o Observation) {
+	t := s.clock.read(now)
+	soon := s.slots.askedFor(id)
+	slot, ok := s.slots.back(id)
+	if !ok {
+		return
+	}
+	u := &s.turns[slot]
+	u.notBefore = s.clock.until(now, o.NotBefore)
+	if o.Failed {
+		u.failures = min(u.failures+1, 10)
+	} else {
+		u.failures = 0
+		u.stamp = s.clock.stamp(o.FixTime)
+		s.planner.observe(t, slot, u, o)
+	}
+	p := s.planner.plan(t, slot, u)
+	retry := s.retry(t, u)
+	if u.failures > 0 && s.adaptive != nil {
+		p.due = min(retry, u.asked.After(s.planner.bound(t, slot, u)))
+		p.spare, p.step, p.why = p.due, 0, ReasonBackoff
+	}
+	s.set(t, slot, p)
+	switch {
+	case soon:
+		s.asked.set(slot, max(t, u.notBefore))
+	case u.failures > 0 && s.adaptive == nil && retry >= u.notBefore && retry < p.due:
+		s.asked.set(slot, retry) // the turns stay where they are
+	}
+}
+
+// PutBack gives back a device that was not asked about: nothing is learnt, and it is due again at notBefore,
+// or at once if that is zero or past. It does nothing if no poll of the device is under way.
+func (s *Schedule) PutBack(now time.Time, id string, notBefore time.Time) {
+	t := s.clock.read(now)
+	soon := s.slots.askedFor(id)
+	slot, ok := s.slots.back(id)
+	if !ok {
+		return
+	}
+	u := &s.turns[slot]
+	u.notBefore = s.clock.until(now, notBefore)
+	p := s.planner.plan(t, slot, u)
+	s.set(t, slot, p)
+	if soon || u.notBefore <= p.due {
+		s.asked.set(slot, max(t, u.notBefore))
+	}
+}
+
+// retry is when a device is polled again after a failure: before its ordinary turn, but with a growing
+// distance.
+func (s *Schedule) retry(t tick, u *turn) tick {
+	return t.After(time.Duration(u.failures) * max(time.Second, s.pace.lap()/10))
+}
+
+// set enters a plan, put off to the end of being left alone.
+func (s *Schedule) set(t tick, slot int32, p plan) {
+	u := &s.turns[slot]
+	if u.notBefore > p.due {
+		p.due, p.why = s.comeback(slot, t, u.notBefore), ReasonBackoff
+		p.spare = p.due
+	}
+	u.step, u.why = p.step, p.why
+	s.due.set(slot, p.due)
+	if p.spare == never {
+		s.spare.drop(slot)
+	} else {
+		s.spare.set(slot, max(p.spare, u.notBefore))
+	}
+}
+
+// comeback is when a device that is left alone until then is polled: soon after, spread over up to a quarter
+// of the wait, so that a fleet whose quotas end at midnight does not come back as one.
+func (s *Schedule) comeback(slot int32, t, then tick) tick {
+	within := min(s.spread(), time.Duration(then-t)/4)
+	share := math.Mod(float64(slot)*0.6180339887498949+float64(s.seed%1024)/1024, 1)
+	return then.After(time.Duration(share * float64(within)))
+}
+
+// Soon asks for a device to be polled before all others that are not asked for in the same way, because its
+// state is in doubt. NotBefore of the last observation is still honoured.
+func (s *Schedule) Soon(now time.Time, id string) {
+	t := s.clock.read(now)
+	slot, ok := s.slots.find(id)
+	if !ok {
+		return
+	}
+	if s.slots.state[slot].out {
+		s.slots.state[slot].soon = true
+		return
+	}
+	if _, there := s.asked.due(slot); there {
+		return
+	}
+	u := &s.turns[slot]
+	if s.first.drop(slot) {
+		u.due = t
+	}
+	s.asked.set(slot, max(t, u.notBefore))
+}
+
+// tighten brings forward the plans that were made under a longer bound, as while the rate was throttled: a
+// wait of two laps at a few requests an hour must not outlive those. It goes through all devices, and so waits
+// until the bound has shrunk by a fifth.
+func (s *Schedule) tighten(t tick) {
+	longest := tick(s.planner.bound(t, -1, nil))
+	if longest >= s.bound-s.bound/5 {
+		s.bound = max(s.bound, longest)
+		return
+	}
+	s.bound = longest
+	for slot := range s.turns {
+		if due, ok := s.due.due(int32(slot)); ok {
+			s.shorten(t, int32(slot), due)
+		}
+	}
+}
+
+// shorten brings the planned poll of a device forward to the end of its longest wait.
+func (s *Schedule) shorten(t tick, slot int32, due tick) {
+	u := &s.turns[slot]
+	from := u.asked
+	if s.adaptive == nil {
+		from = u.due // turns keep their distance on the grid
+	}
+	if most := max(from.After(s.planner.bound(t, slot, u)), u.notBefore); due > most {
+		u.why = ReasonLongest
+		if s.adaptive == nil {
+			u.why = ReasonInterval
+		}
+		s.due.set(slot, most)
+	}
+}
+
+// Len returns the number of devices in the schedule.
+func (s *Schedule) Len() int { return s.slots.here }
