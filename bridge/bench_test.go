@@ -182,20 +182,19 @@ func benchBridge(b *testing.B, changed float64, tracer *trace.Tracer) {
 		b.Fatal(err)
 	}
 	pub := natstest.Start(b).Publisher(b, "plaspy")
-	policy := &ringPolicy{Policy: schedule.NewFixed(time.Hour), done: make(chan struct{}), warm: make(chan struct{})}
+	api := &countedAPI{API: client, wake: make(chan struct{}, 1)}
+	api.target.Store(2 * benchDevices)
 	pool := outbound.New(outbound.Options{
 		Workers: benchWorkers, Refresh: time.Hour, IgnoreFields: []string{"inactiveSeconds"},
 		BackoffInitial: time.Second, BackoffMax: time.Minute, Grace: 10 * time.Second, Trace: tracer,
-	}, client, budget, plaspy.NewCircuit(plaspy.CircuitOptions{Log: log}), pub, pub.Subjects(), policy, log, nil)
+	}, api, budget, plaspy.NewCircuit(plaspy.CircuitOptions{Log: log}), pub, pub.Subjects(), schedule.NewFixed(time.Millisecond), log, nil)
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { pool.Run(ctx) })
-	<-policy.warm // every device was polled once, and is in the stream
+	<-api.wake // every device was polled, and is in the stream
 	done := cpu(b)
-	policy.left.Store(int64(b.N))
-	pool.Own(nil) // wakes the dispatcher
-	<-policy.done
+	api.await(int64(b.N))
 	if err := pub.Drain(b.Context()); err != nil {
 		b.Fatal(err)
 	}
@@ -204,44 +203,25 @@ func benchBridge(b *testing.B, changed float64, tracer *trace.Tracer) {
 	wg.Wait()
 }
 
-// ringPolicy polls every device once, then as many in turn as it is told, as
-// fast as they come back.
-type ringPolicy struct {
-	schedule.Policy
+// countedAPI counts the polls that were answered.
+type countedAPI struct {
+	outbound.API
 
-	ids, out   []string
-	polled     int
-	left       atomic.Int64
-	warm, done chan struct{}
+	polls  atomic.Int64
+	target atomic.Int64  // after so many polls ...
+	wake   chan struct{} // ... this is sent on
 }
 
-func (p *ringPolicy) Add(_ time.Time, id string) { p.ids = append(p.ids, id) }
-
-func (p *ringPolicy) Next(time.Time) (string, bool, time.Time) {
-	if p.polled+len(p.out) >= benchDevices && p.left.Load() <= 0 || len(p.ids) == 0 {
-		return "", false, time.Time{}
+func (a *countedAPI) LastLocation(ctx context.Context, id string, buf []byte) (plaspy.LastLocation, error) {
+	l, err := a.API.LastLocation(ctx, id, buf)
+	if a.polls.Add(1) == a.target.Load() {
+		a.wake <- struct{}{}
 	}
-	id := p.ids[0]
-	p.ids = p.ids[1:]
-	p.out = append(p.out, id)
-	if p.polled >= benchDevices {
-		p.left.Add(-1)
-	}
-	return id, true, time.Time{}
+	return l, err
 }
 
-func (p *ringPolicy) PutBack(now time.Time, id string, _ time.Time) {
-	p.Done(now, id, schedule.Observation{})
-}
-
-func (p *ringPolicy) Done(_ time.Time, id string, _ schedule.Observation) {
-	p.ids = append(p.ids, id)
-	p.out = p.out[:len(p.out)-1] // how many are out is what counts
-	p.polled++
-	switch {
-	case p.polled == benchDevices:
-		close(p.warm)
-	case p.polled > benchDevices && p.left.Load() <= 0 && len(p.out) == 0:
-		close(p.done)
-	}
+// await waits for n more polls.
+func (a *countedAPI) await(n int64) {
+	a.target.Store(a.polls.Load() + n)
+	<-a.wake
 }

@@ -196,7 +196,7 @@ func newQuota(results int, pub *publisher.Publisher) *quota.Quota {
 	}))
 }
 
-func newPolicy(c config.Config) schedule.Policy {
+func newPolicy(c config.Config) *schedule.Schedule {
 	if c.Schedule == config.ScheduleFixed {
 		return schedule.NewFixed(c.PollInterval)
 	}

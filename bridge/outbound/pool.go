@@ -128,7 +128,7 @@ type Pool struct {
 	widespread widespread
 
 	mu       sync.Mutex
-	policy   schedule.Policy
+	policy   *schedule.Schedule
 	devices  map[string]*device // by token, those no longer listed too
 	byID     map[string]*device // active ones
 	polled   atomic.Int64       // len(byID), for those that must not wait for the mutex
@@ -155,7 +155,7 @@ type job struct {
 }
 
 // New makes a pool. Metrics are registered where reg is not nil.
-func New(o Options, api API, budget Budget, circuit Circuit, stream Stream, subjects publisher.Subjects, policy schedule.Policy, log *slog.Logger, reg prometheus.Registerer) *Pool {
+func New(o Options, api API, budget Budget, circuit Circuit, stream Stream, subjects publisher.Subjects, policy *schedule.Schedule, log *slog.Logger, reg prometheus.Registerer) *Pool {
 	p := &Pool{
 		api: api, budget: budget, circuit: circuit, stream: stream, subjects: subjects, opts: o, log: log,
 		ignore: rawjson.Ignore(o.IgnoreFields...), widespread: widespread{log: log},

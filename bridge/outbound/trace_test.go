@@ -236,11 +236,6 @@ func (b *bare) LastLocation(ctx context.Context, _ string, buf []byte) (plaspy.L
 	return plaspy.LastLocation{Raw: buf, Buf: buf, At: time.Now()}, nil
 }
 
-// still is a schedule that nobody asks.
-type still struct{ schedule.Policy }
-
-func (still) Done(time.Time, string, schedule.Observation) {}
-
 // TestOffCostsAPollNothing: a poll with tracing off has its caller's context and
 // allocates as much as one that has no tracing in it, which is nothing: all
 // that it does beside is on the stack.
@@ -257,7 +252,7 @@ func TestOffCostsAPollNothing(t *testing.T) {
 			a := &bare{fakeAPI: newFakeAPI(), raw: []byte(at(1, 1))}
 			o := options()
 			o.Trace = tt.tracer
-			p := New(o, a, plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet}), nil, subjects, still{}, quiet, nil)
+			p := New(o, a, plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet}), nil, subjects, schedule.NewFixed(time.Hour), quiet, nil)
 			d := p.newDevice("a", "a")
 			d.have = true
 			hash, err := rawjson.Hash(a.raw, p.ignore)

@@ -8,7 +8,7 @@
 // [NewFixed] polls every device once an interval. [NewAdaptive] spends the same requests on the
 // devices that are likely to have news:
 //
-//   - Package forecast learns when each device reports, and predicts what a poll would find.
+//   - Package forecast learns when each device reports, and predicts the result of a poll.
 //   - A request has a price in seconds of delay. A device on the road is polled just after its k-th
 //     predicted fix, for the smallest k whose k(k+1)/2 periods are worth the price; a parked one after
 //     the cube root of 3 x period x price / hazard; one without a rhythm by its rate of news.

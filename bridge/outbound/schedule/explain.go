@@ -45,7 +45,7 @@ func (s *Schedule) Explain(now time.Time, id string) Explanation {
 	return e
 }
 
-// describe says what is known of a device that is in the schedule.
+// describe sums up the knowledge about a device that is in the schedule.
 func (s *Schedule) describe(now time.Time, id string) string {
 	slot, _ := s.slots.find(id)
 	if s.adaptive == nil {

@@ -2,7 +2,7 @@ package schedule
 
 import "time"
 
-// Observation is what one poll showed. The zero value is an answer without a usable fix.
+// Observation is the result of one poll. The zero value is an answer without a usable fix.
 type Observation struct {
 	// Failed: no answer (error, timeout, throttled). It teaches nothing about the device, which is
 	// tried again with a growing distance.
@@ -22,7 +22,7 @@ type Observation struct {
 	Input int8
 }
 
-// Terms are what an operator asks for one device. The zero value asks for nothing.
+// Terms are an operator's wishes for one device. The zero value asks for nothing.
 type Terms struct {
 	// Weight is how much the delay of this device counts, relative to 1 for others; 0 means 1. It
 	// divides the price of a request and, by its square root, the longest wait. Adaptive only.

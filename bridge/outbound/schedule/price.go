@@ -21,7 +21,7 @@ type market struct {
 const (
 	prices       = 20
 	lowestPrice  = 1. / 1024 // seconds; each next price is twice the one before
-	highestPrice = 45.       // seconds; what is worth more waits in line where there are too few requests for it
+	highestPrice = 45.       // seconds; a cap, so that below one request per fix due polls wait in line and are not priced out
 	bought       = 0.97      // of the rate; the rest is for the unforeseen
 	priceFall    = 2.        // at most, from one look at the price to the next
 	minMean      = 20.       // seconds

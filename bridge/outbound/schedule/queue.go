@@ -6,7 +6,7 @@ import "time"
 // at most once and can be moved or taken out.
 type queue struct {
 	heap  []entry
-	place []int32 // by slot: index in heap plus one, 0 where it is not in
+	place []int32 // by slot: index in heap plus one, 0 if it is not in
 	seq   uint64
 }
 
@@ -18,7 +18,7 @@ type entry struct {
 
 func (q *queue) len() int { return len(q.heap) }
 
-// top is the earliest due; only where len is not 0.
+// top is the earliest due; only if len is not 0.
 func (q *queue) top() (slot int32, due tick) { return q.heap[0].slot, q.heap[0].due }
 
 // first is when the top is due.

@@ -16,14 +16,14 @@ const never = forecast.Never
 type planner interface {
 	// observe learns from an answer that came at t.
 	observe(t tick, slot int32, u *turn, o Observation)
-	// plan returns when the device is polled next, given what is known at t.
+	// plan returns when the device is polled next, given the knowledge at t.
 	plan(t tick, slot int32, u *turn) plan
 	// bound returns the longest time from one request for the device to the next, and for slot -1
 	// that for any device.
 	bound(t tick, slot int32, u *turn) time.Duration
 }
 
-// plan is what a planner wants for one device.
+// plan is a planner's wish for one device.
 type plan struct {
 	due   tick // the next poll
 	spare tick // from then on a spare request is well spent; never if at no time
@@ -33,7 +33,7 @@ type plan struct {
 	why  Reason
 }
 
-// turn is what the schedule keeps of a device between two polls.
+// turn is the state of a device between two polls.
 type turn struct {
 	asked     tick // when the poll that is out, or else the last one, was handed out
 	due       tick // when it was planned for
@@ -104,7 +104,7 @@ func (s *Schedule) SetRate(now time.Time, perMinute float64) {
 		perMinute = 0
 	}
 	if s.pace.rate == perMinute && perMinute != 0 {
-		return // the price follows from what was seen since it was last worked out
+		return // the price follows from the answers since it was last worked out
 	}
 	s.pace.rate = perMinute
 	s.tighten(t)
@@ -167,7 +167,7 @@ func (s *Schedule) withdraw(slot int32) {
 	s.asked.drop(slot)
 }
 
-// SetTerms sets what an operator asks for a device, from its next plan on. An earlier poll that shorter
+// SetTerms sets an operator's wishes for a device, from its next plan on. An earlier poll that shorter
 // terms make necessary is planned at once.
 func (s *Schedule) SetTerms(now time.Time, id string, terms Terms) {
 	t := s.clock.read(now)
@@ -286,7 +286,7 @@ func (s *Schedule) pass(t tick) {
 // missed reports whether a moment so long ago is over.
 func (u *turn) missed(ago tick) bool { return u.step > 0 && ago > max(1e9, u.step/10) }
 
-// Done reports what the poll of a device showed, at the time at which its answer came. It does nothing if
+// Done reports the result of a poll, at the time at which its answer came. It does nothing if
 // no poll of the device is under way.
 func (s *Schedule) Done(now time.Time, id string, o Observation) {
 	t := s.clock.read(now)

@@ -71,7 +71,7 @@ func size() (seeds []uint64, devices int) {
 	case raced || testing.Short():
 		return heldOut[:1], 150
 	}
-	return heldOut[:1], 400
+	return heldOut[:1], 250
 }
 
 func TestAdaptiveReachesTargets(t *testing.T) {

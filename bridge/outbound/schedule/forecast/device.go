@@ -2,7 +2,7 @@ package forecast
 
 import "math"
 
-// Device is what is known of one device. Make it with [NewDevice]. Stamps are by the device's clock,
+// Device is the knowledge about one device. Make it with [NewDevice]. Stamps are by the device's clock,
 // all other ticks by the caller's; the lag is the difference. A Device is a value and may be copied.
 type Device struct {
 	looked Tick // when the last poll that was answered was handed out

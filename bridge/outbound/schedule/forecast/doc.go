@@ -1,7 +1,7 @@
-// Package forecast learns when devices report, and predicts what a poll of one would find.
+// Package forecast learns when devices report, and predicts the result of a poll.
 //
-// A [Device] holds what is known of one device, a [Fleet] what all devices have in common. Each answer
-// to a poll goes into [Fleet.Observe]; [Fleet.Outlook] then describes what may have appeared on the
+// A [Device] holds the knowledge about one device, a [Fleet] that about all of them together. Each answer
+// to a poll goes into [Fleet.Observe]; [Fleet.Outlook] then describes the fixes that may have appeared on the
 // device by any later moment. The package decides nothing about polling: package schedule weighs an
 // [Outlook] against the price of a request.
 //

@@ -25,7 +25,7 @@ func (t Tick) Seconds() float64 { return float64(t) / 1e9 }
 // FromSeconds returns the moment s seconds after the origin, at most about 126 years from it.
 func FromSeconds(s float64) Tick { return Tick(min(max(s, -agesFixed), agesFixed) * 1e9) }
 
-// Observation is what the answer to one poll shows. The zero value is an answer without a usable fix.
+// Observation is the answer to one poll. The zero value is an answer without a usable fix.
 type Observation struct {
 	Asked   Tick    // when the request was handed out
 	Fix     bool    // the answer has a usable fix, which the fields below describe
@@ -35,7 +35,7 @@ type Observation struct {
 	Input   int8    // digital inputs: -1 unknown, 0 all off, 1 at least one on
 }
 
-// Fleet is what all devices have in common. Make it with [NewFleet].
+// Fleet is the knowledge about all devices together. Make it with [NewFleet].
 type Fleet struct {
 	hazard  *hazard
 	periods periods

@@ -2,9 +2,9 @@ package forecast
 
 // lag is how long after its own time a fix of the device appears, by the caller's clock: the upload,
 // the difference between the clocks, a wrong time zone, all in one. A poll never shows the lag
-// itself, only that it lies between the poll before and this one. So what is kept is how likely each
+// itself, only that it lies between the poll before and this one. So the estimate keeps how likely each
 // stretch of seconds is: every fix shifts weight to the stretches in which it may have appeared, in
-// proportion to what they had (the self-consistent estimate for interval-censored data, with
+// proportion to their weight (the self-consistent estimate for interval-censored data, with
 // forgetting). The stretches get shorter as the weight gathers, from minutes to fractions of a second.
 type lag struct {
 	from    float64 // where the first stretch begins, seconds
@@ -20,7 +20,7 @@ const (
 	narrowest      = 0.35 // seconds
 	far            = 30.  // seconds beyond the last stretch at which it is not the upload that varies
 	forget         = 0.07
-	trace          = 0.004 // of the weight is everywhere, so that what was unlikely can come back
+	trace          = 0.004 // of the weight is everywhere, so that unlikely stretches can recover
 )
 
 func (l *lag) known() bool { return l.width > 0 }
@@ -57,12 +57,12 @@ func (l *lag) saw(low, high, usual float64) {
 // before is well before anything is expected.
 func (l *lag) before() float64 { return l.from - stretchesOfLag*float64(l.width) }
 
-// doubtful says whether it is time for a poll before anything is expected: where every poll comes after
+// doubtful reports whether it is time for a poll before anything is expected: if every poll comes after
 // the fix, the clock of the device may be far ahead without showing.
 func (l *lag) doubtful() bool { return l.unseen >= 24 }
 
-// restart spreads the weight evenly between the bounds, but most of it round the usual lag where that
-// is between them.
+// restart spreads the weight evenly between the bounds, but most of it around the usual lag if that
+// lies between them.
 func (l *lag) restart(low, high, usual float64) {
 	low = max(low, high-600)
 	width := max((high-low)/(stretchesOfLag-2), narrowest)
@@ -85,7 +85,7 @@ func (l *lag) restart(low, high, usual float64) {
 	l.zoom()
 }
 
-// shift moves weight to where the fix may have appeared.
+// shift moves weight to the stretches in which the fix may have appeared.
 func (l *lag) shift(low, high float64) {
 	var post [stretchesOfLag]float32
 	var sum float32
@@ -108,7 +108,7 @@ func (l *lag) shift(low, high float64) {
 	}
 }
 
-// zoom halves the stretches while the weight is in less than half of them, and doubles them where it
+// zoom halves the stretches while the weight is in less than half of them, and doubles them if it
 // crowds at an end.
 func (l *lag) zoom() {
 	for float64(l.width) > narrowest*1.01 {
@@ -189,7 +189,7 @@ func (l *lag) middle() float64 {
 	return l.to()
 }
 
-// pending says whether a fix that had not appeared so many seconds after its own time may still be on
+// pending reports whether a fix that had not appeared so many seconds after its own time may still be on
 // its ordinary way.
 func (l *lag) pending(after float64) bool {
 	left := float32(0)
@@ -205,7 +205,7 @@ func (l *lag) stretch(after float64) int {
 }
 
 // moment is the best moment to poll for a fix, in seconds after the fix's own time, given that it
-// had not appeared after so many: where the delay of what has appeared and the price of polls that
+// had not appeared after so many: the one at which the delay of fixes that have appeared and the price of polls that
 // come too early add up to the least.
 func (l *lag) moment(price, after float64) float64 {
 	if l.doubtful() && after < l.before() {
@@ -213,7 +213,7 @@ func (l *lag) moment(price, after float64) float64 {
 	}
 	w := float64(l.width)
 	first := min(l.stretch(after), stretchesOfLag-1)
-	// cost[i] is what is still to come, times the chance to get there, once a poll at the end of
+	// cost[i] is the cost still to come, times the chance to get there, once a poll at the end of
 	// stretch i-1 was in vain.
 	var cost [stretchesOfLag + 1]float64
 	best := stretchesOfLag - 1

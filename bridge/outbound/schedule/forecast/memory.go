@@ -13,7 +13,7 @@ var ErrMemory = errors.New("memory of a forecast cannot be read")
 // memoryVersion is the first byte of each memory. Another version is another layout.
 const memoryVersion = 1
 
-// deviceMemory is what is worth keeping of a device over a restart or a change of replica. It is stored in
+// deviceMemory is the knowledge about a device that outlives a restart or a change of replica. It is stored in
 // little endian without padding.
 type deviceMemory struct {
 	Version, Flags, Sign uint8
@@ -27,7 +27,7 @@ type deviceMemory struct {
 	Signs                [signs / 2]uint8
 }
 
-// fleetMemory is the same of what all devices have in common.
+// fleetMemory is the same for the whole fleet.
 type fleetMemory struct {
 	Version         uint8
 	Typical, Usual  float32
@@ -49,7 +49,7 @@ const (
 	sawNothing // the last poll
 )
 
-// AppendMemory appends what is worth keeping of the device: its newest fix, rhythms, lag, habit, rate of news,
+// AppendMemory appends the knowledge about the device that outlives a restart: its newest fix, rhythms, lag, habit, rate of news,
 // the meaning of its signs, and since when it is parked. origin is the wall time of tick 0. A device without a
 // fix has no memory, and b is returned as it is.
 func (d *Device) AppendMemory(b []byte, origin time.Time) []byte {
@@ -159,7 +159,7 @@ func (l *lag) recall(middle, width float64) {
 	}
 }
 
-// AppendMemory appends what all devices have in common.
+// AppendMemory appends the knowledge about all devices together.
 func (f *Fleet) AppendMemory(b []byte) []byte {
 	m := fleetMemory{Version: memoryVersion, Typical: float32(f.typical), Usual: float32(f.usual)}
 	for i := range stretches {
@@ -172,7 +172,7 @@ func (f *Fleet) AppendMemory(b []byte) []byte {
 	return b
 }
 
-// Recall replaces what all devices have in common by a memory. The error is [ErrMemory], and f is then as it was.
+// Recall replaces the knowledge about all devices together by a memory. The error is [ErrMemory], and f is then as it was.
 func (f *Fleet) Recall(memory []byte) error {
 	var m fleetMemory
 	if n, err := binary.Decode(memory, binary.LittleEndian, &m); err != nil || n != len(memory) || m.Version != memoryVersion {

@@ -2,7 +2,7 @@ package forecast
 
 import "math"
 
-// Outlook is what may appear on a device after a moment. All times are seconds from that moment.
+// Outlook is the fixes that may appear on a device after a moment. All times are seconds from that moment.
 // [Fleet.Outlook] makes it.
 type Outlook struct {
 	event float64 // rate of single fixes at random, per second
@@ -123,7 +123,7 @@ func (o *Outlook) smooth(worth float64) float64 {
 	return s
 }
 
-// Outlook returns what may appear on the device after a poll that was answered at t. The first fix of a
+// Outlook returns the fixes that may appear on the device after a poll that was answered at t. The first fix of a
 // trip counts tripWeight times as much as any other; at least 1.
 func (f *Fleet) Outlook(d *Device, t Tick, tripWeight float64) Outlook {
 	var o Outlook

@@ -3,7 +3,7 @@ package forecast
 import "math"
 
 // rhythm is the period at which a device makes fixes, learnt from the gaps between the times of the
-// fixes that polls saw. Where fixes were missed between two polls the gap is a multiple of the period,
+// fixes that polls saw. If fixes were missed between two polls, the gap is a multiple of the period,
 // and how large a multiple is known only as far as an empty poll in between limits it.
 type rhythm struct {
 	period   float32 // seconds, 0: not known
@@ -12,7 +12,7 @@ type rhythm struct {
 	gaps     [gapsKept]float32
 	most     [gapsKept]uint8 // the largest multiple that the polls in between leave possible
 	count    uint8           // gaps ever, up to gapsKept
-	at       uint8           // where the next gap goes
+	at       uint8           // index of the next gap
 	strays   uint8           // gaps off the period in a row
 	shared   bool            // the only gap is a period that many devices of the fleet have
 	unproven uint8           // fixes since an empty poll showed that the period is not a fraction
@@ -24,7 +24,7 @@ const gapsKept = 6
 // that have none.
 const chances = 3
 
-// known says whether the period can be used to predict.
+// known reports whether the period can be used to predict.
 func (r *rhythm) known() bool {
 	return r.period > 0 && (r.count >= 2 || r.shared) && r.fit >= 0.45 && r.evidence > 0.3
 }
@@ -32,7 +32,7 @@ func (r *rhythm) known() bool {
 // spread is how much a gap of n periods varies: whole seconds at both ends, and the timer.
 func spread(gap, n float64) float64 { return 0.5 + 0.25*math.Sqrt(n) + 0.002*gap }
 
-// multiple returns how many periods the gap is, and 0 where it is off.
+// multiple returns how many periods the gap is, and 0 if it is off.
 func multiple(gap, period float64, most uint8) float64 {
 	n := max(1, math.Round(gap/period))
 	if n > float64(most) || math.Abs(gap-n*period) > min(3*spread(gap, n), 0.25*period+0.5) {
@@ -124,7 +124,7 @@ func (r *rhythm) mean(p float64, n int) (hits int, mean float64) {
 }
 
 // looked takes note of how old the newest fix was when a poll looked. Were the period a fraction of
-// what is believed, a fix older than half of it would not be the newest.
+// the one assumed, a fix older than half of it would not be the newest.
 func (r *rhythm) looked(age float64) {
 	if age > 0.52*float64(r.period) {
 		r.unproven = 0
@@ -133,7 +133,7 @@ func (r *rhythm) looked(age float64) {
 	}
 }
 
-// doubtful says whether it is time to look between two predicted fixes.
+// doubtful reports whether it is time to look between two predicted fixes.
 func (r *rhythm) doubtful() bool { return r.unproven >= 24 }
 
 // periods are the periods on the road that many devices of the fleet share: trackers are sold with a
