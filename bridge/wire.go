@@ -138,8 +138,8 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 func (b *Bridge) startEmbedded() error {
 	var err error
 	b.nats, err = embedded.Start(b.cfg.EmbeddedOptions(), b.log)
-	if errors.Is(err, embedded.ErrConfig) {
-		return config.Faults{{Variable: "BRIDGE_EMBEDDED_CONFIG", Problem: "is not a configuration that nats-server takes: " + err.Error()}}
+	if wrong, ok := errors.AsType[*embedded.ConfigError](err); ok {
+		return config.Faults{{Variable: "BRIDGE_EMBEDDED_CONFIG", Problem: wrong.Problem()}}
 	}
 	if err != nil {
 		return err

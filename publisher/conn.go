@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -239,8 +240,9 @@ func (c *Conn) unreachable(err error) {
 	c.lastError.Store(&ConnError{Err: err, At: time.Now()})
 	const most = 16
 	c.mu.Lock()
-	known := c.logged[err.Error()] || len(c.logged) >= most
-	c.logged[err.Error()] = true
+	reason := strings.ToLower(err.Error()) // the client spells a refused login in two ways
+	known := c.logged[reason] || len(c.logged) >= most
+	c.logged[reason] = true
 	c.mu.Unlock()
 	if !known && !c.closing.Load() {
 		c.log.Warn("nats cannot be reached, trying again", "err", err)

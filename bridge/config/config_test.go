@@ -529,3 +529,17 @@ func TestEnvExample(t *testing.T) {
 		t.Errorf("Load of it: %v, %v", warnings, err)
 	}
 }
+
+// TestVariablesOfTheEmbeddedConfiguration: a variable that the configuration file
+// of the embedded server refers to is not called unknown.
+func TestVariablesOfTheEmbeddedConfiguration(t *testing.T) {
+	conf := file(t, "nats.conf", "authorization { user: bridge, password: $BRIDGE_PASSWORD }")
+	environment(t, minimal("BRIDGE_EMBEDDED_CONFIG="+conf, "BRIDGE_PASSWORD=s3cret", "BRIDGE_PASWORD=s3cret"))
+	_, warnings, err := config.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(warnings) != 1 || warnings[0].Variable != "BRIDGE_PASWORD" {
+		t.Errorf("warnings %v, want one, about BRIDGE_PASWORD", warnings)
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"plaspy-bridge/publisher/embedded"
+
 	"github.com/kelseyhightower/envconfig"
 )
 
@@ -88,7 +90,7 @@ func Load(except ...string) (Config, []Warning, error) {
 		return slices.ContainsFunc(except, func(p string) bool { return strings.HasPrefix(f.Variable, p) })
 	})
 	sortFaults(faults)
-	warnings := append(unknown(os.Environ()), c.doubts()...)
+	warnings := append(c.unknown(os.Environ()), c.doubts()...)
 	if len(faults) > 0 {
 		return c, warnings, faults
 	}
@@ -170,11 +172,15 @@ func isServiceLink(name, value string) bool {
 // unknown warns of variables that look as if they were meant for the bridge but
 // are not its own. NATS_ is shared with other programs: only a name that is one
 // letter off is reported.
-func unknown(environ []string) []Warning {
+func (c Config) unknown(environ []string) []Warning {
 	var warnings []Warning
 	known := map[string]Variable{}
 	for _, v := range Variables() {
 		known[v.Name] = v
+	}
+	var referred []string // by the embedded server's configuration, as deploy/nats.conf does
+	if c.EmbeddedConfig != "" {
+		referred = embedded.Variables(c.EmbeddedConfig)
 	}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
@@ -187,7 +193,7 @@ func unknown(environ []string) []Warning {
 		near, distance := nearest(name)
 		ours := strings.HasPrefix(name, "BRIDGE_") || strings.HasPrefix(name, "PLASPY_")
 		switch {
-		case isServiceLink(name, value), !ours && (!strings.HasPrefix(name, "NATS_") || distance > 1):
+		case isServiceLink(name, value), slices.Contains(referred, name), !ours && (!strings.HasPrefix(name, "NATS_") || distance > 1):
 		case distance <= max(2, len(name)/4):
 			warnings = append(warnings, Warning{name, "is not a variable of the bridge; did you mean " + near + "?"})
 		default:

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/publisher/embedded"
 )
 
 const (
@@ -64,16 +65,13 @@ func (c *check) embedded(ctx context.Context) {
 	var o *server.Options
 	if c.cfg.EmbeddedConfig != "" {
 		var err error
-		if o, err = server.ProcessConfigFile(c.cfg.EmbeddedConfig); err != nil {
-			c.say(Fail, "BRIDGE_EMBEDDED_CONFIG", err.Error(), "correct the file; nats-server -t -c checks it")
+		if o, err = c.cfg.EmbeddedOptions().ServerOptions(); err != nil {
+			c.refused(err)
 			return
 		}
 		c.ok("BRIDGE_EMBEDDED_CONFIG", "can be read")
 		c.rehearse(ctx)
-		if o.StoreDir != "" {
-			dir = o.StoreDir
-		}
-		addr = ""
+		dir, addr = o.StoreDir, ""
 		if o.Port > 0 && !o.DontListen {
 			addr = net.JoinHostPort(o.Host, strconv.Itoa(o.Port))
 		}
@@ -86,6 +84,16 @@ func (c *check) embedded(ctx context.Context) {
 	}
 	c.space(dir)
 	c.embeddedDurability(o)
+}
+
+// refused reports a configuration file that the embedded server does not take.
+func (c *check) refused(err error) {
+	const what = "BRIDGE_EMBEDDED_CONFIG"
+	if wrong, ok := errors.AsType[*embedded.ConfigError](err); ok {
+		c.say(Fail, what, wrong.Problem(), "correct the file")
+		return
+	}
+	c.say(Fail, what, err.Error(), "correct the file")
 }
 
 // running is about a store that another process holds: most likely the bridge

@@ -21,7 +21,7 @@ func (c *check) rehearse(ctx context.Context) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	srv, err := c.cfg.EmbeddedOptions().Rehearse(dir)
 	if err != nil {
-		c.say(Fail, what, err.Error(), "correct the file; nats-server -t -c checks it")
+		c.refused(err)
 		return
 	}
 	defer func() { srv.Shutdown(); srv.WaitForShutdown() }()

@@ -25,9 +25,6 @@ import (
 // large store included.
 const startTimeout = 60 * time.Second
 
-// ErrConfig tells that the configuration file is wrong.
-var ErrConfig = errors.New("BRIDGE_EMBEDDED_CONFIG is not a configuration that nats-server takes")
-
 // Options say where the server listens and stores.
 type Options struct {
 	// Addr is host:port; port 0 takes a free one. Ignored where Config is set.
@@ -61,11 +58,11 @@ type Server struct {
 // what to change: the address in use, the store in use or not writable, the
 // configuration file wrong. Stop it with [Server.Stop].
 func Start(o Options, log *slog.Logger) (*Server, error) {
-	opts, err := o.server()
+	opts, secrets, err := o.server()
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: o, dir: opts.StoreDir, log: &logger{log: log.With("component", "nats-server")}}
+	s := &Server{opts: o, dir: opts.StoreDir, log: &logger{log: log.With("component", "nats-server"), secrets: secrets}}
 	if s.lock, err = lockDir(s.dir); err != nil {
 		return nil, err
 	}
@@ -88,7 +85,7 @@ func (s *Server) start(opts *server.Options) error {
 	}
 	srv, err := server.NewServer(opts)
 	if err != nil {
-		return fmt.Errorf("embedded NATS server: %w", err)
+		return s.opts.refused(err, s.log.secrets)
 	}
 	srv.SetLoggerV2(s.log, false, false, false)
 	srv.Start()
@@ -150,7 +147,7 @@ func (s *Server) Addr() net.Addr { return s.current().Addr() }
 // URL is where a server with these options would take other programs'
 // connections on this machine. It wants a port that is no 0.
 func (o Options) URL() (string, error) {
-	opts, err := o.server()
+	opts, _, err := o.server()
 	if err != nil {
 		return "", err
 	}
@@ -171,7 +168,7 @@ func (o Options) URL() (string, error) {
 // with a store of its own in a folder that may be thrown away, to find out who
 // may connect to it.
 func (o Options) Rehearse(dir string) (*server.Server, error) {
-	opts, err := o.server()
+	opts, secrets, err := o.server()
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +179,7 @@ func (o Options) Rehearse(dir string) (*server.Server, error) {
 	opts.Routes = nil
 	srv, err := server.NewServer(opts)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+		return nil, o.refused(err, secrets)
 	}
 	srv.Start()
 	if !srv.ReadyForConnections(10 * time.Second) {
@@ -192,20 +189,36 @@ func (o Options) Rehearse(dir string) (*server.Server, error) {
 	return srv, nil
 }
 
-func (o Options) server() (*server.Options, error) {
-	opts := &server.Options{}
+// refused is an error of a server that does not take its options.
+func (o Options) refused(err error, secrets []string) error {
+	if o.Config == "" {
+		return fmt.Errorf("embedded NATS server: %w", err)
+	}
+	return &ConfigError{[]string{masked(err.Error(), secrets)}}
+}
+
+// ServerOptions returns the options of a server that follows o: the configuration
+// file's, or those made of the address and the folder.
+func (o Options) ServerOptions() (*server.Options, error) {
+	opts, _, err := o.server()
+	return opts, err
+}
+
+// server returns the server's options, and the texts in them that must not be
+// shown.
+func (o Options) server() (opts *server.Options, secrets []string, err error) {
+	opts = &server.Options{}
 	if o.Config != "" {
-		var err error
-		if opts, err = server.ProcessConfigFile(o.Config); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+		if opts, secrets, err = load(o.Config); err != nil {
+			return nil, nil, err
 		}
 	} else {
 		host, port, err := net.SplitHostPort(o.Addr)
 		if err != nil {
-			return nil, fmt.Errorf("BRIDGE_EMBEDDED_ADDR: %w", err)
+			return nil, nil, fmt.Errorf("BRIDGE_EMBEDDED_ADDR: %w", err)
 		}
 		if opts.Port, err = strconv.Atoi(port); err != nil {
-			return nil, fmt.Errorf("BRIDGE_EMBEDDED_ADDR: port %q is not a number", port)
+			return nil, nil, fmt.Errorf("BRIDGE_EMBEDDED_ADDR: port %q is not a number", port)
 		}
 		if opts.Port == 0 {
 			opts.Port = server.RANDOM_PORT
@@ -222,10 +235,10 @@ func (o Options) server() (*server.Options, error) {
 	}
 	dir, err := filepath.Abs(opts.StoreDir)
 	if err != nil {
-		return nil, fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
+		return nil, nil, fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
 	}
 	opts.StoreDir = dir
-	return opts, nil
+	return opts, secrets, nil
 }
 
 // listenable finds out before the server does, which would end the process,
@@ -325,7 +338,7 @@ func (s *Server) Revive() error {
 	addr, _ := old.Addr().(*net.TCPAddr)
 	old.Shutdown()
 	old.WaitForShutdown()
-	opts, err := s.opts.server()
+	opts, _, err := s.opts.server()
 	if err != nil {
 		return err
 	}
@@ -352,44 +365,3 @@ func (s *Server) unlock() error {
 	}
 	return s.lock.Close()
 }
-
-// says is the message of every line of the server's own.
-const says = "nats-server reports"
-
-// logger hands the server's own lines on. Its chatter at start is for
-// debugging; what it warns of is the operator's.
-type logger struct {
-	log   *slog.Logger
-	error atomic.Pointer[string]
-}
-
-// Noticef logs what the server says at start and stop, for debugging.
-func (l *logger) Noticef(format string, v ...any) { l.log.Debug(says, "text", line(format, v)) }
-
-// Debugf logs for debugging.
-func (l *logger) Debugf(format string, v ...any) { l.log.Debug(says, "text", line(format, v)) }
-
-// Tracef logs for debugging.
-func (l *logger) Tracef(format string, v ...any) { l.log.Debug(says, "text", line(format, v)) }
-
-// Warnf logs what the operator should know.
-func (l *logger) Warnf(format string, v ...any) { l.log.Warn(says, "text", line(format, v)) }
-
-// Errorf logs what the operator should know, and keeps it for an error's text.
-func (l *logger) Errorf(format string, v ...any) {
-	text := line(format, v)
-	l.error.Store(&text)
-	l.log.Error(says, "text", text)
-}
-
-// Fatalf does not end the process: Start reports it.
-func (l *logger) Fatalf(format string, v ...any) { l.Errorf(format, v...) }
-
-func (l *logger) last() string {
-	if s := l.error.Load(); s != nil {
-		return *s
-	}
-	return "no reason given"
-}
-
-func line(format string, v []any) string { return strings.TrimSpace(fmt.Sprintf(format, v...)) }

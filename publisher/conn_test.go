@@ -1,0 +1,178 @@
+package publisher_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+// lines collects a log. Safe for concurrent use.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+	n  chan struct{}
+}
+
+// Write keeps what is written.
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer func() {
+		select {
+		case l.n <- struct{}{}:
+		default:
+		}
+	}()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// TestRefusedLoginInProcess: an embedded server that refuses the login neither
+// holds up the connect nor hides why.
+func TestRefusedLoginInProcess(t *testing.T) {
+	srv := natstest.Start(t, func(o *server.Options) { o.Username, o.Password = "bridge", "s3cret" })
+	log := &lines{n: make(chan struct{}, 1)}
+	start := time.Now()
+	c, err := publisher.Connect(publisher.ConnOptions{InProcess: srv, User: "bridge", Password: "other"}, slog.New(slog.NewTextHandler(log, nil)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Shut(0) }()
+	if d := time.Since(start); d > 8*time.Second { // the server's write deadline is 10 s
+		t.Errorf("took %s", d)
+	}
+	<-log.n
+	if got := c.Trouble(); !strings.Contains(strings.ToLower(got), "authorization violation") {
+		t.Errorf("trouble %q", got)
+	}
+	if got := log.String(); strings.Count(got, "nats cannot be reached, trying again") != 1 || !strings.Contains(strings.ToLower(got), "authorization violation") {
+		t.Errorf("log:\n%s", got)
+	}
+	good, err := publisher.Connect(publisher.ConnOptions{InProcess: srv, User: "bridge", Password: "s3cret"}, slog.New(slog.DiscardHandler), nil)
+	if err != nil || !good.IsConnected() {
+		t.Errorf("with the right password: %v", err)
+	}
+	_ = good.Shut(time.Second)
+}
+
+// TestUnreachable: the reason is logged once, however often it is tried.
+func TestUnreachable(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	tries := make(chan struct{}, 100)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+			tries <- struct{}{}
+		}
+	}()
+	log := &lines{n: make(chan struct{}, 1)}
+	c, err := publisher.Connect(publisher.ConnOptions{URL: l.Addr().String()}, slog.New(slog.NewTextHandler(log, nil)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Shut(0) }()
+	for range 6 {
+		<-tries
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(log.String()) {
+		_, reason, _ := strings.Cut(line, "msg=")
+		if seen[reason] || !strings.Contains(reason, "nats cannot be reached, trying again") {
+			t.Errorf("log:\n%s", log)
+		}
+		seen[reason] = true
+	}
+	if len(seen) == 0 || c.Trouble() == "" {
+		t.Errorf("trouble %q, log:\n%s", c.Trouble(), log)
+	}
+}
+
+// TestConnectContext: a server that does not answer does not hold up a stop.
+func TestConnectContext(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan net.Conn, 10)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stop")
+	done := make(chan error, 1)
+	go func() {
+		_, err := publisher.ConnectContext(ctx, publisher.ConnOptions{URL: l.Addr().String()}, slog.New(slog.DiscardHandler), nil)
+		done <- err
+	}()
+	conn := <-accepted
+	cancel(stop)
+	if err := <-done; !errors.Is(err, stop) {
+		t.Errorf("got %v", err)
+	}
+	// The client that was left behind goes away once its server does.
+	_ = conn.Close()
+	_ = l.Close()
+	for conn := range accepted {
+		_ = conn.Close()
+	}
+}
+
+// TestInboxAndDomain: answers arrive below the prefix, and JetStream is asked in
+// the domain.
+func TestInboxAndDomain(t *testing.T) {
+	srv := natstest.Start(t, func(o *server.Options) {
+		o.JetStreamDomain = "hub"
+		o.Users = []*server.User{{Username: "bridge", Password: "s3cret", Permissions: &server.Permissions{
+			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX_bridge.>"}},
+			Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.>"}},
+		}}}
+	})
+	c, err := publisher.Connect(publisher.ConnOptions{InProcess: srv, User: "bridge", Password: "s3cret", InboxPrefix: "_INBOX_bridge", Domain: "hub"}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Shut(time.Second) }()
+	js, err := c.OpenJetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if info, err := js.AccountInfo(ctx); err != nil || info.Domain != "hub" {
+		t.Errorf("got %+v, %v", info, err)
+	}
+	if c.InboxPrefix() != "_INBOX_bridge" {
+		t.Errorf("prefix %s", c.InboxPrefix())
+	}
+}
