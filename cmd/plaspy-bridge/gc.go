@@ -15,7 +15,7 @@ const (
 	minPercent  = 40
 	maxPercent  = 400
 	minHeadroom = 6 << 20
-	maxHeadroom = 256 << 20
+	maxHeadroom = 128 << 20
 	// fastRate is the allocation rate, in bytes a second, at which the headroom
 	// equals the live heap. The cost of a collection grows with the live heap, so
 	// a headroom of live * rate / fastRate keeps the collector's share of the CPU
@@ -57,7 +57,8 @@ func followHeap(ctx context.Context) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
-	percent, before := 100, uint64(0)
+	// Little at first: what is read at the start is mostly there to stay.
+	percent, before := 60, uint64(0)
 	debug.SetGCPercent(percent)
 	for {
 		select {

@@ -14,7 +14,7 @@ func TestGCPercent(t *testing.T) {
 		{"1,000 devices, flat out", 7 * mb, 150 * mb, 400},
 		{"10,000 devices, one poll a minute", 25 * mb, 1 * mb, 40},
 		{"100,000 devices, one poll a minute", 200 * mb, 8 * mb, 40},
-		{"100,000 devices, flat out", 200 * mb, 100 * mb, 128},
+		{"100,000 devices, flat out", 200 * mb, 100 * mb, 64},
 		{"10,000 devices, half of it", 50 * mb, 50 * mb, 156},
 		{"a heap of its own dimension", 4000 * mb, 1000 * mb, 40},
 		{"next to nothing alive", mb, 0, 600},
