@@ -1,6 +1,7 @@
 package examples_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,6 +82,14 @@ func TestGo(t *testing.T) {
 		p.ends()
 		if posts := r.api.Posts("dev 1"); len(posts) != 1 || !strings.Contains(posts[0].Body, "-74.25") {
 			t.Errorf("posts %+v", posts)
+		}
+		p = run(t, "gateway", "gateway", "dev 1", "494.5", "-74.25")
+		p.says("no: invalid: latitude")
+		p.says(`"posted":false`, `"deadLetter":1`)
+		for range p.lines { // until it ends
+		}
+		if exit, ok := errors.AsType[*exec.ExitError](<-p.done); !ok || exit.ExitCode() != 1 {
+			t.Errorf("a refusal ends with %v, want status 1", exit)
 		}
 	})
 }

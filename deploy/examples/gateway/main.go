@@ -1,6 +1,8 @@
 // Command gateway hands in one location to be posted to the Plaspy API and waits
-// until it was: gateway [flags] DEVICE LATITUDE LONGITUDE. It wants NATS_URL,
-// and NATS_USER and NATS_PASSWORD where the server does.
+// for its result: gateway [flags] DEVICE LATITUDE LONGITUDE. It prints yes or no
+// and the result. The exit status is 0 if the API took the location, 1 if it never
+// will, and 3 if that is not decided yet. It needs NATS_URL, and NATS_USER and
+// NATS_PASSWORD if the server wants them.
 package main
 
 import (
@@ -25,10 +27,21 @@ func main() {
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), *wait)
 	defer cancel()
-	if err := run(ctx, flag.Args()); err != nil {
+	posted, err := run(ctx, flag.Args())
+	switch {
+	case errors.Is(err, errUndecided):
+		log.Print(err)
+		os.Exit(3)
+	case err != nil:
 		log.Fatal(err)
+	case !posted:
+		os.Exit(1)
 	}
 }
+
+// errUndecided means that the location is stored and will be posted or refused
+// later, for example because the API does not answer at the moment.
+var errUndecided = errors.New("stored, and not decided yet: the bridge goes on trying")
 
 // token writes a device's id as one token of a subject.
 func token(id string) string {
@@ -43,54 +56,69 @@ func token(id string) string {
 	return b.String()
 }
 
-func run(ctx context.Context, args []string) error {
+func run(ctx context.Context, args []string) (posted bool, err error) {
 	if len(args) != 3 {
-		return errors.New("want DEVICE LATITUDE LONGITUDE")
+		return false, errors.New("want DEVICE LATITUDE LONGITUDE")
 	}
 	latitude, err := strconv.ParseFloat(args[1], 64)
 	if err != nil {
-		return err
+		return false, err
 	}
 	longitude, err := strconv.ParseFloat(args[2], 64)
 	if err != nil {
-		return err
+		return false, err
 	}
 	at := time.Now().UTC()
 	body, err := json.Marshal(map[string]any{"dateTime": at.Format(time.RFC3339Nano), "latitude": latitude, "longitude": longitude})
 	if err != nil {
-		return err
+		return false, err
 	}
 
 	// Answers and results arrive below a prefix that the user gateway of nats.conf may read.
 	nc, err := nats.Connect(os.Getenv("NATS_URL"), nats.UserInfo(os.Getenv("NATS_USER"), os.Getenv("NATS_PASSWORD")), nats.MaxReconnects(-1),
 		nats.CustomInboxPrefix(cmp.Or(os.Getenv("NATS_INBOX_PREFIX"), "_INBOX_gateway")))
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer nc.Close()
 	js, err := jetstream.New(nc)
 	if err != nil {
-		return err
+		return false, err
 	}
 	inbox := nc.NewInbox()
 	results, err := nc.SubscribeSync(inbox)
 	if err != nil {
-		return err
+		return false, err
 	}
 	msg := nats.NewMsg("plaspy.in.location." + token(args[0]))
 	msg.Data = body
-	// Tried again after a lost acknowledgement, the same report has the same
-	// id and is taken once.
+	// If the acknowledgement is lost and the report is sent again, it has the same
+	// id and is stored once.
 	msg.Header.Set(nats.MsgIdHdr, args[0]+"@"+at.Format(time.RFC3339Nano))
 	msg.Header.Set("Reply-To", inbox)
 	if _, err := js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(5)); err != nil {
-		return fmt.Errorf("not taken, try again: %w", err)
+		return false, fmt.Errorf("not stored, try again: %w", err)
 	}
-	// From here on it is the bridge's: posted, or among the dead letters.
-	result, err := results.NextMsgWithContext(ctx)
+	// From here on the message is the bridge's, and ends in exactly one result:
+	// posted, or refused and kept as a dead letter.
+	msg, err = results.NextMsgWithContext(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return false, errUndecided
+	}
 	if err != nil {
-		return fmt.Errorf("taken, but not posted yet: %w", err)
+		return false, err
 	}
-	fmt.Printf("%s\n", result.Data)
-	return nil
+	var result struct {
+		Posted bool   `json:"posted"`
+		Reason string `json:"reason"`
+	}
+	if err := json.Unmarshal(msg.Data, &result); err != nil {
+		return false, fmt.Errorf("result: %w", err)
+	}
+	if result.Posted {
+		fmt.Printf("yes\n%s\n", msg.Data)
+	} else {
+		fmt.Printf("no: %s\n%s\n", result.Reason, msg.Data)
+	}
+	return result.Posted, nil
 }

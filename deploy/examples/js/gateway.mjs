@@ -1,8 +1,10 @@
-// Hands in one location to be posted to the Plaspy API and waits until it was:
+// Hands in one location to be posted to the Plaspy API and waits for its result:
 //
 //   node gateway.mjs DEVICE LATITUDE LONGITUDE
 //
-// Wants NATS_URL, and NATS_USER and NATS_PASSWORD where the server does.
+// Prints yes or no and the result. The exit status is 0 if the API took the location,
+// 1 if it never will, and 3 if that is not decided yet. Needs NATS_URL, and NATS_USER
+// and NATS_PASSWORD if the server wants them.
 import { connect, createInbox, headers } from "@nats-io/transport-node";
 import { jetstream } from "@nats-io/jetstream";
 
@@ -29,12 +31,25 @@ const results = nc.subscribe(inbox, { max: 1, timeout: 30_000 });
 
 const h = headers();
 h.set("Reply-To", inbox);
-// The id of the message: tried again with the same one, it is taken once.
+// The id of the message: sent again with the same one, it is stored once.
 const ack = await jetstream(nc).publish(
   `plaspy.in.location.${token(device)}`,
   JSON.stringify({ dateTime, latitude: Number(latitude), longitude: Number(longitude) }),
   { headers: h, msgID: `${device}@${dateTime}` },
 );
-console.error(`taken as ${ack.stream} ${ack.seq}`);
-for await (const m of results) console.log(m.string());
+console.error(`stored as ${ack.stream} ${ack.seq}`);
+// From here on the message is the bridge's, and ends in exactly one result: posted,
+// or refused and kept as a dead letter.
+try {
+  for await (const m of results) {
+    const result = m.json();
+    console.log(result.posted ? "yes" : `no: ${result.reason}`);
+    console.log(m.string());
+    process.exitCode = result.posted ? 0 : 1;
+  }
+} catch (err) {
+  if (err.name !== "TimeoutError") throw err;
+  console.error("stored, and not decided yet: the bridge goes on trying");
+  process.exitCode = 3;
+}
 await nc.close();
