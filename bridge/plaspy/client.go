@@ -3,6 +3,7 @@ package plaspy
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -41,21 +42,22 @@ type Options struct {
 	Trace      *trace.Tracer         // makes a span of each request; nil: none
 	MaxConns   int                   // requests at once, for the size of the connection pool; 0: 32
 	UserAgent  string                // empty: plaspy-bridge
+	TLS        *tls.Config           // of the connections; nil: Go's, from TLS 1.2 on
 	// Transport replaces the connection pool; it must not follow redirects nor unpack answers. To share one
 	// pool with the token manager, set it to NewTransport's.
 	Transport http.RoundTripper
 }
 
-// NewTransport returns a connection pool for o.MaxConns requests at once: HTTP/2 where the server has it, proxy
-// from the environment, no compression. Its idle connections are the caller's to close.
-func NewTransport(o Options) *http.Transport {
+// NewTransport returns a connection pool for o.MaxConns requests at once. Its idle connections are the caller's to
+// close.
+func NewTransport(o Options) *Connections {
 	if o.Timeout <= 0 {
 		o.Timeout = defaultTimeout
 	}
 	if o.MaxConns <= 0 {
 		o.MaxConns = 32
 	}
-	return newTransport(o.MaxConns, o.Timeout)
+	return newConnections(o.MaxConns, o.Timeout, o.TLS)
 }
 
 // complete fills in defaults and refuses what cannot work.
@@ -304,7 +306,7 @@ func (c *Client) newRequest(call *call, r *request) *http.Request {
 		req.Header = req.Header.Clone()
 		req.Header.Set("Idempotency-Key", headerValue(r.key))
 	}
-	return req.WithContext(call)
+	return req.WithContext(call.watched(nil))
 }
 
 // headerValue makes a message id fit for a header: net/http refuses to send anything but printable text.
@@ -373,6 +375,9 @@ func (c *Client) failure(ctx context.Context, call *call, r *request, err error)
 		err = fmt.Errorf("%w (%v)", errTimeout, c.opt.Timeout)
 	case errors.Is(err, ErrNoBudget), errors.Is(err, auth.ErrForeignHost):
 		return fmt.Errorf("%s: %w", r.endpoint, err)
+	}
+	if call.broken != nil {
+		call.broken()
 	}
 	return &Error{Endpoint: r.endpoint.String(), Message: c.clean(err.Error()), Err: err, transport: true}
 }

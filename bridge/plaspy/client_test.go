@@ -540,9 +540,8 @@ func TestConnectionsAreReused(t *testing.T) {
 	s.StartTLS()
 	defer s.Close()
 	c := newClient(t, s.URL, nil, func(o *plaspy.Options) {
-		tr := plaspy.NewTransport(*o)
-		tr.TLSClientConfig.RootCAs = s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-		o.Transport = tr
+		o.TLS = s.Client().Transport.(*http.Transport).TLSClientConfig
+		o.Transport = plaspy.NewTransport(*o)
 	})
 	defer c.Close()
 	for range 50 {

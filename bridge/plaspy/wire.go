@@ -4,17 +4,12 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
 	"strings"
 	"time"
-
-	"golang.org/x/net/http/httpproxy"
 
 	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/trace"
@@ -35,6 +30,8 @@ type call struct {
 	kept            error        // before's, which kept the request from being sent
 	refused         func()       // nil, or called when an answer refused the token
 	conns           int          // that net/http took for the send under way; GotConn runs on RoundTrip's goroutine
+	conn            net.Conn     // the last of these
+	broken          func()       // nil, or has other requests use new connections
 	trace           httptrace.ClientTrace
 	sends           int        // of the request so far
 	span            trace.Span // of the last of them
@@ -73,11 +70,13 @@ func (c *call) resting(b *Budget) error {
 	}
 }
 
-// watched returns the call as a context under which repeats are reported: net/http sends a GET again by itself
-// when a kept-alive connection turns out to have been closed, and the API may have counted the first one.
+// watched returns the call as a context under which the connections that net/http takes are known. It sends a GET
+// again by itself when a kept-alive connection turns out to have been closed, and the API may have counted the
+// first one; these repeats are reported.
 func (c *call) watched(repeated func(endpoint)) context.Context {
-	c.trace.GotConn = func(httptrace.GotConnInfo) {
-		if c.conns++; c.conns > 1 {
+	c.trace.GotConn = func(info httptrace.GotConnInfo) {
+		c.conn = info.Conn
+		if c.conns++; c.conns > 1 && repeated != nil {
 			repeated(c.endpoint)
 		}
 	}
@@ -222,53 +221,6 @@ func (u *unzipped) Read(p []byte) (n int, err error) {
 func (w *wire) repeated(ep endpoint) {
 	w.budget.charge()
 	w.metrics.count(ep, 0)
-}
-
-// proxyOf returns the proxy function for settings from the environment. Unlike http.ProxyFromEnvironment, which
-// ignores a setting that is no URL and connects directly, it fails then. The error does not repeat the setting,
-// which may hold a password.
-func proxyOf(c *httpproxy.Config) func(*http.Request) (*url.URL, error) {
-	valid := func(setting string) bool {
-		text := setting
-		if !strings.Contains(text, "://") {
-			text = "http://" + text
-		}
-		u, err := url.Parse(text)
-		return setting == "" || err == nil && u.Host != ""
-	}
-	f, plain, secure := c.ProxyFunc(), valid(c.HTTPProxy), valid(c.HTTPSProxy)
-	return func(req *http.Request) (*url.URL, error) {
-		switch {
-		case req.URL.Scheme == "https" && !secure:
-			return nil, errors.New("HTTPS_PROXY is not a URL")
-		case req.URL.Scheme == "http" && !plain:
-			return nil, errors.New("HTTP_PROXY is not a URL")
-		}
-		return f(req.URL)
-	}
-}
-
-// newTransport returns the connection pool for maxConns requests at once.
-func newTransport(maxConns int, timeout time.Duration) *http.Transport {
-	dialer := &net.Dialer{Timeout: timeout, KeepAlive: 15 * time.Second}
-	return &http.Transport{
-		Proxy:       proxyOf(httpproxy.FromEnvironment()),
-		DialContext: dialer.DialContext,
-		// HTTP/2 where the server has it; setting TLSClientConfig would otherwise turn it off.
-		ForceAttemptHTTP2:   true,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: timeout,
-		// As many idle as busy: net/http's default of two would open a connection for most polls.
-		MaxIdleConns:        maxConns,
-		MaxIdleConnsPerHost: maxConns,
-		IdleConnTimeout:     90 * time.Second,
-		// No ResponseHeaderTimeout: the call's own limit covers it, and this would be another timer a poll.
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
-		// Answers of 900 bytes are not worth unpacking, and a packed one could unpack to anything.
-		DisableCompression: true,
-		ReadBufferSize:     8 << 10,
-	}
 }
 
 // TokenConfig returns the configuration of a token manager whose requests go through the same connections,

@@ -151,3 +151,44 @@ func TestProxy(t *testing.T) {
 		}
 	}
 }
+
+func TestConnectionsHaveAGreatestAge(t *testing.T) {
+	var conns atomic.Int64
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	s.Start()
+	defer s.Close()
+	p := newConnections(4, time.Minute, nil)
+	defer p.CloseIdleConnections()
+	if !p.watch {
+		t.Error("requests of a minute are not watched")
+	}
+	if h := p.make().HTTP2; h.SendPingTimeout+h.PingTimeout > 15*time.Second || h.PingTimeout == 0 {
+		t.Errorf("HTTP/2 pings: %+v", h)
+	}
+	for want := range int64(5) {
+		for range 3 {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := p.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+			_ = res.Body.Close()
+		}
+		if got := conns.Load(); got != want+1 {
+			t.Errorf("%d connections, want %d", got, want+1)
+		}
+		if left := time.Until(p.now.until); left < connectionsLast-time.Minute || left > connectionsLast+connectionsSpread {
+			t.Errorf("connections last for %v", left)
+		}
+		p.now.until = time.Now().Add(-time.Second)
+	}
+}

@@ -204,7 +204,7 @@ func (c *check) skew(whose string, ahead time.Duration) {
 
 // clock reads the Date of answers as they pass. Safe for concurrent use.
 type clock struct {
-	base *http.Transport
+	base *plaspy.Connections
 
 	mu    sync.Mutex
 	ahead time.Duration // guarded by mu: of the last answer
