@@ -21,6 +21,7 @@ import (
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/replica"
+	"plaspy-bridge/bridge/streams"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/bridge/view"
 	"plaspy-bridge/publisher"
@@ -66,7 +67,7 @@ type broker struct {
 	nats   *embedded.Server // nil if NATS_URL is set
 	conn   *publisher.Conn
 	pub    *publisher.Publisher
-	keeper *keeper
+	keeper *streams.Keeper
 }
 
 // consuming is the consumer side. Both are nil if it is off.
@@ -213,7 +214,7 @@ func (b *Bridge) serve(ctx context.Context, wg *sync.WaitGroup) {
 		}
 	})
 	wg.Go(func() { b.keys.Watch(ctx, b.tokens.Retry) })
-	wg.Go(func() { b.keeper.run(ctx, b.pool.Resync) })
+	wg.Go(func() { b.keeper.Run(ctx, b.pool.Resync) })
 	wg.Go(func() { b.watch(ctx) })
 	if b.server == nil {
 		return

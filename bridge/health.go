@@ -28,7 +28,7 @@ func (b *Bridge) parts() []part {
 		{"devices", b.unlessStandby(func() ops.State { return listState(b.pool.Listed()) })},
 		{"api", b.apiState},
 		{"nats", b.connState},
-		{"streams", b.keeper.health},
+		{"streams", b.keeper.Health},
 		{"publish", b.publishState},
 		{"replica", func() ops.State { return replicaState(b.group) }},
 		{"state", b.unlessStandby(func() ops.State { return readState(b.pool.Ready()) })},
@@ -133,6 +133,9 @@ func (b *broker) connState() ops.State {
 func (b *broker) publishState() ops.State {
 	if trouble := b.pub.Trouble(); trouble != "" {
 		return ops.Down(strings.TrimSuffix(trouble+"; "+b.conn.Denied(), "; "))
+	}
+	if some := b.pub.Degraded(); some != "" {
+		return ops.Degraded(some)
 	}
 	return ops.Up()
 }

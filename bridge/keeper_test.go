@@ -3,8 +3,6 @@ package bridge
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
-	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
 
@@ -35,42 +32,6 @@ func TestKeeperMakesADeletedStreamAgain(t *testing.T) {
 		}
 	}
 	follow(t, b, "plaspy.location.*", 3)
-}
-
-func TestOldServer(t *testing.T) {
-	for version, old := range map[string]bool{
-		"2.10.29": true, "1.4.1": true, "2.11.0": false, "2.11.0-RC.1": false, "2.15.2": false, "3.0.0": false, "custom": false, "": false,
-	} {
-		if err := oldServer(version); (err != nil) != old {
-			t.Errorf("oldServer(%q) = %v", version, err)
-		}
-	}
-}
-
-func TestKeeperComplainsOfOtherSettings(t *testing.T) {
-	srv := natstest.Start(t)
-	js, err := jetstream.New(srv.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := publisher.Subjects("plaspy").Streams(publisher.StreamOptions{Retention: time.Hour})
-	other := want[0]
-	other.MaxMsgs = 7
-	if _, err := js.CreateStream(t.Context(), other); err != nil {
-		t.Fatal(err)
-	}
-	var log strings.Builder
-	k := newKeeper(nil, want, slog.New(slog.NewTextHandler(&log, nil)))
-	for range 2 {
-		reports, err := publisher.EnsureStreams(t.Context(), js, want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		k.tell(reports)
-	}
-	if got := strings.Count(log.String(), "max_msgs is 7, the bridge would set 0"); got != 1 {
-		t.Errorf("told %d times, want once: %s", got, log.String())
-	}
 }
 
 // soon waits for what takes the keeper a few seconds at most.

@@ -142,7 +142,7 @@ func either(a, b string) string {
 func (b *Bridge) pulse() pulse {
 	p := pulse{rate: b.budget.PollRate(), pending: b.pub.Pending(), acked: uint64(b.pub.LastAck().UnixNano())}
 	switch trouble := b.pub.Trouble(); {
-	case !b.conn.IsConnected(), !b.keeper.ready():
+	case !b.conn.IsConnected(), !b.keeper.Ready():
 		p.broker = "NATS is away, or has not the streams"
 	case trouble != "":
 		p.broker = "the stream takes no events"

@@ -55,7 +55,7 @@ func (b *Bridge) openQueries(ctx context.Context) error {
 func (b *Bridge) runQueries(ctx context.Context) {
 	const retry = 10 * time.Second
 	logged := ""
-	for b.keeper.await(ctx) == nil {
+	for b.keeper.Await(ctx) == nil {
 		err := b.queries.Run(ctx)
 		if err == nil || ctx.Err() != nil {
 			return

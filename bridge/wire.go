@@ -21,6 +21,7 @@ import (
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/replica"
+	"plaspy-bridge/bridge/streams"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/embedded"
@@ -110,8 +111,12 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 	}
 	subjects := publisher.Subjects(b.cfg.Prefix)
 	log := b.logger("publisher")
-	keeper := newKeeper(b.nats, subjects.Streams(b.cfg.StreamOptions()), log)
-	o.OnConnect = func(bool) { keeper.nudge() }
+	kept := streams.Options{Streams: subjects.Streams(b.cfg.StreamOptions()), Log: log, Registerer: b.metrics}
+	if b.nats != nil {
+		kept.Server = b.nats
+	}
+	keeper := streams.New(kept)
+	o.OnConnect = func(bool) { keeper.Look() }
 	o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client closed: %w", err)) }
 	var err error
 	if b.conn, err = publisher.ConnectContext(ctx, o, log, b.metrics); errors.Is(err, publisher.ErrCredentials) {
@@ -131,7 +136,7 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 		return err
 	}
 	b.keeper = keeper
-	b.keeper.watch(b.conn, b.pub)
+	b.keeper.Attach(b.conn, b.pub)
 	return nil
 }
 
@@ -209,11 +214,11 @@ func newPolicy(c config.Config) *schedule.Schedule {
 // not made sure that it is there.
 type heldStream struct {
 	*publisher.Publisher
-	keeper *keeper
+	keeper *streams.Keeper
 }
 
 // Connected reports whether the broker can be reached and has the streams.
-func (s heldStream) Connected() bool { return s.Publisher.Connected() && s.keeper.ready() }
+func (s heldStream) Connected() bool { return s.Publisher.Connected() && s.keeper.Ready() }
 
 // openConsumer makes the consumer side, unless it is switched off.
 func (b *Bridge) openConsumer(context.Context) error {
@@ -263,7 +268,7 @@ func (b *Bridge) openServer(ctx context.Context) error {
 // lateLease is the lease of the consumer side, whose bucket can only be opened
 // once NATS is there.
 type lateLease struct {
-	keeper  *keeper
+	keeper  *streams.Keeper
 	pub     *publisher.Publisher
 	replica string
 	log     *slog.Logger
@@ -274,7 +279,7 @@ type lateLease struct {
 // Hold waits for NATS, and then for the lease.
 func (l *lateLease) Hold(ctx context.Context) (inbound.Term, error) {
 	for l.lease == nil {
-		if err := l.keeper.await(ctx); err != nil {
+		if err := l.keeper.Await(ctx); err != nil {
 			return inbound.Term{}, err
 		}
 		bucket, err := l.pub.JetStream().KeyValue(ctx, l.pub.Subjects().ReplicasBucket())

@@ -41,7 +41,7 @@ func (s scrape) check(expr string) (problems []string, used int) {
 			case slices.Contains(open, label):
 			default:
 				for _, v := range values {
-					if !slices.Contains(known, v) {
+					if !slices.ContainsFunc(known, regexp.MustCompile("^"+v+"$").MatchString) {
 						problems = append(problems, fmt.Sprintf("%s{%s} is never %q but %v", name, label, v, known))
 					}
 				}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -84,20 +85,21 @@ func TestCloudEvents(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 1, 5e6, time.UTC)
 	raw := json.RawMessage(`{"dateTime":"2026-01-02T03:04:01.005Z","latitude":4.70,"longitude":-74.1}`)
 	tests := []struct {
-		typ   string
-		event *publisher.Event
-		field string // of the body
+		typ        string
+		event      *publisher.Event
+		field      string // of the body
+		extensions map[string]any
 	}{
 		{"com.plaspy.location", subjects.LocationEvent(&publisher.Location{
 			DeviceID: id, Token: token, Source: source, FixTime: at, ObservedAt: at.Add(time.Second), Raw: raw, Edges: "+SpeedLimit", Since: at,
-		}, 0), "location"},
+		}, 0), "location", map[string]any{"partitionkey": token, "recordedtime": "2026-01-02T03:04:02.005Z"}},
 		{"com.plaspy.alert", subjects.AlertEvent(&publisher.Alert{
 			DeviceID: id, Token: token, Source: source, Alert: "SpeedLimit", AlertToken: "SpeedLimit", State: publisher.Raised,
 			DateTime: json.RawMessage(`"2026-01-02T03:04:01.005Z"`), Latitude: json.RawMessage(`4.70`), Longitude: json.RawMessage(`-74.1`), FixTime: at, ObservedAt: at,
-		}, 0), "state"},
+		}, 0), "state", map[string]any{"partitionkey": token, "recordedtime": "2026-01-02T03:04:01.005Z", "severitynumber": "13"}},
 		{"com.plaspy.device", subjects.DeviceEvent(&publisher.Device{
 			DeviceID: id, Token: token, Source: source, Change: publisher.Added, Raw: json.RawMessage(`{"id":"dev 1/ñ"}`), ObservedAt: at,
-		}, 0), "device"},
+		}, 0), "device", map[string]any{"partitionkey": token}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.typ, func(t *testing.T) {
@@ -119,8 +121,9 @@ func TestCloudEvents(t *testing.T) {
 			if err := e.Validate(); err != nil {
 				t.Errorf("not valid: %v", err)
 			}
-			if e.Type() != tt.typ || e.SpecVersion() != "1.0" || e.Source() != source || e.Subject() != token || !e.Time().Equal(at) ||
-				e.DataContentType() != "application/json" || e.ID() == "" || e.ID() != m.Header.Get(nats.MsgIdHdr) || len(e.Extensions()) != 0 {
+			if e.Type() != tt.typ || e.SpecVersion() != "1.0" || e.Source() != "https://api.plaspy.com/api/devices/dev=201=2F=C3=B1" || e.Subject() != token || !e.Time().Equal(at) ||
+				e.DataContentType() != "application/json" || e.ID() == "" || e.ID() != m.Header.Get(nats.MsgIdHdr) ||
+				!maps.Equal(e.Extensions(), tt.extensions) {
 				t.Errorf("read as\n%s", e)
 			}
 			var body map[string]json.RawMessage

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -95,12 +94,16 @@ func (p *Publisher) fill(ctx context.Context, subject string, m jetstream.Msg, o
 		if err == nil {
 			return entry{ack.Sequence, seq}, nil
 		}
-		if !isFence(err) {
+		if judge(err) != fenced {
 			return old, err
 		}
-		last, err := p.legacy.GetLastMsg(BucketStream(p.subjects.LastBucket()), subject, nats.Context(ctx))
+		last, err := NewLeader(p.js, BucketStream(p.subjects.LastBucket())).Last(ctx, subject)
 		if err != nil {
 			return old, err
+		}
+		if last == nil {
+			old = entry{}
+			continue
 		}
 		origin, _ := sourceSeq(last.Header)
 		old = entry{last.Sequence, origin}

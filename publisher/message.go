@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -27,13 +28,21 @@ const (
 	HeaderSource  = "ce-source"
 	HeaderSubject = "ce-subject"
 	HeaderTime    = "ce-time"
+	// HeaderPartition is what messages of one device have in common, for readers
+	// that divide the stream and keep each device in order.
+	HeaderPartition = "ce-partitionkey"
+	// HeaderRecorded is when the bridge read what the event is about.
+	HeaderRecorded = "ce-recordedtime"
+	// HeaderSeverity is an alert's severity number as OpenTelemetry counts them: 17
+	// for a critical alert that was raised, 13 for another one, 9 if it was cleared.
+	HeaderSeverity = "ce-severitynumber"
 	// HeaderEdges lists, on a location, the alert edges that follow it, as
-	// "+" (raised) or "-" (cleared) and the alert's token, separated by
-	// spaces. It lets whoever reads the stream after a crash publish what the
-	// crash cut off.
+	// "+" (raised) or "-" (cleared) and the alert's token, separated by spaces. A
+	// bridge that reads the stream after a crash publishes from it what the crash
+	// cut off.
 	HeaderEdges = "plaspy-edges"
-	// HeaderHistorySince stands on a location, where the alert history could
-	// not be read up to it: the time that the next request starts from.
+	// HeaderHistorySince is set on a location if the alert history could not be
+	// read up to it: the time that the next request starts from.
 	HeaderHistorySince = "plaspy-history-since"
 )
 
@@ -139,8 +148,9 @@ func (s Subjects) LocationEvent(l *Location, expect uint64) *Event {
 	b = append(append(b, `,"location":`...), l.Raw...)
 	e := newEvent(s.Location(l.Token), kindLocation, expect, l.Hash, b)
 	e.describe(TypeLocation, l.Source, l.Token, l.FixTime)
+	e.recorded(l.ObservedAt)
 	if l.Edges != "" {
-		e.msg.Header[HeaderEdges] = []string{l.Edges}
+		e.msg.Header[HeaderEdges] = []string{bounded(l.Edges)}
 	}
 	if !l.Since.IsZero() {
 		e.msg.Header[HeaderHistorySince] = []string{l.Since.UTC().Format(time.RFC3339Nano)}
@@ -170,6 +180,8 @@ func (s Subjects) AlertEvent(a *Alert, expect uint64) *Event {
 	b = appendTime(append(b, `,"observedAt":`...), a.ObservedAt)
 	e := newEvent(s.Alert(a.Token, a.AlertToken), kindAlert, expect, content, b)
 	e.describe(TypeAlert, a.Source, a.Token, a.FixTime)
+	e.recorded(a.ObservedAt)
+	e.msg.Header[HeaderSeverity] = severity(a)
 	return e
 }
 
@@ -201,13 +213,58 @@ func newEvent(subject string, k kind, expect, content uint64, body []byte) *Even
 var (
 	headerSpecVersion = []string{"1.0"}
 	headerJSON        = []string{"application/json"}
+	severityCritical  = []string{"17"}
+	severityRaised    = []string{"13"}
+	severityCleared   = []string{"9"}
 	headerTypes       = map[string][]string{
 		TypeLocation: {TypeLocation}, TypeAlert: {TypeAlert}, TypeDevice: {TypeDevice}, TypeResult: {TypeResult},
 	}
 )
 
-// CloudEvent gives the headers of a CloudEvents 1.0 event in binary mode whose
-// body is JSON. id, source and subject must be ASCII; token is the device's.
+// maxEdges bounds HeaderEdges, in bytes: a stream takes no message with more than
+// 64 KiB of headers. Edges beyond it are published all the same, unless the
+// process ends just after the location.
+const maxEdges = 32 << 10
+
+// bounded cuts a list of edges after the last one that fits.
+func bounded(edges string) string {
+	if len(edges) <= maxEdges {
+		return edges
+	}
+	return edges[:strings.LastIndexByte(edges[:maxEdges+1], ' ')]
+}
+
+func severity(a *Alert) []string {
+	switch {
+	case a.State == Cleared:
+		return severityCleared
+	case a.Critical:
+		return severityCritical
+	}
+	return severityRaised
+}
+
+// recorded sets when the bridge read what the event is about.
+func (e *Event) recorded(at time.Time) {
+	e.msg.Header[HeaderRecorded] = []string{at.UTC().Format(TimeFormat)}
+}
+
+// deviceSource returns the ce-source of a device: its URL at the API with the
+// token in place of the id. It never contains a '%', which the CloudEvents binding
+// for NATS would have escaped once more.
+func deviceSource(url, token string) string {
+	if at := strings.LastIndexByte(url, '/'); at >= 0 {
+		url = url[:at+1] + token
+	}
+	if strings.Contains(url, "%") { // from the root of the API
+		url = strings.ReplaceAll(url, "%", "=")
+	}
+	return url
+}
+
+// CloudEvent returns the headers of a CloudEvents 1.0 event in binary mode whose
+// body is JSON. token is the device's, and source its URL at the API, which ends
+// with the escaped id. All must be ASCII.
 func CloudEvent(typ, id, source, token string, at time.Time) nats.Header {
 	// One array holds every value: a header of its own slice each costs
 	// an allocation more per header, on the path of every publish.
@@ -215,7 +272,7 @@ func CloudEvent(typ, id, source, token string, at time.Time) nats.Header {
 	if typ == TypeDevice || typ == TypeResult {
 		layout = TimeFormat // the body has the same instant
 	}
-	v := [...]string{id, source, token, at.UTC().Format(layout)}
+	v := [...]string{id, deviceSource(source, token), token, at.UTC().Format(layout)}
 	return nats.Header{
 		"ce-specversion":     headerSpecVersion,
 		"content-type":       headerJSON,
@@ -225,6 +282,7 @@ func CloudEvent(typ, id, source, token string, at time.Time) nats.Header {
 		nats.MsgIdHdr:        v[0:1:1],
 		HeaderSource:         v[1:2:2],
 		HeaderSubject:        v[2:3:3],
+		HeaderPartition:      v[2:3:3],
 		HeaderTime:           v[3:4:4],
 	}
 }

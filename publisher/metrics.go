@@ -17,6 +17,7 @@ const (
 
 type metrics struct {
 	published [kinds]prometheus.Counter
+	refused   [kinds]prometheus.Counter
 	errors    prometheus.Counter
 	duration  prometheus.Histogram
 	pending   prometheus.Gauge
@@ -25,6 +26,10 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) metrics {
 	published := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "plaspy_bridge_published_total", Help: "Events stored in the events stream, by kind.",
+	}, []string{"kind"})
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "plaspy_bridge_events_refused_total",
+		Help: "Events that can never be stored, because they or their headers are too large for the stream or it refuses them, by kind.",
 	}, []string{"kind"})
 	m := metrics{
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
@@ -41,9 +46,10 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	}
 	for k, label := range map[kind]string{kindLocation: "location", kindAlert: "alert", kindDevice: "device"} {
 		m.published[k] = published.WithLabelValues(label)
+		m.refused[k] = refused.WithLabelValues(label)
 	}
 	if reg != nil {
-		reg.MustRegister(published, m.errors, m.duration, m.pending)
+		reg.MustRegister(published, refused, m.errors, m.duration, m.pending)
 	}
 	return m
 }

@@ -1,5 +1,7 @@
 package publisher
 
+import "strings"
+
 // Permission is one right on NATS that a part of the bridge needs. Exactly one
 // of Publish and Subscribe is set. Every package that uses NATS exports its
 // needs as a list of these, so that nothing else has to repeat its subjects.
@@ -31,9 +33,10 @@ func (p Permission) Subject() string {
 const absent = "plaspy-bridge-check"
 
 // Request is the permission for a request to the JetStream API about a stream,
-// such as "STREAM.INFO". It must be one that does nothing if its body is "{}".
+// such as "STREAM.INFO", or with an empty stream about the account. It must be one
+// that does nothing if its body is "{}".
 func Request(verb, stream, why string) Permission {
-	subject := "$JS.API." + verb + "." + stream
+	subject := strings.TrimSuffix("$JS.API."+verb+"."+stream, ".")
 	return Permission{Publish: subject, Try: subject, Why: why}
 }
 

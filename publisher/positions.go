@@ -34,7 +34,7 @@ func (b Positions) Remove(ctx context.Context, device string) error {
 	}
 	marker := &nats.Msg{Subject: key, Header: nats.Header{headerOperation: {deleted}}}
 	_, err = b.p.js.PublishMsg(ctx, marker, jetstream.WithExpectLastSequencePerSubject(last.Sequence))
-	if err != nil && !isFence(err) { // a newer location came meanwhile
+	if err != nil && judge(err) != fenced { // a newer location came meanwhile
 		return fmt.Errorf("delete the last position: %w", explain(err))
 	}
 	return nil
@@ -53,7 +53,7 @@ func (b Positions) Restore(ctx context.Context, device string) error {
 		return err
 	}
 	_, err = b.p.js.PublishMsg(ctx, copyOf(key, s.Header, s.Body, s.Seq), jetstream.WithExpectLastSequencePerSubject(last.Sequence))
-	if err != nil && !isFence(err) {
+	if err != nil && judge(err) != fenced {
 		return fmt.Errorf("restore the last position: %w", explain(err))
 	}
 	return nil
@@ -61,13 +61,13 @@ func (b Positions) Restore(ctx context.Context, device string) error {
 
 // entry reads the last message of a key from the bucket's leader; nil means that
 // there is none.
-func (b Positions) entry(ctx context.Context, key string) (*nats.RawStreamMsg, error) {
-	m, err := b.p.legacy.GetLastMsg(BucketStream(b.p.subjects.LastBucket()), key, nats.Context(ctx))
+func (b Positions) entry(ctx context.Context, key string) (*jetstream.RawStreamMsg, error) {
+	m, err := NewLeader(b.p.js, BucketStream(b.p.subjects.LastBucket())).Last(ctx, key)
 	switch {
-	case errors.Is(err, nats.ErrMsgNotFound), errors.Is(err, nats.ErrStreamNotFound):
+	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return nil, nil // the operator may do without the bucket
 	case err != nil:
-		return nil, fmt.Errorf("read the last position: %w", explain(err))
+		return nil, fmt.Errorf("read the last position: %w", err)
 	}
 	return m, nil
 }

@@ -14,49 +14,35 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Window is how many chains are under way at once; one more blocks its author.
+// Window is the number of chains that can be in flight. One more blocks its author.
 const Window = 1024
 
-const (
-	// ackTimeout is how long an answer may take before the event is sent
-	// again. Sending again is always safe, so it need not be long.
-	ackTimeout  = 5 * time.Second
-	lookTimeout = 3 * time.Second
-	minRetry    = 100 * time.Millisecond
-	maxRetry    = 5 * time.Second
-)
-
-// JetStream error codes that decide what becomes of a publish; see the
-// server's errors.json.
-const (
-	codeWrongLastSequence         jetstream.ErrorCode = 10071
-	codeWrongLastSequenceConstant jetstream.ErrorCode = 10164
-	codeMessageTooLarge           jetstream.ErrorCode = 10054
-	codeInsufficientResources     jetstream.ErrorCode = 10023
-	codeStorageExceeded           jetstream.ErrorCode = 10047
-)
+// ackTimeout is how long an answer may take before the event is sent again.
+// Sending again is always safe, so it need not be long.
+const ackTimeout = 5 * time.Second
 
 var (
-	// ErrTooLarge tells that an event is larger than the server or the stream
-	// accepts, so that it can never be published.
-	ErrTooLarge = errors.New("event is larger than the server accepts")
-	// ErrFound tells that an event in the middle of a chain was in the stream
-	// already. Whoever put it there may have gone on: what follows is to be
-	// decided anew.
+	// ErrTooLarge says that an event can never be stored: it, or its headers, are
+	// larger than the server or the stream accepts, or the stream refused it again
+	// and again while it stored others.
+	ErrTooLarge = errors.New("event cannot be stored")
+	// ErrFound says that an event in the middle of a chain was in the stream
+	// already. The replica that stored it may have gone on, so what follows is to
+	// be decided anew.
 	ErrFound = errors.New("event was in the stream already")
-	// ErrStopped tells that the publisher was stopped before the event was
-	// known to be stored. It may be stored all the same.
+	// ErrStopped says that the publisher was stopped before the event was known to
+	// be stored. It may be stored all the same.
 	ErrStopped = errors.New("publisher stopped")
 )
 
-// Conflict is the error of a chain whose fence the stream refused: somebody
-// else published to the subject, or the stream lost what it had acknowledged.
+// Conflict is the error of a chain whose fence the stream refused: another replica
+// published to the subject, or the stream lost what it had acknowledged.
 type Conflict struct {
 	Event *Event  // the event that was refused; those before it in the chain are stored
-	Last  *Stored // the subject's last message, nil where there is none
+	Last  *Stored // the subject's last message, or nil
 }
 
-// Error tells the two sequences.
+// Error names the two sequences.
 func (c *Conflict) Error() string {
 	var last uint64
 	if c.Last != nil {
@@ -71,7 +57,7 @@ type Publisher struct {
 	subjects Subjects
 	conn     *Conn
 	js       jetstream.JetStream
-	legacy   nats.JetStreamContext
+	leader   *Leader // of the events stream
 	log      *slog.Logger
 	metrics  metrics
 
@@ -85,36 +71,23 @@ type Publisher struct {
 	owed    time.Time // since when there have been flights without any answer
 	closed  bool      // no flight may start any more
 
-	trouble atomic.Pointer[string]
-	acked   atomic.Uint64 // highest sequence that was acknowledged
-	lost    atomic.Uint64 // see Lost
-	lastAck atomic.Int64  // Unix nanoseconds
+	trouble    atomic.Pointer[string]
+	lastAck    atomic.Int64 // Unix nanoseconds
+	life       life
+	unstorable unstorable
 
-	// Owned by Run.
-	doubtful []*flight
-	delay    time.Duration
-	failed   int // tries since the last success
+	work // owned by Run
 }
 
-// flight is a chain on its way; at most one of its events is out at a time.
-type flight struct {
-	events []*Event
-	next   int
-	done   func(error)
+// work is what only the goroutine of Run uses.
+type work struct {
+	retries   retries
+	home      *string         // the JetStream domain of the events stream, once an answer has shown it
+	homing    bool            // a look for home is under way
+	strangers map[string]bool // foreign streams that were logged
 }
 
-// reply is what became of the event that a flight has out.
-type reply struct {
-	f         *flight
-	ack       *jetstream.PubAck
-	err       error
-	looked    bool // a look at the stream, because of a refused fence or
-	duplicate bool // because the answer was that the id is known
-	last      *Stored
-}
-
-// New makes a publisher on a connection. Metrics are registered where reg is
-// not nil.
+// New makes a publisher on a connection. Metrics are registered unless reg is nil.
 func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registerer) (*Publisher, error) {
 	p := &Publisher{
 		subjects: subjects, conn: conn, log: log, metrics: newMetrics(reg),
@@ -122,7 +95,7 @@ func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registe
 		replies: make(chan reply, Window),
 		stopped: make(chan struct{}),
 		flights: make(map[*nats.Msg]*flight),
-		delay:   minRetry,
+		work:    work{strangers: make(map[string]bool)},
 	}
 	var err error
 	p.js, err = conn.OpenJetStream(
@@ -137,23 +110,17 @@ func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registe
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	var domain []nats.JSOpt
-	if conn.Domain() != "" {
-		domain = append(domain, nats.Domain(conn.Domain()))
-	}
-	if p.legacy, err = conn.JetStream(domain...); err != nil {
-		return nil, fmt.Errorf("open JetStream: %w", err)
-	}
+	p.leader = NewLeader(p.js, subjects.Events())
 	return p, nil
 }
 
-// JetStream gives the publisher's JetStream context.
+// JetStream returns the publisher's JetStream context.
 func (p *Publisher) JetStream() jetstream.JetStream { return p.js }
 
-// Subjects gives the subjects that the publisher publishes to.
+// Subjects returns the subjects that the publisher publishes to.
 func (p *Publisher) Subjects() Subjects { return p.subjects }
 
-// Connected reports whether the broker can be reached: a connection that is dead
+// Connected reports whether the broker can be reached. A connection that is dead
 // and was not reset shows first in events that are not answered.
 func (p *Publisher) Connected() bool { return p.conn.IsConnected() && !p.silent() }
 
@@ -166,13 +133,7 @@ func (p *Publisher) silent() bool {
 	return len(p.flights) > 0 && time.Since(p.owed) > patience
 }
 
-// Acked is the highest stream sequence that the broker has acknowledged.
-func (p *Publisher) Acked() uint64 { return p.acked.Load() }
-
-// ResetAcked sets what [Publisher.Acked] tells, after the broker lost data.
-func (p *Publisher) ResetAcked(seq uint64) { p.acked.Store(seq) }
-
-// LastAck is when the broker last acknowledged an event, zero if never.
+// LastAck returns when the broker last acknowledged an event, or the zero time.
 func (p *Publisher) LastAck() time.Time {
 	if n := p.lastAck.Load(); n != 0 {
 		return time.Unix(0, n)
@@ -180,35 +141,45 @@ func (p *Publisher) LastAck() time.Time {
 	return time.Time{}
 }
 
-// Pending is how many chains are on their way.
+// Pending returns the number of chains in flight.
 func (p *Publisher) Pending() int { return len(p.window) }
 
-// Trouble tells in one sentence why events are not being stored, or "" while
-// they are, every one of them: while a cluster elects a leader some are and
-// others wait.
+// Trouble says in one sentence why events are not being stored, or "". While a
+// cluster elects a leader, some may be stored and others wait: that is trouble
+// too. An event that the stream refuses for itself is not.
 func (p *Publisher) Trouble() string {
 	if s := p.trouble.Load(); s != nil {
 		return *s
 	}
+	if down, _ := p.unstorable.state(); down != "" {
+		return down
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, f := range p.flights {
-		if time.Since(f.events[f.next].sent) > late {
+		if f.refused == 0 && time.Since(f.events[f.next].sent) > late {
 			return "JetStream has not answered an event for " + late.String() + " and more"
 		}
 	}
 	return ""
 }
 
-// late is how long an event may be without an answer.
+// Degraded says in one sentence which locations can never be stored while others
+// are, or "".
+func (p *Publisher) Degraded() string {
+	_, degraded := p.unstorable.state()
+	return degraded
+}
+
+// late is how long an event may go without an answer.
 const late = 3 * time.Second
 
-// Publish takes a chain of at least one event and returns; it blocks while the
-// window is full, and its error is then the context's. done is called once,
-// from the publisher's own goroutine, and must not block: with nil when every
-// event is stored, with a [*Conflict], with [ErrFound], with an error that wraps
-// [ErrTooLarge], or with one that wraps [ErrStopped]. The events before the one
-// that it is about are stored; their Seq tells.
+// Publish takes a chain of at least one event and returns. It blocks while the
+// window is full, and its error is then the context's. done is called once, from
+// the publisher's own goroutine, and must not block. Its argument is nil if every
+// event is stored, a [*Conflict], [ErrFound], an error that wraps [ErrTooLarge], or
+// one that wraps [ErrStopped]. The events before the one that the error is about
+// are stored and have their Seq.
 func (p *Publisher) Publish(ctx context.Context, events []*Event, done func(error)) error {
 	select {
 	case p.window <- struct{}{}:
@@ -225,38 +196,50 @@ func (p *Publisher) Publish(ctx context.Context, events []*Event, done func(erro
 	return nil
 }
 
-// Run handles the stream's answers until the context ends. What is still out
+// Run handles the stream's answers until ctx is cancelled. What is still in flight
 // then is reported as [ErrStopped].
 func (p *Publisher) Run(ctx context.Context) {
-	retry := time.NewTimer(0)
-	<-retry.C
-	defer retry.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		select {
 		case r := <-p.replies:
-			before := len(p.doubtful)
 			p.handle(ctx, r)
-			if before == 0 && len(p.doubtful) > 0 {
-				retry.Reset(p.delay)
-				p.delay = min(2*p.delay, maxRetry)
-			}
-		case <-retry.C:
-			p.retry(retry)
+		case <-timer.C:
+			p.retry()
 		case <-ctx.Done():
 			p.stop()
 			return
 		}
+		if wait, ok := p.retries.next(time.Now()); ok {
+			timer.Reset(wait)
+		}
 	}
 }
 
-// Drain waits until everything that was published is stored, or the context
-// ends; then its error tells how many chains are left. Nothing else may be
-// published meanwhile.
+// retry sends again what is due.
+func (p *Publisher) retry() {
+	now := time.Now()
+	due := p.retries.take(now)
+	if !p.conn.IsConnected() {
+		for _, f := range due {
+			f.due = now.Add(minRetry)
+		}
+		p.retries.list = append(p.retries.list, due...)
+		return
+	}
+	for _, f := range due {
+		p.send(f)
+	}
+}
+
+// Drain waits until everything that was published is stored. If ctx ends first, its
+// error says how many chains are left. Nothing else may be published in that time.
 func (p *Publisher) Drain(ctx context.Context) error {
 	for i := range Window {
 		select {
 		case p.window <- struct{}{}:
-			continue // also where ctx is over already
+			continue // also if ctx is over already
 		default:
 		}
 		select {
@@ -268,164 +251,11 @@ func (p *Publisher) Drain(ctx context.Context) error {
 	return nil
 }
 
-// send puts the flight's next event on its way; false: the publisher has
-// stopped.
-func (p *Publisher) send(f *flight) bool {
-	e := f.events[f.next]
-	if e.ID == "" {
-		e.stamp(f.expect())
-		e.sent = time.Now()
-	}
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return false
-	}
-	if len(p.flights) == 0 {
-		p.owed = time.Now()
-	}
-	p.flights[e.msg] = f
-	p.mu.Unlock()
-	if _, err := p.js.PublishMsgAsync(e.msg); err != nil {
-		p.answered(e.msg, nil, err)
-	}
-	return true
-}
-
-// expect is the fence of the flight's next event: what an earlier event of the
-// chain got on the same subject, or else what its author set.
-func (f *flight) expect() uint64 {
-	e := f.events[f.next]
-	for i := f.next - 1; i >= 0; i-- {
-		if f.events[i].Subject == e.Subject {
-			return f.events[i].Seq
-		}
-	}
-	return e.Expect
-}
-
-// answered runs on the client's goroutines, once for every send. There is room
-// in replies for all that can be out: a flight is in flights, in replies, looked
-// for or doubtful, and never in two of them.
-func (p *Publisher) answered(m *nats.Msg, ack *jetstream.PubAck, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.owed = time.Now()
-	if f := p.flights[m]; f != nil {
-		delete(p.flights, m)
-		p.replies <- reply{f: f, ack: ack, err: err}
-	}
-}
-
-func (p *Publisher) handle(ctx context.Context, r reply) {
-	e := r.f.events[r.f.next]
-	switch {
-	case r.looked && r.err == nil:
-		switch {
-		case r.last != nil && r.last.ID == e.ID:
-			p.stored(r.f, r.last.Seq, true)
-		case lastSeq(r.last) == e.Expect && r.duplicate:
-			// The stream remembers an id whose message was purged: what is
-			// published now is news again, under an id of its own.
-			e.content++
-			e.ID = ""
-			p.send(r.f)
-		case lastSeq(r.last) == e.Expect:
-			p.doubt(r.f, errors.New("the stream's sequences are moving"))
-		default:
-			p.atWork()
-			p.finish(r.f, &Conflict{Event: e, Last: r.last})
-		}
-	case r.err == nil && !r.ack.Duplicate:
-		p.stored(r.f, r.ack.Sequence, false)
-	case r.err == nil, isFence(r.err):
-		p.look(ctx, r.f, r.err == nil)
-	case isTooLarge(r.err):
-		p.metrics.errors.Inc()
-		p.atWork()
-		p.finish(r.f, fmt.Errorf("publish to %s: %w: %w", e.Subject, ErrTooLarge, r.err))
-	default:
-		p.doubt(r.f, r.err)
-	}
-}
-
-// look asks the stream's leader for the subject's last message; the answer
-// comes back as a reply.
-func (p *Publisher) look(ctx context.Context, f *flight, duplicate bool) {
-	p.looks.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-		defer cancel()
-		last, err := p.Last(ctx, f.events[f.next].Subject)
-		p.replies <- reply{f: f, err: err, looked: true, duplicate: duplicate, last: last}
-	})
-}
-
-func (p *Publisher) stored(f *flight, seq uint64, found bool) {
-	e := f.events[f.next]
-	e.Seq = seq
-	p.metrics.stored(e)
-	p.lastAck.Store(time.Now().UnixNano())
-	if seq > p.acked.Load() {
-		p.acked.Store(seq)
-	}
-	p.atWork()
-	f.next++
-	switch {
-	case f.next == len(f.events):
-		p.finish(f, nil)
-	case found:
-		p.finish(f, ErrFound)
-	default:
-		p.send(f)
-	}
-}
-
-// atWork notes that the stream answers: whatever it says, it can be published to.
-func (p *Publisher) atWork() {
-	p.delay = minRetry
-	if p.trouble.Swap(nil) != nil {
-		p.log.Info("publishing again", "count", p.failed)
-		p.failed = 0
-	}
-}
-
-func (p *Publisher) doubt(f *flight, err error) {
-	p.metrics.errors.Inc()
-	p.failed++
-	p.doubtful = append(p.doubtful, f)
-	text := reason(err)
-	if old := p.trouble.Swap(&text); old == nil || *old != text {
-		p.log.Warn("publish failed, trying again", "err", text, "subject", f.events[f.next].Subject)
-	}
-}
-
-func (p *Publisher) retry(timer *time.Timer) {
-	if !p.conn.IsConnected() {
-		timer.Reset(minRetry)
-		return
-	}
-	list := p.doubtful
-	p.doubtful = nil
-	for _, f := range list {
-		p.send(f)
-	}
-}
-
-func (p *Publisher) finish(f *flight, err error) {
-	p.release()
-	f.done(err)
-}
-
-func (p *Publisher) release() {
-	<-p.window
-	p.metrics.pending.Dec()
-}
-
-// stop gives back what is still out. The client may yet answer; those answers
+// stop gives back what is still in flight. The client may yet answer; those answers
 // find no flight.
 func (p *Publisher) stop() {
 	close(p.stopped)
-	left := p.doubtful
+	left := p.retries.list
 	p.mu.Lock()
 	p.closed = true
 	for _, f := range p.flights {
@@ -446,44 +276,4 @@ func (p *Publisher) stop() {
 	for _, f := range left {
 		p.finish(f, fmt.Errorf("publish to %s: %w", f.events[f.next].Subject, ErrStopped))
 	}
-}
-
-// reason is an error as an operator reads it, the same text for the same cause.
-func reason(err error) string {
-	var api *jetstream.APIError
-	switch {
-	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
-		return "no stream takes the events: it was deleted, JetStream is off, or a cluster elects its leader"
-	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionClosed),
-		errors.Is(err, nats.ErrConnectionReconnecting):
-		return "not connected to NATS"
-	case errors.Is(err, jetstream.ErrAsyncPublishTimeout):
-		return "no answer from JetStream in " + ackTimeout.String() + " (no permission to publish or to receive answers, a very slow disk, or a store that failed: the server's log tells)"
-	case errors.As(err, &api) && (api.ErrorCode == codeInsufficientResources || api.ErrorCode == codeStorageExceeded):
-		return fmt.Sprintf("JetStream has no room left for events (%s, code %d): make room on its disk, raise its storage limit, or shorten the streams",
-			api.Description, api.ErrorCode)
-	case errors.As(err, &api):
-		return fmt.Sprintf("JetStream refuses events: %s (code %d)", api.Description, api.ErrorCode)
-	}
-	return err.Error()
-}
-
-func lastSeq(s *Stored) uint64 {
-	if s == nil {
-		return 0
-	}
-	return s.Seq
-}
-
-func isFence(err error) bool {
-	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && (api.ErrorCode == codeWrongLastSequence || api.ErrorCode == codeWrongLastSequenceConstant)
-}
-
-func isTooLarge(err error) bool {
-	if errors.Is(err, nats.ErrMaxPayload) {
-		return true
-	}
-	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && api.ErrorCode == codeMessageTooLarge
 }

@@ -85,7 +85,7 @@ func TestPublishedMessage(t *testing.T) {
 	}
 	for k, want := range map[string]string{
 		"ce-specversion": "1.0", "ce-type": "com.plaspy.location", "ce-subject": "dev=201", "ce-time": "2026-01-02T03:04:01Z",
-		"ce-source": "https://api.plaspy.com/api/devices/dev 1", "content-type": "application/json", "ce-datacontenttype": "application/json",
+		"ce-source": "https://api.plaspy.com/api/devices/dev=201", "ce-partitionkey": "dev=201", "content-type": "application/json", "ce-datacontenttype": "application/json",
 		"plaspy-edges": "+SOS", "Nats-Msg-Id": m.Header.Get("ce-id"),
 	} {
 		if got := m.Header[k]; len(got) != 1 || got[0] != want {

@@ -50,56 +50,6 @@ type DeviceBody struct {
 	Device   json.RawMessage `json:"device"`
 }
 
-// Mark tells two lives of a stream apart: a stream that was deleted and made
-// again, or restored from an older copy, no longer holds what was acknowledged.
-type Mark struct {
-	Created  time.Time
-	FirstSeq uint64
-	LastSeq  uint64
-	// Origin is the sequence from which on what is gone aged out: 1, unless the
-	// stream took the place of one that was deleted, or was purged.
-	Origin uint64
-
-	FirstTime time.Time     // of the first message
-	Deleted   int           // messages that are gone from between others
-	Now       time.Time     // by the server's clock
-	MaxAge    time.Duration // 0: events stay for ever
-	// Limited tells that the stream also drops events that are not old, because
-	// an operator limited their number or size.
-	Limited bool
-}
-
-// ageSlack is how much younger than its limit an event that aged out may seem:
-// the bucket took it a moment after the stream did.
-const ageSlack = 5 * time.Second
-
-// old reports whether what the stream took at an instant is not there any more
-// because of its age.
-func (m Mark) old(at time.Time) bool { return m.MaxAge > 0 && m.Now.Sub(at) > m.MaxAge-ageSlack }
-
-// AgedOut reports whether a message with this sequence was in the stream and has
-// left it; 0 stands for one that had done so when it was read. One with a lower
-// sequence than the stream's first was in another stream.
-func (m Mark) AgedOut(seq uint64) bool { return seq == 0 || seq >= m.Origin && seq < m.FirstSeq }
-
-// Whole reports whether all that the stream ever took is there.
-func (m Mark) Whole() bool { return m.FirstSeq <= max(m.Origin, 1) }
-
-// Robbed reports whether the stream lost events since an earlier mark, of the
-// same life of it, that were not old enough to go: somebody purged it, or
-// deleted messages.
-func (m Mark) Robbed(since Mark) bool {
-	switch {
-	case m.Limited:
-		return false
-	case m.Deleted > since.Deleted:
-		return true
-	case since.LastSeq < max(since.FirstSeq, 1): // there was nothing that could be old
-		return m.FirstSeq > since.LastSeq+1
-	}
-	return m.FirstSeq > since.FirstSeq && !m.old(since.FirstTime)
-}
-
 // idle is how long a read of the stream waits for the next message before it
 // is given up.
 const idle = 5 * time.Second
@@ -110,20 +60,34 @@ func (p *Publisher) Mark(ctx context.Context) (Mark, error) {
 	if err != nil {
 		return Mark{}, fmt.Errorf("read stream state: %w", explain(err))
 	}
+	return p.life.origin(markOf(info)), nil
+}
+
+func markOf(info *jetstream.StreamInfo) Mark {
 	origin, err := strconv.ParseUint(info.Config.Metadata[originKey], 10, 64)
 	if err != nil {
 		origin = 1
 	}
 	return Mark{
-		Origin: max(origin, p.lost.Load()+1), Created: info.Created, FirstSeq: info.State.FirstSeq, LastSeq: info.State.LastSeq,
-		FirstTime: info.State.FirstTime, Deleted: info.State.NumDeleted, Now: info.TimeStamp, MaxAge: info.Config.MaxAge,
+		Origin: origin, Created: info.Created, FirstSeq: info.State.FirstSeq, LastSeq: info.State.LastSeq,
+		FirstTime: info.State.FirstTime, LastTime: info.State.LastTime, Deleted: info.State.NumDeleted, Now: info.TimeStamp, MaxAge: info.Config.MaxAge,
 		Limited: info.Config.MaxMsgs > 0 || info.Config.MaxBytes > 0 || info.Config.MaxMsgsPerSubject > 0,
-	}, nil
+	}
 }
 
-// Lost notes that the stream was purged: what it does not hold, up to a sequence,
-// did not age out.
-func (p *Publisher) Lost(seq uint64) { p.lost.Store(seq) }
+// Observe reads the events stream's mark and compares it with the one that
+// Observe read before. If the verdict is not Intact, what is believed of the
+// stream's content has to be read again. The first call finds everything intact.
+func (p *Publisher) Observe(ctx context.Context) (Mark, Verdict, error) {
+	acked := p.life.ackedSeq() // before the mark, which may be older than later ones
+	info, err := lookUp(ctx, p.js, p.subjects.Events())
+	if err != nil {
+		return Mark{}, Intact, fmt.Errorf("read stream state: %w", explain(err))
+	}
+	mark := markOf(info)
+	verdict := p.life.observe(mark, acked)
+	return p.life.origin(mark), verdict, nil
+}
 
 // State calls f with what the stream last took for every device: its last
 // location, its last device event and the last message of each of its alerts
@@ -255,15 +219,11 @@ func (p *Publisher) read(ctx context.Context, stream string, policy jetstream.De
 }
 
 // Last reads the last message of a subject of the events stream from the
-// stream's leader: a direct get may be answered by a replica that lags, and
-// would not be fit to set a fence by. It is nil where there is none.
+// stream's leader. It is nil if there is none.
 func (p *Publisher) Last(ctx context.Context, subject string) (*Stored, error) {
-	m, err := p.legacy.GetLastMsg(p.subjects.Events(), subject, nats.Context(ctx))
-	if errors.Is(err, nats.ErrMsgNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look at %s: %w", subject, explain(err))
+	m, err := p.leader.Last(ctx, subject)
+	if m == nil || err != nil {
+		return nil, err
 	}
 	kind, device, alert, _ := p.subjects.Kind(m.Subject)
 	return &Stored{Kind: kind, Device: device, Alert: alert, ID: m.Header.Get(nats.MsgIdHdr), Seq: m.Sequence, At: m.Time, Header: m.Header, Body: m.Data}, nil

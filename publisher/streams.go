@@ -20,10 +20,13 @@ const duplicateWindow = 2 * time.Minute
 // originKey is the stream's metadata that tell with which sequence it began.
 const originKey = "plaspy-first-seq"
 
-// maxInbound is the largest inbound message, in bytes. It leaves room for the
-// headers of a dead letter below a server's usual limit of 1 MiB: a message that
-// is taken must be one that can be given up.
-const maxInbound = 768 << 10
+// Bounds of the streams that no setting bounds, so that they cannot fill the
+// store. The oldest messages go first.
+const (
+	maxResults        = 1 << 30             // bytes: more than a day of posts at 600 a minute
+	maxDeadLetters    = 256 << 20           // bytes
+	deadLettersMaxAge = 90 * 24 * time.Hour // a dead letter waits for a person
+)
 
 // ErrStream tells that a stream that the bridge needs is not there and could
 // not be created.
@@ -31,7 +34,8 @@ var ErrStream = errors.New("stream is missing")
 
 // StreamOptions are the settings that the bridge's streams are created with.
 type StreamOptions struct {
-	Retention time.Duration // how long events stay; results and dead letters likewise; 0: for ever
+	Retention time.Duration // how long events and results stay; 0 means for ever
+	MaxBytes  int64         // the most that the events stream holds; 0 means no limit
 	Replicas  int           // 1 to 5
 	Inbound   bool          // the consumer side's streams too
 }
@@ -63,6 +67,7 @@ func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
 	events.Name = s.Events()
 	events.Description = "plaspy-bridge: locations, alerts and device changes"
 	events.Subjects = []string{s.Location("*"), s.Alert("*", "*"), s.Device("*")}
+	events.MaxBytes = o.MaxBytes
 
 	list := []jetstream.StreamConfig{events, s.lastBucket(o), s.replicasBucket(o)}
 	if !o.Inbound {
@@ -72,13 +77,13 @@ func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
 	results.Name = s.Results()
 	results.Description = "plaspy-bridge: what the API answered to posts"
 	results.Subjects = []string{s.Result("location", "*"), s.Result("alert", "*")}
+	results.MaxBytes = maxResults
 
 	dead := base
 	dead.Name = s.DeadLetters()
 	dead.Description = "plaspy-bridge: inbound messages that will not be tried again"
 	dead.Subjects = []string{s.DeadLetter("location", "*"), s.DeadLetter("alert", "*"), s.DeadLetterUnknown()}
-	// A dead letter waits for a person: it is not aged out.
-	dead.MaxAge = 0
+	dead.MaxAge, dead.MaxBytes = deadLettersMaxAge, maxDeadLetters
 
 	in := base
 	in.Name = s.Inbound()
@@ -88,7 +93,8 @@ func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
 	in.Retention, in.MaxAge, in.Duplicates = jetstream.WorkQueuePolicy, 0, duplicateWindow
 	// A full queue refuses the producer, who can wait, instead of losing what it accepted.
 	in.Discard = jetstream.DiscardNew
-	in.MaxMsgSize = maxInbound
+	// No limit of its own for a message: MQTT acknowledges whatever the server
+	// takes, also if the stream then refuses it.
 	return append(list, in, results, dead)
 }
 
@@ -164,6 +170,12 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 		cfg.Metadata = map[string]string{originKey: strconv.FormatUint(cfg.FirstSeq, 10)}
 	}
 	st, err := js.CreateStream(ctx, cfg)
+	if Full(err) != "" && cfg.MaxBytes > 0 && cfg.Name != all[0].Name {
+		// A limit is set aside from the store when the stream is made. One that the
+		// bridge chose must not keep a small store from being used.
+		cfg.MaxBytes = 0
+		st, err = js.CreateStream(ctx, cfg)
+	}
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		// Another replica was faster, with other settings.
 		if info, err := lookUp(ctx, js, cfg.Name); err == nil {
@@ -221,24 +233,13 @@ func lookUp(ctx context.Context, js jetstream.JetStream, name string) (*jetstrea
 	return st.CachedInfo(), nil
 }
 
-// explain adds what an operator can do to errors whose text does not tell.
-func explain(err error) error {
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
-		return fmt.Errorf("no answer from JetStream (is it enabled, and may this user publish to $JS.API.>?): %w", err)
-	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
-		return fmt.Errorf("JetStream is not enabled on this server: %w", err)
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		return fmt.Errorf("JetStream is not enabled for this account: %w", err)
-	}
-	return err
-}
-
+// differences lists the settings of a stream that decide what it takes, keeps and
+// gives back, and differ from those that the bridge would set.
 func differences(got, want jetstream.StreamConfig) []string {
 	var d []string
-	add := func(what string, got, want any) {
+	add := func(setting string, got, want any) {
 		if g, w := fmt.Sprint(got), fmt.Sprint(want); g != w {
-			d = append(d, fmt.Sprintf("%s is %s, the bridge would set %s", what, g, w))
+			d = append(d, fmt.Sprintf("%s is %s, the bridge would set %s", setting, g, w))
 		}
 	}
 	slices.Sort(got.Subjects)
@@ -247,17 +248,44 @@ func differences(got, want jetstream.StreamConfig) []string {
 	add("storage", got.Storage, want.Storage)
 	add("retention", got.Retention, want.Retention)
 	add("discard", got.Discard, want.Discard)
+	add("discard_new_per_subject", got.DiscardNewPerSubject, want.DiscardNewPerSubject)
 	add("max_age", got.MaxAge, want.MaxAge)
 	add("num_replicas", got.Replicas, want.Replicas)
 	add("duplicate_window", got.Duplicates, want.Duplicates)
 	add("max_msgs_per_subject", limit(got.MaxMsgsPerSubject), limit(want.MaxMsgsPerSubject))
+	add("max_msg_size", limit(int64(got.MaxMsgSize)), limit(int64(want.MaxMsgSize)))
 	add("max_bytes", limit(got.MaxBytes), limit(want.MaxBytes))
 	add("max_msgs", limit(got.MaxMsgs), limit(want.MaxMsgs))
+	add("max_consumers", limit(int64(got.MaxConsumers)), limit(int64(want.MaxConsumers)))
+	add("no_ack", got.NoAck, want.NoAck)
+	add("sealed", got.Sealed, want.Sealed)
+	add("deny_delete", got.DenyDelete, want.DenyDelete)
+	add("deny_purge", got.DenyPurge, want.DenyPurge)
+	add("allow_rollup_hdrs", got.AllowRollup, want.AllowRollup)
+	add("allow_direct", got.AllowDirect, want.AllowDirect)
+	add("allow_msg_counter", got.AllowMsgCounter, want.AllowMsgCounter)
+	add("allow_msg_schedules", got.AllowMsgSchedules, want.AllowMsgSchedules)
+	add("subject_transform", transform(got.SubjectTransform), transform(want.SubjectTransform))
+	add("mirror", sources(mirrored(got)), sources(mirrored(want)))
 	add("sources", sources(got.Sources), sources(want.Sources))
 	return d
 }
 
-// limit folds the two spellings of "none".
+func transform(t *jetstream.SubjectTransformConfig) string {
+	if t == nil {
+		return "none"
+	}
+	return t.Source + " to " + t.Destination
+}
+
+func mirrored(c jetstream.StreamConfig) []*jetstream.StreamSource {
+	if c.Mirror == nil {
+		return nil
+	}
+	return []*jetstream.StreamSource{c.Mirror}
+}
+
+// limit folds the two spellings of "no limit".
 func limit(n int64) int64 { return max(n, 0) }
 
 func sources(list []*jetstream.StreamSource) string {

@@ -44,6 +44,8 @@ func (c Config) check() Faults {
 	k.broker(c)
 	k.names(c)
 	k.tracing()
+	k.unless(c.EventsMaxBytes <= 0 || c.EventsMaxBytes >= minEventsBytes, "BRIDGE_EVENTS_MAX_BYTES",
+		"is %d, which holds next to nothing; want a number of bytes, at least %d, or 0 for no limit", c.EventsMaxBytes, minEventsBytes)
 	k.unless(c.BackoffMax >= c.BackoffInitial, "BRIDGE_BACKOFF_MAX",
 		"is %s; want at least BRIDGE_BACKOFF_INITIAL, which is %s", showDuration(c.BackoffMax), showDuration(c.BackoffInitial))
 	if c.HTTPAddr != "" {
@@ -312,3 +314,6 @@ func editDistance(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+// minEventsBytes is less than a limit on the events stream can be meant to be.
+const minEventsBytes = 1_000_000

@@ -91,6 +91,9 @@ type Config struct {
 	StreamReplicas int `envconfig:"BRIDGE_STREAM_REPLICAS" default:"1"`
 	// Retention of a week covers a subscriber that was down over a long weekend.
 	Retention time.Duration `envconfig:"BRIDGE_RETENTION" default:"168h"`
+	// EventsMaxBytes of 0 leaves the size to the retention. A limit is set aside
+	// from the store when the stream is created.
+	EventsMaxBytes int64 `envconfig:"BRIDGE_EVENTS_MAX_BYTES" default:"0"`
 
 	// ReplicaID is filled in by Load: host name and process id differ between
 	// the processes of a machine and the machines of a cluster.

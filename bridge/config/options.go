@@ -30,5 +30,5 @@ func (c Config) EmbeddedOptions() embedded.Options {
 
 // StreamOptions say how the streams are made.
 func (c Config) StreamOptions() publisher.StreamOptions {
-	return publisher.StreamOptions{Retention: c.Retention, Replicas: c.StreamReplicas, Inbound: c.Inbound}
+	return publisher.StreamOptions{Retention: c.Retention, MaxBytes: c.EventsMaxBytes, Replicas: c.StreamReplicas, Inbound: c.Inbound}
 }

@@ -99,6 +99,8 @@ var table = []section{
 		{Name: "BRIDGE_STREAM_REPLICAS", Type: typeInt, Min: "1", Max: "5",
 			Meaning: "copies that the NATS cluster keeps of each stream and bucket that the bridge creates"},
 		{Name: "BRIDGE_RETENTION", Type: typeDuration, Min: "1m", Meaning: "how long events stay in the stream"},
+		{Name: "BRIDGE_EVENTS_MAX_BYTES", Type: typeInt, Min: "0",
+			Meaning: "the most bytes that the stream of events holds, oldest events go first; at least 1000000, or 0 for no limit"},
 	}},
 	{"Polling", []Variable{
 		{Name: "BRIDGE_REPLICA_ID", Type: typeText,

@@ -66,7 +66,7 @@ func TestResult(t *testing.T) {
 		}
 		h := m.Header
 		if id := h.Get(publisher.HeaderID); id == "" || h.Get(nats.MsgIdHdr) != id || h.Get(publisher.HeaderType) != "com.plaspy.result" ||
-			h.Get(publisher.HeaderSource) != "https://api.example/api/devices/dev 1" || h.Get(publisher.HeaderSubject) != "dev=201" || h.Get(publisher.HeaderTime) == "" {
+			h.Get(publisher.HeaderSource) != "https://api.example/api/devices/dev=201" || h.Get(publisher.HeaderSubject) != "dev=201" || h.Get(publisher.HeaderTime) == "" {
 			t.Errorf("result %d: headers %v", i, h)
 		}
 	}

@@ -78,7 +78,7 @@ func (d *document) addEvents(s publisher.Subjects) {
 	d.send("publishDevice", "device", "The device list changed.")
 
 	bucket := s.LastBucket()
-	d.add("last", "$KV."+bucket+"."+anyDevice, "KV_"+bucket, "newest", "Each device's newest location event, as a key-value bucket")
+	d.add("last", s.LastKey(anyDevice), publisher.BucketStream(bucket), "newest", "Each device's newest location event, as a key-value bucket")
 	last := d.Channels["last"]
 	last.Bucket = bucket
 	last.Description = "The key is the device's token. The server keeps the bucket up to date out of the events' stream."

@@ -334,7 +334,7 @@ func TestRefuses(t *testing.T) {
 	}
 	var good map[string][]string
 	if err := json.Unmarshal([]byte(`{"ce-specversion":["1.0"],"ce-id":["0123456789abcdef0123456789abcdef"],"ce-type":["com.plaspy.location"],
-		"ce-source":["https://api.plaspy.com/api/devices/d"],"ce-subject":["d"],"ce-time":["2026-01-02T03:04:01Z"],"content-type":["application/json"],
+		"ce-source":["https://api.plaspy.com/api/devices/d"],"ce-subject":["d"],"ce-partitionkey":["d"],"ce-time":["2026-01-02T03:04:01Z"],"content-type":["application/json"],
 		"ce-datacontenttype":["application/json"],"Nats-Msg-Id":["0123456789abcdef0123456789abcdef"],"Nats-Expected-Last-Subject-Sequence":["0"]}`), &good); err != nil {
 		t.Fatal(err)
 	}

@@ -1,21 +1,21 @@
-package bridge
+package streams
 
 import (
 	"testing"
 	"time"
 )
 
-// TestHopper moves a connection that is of no use, less and less often.
-func TestHopper(t *testing.T) {
+// TestSwitcher moves a connection that cannot store anything, less and less often.
+func TestSwitcher(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	well, alone, moves := true, false, 0
-	h := &hopper{well: func() bool { return well }, move: func() bool { moves++; return !alone }}
-	// during gives when the connection is moved, in seconds of a time.
+	h := &switcher{well: func() bool { return well }, move: func() bool { moves++; return !alone }}
+	// during returns when the connection is moved, in seconds of a time.
 	during := func(seconds int) (at []int) {
 		for s := range seconds {
 			if elapsed, moved := h.look(now); moved {
 				at = append(at, s)
-				if elapsed < hopAfter {
+				if elapsed < switchAfter {
 					t.Errorf("moved after %v", elapsed)
 				}
 			}
@@ -23,14 +23,14 @@ func TestHopper(t *testing.T) {
 		}
 		return at
 	}
-	equal := func(what string, got []int, want ...int) {
+	equal := func(scene string, got []int, want ...int) {
 		t.Helper()
 		if len(got) != len(want) {
-			t.Fatalf("%s: moved at %v, want %v", what, got, want)
+			t.Fatalf("%s: moved at %v, want %v", scene, got, want)
 		}
 		for i := range got {
 			if got[i] != want[i] {
-				t.Fatalf("%s: moved at %v, want %v", what, got, want)
+				t.Fatalf("%s: moved at %v, want %v", scene, got, want)
 			}
 		}
 	}

@@ -1,0 +1,297 @@
+package streams
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/publisher"
+)
+
+const (
+	lookEvery   = time.Second
+	lookTimeout = 5 * time.Second
+	reviveEvery = 5 * time.Second
+	reviveMax   = time.Minute
+	// allEvery is how often the streams beside that of the events are looked at.
+	allEvery = 5 * time.Second
+)
+
+// Server is an embedded NATS server.
+type Server interface {
+	Trouble() string // why it stores nothing, or ""
+	Room() bool      // whether there is room on its disk
+	Revive() error   // restarts it
+}
+
+// Options are a keeper's settings.
+type Options struct {
+	Server     Server // nil if the broker is another process
+	Streams    []jetstream.StreamConfig
+	Log        *slog.Logger
+	Registerer prometheus.Registerer // may be nil
+}
+
+// Keeper keeps the streams usable. Make it with [New], give it its connection
+// with [Keeper.Attach], and run it once with [Keeper.Run]. The other methods are
+// safe for concurrent use and, but for Await, do not block.
+type Keeper struct {
+	opts Options
+	log  *slog.Logger
+	conn *publisher.Conn
+	pub  *publisher.Publisher
+
+	wake  chan struct{}
+	good  atomic.Bool // the streams are there
+	state atomic.Pointer[ops.State]
+	usage *usage
+
+	// Owned by Run.
+	logged   map[string]string // the differences that were logged of each stream
+	trouble  string
+	revive   time.Duration // until the next try
+	reviveAt time.Time
+	switcher switcher
+	lookedAt time.Time // when all streams were last looked at
+	filler   filler
+}
+
+// New makes a keeper.
+func New(o Options) *Keeper {
+	k := &Keeper{
+		opts: o, log: o.Log, wake: make(chan struct{}, 1), usage: newUsage(o.Registerer),
+		logged: make(map[string]string), revive: reviveEvery,
+	}
+	k.report(ops.Down("starting"))
+	return k
+}
+
+// Attach sets the connection to look after. It is called once, before Run.
+func (k *Keeper) Attach(conn *publisher.Conn, pub *publisher.Publisher) {
+	k.conn, k.pub = conn, pub
+	k.filler = filler{pub: pub, log: k.log}
+	k.switcher.well = func() bool { return k.Ready() && pub.Trouble() == "" }
+	k.switcher.move = conn.Elsewhere
+}
+
+// Health returns the state of the streams when they were last looked at.
+func (k *Keeper) Health() ops.State { return *k.state.Load() }
+
+func (k *Keeper) report(s ops.State) { k.state.Store(&s) }
+
+// Ready reports whether the streams were there when they were last looked at.
+func (k *Keeper) Ready() bool { return k.good.Load() }
+
+// Await blocks until the streams are there. Its error is that ctx ended.
+func (k *Keeper) Await(ctx context.Context) error {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for !k.Ready() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+	}
+	return ctx.Err()
+}
+
+// Look has the streams looked at now. It is to be called after every connect: until
+// then nothing is known of what a new connection leads to.
+func (k *Keeper) Look() {
+	k.good.Store(false)
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the streams until ctx is cancelled. It calls changed whenever their
+// content may differ from what this process believes.
+func (k *Keeper) Run(ctx context.Context, changed func()) {
+	defer k.filler.wait()
+	defer k.usage.wait()
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		if k.conn.IsConnected() {
+			k.look(ctx, changed)
+			if elapsed, moved := k.switcher.look(time.Now()); moved {
+				k.log.Warn("this server cannot store anything, connecting to another one of the cluster", "elapsed", elapsed.Round(time.Second))
+			}
+		} else {
+			k.switcher.lost()
+			k.bad("not connected to NATS")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-k.wake:
+		}
+	}
+}
+
+func (k *Keeper) look(ctx context.Context, changed func()) {
+	if k.opts.Server != nil {
+		if trouble := k.opts.Server.Trouble(); trouble != "" {
+			k.bad(trouble)
+			k.reviveServer()
+			return
+		}
+	}
+	if err := tooOld(k.conn.ConnectedServerVersion()); err != nil {
+		k.bad(err.Error())
+		return
+	}
+	fresh := !k.good.Load()
+	if fresh || time.Since(k.lookedAt) >= allEvery {
+		if err := k.ensure(ctx, fresh); err != nil {
+			k.failed(ctx, err)
+			return
+		}
+	}
+	if err := k.observe(ctx, fresh, changed); err != nil {
+		k.failed(ctx, err)
+		return
+	}
+	k.report(ops.Up())
+	if k.trouble != "" {
+		k.log.Info("streams are there again")
+		k.trouble = ""
+	}
+	k.good.Store(true)
+}
+
+// ensure creates what is missing and reports on the rest. While the streams are
+// known to be there, only a stream that is missing is an error: a request may be
+// lost.
+func (k *Keeper) ensure(ctx context.Context, fresh bool) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	reports, err := publisher.EnsureStreams(ctx, k.pub.JetStream(), k.opts.Streams)
+	k.lookedAt = time.Now()
+	k.logReports(reports)
+	k.usage.record(reports)
+	k.usage.ask(k.pub.JetStream(), fresh)
+	if !publisher.Filled(reports, k.opts.Streams) {
+		k.filler.start(ctx)
+	}
+	if fresh || errors.Is(err, publisher.ErrStream) {
+		return err
+	}
+	return nil
+}
+
+// observe notices that the events stream is not what it was.
+func (k *Keeper) observe(ctx context.Context, fresh bool, changed func()) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	stream := k.pub.Subjects().Events()
+	mark, verdict, err := k.pub.Observe(ctx)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound) && !fresh:
+		k.log.Warn("stream is gone, creating it again", "stream", stream)
+		k.Look()
+		return err
+	case err != nil:
+		return err
+	case verdict == publisher.Replaced:
+		k.log.Warn("stream does not hold what it acknowledged, comparing all devices with it", "stream", stream, "seq", mark.LastSeq)
+	case verdict == publisher.Purged:
+		k.log.Warn("stream was purged of events, comparing all devices with it", "stream", stream, "seq", mark.FirstSeq, "deleted", mark.Deleted)
+	}
+	if fresh || verdict != publisher.Intact {
+		changed()
+	}
+	return nil
+}
+
+// failed notes why the streams cannot be used, unless a request was only given up
+// because the bridge stops.
+func (k *Keeper) failed(ctx context.Context, err error) {
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		k.bad(strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+}
+
+func (k *Keeper) bad(reason string) {
+	k.good.Store(false)
+	k.report(ops.Down(reason))
+	if k.trouble != reason {
+		k.trouble = reason
+		k.log.Warn("streams cannot be used", "reason", reason)
+	}
+}
+
+// logReports logs what became of the streams, once for each state.
+func (k *Keeper) logReports(reports []publisher.StreamReport) {
+	for _, r := range reports {
+		text := strings.Join(r.Differs, "; ")
+		switch {
+		case r.Created:
+			k.log.Info("stream created", "stream", r.Stream)
+		case text != "" && text != k.logged[r.Stream]:
+			k.log.Warn("stream has other settings and is used as it is", "stream", r.Stream, "differs", text)
+		}
+		k.logged[r.Stream] = text
+	}
+}
+
+func (k *Keeper) reviveServer() {
+	now := time.Now()
+	if now.Before(k.reviveAt) || !k.opts.Server.Room() {
+		return
+	}
+	k.reviveAt = now.Add(k.revive)
+	k.revive = min(2*k.revive, reviveMax)
+	if err := k.opts.Server.Revive(); err != nil {
+		k.log.Warn("embedded nats server not restarted", "err", err)
+		return
+	}
+	k.log.Info("embedded nats server restarted")
+	if k.opts.Server.Trouble() == "" {
+		k.revive = reviveEvery
+	}
+}
+
+// minServer is the oldest nats-server whose streams do what the bridge needs.
+var minServer = [2]int{2, 11}
+
+// tooOld returns an error for a server that is too old. One whose version cannot
+// be read is given the benefit of the doubt.
+func tooOld(version string) error {
+	major, rest, _ := strings.Cut(version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	a, errA := strconv.Atoi(major)
+	b, errB := strconv.Atoi(minor)
+	known := errA == nil && errB == nil
+	if !known || a > minServer[0] || a == minServer[0] && b >= minServer[1] {
+		return nil
+	}
+	return fmt.Errorf("nats-server %s is too old: the bridge needs %d.%d or newer", version, minServer[0], minServer[1])
+}
+
+// Needs lists the permissions that a keeper needs.
+func Needs(subjects publisher.Subjects, o publisher.StreamOptions) []publisher.Permission {
+	all := []publisher.Permission{publisher.Request("INFO", "", "the use and the limit of the store are not known")}
+	for _, cfg := range subjects.Streams(o) {
+		info := publisher.Request("STREAM.INFO", cfg.Name, "the stream "+cfg.Name+" is not used")
+		create := publisher.Request("STREAM.CREATE", cfg.Name, "the stream "+cfg.Name+" has to be created by an operator")
+		create.Creates = cfg.Name
+		all = append(all, info, create)
+		if len(cfg.Sources) > 0 {
+			all = append(all, publisher.Request("STREAM.MSG.GET", cfg.Name, "the bucket does not follow an events stream that was deleted and created again"))
+		}
+	}
+	return all
+}

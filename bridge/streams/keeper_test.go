@@ -1,0 +1,178 @@
+package streams
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+const subjects = publisher.Subjects("plaspy")
+
+func TestMain(m *testing.M) { natstest.Main(m) }
+
+func TestTooOld(t *testing.T) {
+	for version, old := range map[string]bool{
+		"2.10.29": true, "1.4.1": true, "2.11.0": false, "2.11.0-RC.1": false, "2.15.2": false, "3.0.0": false, "custom": false, "": false,
+	} {
+		if err := tooOld(version); (err != nil) != old {
+			t.Errorf("tooOld(%q) = %v", version, err)
+		}
+	}
+}
+
+func TestOtherSettingsAreLoggedOnce(t *testing.T) {
+	srv := natstest.Start(t)
+	js, err := jetstream.New(srv.Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := subjects.Streams(publisher.StreamOptions{Retention: time.Hour})
+	other := want[0]
+	other.MaxMsgs = 7
+	if _, err := js.CreateStream(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	k := New(Options{Streams: want, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	for range 2 {
+		reports, err := publisher.EnsureStreams(t.Context(), js, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.logReports(reports)
+	}
+	if got := strings.Count(log.String(), "max_msgs is 7, the bridge would set 0"); got != 1 {
+		t.Errorf("logged %d times, want once: %s", got, log.String())
+	}
+}
+
+// run keeps streams on a server until the test ends.
+func run(t *testing.T, srv *natstest.Server, o publisher.StreamOptions, reg prometheus.Registerer) (k *Keeper, changed chan struct{}) {
+	t.Helper()
+	conn := srv.Conn(t)
+	pub, err := publisher.New(conn, subjects, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k = New(Options{Streams: subjects.Streams(o), Log: slog.New(slog.DiscardHandler), Registerer: reg})
+	k.Attach(conn, pub)
+	changed = make(chan struct{}, 100)
+	natstest.Run(t, func(ctx context.Context) { k.Run(ctx, func() { changed <- struct{}{} }) })
+	return k, changed
+}
+
+// await waits until the condition holds, for as long as a busy machine may take.
+func await(t *testing.T, cond func() bool) {
+	t.Helper()
+	limit := time.NewTimer(30 * time.Second)
+	defer limit.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			t.Fatal("waited 30s")
+		}
+	}
+}
+
+// TestUsage: the metrics show what streams hold and may hold, and what the account
+// does.
+func TestUsage(t *testing.T) {
+	srv := natstest.Start(t)
+	reg := prometheus.NewRegistry()
+	k, _ := run(t, srv, publisher.StreamOptions{Inbound: true, MaxBytes: 1 << 20}, reg)
+	await(t, k.Ready)
+	if got := testutil.ToFloat64(k.usage.limit.WithLabelValues("PLASPY_EVENTS")); got != 1<<20 {
+		t.Errorf("limit %v, want %v", got, 1<<20)
+	}
+	if got := testutil.ToFloat64(k.usage.limit.WithLabelValues("PLASPY_INBOUND")); got != 0 {
+		t.Errorf("limit %v of a stream without one", got)
+	}
+	if _, err := k.pub.JetStream().Publish(t.Context(), "plaspy.in.location.d", make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() bool { return testutil.ToFloat64(k.usage.bytes.WithLabelValues("PLASPY_INBOUND")) > 1000 })
+	await(t, func() bool { return testutil.ToFloat64(k.usage.accountBytes) > 1000 })
+}
+
+// TestSmallStore: a store that has no room for the limits that the bridge chose is
+// used without them.
+func TestSmallStore(t *testing.T) {
+	srv := natstest.Start(t, func(o *server.Options) { o.JetStreamMaxStore = 3 << 20 })
+	k, _ := run(t, srv, publisher.StreamOptions{Inbound: true}, nil)
+	await(t, k.Ready)
+	st, err := k.pub.JetStream().Stream(t.Context(), "PLASPY_DLQ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := st.CachedInfo().Config.MaxBytes; got > 0 {
+		t.Errorf("max_bytes %d", got)
+	}
+}
+
+// TestFullStore: the state names what is full.
+func TestFullStore(t *testing.T) {
+	srv := natstest.Start(t, func(o *server.Options) { o.JetStreamMaxStore = 3 << 20 })
+	k, _ := run(t, srv, publisher.StreamOptions{MaxBytes: 1 << 30}, nil)
+	await(t, func() bool { return strings.Contains(k.Health().Reason, "the JetStream store is full") })
+}
+
+// TestLoss: what the stream lost has it read again.
+func TestLoss(t *testing.T) {
+	srv := natstest.Start(t)
+	k, changed := run(t, srv, publisher.StreamOptions{Retention: time.Hour}, nil)
+	await(t, k.Ready)
+	<-changed
+	js := k.pub.JetStream()
+	for range 3 {
+		if _, err := js.Publish(t.Context(), "plaspy.location.d", []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := k.pub.Observe(t.Context()); err != nil { // as the next look will
+		t.Fatal(err)
+	}
+	st, err := js.Stream(t.Context(), "PLASPY_EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-changed
+	if err := js.DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	<-changed
+	await(t, k.Ready)
+	if _, err := js.Stream(t.Context(), "PLASPY_EVENTS"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNeeds: what a keeper asks of the server is among what it says that it needs.
+func TestNeeds(t *testing.T) {
+	want := map[string]bool{"$JS.API.INFO": false, "$JS.API.STREAM.INFO.PLASPY_DLQ": false, "$JS.API.STREAM.CREATE.KV_plaspy_last": false}
+	for _, p := range Needs(subjects, publisher.StreamOptions{Inbound: true}) {
+		if _, known := want[p.Publish]; known {
+			want[p.Publish] = true
+		}
+	}
+	for subject, found := range want {
+		if !found {
+			t.Errorf("%s is not among the needs", subject)
+		}
+	}
+}

@@ -1,0 +1,82 @@
+package streams
+
+import (
+	"context"
+	"sync"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"plaspy-bridge/publisher"
+)
+
+// usage shows how full the store is.
+type usage struct {
+	bytes, limit               *prometheus.GaugeVec
+	accountBytes, accountLimit prometheus.Gauge
+
+	asks   sync.WaitGroup
+	mu     sync.Mutex
+	asking bool
+	denied bool // the server did not answer, and is not asked before the next connect
+}
+
+func newUsage(reg prometheus.Registerer) *usage {
+	u := &usage{
+		bytes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_store_bytes", Help: "Bytes that a stream or bucket holds.",
+		}, []string{"stream"}),
+		limit: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_store_limit_bytes", Help: "The most bytes that a stream or bucket may hold (max_bytes); 0 means no limit.",
+		}, []string{"stream"}),
+		accountBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_store_account_bytes", Help: "Bytes on disk of all streams of the NATS account; 0 if the server does not say.",
+		}),
+		accountLimit: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_store_account_limit_bytes",
+			Help: "The most bytes on disk that all streams of the NATS account may hold; 0 means no limit, or that the server does not say.",
+		}),
+	}
+	if reg != nil {
+		reg.MustRegister(u.bytes, u.limit, u.accountBytes, u.accountLimit)
+	}
+	return u
+}
+
+// record takes the sizes of streams.
+func (u *usage) record(reports []publisher.StreamReport) {
+	for _, r := range reports {
+		if r.Info == nil {
+			continue
+		}
+		u.bytes.WithLabelValues(r.Stream).Set(float64(r.Info.State.Bytes))
+		u.limit.WithLabelValues(r.Stream).Set(float64(max(r.Info.Config.MaxBytes, 0)))
+	}
+}
+
+// ask asks for the use and the limit of the account, beside the caller. A server
+// that did not answer, perhaps because it is not permitted, is asked again only
+// over a fresh connection.
+func (u *usage) ask(js jetstream.JetStream, fresh bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.asking || u.denied && !fresh {
+		return
+	}
+	u.asking = true
+	u.asks.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+		defer cancel()
+		info, err := js.AccountInfo(ctx)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.asking, u.denied = false, err != nil
+		if err == nil {
+			u.accountBytes.Set(float64(info.Store))
+			u.accountLimit.Set(float64(max(info.Limits.MaxStore, 0)))
+		}
+	})
+}
+
+// wait blocks until no request is under way.
+func (u *usage) wait() { u.asks.Wait() }

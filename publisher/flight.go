@@ -1,0 +1,280 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// flight is a chain on its way. At most one of its events is in flight at a time.
+type flight struct {
+	events []*Event
+	next   int
+	done   func(error)
+
+	failed  int       // consecutive failures of the next event
+	since   time.Time // of the first of them
+	due     time.Time // of the next try
+	refused int       // how many of them were refusals of this very event
+	err     error     // the last failure
+}
+
+// reply is what became of the event that a flight has out.
+type reply struct {
+	f       *flight
+	ack     *jetstream.PubAck
+	err     error
+	looked  bool    // the subject's last message was read, after ack or refusal came
+	last    *Stored // it
+	refusal error
+}
+
+const (
+	// maxRefusals is how often an event is refused, while others are stored,
+	// before it is given up.
+	maxRefusals = 5
+	lookTimeout = 3 * time.Second
+)
+
+// send sends the flight's next event. It returns false if the publisher has
+// stopped.
+func (p *Publisher) send(f *flight) bool {
+	e := f.events[f.next]
+	if e.ID == "" {
+		e.stamp(f.expect())
+		e.sent = time.Now()
+	}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return false
+	}
+	if len(p.flights) == 0 {
+		p.owed = time.Now()
+	}
+	p.flights[e.msg] = f
+	p.mu.Unlock()
+	if _, err := p.js.PublishMsgAsync(e.msg); err != nil {
+		p.answered(e.msg, nil, err)
+	}
+	return true
+}
+
+// expect is the fence of the flight's next event: the sequence of an earlier event
+// of the chain on the same subject, or else the one that its author set.
+func (f *flight) expect() uint64 {
+	e := f.events[f.next]
+	for i := f.next - 1; i >= 0; i-- {
+		if f.events[i].Subject == e.Subject {
+			return f.events[i].Seq
+		}
+	}
+	return e.Expect
+}
+
+// answered runs on the client's goroutines, once for every send. There is room
+// in replies for everything that can be out: a flight is in flights, in replies,
+// looked for or waiting, and never in two of them.
+func (p *Publisher) answered(m *nats.Msg, ack *jetstream.PubAck, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.owed = time.Now()
+	if f := p.flights[m]; f != nil {
+		delete(p.flights, m)
+		p.replies <- reply{f: f, ack: ack, err: err}
+	}
+}
+
+func (p *Publisher) handle(ctx context.Context, r reply) {
+	if r.looked {
+		p.homing = false
+	}
+	switch {
+	case r.looked && r.err == nil:
+		p.found(r)
+	case r.looked && r.ack != nil && p.ours(r.ack) && !r.ack.Duplicate:
+		p.stored(r.f, r.ack.Sequence, false) // the look was for the domain only, and may be forbidden
+	case r.err != nil:
+		p.failed(ctx, r)
+	case !p.ours(r.ack):
+		p.foreign(r.ack)
+		p.look(ctx, r)
+	case r.ack.Duplicate:
+		p.look(ctx, r)
+	case p.home == nil && !p.homing:
+		p.homing = true
+		p.look(ctx, r)
+	default:
+		p.stored(r.f, r.ack.Sequence, false)
+	}
+}
+
+// ours reports whether an answer is the events stream's. Until its domain is known,
+// one of its name in another domain cannot be told apart by the answer alone.
+func (p *Publisher) ours(ack *jetstream.PubAck) bool {
+	return ack.Stream == p.subjects.Events() && (p.home == nil || ack.Domain == *p.home)
+}
+
+// failed handles an event that was not stored, as far as the answer says.
+func (p *Publisher) failed(ctx context.Context, r reply) {
+	switch judge(r.err) {
+	case fenced:
+		p.look(ctx, r)
+	case never:
+		if errors.Is(r.err, nats.ErrMaxPayload) { // the client's own word
+			p.giveUp(r.f, r.err)
+			return
+		}
+		p.look(ctx, r) // another stream may have refused it
+	case refused:
+		r.f.refused++
+		if r.f.refused >= maxRefusals && p.LastAck().After(r.f.since) {
+			p.giveUp(r.f, r.err)
+			return
+		}
+		p.doubt(r.f, r.err)
+	default:
+		p.doubt(r.f, r.err)
+	}
+}
+
+// look asks the stream's leader for the subject's last message. The answer comes
+// back as a reply.
+func (p *Publisher) look(ctx context.Context, r reply) {
+	f := r.f
+	p.looks.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+		defer cancel()
+		last, err := p.Last(ctx, f.events[f.next].Subject)
+		p.replies <- reply{f: f, err: err, looked: true, last: last, refusal: r.err, ack: r.ack}
+	})
+}
+
+// found decides by the subject's last message.
+func (p *Publisher) found(r reply) {
+	e := r.f.events[r.f.next]
+	switch {
+	case r.last != nil && r.last.ID == e.ID:
+		fresh := r.ack != nil && p.ours(r.ack) && r.ack.Sequence == r.last.Seq && !r.ack.Duplicate
+		if fresh && p.home == nil {
+			p.home = &r.ack.Domain
+		}
+		p.stored(r.f, r.last.Seq, !fresh)
+	case r.refusal != nil && judge(r.refusal) == never && r.f.refused > 0:
+		p.giveUp(r.f, r.refusal)
+	case r.refusal != nil && judge(r.refusal) == never && lastSeq(r.last) == e.Expect:
+		r.f.refused++ // another stream's answer may have come before this one's
+		p.doubt(r.f, r.refusal)
+	case lastSeq(r.last) != e.Expect:
+		p.atWork()
+		p.finish(r.f, &Conflict{Event: e, Last: r.last})
+	case r.ack != nil && p.ours(r.ack) && r.ack.Duplicate:
+		// The stream remembers an id whose message was purged. Published now, it
+		// is new, under an id of its own.
+		e.content++
+		e.ID = ""
+		p.send(r.f)
+	case r.ack != nil:
+		p.doubt(r.f, fmt.Errorf("the stream %s of domain %q answered, and %s does not hold the event", r.ack.Stream, r.ack.Domain, p.subjects.Events()))
+	default:
+		p.doubt(r.f, errors.New("the stream's sequences are moving"))
+	}
+}
+
+// foreign logs, once for each, a stream that answers what is meant for the events
+// stream. Each event carries a fence of the events stream, so that such a copy
+// holds next to nothing.
+func (p *Publisher) foreign(ack *jetstream.PubAck) {
+	name := ack.Domain + "/" + ack.Stream
+	if p.strangers[name] || len(p.strangers) >= maxStrangers {
+		return
+	}
+	p.strangers[name] = true
+	p.log.Warn("another stream takes the events by their subjects and refuses most: copy them with sources or a mirror instead",
+		"stream", ack.Stream, "domain", ack.Domain)
+}
+
+// maxStrangers bounds what foreign remembers.
+const maxStrangers = 16
+
+func (p *Publisher) stored(f *flight, seq uint64, found bool) {
+	e := f.events[f.next]
+	e.Seq = seq
+	p.metrics.stored(e)
+	p.lastAck.Store(time.Now().UnixNano())
+	p.life.acknowledged(seq)
+	p.unstorable.stored(e)
+	p.atWork()
+	f.next++
+	f.failed, f.refused, f.err = 0, 0, nil
+	switch {
+	case f.next == len(f.events):
+		p.finish(f, nil)
+	case found:
+		p.finish(f, ErrFound)
+	default:
+		p.send(f)
+	}
+}
+
+// giveUp ends a chain at an event that can never be stored.
+func (p *Publisher) giveUp(f *flight, err error) {
+	e := f.events[f.next]
+	p.metrics.errors.Inc()
+	p.metrics.refused[e.kind].Inc()
+	if p.unstorable.refused(e, err) {
+		p.log.Error("event can never be stored", "err", reason(err), "subject", e.Subject)
+	}
+	if judge(err) != refused {
+		p.atWork()
+	}
+	p.finish(f, fmt.Errorf("publish to %s: %w: %w", e.Subject, ErrTooLarge, err))
+}
+
+// atWork notes that the stream answers: it can be published to. What waits for
+// that is sent again now, but for events that were refused themselves.
+func (p *Publisher) atWork() {
+	if p.trouble.Swap(nil) != nil {
+		p.log.Info("publishing again", "count", p.retries.failed)
+	}
+	p.retries.answered(time.Now())
+}
+
+// doubt has an event sent again later.
+func (p *Publisher) doubt(f *flight, err error) {
+	p.metrics.errors.Inc()
+	own := f.refused > 0 // the trouble is this event's own as long as others are stored
+	f.err = err
+	p.retries.add(f, time.Now())
+	if own && (judge(err) == never || time.Since(p.LastAck()) < late) {
+		if f.refused == 2 {
+			p.log.Warn("event was refused, trying again", "err", reason(err), "subject", f.events[f.next].Subject)
+		}
+		return
+	}
+	text := reason(err)
+	if old := p.trouble.Swap(&text); old == nil || *old != text {
+		p.log.Warn("publish failed, trying again", "err", text, "subject", f.events[f.next].Subject)
+	}
+}
+
+func (p *Publisher) finish(f *flight, err error) {
+	p.release()
+	f.done(err)
+}
+
+func (p *Publisher) release() {
+	<-p.window
+	p.metrics.pending.Dec()
+}
+
+func lastSeq(s *Stored) uint64 {
+	if s == nil {
+		return 0
+	}
+	return s.Seq
+}
