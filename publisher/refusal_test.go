@@ -17,28 +17,28 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// lines is a log that tests read.
-type lines struct {
+// textLog is a log that tests read.
+type textLog struct {
 	mu sync.Mutex
 	b  strings.Builder
 }
 
-func (l *lines) Write(b []byte) (int, error) {
+func (l *textLog) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(b)
 }
 
-func (l *lines) count(text string) int {
+func (l *textLog) count(text string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Count(l.b.String(), text)
 }
 
 // logged makes a running publisher whose log and metrics can be read.
-func logged(t *testing.T, srv *natstest.Server, set func(*publisher.StreamOptions)) (*publisher.Publisher, *lines, *prometheus.Registry) {
+func logged(t *testing.T, srv *natstest.Server, set func(*publisher.StreamOptions)) (*publisher.Publisher, *textLog, *prometheus.Registry) {
 	t.Helper()
-	log, reg := new(lines), prometheus.NewRegistry()
+	log, reg := new(textLog), prometheus.NewRegistry()
 	p, err := publisher.New(srv.Conn(t), subjects, slog.New(slog.NewTextHandler(log, nil)), reg)
 	if err != nil {
 		t.Fatal(err)
