@@ -230,9 +230,8 @@ func (b *Bridge) openConsumer(context.Context) error {
 	b.consumer, err = inbound.New(inbound.Options{
 		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.live.sent},
 		Circuit: b.posts, Renew: func() { b.tokens.Renew(auth.Token{}) }, Source: b.client.DeviceURL,
-		Lease:   &lateLease{keeper: b.keeper, pub: b.pub, replica: b.cfg.ReplicaID, log: log},
-		Trace:   b.tracer,
-		Echo:    b.echoes,
+		Seat: seat{b.group, b.keeper}, Directory: newAccountDevices(b.client),
+		Trace: b.tracer, Echo: b.echoes,
 		Workers: b.cfg.InboundWorkers, MaxAge: b.cfg.InboundMaxAge, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
 		Grace: b.cfg.ShutdownTimeout / 2, Progress: b.live.inbound.Beat, Log: log, Registerer: b.metrics,
 	})
@@ -240,6 +239,20 @@ func (b *Bridge) openConsumer(context.Context) error {
 		return fmt.Errorf("inbound consumer: %w", err)
 	}
 	return nil
+}
+
+// seat is the posting seat, which is not taken before the streams are there.
+type seat struct {
+	*replica.Group
+	keeper *streams.Keeper
+}
+
+// AwaitPosts waits for the streams, and then for the seat.
+func (s seat) AwaitPosts(ctx context.Context) (context.Context, error) {
+	if err := s.keeper.Await(ctx); err != nil {
+		return nil, err
+	}
+	return s.Group.AwaitPosts(ctx)
 }
 
 // openServer serves health, metrics and the live view of everything that was
@@ -263,38 +276,4 @@ func (b *Bridge) openServer(ctx context.Context) error {
 		return b.server.Shutdown(ctx)
 	})
 	return nil
-}
-
-// lateLease is the lease of the consumer side, whose bucket can only be opened
-// once NATS is there.
-type lateLease struct {
-	keeper  *streams.Keeper
-	pub     *publisher.Publisher
-	replica string
-	log     *slog.Logger
-
-	lease *inbound.KVLease
-}
-
-// Hold waits for NATS, and then for the lease.
-func (l *lateLease) Hold(ctx context.Context) (inbound.Term, error) {
-	for l.lease == nil {
-		if err := l.keeper.Await(ctx); err != nil {
-			return inbound.Term{}, err
-		}
-		bucket, err := l.pub.JetStream().KeyValue(ctx, l.pub.Subjects().ReplicasBucket())
-		if err == nil {
-			l.lease = inbound.NewKVLease(bucket, "inbound", l.replica, 0, l.log)
-			break
-		}
-		if errors.Is(err, jetstream.ErrBucketNotFound) {
-			l.log.Warn("bucket is missing", "stream", l.pub.Subjects().ReplicasBucket())
-		}
-		select {
-		case <-ctx.Done():
-			return inbound.Term{}, context.Cause(ctx)
-		case <-time.After(time.Second):
-		}
-	}
-	return l.lease.Hold(ctx)
 }

@@ -143,7 +143,7 @@ func benchBare(b *testing.B, r *rig, api *httpAPI) {
 
 func benchBridge(b *testing.B, r *rig, api *httpAPI) {
 	count := &counting{httpAPI: api, want: b.N, done: make(chan struct{})}
-	c := r.consumer(count, func(c *Consumer) { c.opt.Workers, c.limits.pull = 16, defaultLimits.pull })
+	c := r.consumer(count, func(c *Consumer) { c.opt.Workers = 16 })
 	stop := run(b, c)
 	<-count.done
 	stop() // the last acknowledgements belong to the work

@@ -3,10 +3,7 @@ package inbound
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,77 +12,116 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/bridge/inbound/echo"
-	"plaspy-bridge/bridge/inbound/message"
+	"plaspy-bridge/bridge/inbound/lane"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 )
 
-// ConsumerName is the name of the bridge's consumer on the inbound stream.
-const ConsumerName = "bridge"
-
-// Poster posts to the API. It is used concurrently; ctx ends with the message's
-// age. [plaspy.Client] is the real one.
+// Poster posts to the API. It is used concurrently; ctx is cancelled if the post
+// is not to be sent any more. [plaspy.Client] is the real one.
 type Poster interface {
 	Locations(ctx context.Context, id string, body []byte, o plaspy.PostOptions) (plaspy.Answer, error)
 	Alerts(ctx context.Context, id string, body []byte, o plaspy.PostOptions) (plaspy.Answer, error)
 }
 
-// Options configure a [Consumer]. Those that may be left out say so.
+// Seat is the right to post, which one replica has at a time. [replica.Group] is
+// the real one.
+type Seat interface {
+	// AwaitPosts blocks until this replica has the seat. The context that it
+	// returns is cancelled when no further post may begin. Its error is that ctx
+	// ended first.
+	AwaitPosts(ctx context.Context) (held context.Context, err error)
+	// Posting reports whether a post may begin now. It looks at the clock.
+	Posting() bool
+	// ReleasePosts gives the seat back: nothing that was sent is unrecorded.
+	ReleasePosts()
+}
+
+// Circuit decides whether the API is down, and lets single tries through until it
+// is back. It is used concurrently. [plaspy.Circuit] is the real one.
+type Circuit interface {
+	Allow(now time.Time) (ok bool, at time.Time)
+	Report(device string, err error)
+	State() plaspy.CircuitState
+}
+
+// Directory knows the devices of the account.
+type Directory interface {
+	// Has reports whether the API's device list, just read again, has a device. An
+	// error means that the list could not be read.
+	Has(ctx context.Context, deviceID string) (bool, error)
+}
+
+// Options configure a [Consumer]. Optional fields are marked.
 type Options struct {
 	JetStream jetstream.JetStream
 	Subjects  publisher.Subjects
 	API       Poster
 	Circuit   Circuit
 	// Renew drops the token, so that the next post gets a new one. It is called
-	// at most once a minute, after a 403. Nil: there is none to renew.
+	// at most once a minute, after the API refused a post because of its token or
+	// with 403. Optional.
 	Renew func()
-	// Source gives the device's URL at the API, for ce-source. Nil: empty.
+	// Source gives the device's URL at the API, for ce-source. Optional.
 	Source func(deviceID string) string
-	// Lease says which of several replicas consumes. Nil: this one.
-	Lease Lease
-	// Trace makes a span of each message that is in hand. Nil: none.
+	// Seat decides which replica posts. Nil means that this is the only one.
+	Seat Seat
+	// Directory confirms that a device is gone if something in front of the API
+	// says so. Optional.
+	Directory Directory
+	// Trace makes a span of each message that is worked on. Optional.
 	Trace *trace.Tracer
-	// Echo remembers what is posted. Optional.
+	// Echo remembers the locations that are posted. Optional.
 	Echo *echo.Tracker
 
-	Workers        int           // posts under way at once; 0: 16
-	MaxAge         time.Duration // after which a message is a dead letter; 0: 24 h
-	BackoffInitial time.Duration // 0: 500 ms
-	BackoffMax     time.Duration // 0: 1 min
-	// Grace is how long posts that are under way may still take when Run is
-	// told to stop; 0: 15 s.
+	Workers        int           // posts under way at once; 0 means 16
+	MaxAge         time.Duration // a message of this age is dead-lettered; 0 means 24 h
+	BackoffInitial time.Duration // 0 means 500 ms
+	BackoffMax     time.Duration // 0 means 1 min
+	// Grace is how long posts that were sent may take, and the recording of their
+	// outcomes, when Run is told to stop; 0 means 15 s.
 	Grace time.Duration
-	// Progress is called every few seconds unless the consumer is stuck; one
-	// that waits for its lease, or for NATS, is not. Nil: nobody is told.
+	// Progress is called every few seconds unless the consumer is stuck. A
+	// consumer that waits for its seat, or for NATS, is not stuck. Optional.
 	Progress func()
+
+	// patience is the longest wait that is spent with a message in memory and its
+	// span open; 0 means 5 s.
+	patience time.Duration
 
 	Log        *slog.Logger          // required
 	Registerer prometheus.Registerer // may be nil
 }
 
-// Consumer carries messages from the inbound stream to the API. It is safe for
-// concurrent use, but for Run, which is called once.
+// limits of the memory that the consumer uses, and of its waits.
+const (
+	maxHand     = 2048        // messages in memory
+	maxBytes    = 32 << 20    // of those messages
+	recordPause = time.Second // between two tries to record an outcome
+	maxRecent   = 1024        // outcomes that are remembered once they are recorded
+)
+
+// Consumer posts the messages of the inbound stream to the API. It is safe for
+// concurrent use, but Run is called once.
 type Consumer struct {
 	opt      Options
 	log      *slog.Logger
 	metrics  metrics
-	limits   limits
 	trouble  troubles
 	warnings limitedLog
-	memory   memory
-	demand   demand
+	load     load
 	pending  atomic.Int64 // messages in the stream, as of a few seconds ago
-	beat     atomic.Int64 // when the reader last did something, Unix nanoseconds
+	beat     atomic.Int64 // when the reader last did something, in Unix nanoseconds
+	holding  atomic.Bool  // this replica posts
+	leader   atomic.Bool  // a mirror answers direct gets: only the leader is asked
 
-	mu        sync.Mutex
-	renewed   time.Time        // when a token was last renewed because of a 403
-	unsettled map[uint64]*item // outcomes that an earlier run could not record
-	holding   bool             // this replica consumes
-	current   *desk            // of the run under way, or nil
+	mu      sync.Mutex
+	lanes   *lane.Lanes // of the pass under way; its record of outcomes outlives the pass
+	renewed time.Time   // when a token was last renewed because of an answer
 }
 
-// New makes a consumer; it does nothing before [Consumer.Run].
+// New returns a consumer. It does nothing before [Consumer.Run].
 func New(o Options) (*Consumer, error) {
 	switch {
 	case o.JetStream == nil, o.API == nil, o.Circuit == nil, o.Log == nil, o.Subjects == "":
@@ -105,178 +141,90 @@ func New(o Options) (*Consumer, error) {
 	or(&o.BackoffInitial, 500*time.Millisecond)
 	or(&o.BackoffMax, time.Minute)
 	or(&o.Grace, 15*time.Second)
-	if o.Lease == nil {
-		o.Lease = always{}
+	or(&o.patience, 5*time.Second)
+	if o.Seat == nil {
+		o.Seat = alone{}
 	}
-	c := &Consumer{
-		opt: o, log: o.Log, metrics: newMetrics(o.Registerer), limits: defaultLimits,
-		unsettled: make(map[uint64]*item),
-	}
-	// A worker without a lane is a worker wasted.
-	c.limits.hand = max(c.limits.hand, 4*o.Workers)
-	c.limits.ackPending = AckPending(o.Workers)
-	return c, nil
+	return &Consumer{opt: o, log: o.Log, metrics: newMetrics(o.Registerer), lanes: lane.New(o.limits())}, nil
 }
 
-// AckPending is how many deliveries the server has to keep account of for a
-// consumer with so many workers.
-func AckPending(workers int) int {
-	return max(defaultLimits.ackPending, 2*max(defaultLimits.hand, 4*workers))
+func (o *Options) limits() lane.Limits {
+	return lane.Limits{
+		Workers: o.Workers, Hand: max(maxHand, 4*o.Workers), Bytes: maxBytes, MaxAge: o.MaxAge,
+		Initial: o.BackoffInitial, Max: o.BackoffMax, Patience: o.patience, Pause: recordPause, Recent: maxRecent,
+	}
 }
 
-// Run consumes until ctx ends, and then waits for the posts that are under way,
-// at most Options.Grace. What is not finished by then stays in the stream. It
-// returns nil; whatever goes wrong meanwhile is tried again, and told by
-// [Consumer.Trouble].
+// alone is the seat of the only replica.
+type alone struct{}
+
+// AwaitPosts returns at once.
+func (alone) AwaitPosts(ctx context.Context) (context.Context, error) {
+	return context.WithoutCancel(ctx), ctx.Err()
+}
+
+// Posting is always true.
+func (alone) Posting() bool { return true }
+
+// ReleasePosts does nothing.
+func (alone) ReleasePosts() {}
+
+// Run consumes until ctx is cancelled. It then waits, at most Options.Grace, until
+// the posts that were sent are answered and recorded. Other messages stay in the
+// stream. Run returns nil; it tries again after every failure, and
+// [Consumer.Trouble] reports the last one.
 func (c *Consumer) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { c.gauge(ctx) })
 	for ctx.Err() == nil {
-		term, err := c.opt.Lease.Hold(ctx)
+		held, err := c.opt.Seat.AwaitPosts(ctx)
 		if err != nil {
 			return nil // ctx ended, which is how Run ends
 		}
-		c.serve(ctx, term)
-		term.Release()
+		c.serve(ctx, held)
+		c.opt.Seat.ReleasePosts()
 	}
 	return nil
 }
 
-// serve consumes for as long as the lease is held.
-func (c *Consumer) serve(ctx context.Context, term Term) {
+// serve consumes while this replica has the seat.
+func (c *Consumer) serve(ctx, held context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(held, cancel)()
 	c.progress()
-	c.hold(true)
-	defer c.hold(false)
-	pause := 100 * time.Millisecond
-	for ctx.Err() == nil && term.Context.Err() == nil {
+	c.holding.Store(true)
+	defer func() {
+		c.holding.Store(false)
+		// What keeps this replica from posting is no trouble while another posts.
+		c.trouble.clear(partStream)
+		c.trouble.clear(partStore)
+	}()
+	for pause := 100 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 5*time.Second) {
 		began := time.Now()
 		c.progress()
-		err := c.consume(ctx, term)
-		if ctx.Err() != nil || term.Context.Err() != nil {
+		err := c.consume(ctx)
+		if ctx.Err() != nil {
 			return
 		}
 		if time.Since(began) > 30*time.Second {
 			pause = 100 * time.Millisecond
 		}
-		if errors.Is(err, errAgain) {
-			c.log.Info("inbound consumer begins again", "err", err)
+		if errors.Is(err, errMirror) {
+			c.leader.Store(true)
+		}
+		if errors.Is(err, errAgain) || errors.Is(err, errMirror) {
+			c.log.Info("reading the inbound stream again from its first message", "err", err)
 		} else {
 			c.trouble.set(partStream, err)
 			c.log.Warn("inbound consumer failed, trying again", "err", err, "delay", pause)
 		}
 		sleep(ctx, pause)
-		pause = min(2*pause, 5*time.Second)
 	}
 }
 
-// consume is one run: a consumer of its own on the stream, which delivers what
-// is unfinished from the first message on, in order.
-func (c *Consumer) consume(ctx context.Context, term Term) error {
-	st, err := openStream(ctx, c.opt.JetStream, c.opt.Subjects.Inbound())
-	if err != nil {
-		return err
-	}
-	d := newDesk(c, st)
-	d.valid = term.Valid
-	if d.pulls, err = c.createConsumer(ctx, st); err != nil {
-		return err
-	}
-	x, err := newExchange(c.opt.JetStream.Conn())
-	if err != nil {
-		return err
-	}
-	c.trouble.clear(partStream)
-	posts, abort := context.WithCancel(term.Context)
-	defer abort()
-	work, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	defer context.AfterFunc(term.Context, func() { stop(errLease) })()
-	d.posts, d.stop = posts, stop
-
-	c.attach(d)
-	var wg, books sync.WaitGroup
-	books.Go(func() { d.keepBooks(x) })
-	wg.Go(func() {
-		if err := d.read(work); err != nil {
-			stop(err)
-		}
-	})
-	wg.Go(func() { d.keepGate(work) })
-	wg.Go(func() { d.keepAlive(work) })
-	for range c.opt.Workers {
-		wg.Go(func() { d.work(work) })
-	}
-	<-work.Done()
-	d.ended.Store(true)
-	grace := time.AfterFunc(c.opt.Grace, abort)
-	wg.Wait()
-	close(d.settlings)
-	books.Wait()
-	grace.Stop()
-	c.detach(d)
-	c.deleteConsumer(term.Context, st)
-	return context.Cause(work)
-}
-
-// createConsumer replaces whatever an earlier run left. A new consumer delivers
-// every message that is still in the stream, in order and at once: nothing has
-// to wait for the redelivery of what a dead process had in hand, and nothing
-// newer can overtake it.
-func (c *Consumer) createConsumer(ctx context.Context, st *stream) (jetstream.Consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	if err := st.DeleteConsumer(ctx, ConsumerName); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil, fmt.Errorf("delete consumer %s: %w", ConsumerName, err)
-	}
-	pulls, err := st.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable:       ConsumerName,
-		Description:   "plaspy-bridge: posts to the API",
-		DeliverPolicy: jetstream.DeliverAllPolicy,
-		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       c.limits.ackWait,
-		MaxDeliver:    -1, // the bridge decides what is given up, not the server
-		MaxAckPending: c.limits.ackPending,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("create consumer %s: %w", ConsumerName, err)
-	}
-	return pulls, nil
-}
-
-// deleteConsumer hands everything in hand back at once. It is left to the next
-// holder where the lease was lost, because the consumer may be that one's.
-func (c *Consumer) deleteConsumer(ctx context.Context, st *stream) {
-	if ctx.Err() != nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	if err := st.DeleteConsumer(ctx, ConsumerName); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		c.log.Warn("inbound consumer stays behind; the next run replaces it", "err", err)
-	}
-}
-
-// send posts a body to the endpoint of its kind.
-func (c *Consumer) send(ctx context.Context, a message.Address, body []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
-	if a.Kind == message.Alert {
-		return c.opt.API.Alerts(ctx, a.Device, body, o)
-	}
-	return c.opt.API.Locations(ctx, a.Device, body, o)
-}
-
-// outcome makes the outcome of a message.
-func (c *Consumer) outcome(m *item, d message.Decision, t *trial) *message.Outcome {
-	d.Tries, d.At, d.Trace = t.tries(), time.Now(), t.span.Inject
-	w := message.Writer{Subjects: c.opt.Subjects, Source: c.opt.Source, MaxPayload: int(c.opt.JetStream.Conn().MaxPayload())}
-	o, refused := w.Outcome(&m.Message, d)
-	if refused != "" {
-		c.warnings.warn(c.log, "Reply-To is not used", "reason", refused, "device_id", m.Address.Device, "seq", m.Seq)
-	}
-	return o
-}
-
-// renew asks for a new token after a 403, once a minute at most for all.
+// renew asks for a new token, once a minute at most for all messages.
 func (c *Consumer) renew() {
 	c.mu.Lock()
 	due := c.renewed.IsZero() || time.Since(c.renewed) >= time.Minute
@@ -289,79 +237,22 @@ func (c *Consumer) renew() {
 	}
 }
 
-func (c *Consumer) attach(d *desk) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.current = d
-}
-
-// detach keeps what a run did but could not record for the next one.
-func (c *Consumer) detach(d *desk) {
-	left := d.close()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.current = nil
-	for _, m := range left {
-		c.unsettled[m.Seq] = m
-	}
-	// What never comes again was finished by another replica. The oldest go.
-	for len(c.unsettled) > 8*c.opt.Workers {
-		delete(c.unsettled, slices.Min(slices.Collect(maps.Keys(c.unsettled))))
-	}
-}
-
-// carry gives a message the outcome that this process found before, if there is
-// one: it must not be posted again.
-func (c *Consumer) carry(m *item) {
-	if o := c.memory.recall(m); o != nil {
-		m.outcome, m.counted = o, true
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	before := c.unsettled[m.Seq]
-	if before == nil || !before.At.Equal(m.At) {
-		return
-	}
-	delete(c.unsettled, m.Seq)
-	m.outcome, m.counted = before.outcome, before.counted
-}
-
-func (c *Consumer) hold(holding bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.holding = holding
-}
-
-// progress notes that the reader or whoever sets it up is at work.
+// progress notes that the reader is at work.
 func (c *Consumer) progress() { c.beat.Store(time.Now().UnixNano()) }
 
 // stuck reports whether this replica should be consuming and does nothing.
 func (c *Consumer) stuck() bool {
-	c.mu.Lock()
-	holding := c.holding
-	c.mu.Unlock()
-	return holding && time.Since(time.Unix(0, c.beat.Load())) > time.Minute
+	return c.holding.Load() && time.Since(time.Unix(0, c.beat.Load())) > time.Minute
 }
 
-// told looks at the error of a message to the server that needs no answer: if
-// it is lost, the server delivers again, and that is coped with.
-func (c *Consumer) told(what string, err error) {
-	if err != nil {
-		c.log.Debug("could not tell the server", "reason", what, "err", err)
+// sleep waits, and returns false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
-}
-
-// maxBytes is the size of a pull: never less than one message.
-func (c *Consumer) maxBytes() int {
-	return max(c.limits.bytes/2, 2*int(c.opt.JetStream.Conn().MaxPayload()))
-}
-
-// maxMessages is the length of a pull that may not say how many bytes it wants.
-// Where the consumer is replicated, the server holds each message back until
-// the others know of its delivery, but not the note with which it ends a pull
-// that has a size (seen with nats-server 2.15.2): the note comes first, and what
-// follows it finds nobody who still listens. Without a size there is no note.
-func (c *Consumer) maxMessages() int {
-	return max(1, c.limits.bytes/int(c.opt.JetStream.Conn().MaxPayload()))
 }

@@ -7,8 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
+	"plaspy-bridge/bridge/inbound/lane"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -56,8 +55,12 @@ func TestDeepBacklog(t *testing.T) {
 		set     func(*Consumer)
 	}{
 		{"as it is", 6000, func(*Consumer) {}},
-		{"window of the server full", 3000, func(c *Consumer) { c.limits.ackPending = 100 }},
-		{"hand full", 3000, func(c *Consumer) { c.limits.hand = 32 }},
+		{"memory full", 3000, func(c *Consumer) {
+			limits := c.opt.limits()
+			limits.Hand = 32
+			c.lanes = lane.New(limits)
+		}},
+		{"asks the leader", 3000, func(c *Consumer) { c.leader.Store(true) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
@@ -77,8 +80,8 @@ func TestDeepBacklog(t *testing.T) {
 			run(t, c)
 			api.waitFor(t, "posts of the others", func(took []accepted) bool { return len(took) == others })
 			checkOrder(t, api.accepted(), others)
-			if s := c.Status(); s.InHand > c.limits.hand {
-				t.Errorf("%d messages in hand, want at most %d", s.InHand, c.limits.hand)
+			if s := c.Status(); s.InHand > maxHand {
+				t.Errorf("%d messages in memory, want at most %d", s.InHand, maxHand)
 			}
 			well.Store(true)
 			r.waitCount(subjects.Inbound(), 0)
@@ -88,45 +91,6 @@ func TestDeepBacklog(t *testing.T) {
 			api.checkOverlap(t, 8)
 		})
 	}
-}
-
-// TestLostDeliveries: deliveries that get lost on the way are noticed, and no
-// later message overtakes them.
-func TestLostDeliveries(t *testing.T) {
-	const n = 1000
-	r := newRig(t)
-	gate := make(chan struct{})
-	var posts atomic.Int64
-	api := newFakeAPI(func(string, int, []byte) error {
-		if posts.Add(1) > 50 {
-			<-gate
-		}
-		return nil
-	})
-	r.putMany(n, func(i int) string { return device(i % 100) })
-	run(t, r.consumer(api, func(c *Consumer) { c.limits.fetch = 20 }))
-	api.waitFor(t, "first posts", func(took []accepted) bool { return len(took) == 50 })
-	thief, err := r.js.Consumer(t.Context(), subjects.Inbound(), ConsumerName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	batch, err := thief.Fetch(20, jetstream.FetchMaxWait(5*time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stolen := 0
-	for range batch.Messages() {
-		stolen++
-	}
-	if stolen == 0 {
-		t.Fatal("nothing was stolen: the test does not test")
-	}
-	close(gate)
-	r.waitCount(subjects.Inbound(), 0)
-	if again := checkOrder(t, api.accepted(), n); again != 0 {
-		t.Errorf("%d posted twice", again)
-	}
-	api.checkOverlap(t, 8)
 }
 
 // mortal is an API that one bridge process sees: once killed, what it asked
@@ -253,7 +217,7 @@ func TestOutage(t *testing.T) {
 	if got := during.Load() - probes; got < 1 || got > 2+8 {
 		t.Errorf("%d tries in 2.5 s of outage, want the workers' last ones and one or two probes", got)
 	}
-	if s := c.Status(); s.Parked == 0 || s.InHand > c.limits.hand {
+	if s := c.Status(); s.Parked == 0 || s.InHand > maxHand {
 		t.Errorf("status during the outage: %+v", s)
 	}
 	down.Store(false)

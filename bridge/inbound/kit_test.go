@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/inbound/lane"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
@@ -161,9 +162,11 @@ func (r *rig) consumer(api Poster, set ...func(*Consumer)) *Consumer {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	c.limits.pull = 500 * time.Millisecond
 	for _, f := range set {
-		f(c)
+		before := c.lanes
+		if f(c); c.lanes == before {
+			c.lanes = lane.New(c.opt.limits())
+		}
 	}
 	return c
 }

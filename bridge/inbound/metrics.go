@@ -118,16 +118,9 @@ type Status struct {
 // Status returns how things stand.
 func (c *Consumer) Status() Status {
 	c.mu.Lock()
-	s, d := Status{Holding: c.holding}, c.current
-	c.mu.Unlock()
-	if d == nil {
-		return s
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s.InHand, s.Waiting, s.Parked = d.hand, d.waiting, len(d.parked)
-	s.Ready = len(d.lanes) - s.Waiting - s.Parked
-	return s
+	defer c.mu.Unlock()
+	s := c.lanes.Status()
+	return Status{Holding: c.holding.Load(), InHand: s.InHand, Ready: s.Lanes - s.Waiting - s.Parked, Waiting: s.Waiting, Parked: s.Parked}
 }
 
 // Trouble tells why the consumer cannot work, or "".
@@ -157,10 +150,13 @@ type troubles struct {
 	errs [parts]error
 }
 
-func (t *troubles) set(p part, err error) {
+// set notes an error, and reports whether there was none before.
+func (t *troubles) set(p part, err error) (first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	first = t.errs[p] == nil
 	t.errs[p] = err
+	return first
 }
 
 func (t *troubles) clear(p part) { t.set(p, nil) }

@@ -6,155 +6,118 @@ import (
 	"fmt"
 	"time"
 
-	"plaspy-bridge/bridge/inbound/message"
-
-	"github.com/nats-io/nats.go/jetstream"
+	"plaspy-bridge/bridge/inbound/lane"
 )
 
-// read pulls messages for as long as the workers have use for them.
-func (d *desk) read(ctx context.Context) error {
+// Times between two looks at a stream that has nothing new.
+const (
+	shortestLook = 5 * time.Millisecond
+	longestLook  = 100 * time.Millisecond
+	retryRead    = 500 * time.Millisecond // after a read that failed
+	checkEvery   = time.Second            // that the lanes know every message
+)
+
+// reader hands the messages of the stream to the lanes, in order. It is used by
+// one goroutine.
+type reader struct {
+	*pass
+	next uint64 // the first sequence that was not read
+	last uint64 // of the stream, when it was last looked at
+	idle time.Duration
+
+	checked time.Time // when the number of messages was last compared
+	missed  int       // how often in a row the stream held more than the lanes know
+}
+
+// read reads as far as the lanes want messages, until ctx is cancelled or the
+// stream is another one.
+func (r *pass) read(ctx context.Context) error {
+	d := &reader{pass: r, next: 1, idle: shortestLook}
 	for ctx.Err() == nil {
-		d.c.progress()
-		n := d.appetite()
-		if n == 0 {
-			select {
-			case <-d.hungry:
-			case <-time.After(time.Second):
-			case <-ctx.Done():
+		r.c.progress()
+		err := d.step(ctx)
+		switch {
+		case err == nil:
+		case errors.Is(err, errAgain), errors.Is(err, errMirror):
+			return err
+		case ctx.Err() == nil:
+			if r.c.trouble.set(partStream, err) {
+				r.c.log.Warn("inbound stream could not be read, trying again", "err", err, "stream", r.queue.name, "delay", retryRead)
 			}
-			continue
+			sleep(ctx, retryRead)
 		}
-		got, err := d.fetch(ctx, n)
+	}
+	return context.Cause(ctx)
+}
+
+// step reads once, or waits for something to read.
+func (d *reader) step(ctx context.Context) error {
+	if !d.appetite() {
+		select {
+		case <-d.wants:
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+		return nil
+	}
+	if d.next > d.last {
+		st, err := d.queue.look(ctx)
 		if err != nil {
 			return err
 		}
-		if got == 0 && ctx.Err() == nil {
-			if err := d.lookBeyond(ctx); err != nil {
+		if st.last+1 < d.next {
+			return fmt.Errorf("%w: it lost messages that it had accepted", errAgain)
+		}
+		d.c.trouble.clear(partStream)
+		d.last = st.last
+		if d.next > d.last {
+			if err := d.caughtUp(st); err != nil {
 				return err
 			}
+			sleep(ctx, d.idle)
+			d.idle = min(2*d.idle, longestLook)
+			return nil
 		}
 	}
+	items, through, err := d.queue.scan(ctx, d.next, d.last)
+	if err != nil {
+		return err
+	}
+	d.c.trouble.clear(partStream)
+	d.do(func(l *lane.Lanes) {
+		for _, m := range items {
+			l.Deliver(messageOf(m))
+		}
+	})
+	d.next, d.idle = through+1, shortestLook
 	return nil
 }
 
-// appetite is how many messages to pull. While enough lanes are ready, what is
-// in the stream is best left there.
-func (d *desk) appetite() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.runnable() >= 2*d.c.opt.Workers {
-		return 0
-	}
-	return max(0, min(d.c.limits.fetch, d.c.limits.hand-d.hand))
+func (d *reader) appetite() bool {
+	d.c.mu.Lock()
+	defer d.c.mu.Unlock()
+	return d.c.lanes.Appetite()
 }
 
-// fetch pulls up to n messages and puts each in its lane.
-func (d *desk) fetch(ctx context.Context, n int) (got int, err error) {
-	wait := d.c.limits.pull
-	if d.blocked() {
-		wait = min(wait, time.Second) // devices may be hidden behind a full window
-	}
-	pull, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	opts := []jetstream.FetchOpt{jetstream.FetchContext(pull)}
-	if d.stream.replicated {
-		n = min(n, d.c.maxMessages())
-	} else {
-		opts = append(opts, jetstream.FetchMaxBytes(d.c.maxBytes()))
-	}
-	if wait >= 2*time.Second {
-		opts = append(opts, jetstream.FetchHeartbeat(wait/4))
-	}
-	batch, err := d.pulls.Fetch(n, opts...)
-	if err != nil {
-		return 0, fmt.Errorf("pull: %w", err)
-	}
-	for msg := range batch.Messages() {
-		got++
-		if err := d.take(ctx, msg); err != nil {
-			return got, err
-		}
-	}
-	switch err := batch.Error(); {
-	case err == nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		d.c.trouble.clear(partStream)
-		return got, nil
-	case errors.Is(err, jetstream.ErrNoHeartbeat), errors.Is(err, jetstream.ErrConsumerLeadershipChanged), errors.Is(err, jetstream.ErrServerShutdown):
-		// Passing, or the connection's own trouble. If a delivery was lost with
-		// it, the next one shows.
-		return got, nil
-	default:
-		return got, fmt.Errorf("pull: %w", err)
-	}
-}
-
-// blocked reports whether a device has more than it can post now.
-func (d *desk) blocked() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.waiting > 0 || d.tails > 0
-}
-
-// lookBeyond opens lanes for devices that the consumer cannot show: the server
-// keeps account of a bounded number of deliveries, and where a few devices that
-// fail have filled that, it delivers no more. The others' lanes then read the
-// stream by themselves.
-func (d *desk) lookBeyond(ctx context.Context) error {
-	if !d.blocked() {
+// caughtUp is called when everything was read. A stream that then goes on holding
+// more messages than the lanes know was changed behind their back: a server that
+// died may use the sequences of lost messages again.
+func (d *reader) caughtUp(st state) error {
+	if time.Since(d.checked) < checkEvery {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	info, err := d.pulls.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("look at consumer: %w", err)
-	}
-	if info.NumPending == 0 || info.NumAckPending < d.c.limits.ackPending {
+	d.checked = time.Now()
+	known := 0
+	d.do(func(l *lane.Lanes) {
+		l.CaughtUp()
+		known = l.Known()
+	})
+	if st.messages <= uint64(known) {
+		d.missed = 0
 		return nil
 	}
-	st, err := d.stream.Info(ctx, jetstream.WithSubjectFilter(string(d.c.opt.Subjects)+".in.>"))
-	if err != nil {
-		return fmt.Errorf("look at stream: %w", err)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for subject := range st.State.Subjects {
-		a := message.AddressOf(d.c.opt.Subjects, subject)
-		if d.lanes[a.Lane] != nil {
-			continue
-		}
-		if len(d.lanes) >= d.c.limits.lanes {
-			break
-		}
-		l := d.lane(a)
-		l.tail, l.next = true, d.delivered+1
-		d.tails++
-		d.enqueue(l)
+	if d.missed++; d.missed > 2 {
+		return fmt.Errorf("%w: it holds %d messages, and %d are known", errAgain, st.messages, known)
 	}
 	return nil
-}
-
-// keepAlive tells the server that what is in hand is being worked on.
-func (d *desk) keepAlive(ctx context.Context) {
-	for sleep(ctx, d.c.limits.ackWait/3) {
-		for _, msg := range d.deliveries() {
-			if err := msg.InProgress(); !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-				d.c.told("keep alive", err)
-			}
-		}
-	}
-}
-
-func (d *desk) deliveries() []jetstream.Msg {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	list := make([]jetstream.Msg, 0, d.hand)
-	for _, l := range d.lanes {
-		for _, m := range l.hand {
-			if m.delivery != nil {
-				list = append(list, m.delivery)
-			}
-		}
-	}
-	return list
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/inbound/lane"
 	"plaspy-bridge/bridge/inbound/message"
 )
 
@@ -21,13 +22,94 @@ const (
 	codeHeadersTooLarge = 10097
 )
 
-// recorder stores outcomes: results and dead letters. It is used by one
-// goroutine.
+// recordTimeout is the longest that the server may take to answer a batch.
+const recordTimeout = 3 * time.Second
+
+// maxRemembered is the size of the largest outcome that is remembered whole once
+// it is recorded.
+const maxRemembered = 8 << 10
+
+// ruling is the note of a verdict: the decision on a message, to be recorded.
+type ruling struct {
+	kind       message.Kind
+	decision   message.Decision
+	outcome    *message.Outcome // of a message that was posted; a dead letter is made of the message
+	connection uint64           // on which the message was read
+	counted    bool             // the metrics have it
+}
+
+// settling is a message whose outcome is being recorded.
+type settling struct {
+	outcome    *message.Outcome // nil if there is nothing to store
+	seq        uint64
+	at         time.Time
+	connection uint64
+	done       chan error // has room for the answer
+}
+
+// recorder stores outcomes, which are results and dead letters, and removes their
+// messages from the inbound stream. One goroutine does it for all workers, so that
+// those who wait at the same time share their requests to the server.
 type recorder struct {
-	x   *exchange
-	log *slog.Logger
-	// timeout is the longest that the server may take to answer a batch.
+	x       *exchange
+	queue   *queue
+	log     *slog.Logger
 	timeout time.Duration
+	batch   chan *settling
+}
+
+// run records until the channel is closed.
+func (r *recorder) run(ctx context.Context) {
+	defer r.x.close()
+	batch := make([]*settling, 0, cap(r.batch)+1)
+	for s := range r.batch {
+		batch = append(batch[:0], s)
+		for len(r.batch) > 0 && len(batch) < cap(batch) {
+			batch = append(batch, <-r.batch)
+		}
+		errs := r.store(ctx, batch)
+		r.remove(ctx, batch, errs)
+		for i, err := range errs {
+			batch[i].done <- err
+		}
+	}
+}
+
+func (r *recorder) store(ctx context.Context, batch []*settling) []error {
+	errs := make([]error, len(batch))
+	outcomes, of := make([]*message.Outcome, 0, len(batch)), make([]int, 0, len(batch))
+	for i, s := range batch {
+		if s.outcome != nil {
+			outcomes, of = append(outcomes, s.outcome), append(of, i)
+		}
+	}
+	for k, err := range r.record(ctx, outcomes) {
+		errs[of[k]] = err
+	}
+	return errs
+}
+
+// remove takes messages whose outcome is stored out of the inbound stream, and
+// waits until the server confirms it.
+func (r *recorder) remove(ctx context.Context, batch []*settling, errs []error) {
+	msgs, of := make([]*nats.Msg, 0, len(batch)), make([]int, 0, len(batch))
+	for i, s := range batch {
+		if errs[i] != nil {
+			continue
+		}
+		if s.connection != r.queue.connection() {
+			// The server may have lost the message, and given its sequence to another.
+			there, err := r.queue.holds(ctx, s.seq, s.at)
+			if errs[i] = err; err != nil || !there {
+				continue
+			}
+		}
+		msgs, of = append(msgs, r.queue.removal(s.seq)), append(of, i)
+	}
+	answers, failed := r.x.ask(ctx, msgs, r.timeout)
+	for k, i := range of {
+		errs[i] = r.queue.removed(ctx, batch[i], answers[k], failed[k])
+	}
 }
 
 // record stores a batch of outcomes and sends the replies. The messages of a
@@ -116,4 +198,52 @@ func tooLarge(err error) (large, headers bool) {
 		return false, false
 	}
 	return api.ErrorCode == codeTooLarge || api.ErrorCode == codeHeadersTooLarge, api.ErrorCode == codeHeadersTooLarge
+}
+
+// record records the verdict on a message.
+func (r *pass) record(a lane.Action) {
+	c, lm, t, v := r.c, a.Message, triesOf(a.Message), a.Verdict.Note.(*ruling)
+	s := &settling{outcome: v.outcome, seq: lm.Seq, at: lm.At, connection: v.connection, done: make(chan error, 1)}
+	result := resultPosted
+	if !a.Verdict.Posted {
+		result = resultDead
+		m := lm.Content.(*item)
+		if m.outcome == nil {
+			m.outcome = c.outcome(m, v.decision, t)
+		}
+		s.outcome, s.connection = m.outcome, m.connection
+	}
+	if a.Again && s.outcome != nil {
+		s.outcome.Restart()
+		s.outcome.Replied()
+	}
+	r.books.batch <- s
+	err := <-s.done
+	if err != nil {
+		if c.trouble.set(partStore, err) {
+			c.log.Warn("outcome of an inbound message could not be recorded, trying again", "err", err, "seq", lm.Seq, "delay", recordPause)
+		}
+	} else {
+		c.trouble.clear(partStore)
+		if !v.counted && !a.Again {
+			c.metrics.count(v.kind, result)
+			v.counted = true
+		}
+		if v.outcome != nil && v.outcome.Size() > maxRemembered {
+			v.outcome = nil
+		}
+		t.endSpan(result, "")
+	}
+	r.do(func(l *lane.Lanes) { l.Recorded(time.Now(), lm, err) })
+}
+
+// outcome makes the outcome of a decision.
+func (c *Consumer) outcome(m *item, d message.Decision, t *tries) *message.Outcome {
+	d.Trace = t.span.Inject
+	w := message.Writer{Subjects: c.opt.Subjects, Source: c.opt.Source, MaxPayload: int(c.opt.JetStream.Conn().MaxPayload())}
+	o, refused := w.Outcome(&m.Message, d)
+	if refused != "" {
+		c.warnings.warn(c.log, "Reply-To is not used", "reason", refused, "device_id", m.Address.Device, "seq", m.Seq)
+	}
+	return o
 }

@@ -158,7 +158,7 @@ func TestLongWaitsAreBetweenSpans(t *testing.T) {
 		}
 		return nil
 	})
-	c, spans := traced(r, api, func(c *Consumer) { c.limits.patience = time.Nanosecond })
+	c, spans := traced(r, api, func(c *Consumer) { c.opt.patience = time.Nanosecond })
 	messages, requests := ended(r, run(t, c), spans)
 	var got []string
 	for i, m := range messages {

@@ -4,8 +4,6 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"plaspy-bridge/bridge/inbound"
 )
 
 // room is what an account may still use, of the kind that streams with these
@@ -36,10 +34,6 @@ func (b *broker) limits(info *jetstream.AccountInfo) {
 	if _, tiered := info.Tiers[fmt.Sprintf("R%d", b.cfg.StreamReplicas)]; len(info.Tiers) > 0 && !tiered {
 		b.say(Fail, what, fmt.Sprintf("the account has no tier for streams of %d copies", b.cfg.StreamReplicas), "set BRIDGE_STREAM_REPLICAS to a number that it has one for")
 		return
-	}
-	if most := r.MaxAckPending; b.cfg.Inbound && most > 0 && most < inbound.AckPending(b.cfg.InboundWorkers) {
-		b.say(Fail, what, fmt.Sprintf("the account's consumers may leave %d messages unacknowledged, the bridge's would %d", most, inbound.AckPending(b.cfg.InboundWorkers)),
-			"raise the account's max_ack_pending, or set BRIDGE_INBOUND to false")
 	}
 	if r.store == 0 {
 		b.ok(what, "enabled, without a limit for this account; the server's own max_file_store counts, which a user is not told")

@@ -57,7 +57,6 @@ func TestAccountLimits(t *testing.T) {
 		{"room", "max_file: 1GB, max_streams: 6, max_consumers: 10", false, 0, 0, `ok   JetStream: enabled, 0 of 1024 MiB of the account's storage used`},
 		{"streams", "max_file: 1GB, max_streams: 4", false, 0, 2, `FAIL stream PLASPY_DLQ: is missing, and cannot be created: the account may have 4 streams and has 0, 6 are missing: raise`},
 		{"size limit wanted", "max_file: 1GB, max_bytes_required: true", false, 0, 6, `FAIL stream PLASPY_EVENTS: .*wants a size limit \(max_bytes\)`},
-		{"unacknowledged", "max_file: 1GB, max_ack_pending: 100", false, 0, 1, `FAIL JetStream: the account's consumers may leave 100 messages unacknowledged, the bridge's would 8192: raise`},
 		{"consumers", "max_file: 1GB, max_consumers: 1", true, 0, 6, `FAIL stream PLASPY_EVENTS: may have 1 consumers and has 0, the bridge makes up to 2 more: raise`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -96,8 +95,6 @@ func TestStreamLimits(t *testing.T) {
 		warn, fail int
 		want       string
 	}{
-		{"unacknowledged", "PLASPY_INBOUND", func(c *jetstream.StreamConfig) { c.ConsumerLimits.MaxAckPending = 7 }, 0, 0, 1,
-			`FAIL stream PLASPY_INBOUND: its consumers may leave 7 messages unacknowledged, the bridge's would 8192: raise its max_ack_pending`},
 		{"consumers", "PLASPY_INBOUND", func(c *jetstream.StreamConfig) { c.MaxConsumers = 1 }, 0, 0, 1, `FAIL stream PLASPY_INBOUND: may have 1 consumers`},
 		{"nearly full", "PLASPY_INBOUND", func(c *jetstream.StreamConfig) { c.MaxMsgs = 10 }, 9, 1, 0, `warn stream PLASPY_INBOUND: is nearly full and then takes no more: 9 messages`},
 		{"results' window", "PLASPY_RESULTS", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, 0, 1, 0,

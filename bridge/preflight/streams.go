@@ -9,7 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/publisher"
 )
 
@@ -84,9 +83,6 @@ func (b *broker) existing(want jetstream.StreamConfig, r publisher.StreamReport)
 		b.say(Warn, what, strings.Join(r.Differs, "; "), "it is used as it is, but a server's restart empties it: make it anew with file storage")
 	case b.room.consumers(r.Info) != "":
 		b.say(Fail, what, b.room.consumers(r.Info), "raise max_consumers, or delete consumers that nobody uses")
-	case want.Name == b.subjects.Inbound() && got.ConsumerLimits.MaxAckPending > 0 && got.ConsumerLimits.MaxAckPending < inbound.AckPending(b.cfg.InboundWorkers):
-		b.say(Fail, what, fmt.Sprintf("its consumers may leave %d messages unacknowledged, the bridge's would %d", got.ConsumerLimits.MaxAckPending, inbound.AckPending(b.cfg.InboundWorkers)),
-			"raise its max_ack_pending")
 	case got.Discard == jetstream.DiscardNew && full(r.Info):
 		b.say(Warn, what, fmt.Sprintf("is nearly full and then takes no more: %d messages, %d MiB", r.Info.State.Msgs, r.Info.State.Bytes>>20), "raise its max_bytes or max_msgs")
 	case !b.healthy(what, r.Info):

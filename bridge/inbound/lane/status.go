@@ -43,3 +43,27 @@ func (l *Lanes) Backlog(pending int) int {
 	}
 	return max(ready, min(pending, unseen*ready))
 }
+
+// Known returns how many messages the lanes know, in memory or left to the stream.
+func (l *Lanes) Known() int {
+	known := 0
+	for _, n := range l.lanes {
+		known += len(n.rest) + n.left
+		if n.head != nil {
+			known++
+		}
+	}
+	return known
+}
+
+// Each calls f with the first message of each lane, as far as they are known.
+func (l *Lanes) Each(f func(*Message)) {
+	for _, n := range l.lanes {
+		if n.head != nil {
+			f(n.head)
+		}
+	}
+}
+
+// More reports whether lanes wait for nothing but a worker.
+func (l *Lanes) More() bool { return l.records.len()+l.fresh.len()+l.retries.len() > 0 }

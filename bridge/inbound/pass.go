@@ -1,0 +1,224 @@
+package inbound
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"plaspy-bridge/bridge/inbound/lane"
+)
+
+// pass reads the stream from its first message on until it is told to stop, or
+// until the stream is another one.
+type pass struct {
+	c     *Consumer
+	queue *queue
+	books *recorder
+
+	work  context.Context // ends when no further post may begin
+	posts context.Context // ends when nothing is waited for any more
+	stop  context.CancelCauseFunc
+
+	down  atomic.Bool   // the circuit was open when it was last asked
+	ready chan struct{} // a worker may find something to do
+	wants chan struct{} // the lanes may want more messages
+	quiet chan struct{} // an action ended
+
+	timer *time.Timer // wakes a worker; guarded by c.mu
+	wakes time.Time   // when it does; guarded by c.mu
+}
+
+// consume is one pass.
+func (c *Consumer) consume(ctx context.Context) error {
+	q, err := openQueue(ctx, c.opt.JetStream, c.opt.Subjects, c.leader.Load())
+	if err != nil {
+		return err
+	}
+	x, err := newExchange(c.opt.JetStream.Conn())
+	if err != nil {
+		return err
+	}
+	c.trouble.clear(partStream)
+	posts, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	work, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	r := &pass{
+		c: c, queue: q, books: &recorder{x: x, queue: q, log: c.log, timeout: recordTimeout, batch: make(chan *settling, c.opt.Workers)},
+		work: work, posts: posts, stop: stop,
+		ready: make(chan struct{}, c.opt.Workers), wants: make(chan struct{}, 1), quiet: make(chan struct{}, 1),
+	}
+	r.timer = time.AfterFunc(time.Hour, func() { signal(r.ready) })
+	defer r.timer.Stop()
+	r.circuit()
+
+	var workers, others sync.WaitGroup
+	others.Go(func() { r.books.run(posts) })
+	others.Go(func() {
+		if err := r.read(work); err != nil {
+			stop(err)
+		}
+	})
+	for range c.opt.Workers {
+		workers.Go(r.loop)
+	}
+	<-work.Done()
+	r.finish()
+	abort()
+	workers.Wait()
+	close(r.books.batch)
+	others.Wait()
+	c.mu.Lock()
+	c.lanes.Each(func(m *lane.Message) { triesOf(m).endSpan("", "stopped") })
+	c.lanes.Reset()
+	c.mu.Unlock()
+	return context.Cause(work)
+}
+
+// finish waits until the posts that were sent are answered and recorded, or the
+// grace is over.
+func (r *pass) finish() {
+	grace := time.NewTimer(r.c.opt.Grace)
+	defer grace.Stop()
+	r.do(func(l *lane.Lanes) { l.Stop() })
+	for {
+		quiet := false
+		r.do(func(l *lane.Lanes) { quiet = l.Quiet() })
+		if quiet {
+			return
+		}
+		select {
+		case <-r.quiet:
+		case <-grace.C:
+			return
+		}
+	}
+}
+
+// do changes the lanes, and has the workers look for what that brought.
+func (r *pass) do(f func(*lane.Lanes)) {
+	c := r.c
+	c.mu.Lock()
+	f(c.lanes)
+	r.armLocked()
+	appetite, more := c.lanes.Appetite(), c.lanes.More()
+	c.mu.Unlock()
+	if more {
+		signal(r.ready)
+	}
+	if appetite {
+		signal(r.wants)
+	}
+}
+
+// armLocked sets the timer for the next lane that wakes. c.mu is held.
+func (r *pass) armLocked() {
+	at := r.c.lanes.Wake()
+	if at.IsZero() || at.Equal(r.wakes) {
+		return
+	}
+	r.wakes = at
+	r.timer.Reset(max(time.Until(at), time.Millisecond))
+}
+
+// signal wakes one of those that wait on c.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// loop is one worker.
+func (r *pass) loop() {
+	for r.posts.Err() == nil {
+		r.c.mu.Lock()
+		a, ok := r.c.lanes.Next(time.Now())
+		more := r.c.lanes.More()
+		if !ok {
+			r.wakes = time.Time{}
+			r.armLocked()
+		}
+		r.c.mu.Unlock()
+		if ok {
+			if more {
+				signal(r.ready)
+			}
+			r.act(a)
+			signal(r.quiet)
+			continue
+		}
+		select {
+		case <-r.ready:
+		case <-r.posts.Done():
+		}
+	}
+}
+
+func (r *pass) act(a lane.Action) {
+	switch a.Kind {
+	case lane.Post:
+		r.answered(a.Message, r.post(a.Message))
+	case lane.GiveUp:
+		r.answered(a.Message, r.tooOld(a.Message))
+	case lane.Record:
+		r.record(a)
+	case lane.Read:
+		r.load(a)
+	}
+}
+
+// answered hands the end of a try to the lanes. Another worker may have the message
+// as soon as they know.
+func (r *pass) answered(m *lane.Message, a lane.Answer) {
+	t := triesOf(m)
+	seq, device, id, attempts, err := m.Seq, t.device, t.id, t.attempts, t.failure
+	warn := err != nil && attempts >= 3 && !t.warned
+	t.failure, t.warned = nil, t.warned || warn
+	var delay time.Duration
+	r.do(func(l *lane.Lanes) {
+		delay = l.Answered(time.Now(), m, a)
+		if delay > r.c.opt.patience {
+			t.endSpan(resultRetried, a.Cause.String())
+		}
+	})
+	if warn {
+		r.c.warnings.warn(r.c.log, "inbound message is not accepted, retrying", "err", err, "device_id", device, "seq", seq,
+			"msg_id", id, "attempt", attempts, "delay", delay)
+	}
+}
+
+// load reads messages that the lanes left to the stream.
+func (r *pass) load(a lane.Action) {
+	items, through, err := r.queue.find(r.posts, a.Lane, a.From, a.To, a.Max)
+	if err != nil {
+		r.c.trouble.set(partStream, err)
+	}
+	list := make([]*lane.Message, len(items))
+	for i, m := range items {
+		list[i] = messageOf(m)
+	}
+	r.do(func(l *lane.Lanes) { l.Loaded(time.Now(), a, list, through, err) })
+}
+
+// messageOf is a message as the lanes see it. The device's token is its lane; it
+// is empty if the subject names no device.
+func messageOf(m *item) *lane.Message {
+	return &lane.Message{Seq: m.Seq, At: m.At, Lane: m.Address.Token, Size: m.Size(), Content: m}
+}
+
+// circuit brings the state of the circuit to the lanes.
+func (r *pass) circuit() {
+	st := r.c.opt.Circuit.State()
+	if was := r.down.Swap(st.Open); !was && !st.Open {
+		return
+	}
+	r.do(func(l *lane.Lanes) {
+		if st.Open {
+			l.Down(st.NextProbe)
+		} else {
+			l.Up()
+		}
+	})
+}

@@ -1,0 +1,222 @@
+package inbound
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"plaspy-bridge/bridge/inbound/echo"
+	"plaspy-bridge/bridge/inbound/lane"
+	"plaspy-bridge/bridge/inbound/message"
+	"plaspy-bridge/bridge/plaspy"
+)
+
+// errWithheld is why a post was not sent.
+var errWithheld = fmt.Errorf("post withheld: %w", context.Canceled)
+
+// sendGate decides whether a post goes out. It may have to wait for the token and
+// the budget, for minutes. A stop, the loss of the seat or the message's age ends
+// that wait, and never a request that was sent. A request whose token was refused
+// waits again: it is not sent any more.
+type sendGate struct {
+	state  atomic.Int32 // waiting, sent or withheld
+	asked  atomic.Bool  // to withhold the post
+	cancel context.CancelFunc
+}
+
+const (
+	waiting int32 = iota
+	sent
+	withheld
+)
+
+// withhold keeps the post from being sent, or from being sent again.
+func (g *sendGate) withhold() {
+	g.asked.Store(true)
+	if g.state.CompareAndSwap(waiting, withheld) {
+		g.cancel()
+	}
+}
+
+// send is called when nothing is left but to send the request.
+func (g *sendGate) send(allowed bool) error {
+	if !allowed {
+		g.withhold()
+	}
+	if g.state.CompareAndSwap(waiting, sent) || g.state.Load() == sent {
+		return nil
+	}
+	return errWithheld
+}
+
+// refused is called when the request was answered and the token refused.
+func (g *sendGate) refused() {
+	g.state.CompareAndSwap(sent, waiting)
+	if g.asked.Load() {
+		g.withhold()
+	}
+}
+
+// post tries once to post a message, and returns how that ended.
+func (r *pass) post(lm *lane.Message) lane.Answer {
+	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
+	a := m.Address
+	if a.Kind == message.Unknown {
+		return r.giveUp(lm, "unknown subject: "+a.Reason, "", false)
+	}
+	t.device, t.id = a.Device, m.ID(c.opt.Subjects)
+	f, err := message.Read(a.Kind, a.Device, m.Body)
+	if err != nil {
+		return r.giveUp(lm, "invalid: "+err.Error(), "", false)
+	}
+	if ok, at := c.opt.Circuit.Allow(time.Now()); !ok {
+		r.down.Store(true)
+		r.do(func(l *lane.Lanes) { l.Down(at) })
+		t.endSpan(resultRetried, lane.Outage.String())
+		return lane.Answer{Withheld: true}
+	}
+	c.beginSpan(r.posts, m, t)
+	answer, err, gate := r.send(lm, &f)
+	if gate.state.Load() == withheld {
+		if time.Since(m.At) >= c.opt.MaxAge && r.work.Err() == nil {
+			return r.tooOld(lm)
+		}
+		return lane.Answer{Withheld: true}
+	}
+	if err == nil {
+		return r.posted(lm, &f, answer)
+	}
+	return r.failed(lm, &f, err)
+}
+
+// send sends the post when token and budget are at hand.
+func (r *pass) send(lm *lane.Message, f *message.Form) (plaspy.Answer, error, *sendGate) {
+	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
+	ctx, cancel := context.WithCancel(t.span.In(r.posts))
+	defer cancel()
+	gate := &sendGate{cancel: cancel}
+	defer context.AfterFunc(r.work, gate.withhold)()
+	age := time.AfterFunc(time.Until(m.At.Add(c.opt.MaxAge)), gate.withhold)
+	defer age.Stop()
+	c.echo(m.Address, f, (*echo.Tracker).Sending)
+	began := time.Now()
+	o := plaspy.PostOptions{
+		IdempotencyKey: message.IdempotencyKey(t.id),
+		Before:         func() error { return gate.send(c.opt.Seat.Posting()) },
+		Refused: func() {
+			t.count(began, 401, nil)
+			t.detail = "the API refused the token"
+			gate.refused()
+		},
+	}
+	send := c.opt.API.Locations
+	if m.Address.Kind == message.Alert {
+		send = c.opt.API.Alerts
+	}
+	answer, err := send(ctx, m.Address.Device, f.Body, o)
+	if gate.state.Load() != withheld {
+		if wasTried(err) {
+			t.count(began, answer.Status, err)
+			c.load.tried(time.Now())
+			c.metrics.duration.Observe(time.Since(began).Seconds())
+		}
+		c.opt.Circuit.Report(m.Address.Token, err)
+		r.circuit()
+	}
+	return answer, err, gate
+}
+
+// posted makes the verdict of a message that the API accepted.
+func (r *pass) posted(lm *lane.Message, f *message.Form, answer plaspy.Answer) lane.Answer {
+	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
+	d := message.Decision{Tries: t.known(), At: time.Now(), Response: answer.Body}
+	d.Status = answer.Status
+	if m.Address.Kind == message.Location {
+		d.Fix = &f.Fix
+	}
+	c.echo(m.Address, f, (*echo.Tracker).Taken)
+	if t.warned {
+		c.log.Info("inbound message posted at last", "device_id", t.device, "seq", m.Seq, "msg_id", t.id, "attempt", t.attempts)
+	}
+	v := &ruling{kind: m.Address.Kind, decision: d, connection: m.connection}
+	v.outcome = c.outcome(m, d, t)
+	return lane.Answer{Verdict: &lane.Verdict{Posted: true, Sent: true, Note: v}}
+}
+
+// failed decides what follows a try that failed.
+func (r *pass) failed(lm *lane.Message, f *message.Form, err error) lane.Answer {
+	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
+	class := plaspy.Classify(err)
+	switch {
+	case class == plaspy.Canceled && r.posts.Err() != nil:
+		return lane.Answer{Withheld: true} // the grace is over; whether the API accepted it is open
+	case time.Since(m.At) >= c.opt.MaxAge:
+		return r.tooOld(lm)
+	case class == plaspy.Reject:
+		c.echo(m.Address, f, (*echo.Tracker).Refused)
+		return r.giveUp(lm, "rejected"+withStatus(t.status), t.detail, true)
+	case class == plaspy.Forbidden && t.renewed:
+		c.echo(m.Address, f, (*echo.Tracker).Refused)
+		return r.giveUp(lm, "forbidden twice, with a token less than a minute old", t.detail, true)
+	case class == plaspy.Foreign && plaspy.IsGone(err) && r.gone(m.Address.Device):
+		c.echo(m.Address, f, (*echo.Tracker).Refused)
+		return r.giveUp(lm, "the account has no such device any more"+withStatus(t.status), t.detail, true)
+	}
+	c.metrics.count(m.Address.Kind, resultRetried)
+	t.failure = err
+	answer := lane.Answer{Cause: causeOf(err), AtLeast: retryAfter(err), Jitter: rand.Float64()}
+	if class == plaspy.Forbidden {
+		t.renewed, answer.Now = true, true
+		c.renew()
+	}
+	return answer
+}
+
+// gone reports whether the API's list lacks a device. If that cannot be found out,
+// the device counts as there.
+func (r *pass) gone(deviceID string) bool {
+	if r.c.opt.Directory == nil {
+		return false
+	}
+	there, err := r.c.opt.Directory.Has(r.work, deviceID)
+	if err != nil {
+		r.c.log.Debug("device list not read to confirm that a device is gone", "err", err, "device_id", deviceID)
+	}
+	return err == nil && !there
+}
+
+// echo notes in the echo tracker what happens to a location.
+func (c *Consumer) echo(a message.Address, f *message.Form, note func(*echo.Tracker, string, message.Fix)) {
+	if a.Kind == message.Location && c.opt.Echo != nil {
+		note(c.opt.Echo, a.Token, f.Fix)
+	}
+}
+
+func withStatus(status int) string {
+	if status == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" with status %d", status)
+}
+
+func (r *pass) tooOld(m *lane.Message) lane.Answer {
+	t := triesOf(m)
+	detail := t.detail
+	if t.attempts == 0 {
+		detail = "no try was answered"
+	}
+	return r.giveUp(m, fmt.Sprintf("too old: not delivered within %v", r.c.opt.MaxAge), detail, t.attempts > 0)
+}
+
+// giveUp makes the verdict of a message that becomes a dead letter.
+func (r *pass) giveUp(lm *lane.Message, reason, detail string, wasSent bool) lane.Answer {
+	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
+	c.beginSpan(r.posts, m, t)
+	t.span.Fail(resultDead)
+	c.warnings.warn(c.log, "inbound message dead-lettered", "reason", reason, "device_id", m.Address.Device, "subject", m.Subject, "seq", m.Seq,
+		"msg_id", m.ID(c.opt.Subjects), "attempt", t.attempts, "status", t.status)
+	d := message.Decision{Tries: t.known(), At: time.Now(), Reason: reason, Detail: detail}
+	return lane.Answer{Verdict: &lane.Verdict{Sent: wasSent, Note: &ruling{kind: m.Address.Kind, decision: d}}}
+}

@@ -1,0 +1,412 @@
+package inbound
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/inbound/message"
+	"plaspy-bridge/publisher"
+)
+
+// ErrStream means that the inbound stream cannot be consumed as it is.
+var ErrStream = errors.New("inbound stream cannot be consumed")
+
+// errAgain ends a pass: the stream is not the one that was read so far.
+var errAgain = errors.New("the stream was changed")
+
+const (
+	requestTimeout = 5 * time.Second // of one request to the server
+	scanMessages   = 256             // in one read of the stream
+	scanLeader     = 32              // in one read that asks for each message
+	scanBytes      = 4 << 20         // of the messages of one read
+)
+
+// item is one inbound message in memory.
+type item struct {
+	message.Message
+	// connection is the number of the connection on which the message was read.
+	connection uint64
+	// outcome is being recorded. It is nil if the message was not given up.
+	outcome *message.Outcome
+}
+
+// queue is the inbound stream. A message leaves it when its outcome is recorded,
+// so that the stream is all the memory that a crash needs.
+//
+// Every read shows the state of the stream's leader. If the stream has one
+// replica, that replica answers direct gets, many messages for one request.
+// Otherwise a direct get may be answered by a follower or a mirror, which may lag
+// and show messages that are finished; the leader is then asked for each message.
+type queue struct {
+	js       jetstream.JetStream
+	subjects publisher.Subjects
+	name     string
+	api      string // prefix of the API's subjects, with a dot
+	created  time.Time
+	direct   bool
+}
+
+// state is the part of a stream's state that matters here.
+type state struct {
+	last     uint64 // the sequence of the last message that the stream took
+	messages uint64
+}
+
+// errMirror means that a mirror of the stream answers direct gets.
+var errMirror = errors.New("a mirror answers for the stream")
+
+// openQueue looks the stream up and checks that it can be consumed. With leader
+// set, only the stream's leader is asked for messages.
+func openQueue(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, leader bool) (*queue, error) {
+	q := &queue{js: js, subjects: subjects, name: subjects.Inbound(), api: js.Options().APIPrefix}
+	if q.api == "" {
+		q.api = jetstream.DefaultAPIPrefix
+	}
+	q.api = strings.TrimSuffix(q.api, ".") + "."
+	info, err := q.info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch cfg := info.Config; {
+	case cfg.Retention == jetstream.InterestPolicy:
+		// The bridge has no consumer, so such a stream drops every message.
+		return nil, fmt.Errorf("%w: the retention of %s is interest, which loses messages; it has to be workqueue", ErrStream, q.name)
+	case cfg.DenyDelete:
+		return nil, fmt.Errorf("%w: %s denies deletion", ErrStream, q.name)
+	}
+	q.created, q.direct = info.Created, directly(info.Config) && !leader
+	return q, nil
+}
+
+func directly(cfg jetstream.StreamConfig) bool { return cfg.AllowDirect && cfg.Replicas <= 1 }
+
+func (q *queue) info(ctx context.Context) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	st, err := q.js.Stream(ctx, q.name)
+	if err != nil {
+		return nil, fmt.Errorf("look up stream %s: %w", q.name, err)
+	}
+	return st.CachedInfo(), nil
+}
+
+// look returns the state of the stream, and [errAgain] if it is another stream
+// than before.
+func (q *queue) look(ctx context.Context) (state, error) {
+	info, err := q.info(ctx)
+	if err != nil {
+		return state{}, err
+	}
+	if !info.Created.Equal(q.created) || q.direct && !directly(info.Config) {
+		return state{}, fmt.Errorf("%w: it was made anew, or has other settings", errAgain)
+	}
+	return state{last: info.State.LastSeq, messages: info.State.Msgs}, nil
+}
+
+// scan reads messages in stream order, beginning at a sequence, and returns the
+// sequence through which the stream was read. last is the stream's last sequence.
+func (q *queue) scan(ctx context.Context, from, last uint64) (list []*item, through uint64, err error) {
+	if q.direct {
+		list, more, err := q.batch(ctx, "", from, scanMessages)
+		if len(list) > 0 {
+			through = list[len(list)-1].Seq
+		}
+		if !more {
+			through = max(through, last)
+		}
+		return list, through, err
+	}
+	to := min(last, from+scanLeader-1)
+	if list, err = q.each(ctx, from, to); err != nil || len(list) > 0 {
+		return list, to, err
+	}
+	// A gap: its end is found by the first message behind it.
+	m, err := q.get(ctx, request{Seq: to + 1, Next: ">"})
+	if m == nil || err != nil {
+		return nil, last, err
+	}
+	return []*item{m}, m.Seq, nil
+}
+
+// find reads messages of one device, given by its token, or of none if the token
+// is empty, in a range of sequences. It returns the sequence through which the
+// range was read.
+func (q *queue) find(ctx context.Context, token string, from, to uint64, most int) (list []*item, through uint64, err error) {
+	through = from - 1
+	for through < to && len(list) == 0 && ctx.Err() == nil {
+		var found []*item
+		switch {
+		case from == to && !q.direct:
+			found, err = q.each(ctx, from, to)
+			through = to
+		case from == to, token != "" && q.direct:
+			found, through, err = q.batchTo(ctx, q.filter(token, from == to), through+1, to, most)
+		case token == "":
+			found, through, err = q.scan(ctx, through+1, to)
+		default:
+			found, through, err = q.nextTo(ctx, q.subjects.InboundOf(token), through+1, to)
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, m := range found {
+			if m.Seq <= to && m.Address.Token == token {
+				list = append(list, m)
+			}
+		}
+	}
+	return list, min(through, to), ctx.Err()
+}
+
+// filter is the subject filter of a device's messages; one message needs none.
+func (q *queue) filter(token string, one bool) string {
+	if one {
+		return ""
+	}
+	return q.subjects.InboundOf(token)
+}
+
+func (q *queue) batchTo(ctx context.Context, filter string, from, to uint64, most int) ([]*item, uint64, error) {
+	list, more, err := q.batch(ctx, filter, from, most)
+	if err != nil || !more || len(list) == 0 || from == to {
+		return list, to, err
+	}
+	return list, list[len(list)-1].Seq, nil
+}
+
+func (q *queue) nextTo(ctx context.Context, filter string, from, to uint64) ([]*item, uint64, error) {
+	m, err := q.get(ctx, request{Seq: from, Next: filter})
+	if m == nil || err != nil {
+		return nil, to, err
+	}
+	return []*item{m}, m.Seq, nil
+}
+
+// request is what the server's requests for messages understand; see NATS
+// ADR-31.
+type request struct {
+	Seq      uint64 `json:"seq"`
+	Next     string `json:"next_by_subj,omitempty"`
+	Batch    int    `json:"batch,omitempty"`
+	MaxBytes int    `json:"max_bytes,omitempty"`
+}
+
+// Headers that the server adds to the answer of a direct get.
+const (
+	headerStream   = "Nats-Stream"
+	headerSubject  = "Nats-Subject"
+	headerSequence = "Nats-Sequence"
+	headerTime     = "Nats-Time-Stamp"
+	headerPending  = "Nats-Num-Pending"
+	headerLastSeq  = "Nats-Last-Sequence"
+)
+
+// batch reads the next messages of a filter with one direct get. more reports
+// that the stream may hold others behind them.
+func (q *queue) batch(ctx context.Context, filter string, from uint64, most int) (list []*item, more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	body, err := json.Marshal(request{Seq: max(from, 1), Next: filter, Batch: most, MaxBytes: scanBytes})
+	if err != nil {
+		return nil, false, err
+	}
+	nc := q.js.Conn()
+	inbox := nc.NewInbox()
+	sub, err := nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, false, fmt.Errorf("read stream %s: %w", q.name, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // the connection may be gone
+	if err := nc.PublishRequest(q.api+"DIRECT.GET."+q.name, inbox, body); err != nil {
+		return nil, false, fmt.Errorf("read stream %s: %w", q.name, err)
+	}
+	for {
+		msg, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return nil, false, fmt.Errorf("read stream %s: %w", q.name, err)
+		}
+		m, err := q.one(msg)
+		if err != nil {
+			return nil, false, err
+		}
+		if m != nil {
+			list = append(list, m)
+			continue
+		}
+		switch status := msg.Header.Get("Status"); status {
+		case "204": // the end of the batch
+			return list, len(list) > 0 && msg.Header.Get(headerPending) != "0", nil
+		case "404":
+			return list, false, nil
+		default:
+			return nil, false, fmt.Errorf("read stream %s: status %s %s", q.name, status, msg.Header.Get("Description"))
+		}
+	}
+}
+
+// one reads one message of the answer to a direct get, nil if it is none.
+// Producers can set the headers that the server adds; the server's are the last.
+func (q *queue) one(msg *nats.Msg) (*item, error) {
+	if len(msg.Header[headerSequence]) == 0 {
+		return nil, nil
+	}
+	take := func(name string) string {
+		values := msg.Header[name]
+		if len(values) == 0 {
+			return ""
+		}
+		if len(values) == 1 {
+			delete(msg.Header, name)
+		} else {
+			msg.Header[name] = values[:len(values)-1]
+		}
+		return values[len(values)-1]
+	}
+	if name := take(headerStream); name != q.name {
+		return nil, fmt.Errorf("%w: %s for %s", errMirror, name, q.name)
+	}
+	seq, err := strconv.ParseUint(take(headerSequence), 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("read sequence: %w", err)
+	}
+	at, err := time.Parse(time.RFC3339Nano, take(headerTime))
+	if err != nil {
+		return nil, fmt.Errorf("read time of message %d: %w", seq, err)
+	}
+	subject := take(headerSubject)
+	take(headerPending)
+	take(headerLastSeq)
+	return q.item(seq, at, subject, msg.Header, msg.Data), nil
+}
+
+func (q *queue) item(seq uint64, at time.Time, subject string, header map[string][]string, body []byte) *item {
+	return &item{
+		Message: message.Message{
+			Seq: seq, At: at, Subject: subject, Address: message.AddressOf(q.subjects, subject), Header: header, Body: body,
+		},
+		connection: q.connection(),
+	}
+}
+
+// connection numbers the connections to the server.
+func (q *queue) connection() uint64 { return q.js.Conn().Stats().Reconnects }
+
+// each asks the leader for every sequence of a range at once.
+func (q *queue) each(ctx context.Context, from, to uint64) (list []*item, err error) {
+	msgs := make([]*nats.Msg, 0, to-from+1)
+	for seq := from; seq <= to; seq++ {
+		msgs = append(msgs, &nats.Msg{Subject: q.getSubject(), Data: fmt.Appendf(nil, `{"seq":%d}`, seq)})
+	}
+	x, err := newExchange(q.js.Conn())
+	if err != nil {
+		return nil, err
+	}
+	defer x.close()
+	answers, failed := x.ask(ctx, msgs, requestTimeout)
+	for i := range msgs {
+		if failed[i] != nil {
+			return nil, fmt.Errorf("read stream %s: %w", q.name, failed[i])
+		}
+		m, err := q.answer(answers[i].Data)
+		if err != nil {
+			return nil, err
+		}
+		if m != nil {
+			list = append(list, m)
+		}
+	}
+	return list, nil
+}
+
+func (q *queue) getSubject() string { return q.api + "STREAM.MSG.GET." + q.name }
+
+// get asks the leader for one message, which is nil if it is not there.
+func (q *queue) get(ctx context.Context, r request) (*item, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	reply, err := q.js.Conn().RequestWithContext(ctx, q.getSubject(), body)
+	if err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", q.name, err)
+	}
+	return q.answer(reply.Data)
+}
+
+// answer reads the leader's answer to a request for a message.
+func (q *queue) answer(data []byte) (*item, error) {
+	var answer struct {
+		Message *struct {
+			Subject string    `json:"subject"`
+			Seq     uint64    `json:"seq"`
+			Header  []byte    `json:"hdrs"`
+			Data    []byte    `json:"data"`
+			Time    time.Time `json:"time"`
+		} `json:"message"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(data, &answer); err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", q.name, err)
+	}
+	switch m := answer.Message; {
+	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return nil, nil
+	case answer.Error != nil:
+		return nil, fmt.Errorf("read stream %s: %w", q.name, answer.Error)
+	case m == nil:
+		return nil, fmt.Errorf("read stream %s: empty answer", q.name)
+	default:
+		var header nats.Header
+		if len(m.Header) > 0 {
+			var err error
+			if header, err = nats.DecodeHeadersMsg(m.Header); err != nil {
+				header = nil // the headers are not NATS headers; the body is all there is
+			}
+		}
+		return q.item(m.Seq, m.Time, m.Subject, header, m.Data), nil
+	}
+}
+
+// removal asks the server to delete a message.
+func (q *queue) removal(seq uint64) *nats.Msg {
+	return &nats.Msg{Subject: q.api + "STREAM.MSG.DELETE." + q.name, Data: fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq)}
+}
+
+// removed reads the answer to a removal. If the server reports a failure, the
+// leader is asked whether the message is still there.
+func (q *queue) removed(ctx context.Context, m *settling, answer *nats.Msg, err error) error {
+	var reply struct {
+		Success bool                `json:"success"`
+		Error   *jetstream.APIError `json:"error"`
+	}
+	if err == nil {
+		if err = json.Unmarshal(answer.Data, &reply); err == nil && reply.Success {
+			return nil
+		}
+		if reply.Error != nil {
+			err = reply.Error
+		}
+	}
+	if there, lookErr := q.holds(ctx, m.seq, m.at); lookErr == nil && !there {
+		return nil
+	}
+	return fmt.Errorf("delete message %d: %w", m.seq, err)
+}
+
+// holds reports whether a message is still in the stream. Another message with
+// its sequence is not the same one: the server lost data, or the stream was made
+// anew.
+func (q *queue) holds(ctx context.Context, seq uint64, at time.Time) (bool, error) {
+	m, err := q.get(ctx, request{Seq: seq})
+	return m != nil && m.At.Equal(at), err
+}
