@@ -26,21 +26,24 @@ var arrows = map[string][]string{
 	"bridge/sim":                nil,
 	"bridge/outbound/schedule":  nil,
 	"bridge/outbound/quota":     nil,
-	"bridge/outbound/inventory": {"bridge/plaspy", "bridge/trace", "publisher"},
+	"bridge/outbound/track":     {"bridge/plaspy/rawjson", "publisher"},
+	"bridge/outbound/gap":       {"bridge/outbound/quota", "bridge/outbound/track", "bridge/plaspy", "bridge/plaspy/rawjson", "publisher"},
+	"bridge/plaspy/rawjson":     nil,
+	"bridge/outbound/inventory": {"bridge/plaspy/rawjson", "bridge/plaspy", "bridge/trace", "publisher"},
 	"bridge/ops":                nil,
 	"bridge/view":               nil,
 	"bridge/trace":              {"auth/backoff", "auth/redact"},
-	"bridge/plaspy":             {"auth", "auth/backoff", "auth/redact", "bridge/trace"},
+	"bridge/plaspy":             {"bridge/plaspy/rawjson", "auth", "auth/backoff", "auth/redact", "bridge/trace"},
 	"bridge/replica":            {"publisher"},
 	"bridge/streams":            {"bridge/ops", "publisher"},
 	"bridge/config":             {"auth", "auth/backoff", "auth/redact", "publisher", "bridge/trace"},
-	"bridge/outbound":           {"auth/backoff", "auth/redact", "bridge/plaspy", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/trace", "publisher"},
+	"bridge/outbound":           {"bridge/outbound/track", "bridge/outbound/gap", "auth/backoff", "auth/redact", "bridge/plaspy", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/trace", "publisher"},
 	"bridge/inbound/lane":       nil,
-	"bridge/inbound/message":    {"auth", "auth/redact", "bridge/plaspy", "publisher"},
+	"bridge/inbound/message":    {"bridge/plaspy/rawjson", "auth", "auth/redact", "bridge/plaspy", "publisher"},
 	"bridge/inbound/echo":       {"bridge/inbound/message", "publisher"},
 	"bridge/inbound/deadletter": {"auth/redact", "bridge/inbound/message", "publisher"},
 	"bridge/inbound":            {"bridge/inbound/message", "bridge/inbound/echo", "auth/backoff", "auth/redact", "bridge/inbound/lane", "bridge/plaspy", "bridge/trace", "publisher"},
-	"bridge":                    {"auth", "auth/backoff", "auth/redact", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
+	"bridge":                    {"bridge/plaspy/rawjson", "auth", "auth/backoff", "auth/redact", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
 	"cmd":                       {"auth", "auth/backoff", "auth/redact", "publisher", "bridge", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
 }
 
@@ -128,7 +131,7 @@ func TestArrows(t *testing.T) {
 // TestOwner keeps TestArrows from passing because it looks folders up wrongly.
 func TestOwner(t *testing.T) {
 	for folder, want := range map[string]string{
-		"auth": "auth", "bridge": "bridge", "bridge/sim/fleet": "bridge/sim", "bridge/plaspy/rawjson": "bridge/plaspy",
+		"auth": "auth", "bridge": "bridge", "bridge/sim/fleet": "bridge/sim", "bridge/plaspy/rawjson": "bridge/plaspy/rawjson", "bridge/plaspy/wire": "bridge/plaspy",
 		"cmd/plaspy-bridge": "cmd", "bridge/simulator": "bridge", "util": "", ".": "",
 	} {
 		if got, known := owner(folder); got != want || known != (want != "") {

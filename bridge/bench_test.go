@@ -187,7 +187,10 @@ func benchBridge(b *testing.B, changed float64, tracer *trace.Tracer) {
 	pool := outbound.New(outbound.Options{
 		Workers: benchWorkers, Refresh: time.Hour, IgnoreFields: []string{"inactiveSeconds"},
 		BackoffInitial: time.Second, BackoffMax: time.Minute, Grace: 10 * time.Second, Trace: tracer,
-	}, api, budget, plaspy.NewCircuit(plaspy.CircuitOptions{Log: log}), pub, pub.Subjects(), schedule.NewFixed(time.Millisecond), log, nil)
+	}, outbound.Parts{
+		API: api, Devices: client, Gaps: client, Budget: budget, Circuit: plaspy.NewCircuit(plaspy.CircuitOptions{Log: log}),
+		Events: pub, State: pub, Connected: pub.Connected, Schedule: schedule.NewFixed(time.Millisecond), Subjects: pub.Subjects(), Log: log,
+	})
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	var wg sync.WaitGroup

@@ -43,6 +43,8 @@ type Bridge struct {
 	broker
 	group *replica.Group
 	pool  *outbound.Pool
+	// assigned are the devices that the pool polls.
+	assigned assigned
 	consuming
 	asking
 	web

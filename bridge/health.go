@@ -207,7 +207,8 @@ func (b *Bridge) assign(a replica.Assignment) {
 		return // the polls ask Live; what was learnt about the devices is kept
 	}
 	if a.Moved { // with another share alone, what was read of the devices stays true
-		b.pool.Own(a.Owned)
+		b.assigned.owned.Store(&a.Owned)
+		b.pool.Reassign()
 	}
 }
 

@@ -120,9 +120,16 @@ type patient struct {
 	budget *plaspy.Budget
 	health *ops.Health
 	opts   outbound.Options
+	live   func() bool // nil: it is
 	noAPI  atomic.Bool // there is no token
 	hang   chan struct{}
 }
+
+// Owns implements [outbound.Ownership].
+func (p *patient) Owns(string) bool { return true }
+
+// Live implements [outbound.Ownership].
+func (p *patient) Live() bool { return p.live == nil || p.live() }
 
 const patience = 80 * time.Second
 
@@ -137,8 +144,12 @@ func (p *patient) run(t *testing.T, during func()) {
 	l := newLiveness(p.health, patience, false)
 	p.opts.Alive = l.dispatcher.Beat
 	log := slog.New(slog.DiscardHandler)
-	pool := outbound.New(p.opts, p.slowAPI, p.budget, plaspy.NewCircuit(plaspy.CircuitOptions{Log: log, Max: time.Minute}), p.slowStream,
-		publisher.Subjects("plaspy"), schedule.NewFixed(30*time.Second), log, nil)
+	pool := outbound.New(p.opts, outbound.Parts{
+		API: p.slowAPI, Devices: p.slowAPI, Gaps: p.slowAPI, Budget: p.budget,
+		Circuit: plaspy.NewCircuit(plaspy.CircuitOptions{Log: log, Max: time.Minute}),
+		Events:  p.slowStream, State: p.slowStream, Connected: p.slowStream.Connected, Owner: p,
+		Schedule: schedule.NewFixed(30 * time.Second), Subjects: publisher.Subjects("plaspy"), Log: log,
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	all.Go(func() { pool.Run(ctx) })
@@ -219,9 +230,9 @@ func TestLiveness(t *testing.T) {
 			p.noAPI.Store(true)
 			p.answer = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
 		}, forever, ""},
-		{"a standby", func(p *patient) { p.opts.Live = func() bool { return false } }, forever, ""},
+		{"a standby", func(p *patient) { p.live = func() bool { return false } }, forever, ""},
 		{"the dispatcher hangs", func(p *patient) {
-			p.opts.Live = func() bool { <-p.hang; return true }
+			p.live = func() bool { <-p.hang; return true }
 		}, 2 * patience, "dispatcher"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -37,7 +37,7 @@ type viewSource struct{ *outbound.Pool }
 
 // Changed implements view.Source.
 func (s viewSource) Changed(f func(view.Device)) {
-	s.Pool.Changed(func(g outbound.Glance) { f(view.Device(g)) })
+	s.Pool.Changed(func(d outbound.DeviceStatus) { f(view.Device(d)) })
 }
 
 // status is the health of the bridge, for the live view.

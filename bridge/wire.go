@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -87,18 +88,6 @@ func (b *Bridge) newCircuit(name string, log *slog.Logger) *plaspy.Circuit {
 	})
 }
 
-// circuits is the circuit of the polls, which also sets the number of devices of that of the posts.
-type circuits struct {
-	*plaspy.Circuit
-	posts *plaspy.Circuit
-}
-
-// SetDevices implements outbound's Circuit.
-func (c circuits) SetDevices(n int) {
-	c.Circuit.SetDevices(n)
-	c.posts.SetDevices(n)
-}
-
 // openNATS starts the embedded server, unless NATS_URL is set, and makes the
 // connection, the publisher and the keeper of the streams.
 func (b *Bridge) openNATS(ctx context.Context) error {
@@ -175,23 +164,46 @@ func (b *Bridge) openPool(context.Context) error {
 		b.echoes = echo.New()
 		posted = b.echoes.Posted
 	}
+	stream := heldStream{b.pub, b.keeper}
+	b.assigned.group = b.group
 	b.pool = outbound.New(outbound.Options{
-		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh,
-		Select: inventory.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups}, Positions: b.pub.Positions(), EventGroups: b.cfg.EventGroups,
+		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh, EventGroups: b.cfg.EventGroups,
+		Select:       inventory.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups},
 		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
-		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, AlertHistory: b.cfg.AlertHistory,
+		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, BackfillMax: min(b.cfg.BackfillMax, b.cfg.Retention), AlertHistory: b.cfg.AlertHistory,
 		Quota: newQuota(b.cfg.DailyResults, b.pub), BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
 		Grace: b.cfg.ShutdownTimeout / 2, Alive: b.live.dispatcher.Beat, Posted: posted, Trace: b.tracer,
-		Live: b.group.Live, Owns: b.group.Owns,
+		SetDevices: func(n int) {
+			b.circuit.SetDevices(n)
+			b.posts.SetDevices(n)
+		},
 		Token: func(ctx context.Context) error {
 			_, err := b.tokens.Token(ctx)
 			return err
 		},
-	}, countedPolls{b.client, &b.live.asked}, b.budget, circuits{b.circuit, b.posts}, heldStream{b.pub, b.keeper}, b.pub.Subjects(), newPolicy(b.cfg), log, b.metrics)
-	// Until the group has assigned devices, this replica owns none.
-	b.pool.Own(func(string) bool { return false })
+	}, outbound.Parts{
+		API: countedPolls{b.client, &b.live.asked}, Devices: countedPolls{b.client, &b.live.asked}, Gaps: countedPolls{b.client, &b.live.asked},
+		Budget: b.budget, Circuit: b.circuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected,
+		Owner: &b.assigned, Schedule: newPolicy(b.cfg), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
+	})
 	return nil
 }
+
+// assigned are the devices that the group has assigned to this replica; none
+// before it has.
+type assigned struct {
+	group *replica.Group
+	owned atomic.Pointer[func(token string) bool]
+}
+
+// Owns implements [outbound.Ownership]. It does not look at the lease.
+func (a *assigned) Owns(token string) bool {
+	owned := a.owned.Load()
+	return owned != nil && (*owned)(token)
+}
+
+// Live implements [outbound.Ownership].
+func (a *assigned) Live() bool { return a.group.Live() }
 
 // newQuota makes the daily quota of results, with its reservations in the bucket
 // of the replicas. Nil means no limit.

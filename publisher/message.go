@@ -44,6 +44,11 @@ const (
 	// HeaderHistorySince is set on a location if the alert history could not be
 	// read up to it: the time that the next request starts from.
 	HeaderHistorySince = "plaspy-history-since"
+	// HeaderNewest stands on a location whose own time is not the newest one that
+	// was published of the device, or is in the future. It holds three times,
+	// each "-" if there is none: the newest one that was not in the future, and
+	// the earliest and the latest one of those that are later.
+	HeaderNewest = "plaspy-newest"
 )
 
 // TimeFormat is how the bridge writes instants: RFC 3339 in UTC with
@@ -56,8 +61,11 @@ const (
 	Cleared = "cleared"
 )
 
-// SourceHistory marks an alert that came from the alert history.
-const SourceHistory = "history"
+// Sources of an alert that was not shown by a polled fix.
+const (
+	SourceHistory = "history" // it came from the alert history
+	SourceBridge  = "bridge"  // the bridge raises and clears it itself
+)
 
 // Event is one message on its way to the events stream. Its author sets
 // Subject and Expect; ID and Seq are set by [Publisher.Publish]. An event
@@ -93,6 +101,7 @@ type Location struct {
 	Hash       uint64          // of the fields that make a change
 	Edges      string          // HeaderEdges' value, or empty
 	Since      time.Time       // HeaderHistorySince, or zero
+	Newest     string          // HeaderNewest's value, or empty
 }
 
 // Alert is an alert that was raised or cleared.
@@ -111,7 +120,7 @@ type Alert struct {
 	Longitude  json.RawMessage
 	FixTime    time.Time
 	ObservedAt time.Time
-	History    bool // from the alert history
+	From       string // SourceHistory, SourceBridge, or empty: a polled fix
 }
 
 // Device is a device that was added, changed or removed.
@@ -155,6 +164,9 @@ func (s Subjects) LocationEvent(l *Location, expect uint64) *Event {
 	if !l.Since.IsZero() {
 		e.msg.Header[HeaderHistorySince] = []string{l.Since.UTC().Format(time.RFC3339Nano)}
 	}
+	if l.Newest != "" {
+		e.msg.Header[HeaderNewest] = []string{l.Newest}
+	}
 	return e
 }
 
@@ -173,8 +185,8 @@ func (s Subjects) AlertEvent(a *Alert, expect uint64) *Event {
 	b = append(append(b, `,"dateTime":`...), a.DateTime...)
 	b = append(append(b, `,"latitude":`...), a.Latitude...)
 	b = append(append(b, `,"longitude":`...), a.Longitude...)
-	if a.History {
-		b = append(b, `,"source":"`+SourceHistory+`"`...)
+	if a.From != "" {
+		b = append(append(append(b, `,"source":"`...), a.From...), '"')
 	}
 	content := xxhash.Sum64(b)
 	b = appendTime(append(b, `,"observedAt":`...), a.ObservedAt)

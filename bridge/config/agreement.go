@@ -13,7 +13,7 @@ import (
 var agreement = map[string]string{
 	"account":        "PLASPY_USERNAME",
 	"alerts":         "BRIDGE_ALERT_HISTORY and BRIDGE_SILENT_AFTER",
-	"back-fill":      "BRIDGE_BACKFILL and BRIDGE_BACKFILL_AFTER",
+	"back-fill":      "BRIDGE_BACKFILL, BRIDGE_BACKFILL_AFTER and BRIDGE_BACKFILL_MAX",
 	"daily results":  "PLASPY_DAILY_RESULTS",
 	"devices":        "BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS",
 	"ignored fields": "BRIDGE_IGNORE_FIELDS",
@@ -33,7 +33,7 @@ func (c Config) Agreement() map[string]string {
 	told := map[string]string{
 		"account":        c.Username,
 		"alerts":         fmt.Sprint(c.AlertHistory, c.SilentAfter),
-		"back-fill":      fmt.Sprint("after ", c.BackfillAfter),
+		"back-fill":      fmt.Sprint("after ", c.BackfillAfter, " up to ", c.BackfillMax),
 		"daily results":  fmt.Sprint(c.DailyResults),
 		"devices":        set(c.Devices) + set(c.DevicesExclude) + set(c.Groups),
 		"ignored fields": set(c.IgnoreFields),

@@ -123,6 +123,9 @@ type Config struct {
 	Backfill bool `envconfig:"BRIDGE_BACKFILL" default:"false"`
 	// BackfillAfter of 1s finds no gap for a device that reports each second.
 	BackfillAfter time.Duration `envconfig:"BRIDGE_BACKFILL_AFTER" default:"1s"`
+	// BackfillMax of a day outlasts a night's outage, and bounds the cost of a
+	// longer one.
+	BackfillMax time.Duration `envconfig:"BRIDGE_BACKFILL_MAX" default:"24h"`
 	// AlertHistory is off because it costs requests and daily results too.
 	AlertHistory bool `envconfig:"BRIDGE_ALERT_HISTORY" default:"false"`
 

@@ -1,59 +1,286 @@
 package outbound
 
 import (
+	"math"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
+
+	"plaspy-bridge/bridge/outbound/gap"
 	"plaspy-bridge/bridge/outbound/inventory"
+	"plaspy-bridge/bridge/outbound/quota"
+	"plaspy-bridge/bridge/outbound/schedule"
+	"plaspy-bridge/bridge/outbound/track"
 )
 
-// Listed describes the last reading of the device list.
-func (p *Pool) Listed() inventory.State { return p.inventory.State() }
+// device is one device of the account, or of the stream. The first block is
+// guarded by the fleet's mutex. The rest belongs to the turn while the device is
+// busy, and else to the holder of the mutex.
+type device struct {
+	id, token string
+	name      string
+	busy      bool // polled, or its events are not stored yet
+	listed    bool // in the API's list, and chosen
+	active    bool // listed and assigned to this replica: in the schedule
+	marked    bool // in the fleet's list of devices that have changed
+	first     bool // active, and not polled since
+	// reread: its state has to be read from the stream before it is polled,
+	// because another replica may have published.
+	reread   bool
+	failures int // polls in a row that failed
+	log      decisions
 
-// Owned returns how many devices this replica polls.
-func (p *Pool) Owned() int { return int(p.polled.Load()) }
-
-// Ownership implements [inventory.Fleet].
-func (p *Pool) Ownership() (owns func(token string) bool, ok bool) {
-	if p.stale() {
-		return nil, false
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.owns == nil {
-		return func(string) bool { return true }, true
-	}
-	return p.owns, true
+	track     track.Track
+	backoff   *backoff.ExponentialBackOff // while polls fail
+	complaint string                      // the trouble that was logged last
+	day       quota.Day
+	patience  gap.Patience
 }
 
-// Follow implements [inventory.Fleet]. The order of the devices is the order of
-// their first polls.
-func (p *Pool) Follow(devices []inventory.Device) {
-	now := time.Now()
-	p.mu.Lock()
-	defer nudge(p.wake)
-	defer p.mu.Unlock()
-	for _, d := range p.devices {
+// fleet is the set of devices, with the schedule of those that are polled. It is
+// safe for concurrent use. Nothing that blocks is done under its mutex.
+type fleet struct {
+	owner      Ownership
+	history    bool // of the tracks of new devices
+	suspectMax int
+	setDevices func(n int)
+	polled     atomic.Int64 // len(byID), for readers that must not wait for the mutex
+
+	mu       sync.Mutex
+	policy   *schedule.Schedule
+	devices  map[string]*device // by token, those no longer listed too
+	byID     map[string]*device // active ones
+	rate     float64            // of the schedule; negative: none yet
+	rated    time.Time          // when the schedule was last given the rate
+	busy     int                // devices that are busy
+	ended    uint64             // turns that ended
+	idle     chan struct{}      // if not nil, closed when no device is busy
+	suspects int                // devices with failures that are being polled
+	watched  bool               // Changed is called
+	changed  []*device          // for its next call
+}
+
+func newFleet(policy *schedule.Schedule, owner Ownership, o Options) *fleet {
+	f := &fleet{
+		owner: owner, history: o.AlertHistory, setDevices: o.SetDevices, policy: policy,
+		// Devices whose polls hang must not occupy every worker.
+		suspectMax: max(o.Workers/4, 1),
+		devices:    make(map[string]*device), byID: make(map[string]*device), rate: -1,
+	}
+	if f.setDevices == nil {
+		f.setDevices = func(int) {}
+	}
+	return f
+}
+
+// addLocked adds a device that is not listed yet.
+func (f *fleet) addLocked(id, token string) *device {
+	d := &device{id: id, token: token, track: track.New(f.history)}
+	f.devices[token] = d
+	return d
+}
+
+// activateLocked puts a device into the schedule, or takes it out. It returns
+// true if the device was put in.
+func (f *fleet) activateLocked(now time.Time, d *device) bool {
+	active := d.listed && f.owner.Owns(d.token)
+	if active == d.active {
+		return false
+	}
+	d.active, d.first = active, active
+	f.markLocked(d)
+	if active {
+		f.byID[d.id] = d
+		f.policy.Add(now, d.id)
+	} else {
+		delete(f.byID, d.id)
+		f.policy.Remove(now, d.id)
+	}
+	f.polled.Store(int64(len(f.byID)))
+	return active
+}
+
+// reassign asks again which devices are assigned to this replica. It returns the
+// number of those that were put into the schedule.
+func (f *fleet) reassign(now time.Time) (gained int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.devices {
+		if f.activateLocked(now, d) {
+			gained++
+		}
+	}
+	f.setDevices(len(f.byID))
+	return gained
+}
+
+// follow takes over the devices of the list. Their order is that of their first
+// polls.
+func (f *fleet) follow(now time.Time, devices []inventory.Device) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.devices {
 		d.listed = false
 	}
 	for i := range devices {
 		l := &devices[i]
-		d := p.devices[l.Token]
+		d := f.devices[l.Token]
 		if d == nil {
-			d = p.newDevice(l.ID, l.Token)
+			d = f.addLocked(l.ID, l.Token)
 		}
 		if d.name != l.Name {
 			d.name = l.Name
-			p.touch(d)
+			f.markLocked(d)
 		}
 		d.listed = l.Chosen
 	}
 	for i := range devices {
-		p.activate(now, p.devices[devices[i].Token])
+		f.activateLocked(now, f.devices[devices[i].Token])
 	}
-	for _, d := range p.devices {
+	for _, d := range f.devices {
 		if d.active && !d.listed {
-			p.activate(now, d)
+			f.activateLocked(now, d)
 		}
 	}
-	p.circuit.SetDevices(len(p.byID))
+	f.setDevices(len(f.byID))
+}
+
+// job is one poll to make.
+type job struct {
+	d       *device
+	name    string // of the device
+	suspect bool   // its last poll failed
+	reread  bool   // its state has to be read first
+}
+
+// suspectWait is how long a device waits that cannot be polled now, because too
+// many failing ones are, or its events are not stored yet.
+const suspectWait = 250 * time.Millisecond
+
+// next takes the device to poll now from the schedule. rate is the number of polls
+// a minute that the budget permits.
+func (f *fleet) next(now time.Time, rate float64) (j job, wake time.Time, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.setRateLocked(now, rate)
+	for {
+		id, ok, wake := f.policy.Next(now)
+		if !ok {
+			return job{}, wake, false
+		}
+		d := f.byID[id]
+		switch {
+		case d == nil: // removed meanwhile
+			f.policy.PutBack(now, id, time.Time{})
+		case d.busy, // removed and added again while its events are not stored
+			d.failures > 0 && f.suspects >= f.suspectMax:
+			f.policy.PutBack(now, id, now.Add(suspectWait))
+		default:
+			j := job{d: d, name: d.name, suspect: d.failures > 0, reread: d.reread}
+			d.busy, d.reread, d.first = true, false, false
+			f.busy++
+			if j.suspect {
+				f.suspects++
+			}
+			return j, time.Time{}, true
+		}
+	}
+}
+
+// setRateLocked gives the schedule a rate that differs from its own. Once a
+// second is often enough, and a few per cent are not worth a new plan.
+func (f *fleet) setRateLocked(now time.Time, rate float64) {
+	const enough = 0.03
+	if now.Sub(f.rated) < time.Second {
+		return
+	}
+	f.rated = now
+	if math.IsInf(rate, 1) {
+		rate = 0 // no limit, for the schedule
+	} else {
+		rate = max(rate, 1e-3)
+	}
+	if f.rate >= 0 && math.Abs(rate-f.rate) <= enough*f.rate {
+		return
+	}
+	f.rate = rate
+	f.policy.SetRate(now, rate)
+}
+
+// ending is how a turn gives its device back to the schedule.
+type ending struct {
+	seen      *schedule.Observation // nil: nothing was learnt
+	notBefore time.Time             // then: not before that time
+	reread    bool                  // the state has to be read first
+	soon      bool                  // before other devices
+}
+
+// release ends a device's turn.
+func (f *fleet) release(d *device, now time.Time, result decision, e ending) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d.busy = false
+	d.reread = d.reread || e.reread
+	d.log.add(result, now)
+	f.ended++
+	if e.soon {
+		f.policy.Soon(now, d.id)
+	}
+	if e.seen != nil {
+		f.policy.Done(now, d.id, *e.seen)
+	} else {
+		f.policy.PutBack(now, d.id, e.notBefore)
+	}
+	f.markLocked(d)
+	if f.busy--; f.busy == 0 && f.idle != nil {
+		close(f.idle)
+		f.idle = nil
+	}
+}
+
+// cleared notes that the poll of a suspect device has ended.
+func (f *fleet) cleared() {
+	f.mu.Lock()
+	f.suspects--
+	f.mu.Unlock()
+}
+
+// fail counts a failed poll; clearFailures begins anew.
+func (f *fleet) fail(d *device) {
+	f.mu.Lock()
+	d.failures++
+	f.mu.Unlock()
+}
+
+func (f *fleet) clearFailures(d *device) {
+	f.mu.Lock()
+	d.failures = 0
+	f.mu.Unlock()
+}
+
+// idleness returns a channel that is closed when no device is busy.
+func (f *fleet) idleness() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	idle := make(chan struct{})
+	if f.busy == 0 {
+		close(idle)
+	} else {
+		f.idle = idle
+	}
+	return idle
+}
+
+func (f *fleet) work() (busy int, ended uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.busy, f.ended
+}
+
+func (f *fleet) stats() schedule.Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.policy.Stats(time.Now())
 }

@@ -107,7 +107,7 @@ func TestRemovedDeviceLeavesTheBucket(t *testing.T) {
 	api.show("b", at(1, "b"))
 	o := options()
 	srv := natstest.Start(t)
-	r := newRigWith(t, srv, api, api, o, func(o *Options, pub *publisher.Publisher) { o.Positions = pub.Positions() })
+	r := newRigWith(t, srv, api, api, o, func(r *rig, p *Parts) { p.Positions = r.pub.Positions() })
 	kv, err := r.pub.JetStream().KeyValue(t.Context(), subjects.LastBucket())
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
@@ -50,7 +49,9 @@ func TestBackfillThatFailsDoesNotKeepThePositionBack(t *testing.T) {
 			// Once the history answers again, it is asked from where it was not read.
 			api.set(func() {
 				api.alerts["d"] = `{"dateTime":"2026-01-02T03:00:05Z","latitude":1,"longitude":2,"text":"late","alerts":["SOS"]}`
-				api.ranges["d"], api.asked, api.shown["d"] = "", nil, at(30, "then")
+				api.ranges["d"], api.asked = "", nil
+				second := 29 // a refusal is not tried again at once
+				api.next["d"] = func(int) (string, error) { second++; return at(second, second), nil }
 			})
 			r.until("the alert", body(`"source":"history"`))
 		})
@@ -83,28 +84,6 @@ func TestLastingGapTrouble(t *testing.T) {
 	api.set(func() { api.ranges["d"] = at(85, "between") })
 	api.show("d", at(99, "last"))
 	r.until("what lay between", body("between"))
-}
-
-func TestFixThatWaitsIsNoSecret(t *testing.T) {
-	r := newRig(t, natstest.Start(t), newFakeAPI("d"), options())
-	r.until("the device", func(e event) bool { return strings.HasPrefix(e.subject, "plaspy.device.") })
-	r.pool.mu.Lock()
-	d := r.pool.devices["d"]
-	r.pool.mu.Unlock()
-	for _, row := range []struct {
-		name  string
-		since time.Time
-		says  bool
-	}{
-		{"a moment", time.Now(), false},
-		{"a while", time.Now().Add(-10 * time.Second), true},
-		{"over", time.Time{}, false},
-	} {
-		r.pool.waits(d, row.since)
-		if got := r.pool.waitsLong(); (got != "") != row.says {
-			t.Errorf("%s: says %q", row.name, got)
-		}
-	}
 }
 
 func TestAlertHistory(t *testing.T) {

@@ -123,11 +123,12 @@ func TestAgedOutLocationIsNotNews(t *testing.T) {
 	if err := st.Purge(t.Context()); err != nil { // what retention does
 		t.Fatal(err)
 	}
-	d := r.pool.byID["parked"]
-	r.pool.doubt(d)
+	r.pool.fleet.mu.Lock()
+	r.pool.fleet.byID["parked"].reread = true
+	r.pool.fleet.mu.Unlock()
 	r.polls("parked", 3)
-	r.pool.Own(func(string) bool { return false })
-	r.pool.Own(func(string) bool { return true })
+	r.own(func(string) bool { return false })
+	r.own(func(string) bool { return true })
 	r.polls("parked", 3)
 	r.stop()
 	if got := summary(r.events()); len(got) != 0 {
@@ -141,9 +142,9 @@ func TestLostDeviceEventsAreToldByWhoeverComesToOwnThem(t *testing.T) {
 	o.Refresh = time.Hour
 	srv := natstest.Start(t)
 	r := newRig(t, srv, api, o)
-	r.pool.Own(func(token string) bool { return token == "a" })
+	r.own(func(token string) bool { return token == "a" })
 	r.until("a", body(`"deviceId":"a"`))
 	r.polls("a", 2)
-	r.pool.Own(func(string) bool { return true })
+	r.own(func(string) bool { return true })
 	r.until("b", body(`"deviceId":"b"`))
 }

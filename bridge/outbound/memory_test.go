@@ -8,8 +8,7 @@ import (
 
 	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/schedule"
-	"plaspy-bridge/bridge/plaspy"
-	"plaspy-bridge/bridge/plaspy/rawjson"
+	"plaspy-bridge/bridge/outbound/track"
 	"plaspy-bridge/publisher"
 )
 
@@ -20,7 +19,7 @@ func BenchmarkDeviceMemory(b *testing.B) {
 	for b.Loop() {
 		before := heap()
 		policy := schedule.NewAdaptive(schedule.AdaptiveOptions{Interval: time.Minute, TripStartWeight: 1})
-		p := New(options(), newFakeAPI(), plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet}), nil, subjects, policy, quiet, nil)
+		p := New(options(), parts(newFakeAPI(), nil, policy))
 		list := make([]inventory.Device, devices)
 		for i := range list {
 			id := fmt.Sprintf("device%06d", i)
@@ -28,23 +27,27 @@ func BenchmarkDeviceMemory(b *testing.B) {
 		}
 		p.Follow(list)
 		fix := wide(1, 1)
-		hash, err := rawjson.Hash([]byte(fix), p.ignore)
+		hash, err := p.parser.Hash([]byte(fix))
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, d := range p.devices {
-			f, err := parseFix([]byte(fix), hash)
+		for _, d := range p.fleet.devices {
+			f, err := p.parser.Fix([]byte(fix), hash)
 			if err != nil {
 				b.Fatal(err)
 			}
-			d.remember(f, 1)
-			d.setAlertSeq("SOS", 2)
+			pub := d.track.Publish(track.News{Observed: time.Now(), Fixes: []*track.Fix{f}})
+			for seq := uint64(1); !pub.Done(); seq++ {
+				pub.Stored(seq)
+			}
+			d.track = pub.Track()
 			for range keptDecisions + 1 {
-				d.came(resultChanged, nil)
-				d.count(&publisher.Event{ID: fmt.Sprintf("%032x", time.Now().UnixNano()), Seq: 1})
+				var result decision
+				result.note(resultChanged, nil)
+				result.noteEvent(&publisher.Event{ID: fmt.Sprintf("%032x", time.Now().UnixNano()), Seq: 1})
 				d.busy = true
-				p.busy++
-				p.release(d, schedule.Observation{Fix: true, FixTime: f.time, Speed: 10, Input: 1})
+				p.fleet.busy++
+				p.fleet.release(d, time.Now(), result, ending{seen: &schedule.Observation{Fix: true, FixTime: f.Time, Speed: 10, Input: 1}})
 			}
 		}
 		b.ReportMetric(float64(heap()-before)/devices, "B/device")

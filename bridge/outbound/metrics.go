@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"plaspy-bridge/bridge/outbound/track"
 )
 
 type metrics struct {
@@ -11,11 +13,12 @@ type metrics struct {
 	duration, age              prometheus.Histogram
 	backwards, conflicts       prometheus.Counter
 	backfilled, gapErrors      prometheus.Counter
+	refused                    prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
 	polls := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "plaspy_bridge_polls_total", Help: "Polls of a last location, by what came of them.",
+		Name: "plaspy_bridge_polls_total", Help: "Polls of a last location, by result.",
 	}, []string{"result"})
 	m := &metrics{
 		changed: polls.WithLabelValues("changed"), unchanged: polls.WithLabelValues("unchanged"), failed: polls.WithLabelValues("error"),
@@ -33,19 +36,22 @@ func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
 			Name: "plaspy_bridge_fixes_backwards_total", Help: "Published fixes whose dateTime went back.",
 		}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plaspy_bridge_fence_conflicts_total", Help: "Publishes that the stream refused because somebody else had published, or it had lost what it acknowledged.",
+			Name: "plaspy_bridge_fence_conflicts_total", Help: "Publishes that the stream refused because another replica had published, or because it had lost data.",
 		}),
 		backfilled: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "plaspy_bridge_backfilled_total", Help: "Fixes found by back-fill.",
 		}),
 		gapErrors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plaspy_bridge_gap_errors_total", Help: "Gaps published without what back-fill or the alert history should have found in them.",
+			Name: "plaspy_bridge_gap_errors_total", Help: "Gaps of which a part was not read: requests that failed, the daily quota, or BRIDGE_BACKFILL_MAX.",
+		}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "plaspy_bridge_events_too_large_total", Help: "Locations and alerts that were not published because the stream can never take them.",
 		}),
 	}
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(polls, m.duration, m.age, m.backwards, m.conflicts, m.backfilled, m.gapErrors,
+	reg.MustRegister(polls, m.duration, m.age, m.backwards, m.conflicts, m.backfilled, m.gapErrors, m.refused,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_devices", Help: "Devices in the API's list that are chosen to be polled, by whichever replica.",
 		}, func() float64 { return float64(p.Listed().Devices) }),
@@ -55,17 +61,15 @@ func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_replica_devices", Help: "Devices that this replica polls.",
 		}, func() float64 {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return float64(len(p.byID))
+			return float64(p.Owned())
 		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_trip_detection_delay_seconds", Help: "Expected median delay from a trip's first fix to the poll that sees it; 0 where no device is known to be parked.",
-		}, func() float64 { return p.stats().TripDetection.Seconds() }),
+			Name: "plaspy_bridge_trip_detection_delay_seconds", Help: "Expected median delay from a trip's first fix to the poll that sees it; 0 if no device is known to be parked.",
+		}, func() float64 { return p.fleet.stats().TripDetection.Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_interval_impossible", Help: "1 where the request budget does not suffice to poll every device once per interval, else 0.",
+			Name: "plaspy_bridge_interval_impossible", Help: "1 if the request budget does not suffice to poll every device once per interval, else 0.",
 		}, func() float64 {
-			if p.stats().Impossible {
+			if p.fleet.stats().Impossible {
 				return 1
 			}
 			return 0
@@ -73,8 +77,8 @@ func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
 	return m
 }
 
-func (m *metrics) fixAge(f *fix) {
-	if !f.backfilled {
-		m.age.Observe(max(time.Since(f.time).Seconds(), 0))
+func (m *metrics) fixAge(f *track.Fix) {
+	if !f.Backfilled {
+		m.age.Observe(max(time.Since(f.Time).Seconds(), 0))
 	}
 }

@@ -6,180 +6,192 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"plaspy-bridge/bridge/outbound/gap"
 	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
+	"plaspy-bridge/bridge/outbound/track"
 	"plaspy-bridge/bridge/plaspy"
-	"plaspy-bridge/bridge/plaspy/rawjson"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 )
 
-// API is what the pool asks of the REST API. Its methods are safe for
+// API is the part of the REST API that a poll needs. Its methods are safe for
 // concurrent use; their errors are classified by [plaspy.Classify].
 type API interface {
-	Devices(ctx context.Context) (devices []plaspy.Device, skipped []error, err error)
-	Groups(ctx context.Context) (groups []plaspy.Group, skipped []error, err error)
 	LastLocation(ctx context.Context, id string, buf []byte) (plaspy.LastLocation, error)
-	Locations(ctx context.Context, id string, body []byte, opt plaspy.PostOptions) (plaspy.Answer, error)
-	Alerts(ctx context.Context, id string, body []byte, opt plaspy.PostOptions) (plaspy.Answer, error)
 	DeviceURL(id string) string
 }
 
-// Budget gives out the right to send requests.
+// Budget grants the right to send requests.
 type Budget interface {
 	// Wait blocks until a request of that kind may be sent.
 	Wait(ctx context.Context, k plaspy.Kind) (*plaspy.Permit, error)
-	// PollRate is how many polls a minute there is room for; +Inf: any.
+	// PollRate is the number of polls a minute that the budget permits; +Inf
+	// means no limit.
 	PollRate() float64
 }
 
 // Circuit holds polls back while the API is down.
 type Circuit interface {
-	// Allow reports whether a poll may go out now, and if not when to ask
-	// again.
+	// Allow reports whether a poll may go out now, and if not when to ask again.
 	Allow(now time.Time) (ok bool, at time.Time)
-	// Report tells how a poll of a device ended.
+	// Report takes the result of a poll.
 	Report(device string, err error)
-	// SetDevices tells how many devices there are.
-	SetDevices(n int)
-	// State tells whether the API is taken to be down.
+	// State describes the circuit.
 	State() plaspy.CircuitState
 }
 
-// Stream is what the pool asks of the publisher.
-type Stream interface {
-	Publish(ctx context.Context, events []*publisher.Event, done func(error)) error
+// State reads what the events stream holds.
+type State interface {
 	State(ctx context.Context, allAlerts bool, f func(publisher.Stored)) (publisher.Mark, error)
 	StateOf(ctx context.Context, device string, allAlerts bool, f func(publisher.Stored)) error
-	Last(ctx context.Context, subject string) (*publisher.Stored, error)
 	Mark(ctx context.Context) (publisher.Mark, error)
-	Connected() bool
 }
 
-// Options are the pool's settings; the durations are positive.
+// Ownership decides which devices this replica polls. Its methods are safe for
+// concurrent use and do not block.
+type Ownership interface {
+	// Owns reports whether a device, by its token, is assigned to this replica.
+	// [Pool.Reassign] has to be called when its answers change.
+	Owns(token string) bool
+	// Live reports whether the replica may work now, because it holds its lease.
+	Live() bool
+}
+
+// Parts are what a pool works with.
+type Parts struct {
+	API       API
+	Devices   inventory.API
+	Gaps      gap.API
+	Budget    Budget
+	Circuit   Circuit
+	Events    inventory.Stream
+	Positions inventory.Positions // of removed devices; nil means that they stay
+	State     State
+	Connected func() bool // the stream can be reached
+	Owner     Ownership   // nil means that this replica polls all devices
+	Schedule  *schedule.Schedule
+	Subjects  publisher.Subjects
+	Log       *slog.Logger
+	Registry  prometheus.Registerer // nil means no metrics
+}
+
+// Options are the pool's settings. The durations are positive.
 type Options struct {
 	Workers        int           // polls under way at once
 	Refresh        time.Duration // of the device list
 	EventGroups    bool          // events carry the groups of their device
 	Select         inventory.Selection
-	Positions      inventory.Positions // of removed devices; nil: they stay
-	IgnoreFields   []string            // fields whose change alone is no change
-	SilentAfter    time.Duration       // 0: never
+	IgnoreFields   []string      // fields whose change alone is no change
+	SilentAfter    time.Duration // 0 means never
 	Backfill       bool
 	BackfillAfter  time.Duration
+	BackfillMax    time.Duration // the furthest back that gaps are read; 0 means a day
 	AlertHistory   bool
 	Quota          *quota.Quota // results per device and day; nil means no limit
 	BackoffInitial time.Duration
 	BackoffMax     time.Duration
-	Grace          time.Duration // how long polls under way may take to end once Run is told to stop
+	Grace          time.Duration // how long polls under way may take after Run was told to stop
 
-	// Posted reports whether the bridge itself posted a location; nil: never.
+	// Posted reports whether the bridge itself posted a location. Optional.
 	Posted func(device string, at time.Time, lat, lon float64) bool
-	// Live reports whether this replica may work at all now; nil: it may.
-	Live func() bool
-	// Owns is asked last before a poll whether the device, by its token, is this
-	// replica's still; nil: it is.
-	Owns func(token string) bool
-	// Token waits until there is a token, and does not where the context has
-	// ended; nil: no need. Without one no device
-	// is chosen, so that a refused key neither occupies workers nor delays the
-	// end.
+	// SetDevices is called with the number of devices that are polled. It must
+	// not block. Optional.
+	SetDevices func(n int)
+	// Token blocks until an API token is available. With a cancelled context it
+	// only checks. Without a token no device is chosen, so that a refused key
+	// neither occupies workers nor delays the end. Optional.
 	Token func(ctx context.Context) error
-	// Trace makes a trace of every turn of a device; nil: there are none.
+	// Trace makes a trace of every turn of a device; nil means no traces.
 	Trace *trace.Tracer
-	// Alive is called at every turn of the dispatcher; nil: nobody is
-	// interested. It must not block.
+	// gapPatience is that constant if it is 0.
+	gapPatience time.Duration
+	// Alive is called at every turn of the dispatcher. It must not block.
+	// Optional.
 	Alive func()
 }
 
+// gapPatience is how long a fix waits for a gap that cannot be read.
+const gapPatience = time.Minute
+
 // Pool polls devices and publishes what changed. It is safe for concurrent use.
 type Pool struct {
-	api      API
-	budget   Budget
-	circuit  Circuit
-	stream   Stream
-	subjects publisher.Subjects
-	opts     Options
-	log      *slog.Logger
-	metrics  *metrics
-	ignore   func(key []byte) bool
-	// ignoresAlerts: their change alone is no change of the location, but
-	// still raises and clears.
+	opts    Options
+	parts   Parts
+	log     *slog.Logger
+	metrics *metrics
+	parser  *track.Parser
+	// ignoresAlerts is true if a change of the alerts alone is no change of the
+	// location. It raises and clears alerts all the same.
 	ignoresAlerts bool
 
-	jobs   chan job
-	wake   chan struct{} // the dispatcher should look again
-	resync chan struct{} // the state should be read again
-	// gapPatience is the constant of that name but in tests.
-	gapPatience time.Duration
-	tasks       sync.WaitGroup // started under the mutex, unless over
-
-	// Readings of the state that were asked for, and the one that the state in
-	// memory is of: while they differ nobody is polled.
-	asked, loaded atomic.Uint64
-
+	fleet      *fleet
 	inventory  *inventory.Inventory
+	gaps       *gap.Reader
+	state      resync
 	widespread widespread
 
-	mu       sync.Mutex
-	policy   *schedule.Schedule
-	devices  map[string]*device // by token, those no longer listed too
-	byID     map[string]*device // active ones
-	polled   atomic.Int64       // len(byID), for those that must not wait for the mutex
-	owns     func(token string) bool
-	rate     float64       // what the schedule plans with; negative: it was not told
-	rated    time.Time     // when the schedule was last told the rate
-	busy     int           // devices that are busy
-	ended    uint64        // turns that ended
-	idle     chan struct{} // where set: closed when none is
-	over     bool          // Run is ending
-	suspects int           // devices with failures that are being polled
-	watched  bool          // somebody calls Changed
-	touched  []*device     // what it has to be told of
-	// Since when devices are put off because what lay in a gap cannot be read.
-	waiting map[*device]time.Time
+	jobs chan *turn
+	wake chan struct{} // the dispatcher should look again
+
+	mu    sync.Mutex
+	over  bool           // Run is ending
+	tasks sync.WaitGroup // started under mu, unless over
 }
 
-// job is one poll to make.
-type job struct {
-	d        *device
-	permit   *plaspy.Permit
-	suspect  bool // its last poll failed
-	doubtful bool // its state has to be read first
-}
-
-// New makes a pool. Metrics are registered where reg is not nil.
-func New(o Options, api API, budget Budget, circuit Circuit, stream Stream, subjects publisher.Subjects, policy *schedule.Schedule, log *slog.Logger, reg prometheus.Registerer) *Pool {
-	p := &Pool{
-		api: api, budget: budget, circuit: circuit, stream: stream, subjects: subjects, opts: o, log: log,
-		ignore: rawjson.Ignore(o.IgnoreFields...), widespread: widespread{log: log},
-		jobs: make(chan job), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1),
-		policy: policy, devices: make(map[string]*device), byID: make(map[string]*device), waiting: make(map[*device]time.Time), rate: -1, gapPatience: gapPatience,
-		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
+// New makes a pool.
+func New(o Options, parts Parts) *Pool {
+	if parts.Owner == nil {
+		parts.Owner = everything{}
 	}
-	p.metrics = newMetrics(reg, p)
-	p.asked.Store(1)
+	if o.gapPatience == 0 {
+		o.gapPatience = gapPatience
+	}
+	if o.BackfillMax <= 0 {
+		o.BackfillMax = 24 * time.Hour
+	}
+	p := &Pool{
+		opts: o, parts: parts, log: parts.Log, parser: track.NewParser(o.IgnoreFields, plaspy.ParseTime),
+		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
+		widespread:    widespread{log: parts.Log},
+		jobs:          make(chan *turn), wake: make(chan struct{}, 1),
+	}
+	p.state.init()
+	p.fleet = newFleet(parts.Schedule, parts.Owner, o)
+	p.metrics = newMetrics(parts.Registry, p)
+	p.gaps = gap.New(gap.Options{
+		Backfill: o.Backfill, After: o.BackfillAfter, History: o.AlertHistory, Max: o.BackfillMax, Patience: o.gapPatience,
+		BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax, Quota: o.Quota, Parser: p.parser, Log: p.log,
+		Found: func(n int) { p.metrics.backfilled.Add(float64(n)) }, Missing: p.metrics.gapErrors.Inc,
+	}, parts.Gaps)
 	p.inventory = inventory.New(inventory.Options{
 		Select: o.Select, Refresh: o.Refresh, BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax,
-		Groups: o.EventGroups, Subjects: subjects, Positions: o.Positions, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: log,
-	}, api, stream, p)
+		Subjects: parts.Subjects, Positions: parts.Positions, Groups: o.EventGroups, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: p.log,
+	}, parts.Devices, parts.Events, p)
 	if o.EventGroups {
-		p.stream = groupedStream{stream, subjects, p.inventory.Groups}
+		p.parts.Events = groupedEvents{parts.Events, parts.Subjects, p.inventory.Groups}
 	}
 	return p
 }
 
-// Run polls until the context ends; polls under way then have the grace period
-// to end. Run returns when what
-// they found is stored, or that period is over.
+// everything is the ownership of a replica that is alone.
+type everything struct{}
+
+// Owns implements [Ownership].
+func (everything) Owns(string) bool { return true }
+
+// Live implements [Ownership].
+func (everything) Live() bool { return true }
+
+// Run polls until ctx is cancelled. Polls under way then have the grace period to
+// end. Run returns when their results are stored, or when that period is over.
 func (p *Pool) Run(ctx context.Context) {
-	// What a poll was answered is published even where the end has come.
+	// An answer is published even if ctx has been cancelled meanwhile.
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() {
@@ -197,21 +209,8 @@ func (p *Pool) Run(ctx context.Context) {
 	close(p.jobs)
 	workers.Wait()
 	loops.Wait()
-	p.settled(work)
-}
-
-// settled waits until every chain is stored, or the work's context ends.
-func (p *Pool) settled(work context.Context) {
-	p.mu.Lock()
-	idle := make(chan struct{})
-	if p.busy == 0 {
-		close(idle)
-	} else {
-		p.idle = idle
-	}
-	p.mu.Unlock()
 	select {
-	case <-idle:
+	case <-p.fleet.idleness():
 	case <-work.Done():
 	}
 	p.mu.Lock()
@@ -220,8 +219,8 @@ func (p *Pool) settled(work context.Context) {
 	p.tasks.Wait()
 }
 
-// background runs f on a goroutine that Run waits for; false: it is too late
-// for that.
+// background runs f on a goroutine that Run waits for. It returns false if Run has
+// ended.
 func (p *Pool) background(f func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -231,34 +230,22 @@ func (p *Pool) background(f func()) bool {
 	return !p.over
 }
 
-// errNotOurs puts a poll off whose device another replica may have by now.
-var errNotOurs = errors.New("another replica may have it by now")
+// errNotOurs ends the turn of a device that another replica may poll by now.
+var errNotOurs = errors.New("another replica may poll it by now")
 
 // errGrace ends the polls that outlive the grace period.
 var errGrace = errors.New("grace period is over")
 
-// Resync has the state read from the stream again before the next poll: the
-// connection was lost, or the stream is not the one that it was.
-func (p *Pool) Resync() {
-	p.asked.Add(1)
-	nudge(p.resync)
-}
+// Resync has the state read from the stream before the next poll: the connection
+// was lost, or the stream may not hold what it did.
+func (p *Pool) Resync() { p.state.ask() }
 
-// Own has only those devices polled that f claims, by token; nil: all. When it
-// returns, no poll of any other begins. The state is read from the stream before
-// the next poll, since another replica had what comes under care.
-func (p *Pool) Own(f func(token string) bool) {
-	now := time.Now()
-	p.mu.Lock()
-	p.owns = f
-	gained := 0
-	for _, d := range p.devices {
-		if p.activate(now, d) {
-			gained++
-		}
-	}
-	p.circuit.SetDevices(len(p.byID))
-	p.mu.Unlock()
+// Reassign asks the pool's [Ownership] again which devices to poll. When it
+// returns, no poll of another device begins. The state is read from the stream
+// before the next poll, since other replicas polled the devices that are new
+// here.
+func (p *Pool) Reassign() {
+	gained := p.fleet.reassign(time.Now())
 	p.Resync()
 	if gained > 0 {
 		p.inventory.Compare() // their events are this replica's to publish now
@@ -266,112 +253,42 @@ func (p *Pool) Own(f func(token string) bool) {
 	nudge(p.wake)
 }
 
-// Ready tells in one sentence why the pool is not at work, or "".
+// Ownership implements [inventory.Fleet].
+func (p *Pool) Ownership() (owns func(token string) bool, ok bool) {
+	if p.state.stale() {
+		return nil, false
+	}
+	return p.parts.Owner.Owns, true
+}
+
+// Follow implements [inventory.Fleet].
+func (p *Pool) Follow(devices []inventory.Device) {
+	p.fleet.follow(time.Now(), devices)
+	nudge(p.wake)
+}
+
+// Listed describes the last reading of the device list.
+func (p *Pool) Listed() inventory.State { return p.inventory.State() }
+
+// Owned returns the number of devices that this replica polls.
+func (p *Pool) Owned() int { return int(p.fleet.polled.Load()) }
+
+// Ready returns in one sentence why the pool is not at work, or "".
 func (p *Pool) Ready() string {
-	if p.stale() {
+	if p.state.stale() {
 		return "the state is being read from the stream"
 	}
-	return p.waitsLong()
+	return p.gaps.Waiting()
 }
 
-// Work tells how many devices are being polled, or have what they showed on its
-// way to the stream, and how many turns have ended so far.
-func (p *Pool) Work() (underway int, ended uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.busy, p.ended
-}
-
-func (p *Pool) stats() schedule.Stats {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.policy.Stats(time.Now())
-}
+// Work returns the number of devices that are busy, because they are polled or
+// because their events are not stored yet, and the number of turns that have
+// ended.
+func (p *Pool) Work() (underway int, ended uint64) { return p.fleet.work() }
 
 func nudge(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-func (p *Pool) stale() bool { return p.loaded.Load() != p.asked.Load() }
-
-// keepState reads the state whenever it is stale and the broker is there.
-func (p *Pool) keepState(ctx context.Context) {
-	const retry = 50 * time.Millisecond
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	var complaint string
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.resync:
-		case <-timer.C:
-		}
-		if !p.stale() {
-			continue
-		}
-		if !p.stream.Connected() {
-			timer.Reset(retry)
-			continue
-		}
-		asked, start := p.asked.Load(), time.Now()
-		if err := p.load(ctx); err != nil {
-			timer.Reset(retry)
-			if ctx.Err() == nil && err.Error() != complaint {
-				complaint = err.Error()
-				p.log.Warn("state not read from the stream, trying again", "err", err)
-			}
-			continue
-		}
-		complaint = ""
-		p.loaded.Store(asked)
-		p.mu.Lock()
-		n := len(p.devices)
-		p.mu.Unlock()
-		p.log.Info("state read from the stream", "devices", n, "elapsed", time.Since(start).Round(time.Millisecond))
-		nudge(p.wake)
-	}
-}
-
-// doubt has the device's state read from the stream before its next poll.
-func (p *Pool) doubt(d *device) {
-	p.mu.Lock()
-	d.doubtful = true
-	p.mu.Unlock()
-}
-
-// activate puts a device into the schedule, or takes it out; true: it came
-// under care. It runs under the mutex.
-func (p *Pool) activate(now time.Time, d *device) bool {
-	active := d.listed && p.owned(d)
-	if active == d.active {
-		return false
-	}
-	d.active = active
-	defer func() { p.polled.Store(int64(len(p.byID))) }()
-	p.touch(d)
-	if !active {
-		delete(p.byID, d.id)
-		p.policy.Remove(now, d.id)
-		return false
-	}
-	p.byID[d.id] = d
-	p.policy.Add(now, d.id)
-	return true
-}
-
-// owned reports whether a device is this replica's. It runs under the mutex.
-func (p *Pool) owned(d *device) bool { return p.owns == nil || p.owns(d.token) }
-
-// newDevice runs under the mutex.
-func (p *Pool) newDevice(id, token string) *device {
-	d := &device{id: id, token: token}
-	if p.opts.AlertHistory {
-		d.seenAlerts = make(map[alertKey]struct{})
-	}
-	p.devices[token] = d
-	return d
 }

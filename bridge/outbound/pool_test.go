@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/outbound/quota"
+	"plaspy-bridge/bridge/outbound/track"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
@@ -227,7 +228,7 @@ func TestSilent(t *testing.T) {
 	api.show("d", at(2, 2))
 	r.until("silence to end", body(`"state":"cleared"`))
 	r.stop()
-	equal(t, without(summary(r.events()), "device")[:4], []string{"location.d 1", "alert.d.silent raised", "location.d 2", "alert.d.silent cleared"})
+	equal(t, without(summary(r.events()), "device")[:4], []string{"location.d 1", "alert.d.silent raised bridge", "location.d 2", "alert.d.silent cleared bridge"})
 }
 
 func TestUnusableFixes(t *testing.T) {
@@ -244,7 +245,7 @@ func TestUnusableFixes(t *testing.T) {
 		{"an array", `[]`, "invalid JSON"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := parseFix([]byte(tt.raw), 1); !errors.Is(err, errFix) || !strings.Contains(err.Error(), tt.want) {
+			if _, err := track.NewParser(nil, plaspy.ParseTime).Fix([]byte(tt.raw), 1); !errors.Is(err, track.ErrFix) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want it to tell %q", err, tt.want)
 			}
 		})
@@ -278,9 +279,9 @@ func TestHangingDevicesDoNotHoldUpOthers(t *testing.T) {
 	for i := range hanging {
 		for failed := false; !failed; {
 			r.polls("good", 1)
-			r.pool.mu.Lock()
-			failed = r.pool.byID[ids[i]] == nil || r.pool.byID[ids[i]].failures > 0 || ids[i] == "good"
-			r.pool.mu.Unlock()
+			r.pool.fleet.mu.Lock()
+			failed = r.pool.fleet.byID[ids[i]] == nil || r.pool.fleet.byID[ids[i]].failures > 0 || ids[i] == "good"
+			r.pool.fleet.mu.Unlock()
 		}
 	}
 	count := func() (good, hung int) {
@@ -306,7 +307,7 @@ func TestOwnership(t *testing.T) {
 	api.show("a", at(1, "a1"))
 	api.show("b", at(1, "b1"))
 	r := newRig(t, natstest.Start(t), api, options())
-	r.pool.Own(func(token string) bool { return token == "a" })
+	r.own(func(token string) bool { return token == "a" })
 	r.until("a", body("a1"))
 	r.polls("a", 5)
 	before := func() (n int) { api.set(func() { n = api.polls["b"] }); return n }
@@ -315,7 +316,7 @@ func TestOwnership(t *testing.T) {
 	if n := before(); n > polls {
 		t.Errorf("b is polled although another replica owns it")
 	}
-	r.pool.Own(func(token string) bool { return token == "b" })
+	r.own(func(token string) bool { return token == "b" })
 	r.until("b", body("b1"))
 }
 
@@ -379,7 +380,7 @@ func TestManyDevicesComeUnderCareAtOnce(t *testing.T) {
 	}
 	api.setList(ids...)
 	r := newRig(t, natstest.Start(t), api, options())
-	r.pool.Own(func(string) bool { return true })
+	r.own(func(string) bool { return true })
 	seen := map[string]bool{}
 	r.until("all devices", func(e event) bool {
 		if strings.HasPrefix(e.subject, "plaspy.location.") {

@@ -41,8 +41,8 @@ func TestDailyResultsSurvive(t *testing.T) {
 	// Two replicas, to which the device belongs in turn.
 	a, b := newRig(t, srv, api, o), newRig(t, srv, api, o)
 	for i := range 6 {
-		a.pool.Own(func(token string) bool { return token == "other" || i%2 == 0 })
-		b.pool.Own(func(token string) bool { return token == "other" || i%2 == 1 })
+		a.own(func(token string) bool { return token == "other" || i%2 == 0 })
+		b.own(func(token string) bool { return token == "other" || i%2 == 1 })
 		a.polls("other", 40)
 	}
 	a.stop()

@@ -10,12 +10,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/outbound/gap"
+	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
@@ -161,20 +164,61 @@ func (a *fakeAPI) rangeAnswer(from map[string]string, what, id string, body []by
 
 func (a *fakeAPI) DeviceURL(id string) string { return "https://api.test/api/devices/" + id }
 
+// wholeAPI is all that a pool needs of the API.
+type wholeAPI interface {
+	API
+	inventory.API
+	gap.API
+}
+
+// parts are those of a pool on an API, on a stream if there is one.
+func parts(api wholeAPI, pub *publisher.Publisher, s *schedule.Schedule) Parts {
+	p := Parts{
+		API: api, Devices: api, Gaps: api, Budget: plaspy.NewBudget(0, quiet, nil),
+		Circuit:  plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet, Max: time.Second}),
+		Schedule: s, Subjects: subjects, Log: quiet, Connected: func() bool { return false },
+	}
+	if pub != nil {
+		p.Events, p.State, p.Connected = pub, pub, pub.Connected
+	}
+	return p
+}
+
+// share is the ownership of a replica that a test decides on.
+type share struct {
+	owns atomic.Pointer[func(token string) bool] // nil: all
+	idle func() bool                             // nil: it is live
+}
+
+func (s *share) Owns(token string) bool {
+	owns := s.owns.Load()
+	return owns == nil || (*owns)(token)
+}
+
+func (s *share) Live() bool { return s.idle == nil || !s.idle() }
+
+// own assigns other devices to the rig's pool.
+func (r *rig) own(f func(token string) bool) {
+	r.share.owns.Store(&f)
+	r.pool.Reassign()
+}
+
 // rig is a pool on a real stream and a fake API.
 type rig struct {
-	t    testing.TB
-	api  *fakeAPI
-	srv  *natstest.Server
-	pub  *publisher.Publisher
-	pool *Pool
-	stop func()
+	t     testing.TB
+	api   *fakeAPI
+	srv   *natstest.Server
+	pub   *publisher.Publisher
+	pool  *Pool
+	share share
+	stop  func()
 }
 
 func options() Options {
 	return Options{
 		Workers: 8, Refresh: 20 * time.Millisecond, IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second,
 		BackoffInitial: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond, Grace: 5 * time.Second,
+		gapPatience: 30 * time.Millisecond,
 	}
 }
 
@@ -187,19 +231,19 @@ func newRig(t testing.TB, srv *natstest.Server, api *fakeAPI, o Options) *rig {
 
 // newRigOn is newRig with an API that does more than the fake one around which it
 // is built.
-func newRigOn(t testing.TB, srv *natstest.Server, fake *fakeAPI, api API, o Options) *rig {
+func newRigOn(t testing.TB, srv *natstest.Server, fake *fakeAPI, api wholeAPI, o Options) *rig {
 	t.Helper()
-	return newRigWith(t, srv, fake, api, o, func(*Options, *publisher.Publisher) {})
+	return newRigWith(t, srv, fake, api, o, func(*rig, *Parts) {})
 }
 
 // newRigWith is newRigOn with options that need the publisher.
-func newRigWith(t testing.TB, srv *natstest.Server, fake *fakeAPI, api API, o Options, with func(*Options, *publisher.Publisher)) *rig {
+func newRigWith(t testing.TB, srv *natstest.Server, fake *fakeAPI, api wholeAPI, o Options, with func(*rig, *Parts)) *rig {
 	t.Helper()
 	r := &rig{t: t, api: fake, srv: srv, pub: srv.Publisher(t, subjects)}
-	with(&o, r.pub)
-	r.pool = New(o, api, plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet, Max: time.Second}),
-		r.pub, subjects, schedule.NewFixed(interval), quiet, nil)
-	r.pool.gapPatience = 30 * time.Millisecond
+	p := parts(api, r.pub, schedule.NewFixed(interval))
+	p.Owner = &r.share
+	with(r, &p)
+	r.pool = New(o, p)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -217,16 +261,6 @@ func newRigWith(t testing.TB, srv *natstest.Server, fake *fakeAPI, api API, o Op
 	})
 	t.Cleanup(r.stop)
 	return r
-}
-
-// idlePool is a pool with one device that does nothing by itself.
-func idlePool(t testing.TB) (*Pool, *device) {
-	t.Helper()
-	p := New(options(), newFakeAPI(), plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet}), nil, subjects,
-		schedule.NewFixed(time.Minute), quiet, nil)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p, p.newDevice("d", "d")
 }
 
 // event is a message of the events stream, in short.

@@ -13,8 +13,8 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// glances follows what the pool tells until ok accepts what is known by device.
-func (r *rig) glances(known map[string]Glance, what string, ok func() bool) {
+// statuses follows what the pool reports until ok accepts what is known by device.
+func (r *rig) statuses(known map[string]DeviceStatus, what string, ok func() bool) {
 	r.t.Helper()
 	timeout := time.After(10 * time.Second)
 	for !ok() {
@@ -23,7 +23,7 @@ func (r *rig) glances(known map[string]Glance, what string, ok func() bool) {
 			r.t.Fatalf("waiting for %s: %+v", what, known)
 		case <-r.api.polled: // something may have happened
 		}
-		r.pool.Changed(func(g Glance) {
+		r.pool.Changed(func(g DeviceStatus) {
 			if !g.Busy {
 				known[g.ID] = g
 			}
@@ -42,14 +42,14 @@ func TestChanged(t *testing.T) {
 		return at(n%3600, n, fmt.Sprintf(`"alerts":["x%d","y"]`, n%3)), nil
 	}
 	r := newRig(t, natstest.Start(t), api, options())
-	known := map[string]Glance{}
-	r.glances(known, "both devices", func() bool { return known["a"].Fix && known["b"].Fix && known["a"].Result == resultUnchanged.String() })
+	known := map[string]DeviceStatus{}
+	r.statuses(known, "both devices", func() bool { return known["a"].Fix && known["b"].Fix && known["a"].Result == resultUnchanged.String() })
 	a := known["a"]
 	if a.Polled.IsZero() || a.Seen.IsZero() || a.Next.IsZero() {
 		t.Errorf("a has no time of its last poll, first sight or next poll: %+v", a)
 	}
 	a.Polled, a.Seen, a.Next = time.Time{}, time.Time{}, time.Time{}
-	want := Glance{
+	want := DeviceStatus{
 		ID: "a", Name: "Truck a", Fix: true, FixTime: time.Date(2026, 1, 2, 3, 0, 1, 0, time.UTC), Lat: 4.7, Lon: -74.1, Speed: 42.5,
 		Alerts: []string{"SpeedLimit"}, Result: resultUnchanged.String(), Reason: "interval",
 	}
@@ -62,14 +62,14 @@ func TestChanged(t *testing.T) {
 	api.set(func() {
 		api.next["a"] = func(int) (string, error) { return "", &plaspy.Error{Endpoint: "last_location", Status: 500} }
 	})
-	r.glances(known, "failures", func() bool {
+	r.statuses(known, "failures", func() bool {
 		return known["a"].Failures > 2 && known["a"].Result == resultError.String() && known["a"].Detail != ""
 	})
 	api.setList("b")
-	r.glances(known, "the device that is gone", func() bool { return known["a"].Gone })
+	r.statuses(known, "the device that is gone", func() bool { return known["a"].Gone })
 	r.stop()
-	r.pool.Changed(func(Glance) {})
-	r.pool.Changed(func(g Glance) { t.Errorf("nothing has happened, but told: %+v", g) })
+	r.pool.Changed(func(DeviceStatus) {})
+	r.pool.Changed(func(g DeviceStatus) { t.Errorf("nothing has happened, but told: %+v", g) })
 }
 
 func TestNothingIsRememberedForNobody(t *testing.T) {
@@ -77,7 +77,7 @@ func TestNothingIsRememberedForNobody(t *testing.T) {
 	r := newRig(t, natstest.Start(t), api, options())
 	r.polls("a", 3)
 	r.stop()
-	if n := len(r.pool.touched); n != 0 {
+	if n := len(r.pool.fleet.changed); n != 0 {
 		t.Errorf("%d devices are to be told, but nobody asks", n)
 	}
 }
@@ -86,15 +86,14 @@ func TestNothingIsRememberedForNobody(t *testing.T) {
 // somebody who looks on.
 func BenchmarkChanged(b *testing.B) {
 	api := newFakeAPI()
-	p := New(options(), api, plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet, Max: time.Second}),
-		nil, subjects, schedule.NewAdaptive(schedule.AdaptiveOptions{Interval: time.Minute, Seed: 1}), quiet, nil)
+	p := New(options(), parts(api, nil, schedule.NewAdaptive(schedule.AdaptiveOptions{Interval: time.Minute, Seed: 1}))).fleet
 	now := time.Now()
 	var all []*device
 	for i := range 10_000 {
 		id := fmt.Sprint("dev-", i)
-		d := p.newDevice(id, id)
-		d.listed, d.have, d.raised = true, true, nil
-		p.activate(now, d)
+		d := p.addLocked(id, id)
+		d.listed, d.track.Known = true, true
+		p.activateLocked(now, d)
 		all = append(all, d)
 	}
 	for range 3 * 60 * 1000 { // three minutes of polls, so that every device has a plan
@@ -103,14 +102,14 @@ func BenchmarkChanged(b *testing.B) {
 			p.policy.Done(now, id, schedule.Observation{Fix: true, Changed: true, FixTime: now, Speed: 30})
 		}
 	}
-	p.Changed(func(Glance) {})
+	p.statuses(func(DeviceStatus) {})
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		p.mu.Lock()
 		for n := range 1000 {
-			p.touch(all[(i*1000+n)%len(all)])
+			p.markLocked(all[(i*1000+n)%len(all)])
 		}
 		p.mu.Unlock()
-		p.Changed(func(Glance) {})
+		p.statuses(func(DeviceStatus) {})
 	}
 }

@@ -16,7 +16,6 @@ import (
 
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
-	"plaspy-bridge/bridge/plaspy/rawjson"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
@@ -139,7 +138,7 @@ func TestTracingDoesNotChangeEvents(t *testing.T) {
 		for subject, e := range publish(o) {
 			for header := range e.header {
 				was := off[subject].header.Get(header)
-				if header == trace.HeaderParent {
+				if header == trace.HeaderParent || header == "ce-"+trace.HeaderParent {
 					if was != "" || !strings.HasSuffix(e.header.Get(header), "-"+name) {
 						t.Errorf("%s carries %q with tracing and %q without", subject, e.header.Get(header), was)
 					}
@@ -154,8 +153,8 @@ func TestTracingDoesNotChangeEvents(t *testing.T) {
 	}
 }
 
-// An event that the stream refuses is published anew, under a span of its own in
-// the same trace; the one that is stored carries its own span's context.
+// An event that the stream refuses has a span, and the poll that follows a trace of
+// its own: what it stores carries the context of its own span.
 func TestRefusedEventHasASpanOfItsOwn(t *testing.T) {
 	srv := natstest.Start(t)
 	a := newFakeAPI("a")
@@ -188,8 +187,8 @@ func TestRefusedEventHasASpanOfItsOwn(t *testing.T) {
 		}
 		stored = s
 	}
-	if refused == nil || said(stored, "error.type") != "" || refused.Parent().SpanID() != stored.Parent().SpanID() || refused.SpanContext().SpanID() == stored.SpanContext().SpanID() {
-		t.Fatalf("no refused span and a stored one beside it: %v", spans.Ended())
+	if refused == nil || said(stored, "error.type") != "" || refused.SpanContext().TraceID() == stored.SpanContext().TraceID() || refused.SpanContext().SpanID() == stored.SpanContext().SpanID() {
+		t.Fatalf("no refused span and a stored one in another trace: %v", spans.Ended())
 	}
 	if got, want := list[len(list)-1].header.Get(trace.HeaderParent), parentOf(stored.SpanContext()); got != want {
 		t.Errorf("the event carries %s, want %s", got, want)
@@ -252,21 +251,21 @@ func TestOffCostsAPollNothing(t *testing.T) {
 			a := &bare{fakeAPI: newFakeAPI(), raw: []byte(at(1, 1))}
 			o := options()
 			o.Trace = tt.tracer
-			p := New(o, a, plaspy.NewBudget(0, quiet, nil), plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet}), nil, subjects, schedule.NewFixed(time.Hour), quiet, nil)
-			d := p.newDevice("a", "a")
-			d.have = true
-			hash, err := rawjson.Hash(a.raw, p.ignore)
+			p := New(o, parts(a, nil, schedule.NewFixed(time.Hour)))
+			d := p.fleet.addLocked("a", "a")
+			d.track.Known = true
+			hash, err := p.parser.Hash(a.raw)
 			if err != nil {
 				t.Fatal(err)
 			}
-			d.hash = hash
+			d.track.Last.Hash = hash
 			buf := make([]byte, 0, initialBuffer)
 			poll := func() {
-				p.mu.Lock()
+				p.fleet.mu.Lock()
 				d.busy = true
-				p.busy++
-				p.mu.Unlock()
-				buf = p.poll(t.Context(), job{d: d}, buf)
+				p.fleet.busy++
+				p.fleet.mu.Unlock()
+				buf = (&turn{pool: p, job: job{d: d}}).run(t.Context(), buf)
 			}
 			allocs := math.Inf(1)
 			for range 50 { // others allocate meanwhile
@@ -275,11 +274,11 @@ func TestOffCostsAPollNothing(t *testing.T) {
 			if tt.free && a.ctx != t.Context() || !tt.free && a.ctx == t.Context() {
 				t.Error("the context is another than it should be")
 			}
-			// The chain of an unchanged poll is one allocation.
+			// The turn is one allocation.
 			if (allocs <= 1) != tt.free {
 				t.Errorf("%v allocations", allocs)
 			}
-			if got := d.recent[0].result; got != resultUnchanged {
+			if got := d.log.recent[0].result; got != resultUnchanged {
 				t.Fatalf("the poll came to %q", got)
 			}
 		})

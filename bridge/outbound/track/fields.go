@@ -1,4 +1,4 @@
-package outbound
+package track
 
 import (
 	"encoding/binary"
@@ -14,41 +14,43 @@ import (
 )
 
 const (
-	// maxFields is how many fields of a location are told apart; what comes after
-	// them counts as one more.
+	// maxFields is the number of fields of a location that are compared one by
+	// one. The rest is compared as a single field.
 	maxFields = 64
-	// maxFieldDepth is how deep objects are looked into; arrays are not.
+	// maxFieldDepth is the number of levels of objects that are compared. Arrays
+	// are compared whole.
 	maxFieldDepth = 3
-	// maxFieldName is the longest path that is told, in bytes; a longer one is cut.
+	// maxFieldName is the longest path in bytes; a longer one is cut.
 	maxFieldName = 64
-	// maxFieldsTold is how many changed fields are named.
-	maxFieldsTold = 8
+	// maxFieldsNamed is the number of changed fields that [Fields.Changed] names.
+	maxFieldsNamed = 8
 
-	more = "…"
+	// More stands for the fields that are not named.
+	More = "…"
 )
 
-// fields is what is remembered of a location to name, once it has changed, the
-// fields that did. It is small: the names are the same for most devices and kept
-// once, and of a value there is only a hash.
-type fields struct {
+// Fields are the names of a location's fields and a hash of each value, by
+// which two locations of a device are compared. They are small: devices with
+// the same fields share the names.
+type Fields struct {
 	names unique.Handle[string] // paths, each with a line feed behind it
 	sums  string                // four bytes of hash for each
 }
 
-// walks are used again: each has some buffers.
+// walks reuses the buffers of a walk.
 var walks = sync.Pool{New: func() any { return new(fieldWalk) }}
 
-// fieldsOf reads the fields of a well-formed object.
-func fieldsOf(raw []byte) fields {
+// FieldsOf reads the fields of a well-formed object.
+func FieldsOf(raw []byte) Fields {
 	w := walks.Get().(*fieldWalk)
 	defer walks.Put(w)
 	w.names, w.sums, w.path, w.rest = w.names[:0], w.sums[:0], w.path[:0], 0
 	w.object(raw, 1)
 	if w.rest != 0 {
-		w.names = append(append(w.names, more...), '\n')
+		w.names = append(append(w.names, More...), '\n')
 		w.sums = binary.LittleEndian.AppendUint32(w.sums, w.rest)
 	}
-	return fields{names: unique.Make(string(w.names)), sums: string(w.sums)}
+	return Fields{names: unique.Make(string(w.names)), sums: string(w.sums)}
 }
 
 // fieldWalk goes through an object and the objects in it.
@@ -59,7 +61,7 @@ type fieldWalk struct {
 }
 
 func (w *fieldWalk) object(raw []byte, depth int) {
-	_ = rawjson.Members(raw, func(key, value []byte) bool { // it was walked before
+	_ = rawjson.Members(raw, func(key, value []byte) bool { // the text was checked before
 		above := len(w.path)
 		w.path = append(w.path, key...)
 		if len(value) > 2 && value[0] == '{' && depth < maxFieldDepth {
@@ -83,14 +85,14 @@ func (w *fieldWalk) leaf(value []byte) {
 	w.sums = binary.LittleEndian.AppendUint32(w.sums, sum)
 }
 
-// appendName appends a path, cut where it is long, and without what would end
-// it.
+// appendName appends a path. A long path is cut, and control characters are
+// replaced, since a line feed ends the name.
 func appendName(b, path []byte) []byte {
 	start := len(b)
 	cut := len(path) > maxFieldName
 	if cut {
-		path = path[:maxFieldName-len(more)]
-		for len(path) > 0 && !utf8.Valid(path) { // what was cut in the middle of a character
+		path = path[:maxFieldName-len(More)]
+		for len(path) > 0 && !utf8.Valid(path) { // the cut was inside a character
 			path = path[:len(path)-1]
 		}
 	}
@@ -101,18 +103,18 @@ func appendName(b, path []byte) []byte {
 		}
 	}
 	if cut {
-		b = append(b, more...)
+		b = append(b, More...)
 	}
 	return b
 }
 
-// known reports whether there are any.
-func (f fields) known() bool { return f.sums != "" }
+// Known reports whether there are any.
+func (f Fields) Known() bool { return f.sums != "" }
 
-// changed names the fields in which another location differs, those of the other
-// one first, in its order, but for those that are ignored. It gives one name a
-// line, and not too many.
-func (f fields) changed(to fields, ignored []string) string {
+// Changed names the fields in which another location differs, one a line and
+// at most eight: first those of the other location, in its order, then those
+// that it lacks. Ignored fields are left out.
+func (f Fields) Changed(to Fields, ignored []string) string {
 	list := changedNames{ignored: ignored}
 	if f.names == to.names {
 		i := 0
@@ -141,7 +143,7 @@ func (f fields) changed(to fields, ignored []string) string {
 	return list.text()
 }
 
-func (f fields) byName() map[string]string {
+func (f Fields) byName() map[string]string {
 	m := make(map[string]string, len(f.sums)/4)
 	i := 0
 	for name := range strings.Lines(f.names.Value()) {
@@ -160,14 +162,14 @@ type changedNames struct {
 
 func (c *changedNames) add(name string) {
 	key, _, _ := strings.Cut(name[:len(name)-1], ".")
-	if c.n > maxFieldsTold || slices.Contains(c.ignored, key) {
+	if c.n > maxFieldsNamed || slices.Contains(c.ignored, key) {
 		return
 	}
 	if c.b.Len() == 0 {
 		c.b.Grow(128)
 	}
-	if c.n++; c.n > maxFieldsTold {
-		name = more + "\n"
+	if c.n++; c.n > maxFieldsNamed {
+		name = More + "\n"
 	}
 	c.b.WriteString(name)
 }

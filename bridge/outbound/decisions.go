@@ -1,0 +1,267 @@
+package outbound
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"math"
+	"strings"
+	"time"
+	"unique"
+
+	"plaspy-bridge/bridge/outbound/track"
+	"plaspy-bridge/publisher"
+)
+
+// keptDecisions is the number of decisions that are kept of a device. Polls in a
+// row with the same result count as one.
+const keptDecisions = 6
+
+// decision is the result of one turn. There are several for each device, so it is
+// small.
+type decision struct {
+	at        int64 // Unix milliseconds
+	seq       uint64
+	text      unique.Handle[note] // zero: an empty one
+	id        [16]byte            // of the last event published, whose text is hexadecimal
+	published uint32
+	times     uint16 // polls in a row with this result
+	result    result
+}
+
+// note is the text of a decision. Most devices share their notes, of which one
+// copy is kept.
+type note struct {
+	detail string // an error, or a reason
+	fields string // names of the fields that changed, one a line
+}
+
+func (d *decision) noted() note {
+	if d.text == (unique.Handle[note]{}) {
+		return note{}
+	}
+	return d.text.Value()
+}
+
+// note sets the result of the turn, and its error as the detail.
+func (d *decision) note(r result, err error) {
+	d.result = r
+	if err != nil {
+		d.noteDetail(err.Error())
+	}
+}
+
+func (d *decision) noteDetail(detail string) {
+	n := d.noted()
+	n.detail = detail
+	d.text = unique.Make(n)
+}
+
+// noteFields notes the fields in which a fix differs from the stream's last
+// location.
+func (d *decision) noteFields(t *track.Track, f *track.Fix, ignored []string) {
+	if !t.Known || !t.Last.Fields.Known() {
+		d.noteDetail("its first fix")
+		return
+	}
+	n := d.noted()
+	n.fields = t.Last.Fields.Changed(f.Fields, ignored)
+	d.text = unique.Make(n)
+}
+
+// noteEvent notes an event that was published.
+func (d *decision) noteEvent(e *publisher.Event) {
+	d.published++
+	d.seq = e.Seq
+	_, _ = hex.Decode(d.id[:], []byte(e.ID)) // the publisher's ids are hexadecimal
+}
+
+// decisions are the last decisions on a device. The fleet's mutex guards them.
+type decisions struct {
+	recent [keptDecisions]decision
+	turns  int
+}
+
+// add adds the result of a turn. It replaces the last decision if that is the same,
+// so that polls of no interest do not displace what happened before.
+func (l *decisions) add(d decision, now time.Time) {
+	if d.result == noResult {
+		return
+	}
+	last := &l.recent[(l.turns+keptDecisions-1)%keptDecisions]
+	if last.result == d.result && last.text == d.text && last.published == 0 && d.published == 0 {
+		d.times = last.times
+	} else {
+		last = &l.recent[l.turns%keptDecisions]
+		l.turns++
+	}
+	d.at = now.UnixMilli()
+	if d.times < math.MaxUint16 {
+		d.times++
+	}
+	*last = d
+}
+
+// last returns the newest decision, or nil.
+func (l *decisions) last() *decision {
+	if l.turns == 0 {
+		return nil
+	}
+	return &l.recent[(l.turns-1)%keptDecisions]
+}
+
+// result is the result of a turn, as [Pool.Why] reports it.
+type result uint8
+
+const (
+	noResult result = iota
+	resultUnchanged
+	resultChanged
+	resultSilent
+	resultNone
+	resultError
+	resultUnusable
+	resultPutOff
+)
+
+var resultTexts = [...]string{
+	noResult: "", resultUnchanged: "unchanged", resultChanged: "changed", resultSilent: "unchanged for so long that it counts as silent",
+	resultNone: "it has never reported", resultError: "error", resultUnusable: "location not usable", resultPutOff: "put off",
+}
+
+// String is the result in words.
+func (r result) String() string { return resultTexts[r] }
+
+// when is the time of the decision.
+func (d *decision) when() time.Time { return time.UnixMilli(d.at) }
+
+// eventID is the id of the last event published, or empty.
+func (d *decision) eventID() string {
+	if d.published == 0 {
+		return ""
+	}
+	return hex.EncodeToString(d.id[:])
+}
+
+// Reason is the JSON that [Pool.Why] gives.
+type Reason struct {
+	DeviceID  string     `json:"deviceId"`
+	Plan      string     `json:"plan"` // one line for a person
+	Next      *time.Time `json:"next,omitempty"`
+	Reason    string     `json:"reason"`         // why then, one word
+	Held      string     `json:"held,omitempty"` // why its polls are held back now, for a person
+	Decisions []Decision `json:"decisions"`
+}
+
+// Decision is the result of one poll, or of several in a row.
+type Decision struct {
+	At        time.Time `json:"at"`
+	Result    string    `json:"result"`
+	Detail    string    `json:"detail,omitempty"`
+	Fields    []string  `json:"fields,omitempty"`    // names of those that changed, at most 8, then "…"
+	Published int       `json:"published,omitempty"` // number of events
+	ID        string    `json:"id,omitempty"`        // of the last event
+	Sequence  uint64    `json:"sequence,omitempty"`  // of the last event
+	Times     int       `json:"times,omitempty"`     // polls in a row with this result, the last of them at At; absent means one
+}
+
+// Reasons that are not the schedule's.
+const (
+	reasonQuota     = "quota"
+	reasonElsewhere = "elsewhere"
+	reasonUnlisted  = "unlisted"
+)
+
+// Why returns the last decisions on a device, newest first, and its plan, as JSON.
+// ok is false for a device that the bridge does not know. It makes no request.
+func (p *Pool) Why(id string) (answer []byte, ok bool) {
+	r, ok := p.reason(id)
+	if !ok {
+		return nil, false
+	}
+	answer, err := json.Marshal(r)
+	return answer, err == nil
+}
+
+// Polls reports whether this replica polls a device.
+func (p *Pool) Polls(id string) bool {
+	p.fleet.mu.Lock()
+	defer p.fleet.mu.Unlock()
+	return p.fleet.byID[id] != nil
+}
+
+func (p *Pool) reason(id string) (Reason, bool) {
+	now := time.Now()
+	held := p.held() // before the mutex: it asks other parts
+	p.fleet.mu.Lock()
+	defer p.fleet.mu.Unlock()
+	d := p.fleet.devices[publisher.Encode(id)]
+	if d == nil {
+		return Reason{}, false
+	}
+	r := Reason{DeviceID: id, Decisions: d.log.list()}
+	if !d.active {
+		r.Plan, r.Reason = "not polled: it is not in the API's list, or the settings leave it out", reasonUnlisted
+		if d.listed {
+			r.Plan, r.Reason = "another replica polls it", reasonElsewhere
+		}
+		return r, true
+	}
+	e := p.fleet.policy.Explain(now, id)
+	r.Plan, r.Reason, r.Held = e.Line, e.Reason.String(), held
+	if !d.busy { // else its quota belongs to the turn
+		if at := p.opts.Quota.Next(now, &d.day); !at.IsZero() {
+			e.Next, r.Reason = at, reasonQuota
+			r.Plan += "; its daily quota of results allows no poll before " + at.UTC().Format(time.TimeOnly)
+		}
+	}
+	if !e.Next.IsZero() {
+		next := e.Next.UTC().Round(time.Millisecond)
+		r.Next = &next
+		if r.Held == "" && !d.busy && now.Sub(next) > overdue {
+			r.Held = "it waits for the request budget, or for a worker"
+		}
+	}
+	return r, true
+}
+
+// overdue is how late a poll is before a reason for the delay is given.
+const overdue = 2 * time.Second
+
+// held returns why all polls are held back now, or "".
+func (p *Pool) held() string {
+	switch {
+	case !p.parts.Connected():
+		return "NATS is away, or does not have the streams"
+	case p.state.stale():
+		return "the state is being read from the stream"
+	case !p.parts.Owner.Live():
+		return "this replica has no part in the work now"
+	case p.opts.Token != nil && p.opts.Token(expired) != nil:
+		return "there is no token"
+	}
+	if c := p.parts.Circuit.State(); c.Open {
+		return "the API is down, next probe " + c.NextProbe.UTC().Format(time.TimeOnly)
+	}
+	return ""
+}
+
+// list returns the decisions, newest first.
+func (l *decisions) list() []Decision {
+	list := make([]Decision, 0, min(l.turns, keptDecisions))
+	for i := range min(l.turns, keptDecisions) {
+		d := &l.recent[(l.turns-1-i)%keptDecisions]
+		n := d.noted()
+		e := Decision{
+			At: d.when().UTC(), Result: d.result.String(), Detail: n.detail,
+			Published: int(d.published), ID: d.eventID(), Sequence: d.seq,
+		}
+		if d.times > 1 {
+			e.Times = int(d.times)
+		}
+		if n.fields != "" {
+			e.Fields = strings.Split(n.fields, "\n")
+		}
+		list = append(list, e)
+	}
+	return list
+}

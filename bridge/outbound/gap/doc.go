@@ -1,0 +1,24 @@
+// Package gap reads what lay between two fixes of a device: the locations that
+// no poll saw (back-fill), and the alerts of the alert history.
+//
+// # Ranges
+//
+// A gap begins at the newest fix time that was published and is not in the
+// future, and ends at the fix just seen; see [track.Times.Gap]. It reaches back no
+// further than [Options.Max]. An answer that would be larger than the client
+// accepts is asked for in halves. A gap that takes more requests or bytes than
+// one turn may use is published in parts.
+//
+// # Failures
+//
+// A fix waits for its gap for [Options.Patience] at most. Then it is published
+// without, and so are the fixes that follow until the API answers again. An API
+// that refuses such requests for good is asked by one device at a time, at growing
+// intervals. Locations that could not be read are lost and counted. Alerts are
+// not: the track keeps the time from which they are still to be read.
+//
+// # Concurrency
+//
+// A [Reader] is safe for concurrent use. A [Device] belongs to one turn at a
+// time.
+package gap

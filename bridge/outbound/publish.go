@@ -1,0 +1,262 @@
+package outbound
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"plaspy-bridge/bridge/outbound/inventory"
+	"plaspy-bridge/bridge/outbound/track"
+	"plaspy-bridge/bridge/trace"
+	"plaspy-bridge/publisher"
+)
+
+// maxPart is the number of events of a publication that are with the publisher at
+// once: a long gap goes out in parts.
+const maxPart = 128
+
+// maxConflicts is how often a publication is started again after the stream
+// refused a fence of which the message has left by age.
+const maxConflicts = 5
+
+// publish publishes the news of a turn and ends it.
+func (t *turn) publish(ctx context.Context, n track.News) {
+	if n.Fixes == nil && n.Alerts == nil && n.Silent == nil && t.d.track.Unpublished() == 0 {
+		t.end(t.seen)
+		return
+	}
+	t.pub = t.d.track.Publish(n)
+	if err := t.verify(ctx); err != nil {
+		t.abandon(err)
+		return
+	}
+	t.start(ctx)
+}
+
+// errOutdated ends a publication because the stream holds something newer than it
+// follows from.
+var errOutdated = errors.New("another replica has published, or the stream has lost data: the device is polled again")
+
+// verify looks whether the device's last location is the one that the publication
+// follows from, if its own fences would not notice.
+func (t *turn) verify(ctx context.Context) error {
+	if !t.pub.Unfenced() {
+		return nil
+	}
+	p, d := t.pool, t.d
+	last, err := p.parts.Events.Last(ctx, p.parts.Subjects.Location(d.token))
+	switch {
+	case err != nil:
+		return err
+	case last != nil && last.Seq == d.track.Seq, last == nil && d.track.Seq == 0:
+		return nil
+	case last == nil:
+		return t.expire(ctx, d.track.Seq)
+	}
+	return errOutdated
+}
+
+// expire notes that a message has left the stream by age. Its error says that the
+// message was lost otherwise, or that this could not be found out.
+func (t *turn) expire(ctx context.Context, seq uint64) error {
+	mark, err := t.pool.parts.State.Mark(ctx)
+	if err != nil {
+		return err
+	}
+	if seq == 0 || !mark.AgedOut(seq) {
+		return errOutdated
+	}
+	t.pub.Expire(mark.FirstSeq)
+	return nil
+}
+
+// abandon drops the rest of a publication. The device's state is read from the
+// stream, and it is polled again: the answer may be older than what the stream
+// holds.
+func (t *turn) abandon(err error) {
+	t.d.track = t.pub.Track()
+	t.pool.log.Debug("publication dropped", "device_id", t.d.id, "err", err)
+	t.result.noteDetail(err.Error())
+	t.end(ending{notBefore: time.Now().Add(t.pool.opts.BackoffInitial), reread: true})
+}
+
+// start hands the next part of the publication to the publisher.
+func (t *turn) start(ctx context.Context) {
+	p := t.pool
+	if t.pub.Done() {
+		t.finish()
+		return
+	}
+	t.events, t.fixes = t.events[:0], t.fixes[:0]
+	t.pub.Next(maxPart, t)
+	t.beginSpans(ctx)
+	if err := p.parts.Events.Publish(ctx, t.events, func(err error) { t.published(ctx, err) }); err != nil {
+		// The process ends: it does not poll this device again.
+		t.endSpans(publisher.ErrStopped)
+		p.log.Debug("change not published", "device_id", t.d.id, "err", err)
+		t.d.track = t.pub.Track()
+		t.end(ending{reread: true})
+	}
+}
+
+// finish ends a turn whose publication is stored.
+func (t *turn) finish() {
+	if n := t.pub.Refused(); n > 0 {
+		t.result.noteDetail(fmt.Sprintf("%d events were not published: the stream cannot take them", n))
+	}
+	t.d.track = t.pub.Track()
+	t.end(t.seen)
+}
+
+// published runs on the publisher's goroutine, which must not wait.
+func (t *turn) published(ctx context.Context, err error) {
+	p := t.pool
+	t.endSpans(err)
+	t.store()
+	conflict, refused := errors.AsType[*publisher.Conflict](err)
+	next := func() { t.start(ctx) }
+	switch {
+	case err == nil && t.pub.Done():
+		t.finish()
+		return
+	case errors.Is(err, publisher.ErrStopped):
+	case errors.Is(err, publisher.ErrTooLarge):
+		t.complain("event cannot be published", err)
+		p.metrics.refused.Inc()
+		t.pub.Refuse()
+	case refused:
+		p.metrics.conflicts.Inc()
+		next = func() { t.resolve(ctx, conflict) }
+	default: // the next part, or an event was found: another replica may have gone on
+	}
+	if errors.Is(err, publisher.ErrStopped) || !p.background(next) {
+		t.d.track = t.pub.Track()
+		t.end(ending{reread: true})
+	}
+}
+
+// resolve goes on after the stream refused a fence. If the message of the fence
+// has only left the stream by age, the publication goes on.
+func (t *turn) resolve(ctx context.Context, c *publisher.Conflict) {
+	t.tries++
+	err := errOutdated
+	if c.Last == nil && t.tries < maxConflicts {
+		err = t.expire(ctx, c.Event.Expect)
+	}
+	if err != nil {
+		t.abandon(err)
+		return
+	}
+	t.start(ctx)
+}
+
+// store takes the events that the stream took into the track.
+func (t *turn) store() {
+	for i, e := range t.events {
+		if e.Seq == 0 {
+			break
+		}
+		t.result.noteEvent(e)
+		t.pub.Stored(e.Seq)
+		if f := t.fixes[i]; f != nil {
+			t.pool.metrics.fixAge(f)
+		}
+	}
+}
+
+// Location implements [track.Maker].
+func (t *turn) Location(l *track.Location) {
+	p, d, f := t.pool, t.d, l.Fix
+	origin := ""
+	if p.opts.Posted != nil && p.opts.Posted(d.token, f.Time, f.Lat, f.Lon) {
+		origin = "inbound"
+	}
+	t.events = append(t.events, p.parts.Subjects.LocationEvent(&publisher.Location{
+		DeviceID: d.id, Token: d.token, Name: t.name, Source: p.parts.API.DeviceURL(d.id),
+		FixTime: f.Time, ObservedAt: t.pub.Observed(), Backfilled: f.Backfilled, Origin: origin,
+		Raw: f.Raw, Hash: f.Hash, Edges: l.Announced, Since: l.Since, Newest: l.Newest,
+	}, l.Expect))
+	t.fixes = append(t.fixes, f)
+}
+
+// Alert implements [track.Maker].
+func (t *turn) Alert(a *track.Alert) {
+	p, d := t.pool, t.d
+	t.events = append(t.events, p.parts.Subjects.AlertEvent(&publisher.Alert{
+		DeviceID: d.id, Token: d.token, Name: t.name, Source: p.parts.API.DeviceURL(d.id),
+		Alert: a.Alert, AlertToken: a.Token, State: a.State, Critical: a.Critical, Texts: json.RawMessage(a.Texts),
+		DateTime: a.DateTime, Latitude: a.Latitude, Longitude: a.Longitude,
+		FixTime: a.FixTime, ObservedAt: t.pub.Observed(), From: a.Source,
+	}, a.Expect))
+	t.fixes = append(t.fixes, nil)
+}
+
+// beginSpans begins the spans of the events, which carry their contexts.
+func (t *turn) beginSpans(ctx context.Context) {
+	if t.pool.opts.Trace == nil {
+		return
+	}
+	t.spans = t.spans[:0]
+	for i, e := range t.events {
+		t.spans = append(t.spans, t.pool.opts.Trace.Publish(ctx, t.template(i), e))
+	}
+}
+
+// template is the subject of an event with names for device and alert.
+func (t *turn) template(i int) string {
+	if t.fixes[i] == nil {
+		return t.pool.parts.Subjects.Alert("{device}", "{alert}")
+	}
+	return t.pool.parts.Subjects.Location("{device}")
+}
+
+// endSpans ends the spans of the events.
+func (t *turn) endSpans(err error) {
+	for i, s := range t.spans {
+		e, failed := t.events[i], err
+		if e.Seq != 0 {
+			failed = nil
+		}
+		s.EndPublish(&trace.Message{Subject: e.Subject, Template: t.template(i), ID: e.ID}, e.Seq, failure(failed))
+	}
+	t.spans = t.spans[:0]
+}
+
+// failure is why an event is not stored, in a word.
+func failure(err error) string {
+	_, refused := errors.AsType[*publisher.Conflict](err)
+	switch {
+	case err == nil:
+		return ""
+	case refused:
+		return "conflict"
+	case errors.Is(err, publisher.ErrFound):
+		return "superseded"
+	case errors.Is(err, publisher.ErrTooLarge):
+		return "too_large"
+	case errors.Is(err, publisher.ErrStopped):
+		return "stopped"
+	}
+	return "error"
+}
+
+// groupedEvents adds the groups of its device to each event before it is
+// published.
+type groupedEvents struct {
+	inventory.Stream
+
+	subjects publisher.Subjects
+	groups   func(token string) []string
+}
+
+// Publish adds the groups and publishes the events.
+func (g groupedEvents) Publish(ctx context.Context, events []*publisher.Event, done func(error)) error {
+	for _, e := range events {
+		if _, token, _, ok := g.subjects.Kind(e.Subject); ok {
+			e.SetGroups(g.groups(token))
+		}
+	}
+	return g.Stream.Publish(ctx, events, done)
+}

@@ -1,0 +1,38 @@
+// Package track decides what is published of one device. It is pure: it has no
+// clock and no goroutine, and performs no I/O.
+//
+// # Flow
+//
+// A [Track] is what the events stream holds of a device: its last location, the
+// alerts that are raised, and the sequences that the next events are fenced by.
+// An [Image] collects it while the stream is read. [Track.Same] says whether an
+// answer of the API is news. [Track.Publish] plans a [Publication]: its steps, one
+// event each, in the order in which they are published. As the stream takes them,
+// [Publication.Stored] moves the publication's track along, and in the end that
+// is the device's track.
+//
+// # Order
+//
+// A location announces the alert changes that follow it, in a header. After a
+// crash between the two, the next process finds the changes that the stream lacks
+// and publishes them first. Then come the rows of the alert history, then the
+// fixes, each with its changes.
+//
+// # Conflicts
+//
+// If the stream refuses a fence because another replica has published, the rest
+// of the publication is dropped, the track is read from the stream again, and the
+// device is polled again: an answer that waited may be older than the stream's
+// last location, whatever its dateTime says. Alerts of their own have fences of
+// their own, which do not notice a newer location, so the caller looks at the
+// location first; see [Publication.Unfenced].
+//
+// An event that the stream can never take is dropped, and the others go on. The
+// alerts of a location that was dropped are published without it.
+//
+// # Limits
+//
+// An alert that changed without its location, because that was too large or
+// because alerts are ignored fields, is remembered as long as the events stream
+// holds its event. The bridge's own alert is remembered beyond that.
+package track

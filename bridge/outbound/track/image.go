@@ -1,0 +1,279 @@
+package track
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"plaspy-bridge/bridge/plaspy/rawjson"
+	"plaspy-bridge/publisher"
+)
+
+// Stored is a message of the events stream, as far as a track depends on it.
+type Stored struct {
+	Seq   uint64    // 0: it has left the stream by age and was read from a bucket
+	At    time.Time // when the stream took it
+	Alert string    // the alert's token, if it is an alert
+	// The headers of a location.
+	Announced, Since, Newest string
+
+	Body []byte
+}
+
+// Image collects what the stream holds of one device while it is read. The zero
+// Image is one without a message.
+type Image struct {
+	fix       *Fix // of the last location; nil: none, or it cannot be read
+	located   bool
+	seq       uint64
+	seenAt    time.Time
+	times     Times
+	changes   []AlertChange // that the location announces
+	history   time.Time
+	alerts    []alertImage
+	byToken   map[string]int // place in alerts, once they are many
+	silent    silence
+	published []alertKey
+}
+
+// alertImage is what the stream holds of one alert.
+type alertImage struct {
+	token string
+	seq   uint64 // of its last message
+	// The last message that is a change seen in a poll.
+	changed uint64
+	raised  bool
+}
+
+// silence is the last change of the bridge's own alert.
+type silence struct {
+	found    bool
+	seq      uint64
+	raised   bool
+	dateTime []byte
+}
+
+// Location takes the device's last location. The error is that of a location
+// that cannot be read; it counts for the fence all the same.
+func (im *Image) Location(p *Parser, s *Stored) error {
+	im.fix, im.located, im.seq = nil, true, s.Seq
+	var raw, observed []byte
+	if err := rawjson.Members(s.Body, func(key, value []byte) bool {
+		switch string(key) {
+		case "location":
+			raw = value
+		case "observedAt":
+			observed = value
+		}
+		return true
+	}); err != nil {
+		return err
+	}
+	hash, err := p.Hash(raw)
+	if err != nil {
+		return err
+	}
+	f, err := p.Fix(raw, hash)
+	if err != nil {
+		return err
+	}
+	im.changes = announced(s.Announced)
+	im.fix, im.seenAt = f.outline(), s.At
+	if at, err := p.instant(observed); err == nil {
+		im.seenAt = at
+	}
+	im.times = timesOf(s.Newest, f.Time, im.seenAt)
+	im.history = time.Time{}
+	if at, err := time.Parse(time.RFC3339Nano, s.Since); err == nil {
+		im.history = at
+	}
+	return nil
+}
+
+// Alert takes a message of one of the device's alerts. The messages of an alert
+// come in the order of the stream.
+func (im *Image) Alert(p *Parser, s *Stored, history bool) {
+	a := im.alert(s.Alert)
+	a.seq = max(a.seq, s.Seq)
+	var state, source, dateTime, texts []byte
+	if rawjson.Members(s.Body, func(key, value []byte) bool {
+		switch string(key) {
+		case "state":
+			state, _ = rawjson.Unquote(value)
+		case "source":
+			source, _ = rawjson.Unquote(value)
+		case "dateTime":
+			dateTime = value
+		case "texts":
+			texts = value
+		}
+		return true
+	}) != nil {
+		return // it is not the bridge's, and counts for the fence only
+	}
+	raised := string(state) == publisher.Raised
+	// Released versions named no source of their own alert.
+	own := string(source) == publisher.SourceBridge || len(source) == 0 && s.Alert == SilentAlert && texts == nil
+	switch {
+	case string(source) == publisher.SourceHistory:
+	case own:
+		if s.Seq > 0 || !im.silent.found {
+			im.silent = silence{true, s.Seq, raised, bytes.Clone(dateTime)}
+		}
+		return
+	default:
+		a.changed, a.raised = s.Seq, raised
+	}
+	if !history || !raised {
+		return
+	}
+	if at, err := p.instant(dateTime); err == nil {
+		if name, err := publisher.Decode(s.Alert); err == nil {
+			im.published = append(im.published, alertKey{name, at.UnixNano()})
+		}
+	}
+}
+
+// manyAlerts is the number of alerts from which on they are looked up in a map.
+const manyAlerts = 16
+
+func (im *Image) alert(token string) *alertImage {
+	at, found := im.byToken[token]
+	if im.byToken == nil {
+		at = slices.IndexFunc(im.alerts, func(a alertImage) bool { return a.token == token })
+		found = at >= 0
+	}
+	if found {
+		return &im.alerts[at]
+	}
+	im.alerts = append(im.alerts, alertImage{token: token})
+	switch n := len(im.alerts); {
+	case n == manyAlerts:
+		im.byToken = make(map[string]int, 2*manyAlerts)
+		for i := range im.alerts {
+			im.byToken[im.alerts[i].token] = i
+		}
+	case n > manyAlerts:
+		im.byToken[token] = n - 1
+	}
+	return &im.alerts[len(im.alerts)-1]
+}
+
+// Located reports whether the stream, or the bucket that outlives it, holds a
+// location.
+func (im *Image) Located() bool { return im.located }
+
+// Track is the track of a device of which the stream holds this.
+func (im *Image) Track(history bool) Track {
+	t := Track{Seq: im.seq, history: history}
+	for i := range im.alerts {
+		if im.alerts[i].seq > 0 {
+			t.fences = append(t.fences, fence{im.alerts[i].token, im.alerts[i].seq})
+		}
+	}
+	if history {
+		t.seen = im.published
+	}
+	t.Silent = im.silent.found && im.silent.raised
+	if im.fix == nil {
+		im.applyAlerts(&t)
+		return t
+	}
+	f := im.fix
+	t.Known, t.Last, t.SeenAt, t.Times, t.HistoryFrom = true, f.position(), im.seenAt, im.times, im.history
+	if f.AlertsKnown {
+		t.Raised = slices.Clip(f.Alerts)
+	}
+	for _, a := range f.Alerts {
+		t.see(a, f.Time)
+	}
+	im.applyAlerts(&t)
+	if left := im.unpublished(); len(left) > 0 {
+		t.unpublished = &unpublished{f, left}
+	}
+	t.forgetSeen()
+	return t
+}
+
+// applyAlerts takes the changes that came after the location: the alerts changed
+// alone, or the location is lost.
+func (im *Image) applyAlerts(t *Track) {
+	for i := range im.alerts {
+		a := &im.alerts[i]
+		if name, err := publisher.Decode(a.token); err == nil && a.changed > 0 && a.changed > im.seq {
+			t.change(AlertChange{Alert: name, Raised: a.raised})
+		}
+	}
+}
+
+// unpublished lists the changes that the stream does not hold: those that the
+// location announces, and those of alerts that have another state in the stream
+// than the location shows, because a replica that was held up changed them. A
+// location that has left the stream by age announces nothing more.
+func (im *Image) unpublished() []AlertChange {
+	var left []AlertChange
+	if im.seq > 0 {
+		for _, c := range im.changes {
+			if im.missing(c) {
+				left = append(left, c)
+			}
+		}
+		left = im.disagreeing(left)
+	}
+	if im.silentIsOver() {
+		left = append(left, AlertChange{Alert: SilentAlert, Own: true})
+	}
+	return left
+}
+
+// missing reports whether the stream lacks a change that the location announces.
+func (im *Image) missing(c AlertChange) bool {
+	a := im.alert(publisher.Encode(c.Alert))
+	if !c.Own { // a replica that was held up may have published it before the location
+		return a.seq < im.seq && (a.changed == 0 || a.raised != c.Raised)
+	}
+	// If the subject's last message is a change of the API's alert of that name,
+	// the bridge's own comes after it.
+	return !im.silent.found && a.changed > im.seq
+}
+
+// disagreeing appends the changes of alerts whose last change is older than the
+// location, and another one than the location shows.
+func (im *Image) disagreeing(left []AlertChange) []AlertChange {
+	if !im.fix.AlertsKnown {
+		return left
+	}
+	for i := range im.alerts {
+		a := &im.alerts[i]
+		name, err := publisher.Decode(a.token)
+		if err != nil || a.changed == 0 || a.seq > im.seq {
+			continue
+		}
+		c := AlertChange{Alert: name, Raised: slices.Contains(im.fix.Alerts, name)}
+		if c.Raised != a.raised && !slices.Contains(left, c) {
+			left = append(left, c)
+		}
+	}
+	return left
+}
+
+// silentIsOver reports whether the bridge's own alert is raised for another fix
+// than the last one: the change that clears it is missing.
+func (im *Image) silentIsOver() bool {
+	s := &im.silent
+	return s.found && s.raised && (s.seq > 0 && s.seq < im.seq || !bytes.Equal(s.dateTime, im.fix.DateTime))
+}
+
+// Keep is the track of a device whose last location has left the stream by age
+// since t was read: it is still the last one.
+func (im *Image) Keep(t Track) Track {
+	t.Seq, t.unpublished, t.fences = 0, nil, nil
+	for i := range im.alerts {
+		t.fences = append(t.fences, fence{im.alerts[i].token, im.alerts[i].seq})
+	}
+	if im.silent.found {
+		t.Silent = im.silent.raised
+	}
+	im.applyAlerts(&t)
+	return t
+}

@@ -1,0 +1,105 @@
+package track
+
+import (
+	"strings"
+	"time"
+)
+
+// futureSlack is how far ahead of the bridge's clock a fix may be dated without
+// counting as dated in the future.
+const futureSlack = time.Minute
+
+// Times are the times of the fixes that were published of a device, as far as
+// they decide where a gap begins. Low and High are zero, or the bounds of those
+// published times that are later than Newest.
+type Times struct {
+	Newest    time.Time // the newest time that is not in the future
+	Low, High time.Time
+}
+
+// add returns the times after a fix was published that the bridge saw at
+// observed.
+func (t Times) add(fix, observed time.Time) Times {
+	switch {
+	case fix.After(observed.Add(futureSlack)):
+		if t.Low.IsZero() || fix.Before(t.Low) {
+			t.Low = fix
+		}
+		if fix.After(t.High) {
+			t.High = fix
+		}
+		return t
+	case !fix.After(t.Newest):
+		return t
+	}
+	t.Newest = fix
+	switch {
+	case !t.High.After(fix):
+		t.Low, t.High = time.Time{}, time.Time{}
+	case !t.Low.After(fix):
+		t.Low = fix // the next one above is not known
+	}
+	return t
+}
+
+// Gap returns the range before a fix of which nothing was published yet. It is
+// empty if from is not before to. No gap reaches back further than limit; cut is
+// true if a longer one was shortened. observed is when the bridge saw the fix.
+func (t Times) Gap(fix, observed time.Time, limit time.Duration) (from, to time.Time, cut bool) {
+	from, to = t.Newest, fix
+	switch {
+	case fix.After(observed.Add(limit)): // nothing that lies before it is later than what the next fix asks for
+		return fix, fix, false
+	case t.High.IsZero():
+	case fix.After(t.High):
+		from = t.High
+	case fix.After(t.Low):
+		to = t.Low
+	}
+	if from.IsZero() || !from.Before(to) {
+		return to, to, false
+	}
+	if earliest := fix.Add(-limit); from.Before(earliest) {
+		return earliest, to, true
+	}
+	return from, to, false
+}
+
+// header writes the times for the location event of a fix, or "" if the fix
+// alone tells them.
+func (t Times) header(fix, observed time.Time) string {
+	if t == (Times{}).add(fix, observed) {
+		return ""
+	}
+	var b strings.Builder
+	for i, at := range []time.Time{t.Newest, t.Low, t.High} {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		if at.IsZero() {
+			b.WriteByte('-')
+		} else {
+			b.WriteString(at.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	return b.String()
+}
+
+// timesOf reads the times from the last location event, whose header this is.
+func timesOf(header string, fix, observed time.Time) Times {
+	var at [3]time.Time
+	i := 0
+	for field := range strings.FieldsSeq(header) {
+		if i == len(at) {
+			break
+		}
+		if v, err := time.Parse(time.RFC3339Nano, field); err == nil {
+			at[i] = v
+		}
+		i++
+	}
+	if i != len(at) || at[1].IsZero() != at[2].IsZero() || at[2].Before(at[1]) {
+		return Times{}.add(fix, observed)
+	}
+	return Times{Newest: at[0], Low: at[1], High: at[2]}
+}

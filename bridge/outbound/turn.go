@@ -1,0 +1,344 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"plaspy-bridge/bridge/outbound/gap"
+	"plaspy-bridge/bridge/outbound/quota"
+	"plaspy-bridge/bridge/outbound/schedule"
+	"plaspy-bridge/bridge/outbound/track"
+	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/trace"
+	"plaspy-bridge/publisher"
+)
+
+// initialBuffer holds a documented answer. A worker's buffer grows if necessary.
+const initialBuffer = 4 << 10
+
+// turn is one poll of a device and the publication of what it showed. The device
+// is busy until the turn has ended.
+type turn struct {
+	job
+
+	pool   *Pool
+	permit *plaspy.Permit
+	span   trace.Span
+	result decision
+
+	// The reading of the state that the turn began with.
+	reading uint64
+	// How the turn ends if the publication succeeds, and what the schedule learns
+	// then.
+	seen     ending
+	observed schedule.Observation
+
+	pub    *track.Publication
+	events []*publisher.Event // with the publisher
+	fixes  []*track.Fix       // of the events, nil for an alert
+	spans  []trace.Span       // of the events
+	tries  int                // publications that the stream refused
+}
+
+func (p *Pool) worker(ctx context.Context) {
+	buf := make([]byte, 0, initialBuffer)
+	for t := range p.jobs {
+		suspect := t.suspect
+		buf = t.run(ctx, buf)
+		if suspect {
+			p.fleet.cleared()
+		}
+	}
+}
+
+// end gives the device back to the schedule.
+func (t *turn) end(e ending) {
+	if t.span.On() {
+		t.span.EndPoll(t.d.id, t.result.result.String(), int(t.result.published))
+	}
+	t.pool.fleet.release(t.d, time.Now(), t.result, e)
+	nudge(t.pool.wake)
+}
+
+// putOff ends a turn in which nothing was asked.
+func (t *turn) putOff(err error, notBefore time.Time) {
+	t.permit.Return()
+	t.result.note(resultPutOff, err)
+	t.end(ending{notBefore: notBefore, reread: t.reread})
+}
+
+// run performs a turn, or hands it to the publisher, and returns the buffer.
+func (t *turn) run(ctx context.Context, buf []byte) []byte {
+	p, d := t.pool, t.d
+	ctx, t.span = p.opts.Trace.Poll(ctx)
+	t.reading = p.state.asked.Load()
+	if owner := p.parts.Owner; !owner.Owns(d.token) || !owner.Live() {
+		t.putOff(errNotOurs, time.Now().Add(suspectWait))
+		return buf
+	}
+	if t.reread {
+		if err := p.reread(ctx, d); err != nil {
+			p.log.Debug("state of a device not read", "device_id", d.id, "err", err)
+			t.putOff(err, time.Now().Add(p.opts.BackoffInitial))
+			return buf
+		}
+		t.reread = false
+	}
+	if again, err := p.opts.Quota.Admit(ctx, time.Now(), d.token, &d.day); err != nil {
+		if !errors.Is(err, quota.ErrUsedUp) {
+			again = time.Now().Add(p.opts.BackoffInitial)
+			p.log.Debug("daily quota not reserved", "device_id", d.id, "err", err)
+		}
+		t.putOff(err, again)
+		return buf
+	}
+	start := time.Now()
+	answer, err := p.parts.API.LastLocation(plaspy.WithPermit(ctx, t.permit), d.id, buf)
+	if answer.Buf != nil {
+		buf = answer.Buf[:0]
+	}
+	p.metrics.duration.Observe(time.Since(start).Seconds())
+	p.parts.Circuit.Report(d.id, err)
+	if err != nil {
+		t.failed(ctx, err)
+		return buf
+	}
+	if answer.Raw != nil {
+		p.opts.Quota.Count(answer.At, &d.day, 1)
+	}
+	if err := t.compare(ctx, answer.Raw, answer.At); err != nil {
+		t.unusable(ctx, err)
+	}
+	return buf
+}
+
+// compare finds out whether an answer is news, and publishes it. After an error
+// nothing was published and the turn has not ended.
+func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
+	p, d := t.pool, t.d
+	if t.reading != p.state.asked.Load() {
+		// The broker may have lost data meanwhile, or another replica published.
+		t.result.note(resultPutOff, errRead)
+		t.end(ending{reread: true})
+		return nil
+	}
+	n := track.News{Observed: at}
+	if raw == nil { // the device has never reported
+		t.unchanged(resultNone)
+		t.observe(nil, at)
+		t.publish(ctx, n)
+		return nil
+	}
+	hash, err := p.parser.Hash(raw)
+	if err != nil {
+		return err
+	}
+	if d.track.Same(hash) {
+		t.unchanged(resultUnchanged)
+		t.observe(nil, at)
+		t.beside(&n, raw, hash)
+		t.publish(ctx, n)
+		return nil
+	}
+	// The buffer is the worker's, and the fix outlives the poll.
+	f, err := p.parser.Fix(slices.Clone(raw), hash)
+	if err != nil {
+		return err
+	}
+	found, err := p.gaps.Read(ctx, &gap.Device{ID: d.id, Token: d.token, Day: &d.day, Patience: &d.patience, Complain: t.complain}, &d.track, f, at)
+	if err != nil {
+		return err
+	}
+	t.succeeded()
+	p.metrics.changed.Inc()
+	t.result.note(resultChanged, nil)
+	t.result.noteFields(&d.track, f, p.opts.IgnoreFields)
+	if d.track.Known && f.Time.Before(d.track.Last.Time) {
+		p.metrics.backwards.Inc()
+	}
+	if f.Unnamed != nil {
+		t.complain("alert not published", f.Unnamed)
+	}
+	t.observe(f, at)
+	if found.End != nil {
+		t.result.noteDetail("the first part of a long gap is published, the rest comes next")
+		f, t.seen = found.End, ending{notBefore: p.opts.Quota.Next(time.Now(), &d.day), soon: true}
+	}
+	n.Rows, n.Since = found.Rows, found.Since
+	n.Fixes = append(found.Fixes, f)
+	t.publish(ctx, n)
+	return nil
+}
+
+// errRead ends a turn during which the state of the stream came into doubt.
+var errRead = errors.New("the state is being read from the stream again")
+
+// unchanged notes a poll that showed no other location.
+func (t *turn) unchanged(r result) {
+	t.pool.gaps.None(t.d.token, &t.d.patience)
+	t.succeeded()
+	t.pool.metrics.unchanged.Inc()
+	t.result.note(r, nil)
+}
+
+// beside adds what an unchanged location may be news of: alerts that changed
+// alone, and silence.
+func (t *turn) beside(n *track.News, raw []byte, hash uint64) {
+	p, d := t.pool, t.d
+	silent := p.opts.SilentAfter > 0 && d.track.Known && !d.track.Silent && n.Observed.Sub(d.track.SeenAt) >= p.opts.SilentAfter
+	alerts := p.ignoresAlerts || d.track.Alone()
+	if !silent && !alerts {
+		return
+	}
+	f, err := p.parser.Fix(slices.Clone(raw), hash)
+	if err != nil {
+		return
+	}
+	if alerts {
+		n.Alerts = f
+	}
+	if silent {
+		t.result.note(resultSilent, nil)
+		n.Silent = f
+	}
+}
+
+// observe sets what the schedule learns of the poll. A nil fix is the one that was
+// known before.
+func (t *turn) observe(f *track.Fix, at time.Time) {
+	d := t.d
+	o := &t.observed
+	o.NotBefore = t.pool.opts.Quota.Next(at, &d.day)
+	switch last := &d.track.Last; {
+	case f != nil:
+		o.Fix, o.Changed, o.FixTime, o.Speed, o.Input = true, true, f.Time, f.Speed, f.Input
+	case d.track.Known:
+		o.Fix, o.FixTime, o.Speed, o.Input = true, last.Time, float64(last.Speed), last.Input
+	default:
+		o.Speed, o.Input = math.NaN(), track.InputsUnknown
+	}
+	t.seen = ending{seen: o}
+}
+
+// lastingFailure is the number of polls in a row after whose failure a device's
+// error is logged even if other devices are fine.
+const lastingFailure = 3
+
+// failed ends a turn whose poll was not answered.
+func (t *turn) failed(ctx context.Context, err error) {
+	p, d := t.pool, t.d
+	if ctx.Err() != nil {
+		t.end(ending{})
+		return
+	}
+	p.metrics.failed.Inc()
+	t.result.note(resultError, err)
+	class := plaspy.Classify(err)
+	t.span.Fail(class.String())
+	down := plaspy.IsOutage(err) && p.parts.Circuit.State().Open
+	if !down && class != plaspy.Throttled {
+		p.widespread.failed(d.id, p.Owned(), err)
+	}
+	switch {
+	case class == plaspy.Reject, class == plaspy.Forbidden:
+		t.complain("poll refused", err)
+	case class == plaspy.Throttled && deviceOnly(err):
+		t.complain("API limits the requests for it", err)
+	case class == plaspy.Throttled || down:
+		p.log.Debug("poll failed", "device_id", d.id, "err", err)
+	case d.failures+1 >= lastingFailure:
+		t.complain("poll fails again and again", err)
+	default:
+		p.log.Debug("poll failed", "device_id", d.id, "err", err)
+	}
+	if down {
+		// The circuit holds all polls back. When it closes, no device should wait
+		// for a backoff of its own.
+		t.end(ending{})
+		return
+	}
+	t.backOff(err)
+}
+
+// deviceOnly reports whether the API limits the requests for one device alone.
+func deviceOnly(err error) bool {
+	e, ok := errors.AsType[*plaspy.Error](err)
+	return ok && e.DeviceOnly
+}
+
+// unusable ends a turn whose answer cannot be published, or whose gap could not be
+// read.
+func (t *turn) unusable(ctx context.Context, err error) {
+	p, d := t.pool, t.d
+	if ctx.Err() != nil {
+		t.end(ending{})
+		return
+	}
+	p.metrics.failed.Inc()
+	if errors.Is(err, track.ErrFix) {
+		t.recovered()
+		t.span.Fail("unusable")
+		p.widespread.failed(d.id, p.Owned(), err)
+		t.complain("location not published", err)
+		t.result.note(resultUnusable, err)
+		t.end(ending{seen: &schedule.Observation{NotBefore: p.opts.Quota.Next(time.Now(), &d.day), Speed: math.NaN(), Input: track.InputsUnknown}})
+		return
+	}
+	t.span.Fail(plaspy.Classify(err).String())
+	t.result.note(resultPutOff, err)
+	p.log.Debug("poll put off", "device_id", d.id, "err", err)
+	t.backOff(err)
+}
+
+// backOff leaves the device alone for a time that grows with its failures. Other
+// devices are not affected.
+func (t *turn) backOff(err error) {
+	p, d := t.pool, t.d
+	if d.backoff == nil {
+		d.backoff = backoff.NewExponentialBackOff(
+			backoff.WithInitialInterval(p.opts.BackoffInitial), backoff.WithMaxInterval(p.opts.BackoffMax),
+			backoff.WithMaxElapsedTime(0))
+	}
+	wait := min(d.backoff.NextBackOff(), p.opts.BackoffMax)
+	if e, ok := errors.AsType[*plaspy.Error](err); ok {
+		wait = max(wait, e.RetryAfter)
+	}
+	p.fleet.fail(d)
+	t.end(ending{seen: &schedule.Observation{Failed: true, NotBefore: time.Now().Add(wait)}})
+}
+
+// succeeded notes a poll that showed what can be used.
+func (t *turn) succeeded() {
+	t.pool.widespread.worked()
+	t.recovered()
+}
+
+// recovered notes that the API answers the device's polls again.
+func (t *turn) recovered() {
+	d := t.d
+	if d.failures == 0 {
+		return
+	}
+	if d.complaint != "" {
+		t.pool.log.Info("device answers again", "device_id", d.id, "count", d.failures)
+	}
+	t.pool.fleet.clearFailures(d)
+	d.backoff, d.complaint = nil, ""
+}
+
+// complain logs the trouble of a device once, until it changes.
+func (t *turn) complain(what string, err error) {
+	d, text := t.d, fmt.Sprintf("%s: %v", what, err)
+	if d.complaint == text || t.pool.widespread.state().Polls > 0 { // one line reports that for all
+		t.pool.log.Debug("device is still in trouble", "device_id", d.id, "reason", what, "err", err)
+		return
+	}
+	d.complaint = text
+	t.pool.log.Warn("device is in trouble", "device_id", d.id, "reason", what, "err", err)
+}
