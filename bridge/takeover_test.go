@@ -42,7 +42,7 @@ func replicaOf(t *testing.T, cfg config.Config, id string) (b *Bridge, end func(
 
 // feed hands in a numbered location for each device in turn, 40 a second, until
 // the test ends.
-func feed(t *testing.T, nc *nats.Conn, devices int) {
+func feedInbound(t *testing.T, nc *nats.Conn, devices int) {
 	t.Helper()
 	natstest.Run(t, func(ctx context.Context) {
 		tick := time.NewTicker(25 * time.Millisecond)
@@ -134,7 +134,7 @@ func TestInboundTakeover(t *testing.T) {
 			eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })
 			next, _ := replicaOf(t, cfg, tt.next)
 			eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
-			feed(t, nc, devices)
+			feedInbound(t, nc, devices)
 			eventually(t, "posts wait for the budget", func() bool { return holder.budget.Waiting(plaspy.Post) == devices })
 			began := time.Now()
 			if tt.gone {

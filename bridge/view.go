@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"plaspy-bridge/bridge/feed"
 	"plaspy-bridge/bridge/inbound/deadletter"
 	"plaspy-bridge/bridge/outbound"
+	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/view"
 	"plaspy-bridge/publisher"
 )
@@ -95,4 +99,26 @@ func newestLetters(ctx context.Context, pub *publisher.Publisher, box *deadlette
 		})
 	}
 	return list, nil
+}
+
+// newFeed makes the feed of positions and events. It reads the stream, so that it
+// has the devices of every replica.
+func newFeed(pub *publisher.Publisher, client *plaspy.Client, log *slog.Logger, reg prometheus.Registerer) *feed.Feed {
+	return feed.New(feed.Options{
+		State: pub.State, JetStream: pub.JetStream(), Subjects: pub.Subjects(), Log: log, Registerer: reg,
+		Groups: func(ctx context.Context) (map[string][]string, error) {
+			groups, _, err := client.Groups(ctx)
+			if err != nil {
+				return nil, err
+			}
+			members := map[string][]string{}
+			for _, g := range groups {
+				members[g.ID] = append(members[g.ID], g.Devices...)
+				if g.Name != g.ID {
+					members[g.Name] = append(members[g.Name], g.Devices...)
+				}
+			}
+			return members, nil
+		},
+	})
 }

@@ -280,7 +280,7 @@ func (b *Bridge) openServer(ctx context.Context) error {
 	b.view = b.newView()
 	b.server = ops.New(b.listener, ops.Options{
 		Health: b.health, Gatherer: b.metrics, Token: b.cfg.HTTPToken.Reveal(), Pprof: b.cfg.Pprof, Version: b.version,
-		Log: b.logger("http"), View: b.view,
+		Log: b.logger("http"), View: b.view, Feed: newFeed(b.pub, b.client, b.logger("feed"), b.metrics),
 	})
 	b.closing("HTTP server", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

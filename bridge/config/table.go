@@ -151,7 +151,7 @@ var table = []section{
 		{Name: "BRIDGE_HTTP_ADDR", Type: typeAddress, Empty: "none",
 			Meaning: "address for health, metrics and the live view; set to nothing, they are not served"},
 		{Name: "BRIDGE_HTTP_TOKEN", Type: typeSecret,
-			Meaning: "bearer token for the live view and /debug/pprof; without one they are " +
+			Meaning: "bearer token for the live view, /devices.geojson, /events and /debug/pprof; without one they are " +
 				"served on loopback only"},
 		{Name: "BRIDGE_PPROF", Type: typeBool, Meaning: "serve /debug/pprof on BRIDGE_HTTP_ADDR, behind BRIDGE_HTTP_TOKEN"},
 		{Name: "BRIDGE_LOG_LEVEL", Type: typeLevel, Meaning: "the least severe line that is logged"},

@@ -22,7 +22,8 @@ type Options struct {
 	Gatherer prometheus.Gatherer // what /metrics shows
 	Token    string              // bearer token of the page; empty: served on loopback only
 	Pprof    bool                // serve /debug/pprof
-	View     http.Handler        // the page and what belongs to it; nil: a plain status page
+	View     http.Handler        // the page and its files; nil: a plain status page
+	Feed     http.Handler        // /devices.geojson and /events; nil: they are not served
 	Counts   func() []Count      // numbers for the plain status page; nil: none. Called from several goroutines
 	Version  string              // shown on the plain status page and by /readyz
 	Log      *slog.Logger
@@ -109,6 +110,7 @@ func (s *Server) handler(o Options) http.Handler {
 		ErrorLog:            slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: scrapesAtOnce,
+		EnableOpenMetrics:   true, // for a scraper that asks for it
 		Timeout:             scrapeTimeout,
 	}))
 	g := newGuard(o.Token, s.listener.Addr(), o.Log)
@@ -119,6 +121,11 @@ func (s *Server) handler(o Options) http.Handler {
 	view := o.View
 	if view == nil {
 		view = newStatusPage(o)
+	}
+	if o.Feed != nil {
+		feed := g.of(o.Feed, "The feed of positions")
+		mux.Handle("GET /devices.geojson", feed)
+		mux.Handle("GET /events", feed)
 	}
 	mux.Handle("GET /", g.of(view, "The live view"))
 	return secure(named(mux, o.Token, s.listener.Addr()))

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -403,5 +404,43 @@ func TestServeTellsOfALostListener(t *testing.T) {
 	_ = listener.Close()
 	if err := s.Serve(); err == nil {
 		t.Error("Serve on a closed listener: no error")
+	}
+}
+
+// The feed is as closed as the live view.
+func TestFeedIsGuarded(t *testing.T) {
+	feed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "feed of ", r.URL.Path) })
+	for _, path := range []string{"/devices.geojson", "/events"} {
+		for _, tt := range []struct {
+			addr, token, said string
+			status            int
+		}{
+			{"127.0.0.1:0", "", "", 200},
+			{"127.0.0.1:0", "s3cret", "", 401},
+			{"127.0.0.1:0", "s3cret", "other", 401},
+			{"127.0.0.1:0", "s3cret", "s3cret", 200},
+			{"0.0.0.0:0", "", "", 403},
+			{"0.0.0.0:0", "s3cret", "s3cret", 200},
+		} {
+			_, url := start(t, tt.addr, ops.Options{Feed: feed, Token: tt.token})
+			resp, body := ask(t, http.MethodGet, url+path, func(r *http.Request) {
+				if tt.said != "" {
+					r.Header.Set("Authorization", "Bearer "+tt.said)
+				}
+			})
+			if resp.StatusCode != tt.status || tt.status == 200 && body != "feed of "+path {
+				t.Errorf("%s on %s with token %q and %q: %d %s, want %d", path, tt.addr, tt.token, tt.said, resp.StatusCode, body, tt.status)
+			}
+		}
+	}
+}
+
+func TestOpenMetrics(t *testing.T) {
+	_, url := start(t, "127.0.0.1:0", ops.Options{})
+	resp, body := ask(t, http.MethodGet, url+"/metrics", func(r *http.Request) {
+		r.Header.Set("Accept", "application/openmetrics-text;version=1.0.0")
+	})
+	if !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/openmetrics-text") || !strings.HasSuffix(body, "# EOF\n") {
+		t.Errorf("%v, ends with %q", resp.Header, body[max(0, len(body)-20):])
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
 	"plaspy-bridge/bridge"
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
@@ -101,6 +103,22 @@ func TestREADMEMetrics(t *testing.T) {
 		}
 	}
 	section(t, "metrics", table)
+}
+
+// Names, units and help of the metrics follow the rules of Prometheus.
+func TestMetricsLint(t *testing.T) {
+	for metrics := range running(t) {
+		problems, err := promlint.New(strings.NewReader(metrics)).Lint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range problems {
+			if strings.HasPrefix(p.Metric, "plaspy_") {
+				t.Errorf("%s: %s", p.Metric, p.Text)
+			}
+		}
+		break
+	}
 }
 
 // running runs a bridge for as long as its metrics are asked for.
