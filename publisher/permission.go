@@ -18,6 +18,8 @@ type Permission struct {
 	// Creates names the stream that the permission is there to create. Once that
 	// stream exists, the permission is not needed. Empty for all others.
 	Creates string
+	// Optional means that the bridge does its work without the permission.
+	Optional bool
 }
 
 // Subject is the subject of the permission, whichever verb it is for.

@@ -135,6 +135,11 @@ func TestNATSConf(t *testing.T) {
 				ensure(t, js, nil)
 			}
 			r.want(0, 0, `ok   permissions: everything that the bridge does is allowed`)
+			r.env("NATS_INBOX_PREFIX", "_INBOX_bridge", "NATS_QUERY_USER", "query", "NATS_QUERY_PASSWORD", password)
+			r.want(0, 0, `ok   permissions: everything that the bridge does is allowed`, `ok   permissions: everything that the query service does is allowed`)
+			r.env("NATS_INBOX_PREFIX", "", "NATS_QUERY_PASSWORD", "other", "PLASPY_TIMEOUT", "2s")
+			r.want(0, 1, `FAIL NATS: .*uthorization .iolation: check NATS_QUERY_CREDS, NATS_QUERY_NKEY`)
+			r.env("NATS_QUERY_USER", "", "NATS_QUERY_PASSWORD", "")
 			for user, lacks := range map[string]string{"subscriber": "$JS.API.STREAM.INFO.PLASPY_INBOUND", "gateway": "$JS.API.STREAM.INFO.PLASPY_EVENTS"} {
 				r.env("NATS_USER", user, "PLASPY_TIMEOUT", "500ms")
 				lines, n := r.check()

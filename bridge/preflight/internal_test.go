@@ -26,21 +26,6 @@ func TestParseVersion(t *testing.T) {
 	}
 }
 
-func TestCovers(t *testing.T) {
-	tests := []struct {
-		pattern, subject string
-		want             bool
-	}{
-		{"a.*", "a.*", true}, {"a.>", "a.*", true}, {"a.>", "a.*.*", true}, {">", "a", true}, {"a.b", "a.b", true}, {"*.b", "a.b", true},
-		{"a.*", "a.>", false}, {"a.b", "a.*", false}, {"a.*", "a", false}, {"a.>", "a", false}, {"a.*", "a.*.*", false}, {"a", "a.b", false},
-	}
-	for _, tt := range tests {
-		if got := covers(tt.pattern, tt.subject); got != tt.want {
-			t.Errorf("covers(%q, %q) = %t, want %t", tt.pattern, tt.subject, got, tt.want)
-		}
-	}
-}
-
 func TestOffset(t *testing.T) {
 	at := time.Unix(1_000_000, 0)
 	tests := []struct {

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/query"
 	"plaspy-bridge/publisher"
 )
 
@@ -24,13 +25,14 @@ type broker struct {
 	conn     *publisher.Conn
 	js       jetstream.JetStream
 	subjects publisher.Subjects
-	room     *room // nil: unknown
-	absent   int   // streams that are to be created, as far as was looked
+	whose    string // the part of the bridge whose user it is
+	room     *room  // nil: unknown
+	absent   int    // streams that are to be created, as far as was looked
 }
 
 // nats checks a server that NATS_URL names.
 func (c *check) nats(ctx context.Context) {
-	conn := c.connect(ctx, nil)
+	conn := c.connect(ctx, c.cfg.ConnOptions("plaspy-bridge check"), "NATS_", nil)
 	if conn == nil {
 		return
 	}
@@ -40,25 +42,46 @@ func (c *check) nats(ctx context.Context) {
 		c.say(Fail, "JetStream", err.Error(), "report this: it depends on nothing that was set")
 		return
 	}
-	b := &broker{check: c, conn: conn, js: js, subjects: publisher.Subjects(c.cfg.Prefix)}
+	b := &broker{check: c, conn: conn, js: js, subjects: publisher.Subjects(c.cfg.Prefix), whose: "bridge"}
 	if !b.version() || !b.replies() || !b.jetStream(ctx) {
 		return
 	}
 	b.cluster()
 	b.streams(ctx)
-	if b.permissions(ctx) {
+	if b.permissions(ctx, ofStreams) {
 		b.replicas(ctx)
 	}
+	c.queries(ctx, nil)
+}
+
+// ofStreams reports whether a permission is one that streams reports on.
+func ofStreams(p publisher.Permission) bool {
+	return p.Creates != "" || strings.HasPrefix(p.Publish, "$JS.API.STREAM.INFO.")
+}
+
+// queries checks the query service's own user, if it has one.
+func (c *check) queries(ctx context.Context, inProcess nats.InProcessConnProvider) {
+	o, own := c.cfg.QueryOptions("plaspy-bridge check")
+	if !c.cfg.Query || !own {
+		return
+	}
+	conn := c.connect(ctx, o, "NATS_QUERY_", inProcess)
+	if conn == nil {
+		return
+	}
+	defer func() { _ = conn.Shut(0) }()
+	b := &broker{check: c, conn: conn, subjects: publisher.Subjects(c.cfg.Prefix), whose: "query service"}
+	needs := query.Needs(b.subjects, publisher.DefaultInboxPrefix)
+	b.missing(ctx, needs)
 }
 
 // connect returns nil where no server can be reached. inProcess is nil but for an
 // embedded one.
-func (c *check) connect(ctx context.Context, inProcess nats.InProcessConnProvider) *publisher.Conn {
+func (c *check) connect(ctx context.Context, o publisher.ConnOptions, variables string, inProcess nats.InProcessConnProvider) *publisher.Conn {
 	const what = "NATS"
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	up := make(chan struct{}, 1)
-	o := c.cfg.ConnOptions("plaspy-bridge check")
 	o.InProcess = inProcess
 	o.OnConnect = func(bool) {
 		select {
@@ -68,7 +91,7 @@ func (c *check) connect(ctx context.Context, inProcess nats.InProcessConnProvide
 	}
 	conn, err := publisher.Connect(o, c.log, nil)
 	if err != nil {
-		c.say(Fail, what, err.Error(), "correct the NATS_ variables")
+		c.say(Fail, what, err.Error(), "correct the "+variables+" variables")
 		return nil
 	}
 	// Every server was tried once by now.
@@ -82,9 +105,9 @@ func (c *check) connect(ctx context.Context, inProcess nats.InProcessConnProvide
 	}
 	if inProcess != nil {
 		c.say(Fail, what, "the server of BRIDGE_EMBEDDED_CONFIG does not let the bridge in",
-			"set NATS_USER and NATS_PASSWORD, or what else the file asks for, to a user that it has")
+			fmt.Sprintf("set %[1]sUSER and %[1]sPASSWORD, or what else the file asks for, to a user that it has", variables))
 	} else {
-		c.say(Fail, what, trouble(conn), unreachable(conn.LastError()))
+		c.say(Fail, what, trouble(conn), unreachable(conn.LastError(), variables, c.cfg.NATSURL.Reveal()))
 	}
 	_ = conn.Shut(0)
 	return nil
@@ -99,12 +122,18 @@ func trouble(conn *publisher.Conn) string {
 }
 
 // unreachable says what to do about a connection that cannot be made.
-func unreachable(err error) string {
+func unreachable(err error, variables, url string) string {
+	encrypted := strings.Contains(url, "tls://") || strings.Contains(url, "wss://")
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
-		return "check NATS_CREDS, NATS_NKEY, NATS_USER and NATS_PASSWORD or NATS_TOKEN, whichever the server asks for"
+		return fmt.Sprintf("check %[1]sCREDS, %[1]sNKEY, %[1]sUSER and %[1]sPASSWORD or %[1]sTOKEN, whichever the server asks for", variables)
 	case errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
-		return "use tls:// in NATS_URL, and NATS_CA where the certificate is of an authority of your own"
+		if encrypted {
+			return "the server has no TLS: use nats:// in NATS_URL, or turn TLS on at the server"
+		}
+		return "use tls:// in NATS_URL, and NATS_CA if the certificate is of an authority of your own"
+	case encrypted:
+		return "check NATS_URL, that the server runs, NATS_CA, and NATS_TLS_FIRST, which has to be true for a server with handshake_first"
 	default:
 		return "check NATS_URL, that the server runs, and the firewall between here and there"
 	}
@@ -144,8 +173,9 @@ func parseVersion(v string) (major, minor, patch int, known bool) {
 
 // replies looks whether the server lets this user receive answers at all.
 func (b *broker) replies() bool {
-	if err := b.maySubscribe(nats.InboxPrefix + ">"); err != nil {
-		b.say(Fail, "permissions", err.Error(), "allow this user to subscribe to _INBOX.>: without it no answer arrives")
+	need := publisher.Replies(b.conn.InboxPrefix())
+	if err := b.maySubscribe(need.Subscribe); err != nil {
+		b.say(Fail, "permissions", err.Error(), fmt.Sprintf("allow this user to subscribe to %s, or set NATS_INBOX_PREFIX to a prefix that it may use: without it %s", need.Subscribe, need.Why))
 		return false
 	}
 	return true

@@ -11,144 +11,105 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"plaspy-bridge/bridge/inbound"
+	"plaspy-bridge/bridge/inbound/deadletter"
+	"plaspy-bridge/bridge/inbound/echo"
+	"plaspy-bridge/bridge/query"
+	"plaspy-bridge/bridge/replica"
+	"plaspy-bridge/bridge/streams"
+	"plaspy-bridge/publisher"
 )
 
-// nobody is a name that nothing has: what is asked about it changes nothing.
-const nobody = "plaspy-bridge-check"
-
-// need is something that a user has to be allowed.
-type need struct {
-	subject string // may hold wildcards
-	use     string // what fails without it
-	try     string // without wildcards, for what can be tried; empty: subject
-}
-
-func (n need) trial() string { return cmp.Or(n.try, n.subject) }
-
-// permissions looks whether this user may do what the bridge does. What can be
-// asked without an effect is tried; where a try would be an event for
-// subscribers, the server is asked what it allows.
-//
-// It returns false where the replicas' bucket cannot be read.
-func (b *broker) permissions(ctx context.Context) (readable bool) {
-	const what = "permissions"
-	missing := map[string]bool{}
-	readable = b.mayPublish("$JS.API.STREAM.INFO.KV_"+b.subjects.ReplicasBucket()) == nil
-	deny := func(verb string, n need, err error) {
-		if missing[n.subject] {
-			return // tried in two ways
-		}
-		missing[n.subject] = true
-		readable = readable && !strings.HasPrefix(n.subject, "$JS.API.CONSUMER.CREATE.KV_"+b.subjects.ReplicasBucket()+".")
-		b.say(Fail, what, err.Error(), fmt.Sprintf("allow this user to %s %s: without it %s", verb, n.subject, n.use))
+// needs lists what the bridge's user has to be permitted with this configuration,
+// as the packages that use NATS export it.
+func (b *broker) needs() []publisher.Permission {
+	s := b.subjects
+	all := slices.Concat(publisher.Needs(s), replica.Needs(s), streams.Needs(s, b.cfg.StreamOptions()))
+	if b.cfg.Inbound {
+		all = slices.Concat(all, inbound.Needs(s), echo.Needs(s))
 	}
-	for _, n := range b.requests() {
-		if err := b.mayPublish(n.trial()); err != nil {
-			deny("publish to", n, err)
-		}
+	if b.cfg.Inbound && b.cfg.HTTPAddr != "" {
+		all = append(all, deadletter.Needs(s)...)
 	}
-	for _, n := range b.subscriptions() {
-		if err := b.maySubscribe(n.trial()); err != nil {
-			deny("subscribe to", n, err)
-		}
-	}
-	allowed, known := b.userInfo(ctx)
-	if !known {
-		b.say(Warn, what, "publishing events was not tried, since a try would be an event, and the server does not tell what it allows",
-			"allow this user to publish to "+userInfo+" to have it checked; otherwise /readyz of the running bridge tells")
-		return readable
-	}
-	for _, n := range b.events() {
-		if !allowed.publish(n.subject) {
-			deny("publish to", n, errors.New("the server does not allow it"))
-		}
-	}
-	if allowed.Responses == nil && !allowed.publish(nats.InboxPrefix+">") {
-		deny("publish to", need{subject: nats.InboxPrefix + ">", use: "the query service's answers do not arrive (allow_responses does as well)"}, errors.New("the server does not allow it"))
-	}
-	if len(missing) == 0 {
-		b.ok(what, "everything that the bridge does is allowed")
-	}
-	return readable
-}
-
-// requests are those to JetStream that can be tried: about nobody, or with a
-// body that is refused.
-func (b *broker) requests() []need {
-	const (
-		reading   = "the bridge cannot read what it published before"
-		replicas  = "replicas cannot share the work"
-		posting   = "nothing inbound is posted"
-		returning = "a location that comes back through the API is published as the device's own"
-	)
-	s, events, bucket := b.subjects, b.subjects.Events(), b.subjects.ReplicasBucket()
-	get, flow := "$JS.API.DIRECT.GET.KV_"+bucket+".", "$JS.FC.KV_"+bucket+"."
-	all := append(readers(events, s.Location(nobody), reading), readers("KV_"+s.LastBucket(), "$KV."+s.LastBucket()+"."+nobody, reading)...)
-	all = append(all, need{subject: "$JS.API.STREAM.MSG.GET." + events, use: "a lost acknowledgement cannot be resolved"})
-	for _, n := range readers("KV_"+bucket, "$KV."+bucket+"."+nobody, replicas) {
-		if !strings.Contains(n.subject, ".MSG.NEXT.") { // a watch is pushed to
-			all = append(all, n)
-		}
-	}
-	all = append(all,
-		need{subject: get + ">", use: replicas, try: get + "$KV." + bucket + "." + nobody},
-		// The server stops sending to a watch that does not answer its flow control.
-		need{subject: flow + ">", use: replicas, try: flow + nobody + ".1"})
-	if !b.cfg.Inbound {
-		return all
-	}
-	in := s.Inbound()
-	all = append(append(all, readers(in, "", posting)...), readers(s.Results(), s.Result("location", nobody), returning)...)
-	return append(all,
-		need{subject: "$JS.API.STREAM.MSG.GET." + in, use: posting},
-		// As long as a real one, of a consumer that there is not.
-		need{subject: "$JS.ACK." + in + ".>", use: "inbound messages are posted again and again", try: "$JS.ACK." + in + "." + nobody + ".1.1.1.1.1"})
-}
-
-// readers are the requests that reading a stream takes: its consumer is made with
-// a filter in the subject where there is one, and deleted.
-func readers(stream, filter, use string) (all []need) {
-	of := "." + stream + "."
-	for _, verb := range []string{"CREATE", "MSG.NEXT", "DELETE"} {
-		api := "$JS.API.CONSUMER." + verb + of
-		all = append(all, need{subject: api + ">", use: use, try: api + nobody})
-		if verb == "CREATE" && filter != "" {
-			all = append(all, need{subject: api + ">", use: use, try: api + nobody + "." + filter})
-		}
+	if _, own := b.cfg.QueryOptions(""); b.cfg.Query && !own {
+		all = append(all, query.Needs(s, publisher.DefaultInboxPrefix)...)
 	}
 	return all
 }
 
-func (b *broker) subscriptions() []need {
-	const use = "there is no query service"
-	api := b.subjects.API() + "."
-	return []need{{subject: api + ">", use: use, try: api + nobody}, {subject: "$SRV.>", use: use, try: "$SRV." + nobody}}
+// permissions tests everything that the bridge's user has to be permitted, but
+// what streams has reported already. What can be asked without an effect is tried;
+// for the rest, the server is asked what it permits.
+//
+// It returns false if the replicas' bucket cannot be read.
+func (b *broker) permissions(ctx context.Context, reported func(publisher.Permission) bool) (readable bool) {
+	bucket := publisher.BucketStream(b.subjects.ReplicasBucket())
+	needs := slices.DeleteFunc(b.needs(), reported)
+	missing := b.missing(ctx, needs)
+	readable = b.mayPublish("$JS.API.STREAM.INFO."+bucket) == nil
+	for _, p := range missing {
+		readable = readable && !strings.HasPrefix(p.Publish, "$JS.API.CONSUMER.CREATE."+bucket+".")
+	}
+	return readable
 }
 
-// events are the subjects to which the bridge publishes what has an effect.
-func (b *broker) events() []need {
-	s := b.subjects
-	const use, replicas = "the events are not published", "replicas cannot share the work"
-	all := []need{
-		{subject: s.Location("*"), use: use}, {subject: s.Alert("*", "*"), use: use}, {subject: s.Device("*"), use: use},
-		{subject: "$KV." + s.ReplicasBucket() + ".>", use: replicas},
+// missing reports each need that the connection's user is not permitted, and
+// returns them.
+func (b *broker) missing(ctx context.Context, needs []publisher.Permission) (missing []publisher.Permission) {
+	const what = "permissions"
+	seen := map[string]bool{}
+	allowed, known := b.userInfo(ctx)
+	untried := false
+	for _, p := range needs {
+		key := p.Subject() + " " + p.Try
+		if seen[key] || seen[p.Subject()] {
+			continue // it is missing, or tried already
+		}
+		seen[key] = true
+		var err error
+		switch {
+		case p.Subscribe != "":
+			err = b.maySubscribe(cmp.Or(p.Try, p.Subscribe))
+		case strings.HasPrefix(p.Publish, "_") && known && allowed.Responses != nil: // answers are permitted wherever they are wanted
+		case p.Try != "":
+			err = b.mayPublish(p.Try)
+		case !known:
+			untried = true
+		case !allowed.publish(p.Publish):
+			err = errors.New("the server does not permit it")
+		}
+		if err == nil {
+			continue
+		}
+		seen[p.Subject()] = true
+		missing = append(missing, p)
+		level, verb := Fail, "publish"
+		if p.Optional {
+			level = Warn
+		}
+		if p.Subscribe != "" {
+			verb = "subscribe"
+		}
+		b.say(level, what, err.Error(), fmt.Sprintf("allow this user to %s to %s: without it %s", verb, p.Subject(), p.Why))
 	}
-	if !b.cfg.Inbound {
-		return all
+	switch {
+	case untried:
+		b.say(Warn, what, "publishing events was not tried, since a try would be an event, and the server does not report what it permits",
+			"allow this user to publish to "+userInfo+" to have it checked; otherwise /readyz of the running bridge reports it")
+	case len(missing) == 0:
+		b.ok(what, "everything that the %s does is allowed", b.whose)
 	}
-	const results, dead = "no result is stored, and what was posted is posted again", "what cannot be posted blocks its device"
-	return append(all,
-		need{subject: s.Result("location", "*"), use: results}, need{subject: s.Result("alert", "*"), use: results},
-		need{subject: s.DeadLetter("location", "*"), use: dead}, need{subject: s.DeadLetter("alert", "*"), use: dead},
-		need{subject: s.DeadLetterUnknown(), use: dead},
-		need{subject: "$JS.API.STREAM.MSG.DELETE." + s.Inbound(), use: "a message of a long backlog stays in the stream and blocks its device"})
+	return missing
 }
 
 // mayPublish publishes something without an effect and returns the server's
-// refusal. The server answers in order: what it has against the message is known
-// when the flush is done.
+// refusal. The server answers in order: once the flush is done, a refusal is known.
 func (b *broker) mayPublish(subject string) error {
-	return b.refusal(func() error { return b.conn.PublishRequest(subject, nats.NewInbox(), []byte("{}")) })
+	if rest, api := strings.CutPrefix(subject, "$JS.API."); api && b.conn.Domain() != "" {
+		subject = "$JS." + b.conn.Domain() + ".API." + rest
+	}
+	return b.refusal(func() error { return b.conn.PublishRequest(subject, b.conn.NewInbox(), []byte("{}")) })
 }
 
 // maySubscribe subscribes for a moment and returns the server's refusal.
@@ -174,19 +135,18 @@ func (b *broker) refusal(try func() error) error {
 	return nil
 }
 
-// userInfo is where a server tells a user about itself.
+// userInfo is the request by which a user learns its own permissions.
 const userInfo = "$SYS.REQ.USER.INFO"
 
-// rights are what a server allows a user.
+// rights are what a server permits a user.
 type rights struct {
 	Publish struct {
 		Allow, Deny []string
 	}
-	Responses *struct{} // to requests, wherever they want them; nil: none but what Publish allows
+	Responses *struct{} // to requests, wherever they want them; nil: none but what Publish permits
 }
 
-// userInfo asks the server what it allows; known is false where it does not
-// tell.
+// userInfo asks the server what it permits; known is false if it does not answer.
 func (b *broker) userInfo(ctx context.Context) (_ rights, known bool) {
 	if b.mayPublish(userInfo) != nil {
 		return rights{}, false
@@ -208,7 +168,7 @@ func (b *broker) userInfo(ctx context.Context) (_ rights, known bool) {
 	return answer.Data.Permissions, true
 }
 
-// publish reports whether all of a subject is allowed.
+// publish reports whether all of a subject is permitted.
 func (r rights) publish(subject string) bool {
 	if slices.ContainsFunc(r.Publish.Deny, func(deny string) bool { return server.SubjectsCollide(deny, subject) }) {
 		return false
@@ -216,21 +176,8 @@ func (r rights) publish(subject string) bool {
 	return len(r.Publish.Allow) == 0 || covered(r.Publish.Allow, subject)
 }
 
-// covered reports whether one of the patterns takes everything that a subject,
-// which may hold wildcards, stands for.
+// covered reports whether one of the patterns matches everything that a subject,
+// which may hold wildcards, matches.
 func covered(patterns []string, subject string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return covers(p, subject) })
-}
-
-func covers(pattern, subject string) bool {
-	p, s := strings.Split(pattern, "."), strings.Split(subject, ".")
-	for i, token := range p {
-		switch {
-		case token == ">":
-			return len(s) > i
-		case i >= len(s), s[i] == ">", token != "*" && token != s[i]:
-			return false
-		}
-	}
-	return len(p) == len(s)
+	return slices.ContainsFunc(patterns, func(p string) bool { return server.SubjectMatchesFilter(subject, p) })
 }

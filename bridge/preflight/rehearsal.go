@@ -25,7 +25,7 @@ func (c *check) rehearse(ctx context.Context) {
 		return
 	}
 	defer func() { srv.Shutdown(); srv.WaitForShutdown() }()
-	conn := c.connect(ctx, srv)
+	conn := c.connect(ctx, c.cfg.ConnOptions("plaspy-bridge check"), "NATS_", srv)
 	if conn == nil {
 		return
 	}
@@ -35,8 +35,9 @@ func (c *check) rehearse(ctx context.Context) {
 		c.say(Fail, what, err.Error(), "report this: it depends on nothing that was set")
 		return
 	}
-	b := &broker{check: c, conn: conn, js: js, subjects: publisher.Subjects(c.cfg.Prefix)}
+	b := &broker{check: c, conn: conn, js: js, subjects: publisher.Subjects(c.cfg.Prefix), whose: "bridge"}
 	if b.replies() && b.jetStream(ctx) {
-		b.permissions(ctx)
+		b.permissions(ctx, func(publisher.Permission) bool { return false })
 	}
+	c.queries(ctx, srv)
 }

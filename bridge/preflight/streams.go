@@ -54,7 +54,7 @@ func (b *broker) stream(ctx context.Context, want jetstream.StreamConfig) *jetst
 	reports, err := publisher.EnsureStreams(ctx, lookOnly{b.js}, []jetstream.StreamConfig{want})
 	switch {
 	case errors.Is(err, errWouldCreate):
-		b.missing(ctx, want)
+		b.notThere(ctx, want)
 		return nil
 	case err != nil:
 		b.say(Fail, what, reason(ctx, err), "look whether the server, or the stream's leader, is well")
@@ -116,8 +116,8 @@ func full(info *jetstream.StreamInfo) bool {
 	return c.MaxBytes > 0 && s.Bytes >= uint64(c.MaxBytes)/10*9 || c.MaxMsgs > 0 && s.Msgs >= uint64(c.MaxMsgs)/10*9
 }
 
-// missing reports on a stream that the bridge would create.
-func (b *broker) missing(ctx context.Context, want jetstream.StreamConfig) {
+// notThere reports on a stream that the bridge would create.
+func (b *broker) notThere(ctx context.Context, want jetstream.StreamConfig) {
 	what, create := "stream "+want.Name, "$JS.API.STREAM.CREATE."+want.Name
 	if err := b.mayPublish(create); err != nil {
 		b.say(Fail, what, "is missing, and this user may not create it", "create it yourself, or allow this user to publish to "+create)

@@ -284,6 +284,7 @@ func tooOld(version string) error {
 // Needs lists the permissions that a keeper needs.
 func Needs(subjects publisher.Subjects, o publisher.StreamOptions) []publisher.Permission {
 	all := []publisher.Permission{publisher.Request("INFO", "", "the use and the limit of the store are not known")}
+	all[0].Optional = true
 	for _, cfg := range subjects.Streams(o) {
 		info := publisher.Request("STREAM.INFO", cfg.Name, "the stream "+cfg.Name+" is not used")
 		create := publisher.Request("STREAM.CREATE", cfg.Name, "the stream "+cfg.Name+" has to be created by an operator")
