@@ -57,7 +57,7 @@ func TestAccountLimits(t *testing.T) {
 		{"room", "max_file: 1GB, max_streams: 6, max_consumers: 10", false, 0, 0, `ok   JetStream: enabled, 0 of 1024 MiB of the account's storage used`},
 		{"streams", "max_file: 1GB, max_streams: 4", false, 0, 2, `FAIL stream PLASPY_DLQ: is missing, and cannot be created: the account may have 4 streams and has 0, 6 are missing: raise`},
 		{"size limit wanted", "max_file: 1GB, max_bytes_required: true", false, 0, 6, `FAIL stream PLASPY_EVENTS: .*wants a size limit \(max_bytes\)`},
-		{"consumers", "max_file: 1GB, max_consumers: 1", true, 0, 6, `FAIL stream PLASPY_EVENTS: may have 1 consumers and has 0, the bridge makes up to 2 more: raise`},
+		{"consumers", "max_file: 4GB, max_consumers: 1", true, 0, 6, `FAIL stream PLASPY_EVENTS: may have 1 consumers and has 0, the bridge makes up to 2 more: raise`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, sim.Options{})
@@ -81,7 +81,7 @@ accounts { A { jetstream { max_file: 1MB }, users: [{user: bridge, password: %q}
 				t.Fatal(err)
 			}
 		}
-		r.want(1, 0, `warn JetStream: 0 of 1 MiB of the account's storage used: raise the account's limit, or shorten BRIDGE_RETENTION`)
+		r.want(3, 0, `warn JetStream: 0 of 1 MiB of the account's storage used: raise the account's limit, or shorten BRIDGE_RETENTION`)
 	})
 }
 
