@@ -13,6 +13,7 @@ import (
 
 	"plaspy-bridge/bridge/inbound/echo"
 	"plaspy-bridge/bridge/inbound/lane"
+	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
@@ -72,6 +73,9 @@ type Options struct {
 	Directory Directory
 	// Trace makes a span of each message that is worked on. Optional.
 	Trace *trace.Tracer
+	// Reader reads the bodies of messages. Its zero value reads the forms of the
+	// contract.
+	Reader message.Reader
 	// Echo remembers the locations that are posted. Optional.
 	Echo *echo.Tracker
 
@@ -117,8 +121,10 @@ type Consumer struct {
 	leader   atomic.Bool  // a mirror answers direct gets: only the leader is asked
 
 	mu      sync.Mutex
-	lanes   *lane.Lanes // of the pass under way; its record of outcomes outlives the pass
-	renewed time.Time   // when a token was last renewed because of an answer
+	lanes   *lane.Lanes        // of the pass under way; its record of outcomes outlives the pass
+	renewed time.Time          // when a token was last renewed because of an answer
+	batches map[string]*batch  // by own id: those whose progress could not be stored
+	bucket  jetstream.KeyValue // has the progress of batches; nil until it is opened
 }
 
 // New returns a consumer. It does nothing before [Consumer.Run].
@@ -145,7 +151,7 @@ func New(o Options) (*Consumer, error) {
 	if o.Seat == nil {
 		o.Seat = alone{}
 	}
-	return &Consumer{opt: o, log: o.Log, metrics: newMetrics(o.Registerer), lanes: lane.New(o.limits())}, nil
+	return &Consumer{opt: o, log: o.Log, metrics: newMetrics(o.Registerer), lanes: lane.New(o.limits()), batches: make(map[string]*batch)}, nil
 }
 
 func (o *Options) limits() lane.Limits {
@@ -193,7 +199,7 @@ func (c *Consumer) serve(ctx, held context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(held, cancel)()
-	c.progress()
+	c.beats()
 	c.holding.Store(true)
 	defer func() {
 		c.holding.Store(false)
@@ -203,7 +209,7 @@ func (c *Consumer) serve(ctx, held context.Context) {
 	}()
 	for pause := 100 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 5*time.Second) {
 		began := time.Now()
-		c.progress()
+		c.beats()
 		err := c.consume(ctx)
 		if ctx.Err() != nil {
 			return
@@ -237,8 +243,8 @@ func (c *Consumer) renew() {
 	}
 }
 
-// progress notes that the reader is at work.
-func (c *Consumer) progress() { c.beat.Store(time.Now().UnixNano()) }
+// beats notes that the reader is at work.
+func (c *Consumer) beats() { c.beat.Store(time.Now().UnixNano()) }
 
 // stuck reports whether this replica should be consuming and does nothing.
 func (c *Consumer) stuck() bool {

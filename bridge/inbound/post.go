@@ -67,10 +67,31 @@ func (r *pass) post(lm *lane.Message) lane.Answer {
 		return r.giveUp(lm, "unknown subject: "+a.Reason, "", false)
 	}
 	t.device, t.id = a.Device, m.ID(c.opt.Subjects)
-	f, err := message.Read(a.Kind, a.Device, m.Body)
+	posts, err := m.split()
 	if err != nil {
 		return r.giveUp(lm, "invalid: "+err.Error(), "", false)
 	}
+	if posts.Batch {
+		return r.postBatch(lm, posts)
+	}
+	f, err := c.opt.Reader.Read(a.Kind, a.Device, posts.Elements[0])
+	if err != nil {
+		return r.giveUp(lm, "invalid: "+err.Error(), "", false)
+	}
+	return r.try(lm, &f, message.IdempotencyKey(t.id), func(answer plaspy.Answer, refused string) lane.Answer {
+		if refused != "" {
+			return r.giveUp(lm, refused, t.detail, true)
+		}
+		return r.posted(lm, &f, answer)
+	})
+}
+
+// decision concludes a post that the API took, or refused for good with a reason.
+type decision func(answer plaspy.Answer, refused string) lane.Answer
+
+// try posts a location or an alert once.
+func (r *pass) try(lm *lane.Message, f *message.Form, key string, decided decision) lane.Answer {
+	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	if ok, at := c.opt.Circuit.Allow(time.Now()); !ok {
 		r.down.Store(true)
 		r.do(func(l *lane.Lanes) { l.Down(at) })
@@ -78,7 +99,7 @@ func (r *pass) post(lm *lane.Message) lane.Answer {
 		return lane.Answer{Withheld: true}
 	}
 	c.beginSpan(r.posts, m, t)
-	answer, err, gate := r.send(lm, &f)
+	answer, err, gate := r.send(lm, f, key)
 	if gate.state.Load() == withheld {
 		if time.Since(m.At) >= c.opt.MaxAge && r.work.Err() == nil {
 			return r.tooOld(lm)
@@ -86,13 +107,14 @@ func (r *pass) post(lm *lane.Message) lane.Answer {
 		return lane.Answer{Withheld: true}
 	}
 	if err == nil {
-		return r.posted(lm, &f, answer)
+		r.c.echo(m.Address, f, (*echo.Tracker).Taken)
+		return decided(answer, "")
 	}
-	return r.failed(lm, &f, err)
+	return r.failed(lm, f, err, decided)
 }
 
 // send sends the post when token and budget are at hand.
-func (r *pass) send(lm *lane.Message, f *message.Form) (plaspy.Answer, error, *sendGate) {
+func (r *pass) send(lm *lane.Message, f *message.Form, key string) (plaspy.Answer, error, *sendGate) {
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	ctx, cancel := context.WithCancel(t.span.In(r.posts))
 	defer cancel()
@@ -103,7 +125,7 @@ func (r *pass) send(lm *lane.Message, f *message.Form) (plaspy.Answer, error, *s
 	c.echo(m.Address, f, (*echo.Tracker).Sending)
 	began := time.Now()
 	o := plaspy.PostOptions{
-		IdempotencyKey: message.IdempotencyKey(t.id),
+		IdempotencyKey: key,
 		Before:         func() error { return gate.send(c.opt.Seat.Posting()) },
 		Refused: func() {
 			t.count(began, 401, nil)
@@ -136,7 +158,6 @@ func (r *pass) posted(lm *lane.Message, f *message.Form, answer plaspy.Answer) l
 	if m.Address.Kind == message.Location {
 		d.Fix = &f.Fix
 	}
-	c.echo(m.Address, f, (*echo.Tracker).Taken)
 	if t.warned {
 		c.log.Info("inbound message posted at last", "device_id", t.device, "seq", m.Seq, "msg_id", t.id, "attempt", t.attempts)
 	}
@@ -146,23 +167,24 @@ func (r *pass) posted(lm *lane.Message, f *message.Form, answer plaspy.Answer) l
 }
 
 // failed decides what follows a try that failed.
-func (r *pass) failed(lm *lane.Message, f *message.Form, err error) lane.Answer {
+func (r *pass) failed(lm *lane.Message, f *message.Form, err error, decided decision) lane.Answer {
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	class := plaspy.Classify(err)
+	refused := func(reason string) lane.Answer {
+		c.echo(m.Address, f, (*echo.Tracker).Refused)
+		return decided(plaspy.Answer{}, reason)
+	}
 	switch {
 	case class == plaspy.Canceled && r.posts.Err() != nil:
 		return lane.Answer{Withheld: true} // the grace is over; whether the API accepted it is open
 	case time.Since(m.At) >= c.opt.MaxAge:
 		return r.tooOld(lm)
 	case class == plaspy.Reject:
-		c.echo(m.Address, f, (*echo.Tracker).Refused)
-		return r.giveUp(lm, "rejected"+withStatus(t.status), t.detail, true)
+		return refused("rejected" + withStatus(t.status))
 	case class == plaspy.Forbidden && t.renewed:
-		c.echo(m.Address, f, (*echo.Tracker).Refused)
-		return r.giveUp(lm, "forbidden twice, with a token less than a minute old", t.detail, true)
+		return refused("forbidden twice, with a token less than a minute old")
 	case class == plaspy.Foreign && plaspy.IsGone(err) && r.gone(m.Address.Device):
-		c.echo(m.Address, f, (*echo.Tracker).Refused)
-		return r.giveUp(lm, "the account has no such device any more"+withStatus(t.status), t.detail, true)
+		return refused("the account has no such device any more" + withStatus(t.status))
 	}
 	c.metrics.count(m.Address.Kind, resultRetried)
 	t.failure = err
@@ -207,7 +229,11 @@ func (r *pass) tooOld(m *lane.Message) lane.Answer {
 	if t.attempts == 0 {
 		detail = "no try was answered"
 	}
-	return r.giveUp(m, fmt.Sprintf("too old: not delivered within %v", r.c.opt.MaxAge), detail, t.attempts > 0)
+	reason := fmt.Sprintf("too old: not delivered within %v", r.c.opt.MaxAge)
+	if answer, ok := r.expired(m, reason); ok {
+		return answer
+	}
+	return r.giveUp(m, reason, detail, t.attempts > 0)
 }
 
 // giveUp makes the verdict of a message that becomes a dead letter.

@@ -34,6 +34,8 @@ type item struct {
 	message.Message
 	// connection is the number of the connection on which the message was read.
 	connection uint64
+	// posts is read from the body when the message is posted first.
+	posts *message.Posts
 	// outcome is being recorded. It is nil if the message was not given up.
 	outcome *message.Outcome
 }

@@ -34,7 +34,7 @@ type reader struct {
 func (r *pass) read(ctx context.Context) error {
 	d := &reader{pass: r, next: 1, idle: shortestLook}
 	for ctx.Err() == nil {
-		r.c.progress()
+		r.c.beats()
 		err := d.step(ctx)
 		switch {
 		case err == nil:

@@ -22,6 +22,7 @@ type tries struct {
 	renewed     bool   // the token was refused for this message, and is new since
 	warned      bool   // the failure is in the log
 	failure     error  // of the try that just ended
+	batch       *batch // nil unless the message is one
 	span        trace.Span
 	origin      map[string][]string // names the first of its spans
 }

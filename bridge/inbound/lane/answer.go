@@ -43,6 +43,9 @@ type Answer struct {
 	Jitter  float64
 	// Now asks for the next try at once.
 	Now bool
+	// More reports that a part of the message is done and the next one is due: the
+	// lane takes its turn again. It is no failed try.
+	More bool
 }
 
 // retry counts the tries of one message.
@@ -99,6 +102,9 @@ func (l *Lanes) Answered(now time.Time, m *Message, a Answer) time.Duration {
 		l.park(n)
 	case a.Withheld:
 		l.wait(n, now, l.limits.Pause/4, Other)
+	case a.More:
+		m.retry = retry{}
+		l.enqueue(n, false)
 	case a.Now:
 		m.retry.tries++
 		l.enqueue(n, false)

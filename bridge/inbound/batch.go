@@ -1,0 +1,218 @@
+package inbound
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/inbound/lane"
+	"plaspy-bridge/bridge/inbound/message"
+	"plaspy-bridge/bridge/plaspy"
+)
+
+// batch is what this process knows of a batch of locations that is being posted,
+// element by element.
+type batch struct {
+	items []message.Item // of the elements that are decided, the first ones
+	known bool           // an earlier process's progress was read
+	saved bool           // the progress is stored
+}
+
+// split reads which bodies the message asks to be posted.
+func (m *item) split() (*message.Posts, error) {
+	if m.posts == nil {
+		posts, err := message.Split(&m.Message)
+		if err != nil {
+			return nil, err
+		}
+		m.posts = &posts
+	}
+	return m.posts, nil
+}
+
+// postBatch posts the next element of a batch. The lane takes its turn again for
+// the one after: a long batch holds up no other device. The next element is not
+// posted before it is stored what became of this one, so that a crash repeats no
+// more than the element in flight.
+func (r *pass) postBatch(lm *lane.Message, posts *message.Posts) lane.Answer {
+	b, answer := r.resume(lm, posts)
+	if b == nil {
+		return answer
+	}
+	m, t := lm.Content.(*item), triesOf(lm)
+	if len(b.items) == len(posts.Elements) {
+		return r.concluded(lm, posts, b)
+	}
+	f, err := r.c.opt.Reader.Read(m.Address.Kind, m.Address.Device, posts.Elements[len(b.items)])
+	if err != nil {
+		// It would be refused again after a crash, so this need not be stored.
+		b.items = append(b.items, message.Item{Error: err.Error()})
+		return lane.Answer{More: true}
+	}
+	return r.try(lm, &f, message.ElementKey(t.id, len(b.items)), func(answer plaspy.Answer, refused string) lane.Answer {
+		it := message.Item{Status: answer.Status, Posted: true}
+		if refused != "" {
+			it = message.Item{Status: t.status, Error: cmp.Or(t.detail, refused)}
+		}
+		return r.decided(lm, posts, it)
+	})
+}
+
+// decided notes what became of the next element of a batch.
+func (r *pass) decided(lm *lane.Message, posts *message.Posts, it message.Item) lane.Answer {
+	b, m := triesOf(lm).batch, lm.Content.(*item)
+	b.items = append(b.items, it)
+	triesOf(lm).renewed = false
+	if len(b.items) == len(posts.Elements) {
+		return r.concluded(lm, posts, b)
+	}
+	r.save(m, b)
+	return lane.Answer{More: true}
+}
+
+// resume returns the progress of a batch once it is known and stored. Otherwise
+// the batch waits, as the answer says.
+func (r *pass) resume(lm *lane.Message, posts *message.Posts) (*batch, lane.Answer) {
+	m, t := lm.Content.(*item), triesOf(lm)
+	if t.batch == nil {
+		t.batch = r.c.unsaved(m.Own(r.c.opt.Subjects))
+	}
+	b := t.batch
+	if !b.known {
+		items, err := r.c.progressOf(r.posts, m, len(posts.Elements))
+		if err != nil {
+			r.c.trouble.set(partStore, err)
+			return nil, lane.Answer{Withheld: true}
+		}
+		b.items, b.known, b.saved = items, true, true
+	}
+	if !b.saved {
+		if r.save(m, b); !b.saved {
+			return nil, lane.Answer{Withheld: true}
+		}
+	}
+	return b, lane.Answer{}
+}
+
+// save stores the progress of a batch. If that fails, the process keeps it for as
+// long as it lives.
+func (r *pass) save(m *item, b *batch) {
+	c, own := r.c, m.Own(r.c.opt.Subjects)
+	ctx, cancel := context.WithTimeout(r.posts, recordTimeout)
+	defer cancel()
+	bucket, err := c.progress(ctx)
+	if err == nil {
+		_, err = bucket.Put(ctx, progressKey(own), message.EncodeProgress(b.items))
+	}
+	b.saved = err == nil
+	c.mu.Lock()
+	if err == nil {
+		delete(c.batches, own)
+	} else {
+		c.batches[own] = b
+	}
+	c.mu.Unlock()
+	if err == nil {
+		c.trouble.clear(partStore)
+	} else if err = fmt.Errorf("store the progress of batch %s: %w", own, err); c.trouble.set(partStore, err) {
+		c.log.Warn("progress of a batch could not be stored, trying again", "err", err, "seq", m.Seq)
+	}
+}
+
+// concluded makes the verdict of a batch whose elements are all decided.
+func (r *pass) concluded(lm *lane.Message, posts *message.Posts, b *batch) lane.Answer {
+	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
+	d := c.opt.Reader.Decide(posts, b.items)
+	d.Tries, d.At = t.known(), time.Now()
+	v := &ruling{kind: m.Address.Kind, decision: d, connection: m.connection}
+	posted := d.Reason == ""
+	if posted {
+		v.outcome = c.outcome(m, d, t)
+	} else {
+		c.beginSpan(r.posts, m, t)
+		t.span.Fail(resultDead)
+		c.warnings.warn(c.log, "inbound message dead-lettered", "reason", d.Reason, "device_id", m.Address.Device, "subject", m.Subject, "seq", m.Seq,
+			"msg_id", m.ID(c.opt.Subjects), "attempt", t.attempts, "status", t.status)
+	}
+	// The verdict is kept as that of a message that was sent, because some of its
+	// elements may have been.
+	return lane.Answer{Verdict: &lane.Verdict{Posted: posted, Sent: true, Note: v}}
+}
+
+// expired decides the elements that are left of a batch that is too old. It
+// returns false if the message is no batch.
+func (r *pass) expired(lm *lane.Message, reason string) (lane.Answer, bool) {
+	m := lm.Content.(*item)
+	posts, err := m.split()
+	if err != nil || !posts.Batch {
+		return lane.Answer{}, false
+	}
+	b, answer := r.resume(lm, posts)
+	if b == nil {
+		return answer, true
+	}
+	for len(b.items) < len(posts.Elements) {
+		b.items = append(b.items, message.Item{Error: reason})
+	}
+	return r.concluded(lm, posts, b), true
+}
+
+// unsaved returns a batch whose progress could not be stored, or a new one.
+func (c *Consumer) unsaved(own string) *batch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b := c.batches[own]; b != nil {
+		return b
+	}
+	return &batch{}
+}
+
+// progressOf reads how far an earlier process came with a batch.
+func (c *Consumer) progressOf(ctx context.Context, m *item, elements int) ([]message.Item, error) {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	bucket, err := c.progress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own := m.Own(c.opt.Subjects)
+	entry, err := bucket.Get(ctx, progressKey(own))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the progress of batch %s: %w", own, err)
+	}
+	items, ok := message.DecodeProgress(entry.Value(), elements)
+	if !ok {
+		c.log.Warn("progress of a batch is malformed, posting it from its first element", "seq", m.Seq)
+	}
+	return items, nil
+}
+
+// progress opens the bucket that replicas share. Progress is stored there, under
+// a key for each batch. The bucket drops old entries by itself.
+func (c *Consumer) progress(ctx context.Context) (jetstream.KeyValue, error) {
+	c.mu.Lock()
+	bucket := c.bucket
+	c.mu.Unlock()
+	if bucket != nil {
+		return bucket, nil
+	}
+	bucket, err := c.opt.JetStream.KeyValue(ctx, c.opt.Subjects.ReplicasBucket())
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", c.opt.Subjects.ReplicasBucket(), err)
+	}
+	c.mu.Lock()
+	c.bucket = bucket
+	c.mu.Unlock()
+	return bucket, nil
+}
+
+// progressKey is the key of a batch's progress.
+func progressKey(own string) string { return "batch." + strings.ReplaceAll(own, ":", "-") }
