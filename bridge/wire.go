@@ -15,6 +15,7 @@ import (
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/inbound/echo"
+	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/inventory"
@@ -238,12 +239,15 @@ func (b *Bridge) openConsumer(context.Context) error {
 		return nil
 	}
 	log := b.logger("inbound")
-	var err error
+	forms, err := message.ParseForms(b.cfg.InboundForms)
+	if err != nil {
+		return err
+	}
 	b.consumer, err = inbound.New(inbound.Options{
 		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.live.sent},
 		Circuit: b.posts, Renew: func() { b.tokens.Renew(auth.Token{}) }, Source: b.client.DeviceURL,
 		Seat: seat{b.group, b.keeper}, Directory: newAccountDevices(b.client),
-		Trace: b.tracer, Echo: b.echoes,
+		Trace: b.tracer, Echo: b.echoes, Reader: message.Reader{Forms: forms},
 		Workers: b.cfg.InboundWorkers, MaxAge: b.cfg.InboundMaxAge, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
 		Grace: b.cfg.ShutdownTimeout / 2, Progress: b.live.inbound.Beat, Log: log, Registerer: b.metrics,
 	})

@@ -19,6 +19,7 @@ var agreement = map[string]string{
 	"ignored fields": "BRIDGE_IGNORE_FIELDS",
 	"event groups":   "BRIDGE_EVENT_GROUPS",
 	"inbound age":    "BRIDGE_INBOUND_MAX_AGE",
+	"inbound forms":  "BRIDGE_INBOUND_FORMS",
 	"rate limit":     "PLASPY_RATE_LIMIT",
 }
 
@@ -39,6 +40,7 @@ func (c Config) Agreement() map[string]string {
 		"ignored fields": set(c.IgnoreFields),
 		"event groups":   fmt.Sprint(c.EventGroups),
 		"inbound age":    fmt.Sprint(c.InboundMaxAge),
+		"inbound forms":  set(c.InboundForms),
 		"rate limit":     fmt.Sprint(c.RateLimit),
 	}
 	if !c.Backfill {
@@ -46,6 +48,7 @@ func (c Config) Agreement() map[string]string {
 	}
 	if !c.Inbound { // one that does not post need not know for how long to try
 		delete(told, "inbound age")
+		delete(told, "inbound forms")
 	}
 	for name, text := range told {
 		told[name] = fmt.Sprintf("%08x", uint32(xxhash.Sum64String(text)))

@@ -32,6 +32,7 @@ func TestAgreement(t *testing.T) {
 		{"back-fill after", func(c *Config) { c.BackfillAfter = time.Second }, []string{"back-fill"}},
 		{"alert history", func(c *Config) { c.AlertHistory = true }, []string{"alerts"}},
 		{"silent after", func(c *Config) { c.SilentAfter = time.Second }, []string{"alerts"}},
+		{"inbound forms", func(c *Config) { c.InboundForms = []string{"owntracks"} }, []string{"inbound forms"}},
 		{"inbound age", func(c *Config) { c.InboundMaxAge = time.Second }, []string{"inbound age"}},
 		{"no inbound", func(c *Config) { c.Inbound, c.InboundMaxAge = false, time.Second }, nil},
 		{"what may differ", func(c *Config) {

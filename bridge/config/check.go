@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"plaspy-bridge/bridge/inbound/message"
 )
 
 var (
@@ -44,6 +46,8 @@ func (c Config) check() Faults {
 	k.broker(c)
 	k.names(c)
 	k.tracing()
+	_, err := message.ParseForms(c.InboundForms)
+	k.unless(err == nil, "BRIDGE_INBOUND_FORMS", "has a name that is no form; want any of %s, comma separated", strings.Join(message.FormNames, ", "))
 	k.unless(c.EventsMaxBytes <= 0 || c.EventsMaxBytes >= minEventsBytes, "BRIDGE_EVENTS_MAX_BYTES",
 		"is %d, which holds next to nothing; want a number of bytes, at least %d, or 0 for no limit", c.EventsMaxBytes, minEventsBytes)
 	k.unless(c.BackoffMax >= c.BackoffInitial, "BRIDGE_BACKOFF_MAX",

@@ -135,6 +135,8 @@ type Config struct {
 	InboundWorkers int `envconfig:"BRIDGE_INBOUND_WORKERS" default:"16"`
 	// InboundMaxAge of a day outlasts a night's outage.
 	InboundMaxAge time.Duration `envconfig:"BRIDGE_INBOUND_MAX_AGE" default:"24h"`
+	// InboundForms is empty because a form of another product may be sent by mistake.
+	InboundForms []string `envconfig:"BRIDGE_INBOUND_FORMS"`
 	// BackoffInitial and BackoffMax are before jitter.
 	BackoffInitial time.Duration `envconfig:"BRIDGE_BACKOFF_INITIAL" default:"500ms"`
 	BackoffMax     time.Duration `envconfig:"BRIDGE_BACKOFF_MAX" default:"1m"`

@@ -139,6 +139,8 @@ var table = []section{
 		{Name: "BRIDGE_INBOUND_WORKERS", Type: typeInt, Min: "1", Max: "10000", Meaning: "posts in flight at once"},
 		{Name: "BRIDGE_INBOUND_MAX_AGE", Type: typeDuration, Min: "1s",
 			Meaning: "a message that could not be delivered this long after the stream took it is dead-lettered"},
+		{Name: "BRIDGE_INBOUND_FORMS", Type: typeList, Empty: "none",
+			Meaning: "forms of other products, comma separated, that are accepted as locations beside the bridge's own: owntracks, traccar"},
 		{Name: "BRIDGE_BACKOFF_INITIAL", Type: typeDuration, Min: "10ms", Max: "1h",
 			Meaning: "the first wait after a failure; each further one is longer, with jitter"},
 		{Name: "BRIDGE_BACKOFF_MAX", Type: typeDuration, Min: "10ms", Max: "24h",
