@@ -184,7 +184,7 @@ func (b *Bridge) openPool(context.Context) error {
 		},
 	}, outbound.Parts{
 		API: countedPolls{b.client, &b.live.asked}, Devices: countedPolls{b.client, &b.live.asked}, Gaps: countedPolls{b.client, &b.live.asked},
-		Budget: b.budget, Circuit: b.circuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected,
+		Budget: b.budget, Circuit: b.circuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected, RememberSilent: func(ctx context.Context) error { return publisher.RememberSilent(ctx, b.pub) },
 		Owner: &b.assigned, Schedule: newPolicy(b.cfg), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
 	})
 	return nil

@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -83,6 +84,8 @@ type life struct {
 	mark  Mark   // of the last observation
 	acked uint64 // the highest sequence that was acknowledged
 	lost  uint64 // what the stream does not hold up to here did not age out
+
+	silent atomic.Bool // the bucket of the alert silent is there
 }
 
 // acknowledged notes a sequence that the stream acknowledged.

@@ -50,6 +50,12 @@ type DeviceBody struct {
 	Device   json.RawMessage `json:"device"`
 }
 
+// gone reports whether a message with this sequence, which the stream took at an
+// instant, was in this life of the stream and has left it by age.
+func (m Mark) gone(seq uint64, at time.Time) bool {
+	return seq < m.FirstSeq && !at.Before(m.Created) && (m.Limited || m.old(at))
+}
+
 // idle is how long a read of the stream waits for the next message before it
 // is given up.
 const idle = 5 * time.Second
@@ -111,7 +117,10 @@ func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (
 	if mark.Whole() {
 		return mark, nil
 	}
-	return mark, p.agedOut(ctx, mark, seen, f)
+	if err := p.agedOut(ctx, mark, seen, f); err != nil || !p.life.silent.Load() {
+		return mark, err
+	}
+	return mark, silentAgedOut(ctx, p, mark, f)
 }
 
 // StateOf calls f with what the events stream last took for one device, by its
@@ -151,7 +160,7 @@ func (p *Publisher) agedOut(ctx context.Context, mark Mark, seen map[string]stru
 		if _, known := seen[device]; !ok || known {
 			return
 		}
-		if seq, ok := sourceSeq(m.Headers()); !ok || seq >= mark.FirstSeq || at.Before(mark.Created) || !mark.Limited && !mark.old(at) {
+		if seq, ok := sourceSeq(m.Headers()); !ok || !mark.gone(seq, at) {
 			return
 		}
 		f(Stored{Kind: "location", Device: device, ID: m.Headers().Get(nats.MsgIdHdr), At: at, Header: m.Headers(), Body: m.Data()})

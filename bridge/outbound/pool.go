@@ -74,11 +74,15 @@ type Parts struct {
 	Positions inventory.Positions // of removed devices; nil means that they stay
 	State     State
 	Connected func() bool // the stream can be reached
-	Owner     Ownership   // nil means that this replica polls all devices
-	Schedule  *schedule.Schedule
-	Subjects  publisher.Subjects
-	Log       *slog.Logger
-	Registry  prometheus.Registerer // nil means no metrics
+	// RememberSilent has the alert silent remembered beyond the retention of the
+	// events. It is called before the state is read if silence is watched.
+	// Optional.
+	RememberSilent func(ctx context.Context) error
+	Owner          Ownership // nil means that this replica polls all devices
+	Schedule       *schedule.Schedule
+	Subjects       publisher.Subjects
+	Log            *slog.Logger
+	Registry       prometheus.Registerer // nil means no metrics
 }
 
 // Options are the pool's settings. The durations are positive.

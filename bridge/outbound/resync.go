@@ -18,6 +18,9 @@ import (
 type resync struct {
 	asked, loaded atomic.Uint64
 	nudge         chan struct{}
+
+	// Owned by keepState: why silence is not remembered, as it was logged.
+	forgets string
 }
 
 func (r *resync) init() {
@@ -111,6 +114,7 @@ func (p *Pool) load(ctx context.Context) (int, error) {
 	// An event that is on its way now may be stored after it was read, and its
 	// turn be over before the tracks are replaced.
 	p.fleet.rereadBusy()
+	p.rememberSilent(ctx)
 	images := make(map[string]*image)
 	mark, err := p.parts.State.State(ctx, p.opts.AlertHistory, func(s publisher.Stored) {
 		im := images[s.Device]
@@ -134,6 +138,26 @@ func (p *Pool) load(ctx context.Context) (int, error) {
 	}
 	p.loadInventory(images, mark)
 	return p.fleet.load(images, quotas, p.opts.Quota), nil
+}
+
+// rememberSilent has the alert silent remembered beyond the retention, if it can
+// be: without permission for it, the bridge works all the same.
+func (p *Pool) rememberSilent(ctx context.Context) {
+	const timeout = 3 * time.Second
+	if p.opts.SilentAfter <= 0 || p.parts.RememberSilent == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := p.parts.RememberSilent(ctx)
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != p.state.forgets && text != "" {
+		p.log.Warn("silent devices are not remembered beyond BRIDGE_RETENTION", "err", err)
+	}
+	p.state.forgets = text
 }
 
 // loadInventory hands the device events that were read to the inventory.

@@ -9,7 +9,7 @@ import (
 
 // SilentAlert is the name of the alert that the bridge itself raises. The API may
 // use it as well: the two share a subject and differ in their source.
-const SilentAlert = "silent"
+const SilentAlert = publisher.SilentAlert
 
 // AlertChange is an alert that appears or goes.
 type AlertChange struct {

@@ -1,0 +1,73 @@
+package outbound
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+// retention sets how long the events stay.
+func (r *rig) retention(age time.Duration) {
+	r.t.Helper()
+	st, err := r.pub.JetStream().Stream(context.Background(), "PLASPY_EVENTS")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cfg := st.CachedInfo().Config
+	cfg.MaxAge, cfg.Duplicates = age, min(age, cfg.Duplicates)
+	if _, err := r.pub.JetStream().UpdateStream(context.Background(), cfg); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// TestSilentBeyondRetention: the alert is neither raised again by a restart after
+// its event has left the stream, nor left without its end.
+func TestSilentBeyondRetention(t *testing.T) {
+	remember := func(r *rig, p *Parts) {
+		p.RememberSilent = func(ctx context.Context) error { return publisher.RememberSilent(ctx, r.pub) }
+	}
+	o := options()
+	o.SilentAfter = 20 * time.Millisecond
+	api := newFakeAPI("d")
+	api.show("d", at(1, 1))
+	srv := natstest.Start(t)
+	r := newRigWith(t, srv, api, api, o, remember)
+	r.until("silence", body(`"state":"raised"`))
+	r.stop()
+	kv, err := r.pub.JetStream().KeyValue(t.Context(), subjects.SilentBucket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := kv.Watch(t.Context(), "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for e := <-w.Updates(); e == nil; e = <-w.Updates() {
+		continue // the end of what was there at first
+	}
+	r.retention(time.Second)
+	for deadline := time.Now().Add(30 * time.Second); len(r.events()) > 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("the events do not leave the stream")
+		}
+	}
+	for len(api.polled) > 0 {
+		<-api.polled
+	}
+	r = newRigWith(t, srv, api, api, o, remember)
+	r.polls("d", 20)
+	if got := without(summary(r.events()), "device"); len(got) != 0 {
+		t.Fatalf("published again: %v", got)
+	}
+	r.retention(time.Hour)
+	o.SilentAfter = time.Hour
+	api.show("d", at(2, 2))
+	got := r.until("the end of silence", body(`"state":"cleared"`))
+	equal(t, without(summary(got), "device"), []string{"location.d 2", "alert.d.silent cleared bridge"})
+	if _, err := kv.Get(t.Context(), "d"); err != nil {
+		t.Error(err)
+	}
+}
