@@ -201,26 +201,26 @@ func TestEachAlertIsTested(t *testing.T) {
 	}
 }
 
-// TestAlertsHaveARunbook wants each alert to name a heading of the README, and
+// TestAlertsHaveARunbook wants each alert to name a heading of the troubleshooting page, and
 // a log line only where the table below it explains that line.
 func TestAlertsHaveARunbook(t *testing.T) {
-	readme := text(t, "../README.md")
+	page := text(t, "docs/troubleshooting.md")
 	anchors := []string{}
-	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(readme, -1) {
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(page, -1) {
 		anchors = append(anchors, anchor(heading[1]))
 	}
 	alerts := strings.Split(text(t, "prometheus/rules.yml"), "- alert: ")[1:]
 	logs := 0
 	for _, alert := range alerts {
 		name, _, _ := strings.Cut(alert, "\n")
-		runbook := regexp.MustCompile(`\n +runbook: README\.md#(\S+)\n`).FindStringSubmatch(alert)
+		runbook := regexp.MustCompile(`\n +runbook: deploy/docs/troubleshooting\.md#(\S+)\n`).FindStringSubmatch(alert)
 		if runbook == nil || !slices.Contains(anchors, runbook[1]) {
-			t.Errorf("%s: runbook %v, the README has %s", name, runbook, anchors)
+			t.Errorf("%s: runbook %v, the page has %s", name, runbook, anchors)
 		}
 		if log := regexp.MustCompile(`\n +log: '(.+)'\n`).FindStringSubmatch(alert); log != nil {
 			logs++
-			if !strings.Contains(readme, " | `"+log[1]+"` | ") {
-				t.Errorf("%s: the README's table has no log line %q", name, log[1])
+			if !strings.Contains(page, " | `"+log[1]+"` | ") {
+				t.Errorf("%s: the page's table has no log line %q", name, log[1])
 			}
 		}
 	}

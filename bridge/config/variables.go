@@ -220,7 +220,7 @@ func showDuration(d time.Duration) string {
 	return s
 }
 
-// WriteSettings writes the settings table of the README, as Markdown.
+// WriteSettings writes the settings table of deploy/docs/settings.md, as Markdown.
 func WriteSettings(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("| variable | type | default | meaning |\n|---|---|---|---|\n")

@@ -31,7 +31,7 @@ func envCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&example, "example", false, "print an environment file to fill in instead")
-	cmd.Flags().BoolVar(&markdown, "markdown", false, "print the settings table of the README instead")
+	cmd.Flags().BoolVar(&markdown, "markdown", false, "print the settings table of deploy/docs/settings.md instead")
 	cmd.MarkFlagsMutuallyExclusive("example", "markdown")
 	return cmd
 }

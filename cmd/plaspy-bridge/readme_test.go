@@ -25,38 +25,43 @@ import (
 	"plaspy-bridge/bridge/sim"
 )
 
-// go test ./cmd/plaspy-bridge -run README -update writes the README's tables.
+// go test ./cmd/plaspy-bridge -run README -update writes the tables of the README and of deploy/docs.
 var update = flag.Bool("update", false, "write what the README should have instead of comparing")
 
-const readme = "../../README.md"
+const (
+	readme          = "../../README.md"
+	settings        = "../../deploy/docs/settings.md"
+	metrics         = "../../deploy/docs/metrics.md"
+	troubleshooting = "../../deploy/docs/troubleshooting.md"
+)
 
-func readReadme(t *testing.T) string {
+func readPage(t *testing.T, page string) string {
 	t.Helper()
-	text, err := os.ReadFile(readme)
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(text)
 }
 
-// section compares the text between a pair of markers of the README with want,
-// or writes it there.
-func section(t *testing.T, name, want string) {
+// section compares the text between a pair of markers of a page with want, or
+// writes it there.
+func section(t *testing.T, page, name, want string) {
 	t.Helper()
-	text := readReadme(t)
+	text := readPage(t, page)
 	begin, end := "<!-- "+name+" -->\n", "<!-- /"+name+" -->\n"
 	before, rest, found := strings.Cut(text, begin)
 	got, after, closed := strings.Cut(rest, end)
 	if !found || !closed {
-		t.Fatalf("README has no section between %q and %q", begin, end)
+		t.Fatalf("%s has no section between %q and %q", page, begin, end)
 	}
 	if got == want {
 		return
 	}
 	if !*update {
-		t.Fatalf("README's %s are out of date; go test ./cmd/plaspy-bridge -run README -update writes them\ngot:\n%s\nwant:\n%s", name, got, want)
+		t.Fatalf("%s of %s are out of date; go test ./cmd/plaspy-bridge -run README -update writes them\ngot:\n%s\nwant:\n%s", name, page, got, want)
 	}
-	if err := os.WriteFile(readme, []byte(before+begin+want+end+after), 0o644); err != nil {
+	if err := os.WriteFile(page, []byte(before+begin+want+end+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -66,7 +71,7 @@ func TestREADMESettings(t *testing.T) {
 	if err := config.WriteSettings(&b); err != nil {
 		t.Fatal(err)
 	}
-	section(t, "settings", b.String())
+	section(t, settings, "settings", b.String())
 }
 
 func TestREADMECommands(t *testing.T) {
@@ -81,7 +86,7 @@ func TestREADMECommands(t *testing.T) {
 			row(c.Name()+" "+sub.Use, sub.Short)
 		}
 	}
-	section(t, "commands", b.String())
+	section(t, readme, "commands", b.String())
 }
 
 // TestREADMEMetrics compares the table with what a running bridge serves, and
@@ -102,7 +107,7 @@ func TestREADMEMetrics(t *testing.T) {
 			break
 		}
 	}
-	section(t, "metrics", table)
+	section(t, metrics, "metrics", table)
 }
 
 // Names, units and help of the metrics follow the rules of Prometheus.
@@ -237,7 +242,7 @@ func goSources(t *testing.T) map[string]string {
 // the program writes, so that a search for it finds the README.
 func TestREADMELogLines(t *testing.T) {
 	sources := goSources(t)
-	_, table, _ := strings.Cut(readReadme(t), "\n## When something is wrong\n")
+	_, table, _ := strings.Cut(readPage(t, troubleshooting), "\n## When something is wrong\n")
 	table, _, _ = strings.Cut(table, "\n## ")
 	rows := regexp.MustCompile(`(?m)^\|[^|]+\| (.*) \|[^|]+\|$`).FindAllStringSubmatch(table, -1)
 	found := 0
@@ -263,7 +268,7 @@ func TestREADMELogLines(t *testing.T) {
 // TestREADMEPlaces wants the folders of the package map and the files linked to
 // to be there.
 func TestREADMEPlaces(t *testing.T) {
-	text := readReadme(t)
+	text := readPage(t, readme)
 	_, table, _ := strings.Cut(text, "\n## Where things are\n")
 	table, _, _ = strings.Cut(table, "\n## ")
 	var places []string

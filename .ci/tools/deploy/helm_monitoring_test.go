@@ -85,10 +85,10 @@ func TestHelmRules(t *testing.T) {
 	if err := yaml.UnmarshalStrict(text, &want); err != nil {
 		t.Fatal(err)
 	}
-	const readme = "https://git.example.com/plaspy-bridge/README.md"
+	const page = "https://git.example.com/plaspy-bridge/deploy/docs/troubleshooting.md"
 	for _, tt := range []struct{ name, values, key, value string }{
-		{"as they are", "", "runbook", "README.md#when-something-is-wrong"},
-		{"with a link", ", runbookURL: '" + readme + "'", "runbook_url", readme + "#when-something-is-wrong"},
+		{"as they are", "", "runbook", "deploy/docs/troubleshooting.md#when-something-is-wrong"},
+		{"with a link", ", runbookURL: '" + page + "'", "runbook_url", page + "#when-something-is-wrong"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := template(t, needed+"prometheusRule: {enabled: true"+tt.values+"}").rules.Spec
