@@ -30,8 +30,8 @@ var update = flag.Bool("update", false, "write what the README should have inste
 
 const (
 	readme          = "../../README.md"
-	settings        = "../../deploy/docs/settings.md"
-	metrics         = "../../deploy/docs/metrics.md"
+	settingsPage    = "../../deploy/docs/settings.md"
+	metricsPage     = "../../deploy/docs/metrics.md"
 	troubleshooting = "../../deploy/docs/troubleshooting.md"
 )
 
@@ -71,7 +71,7 @@ func TestREADMESettings(t *testing.T) {
 	if err := config.WriteSettings(&b); err != nil {
 		t.Fatal(err)
 	}
-	section(t, settings, "settings", b.String())
+	section(t, settingsPage, "settings", b.String())
 }
 
 func TestREADMECommands(t *testing.T) {
@@ -107,7 +107,7 @@ func TestREADMEMetrics(t *testing.T) {
 			break
 		}
 	}
-	section(t, metrics, "metrics", table)
+	section(t, metricsPage, "metrics", table)
 }
 
 // Names, units and help of the metrics follow the rules of Prometheus.
