@@ -252,7 +252,8 @@ func TestREADMELogLines(t *testing.T) {
 			logged := false
 			for _, text := range sources {
 				for _, level := range []string{"Info", "Warn", "Error"} {
-					logged = logged || strings.Contains(text, level+`("`+line[1]+`"`) || strings.Contains(text, level+`, "`+line[1]+`"`)
+					logged = logged || strings.Contains(text, level+`("`+line[1]+`"`) || strings.Contains(text, level+`, "`+line[1]+`"`) ||
+						strings.Contains(text, `log, "`+line[1]+`"`)
 				}
 			}
 			if !logged {
