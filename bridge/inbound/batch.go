@@ -129,6 +129,9 @@ func (r *pass) concluded(lm *lane.Message, posts *message.Posts, b *batch) lane.
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	d := c.opt.Reader.Decide(posts, b.items)
 	d.Tries, d.At = t.known(), time.Now()
+	if d.Status == 0 { // an earlier process had the last answer
+		d.Status = b.items[len(b.items)-1].Status
+	}
 	v := &ruling{kind: m.Address.Kind, decision: d, connection: m.connection}
 	posted := d.Reason == ""
 	if posted {

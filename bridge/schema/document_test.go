@@ -149,7 +149,7 @@ func TestStructure(t *testing.T) {
 
 // both are the keywords that mean the same under draft 7 and draft 2020-12.
 var both = []string{
-	"title", "description", "type", "const", "enum", "examples", "properties", "required", "additionalProperties", "items",
+	"title", "description", "type", "const", "enum", "examples", "properties", "required", "additionalProperties", "items", "minItems", "maxItems", "uniqueItems",
 	"pattern", "format", "minLength", "maxLength", "minimum", "maximum", "allOf", "anyOf", "not", "$ref",
 }
 

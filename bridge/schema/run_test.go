@@ -308,6 +308,8 @@ func TestInboundFormsAreWhatTheBridgeTakes(t *testing.T) {
 		{"location", `{"dateTime":"2026-01-02T03:04Z","latitude":90,"longitude":-180}`, true},
 		{"location", `{"dateTime":"2026-01-02T03:04:05.5+0500","latitude":1e1,"longitude":0}`, true},
 		{"location", `{"dateTime":"2026-01-02","latitude":1,"longitude":0}`, true},
+		{"location", `[` + loc + `,{"location":` + loc + `}]`, true},
+		{"location", `[` + loc + `,{}]`, false},
 		{"location", `{}`, false},
 		{"location", `[]`, false},
 		{"location", `null`, false},
