@@ -279,20 +279,30 @@ func TestNotBack(t *testing.T) {
 // TestReplayTooLarge: a message that the stream accepted once goes back although
 // the headers of a replay make it too large.
 func TestReplayTooLarge(t *testing.T) {
+	const limit = 128 << 10
 	for _, tt := range []struct {
 		name        string
 		body, extra int
 		want        map[string]bool // headers
 	}{
 		{"fits", 100, 0, map[string]bool{message.HeaderHistory: true, message.HeaderID: true, nats.MsgIdHdr: true, "Other": true}},
-		{"without its history", 768<<10 - 400, 0, map[string]bool{message.HeaderID: true, nats.MsgIdHdr: true, "Other": true}},
-		{"with its ids", 768<<10 - 400, 350, map[string]bool{message.HeaderID: true, nats.MsgIdHdr: true}},
-		{"alone", 768 << 10, 0, map[string]bool{}},
+		{"without its history", limit - 400, 0, map[string]bool{message.HeaderID: true, nats.MsgIdHdr: true, "Other": true}},
+		{"with its ids", limit - 400, 350, map[string]bool{message.HeaderID: true, nats.MsgIdHdr: true}},
+		{"alone", limit, 0, map[string]bool{}},
 		{"large headers", 100, 65440, map[string]bool{message.HeaderID: true, nats.MsgIdHdr: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
 			l := nats.NewMsg(subjects.DeadLetter("location", "d"))
+			st, err := r.js.Stream(t.Context(), subjects.Inbound())
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg := st.CachedInfo().Config
+			cfg.MaxMsgSize = limit
+			if _, err := r.js.UpdateStream(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
 			l.Data = make([]byte, tt.body)
 			l.Header.Set(message.HeaderReason, "rejected")
 			l.Header.Set(message.HeaderSubject, "plaspy.in.location.d")
