@@ -18,6 +18,7 @@ func Needs(s publisher.Subjects) []publisher.Permission {
 		publisher.Request("STREAM.INFO", s.Results(), results),
 		publisher.Request("STREAM.INFO", s.DeadLetters(), dead),
 		publisher.Request("STREAM.MSG.GET", in, posting),
+		publisher.Request("DIRECT.GET", in, posting),
 		// A server that does not answer this has the consumer made anew for ever.
 		publisher.Permission{Publish: info + "*", Try: info + absent, Why: posting},
 		// As long as a real one, of a consumer that does not exist.

@@ -291,7 +291,7 @@ func Needs(subjects publisher.Subjects, o publisher.StreamOptions) []publisher.P
 		create.Creates = cfg.Name
 		all = append(all, info, create)
 		if len(cfg.Sources) > 0 {
-			all = append(all, publisher.Request("STREAM.MSG.GET", cfg.Name, "the bucket does not follow an events stream that was deleted and created again"))
+			all = append(all, publisher.Request("DIRECT.GET", cfg.Name, "the bucket does not follow an events stream that was deleted and created again"))
 		}
 	}
 	return all
