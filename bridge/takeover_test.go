@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -16,6 +17,8 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/publisher/natstest"
 )
+
+var proof = flag.Bool("proof", false, "run the proofs too; takes minutes")
 
 // replicaOf runs one of several bridges until the test ends or end is called,
 // which does not wait for it.
@@ -122,8 +125,8 @@ func TestInboundTakeover(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if tt.gone && testing.Short() {
-				t.Skip("waits for a lease")
+			if tt.gone && !*proof {
+				t.Skip("waits for a lease; run with -proof")
 			}
 			const devices = 8
 			api, cfg := fleetOf(t, sim.Options{Devices: devices, Seed: 1, Profile: fleet.EverySecond, Record: 10_000})

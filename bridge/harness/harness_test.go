@@ -15,6 +15,7 @@ import (
 )
 
 var (
+	proof = flag.Bool("proof", false, "run the tests that start whole processes; takes minutes")
 	long  = flag.Duration("long", 0, "run TestLong, for so long")
 	seed  = flag.Uint64("seed", 1, "of the faults of TestLong")
 	scale = flag.Bool("scale", false, "run TestScale")
@@ -45,9 +46,19 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
+// needsProof skips a test of whole processes unless it was asked for: go test ./... is quick and does not
+// depend on how soon a process gets the CPU.
+func needsProof(t *testing.T) {
+	t.Helper()
+	if !*proof && *long == 0 && !*scale && !*full && !*posts && *schedules == 0 {
+		t.Skip("starts whole processes; run with -proof")
+	}
+}
+
 // newRig makes a rig that is gone when the test ends.
 func newRig(t *testing.T, o harness.Options) *harness.Rig {
 	t.Helper()
+	needsProof(t)
 	var err error
 	if o.Binaries, err = built(); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package preflight_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"net/url"
@@ -71,10 +72,12 @@ func (r *rig) until(what string, ok func() bool) {
 	}
 }
 
+var proof = flag.Bool("proof", false, "run the proof with a cluster too")
+
 // TestCluster: copies against the servers there are, and copies that are away.
 func TestCluster(t *testing.T) {
-	if testing.Short() {
-		t.Skip("elects leaders")
+	if !*proof {
+		t.Skip("three servers elect leaders; run with -proof")
 	}
 	r := newRig(t, sim.Options{})
 	servers := r.cluster()

@@ -56,9 +56,7 @@ func freePorts(t *testing.T, n int) (ports []int) {
 // and what happens among them meanwhile.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("elects leaders")
-	}
+	needsProof(t)
 	r, servers := newCluster(t, 100)
 	a, b := r.start("a"), r.start("b")
 	r.awaitDivided(a, b)

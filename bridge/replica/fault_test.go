@@ -138,9 +138,9 @@ func TestChurn(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	living := []*node{r.start("first")}
-	steps := 25
-	if testing.Short() {
-		steps = 8
+	steps := 8
+	if *proof {
+		steps = 25
 	}
 	for i := range steps {
 		n := living[random.IntN(len(living))]

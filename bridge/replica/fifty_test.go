@@ -12,9 +12,7 @@ import (
 // they do.
 func TestFifty(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("starts 50 replicas")
-	}
+	needsProof(t)
 	const n = 50
 	r := newRig(t, 300) // all are looked at for all replicas, at every change
 	var nodes []*node

@@ -150,9 +150,7 @@ func TestSlowMember(t *testing.T) {
 // within 15 seconds, and the only one can be started again after its lease.
 func TestKillInTime(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("waits for leases")
-	}
+	needsProof(t)
 	r := newRig(t, 100)
 	long := func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 }
 	a, b := r.start("a", long), r.start("b", long)

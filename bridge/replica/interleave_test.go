@@ -240,9 +240,9 @@ func (w *world) heal() {
 // REPLICA_SEEDS sets how many are played, REPLICA_SEED which one alone.
 func TestInterleavings(t *testing.T) {
 	t.Parallel()
-	seeds := 60
-	if testing.Short() {
-		seeds = 10
+	seeds := 15
+	if *proof {
+		seeds = 100
 	}
 	if n, err := strconv.Atoi(os.Getenv("REPLICA_SEEDS")); err == nil {
 		seeds = n

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -20,6 +21,16 @@ import (
 )
 
 func TestMain(m *testing.M) { natstest.Main(m) }
+
+var proof = flag.Bool("proof", false, "run the proofs with clusters and many replicas too; takes minutes")
+
+// needsProof skips a test unless the proofs were asked for.
+func needsProof(t *testing.T) {
+	t.Helper()
+	if !*proof {
+		t.Skip("a proof that takes its time; run with -proof")
+	}
+}
 
 const (
 	// testLease is short, for quick tests, and long enough for a busy machine.

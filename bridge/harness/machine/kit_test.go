@@ -22,6 +22,7 @@ import (
 )
 
 var (
+	proof = flag.Bool("proof", false, "run the tests that start whole processes; takes minutes")
 	ports = &harness.Ports{}
 	dir   string // of the binaries, once they are built
 	built = sync.OnceValues(func() (b harness.Binaries, err error) {
@@ -63,6 +64,9 @@ type rig struct {
 // has its broker inside, and the rig's reads from that one.
 func newRig(t *testing.T, o harness.Options, embedded bool, args ...string) *rig {
 	t.Helper()
+	if !*proof {
+		t.Skip("starts whole processes; run with -proof")
+	}
 	var err error
 	if o.Binaries, err = built(); err != nil {
 		t.Fatal(err)
