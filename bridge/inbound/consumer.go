@@ -118,7 +118,7 @@ type Consumer struct {
 	pending  atomic.Int64 // messages in the stream, as of a few seconds ago
 	beat     atomic.Int64 // when the reader last did something, in Unix nanoseconds
 	holding  atomic.Bool  // this replica posts
-	leader   atomic.Bool  // a mirror answers direct gets: only the leader is asked
+	leader   atomic.Bool  // only the stream's leader is asked for messages
 
 	mu      sync.Mutex
 	lanes   *lane.Lanes        // of the pass under way; its record of outcomes outlives the pass
@@ -217,10 +217,10 @@ func (c *Consumer) serve(ctx, held context.Context) {
 		if time.Since(began) > 30*time.Second {
 			pause = 100 * time.Millisecond
 		}
-		if errors.Is(err, errMirror) {
+		if errors.Is(err, errIndirect) {
 			c.leader.Store(true)
 		}
-		if errors.Is(err, errAgain) || errors.Is(err, errMirror) {
+		if errors.Is(err, errAgain) || errors.Is(err, errIndirect) {
 			c.log.Info("reading the inbound stream again from its first message", "err", err)
 		} else {
 			c.trouble.set(partStream, err)

@@ -17,17 +17,22 @@ import (
 type exchange struct {
 	nc     *nats.Conn
 	sub    *nats.Subscription
-	prefix string // of the reply subjects
+	in     chan *nats.Msg // the answers
+	prefix string         // of the reply subjects
 	serial uint64
 }
 
-func newExchange(nc *nats.Conn) (*exchange, error) {
+// newExchange returns an exchange for batches of at most so many messages.
+func newExchange(nc *nats.Conn, most int) (*exchange, error) {
 	inbox := nc.NewInbox()
-	sub, err := nc.SubscribeSync(inbox + ".*")
-	if err != nil {
+	x := &exchange{nc: nc, in: make(chan *nats.Msg, 2*most), prefix: inbox + "."}
+	var err error
+	// A channel, because a synchronous subscription reports the absence of
+	// responders as an error, without the message that had none.
+	if x.sub, err = nc.ChanSubscribe(inbox+".*", x.in); err != nil {
 		return nil, fmt.Errorf("subscribe for answers: %w", err)
 	}
-	return &exchange{nc: nc, sub: sub, prefix: inbox + "."}, nil
+	return x, nil
 }
 
 func (x *exchange) close() {
@@ -54,11 +59,10 @@ func (x *exchange) ask(ctx context.Context, msgs []*nats.Msg, timeout time.Durat
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for open > 0 {
-		answer, err := x.sub.NextMsgWithContext(ctx)
-		if errors.Is(err, nats.ErrSlowConsumer) {
-			continue
-		}
-		if err != nil {
+		var answer *nats.Msg
+		select {
+		case answer = <-x.in:
+		case <-ctx.Done():
 			return answers, errs
 		}
 		serial, err := strconv.ParseUint(strings.TrimPrefix(answer.Subject, x.prefix), 10, 64)

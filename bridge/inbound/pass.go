@@ -12,9 +12,9 @@ import (
 // pass reads the stream from its first message on until it is told to stop, or
 // until the stream is another one.
 type pass struct {
-	c     *Consumer
-	queue *queue
-	books *recorder
+	c                *Consumer
+	queue            *queue
+	results, letters *recorder
 
 	work  context.Context // ends when no further post may begin
 	posts context.Context // ends when nothing is waited for any more
@@ -35,8 +35,13 @@ func (c *Consumer) consume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	x, err := newExchange(c.opt.JetStream.Conn())
+	results, err := c.newRecorder(q)
 	if err != nil {
+		return err
+	}
+	letters, err := c.newRecorder(q)
+	if err != nil {
+		results.x.close()
 		return err
 	}
 	c.trouble.clear(partStream)
@@ -45,7 +50,7 @@ func (c *Consumer) consume(ctx context.Context) error {
 	work, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	r := &pass{
-		c: c, queue: q, books: &recorder{x: x, queue: q, log: c.log, timeout: recordTimeout, batch: make(chan *settling, c.opt.Workers)},
+		c: c, queue: q, results: results, letters: letters,
 		work: work, posts: posts, stop: stop,
 		ready: make(chan struct{}, c.opt.Workers), wants: make(chan struct{}, 1), quiet: make(chan struct{}, 1),
 	}
@@ -54,7 +59,8 @@ func (c *Consumer) consume(ctx context.Context) error {
 	r.circuit()
 
 	var workers, others sync.WaitGroup
-	others.Go(func() { r.books.run(posts) })
+	others.Go(func() { r.results.run(posts) })
+	others.Go(func() { r.letters.run(posts) })
 	others.Go(func() {
 		if err := r.read(work); err != nil {
 			stop(err)
@@ -67,7 +73,8 @@ func (c *Consumer) consume(ctx context.Context) error {
 	r.finish()
 	abort()
 	workers.Wait()
-	close(r.books.batch)
+	close(r.results.batch)
+	close(r.letters.batch)
 	others.Wait()
 	c.mu.Lock()
 	c.lanes.Each(func(m *lane.Message) { triesOf(m).endSpan("", "stopped") })

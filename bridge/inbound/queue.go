@@ -62,8 +62,9 @@ type state struct {
 	messages uint64
 }
 
-// errMirror means that a mirror of the stream answers direct gets.
-var errMirror = errors.New("a mirror answers for the stream")
+// errIndirect means that the stream itself does not answer direct gets: this user
+// may not send them, or a mirror answers instead.
+var errIndirect = errors.New("direct gets are not answered by the stream")
 
 // openQueue looks the stream up and checks that it can be consumed. With leader
 // set, only the stream's leader is asked for messages.
@@ -118,6 +119,11 @@ func (q *queue) look(ctx context.Context) (state, error) {
 func (q *queue) scan(ctx context.Context, from, last uint64) (list []*item, through uint64, err error) {
 	if q.direct {
 		list, more, err := q.batch(ctx, "", from, scanMessages)
+		if err != nil && !errors.Is(err, errIndirect) && ctx.Err() == nil {
+			if _, leaderErr := q.get(ctx, request{Seq: from, Next: ">"}); leaderErr == nil {
+				err = fmt.Errorf("%w: %w", errIndirect, err)
+			}
+		}
 		if len(list) > 0 {
 			through = list[len(list)-1].Seq
 		}
@@ -273,7 +279,7 @@ func (q *queue) one(msg *nats.Msg) (*item, error) {
 		return values[len(values)-1]
 	}
 	if name := take(headerStream); name != q.name {
-		return nil, fmt.Errorf("%w: %s for %s", errMirror, name, q.name)
+		return nil, fmt.Errorf("%w: %s answers for %s", errIndirect, name, q.name)
 	}
 	seq, err := strconv.ParseUint(take(headerSequence), 10, 64)
 	if err != nil {
@@ -307,7 +313,7 @@ func (q *queue) each(ctx context.Context, from, to uint64) (list []*item, err er
 	for seq := from; seq <= to; seq++ {
 		msgs = append(msgs, &nats.Msg{Subject: q.getSubject(), Data: fmt.Appendf(nil, `{"seq":%d}`, seq)})
 	}
-	x, err := newExchange(q.js.Conn())
+	x, err := newExchange(q.js.Conn(), len(msgs))
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func (r *pass) read(ctx context.Context) error {
 		err := d.step(ctx)
 		switch {
 		case err == nil:
-		case errors.Is(err, errAgain), errors.Is(err, errMirror):
+		case errors.Is(err, errAgain), errors.Is(err, errIndirect):
 			return err
 		case ctx.Err() == nil:
 			if r.c.trouble.set(partStream, err) {

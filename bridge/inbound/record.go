@@ -47,15 +47,24 @@ type settling struct {
 	done       chan error // has room for the answer
 }
 
-// recorder stores outcomes, which are results and dead letters, and removes their
-// messages from the inbound stream. One goroutine does it for all workers, so that
-// those who wait at the same time share their requests to the server.
+// recorder stores outcomes and removes their messages from the inbound stream. One
+// goroutine does it for all workers, so that messages that wait at the same time
+// share their requests to the server. Results and dead letters have a recorder
+// each, because one of their streams may not answer.
 type recorder struct {
 	x       *exchange
 	queue   *queue
 	log     *slog.Logger
 	timeout time.Duration
 	batch   chan *settling
+}
+
+func (c *Consumer) newRecorder(q *queue) (*recorder, error) {
+	x, err := newExchange(c.opt.JetStream.Conn(), c.opt.Workers+1)
+	if err != nil {
+		return nil, err
+	}
+	return &recorder{x: x, queue: q, log: c.log, timeout: recordTimeout, batch: make(chan *settling, c.opt.Workers)}, nil
 }
 
 // run records until the channel is closed.
@@ -217,7 +226,11 @@ func (r *pass) record(a lane.Action) {
 		s.outcome.Restart()
 		s.outcome.Replied()
 	}
-	r.books.batch <- s
+	books := r.results
+	if !a.Verdict.Posted {
+		books = r.letters
+	}
+	books.batch <- s
 	err := <-s.done
 	if err != nil {
 		if c.trouble.set(partStore, err) {

@@ -130,6 +130,7 @@ func (l *Lanes) Recorded(now time.Time, m *Message, err error) {
 		return
 	}
 	n.state = idle
+	l.recorded(n)
 	if err != nil {
 		l.unhand(n)
 		pause := l.limits.Pause

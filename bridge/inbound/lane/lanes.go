@@ -105,6 +105,7 @@ type line struct {
 	left       int
 
 	places int       // of Limits.Workers that the action under way takes
+	letter bool      // the action under way counts as recording a dead letter
 	wakes  time.Time // while it waits or is parked
 	index  int       // in the timers; -1 if it is not there
 	cause  Cause     // why it waits
@@ -117,7 +118,8 @@ type Lanes struct {
 	lanes  map[string]*line
 	pos    uint64 // the last sequence that was delivered
 
-	records queue // lanes with a verdict for their first message
+	results queue // lanes with a first message that was posted
+	letters queue // lanes with a first message that becomes a dead letter
 	fresh   queue // lanes with a first message that was not tried yet
 	retries queue // lanes with a first message that failed
 	parks   queue // lanes that wait for the API
@@ -126,6 +128,7 @@ type Lanes struct {
 	hand, bytes int // of the messages in memory
 	open        int // posts under way, and posted messages that are not recorded
 	troubled    int // posts under way of lanes in trouble
+	recording   int // dead letters that are being recorded, or read for that
 	turn        int // posts of healthy lanes since the last one of a lane in trouble
 
 	down     bool      // the API is down
@@ -146,7 +149,7 @@ func (l *Lanes) Position() uint64 { return l.pos }
 // Appetite reports whether the next messages of the stream are wanted. While
 // enough lanes are ready, or wait for the API, messages are best left there.
 func (l *Lanes) Appetite() bool {
-	return !l.stopping && l.records.len()+l.fresh.len()+l.parks.len() < 2*l.limits.Workers
+	return !l.stopping && l.results.len()+l.fresh.len()+l.parks.len() < 2*l.limits.Workers
 }
 
 // Deliver takes the next message of the stream. Sequences must rise; a message
@@ -247,6 +250,7 @@ func (l *Lanes) Loaded(now time.Time, a Action, messages []*Message, through uin
 		return
 	}
 	n.state = idle
+	l.recorded(n)
 	if err != nil {
 		l.wait(n, now, l.limits.Pause, Other)
 		return

@@ -3,6 +3,7 @@ package lane
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -106,6 +107,12 @@ func (w *world) events() []event {
 				w.gate = w.now.Add(3 * time.Second)
 			}
 			w.circuit()
+			return nil
+		})
+		add("again", func() error {
+			if n := min(int(l.Position()), len(w.stream)); n > 0 {
+				l.Deliver(w.message(w.stream[w.choose(n, "which")]))
+			}
 			return nil
 		})
 		add("nats", func() error { w.cut = !w.cut; return nil })
@@ -397,10 +404,14 @@ func (w *world) stop() error {
 	return nil
 }
 
-// kept reports whether a verdict waits for its message to be read again.
+// kept reports whether a verdict waits for its message to be read again, or behind
+// a message that the server forgot it removed.
 func (w *world) kept(seq uint64) bool {
-	_, ok := w.p.lanes.outcomes.kept[seq]
-	return ok
+	if _, ok := w.p.lanes.outcomes.kept[seq]; ok {
+		return true
+	}
+	e := w.stream[seq-1]
+	return slices.ContainsFunc(w.stream[:seq-1], func(b *entry) bool { return b.lane == e.lane && b.there && b.forgot })
 }
 
 // check looks at the state after each step.
@@ -481,7 +492,7 @@ func (w *world) heal() error {
 		return err
 	}
 	l := w.p.lanes
-	if len(l.lanes) != 0 || len(l.timers.lanes) != 0 || l.hand != 0 || l.bytes != 0 || l.open != 0 || l.troubled != 0 {
+	if len(l.lanes) != 0 || len(l.timers.lanes) != 0 || l.hand != 0 || l.bytes != 0 || l.open != 0 || l.troubled != 0 || l.recording != 0 {
 		return fmt.Errorf("something is left: %+v", l.Status())
 	}
 	for _, e := range w.stream {

@@ -34,8 +34,9 @@ var mutations = []struct{ fault, file, old, new string }{
 	{"posts go out while the API is down", "next.go", "case l.down && now.Before(l.gate):", "case false:"},
 	{"a probe is not followed by a pause", "next.go", "l.gate = now.Add(time.Second)", "_ = now"},
 	{"parked lanes are forgotten", "next.go", "	for n := l.nextParked(); n != nil; n = l.nextParked() {\n		l.enqueue(n, false)\n	}\n	for", "	for"},
+	{"dead letters may take all workers", "next.go", "l.stopping || l.recording < max(1, l.limits.Workers/2)", "true"},
 	{"a dead letter is recorded without its content", "next.go", "if !m.verdict.Posted && m.Content == nil {", "if false {"},
-	{"lanes in trouble may take all places", "next.go", "l.retries.len() > 0 && l.troubled < share &&", "l.retries.len() > 0 &&"},
+	{"lanes in trouble may take all places", "next.go", "l.troubled < share &&", "share > 0 &&"},
 	{"lanes in trouble have no turn", "next.go", "(l.fresh.len() == 0 || l.turn >= 16)", "l.turn >= 1<<30"},
 	{"a posted message gives its place up", "answer.go", "		if a.Verdict.Posted {\n			l.drop(m)", "		if a.Verdict.Posted {\n			l.release(n)\n			l.drop(m)"},
 	{"a refused message keeps its place", "answer.go", "		} else {\n			l.release(n)\n		}", "		}"},
@@ -84,7 +85,7 @@ func TestMutations(t *testing.T) {
 				}
 			}
 			//nolint:gosec // the arguments are the test's own
-			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-timeout", "2m", "-failfast", "-run", "TestModel|TestSeeds|TestExhaustive|TestHealthy", ".").CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-timeout", "2m", "-failfast", "-rapid.nofailfile", "-rapid.shrinktime=1ms", "-run", "TestModel|TestSeeds|TestExhaustive|TestHealthy|TestMemory|TestDelay", ".").CombinedOutput()
 			switch {
 			case strings.Contains(string(out), "[build failed]"):
 				t.Fatalf("does not build:\n%s", out)

@@ -11,11 +11,8 @@ func (l *Lanes) Next(now time.Time) (Action, bool) {
 	for n := l.timers.due(now); n != nil; n = l.timers.due(now) {
 		l.enqueue(n, false)
 	}
-	for n := l.records.pop(); n != nil; n = l.records.pop() {
-		if !l.stopping || n.head.verdict.Sent {
-			return l.record(n), true
-		}
-		n.state = idle // the next process makes this verdict again
+	if n := l.toRecord(); n != nil {
+		return l.record(n), true
 	}
 	if l.stopping {
 		return Action{}, false
@@ -37,6 +34,35 @@ func (l *Lanes) Next(now time.Time) (Action, bool) {
 		}
 	}
 	return Action{}, false
+}
+
+// toRecord takes a lane whose first message is to be recorded. Dead letters take
+// half of the workers at most, because their stream may not answer.
+func (l *Lanes) toRecord() *line {
+	if n := l.results.pop(); n != nil {
+		return n
+	}
+	for l.stopping || l.recording < max(1, l.limits.Workers/2) {
+		n := l.letters.pop()
+		if n == nil {
+			return nil
+		}
+		if !l.stopping || n.head.verdict.Sent {
+			l.recording++
+			n.letter = true
+			return n
+		}
+		n.state = idle // the next process makes this verdict again
+	}
+	return nil
+}
+
+// recorded ends the recording of a dead letter.
+func (l *Lanes) recorded(n *line) {
+	if n.letter {
+		l.recording--
+		n.letter = false
+	}
 }
 
 // Wake returns when [Lanes.Next] may have something to do although nothing
@@ -112,8 +138,10 @@ func (l *Lanes) enqueue(n *line, front bool) {
 	n.state = queued
 	q := &l.fresh
 	switch {
+	case n.head != nil && n.head.verdict != nil && n.head.verdict.Posted:
+		q = &l.results
 	case n.head != nil && n.head.verdict != nil:
-		q = &l.records
+		q = &l.letters
 	case n.head != nil && n.head.retry.tries > 0:
 		q = &l.retries
 	}

@@ -15,12 +15,17 @@ var (
 	depth = flag.Int("depth", 5, "steps of TestExhaustive")
 )
 
-// small are limits that a short history reaches.
+// small are limits that a short history reaches: of the number of messages in
+// memory if hand is even, and of their size if it is odd.
 func small(workers, hand int) Limits {
-	return Limits{
-		Workers: workers, Hand: hand, Bytes: 10 * hand, MaxAge: 10 * time.Minute, Initial: time.Second, Max: time.Minute,
+	limits := Limits{
+		Workers: workers, Hand: hand, Bytes: 1000 * hand, MaxAge: 10 * time.Minute, Initial: time.Second, Max: time.Minute,
 		Patience: 2 * time.Second, Pause: time.Second, Recent: 64,
 	}
+	if hand%2 == 1 {
+		limits.Hand, limits.Bytes = 100*hand, 10*hand
+	}
+	return limits
 }
 
 // random makes one random history.

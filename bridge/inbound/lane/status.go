@@ -66,4 +66,6 @@ func (l *Lanes) Each(f func(*Message)) {
 }
 
 // More reports whether lanes wait for nothing but a worker.
-func (l *Lanes) More() bool { return l.records.len()+l.fresh.len()+l.retries.len() > 0 }
+func (l *Lanes) More() bool {
+	return l.results.len()+l.letters.len()+l.fresh.len()+l.retries.len() > 0
+}
