@@ -15,8 +15,8 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 )
 
-// batch is what this process knows of a batch of locations that is being posted,
-// element by element.
+// batch is the state of a batch of locations that is being posted, element by
+// element.
 type batch struct {
 	items []message.Item // of the elements that are decided, the first ones
 	known bool           // an earlier process's progress was read
@@ -37,7 +37,7 @@ func (m *item) split() (*message.Posts, error) {
 
 // postBatch posts the next element of a batch. The lane takes its turn again for
 // the one after: a long batch holds up no other device. The next element is not
-// posted before it is stored what became of this one, so that a crash repeats no
+// posted before the outcome of this one is stored, so that a crash repeats no
 // more than the element in flight.
 func (r *pass) postBatch(lm *lane.Message, posts *message.Posts) lane.Answer {
 	b, answer := r.resume(lm, posts)
@@ -63,7 +63,7 @@ func (r *pass) postBatch(lm *lane.Message, posts *message.Posts) lane.Answer {
 	})
 }
 
-// decided notes what became of the next element of a batch.
+// decided notes the outcome of the next element of a batch.
 func (r *pass) decided(lm *lane.Message, posts *message.Posts, it message.Item) lane.Answer {
 	b, m := triesOf(lm).batch, lm.Content.(*item)
 	b.items = append(b.items, it)

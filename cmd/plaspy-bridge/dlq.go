@@ -184,7 +184,7 @@ func sequences(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// parseSeqs reads what sequences has checked; nil for none.
+// parseSeqs reads arguments that sequences has checked. It returns nil for none.
 func parseSeqs(args []string) []uint64 {
 	var seqs []uint64
 	for _, arg := range args {
@@ -207,7 +207,7 @@ func withBox(ctx context.Context, f func(*deadletter.Box) error) error {
 	if err != nil {
 		return failure{err}
 	}
-	defer func() { _ = conn.Shut(time.Second) }() // every request was answered, or told of
+	defer func() { _ = conn.Shut(time.Second) }() // every request was answered, or its error is reported
 	js, err := conn.OpenJetStream()
 	if err != nil {
 		return failure{fmt.Errorf("open JetStream: %w", err)}

@@ -16,7 +16,7 @@ import (
 // stdout, the progress of a long job and the letters that stay on stderr, the sum
 // at the end.
 type jobReport struct {
-	done     string // the participle of what the job does
+	done     string // the participle of the job
 	wait     bool   // for the results of messages that go back
 	patience time.Duration
 
@@ -84,7 +84,7 @@ func (r *jobReport) letter(d deadletter.Done, dry bool) {
 	}
 }
 
-// await reports what became of each message that went back.
+// await reports the outcome of each message that went back.
 func (r *jobReport) await(ctx context.Context, results *deadletter.Results) error {
 	ctx, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()

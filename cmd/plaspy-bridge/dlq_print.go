@@ -48,7 +48,7 @@ func (p *letterList) print(each func(func(deadletter.Letter) error) error) error
 		_, err := fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Seq, l.At.UTC().Format(time.RFC3339), l.Kind,
 			shown(l.Device), shown(l.Status), l.Attempts, shown(l.Reason), shown(sentence(l.Error)))
 		if n%200 == 0 {
-			err = errors.Join(err, w.Flush()) // what is aligned is held in memory
+			err = errors.Join(err, w.Flush()) // aligned lines are held in memory
 		}
 		return err
 	})
@@ -138,7 +138,7 @@ func letterJSON(l *deadletter.Letter, whole bool) string {
 	}
 	return strings.Map(func(r rune) rune {
 		if r == '\x7f' || r >= 0x80 && !unicode.IsPrint(r) {
-			return unicode.ReplacementChar // what JSON leaves as it is, and a terminal might not
+			return unicode.ReplacementChar // JSON leaves it as it is, and a terminal might not
 		}
 		return r
 	}, string(b))

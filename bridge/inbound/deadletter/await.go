@@ -15,7 +15,7 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// Fate is what became of a message that was put back.
+// Fate is the outcome of a message that was put back.
 type Fate struct {
 	Posted     bool   `json:"posted"`
 	Status     int    `json:"status"`

@@ -16,7 +16,7 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// refusing answers 404 for as long as it is told to.
+// refusing answers 404 while refuse is set.
 type refusing struct{ refuse atomic.Bool }
 
 func (a *refusing) Locations(context.Context, string, []byte, plaspy.PostOptions) (plaspy.Answer, error) {
@@ -31,7 +31,7 @@ func (a *refusing) Alerts(ctx context.Context, id string, body []byte, o plaspy.
 }
 
 // TestCycle: a message that is given up, put back, given up again and put back
-// once more is posted under its first name, and its letters tell the story.
+// once more is posted under its first name, and its letters have its history.
 func TestCycle(t *testing.T) {
 	r := newRig(t)
 	api := &refusing{}

@@ -1,5 +1,5 @@
-// Package deadletter looks after inbound messages that were given up: it lists
-// them, shows them, puts them back where they came from, and removes them.
+// Package deadletter manages inbound messages that were given up: it lists
+// them, shows them, puts them back into the inbound stream, and removes them.
 //
 // # Replay
 //
@@ -10,6 +10,6 @@
 // stream's duplicate window, two minutes, the second one is known; after that it
 // is a message of its own.
 //
-// A message that fails again is a letter again, and Plaspy-History on it tells
-// of the times before.
+// A message that fails again is a letter again, and Plaspy-History on it has
+// the failures before.
 package deadletter

@@ -22,7 +22,7 @@ type Job struct {
 	Each func(Done)
 }
 
-// Done is what a job did with one letter.
+// Done is the end of a job for one letter.
 type Done struct {
 	Letter Letter // of one that does not exist only Seq is known
 	Err    error  // why the letter stays; nil if it does not
@@ -30,7 +30,7 @@ type Done struct {
 	Sequence uint64
 }
 
-// Count is what a job did with letters.
+// Count is the sum of a job.
 type Count struct {
 	Done int
 	Left int // letters that could not be done, and stay

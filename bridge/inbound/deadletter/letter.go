@@ -17,8 +17,7 @@ import (
 // maxHistory bounds how many times are remembered, the last ones.
 const maxHistory = 10
 
-// Unknown is the kind of a letter whose message's subject is none that the bridge
-// posts from.
+// Unknown is the kind of a letter whose message's subject is none of the bridge's.
 const Unknown = message.Unknown
 
 // Letter is one dead letter.
@@ -27,11 +26,11 @@ type Letter struct {
 	At      time.Time // when it became one
 	Subject string    // in that stream
 	Kind    message.Kind
-	// Device is the device's id; empty where Kind is Unknown.
+	// Device is the device's id; empty if Kind is Unknown.
 	Device string
 
 	Reason    string
-	Error     string // an excerpt of the answer, or of what else went wrong
+	Error     string // an excerpt of the answer, or of another failure
 	Status    string // of the last answer; empty if none came
 	Attempts  int
 	FirstTry  string // as the header has it; empty if it was never tried
@@ -45,7 +44,7 @@ type Letter struct {
 }
 
 // read makes a letter of a stored message. A header that is missing or spoilt
-// leaves its field empty: a letter that somebody edited is shown all the same.
+// leaves its field empty: an edited letter is shown all the same.
 func read(subjects publisher.Subjects, seq uint64, at time.Time, subject string, h nats.Header, body []byte) Letter {
 	l := Letter{
 		Seq: seq, At: at, Subject: subject, Kind: message.Unknown, Header: h, Body: body,
@@ -96,7 +95,7 @@ func (f Filter) Check() error {
 	return nil
 }
 
-// failure are the headers that tell of the failure; they stay behind when the
+// failure are the headers that describe the failure; they stay behind when the
 // message goes back.
 var failure = [...]string{
 	message.HeaderReason, message.HeaderError, message.HeaderAttempts, message.HeaderSubject, message.HeaderSequence,
@@ -118,8 +117,8 @@ var acting = [...]string{
 }
 
 // message makes of a letter the message that goes back: subject, body and
-// headers of the first time under an id of its own. What the message was first
-// called stays its name in the result.
+// headers of the first time under an id of its own. The first id of the message stays the id in its
+// result.
 func (l *Letter) replay(dead jetstream.StreamInfo, inboundStream string) *nats.Msg {
 	h := make(nats.Header, len(l.Header)+3)
 	first := ""
@@ -131,7 +130,7 @@ func (l *Letter) replay(dead jetstream.StreamInfo, inboundStream string) *nats.M
 		case wasNATS && strings.EqualFold(original, nats.MsgIdHdr):
 			first = values[0]
 		case wasNATS && acts(original):
-			h[name] = values // it stays as what it was
+			h[name] = values // it keeps its prefix
 		case wasNATS:
 			h[original] = values
 		case strings.HasPrefix(strings.ToLower(name), "nats-"):
@@ -151,7 +150,7 @@ func (l *Letter) replay(dead jetstream.StreamInfo, inboundStream string) *nats.M
 	}
 	history := append(append([]string(nil), l.History...), l.line())
 	h[message.HeaderHistory] = history[max(0, len(history)-maxHistory):]
-	// The stream's creation tells two lives of it apart, in which the same
+	// The stream's creation distinguishes it from an older stream, in which the same
 	// sequence is another letter.
 	h[nats.MsgIdHdr] = []string{fmt.Sprintf("%s%d:%d", message.ReplayPrefix(dead.Config.Name), dead.Created.UnixNano(), l.Seq)}
 	return &nats.Msg{Subject: l.Original, Header: h, Data: l.Body}

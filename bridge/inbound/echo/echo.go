@@ -10,20 +10,20 @@ import (
 	"plaspy-bridge/bridge/inbound/message"
 )
 
-// Bounds of what a [Tracker] remembers.
+// Bounds of a [Tracker].
 const (
 	ttl       = 24 * time.Hour
 	perDevice = 64
 	inAll     = 1 << 16
 )
 
-// Tracker remembers what was posted, so that a location that comes back through
-// the API can be told from one of the device's own. It remembers for a day, at
+// Tracker remembers the locations that were posted, so that they are recognized
+// when they come back through the API. It remembers for a day, at
 // most 64 locations of a device and 65,536 in all, the newest ones. It is safe
 // for concurrent use.
 //
-// Run reads from the stream of results what other replicas posted, and what this
-// one did before it was started again. A location that comes back before its
+// Run reads the posts of other replicas, and those of this one before a restart,
+// from the stream of results. A location that comes back before its
 // result is stored, by another replica's poll or across a crash, is not
 // recognized.
 type Tracker struct {

@@ -117,8 +117,8 @@ func (r *rig) posted(token string, f message.Fix) {
 	}
 }
 
-// TestFollow: the tracker knows what was posted before it began and what is
-// posted later.
+// TestFollow: the tracker knows the posts from before it began and the later
+// ones.
 func TestFollow(t *testing.T) {
 	r, f := newRig(t), message.Fix{At: time.Date(2026, 1, 2, 3, 4, 1, 0, time.UTC), Lat: 4.7, Lon: -74.1}
 	r.posted("dev=201", f)

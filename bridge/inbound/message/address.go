@@ -6,19 +6,19 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// Kind is what an inbound message asks to be posted.
+// Kind is the kind of an inbound message: the endpoint that it is posted to.
 type Kind string
 
 // The kinds of inbound messages.
 const (
 	Location Kind = "location"
 	Alert    Kind = "alert"
-	// Unknown is a message whose subject is none that the bridge posts from.
+	// Unknown is a message on a subject that the bridge posts nothing from.
 	Unknown Kind = "unknown"
 )
 
-// Address is what the subject of a message says: the lane that the message
-// belongs to, and what is to be posted to which device.
+// Address is the meaning of a message's subject: its lane, its kind and its
+// device.
 type Address struct {
 	Lane   string // key of the lane
 	Filter string // matches the subjects of the lane's messages, and no other's
@@ -30,7 +30,7 @@ type Address struct {
 
 // AddressOf reads a subject of the inbound stream. Every message has a lane,
 // also one that can only be dead-lettered: prefix.in.x.y shares that of
-// device y, because a filter by subject cannot tell them apart.
+// device y, because a filter by subject matches both.
 func AddressOf(subjects publisher.Subjects, subject string) Address {
 	rest, ok := strings.CutPrefix(subject, string(subjects)+".in.")
 	kind, token, nested := strings.Cut(rest, ".")

@@ -136,7 +136,7 @@ func eventData(body []byte) (data []byte, contentType string, err error) {
 	return data, contentType, nil
 }
 
-// Item is what became of one element of a batch.
+// Item is the outcome of one element of a batch.
 type Item struct {
 	Status int    `json:"status"` // of the last answer, 0 if none came
 	Posted bool   `json:"posted"`
@@ -194,7 +194,7 @@ func (p *Posts) rest(items []Item) []byte {
 	return b
 }
 
-// Bounds of what a progress says of errors.
+// Bounds of the errors in stored progress.
 const (
 	maxItemError     = 120
 	maxProgressBytes = 32 << 10
@@ -228,7 +228,7 @@ func EncodeProgress(items []Item) []byte {
 	return nil // cannot happen: runs always marshal
 }
 
-// DecodeProgress reads what EncodeProgress wrote for a batch of so many elements.
+// DecodeProgress reads the output of EncodeProgress for a batch of so many elements.
 // It reports false if it is not that.
 func DecodeProgress(data []byte, elements int) ([]Item, bool) {
 	var runs []run

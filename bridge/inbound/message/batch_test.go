@@ -87,7 +87,7 @@ func TestSplit(t *testing.T) {
 }
 
 // TestPartlyRefused: the letter of a batch has the refused elements, and the
-// result says what became of each.
+// result has the outcome of each.
 func TestPartlyRefused(t *testing.T) {
 	loc := func(n int) string {
 		return fmt.Sprintf(`{"dateTime":"2026-01-02T03:04:0%dZ","latitude":1,"longitude":2}`, n)
@@ -161,7 +161,7 @@ func TestManyItems(t *testing.T) {
 	}
 }
 
-// TestProgress: what was decided is read as it was written, and its size does not
+// TestProgress: progress is read as it was written, and its size does not
 // grow with the number of elements that are alike.
 func TestProgress(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -195,7 +195,7 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// FuzzSplit: whatever the body, its elements are parts of it, and the rest of a
+// FuzzSplit: of any body, the elements are parts of it, and the rest of a
 // batch is a batch of the same elements.
 func FuzzSplit(f *testing.F) {
 	for _, seed := range []string{`[{},{}]`, "{}\n{}", `{"specversion":"1.0","data":[1]}`, "\xef\xbb\xbf[1]", "[", ""} {

@@ -5,7 +5,8 @@
 // It is pure: it has no clock and does no I/O, and it keeps no state between
 // calls. Values are not safe for concurrent use.
 //
-// To read a message, use [AddressOf] for its subject and [Read] for its body.
-// To record what became of it, use [NewResult] after the API took it, and
-// [NewLetter] if it will not be tried again.
+// To read a message, use [AddressOf] for its subject and [Reader.Read] for its body.
+// [Split] finds the elements of a batch. To record the end of a message, use
+// [Writer.Outcome]: it gives the result, and first the dead letter if the message
+// will not be tried again.
 package message

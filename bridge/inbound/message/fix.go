@@ -14,8 +14,7 @@ const (
 	sameTime  = time.Millisecond
 )
 
-// Fix is where and when a location says that its device was. Lat and Lon are
-// degrees, WGS 84.
+// Fix is the time and place of a location. Lat and Lon are degrees, WGS 84.
 type Fix struct {
 	At       time.Time
 	Lat, Lon float64

@@ -17,10 +17,10 @@ type FieldError struct {
 	Reason string
 }
 
-// Error names the field and what is wrong with it, never its value.
+// Error names the field and its fault, never its value.
 func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
 
-// Form is an inbound message that was read: what to post, and for a location
+// Form is an inbound message that was read: the body to post, and for a location
 // its fix.
 type Form struct {
 	Body []byte
@@ -30,14 +30,14 @@ type Form struct {
 // Reader reads the bodies of inbound messages. Its zero value reads the forms of
 // the contract.
 type Reader struct {
-	// Forms are what else is accepted as a location.
+	// Forms are the forms of other products that are accepted as locations.
 	Forms Forms
 }
 
 // Read reads a body in any form of the contract and makes the documented body of
-// it. What is not in the documentation is left out, but for what is inside a
-// location: that is passed on byte for byte. An outbound alert is posted
-// whatever its state, because the API's alert has none. The error is a
+// it. Members that are not in the documentation are left out. A location is passed
+// on byte for byte, with all its members. An outbound alert is posted in either
+// state, because the API's alert has none. The error is a
 // [*FieldError].
 func (r Reader) Read(kind Kind, deviceID string, body []byte) (Form, error) {
 	if !utf8.Valid(body) {
@@ -48,11 +48,6 @@ func (r Reader) Read(kind Kind, deviceID string, body []byte) (Form, error) {
 		return parseAlert(deviceID, body)
 	}
 	return r.parseLocation(deviceID, body)
-}
-
-// Read reads a body in the forms of the contract; see [Reader.Read].
-func Read(kind Kind, deviceID string, body []byte) (Form, error) {
-	return Reader{}.Read(kind, deviceID, body)
 }
 
 func (r Reader) parseLocation(deviceID string, body []byte) (Form, error) {
@@ -81,13 +76,13 @@ func (r Reader) parseLocation(deviceID string, body []byte) (Form, error) {
 	return locationForm(path, raw, from, to, nil)
 }
 
-// locationForm makes the form of a location; path is where its fields are. An
+// locationForm makes the form of a location; path precedes the names of its fields. An
 // error of the step before is passed on.
 func locationForm(path string, raw, from, to []byte, err error) (Form, error) {
 	if err != nil {
 		return Form{}, err
 	}
-	// What the API shows is published as it is, and an event is accepted as it
+	// A polled location is published as it is, and an event is accepted as it
 	// is: of a field that is given twice the last one counts, as it does there.
 	loc, err := fields(path, raw, path != "", "dateTime", "latitude", "longitude")
 	if err != nil {
@@ -257,7 +252,7 @@ func timeOf(field string, raw []byte) (time.Time, error) {
 	if !ok {
 		return time.Time{}, &FieldError{field, "must be a string"}
 	}
-	// The parser of what is polled: an event that was published is accepted.
+	// Polled locations have the same parser: an event that was published is accepted.
 	t, _, err := auth.ParseTime(string(s))
 	if err != nil {
 		return time.Time{}, &FieldError{field, "must be a time in ISO 8601, such as 2006-01-02T15:04:05Z"}

@@ -67,7 +67,7 @@ func TestRead(t *testing.T) {
 		{"alert to before from", Alert, `{"from":"2026-01-02T03:04:01Z","to":"2025-01-02T03:05:01Z"}`, "", "to"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := Read(tt.kind, "dev 1", []byte(tt.body))
+			got, err := Reader{}.Read(tt.kind, "dev 1", []byte(tt.body))
 			if tt.field != "" {
 				if e, ok := errors.AsType[*FieldError](err); !ok || e.Field != tt.field {
 					t.Fatalf("error %v, want one that names %s", err, tt.field)
@@ -85,7 +85,7 @@ func TestRead(t *testing.T) {
 }
 
 func TestReadFix(t *testing.T) {
-	got, err := Read(Location, "d", []byte(`{"dateTime":"2026-01-02T03:04:01,5+02:00","latitude":4.7,"longitude":-74.1}`))
+	got, err := Reader{}.Read(Location, "d", []byte(`{"dateTime":"2026-01-02T03:04:01,5+02:00","latitude":4.7,"longitude":-74.1}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestReadFix(t *testing.T) {
 	}
 }
 
-// FuzzRead checks that whatever is accepted is the documented body and nothing
+// FuzzRead checks that any body that is accepted is the documented body and nothing
 // beside it, and reads as itself when it is fed in again.
 func FuzzRead(f *testing.F) {
 	for _, seed := range []string{
@@ -110,7 +110,7 @@ func FuzzRead(f *testing.F) {
 		if alert {
 			kind, allowed = Alert, map[string]bool{"from": true, "to": true, "alertName": true}
 		}
-		got, err := Read(kind, "d", body)
+		got, err := Reader{}.Read(kind, "d", body)
 		if err != nil {
 			if e, ok := errors.AsType[*FieldError](err); !ok || e.Field == "" || e.Reason == "" {
 				t.Fatalf("error without a field: %v", err)
@@ -129,7 +129,7 @@ func FuzzRead(f *testing.F) {
 		if !json.Valid(withoutMark(body)) {
 			t.Fatalf("accepted invalid JSON: %q", body)
 		}
-		again, err := Read(kind, "d", got.Body)
+		again, err := Reader{}.Read(kind, "d", got.Body)
 		if err != nil || string(again.Body) != string(got.Body) {
 			t.Fatalf("fed in again: %v: %s, first %s", err, again.Body, got.Body)
 		}

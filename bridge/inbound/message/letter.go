@@ -17,7 +17,7 @@ const (
 	HeaderReason   = "Plaspy-Reason"    // why it is not tried again
 	HeaderError    = "Plaspy-Error"     // an excerpt of the API's answer, or of another failure
 	HeaderAttempts = "Plaspy-Attempts"  // how often it was posted, by the process that gave up
-	HeaderSubject  = "Plaspy-Subject"   // where it came from
+	HeaderSubject  = "Plaspy-Subject"   // of the inbound message
 	HeaderSequence = "Plaspy-Sequence"  // in the inbound stream
 	HeaderStatus   = "Plaspy-Status"    // of the API's last answer
 	HeaderFirstTry = "Plaspy-First-Try" // as TimeFormat of package publisher
@@ -146,7 +146,7 @@ func cutLetter(p *Publication, headersOnly bool) bool {
 }
 
 // dropHeaders removes the largest of the message's own headers, until half of
-// their bytes are gone. What identifies the message goes last.
+// their bytes are gone. The ids of the message go last.
 func dropHeaders(p *Publication) bool {
 	type entry struct {
 		name string
@@ -191,7 +191,7 @@ func dropHeaders(p *Publication) bool {
 	return true
 }
 
-// dropDetail shortens what the bridge itself says in a letter; the reason, the
+// dropDetail shortens the bridge's own texts in a letter; the reason, the
 // subject and the sequence stay.
 func dropDetail(p *Publication) bool {
 	for _, name := range [...]string{HeaderDropped, HeaderError, HeaderFirstTry, HeaderLastTry} {
@@ -214,7 +214,7 @@ func headerSize(name string, values []string) int {
 	return n
 }
 
-// Tries is what is known of the tries to post a message.
+// Tries describes the tries to post a message.
 type Tries struct {
 	Attempts    int // by this process
 	First, Last time.Time

@@ -89,7 +89,8 @@ func ElementKey(id string, element int) string {
 	return hashedKey + hex.EncodeToString(sum[:]) + "#" + strconv.Itoa(element)
 }
 
-// ReplyTo returns where else the result goes, or why nowhere. The bridge must
+// ReplyTo returns the other subject of the result, or the reason for which the
+// message's Reply-To is not used. The bridge must
 // not become a way round its producers' permissions: the subjects of the server
 // and the bridge's own are not for results.
 func (m *Message) ReplyTo(subjects publisher.Subjects) (subject, refused string) {

@@ -67,7 +67,7 @@ func TestKeysDiffer(t *testing.T) {
 	}
 }
 
-// FuzzAddress: whatever the subject, its message has a lane whose filter matches
+// FuzzAddress: the message of any subject has a lane whose filter matches
 // it, and a device is one that the subject spells as the bridge would.
 func FuzzAddress(f *testing.F) {
 	for _, s := range []string{"plaspy.in.location.dev=201", "plaspy.in.alert.a.b", "plaspy.in.x.y", "plaspy.in", "plaspy.in.location.=zz", ""} {

@@ -3,12 +3,12 @@ package message
 // resultHeaders is more than the headers of a result take, in bytes.
 const resultHeaders = 8 << 10
 
-// Outcome is what became of a message and is not recorded whole. A message that
+// Outcome is the outcome of a message while it is being recorded. A message that
 // was posted is recorded by its result; one that was given up by its letter
 // first, and then by its result, which names the letter.
 //
 // Next returns the publication to store, and Stored or TooLarge takes the
-// stream's answer. Once Next returns nil, Reply is what Reply-To gets, and the
+// stream's answer. Once Next returns nil, Reply is the publication to Reply-To, and the
 // message can leave the inbound stream. A process that dies between leaves the
 // message in the stream: the next process decides again, and the ids of letter
 // and result keep the streams from taking either twice.
@@ -34,7 +34,7 @@ func (w *Writer) Outcome(m *Message, d Decision) (o *Outcome, refused string) {
 	return o, refused
 }
 
-// Restart forgets what was stored, so that everything is stored once more.
+// Restart begins again: letter and result are stored once more.
 func (o *Outcome) Restart() {
 	o.letter, o.seq, o.short, o.stored = nil, 0, whole, false
 	if o.Posted() {
@@ -58,7 +58,7 @@ func (o *Outcome) Next() *Publication {
 	return o.result
 }
 
-// Stored notes that a stream took what Next returned, as its message seq.
+// Stored notes that a stream took the next publication, as its message seq.
 func (o *Outcome) Stored(seq uint64) {
 	if o.letter == nil {
 		o.stored = true
@@ -78,7 +78,7 @@ func (o *Outcome) write() {
 	}
 }
 
-// TooLarge makes what Next returns smaller after its stream refused it for its
+// TooLarge makes the next publication smaller after its stream refused it for its
 // size, or for that of its headers. It reports false if it cannot be smaller.
 func (o *Outcome) TooLarge(headersOnly bool) bool {
 	if o.letter != nil {
@@ -92,8 +92,8 @@ func (o *Outcome) TooLarge(headersOnly bool) bool {
 	return true
 }
 
-// Reply is what the message's Reply-To gets; nil if it has none, or what has to
-// be stored first is not.
+// Reply is the publication to the message's Reply-To. It is nil if there is none, or
+// if letter and result are not stored yet.
 func (o *Outcome) Reply() *Publication {
 	if o.reply == "" || o.Next() != nil {
 		return nil

@@ -76,7 +76,7 @@ func TestPublishedImpliesAccepted(t *testing.T) {
 			location = strings.Replace(location, `"alerts"`, `"latitude":`+numberSpelling(t, "latitude again", 90)+`,"alerts"`, 1)
 		}
 		location += "}"
-		f, err := Read(Location, "d", []byte(`{"deviceId":"d","name":"n","observedAt":"2026-01-02T03:04:05.678Z","backfilled":true,"location":`+location+`}`))
+		f, err := Reader{}.Read(Location, "d", []byte(`{"deviceId":"d","name":"n","observedAt":"2026-01-02T03:04:05.678Z","backfilled":true,"location":`+location+`}`))
 		if want := publishable([]byte(location)); want != (err == nil) {
 			t.Fatalf("published: %t, accepted: %v: %s", want, err, location)
 		}
@@ -89,7 +89,7 @@ func TestPublishedImpliesAccepted(t *testing.T) {
 		}
 		at, _, _ := strings.Cut(strings.TrimPrefix(location, `{"dateTime":`), `,"latitude"`)
 		alert := `{"deviceId":"d","alert":"A","state":"cleared","critical":true,"texts":[],"dateTime":` + at + `,"latitude":1,"longitude":2,"source":"history","observedAt":"2026-01-02T03:04:05.678Z"}`
-		if a, err := Read(Alert, "d", []byte(alert)); err != nil || string(a.Body) != `{"from":`+at+`,"to":`+at+`,"alertName":"A"}` {
+		if a, err := (Reader{}).Read(Alert, "d", []byte(alert)); err != nil || string(a.Body) != `{"from":`+at+`,"to":`+at+`,"alertName":"A"}` {
 			t.Fatalf("alert at %s: %v %s", at, err, a.Body)
 		}
 	})

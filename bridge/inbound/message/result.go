@@ -26,7 +26,7 @@ type Publication struct {
 	Body    []byte
 }
 
-// Writer makes what is published of the inbound messages of one bridge.
+// Writer makes the results and dead letters of one bridge.
 type Writer struct {
 	Subjects publisher.Subjects
 	Source   func(deviceID string) string // the device's URL at the API, for ce-source; nil means none
@@ -35,7 +35,7 @@ type Writer struct {
 	MaxPayload int
 }
 
-// Decision is what was decided of a message.
+// Decision is the decision on a message.
 type Decision struct {
 	Tries
 	At time.Time // when it was decided
@@ -45,7 +45,7 @@ type Decision struct {
 	Detail   string // of the last failure
 	Response []byte // the API's body, if it took the message
 	Fix      *Fix   // the location that was posted
-	// Items are what became of the elements of a batch, and Posts those elements.
+	// Items are the outcomes of the elements of a batch, and Posts those elements.
 	Items  []Item
 	Posts  *Posts
 	reader Reader
@@ -134,7 +134,7 @@ func appendRefused(b []byte, d *Decision, letter uint64, short brevity) []byte {
 	return strconv.AppendUint(append(b, `,"deadLetter":`...), letter, 10)
 }
 
-// appendItems writes what became of the elements of a batch.
+// appendItems writes the outcomes of the elements of a batch.
 func appendItems(b []byte, items []Item, short brevity) []byte {
 	if short >= noItems {
 		return strconv.AppendInt(append(b, `,"itemCount":`...), int64(len(items)), 10)
@@ -175,7 +175,7 @@ func (d *Decision) fixes(a Address) []string {
 	return list
 }
 
-// appendResponse keeps the result valid JSON whatever the API answered: JSON as
+// appendResponse keeps the result valid JSON for every answer of the API: JSON as
 // it came, nothing as null, all else as a string.
 func appendResponse(b, response []byte) []byte {
 	response = bytes.TrimSpace(response)

@@ -99,7 +99,7 @@ func TestUnknownSubject(t *testing.T) {
 	}
 }
 
-// TestTooLarge: whatever a stream refuses for its size becomes smaller until it
+// TestTooLarge: a publication that a stream refuses for its size becomes smaller until it
 // fits, and says so.
 func TestTooLarge(t *testing.T) {
 	many := map[string][]string{headerMsgID: {"mine"}, HeaderReplyTo: {"a"}}
@@ -110,7 +110,7 @@ func TestTooLarge(t *testing.T) {
 		name          string
 		header        map[string][]string
 		body          int
-		headers, size int // what the stream accepts
+		headers, size int // the limits of the stream
 		id            bool
 	}{
 		{"headers", map[string][]string{"Big": {strings.Repeat("x", 65000)}, headerMsgID: {"mine"}}, 100, 64 << 10, 1 << 20, true},
@@ -145,7 +145,7 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// accept cuts what is next until a stream with limits takes it.
+// accept cuts the next publication until a stream with limits takes it.
 func accept(t *testing.T, o *Outcome, headers, size int) *Publication {
 	t.Helper()
 	for range 200 {
