@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/publisher"
 )
 
 var (
@@ -234,6 +236,8 @@ func (t *term) suspend() {
 		err := t.own.err
 		if err == nil {
 			err = errSilence
+		} else if full := publisher.Full(err); full != "" {
+			err = errors.New(full)
 		}
 		t.g.log.Warn("lease could not be renewed, this replica holds still", "err", err)
 	}
@@ -251,11 +255,11 @@ func (t *term) publish() {
 	_, seated := t.plan.seat(t.key)
 	switch {
 	case t.suspended:
-		t.g.troubled("the lease ran out: the replicas' bucket cannot be written")
+		t.g.troubled(because("the lease ran out: the replicas' bucket cannot be written", t.own.err))
 		t.g.tell(Assignment{Epoch: t.plan.Epoch, Suspended: true}, nil)
 		return
 	case t.own.revision == 0:
-		t.g.troubled("joining the other replicas")
+		t.g.troubled(because("joining the other replicas", t.own.err))
 	case t.slots == 0 && t.plan.full():
 		t.g.standsBy("more replicas run than requests a minute are allowed: this one stands by until another one ends")
 	case !seated, t.slots == 0:
@@ -269,6 +273,14 @@ func (t *term) publish() {
 	}
 	t.g.members.Store(int64(members))
 	t.g.tell(Assignment{Epoch: t.plan.Epoch, Share: t.share(), Members: members}, t.owned)
+}
+
+// because adds to a trouble what is full, if that is its cause.
+func because(trouble string, err error) string {
+	if full := publisher.Full(err); full != "" {
+		return trouble + "; " + full
+	}
+	return trouble
 }
 
 // share is this replica's slots as a part of its own limit.
