@@ -9,17 +9,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// planRefresh keeps the plan from being expired by the server.
+// planRefresh keeps the server from expiring the plan.
 const planRefresh = 10 * time.Minute
 
 // silent reports whether a member may be evicted.
-func (t *term) silent(m *member) bool { return t.now.since(m.heard) >= t.g.opts.Lease }
+func (t *membership) silent(m *member) bool { return t.now.Since(m.heard) >= t.g.opts.Lease }
 
-// presides reports whether it is for this replica to write plans: the first
-// member of the plan that is alive, or of all replicas where none of them is.
+// coordinates reports whether it is for this replica to write plans: the first
+// living member of the plan does, or the first of all replicas if no member lives.
 // Two that both think so do no harm, since one of them finds the plan changed.
-func (t *term) presides() bool {
-	if !t.watch.synced || t.own.revision == 0 || !t.g.Live() || t.now.steady < t.g.quarantine.steady {
+func (t *membership) coordinates() bool {
+	if !t.watch.synced || t.own.revision == 0 || !t.g.Live() || t.now.Before(t.g.quarantine) {
 		return false
 	}
 	for _, s := range t.plan.Seats {
@@ -38,9 +38,9 @@ func (t *term) presides() bool {
 	return true
 }
 
-// coordinate evicts who is silent, and writes the next plan where one is due.
-func (t *term) coordinate() {
-	if t.lost != nil || !t.presides() {
+// coordinate evicts silent members, and writes the next plan if one is due.
+func (t *membership) coordinate() {
+	if t.lost != nil || !t.coordinates() {
 		return
 	}
 	for _, m := range t.members {
@@ -48,31 +48,32 @@ func (t *term) coordinate() {
 			t.evict(m)
 		}
 	}
-	if t.planning || t.now.steady < t.planAfter.steady {
+	if t.plan.writing || t.now.Before(t.plan.notBefore) {
 		return
 	}
 	s := situation{
-		plan: t.plan, gone: t.gone, committed: t.agreed || t.plan.Epoch == 0, idle: t.now.since(t.settled),
-		limit: t.limit(), living: t.living(), patience: 2 * t.g.opts.Lease,
+		plan: t.plan.plan, gone: func(key string) bool { return gone(t.members, key) }, committed: t.plan.agreed || t.plan.Epoch == 0, idle: t.now.Since(t.plan.settled),
+		limit: lowestLimit(t.g.opts.Limit, t.members), living: living(t), patience: 2 * t.g.opts.Lease,
 	}
-	next, _, due := s.draft() // the ticks of the loop are often enough to ask again
+	next, _, due := s.draft() // the loop ticks often enough to ask again
 	switch {
 	case due:
 		t.write(next)
-	case t.plan.Epoch > 0 && (t.spoiled || t.now.since(t.planSeen) >= planRefresh):
-		t.write(t.plan)
+	case t.plan.Epoch > 0 && (t.plan.unreadable || t.now.Since(t.plan.seen) >= planRefresh):
+		t.write(t.plan.plan)
 	}
 }
 
-func (t *term) gone(key string) bool {
-	m := t.members[key]
+// gone reports whether a member has left or was evicted.
+func gone(members map[string]*member, key string) bool {
+	m := members[key]
 	return m != nil && m.record.Left
 }
 
-// living are those that may have a seat. A moment is waited for a newcomer, so
+// living lists the replicas that may have a seat. A newcomer waits a moment, so
 // that several that start together come in with one plan.
-func (t *term) living() []candidate {
-	ids := make(map[string]bool) // of those in the plan
+func living(t *membership) []candidate {
+	ids := make(map[string]bool) // of the members of the plan
 	for _, s := range t.plan.Seats {
 		if m := t.members[s.Key]; m != nil && s.Key != t.key {
 			ids[m.record.ID] = true
@@ -85,8 +86,8 @@ func (t *term) living() []candidate {
 			continue
 		}
 		if _, seated := t.plan.seat(key); !seated {
-			age := t.now.since(m.first)
-			// One with the name of a member is most likely the same replica,
+			age := t.now.Since(m.first)
+			// A newcomer with the name of a member is most likely the same replica,
 			// started again, so that its former self will be evicted shortly.
 			twin := ids[m.record.ID] || m.record.ID == mine.ID
 			if m.revision == 0 || t.silent(m) || age < t.g.opts.Lease/50 || twin && age < 2*t.g.opts.Lease {
@@ -99,11 +100,11 @@ func (t *term) living() []candidate {
 	return all
 }
 
-// limit is the lowest one of the living: they differ only by mistake, or while
-// it is being changed.
-func (t *term) limit() int {
-	lowest := t.g.opts.Limit
-	for _, m := range t.members {
+// lowestLimit is the lowest limit of the living replicas. They differ only by
+// mistake, or while it is being changed.
+func lowestLimit(own int, members map[string]*member) int {
+	lowest := own
+	for _, m := range members {
 		if l := m.record.Limit; !m.record.Left && l > 0 && (l < lowest || lowest == 0) {
 			lowest = l
 		}
@@ -111,15 +112,15 @@ func (t *term) limit() int {
 	return lowest
 }
 
-func (t *term) evict(m *member) {
+func (t *membership) evict(m *member) {
 	m.evicting = true
 	seen := *m
-	t.aside(func(ctx context.Context) func() {
+	t.async(func(ctx context.Context) func() {
 		revision, left, err := evict(ctx, t.kv, seen)
 		return func() {
 			m.evicting = false
 			if !left {
-				m.heard = t.now // alive, or to be tried again later
+				m.heard = t.now // it is alive, or to be tried again later
 				if revision > 0 {
 					m.revision = revision
 				}
@@ -133,18 +134,17 @@ func (t *term) evict(m *member) {
 }
 
 // write writes a plan at the revision of the one that it follows.
-func (t *term) write(next plan) {
-	t.planning = true
-	revision := t.planRev
-	t.aside(func(ctx context.Context) func() {
+func (t *membership) write(next plan) {
+	t.plan.writing = true
+	revision := t.plan.revision
+	t.async(func(ctx context.Context) func() {
 		revision, err := put(ctx, t.kv, planKey, next, revision)
 		return func() {
-			t.planning = false
+			t.plan.writing = false
 			if err != nil {
-				// The watch shows what is there, also where this was stored but
-				// the answer was lost.
-				t.planAfter = t.now
-				t.planAfter.steady += t.g.opts.Lease / 20
+				// The watch shows the plan in force, also if this one was stored and
+				// only the answer was lost.
+				t.plan.notBefore = t.now.Add(t.g.opts.Lease / 20)
 				t.g.log.Debug("plan not written", "epoch", next.Epoch, "err", err)
 				return
 			}
@@ -154,12 +154,12 @@ func (t *term) write(next plan) {
 }
 
 // clean deletes the key of a replica that is gone and in no plan.
-func (t *term) clean(m *member) {
-	if !t.presides() {
+func (t *membership) clean(m *member) {
+	if !t.coordinates() {
 		return
 	}
 	seen := *m
-	t.aside(func(ctx context.Context) func() {
+	t.async(func(ctx context.Context) func() {
 		err := t.kv.Delete(ctx, seen.key, jetstream.LastRevision(seen.revision))
 		return func() {
 			if err != nil {

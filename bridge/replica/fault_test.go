@@ -5,15 +5,17 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"plaspy-bridge/bridge/replica/clock"
 )
 
 // skewed makes a replica's clocks run apart from the system's.
 type skewed struct{ wall, steady atomic.Int64 }
 
-func (s *skewed) now() moment {
-	m := systemClock()
-	m.wall += time.Duration(s.wall.Load())
-	m.steady += time.Duration(s.steady.Load())
+func (s *skewed) now() clock.Moment {
+	m := clock.System()
+	m.Wall += time.Duration(s.wall.Load())
+	m.Steady += time.Duration(s.steady.Load())
 	return m
 }
 
@@ -37,7 +39,7 @@ func TestClockJumps(t *testing.T) {
 		}
 		r.awaitDivided(a, b)
 		at := clock.now()
-		r.await("a renewal by the new clock", func() bool { return a.lease.Load().steady > at.steady })
+		r.await("a renewal by the new clock", func() bool { return a.lease.Load().Steady > at.Steady })
 	}
 	for token, n := range r.byToken() {
 		if n != before[token] {

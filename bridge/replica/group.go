@@ -11,84 +11,87 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"plaspy-bridge/bridge/replica/clock"
+	"plaspy-bridge/bridge/replica/rendezvous"
 	"plaspy-bridge/publisher"
 )
 
-// DefaultLease is after how long a replica that is not heard of is replaced.
-// Detection, a new plan and its acknowledgement take that and a quarter of a
-// second; losing a lease for nothing costs that too, so it is not much shorter
-// than what a broker needs to elect a leader.
+// DefaultLease is how long a replica may be silent before it is replaced. That,
+// with a new plan and its acknowledgement, takes a quarter of a second more. Losing
+// a lease for nothing costs as much, so it is not much shorter than the time that a
+// broker needs to elect a leader.
 const DefaultLease = 5 * time.Second
 
 // Options are a group's settings. ID, JS, Subjects and OnChange are required.
 type Options struct {
-	// ID is this replica's name (BRIDGE_REPLICA_ID). Two replicas that have the
-	// same one are still two.
+	// ID is this replica's name (BRIDGE_REPLICA_ID). Two replicas with the same one
+	// are still two.
 	ID       string
 	JS       jetstream.JetStream
 	Subjects publisher.Subjects
-	Replicas int           // of the bucket, where it is created; 0: 1
-	Lease    time.Duration // the same for all replicas; 0: DefaultLease
-	Limit    int           // requests per minute of all replicas together, 0: none
+	Replicas int           // of the bucket, if it is created; 0 means 1
+	Lease    time.Duration // the same for all replicas; 0 means DefaultLease
+	Limit    int           // requests per minute of all replicas together; 0 means no limit
 
-	// Settings are what all replicas should be told alike: a short digest of
-	// each setting, or group of them, by its name. Other replicas see them. It
+	// Settings are those that all replicas should have in common: a short digest of
+	// each setting, or group of settings, by its name. Other replicas see them. It
 	// must not be changed.
 	Settings map[string]string
 
-	// Load tells how much this replica has to do; nil: not known. It is asked
-	// at each renewal and must not block.
+	// Load returns how much this replica has to do. Optional. It is called at each
+	// renewal and must not block.
 	Load func() Load
-	// Consumes says that this replica can post inbound messages. One of those
-	// that can has the posting seat, see [Group.AwaitPosts].
+	// Consumes says that this replica can post inbound messages. One of those that
+	// can has the posting seat, see [Group.AwaitPosts].
 	Consumes bool
-	// Grace is how long Run, once it is told to stop, waits for
+	// Grace is how long Run, once its context is cancelled, waits for
 	// [Group.ReleasePosts]; 0 means 15 s.
 	Grace time.Duration
-	// OnChange is told what this replica may do from now on, on the goroutine
-	// of Run. The first call is made before anything is owned. Others take over
-	// what a call takes away as soon as it returns, so it should return when no
-	// more work on that begins, and it holds up the lease while it runs.
+	// OnChange takes what this replica may do from now on, on the goroutine of Run.
+	// The first call is made before anything is owned. Other replicas take over
+	// what a call takes away as soon as it returns. So it should return when no more
+	// work on that begins, and it holds up the lease while it runs.
 	OnChange func(Assignment)
-	// OnThrottle is told what another replica told [Group.Throttled], on the
-	// goroutine of Run; nil: nobody is interested.
+	// OnThrottle takes what another replica gave to [Group.Throttled], on the
+	// goroutine of Run. Optional.
 	OnThrottle func(until time.Time, factor float64)
 
-	Log        *slog.Logger // nil: none
+	Log        *slog.Logger // nil means none
 	Registerer prometheus.Registerer
 }
 
-// Load is what a replica would send if the budget let it, in requests a minute.
+// Load is how much a replica would send if the budget permitted it, in requests a
+// minute.
 type Load struct {
-	Polls int // 0: not known yet, counts as the average
+	Polls int // 0 means not known yet, and counts as the average
 	Posts int
 	// NoAPI says that this replica cannot reach the API. If another one can, that
 	// one gets the posting seat.
 	NoAPI bool
 }
 
-// maxLoad is far more than any replica can do, and little enough to be
-// multiplied: what stands in the bucket may be anything.
+// maxLoad is far more than any replica can do, and small enough to be multiplied:
+// the bucket may hold anything.
 const maxLoad = 1 << 30
 
 // Assignment is what a replica may do, for as long as [Group.Live] says so.
 type Assignment struct {
-	// Owned reports whether a device is this replica's, by the token that
-	// stands for it in subjects. It is never nil, does not look at the lease,
-	// and is safe for concurrent use.
+	// Owned reports whether a device belongs to this replica, by the token that
+	// stands for it in subjects. It is never nil, does not look at the lease, and is
+	// safe for concurrent use.
 	Owned func(token string) bool
 	// Share is the part of Options.Limit that this replica may use: 0 to 1.
 	Share float64
-	// Members is how many replicas share the work; 0: none is known to.
+	// Members is the number of replicas that share the work; 0 means none is known.
 	Members int
 	// Epoch is the plan's number.
 	Epoch uint64
 	// Moved says that Owned differs from that of the last call that was not
 	// Suspended. If it is false, only the share changed.
 	Moved bool
-	// Suspended tells that the lease ran out, so that Owned and Share are
-	// nothing. Nobody need have taken over: what was owned may be back with the
-	// next call.
+	// Suspended says that the lease ran out, so that Owned and Share are nothing.
+	// No other replica need have taken over: the devices may be back with the next
+	// call.
 	Suspended bool
 }
 
@@ -97,29 +100,34 @@ type Assignment struct {
 type Group struct {
 	opts  Options
 	log   *slog.Logger
-	clock func() moment // replaced where a test sets clocks
+	clock func() clock.Moment // tests replace it
 
-	lease   atomic.Pointer[moment] // when the last renewal that succeeded was sent; nil: no lease
-	stopped atomic.Bool            // Run was told to stop: what the lease allowed is over
+	lease   atomic.Pointer[clock.Moment] // when the last renewal that succeeded was sent; nil means no lease
+	stopped atomic.Bool                  // Run was told to stop: the lease gives no more rights
 	seat    postingSeat
-	owned   atomic.Pointer[views]
+	owned   atomic.Pointer[rendezvous.Views]
 	trouble atomic.Pointer[string]
 	standby atomic.Pointer[string]
 	members atomic.Int64
 
 	differences atomic.Pointer[[]Difference] // written by the goroutine of Run
 
-	wake chan struct{} // somebody called Throttled
+	wake chan struct{} // there is something to write
 
 	mu     sync.Mutex
-	brakes *throttling // to be told to the others
+	brakes *throttling // to be sent to the other replicas; guarded by mu
 
 	// Of the goroutine of Run.
-	told       Assignment // the last one given to OnChange ...
-	toldOwned  views      // ... and what its Owned says
-	lastOwned  views      // the same of the last one that was not suspended
-	quarantine moment     // until then this replica writes no plan
-	epoch      uint64     // of the last plan that it knew, in whichever life
+	last       assigned
+	quarantine clock.Moment // until then this replica writes no plan
+	epoch      uint64       // of the last plan that it knew, in whichever membership
+}
+
+// assigned is what OnChange was last called with.
+type assigned struct {
+	assignment Assignment
+	owned      rendezvous.Views // what its Owned says
+	before     rendezvous.Views // the same of the last one that was not suspended
 }
 
 // New makes a group that owns nothing until it runs.
@@ -134,7 +142,7 @@ func New(o Options) *Group {
 		o.Grace = 15 * time.Second
 	}
 	o.Replicas = max(o.Replicas, 1)
-	g := &Group{opts: o, log: o.Log, clock: systemClock, wake: make(chan struct{}, 1)}
+	g := &Group{opts: o, log: o.Log, clock: clock.System, wake: make(chan struct{}, 1)}
 	g.seat.changed = make(chan struct{})
 	g.troubled("the replicas of this bridge are not known yet")
 	if o.Registerer != nil {
@@ -146,23 +154,32 @@ func New(o Options) *Group {
 			}
 			return float64(g.members.Load())
 		}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_replicas_told_otherwise", Help: "Living replicas that were told other settings than this one, of those that must agree.",
+			Name: "plaspy_bridge_replicas_told_otherwise", Help: "Living replicas that have other settings than this one, of those that must agree.",
 		}, func() float64 { return float64(len(g.Differences())) }))
 	}
 	return g
 }
 
-// Run takes part until the context ends, then gives up what it owns and leaves.
-// Its error is that it could not say goodbye, so that the others wait for its
+// Handle sets Options.Load and Options.OnChange, for a caller whose receivers
+// are made after the group. Call it before [Group.Run].
+func (g *Group) Handle(load func() Load, change func(Assignment)) {
+	g.opts.Load, g.opts.OnChange = load, change
+}
+
+// Run takes part until ctx is cancelled, then gives up what it owns and leaves.
+// Its error is that it could not tell the other replicas, so that they wait for its
 // lease to run out.
 func (g *Group) Run(ctx context.Context) error {
-	g.opts.OnChange(Assignment{Owned: g.toldOwned.own})
+	g.opts.OnChange(Assignment{Owned: g.last.owned.Own})
 	var complaint string
 	for {
-		err := g.term(ctx)
+		err := g.join(ctx)
 		g.release()
 		if ctx.Err() != nil {
 			return err
+		}
+		if full := publisher.Full(err); full != "" {
+			err = errors.New(full)
 		}
 		if text := err.Error(); text != complaint {
 			complaint = text
@@ -181,13 +198,13 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 }
 
-// Owns reports whether this replica may work for a device now, by its token. It
-// is false from the moment at which the lease may be over, even if the process
-// or the machine stood still meanwhile and nobody has noticed yet: to be asked
-// last before the work begins.
+// Owns reports whether this replica may work for a device now, by its token. It is
+// false from the instant at which the lease may be over, even if the process or the
+// machine stood still and the end of the lease was not noticed yet. It is to be
+// asked last before the work begins.
 func (g *Group) Owns(token string) bool {
 	owned := g.owned.Load()
-	return owned != nil && owned.own(token) && g.Live()
+	return owned != nil && owned.Own(token) && g.Live()
 }
 
 // Live reports whether this replica holds its lease now, so that it may use its
@@ -197,7 +214,7 @@ func (g *Group) Live() bool { return !g.stopped.Load() && g.leased() }
 // leased reports whether the other replicas still count on this one.
 func (g *Group) leased() bool {
 	sent := g.lease.Load()
-	return sent != nil && g.clock().within(g.valid(), *sent)
+	return sent != nil && g.clock().Within(g.valid(), *sent)
 }
 
 // Trouble says in one sentence why this replica has no part in the work, or "".
@@ -222,13 +239,10 @@ func (g *Group) standsBy(why string) {
 
 // abstain keeps this replica from writing a plan while a lease may run that it
 // does not know of.
-func (g *Group) abstain() {
-	g.quarantine = g.clock()
-	g.quarantine.steady += g.opts.Lease
-}
+func (g *Group) abstain() { g.quarantine = g.clock().Add(g.opts.Lease) }
 
-// valid is how long a renewal lasts for the one who sent it. The rest of the
-// lease is the time in which a request that was decided on may still go out.
+// valid is how long a renewal lasts for its sender. The rest of the lease is the
+// time in which a request that was decided on may still go out.
 func (g *Group) valid() time.Duration { return g.opts.Lease * 3 / 4 }
 
 // every is the time from one renewal to the next.
@@ -242,7 +256,7 @@ func (g *Group) notify() {
 	}
 }
 
-// release gives everything up, but for posts that are under way.
+// release gives everything up, but for posts that are in flight.
 func (g *Group) release() {
 	g.seat.set(false)
 	g.lease.Store(nil)
@@ -253,21 +267,22 @@ func (g *Group) release() {
 func (g *Group) surrender() {
 	g.members.Store(0)
 	g.differences.Store(nil)
-	g.tell(Assignment{}, nil)
+	g.assign(Assignment{}, nil)
 }
 
-// tell hands an assignment on if it differs from the last.
-func (g *Group) tell(a Assignment, owned views) {
-	same := g.toldOwned.equal(owned) && a.Share == g.told.Share && a.Members == g.told.Members && a.Suspended == g.told.Suspended
+// assign calls OnChange if an assignment differs from the last.
+func (g *Group) assign(a Assignment, owned rendezvous.Views) {
+	last := g.last.assignment
+	same := g.last.owned.Equal(owned) && a.Share == last.Share && a.Members == last.Members && a.Suspended == last.Suspended
 	g.owned.Store(&owned)
 	if same {
 		return
 	}
-	a.Owned = owned.own
+	a.Owned = owned.Own
 	if !a.Suspended {
-		a.Moved = !g.lastOwned.equal(owned)
-		g.lastOwned = owned
+		a.Moved = !g.last.before.Equal(owned)
+		g.last.before = owned
 	}
-	g.told, g.toldOwned = a, owned
+	g.last.assignment, g.last.owned = a, owned
 	g.opts.OnChange(a)
 }

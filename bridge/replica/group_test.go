@@ -1,8 +1,11 @@
 package replica
 
 import (
+	"fmt"
 	"testing"
 	"time"
+
+	"plaspy-bridge/bridge/replica/rendezvous"
 )
 
 // TestAlone: the first replica of all has everything within a second, with the
@@ -201,5 +204,27 @@ func TestBrokerRestart(t *testing.T) {
 	}
 	if got := a.state().Epoch; got != epoch {
 		t.Errorf("plan %d became %d over a restart of the broker", epoch, got)
+	}
+}
+
+func BenchmarkOwns(b *testing.B) {
+	for _, n := range []int{1, 3, 50} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			var all []string
+			for i := range n {
+				all = append(all, fmt.Sprintf("host-%d 1", i))
+			}
+			g := New(Options{ID: "a", OnChange: func(Assignment) {}})
+			g.owned.Store(&rendezvous.Views{rendezvous.New(all, all[0])})
+			now := g.clock()
+			g.lease.Store(&now)
+			var tokens []string
+			for i := range 1024 {
+				tokens = append(tokens, fmt.Sprintf("device=20%d", i))
+			}
+			for i := 0; b.Loop(); i++ {
+				g.Owns(tokens[i%len(tokens)])
+			}
+		})
 	}
 }

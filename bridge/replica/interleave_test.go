@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"plaspy-bridge/bridge/replica/clock"
 )
 
 // world is replicas on a modelled bucket, in simulated time.
@@ -75,9 +77,9 @@ func (w *world) join(id string, set ...func(*Options)) *node {
 		f(&o)
 	}
 	n.Group = New(o)
-	n.clock = func() moment {
+	n.clock = func() clock.Moment {
 		at := time.Since(w.start)
-		return moment{steady: at, wall: at + time.Duration(jump.Load())}
+		return clock.Moment{Steady: at, Wall: at + time.Duration(jump.Load())}
 	}
 	w.mu.Lock()
 	w.replicas = append(w.replicas, n)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,20 +15,20 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// Peer is a replica as one who does not take part sees it.
+// Peer is a replica as a process sees it that does not take part.
 type Peer struct {
 	ID string
-	// Settings are its Options.Settings; nil: an earlier version's.
+	// Settings are its Options.Settings. Earlier versions have none.
 	Settings map[string]string
 	// Age is how long ago it last renewed its lease, by the server's clock.
 	Age time.Duration
 }
 
-// Differs gives the names of the settings that the peer was told otherwise.
+// Differs returns the names of the settings that differ from the peer's.
 func (p Peer) Differs(settings map[string]string) []string { return differing(settings, p.Settings) }
 
-// Peers reads which replicas live, by id. It changes nothing, and gives none
-// where there is no bucket.
+// Peers reads which replicas live, by id. It changes nothing, and returns none if
+// there is no bucket.
 func Peers(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) ([]Peer, error) {
 	kv, err := js.KeyValue(ctx, subjects.ReplicasBucket())
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -51,7 +52,7 @@ func Peers(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 				return nil, errors.New("read replicas: it ended before its time")
 			}
 			if e == nil {
-				return living(ctx, js, subjects, list)
+				return aged(ctx, js, subjects, list)
 			}
 			var r record
 			if json.Unmarshal(e.Value(), &r) == nil && !r.Left {
@@ -61,9 +62,9 @@ func Peers(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 	}
 }
 
-// living turns times into ages, by the clock that they were taken from, and
-// leaves out whose lease is over.
-func living(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, list []Peer) ([]Peer, error) {
+// aged turns times into ages, by the clock that they were taken from, and leaves
+// out replicas whose lease is over.
+func aged(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, list []Peer) ([]Peer, error) {
 	st, err := js.Stream(ctx, publisher.BucketStream(subjects.ReplicasBucket()))
 	if err != nil {
 		return nil, fmt.Errorf("read replicas: %w", err)
@@ -80,4 +81,69 @@ func living(ctx context.Context, js jetstream.JetStream, subjects publisher.Subj
 // Needs lists the permissions that a [Group] needs.
 func Needs(subjects publisher.Subjects) []publisher.Permission {
 	return publisher.Watching(subjects.ReplicasBucket(), "replicas cannot share the work")
+}
+
+// Difference is a living replica with other settings than this one.
+type Difference struct {
+	Replica  string   // its id
+	Settings []string // the names in Options.Settings, sorted
+}
+
+// String describes it in a few words: "b: devices, limits".
+func (d Difference) String() string { return d.Replica + ": " + strings.Join(d.Settings, ", ") }
+
+// Differences lists the living replicas that have other settings, by their ids. A
+// replica of an earlier version, which does not say which it has, is not listed.
+func (g *Group) Differences() []Difference {
+	if list := g.differences.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
+// differing returns the names of settings that differ between two replicas. A name
+// that only one of them has is of another version, and says nothing.
+func differing(mine, theirs map[string]string) (names []string) {
+	for name, digest := range theirs {
+		if own, known := mine[name]; known && own != digest {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// compare notices replicas with other settings, and that there are none any more.
+func (t *membership) compare() {
+	if !t.watch.synced {
+		return
+	}
+	found := make(map[string]Difference)
+	for key, m := range t.members {
+		if len(m.differs) > 0 && key != t.key && m.revision > 0 && !m.record.Left && !t.silent(m) {
+			// One id may stand for two processes for a while.
+			names := append(slices.Clone(m.differs), found[m.record.ID].Settings...)
+			slices.Sort(names)
+			found[m.record.ID] = Difference{m.record.ID, slices.Compact(names)}
+		}
+	}
+	g := t.g
+	if len(found) == 0 && len(g.Differences()) == 0 {
+		return
+	}
+	logged := make(map[string]string)
+	for _, d := range g.Differences() {
+		logged[d.Replica] = d.String()
+	}
+	for id, d := range found {
+		if logged[id] != d.String() {
+			g.log.Warn("replica was told other settings than this one", "replica", id, "differs", strings.Join(d.Settings, ", "))
+		}
+		delete(logged, id)
+	}
+	for _, id := range slices.Sorted(maps.Keys(logged)) {
+		g.log.Info("replica that was told other settings is gone, or told the same now", "replica", id)
+	}
+	list := slices.SortedFunc(maps.Values(found), func(a, b Difference) int { return strings.Compare(a.Replica, b.Replica) })
+	g.differences.Store(&list)
 }

@@ -4,16 +4,17 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"plaspy-bridge/bridge/replica/rendezvous"
 )
 
-// unlimited is what is divided where there is no limit: the proportions alone
-// count then.
+// unlimited is divided if there is no limit: only the proportions count then.
 const unlimited = 1 << 20
 
 // plan says who shares the work. Epochs count up by one.
 type plan struct {
 	Epoch uint64 `json:"epoch"`
-	Limit int    `json:"limit"` // what the slots add up to at most: requests per minute
+	Limit int    `json:"limit"` // the slots add up to no more: requests per minute
 	// Lowered counts the members that gave up slots since slots were last given
 	// out; it decides how long the budget pauses before the next time.
 	Lowered int    `json:"lowered,omitempty"`
@@ -26,18 +27,18 @@ type plan struct {
 // seat is a member's place in a plan.
 type seat struct {
 	Key   string `json:"key"`
-	Name  string `json:"name"` // what devices are spread by: a replica that comes back keeps its devices
+	Name  string `json:"name"` // devices are divided by it: a replica that comes back keeps its devices
 	Slots int    `json:"slots"`
 }
 
-// same reports whether two plans of one epoch are the same: those of a store that
-// went back need not be.
+// same reports whether two plans of one epoch are the same. In a store that went
+// back they need not be.
 func (p *plan) same(other *plan) bool {
 	return p.Limit == other.Limit && p.Lowered == other.Lowered && slices.Equal(p.Seats, other.Seats) &&
 		(p.Poster == "" || p.Poster == other.Poster)
 }
 
-// valid reports whether p is one that a replica wrote.
+// valid reports whether p can have been written by a replica.
 func (p *plan) valid() bool {
 	keys, names, left := make(map[string]bool), make(map[string]bool), p.Limit
 	for _, s := range p.Seats {
@@ -78,8 +79,9 @@ func (p *plan) slots() (sum int) {
 	return sum
 }
 
-// view is the plan as one member sees it; nil where that has nothing to do.
-func (p *plan) view(key string) *view {
+// view divides the devices by the plan, for one member. It is nil if the member has
+// no slots.
+func (p *plan) view(key string) *rendezvous.View {
 	me, seated := p.seat(key)
 	if !seated || me.Slots == 0 {
 		return nil
@@ -90,13 +92,13 @@ func (p *plan) view(key string) *view {
 			names = append(names, s.Name)
 		}
 	}
-	return newView(names, me.Name)
+	return rendezvous.New(names, me.Name)
 }
 
 // candidate is a living replica that may have a seat.
 type candidate struct {
 	key, id string
-	load    int // polls a minute; 0: not known
+	load    int // polls a minute; 0 means not known
 	posts   int // posts a minute
 	// consumes says that it may post inbound messages, and able that it reaches
 	// the API.
@@ -105,17 +107,17 @@ type candidate struct {
 
 func candidateOf(key string, r record) candidate {
 	within := func(n int) int { return min(max(n, 0), maxLoad) }
-	return candidate{key, r.ID, within(r.Load), within(r.Posts), r.Inbound == inboundOn || r.Inbound == inboundNoReach, r.Inbound == inboundOn}
+	return candidate{key, r.ID, within(r.Load), within(r.Posts), r.Inbound == inboundOn || r.Inbound == inboundUnable, r.Inbound == inboundOn}
 }
 
-// situation is what a plan is drafted from.
+// situation holds everything that a plan is drafted from.
 type situation struct {
 	plan      plan
 	gone      func(key string) bool // has left or been evicted
-	committed bool                  // everybody obeys the plan
+	committed bool                  // all members obey the plan
 	idle      time.Duration         // since that was seen
-	limit     int                   // requests per minute, 0: none
-	living    []candidate           // by key, those that have a seat too
+	limit     int                   // requests per minute; 0 means no limit
+	living    []candidate           // by key, with those that have a seat
 	// patience is how old a plan has to be before the posting seat goes to another
 	// replica because its holder cannot reach the API.
 	patience time.Duration
@@ -125,13 +127,13 @@ const (
 	// window is the span over which requests are counted, with room for those
 	// that are sent a little later than their time.
 	window = 62 * time.Second
-	// calm is how long a plan stays in force before it changes for no other
-	// reason than that the replicas have more or less to do than was thought.
+	// calm is how long a plan stays in force before it changes only because the
+	// replicas have more or less to do than was thought.
 	calm = 30 * time.Second
 )
 
-// draft gives the plan that should follow. ok is false where none is due, and
-// again then says when to ask again if nothing happens before; 0: no need.
+// draft returns the plan that should follow. ok is false if none is due. again then
+// says when to ask again if nothing happens before; 0 means that there is no need.
 func (s *situation) draft() (next plan, again time.Duration, ok bool) {
 	next, again, ok = s.redivide()
 	if !ok && s.committed && s.poster(&s.plan) != s.plan.Poster {
@@ -169,7 +171,7 @@ func (s *situation) poster(next *plan) string {
 	return cmp.Or(able, any)
 }
 
-// redivide gives the next plan as far as devices and budget go.
+// redivide returns the next plan as far as devices and budget go.
 func (s *situation) redivide() (next plan, again time.Duration, ok bool) {
 	limit := s.limit
 	if limit == 0 {
@@ -188,8 +190,8 @@ func (s *situation) redivide() (next plan, again time.Duration, ok bool) {
 	return s.raise(limit, target)
 }
 
-// without leaves out who is gone. That cannot wait for the plan in force, which
-// they will never acknowledge.
+// without leaves out members that are gone. That cannot wait for the plan in force,
+// which they will never acknowledge.
 func (s *situation) without() (plan, bool) {
 	next := plan{Epoch: s.plan.Epoch + 1, Limit: s.plan.Limit, Lowered: s.plan.Lowered}
 	for _, old := range s.plan.Seats {
@@ -203,7 +205,7 @@ func (s *situation) without() (plan, bool) {
 	return next, len(next.Seats) < len(s.plan.Seats)
 }
 
-// lower takes slots away from who has more than its part, where somebody needs
+// lower takes slots from members that have more than their part, if others need
 // them.
 func (s *situation) lower(limit int, target map[string]int) (plan, bool) {
 	surplus, missing, drift := 0, 0, false
@@ -234,7 +236,7 @@ func (s *situation) lower(limit int, target map[string]int) (plan, bool) {
 	return next, true
 }
 
-// raise gives out the slots that nobody has, once they have been idle for long
+// raise gives out the slots that no member has, once they have been idle for long
 // enough.
 func (s *situation) raise(limit int, target map[string]int) (next plan, again time.Duration, ok bool) {
 	free := limit - s.plan.slots()
@@ -293,21 +295,21 @@ func (s *situation) name(c candidate) string {
 // sliding window holds more requests than the limit.
 //
 // A replica with r slots sends n requests in a time only if it lasts n-1 times
-// window/r. Over a window with one rate that makes n <= r. Over one in which
-// the rate was lowered it makes n at most 1 more than the mean rate, and in
-// which it was raised at most 2 more, or 1 where it was 0 before. The slots
-// that lie idle take free*pause/window requests out of every such window; that
-// is to be no less than what is added. After a whole window no further pause is
+// window/r. Over a window with one rate that makes n <= r. Over a window in which
+// the rate was lowered, n is at most 1 more than the mean rate, and if it was raised
+// at most 2 more, or 1 if it was 0 before. The slots that lie idle take
+// free*pause/window requests out of every such window; that must be no less than
+// what is added. After a whole window no further pause is
 // needed: nothing in it was sent at a rate higher than the present one.
 func pause(free, lowered, begin, more int) time.Duration {
 	extra := lowered + begin + 2*more
 	return min(window, window*time.Duration(extra)/time.Duration(free))
 }
 
-// allocate divides the limit in proportion to what each one has to do. Who is
-// new counts as the average one. Nobody gets less than a quarter of the mean,
-// since it could not even find out that it has more to do, nor less than one
-// request a minute as long as there are so many.
+// allocate divides the limit in proportion to the load of each replica. A newcomer
+// counts as the average. No replica gets less than a quarter of the mean, since it
+// could not even find out that it has more to do, nor less than one request a
+// minute as long as there are so many.
 func allocate(limit int, living []candidate) map[string]int {
 	target := make(map[string]int, len(living))
 	if len(living) == 0 {
@@ -325,9 +327,9 @@ func allocate(limit int, living []candidate) map[string]int {
 	return target
 }
 
-// wants weighs what each one has to do. One replica posts for all, and its posts
-// count like everybody's polls together do: where there is not enough for both,
-// each gets half, as in a single bridge.
+// wants weighs the load of each replica. One replica posts for all, and its posts
+// count as much as all polls together: if there is not enough for both, each gets
+// half, as in a single bridge.
 func wants(limit int, living []candidate) []int {
 	sum, known, posts := 0, 0, 0
 	for _, c := range living {
@@ -337,7 +339,7 @@ func wants(limit int, living []candidate) []int {
 			known++
 		}
 	}
-	mean := 4 // nobody has anything to do: equal parts
+	mean := 4 // no replica has anything to do: equal parts
 	if known > 0 {
 		mean = max(sum/known, 4)
 	}

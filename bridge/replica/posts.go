@@ -8,16 +8,18 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/replica/clock"
 )
 
 // Whether a replica can post inbound messages, as its record says. Records of
 // versions before the posting seat say nothing.
 const (
-	inboundOff     = "off"     // it was told not to
-	inboundOn      = "on"      // it can
-	inboundNoReach = "unable"  // it was told to, and cannot reach the API
-	earlierKey     = "inbound" // the lease of those earlier versions
-	earlierTTL     = 6 * time.Second
+	inboundOff    = "off"     // it does not consume
+	inboundOn     = "on"      // it can
+	inboundUnable = "unable"  // it consumes, but cannot reach the API
+	earlierKey    = "inbound" // the lease of those earlier versions
+	earlierTTL    = 6 * time.Second
 )
 
 // ErrSeatLost is the cause with which the context of [Group.AwaitPosts] ends.
@@ -26,7 +28,7 @@ var ErrSeatLost = errors.New("this replica may not post any more")
 // postingSeat is this replica's right to post inbound messages.
 type postingSeat struct {
 	mu       sync.Mutex
-	assigned bool // the plan gives it to this replica, and nobody else holds it
+	assigned bool // the plan gives it to this replica, and no other one may hold it
 	taken    bool // AwaitPosts gave it out, and ReleasePosts was not called yet
 	cancel   context.CancelCauseFunc
 	changed  chan struct{} // closed when assigned becomes true
@@ -112,16 +114,16 @@ func (s *postingSeat) inUse() bool {
 
 // takeSeat begins to post if the plan says so and no other replica can be posting.
 // What this replica has it keeps through later plans that name it.
-func (t *term) takeSeat() {
+func (t *membership) takeSeat() {
 	s := &t.g.seat
-	if t.earlierVersions() {
+	if earlierVersions(t) {
 		t.earlier.clear = false
 		if s.set(false) {
 			t.g.log.Warn("a replica of an earlier version runs: it posts inbound messages until it is replaced")
 		}
 		return
 	}
-	if !t.agreed || t.plan.Poster != t.key || t.suspended {
+	if !t.plan.agreed || t.plan.Poster != t.key || t.suspended {
 		return
 	}
 	for key, m := range t.members {
@@ -145,7 +147,7 @@ func (t *term) takeSeat() {
 }
 
 // yieldSeat stops new posts; those under way keep others waiting.
-func (t *term) yieldSeat(why string) {
+func (t *membership) yieldSeat(why string) {
 	if t.g.seat.set(false) {
 		t.g.log.Info("this replica begins no more posts", "reason", why)
 	}
@@ -157,13 +159,13 @@ func (t *term) yieldSeat(why string) {
 type earlierLease struct {
 	clear    bool // it is not held
 	asking   bool
-	asked    moment
+	asked    clock.Moment
 	revision uint64
-	since    moment // when the revision was first seen
+	since    clock.Moment // when the revision was first seen
 }
 
 // earlierVersions reports whether a replica lives that may post by its own lease.
-func (t *term) earlierVersions() bool {
+func earlierVersions(t *membership) bool {
 	for key, m := range t.members {
 		if key != t.key && m.record.Inbound == "" && m.record.ID != "" && m.revision > 0 && !m.record.Left && !t.silent(m) {
 			return true
@@ -174,13 +176,13 @@ func (t *term) earlierVersions() bool {
 
 // lookForEarlier looks whether the lease of earlier versions is free: its key is
 // not there, or nobody renewed it for as long as it lasts.
-func (t *term) lookForEarlier() {
+func (t *membership) lookForEarlier() {
 	e := &t.earlier
-	if e.asking || e.revision > 0 && t.now.since(e.asked) < earlierTTL/12 {
+	if e.asking || e.revision > 0 && t.now.Since(e.asked) < earlierTTL/12 {
 		return
 	}
 	e.asking, e.asked = true, t.now
-	t.aside(func(ctx context.Context) func() {
+	t.async(func(ctx context.Context) func() {
 		entry, err := t.kv.Get(ctx, earlierKey)
 		return func() {
 			e.asking = false
@@ -192,7 +194,7 @@ func (t *term) lookForEarlier() {
 				t.g.log.Debug("posting lease of earlier versions not read", "err", err)
 			case entry.Revision() != e.revision:
 				e.revision, e.since = entry.Revision(), t.now
-			case t.now.since(e.since) >= earlierTTL:
+			case t.now.Since(e.since) >= earlierTTL:
 				e.clear = true
 			}
 		}
@@ -202,7 +204,7 @@ func (t *term) lookForEarlier() {
 // linger keeps the lease up at a stop, while posts that were sent wait for their
 // answers. Everything else was given up before. It returns true if nothing is
 // under way any more.
-func (t *term) linger(ticks <-chan time.Time) bool {
+func (t *membership) linger(ticks <-chan time.Time) bool {
 	grace := time.NewTimer(t.g.opts.Grace)
 	defer grace.Stop()
 	t.leaving, t.own.at = true, t.now
@@ -210,7 +212,7 @@ func (t *term) linger(ticks <-chan time.Time) bool {
 		t.listen()
 		t.renew()
 		select {
-		case apply := <-t.results:
+		case apply := <-t.calls.results:
 			t.now = t.g.clock()
 			apply()
 		case e := <-t.watch.entries:

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/replica/clock"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -72,11 +73,11 @@ type node struct {
 	err  error // of Run
 	hold chan struct{}
 	load int
-	now  func() moment // nil: the system's clocks
+	now  func() clock.Moment // nil: the system's clocks
 
 	last      Assignment           // guarded by the rig's mutex
 	posting   bool                 // likewise: posts may be under way
-	sent      moment               // likewise: when the last renewal was sent
+	sent      clock.Moment         // likewise: when the last renewal was sent
 	lapsed    bool                 // likewise: the lease under which they were begun ran out
 	finish    func() time.Duration // how long posts under way take at most; nil: nothing
 	consumed  chan struct{}        // closed when the consumer has ended
@@ -254,7 +255,7 @@ func (r *rig) check() {
 		if sent := n.Group.lease.Load(); sent != nil {
 			n.sent = *sent
 		}
-		n.lapsed = (n.lapsed || !n.clock().within(n.valid(), n.sent)) && !n.Posting() || time.Now().Before(r.blind)
+		n.lapsed = (n.lapsed || !n.clock().Within(n.valid(), n.sent)) && !n.Posting() || time.Now().Before(r.blind)
 	}
 	if time.Now().Before(r.blind) {
 		return
@@ -273,7 +274,7 @@ func (r *rig) check() {
 		if !n.posting || n.lapsed {
 			continue
 		}
-		if poster != nil && poster.clock().within(poster.valid(), poster.sent) {
+		if poster != nil && poster.clock().Within(poster.valid(), poster.sent) {
 			r.Errorf("%s and %s may have posts under way", poster.id, n.id)
 		}
 		poster = n

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"plaspy-bridge/bridge/replica/rendezvous"
 )
 
 // calmly runs a test with replicas on a modelled bucket, in simulated time. The
@@ -208,11 +210,11 @@ func TestMoved(t *testing.T) {
 	g := New(Options{ID: "a"})
 	var got []bool
 	g.opts.OnChange = func(a Assignment) { got = append(got, a.Moved) }
-	two, one := views{newView([]string{"a", "b"}, "a")}, views{newView([]string{"a"}, "a")}
+	two, one := rendezvous.Views{rendezvous.New([]string{"a", "b"}, "a")}, rendezvous.Views{rendezvous.New([]string{"a"}, "a")}
 	for _, tt := range []struct {
 		name  string
 		a     Assignment
-		owned views
+		owned rendezvous.Views
 		want  bool
 	}{
 		{"first devices", Assignment{Share: 1}, two, true},
@@ -224,7 +226,7 @@ func TestMoved(t *testing.T) {
 		{"taken over", Assignment{}, nil, true},
 	} {
 		got = nil
-		g.tell(tt.a, tt.owned)
+		g.assign(tt.a, tt.owned)
 		if len(got) != 1 || got[0] != tt.want {
 			t.Errorf("%s: moved %v, want once %t", tt.name, got, tt.want)
 		}

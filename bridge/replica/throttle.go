@@ -6,43 +6,45 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/replica/clock"
 )
 
-// throttling is what one replica tells the others of an answer 429.
+// throttling is what one replica sends the others about an answer 429.
 type throttling struct {
 	By     string  `json:"by"`     // its key
 	ForMS  int64   `json:"for_ms"` // nothing is to be sent for so long
-	Until  int64   `json:"until"`  // the same as a time, in Unix milliseconds, for who reads it late
+	Until  int64   `json:"until"`  // the same as a time, in Unix milliseconds, for a replica that reads it late
 	Factor float64 `json:"factor"` // of the limit, to go on with
 }
 
 const (
-	// throttleGap is between two of them: the last word of a burst is said well
+	// throttleGap is between two of them: the last one of a burst is written well
 	// within a second.
 	throttleGap = 250 * time.Millisecond
-	// throttleRetry is for the watch to show what another one wrote first.
+	// throttleRetry is the time in which the watch shows what another replica wrote first.
 	throttleRetry = 20 * time.Millisecond
-	// throttleFresh is how old a factor may be and not have been climbed from.
+	// throttleFresh is how old a factor may be before the rate has climbed from it.
 	throttleFresh = 2 * time.Second
 	// throttleMax is more than any throttling lasts.
 	throttleMax = time.Hour
-	// throttleNews is for how long a factor is of interest to who comes later:
+	// throttleNews is for how long a factor is of interest to a newcomer:
 	// the rate climbs back within minutes.
 	throttleNews = time.Minute
 )
 
-// throttleState is a term's part in it.
+// throttleState is a membership's part in it.
 type throttleState struct {
 	writing  bool
-	after    moment // no writing before
-	revision uint64 // of the key
+	after    clock.Moment // no writing before
+	revision uint64       // of the key
 	last     throttling
-	lastAt   moment
+	lastAt   clock.Moment
 }
 
-// Throttled tells all other replicas that the API throttles: nothing is to be
-// sent until a time, which may have passed, and then at a factor of the limit.
-// They are told as soon as the bucket can be written.
+// Throttled sends all other replicas that the API throttles: nothing is to be sent
+// until a time, which may have passed, and then at a factor of the limit. It is
+// sent as soon as the bucket can be written.
 func (g *Group) Throttled(until time.Time, factor float64) {
 	// Not by the monotonic clock, which may stand still before this is sent.
 	next := &throttling{Until: until.UnixMilli(), Factor: factor}
@@ -55,10 +57,10 @@ func (g *Group) Throttled(until time.Time, factor float64) {
 	g.notify()
 }
 
-// spread writes what Throttled was told.
-func (t *term) spread() {
+// spread writes what Throttled was called with.
+func (t *membership) spread() {
 	s := &t.throttle
-	if t.lost != nil || s.writing || !t.watch.synced || t.now.steady < s.after.steady {
+	if t.lost != nil || s.writing || !t.watch.synced || t.now.Before(s.after) {
 		return
 	}
 	g := t.g
@@ -69,37 +71,36 @@ func (t *term) spread() {
 	if brakes == nil {
 		return
 	}
-	// What another one said is said again, because a watcher need not be shown
-	// an entry that is replaced at once.
+	// What another replica wrote is written again, because a watcher need not be
+	// shown an entry that is replaced at once.
 	until, factor := max(brakes.Until, s.last.Until), brakes.Factor
-	if s.last.By != "" && t.now.since(s.lastAt) < throttleFresh {
+	if s.last.By != "" && t.now.Since(s.lastAt) < throttleFresh {
 		if factor = min(factor, s.last.Factor); until == s.last.Until && factor == s.last.Factor {
-			return // everybody has been told as much
+			return // all replicas know as much
 		}
 	}
 	left := time.Until(time.UnixMilli(until))
 	message := throttling{By: t.key, ForMS: max(left, 0).Milliseconds(), Until: until, Factor: factor}
 	revision := s.revision
 	s.writing = true
-	t.aside(func(ctx context.Context) func() {
+	t.async(func(ctx context.Context) func() {
 		revision, err := put(ctx, t.kv, throttleKey, message, revision)
 		return func() {
 			s.writing = false
-			s.after = t.now
 			if err == nil {
-				s.after.steady += throttleGap
+				s.after = t.now.Add(throttleGap)
 				s.revision = max(s.revision, revision)
 			} else {
-				s.after.steady += throttleRetry
-				g.log.Debug("replicas not told of throttling", "err", err)
+				s.after = t.now.Add(throttleRetry)
+				g.log.Debug("throttling not sent to the other replicas", "err", err)
 				g.Throttled(time.UnixMilli(brakes.Until), brakes.Factor)
 			}
 		}
 	})
 }
 
-// seeThrottle hands on what another replica told.
-func (t *term) seeThrottle(e jetstream.KeyValueEntry) {
+// seeThrottle hands on what another replica sent.
+func (t *membership) seeThrottle(e jetstream.KeyValueEntry) {
 	var b throttling
 	t.throttle.revision = max(t.throttle.revision, e.Revision())
 	if e.Operation() != jetstream.KeyValuePut || json.Unmarshal(e.Value(), &b) != nil || b.By == t.key {

@@ -9,39 +9,41 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/replica/clock"
 )
 
-// watch is the view into the bucket. This replica's own renewals show that it
-// works: the client's ordered consumer takes half a minute to notice that the
-// server has forgotten it.
+// watch follows the bucket. This replica's own renewals show that it works: the
+// client's ordered consumer takes half a minute to notice that the server has
+// forgotten it.
 type watch struct {
 	entries chan watched
 	n       int // counts watches
 	current jetstream.KeyWatcher
 	opening bool
-	opened  moment // when it was last tried
-	synced  bool   // it has shown everything once
-	broken  bool   // it is to be replaced
-	plan    uint64 // the revision of the plan that it has shown
+	opened  clock.Moment // when it was last tried
+	synced  bool         // it has shown everything once
+	broken  bool         // it is to be replaced
+	plan    uint64       // the revision of the plan that it has shown
 }
 
-// watched is an entry and the watch that it came from; nil: all that was there
-// has come.
+// watched is an entry and the watch that it came from. A nil entry means that
+// everything that was in the bucket has come.
 type watched struct {
 	n     int
 	entry jetstream.KeyValueEntry
 }
 
-// listen starts a watch, or another one where this one shows nothing.
-func (t *term) listen() {
+// listen starts a watch, or another one if the present one shows nothing.
+func (t *membership) listen() {
 	w, o := &t.watch, &t.own
 	patience := t.g.opts.Lease / 5
-	if w.opening || w.n > 0 && t.now.since(w.opened) < patience {
+	if w.opening || w.n > 0 && t.now.Since(w.opened) < patience {
 		return
 	}
 	switch {
 	case w.current == nil, w.broken, !w.synced:
-	case o.shown.revision < o.revision && t.now.since(o.sent) >= patience:
+	case o.shown.revision < o.revision && t.now.Since(o.sent) >= patience:
 	default:
 		return
 	}
@@ -50,9 +52,9 @@ func (t *term) listen() {
 	w.opening, w.opened, w.broken = true, t.now, false
 	w.synced, w.plan, o.shown.revision = false, 0, 0
 	n := w.n
-	t.aside(func(ctx context.Context) func() {
+	t.async(func(ctx context.Context) func() {
 		// The subscription ends with the context that it was made with.
-		life, cancel := context.WithCancel(t.ctx)
+		life, cancel := context.WithCancel(t.calls.ctx)
 		stop := context.AfterFunc(ctx, cancel)
 		current, err := t.kv.Watch(life, everyKey)
 		inTime := stop()
@@ -60,7 +62,7 @@ func (t *term) listen() {
 			cancel()
 			return func() { t.unopened(err) }
 		}
-		t.asides.Go(func() {
+		t.calls.wg.Go(func() {
 			defer cancel()
 			t.pump(n, current)
 		})
@@ -73,18 +75,18 @@ func (t *term) listen() {
 
 // pump hands entries to the loop. It reads on until the watch is closed, which
 // otherwise would wait for a reader for ever.
-func (t *term) pump(n int, current jetstream.KeyWatcher) {
-	stop := context.AfterFunc(t.ctx, func() { _ = current.Stop() })
+func (t *membership) pump(n int, current jetstream.KeyWatcher) {
+	stop := context.AfterFunc(t.calls.ctx, func() { _ = current.Stop() })
 	defer stop()
 	for e := range current.Updates() {
 		select {
 		case t.watch.entries <- watched{n, e}:
-		case <-t.ctx.Done():
+		case <-t.calls.ctx.Done():
 		}
 	}
 }
 
-func (t *term) unopened(err error) {
+func (t *membership) unopened(err error) {
 	t.watch.opening = false
 	if errors.Is(err, nats.ErrStreamNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.lost = fmt.Errorf("%w: it is gone", errStateLost)
@@ -93,16 +95,16 @@ func (t *term) unopened(err error) {
 	t.g.log.Debug("replicas cannot be watched", "err", err)
 }
 
-func (t *term) unwatch() {
+func (t *membership) unwatch() {
 	if t.watch.current != nil {
 		current := t.watch.current
 		t.watch.current = nil
-		t.asides.Go(func() { _ = current.Stop() })
+		t.calls.wg.Go(func() { _ = current.Stop() })
 	}
 }
 
-// see takes one entry in.
-func (t *term) see(w watched) {
+// see takes one entry.
+func (t *membership) see(w watched) {
 	if w.n != t.watch.n {
 		return
 	}
@@ -119,23 +121,23 @@ func (t *term) see(w watched) {
 	}
 }
 
-func (t *term) seePlan(e jetstream.KeyValueEntry) {
+func (t *membership) seePlan(e jetstream.KeyValueEntry) {
 	t.watch.plan = e.Revision()
 	var p plan
 	if e.Operation() == jetstream.KeyValuePut && json.Unmarshal(e.Value(), &p) == nil && p.valid() {
 		t.obey(p, e.Revision())
 		return
 	}
-	// Deleted, or written by somebody else. Members write it again. Who comes
-	// new cannot tell what was in it, and waits until all leases that it may
-	// have been about are over.
-	t.planRev, t.spoiled = e.Revision(), true
+	// It was deleted, or written by a stranger. Members write it again. A newcomer
+	// cannot know what was in it, and waits until all leases that it may have been
+	// about are over.
+	t.plan.revision, t.plan.unreadable = e.Revision(), true
 	if t.plan.Epoch == 0 {
 		t.g.abstain()
 	}
 }
 
-func (t *term) seeMember(e jetstream.KeyValueEntry) {
+func (t *membership) seeMember(e jetstream.KeyValueEntry) {
 	var r record
 	put := e.Operation() == jetstream.KeyValuePut && json.Unmarshal(e.Value(), &r) == nil && r.ID != ""
 	if e.Key() == t.key {
@@ -149,35 +151,35 @@ func (t *term) seeMember(e jetstream.KeyValueEntry) {
 	_, seated := t.plan.seat(e.Key())
 	_, known := t.members[e.Key()]
 	if !put && !seated && !known {
-		return // what is left of one long gone
+		return // the rest of a replica that is long gone
 	}
 	m := t.member(e.Key())
 	if m.revision != e.Revision() || m.watched != t.watch.n {
 		m.heard = t.now
 	}
 	m.revision, m.watched = e.Revision(), t.watch.n
-	if put && r.Beat >= m.record.Beat { // what a stranger writes does not end what it says
+	if put && r.Beat >= m.record.Beat { // an entry of a stranger does not replace the member's own
 		m.record = r
 		m.differs = differing(t.g.opts.Settings, r.Settings)
 	}
 }
 
-// seeAll notices what a new watch did not show although it was there before: it
-// comes from a server that is behind, or the store went back to an earlier
+// seeAll notices entries that a new watch did not show although they were there
+// before: it comes from a server that lags, or the store went back to an earlier
 // state.
-func (t *term) seeAll() {
+func (t *membership) seeAll() {
 	t.watch.synced = true
 	if t.plan.Epoch < t.g.epoch {
-		// The bucket was lost between two lives of this replica. Others may not
+		// The bucket was lost between two memberships of this replica. Others may not
 		// have noticed yet.
 		t.g.epoch = t.plan.Epoch
 		t.g.abstain()
 	}
-	if t.plan.Epoch > 0 && t.watch.plan < t.planRev && !t.behind {
-		t.behind, t.since = true, t.now
+	if t.plan.Epoch > 0 && t.watch.plan < t.plan.revision && !t.plan.missing {
+		t.plan.missing, t.plan.missingSince = true, t.now
 	}
 	if t.own.revision > 0 && t.own.shown.revision < t.own.revision && !t.own.doubted {
-		t.own.doubted, t.own.doubt, t.own.at = true, t.now, t.now // the next renewal tells
+		t.own.doubted, t.own.doubt, t.own.at = true, t.now, t.now // the next renewal decides
 	}
 	for _, m := range t.members {
 		if m.watched != t.watch.n {
@@ -186,8 +188,8 @@ func (t *term) seeAll() {
 	}
 }
 
-// member gives what is known of a replica, which may be nothing yet.
-func (t *term) member(key string) *member {
+// member returns what is known of a replica, which may be nothing yet.
+func (t *membership) member(key string) *member {
 	m := t.members[key]
 	if m == nil {
 		m = &member{key: key, first: t.now, heard: t.now, watched: t.watch.n}

@@ -11,7 +11,7 @@ import (
 // TestLateEcho: the watch shows a replica's own plans later than it knows them.
 func TestLateEcho(t *testing.T) {
 	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) {}})
-	life := &term{g: g, key: "k", members: make(map[string]*member)}
+	life := &membership{g: g, key: "k", members: make(map[string]*member)}
 	one, two := plan{Epoch: 1, Limit: 600}, plan{Epoch: 2, Limit: 600, Seats: []seat{{"k", "a", 600}}}
 	life.obey(one, 10)
 	life.obey(two, 12)
@@ -44,12 +44,12 @@ func FuzzEntries(f *testing.F) {
 			}
 			a.Owned("dev")
 		}})
-		term := &term{g: g, key: "k", members: map[string]*member{"l": {key: "l", record: m, revision: 2}}}
-		term.obey(p, 1)
-		term.own.acked = p.Epoch
-		term.agree()
-		term.publish()
-		s := situation{plan: term.plan, gone: term.gone, committed: true, idle: time.Hour, limit: 600, living: term.living()}
+		life := &membership{g: g, key: "k", members: map[string]*member{"l": {key: "l", record: m, revision: 2}}}
+		life.obey(p, 1)
+		life.own.acked = p.Epoch
+		life.agree()
+		life.report()
+		s := situation{plan: life.plan.plan, gone: func(key string) bool { return gone(life.members, key) }, committed: true, idle: time.Hour, limit: 600, living: living(life)}
 		if next, _, ok := s.draft(); ok && next.Epoch <= p.Epoch && p.Epoch < 1<<62 {
 			t.Errorf("plan %d after %d", next.Epoch, p.Epoch)
 		}
@@ -60,7 +60,7 @@ func FuzzEntries(f *testing.F) {
 // back.
 func TestOtherPlan(t *testing.T) {
 	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) {}})
-	life := &term{g: g, key: "k", members: make(map[string]*member)}
+	life := &membership{g: g, key: "k", members: make(map[string]*member)}
 	mine := plan{Epoch: 5, Limit: 600, Seats: []seat{{"k", "a", 600}}}
 	life.obey(mine, 10)
 	life.obey(mine, 11)
@@ -77,7 +77,7 @@ func TestOtherPlan(t *testing.T) {
 // shown, and by nothing that an earlier watch had.
 func TestLostAnswer(t *testing.T) {
 	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) {}})
-	life := &term{g: g, key: "k", members: make(map[string]*member), now: g.clock()}
+	life := &membership{g: g, key: "k", members: make(map[string]*member), now: g.clock()}
 	o := &life.own
 	o.revision, o.beat = 7, 2
 	life.seeOwn(8, record{Beat: 2})

@@ -32,12 +32,12 @@ type Address struct {
 // also one that can only be dead-lettered: prefix.in.x.y shares that of
 // device y, because a filter by subject matches both.
 func AddressOf(subjects publisher.Subjects, subject string) Address {
-	rest, ok := strings.CutPrefix(subject, string(subjects)+".in.")
+	rest, ok := strings.CutPrefix(subject, strings.TrimSuffix(subjects.InboundAll(), ">"))
 	kind, token, nested := strings.Cut(rest, ".")
 	if !ok || !nested || strings.Contains(token, ".") {
 		return Address{Lane: subject, Filter: subject, Kind: Unknown, Reason: "subject is none of " + wanted(subjects)}
 	}
-	a := Address{Lane: token, Filter: string(subjects) + ".in.*." + token, Kind: Unknown}
+	a := Address{Lane: token, Filter: subjects.InboundOf(token), Kind: Unknown}
 	if kind != string(Location) && kind != string(Alert) {
 		a.Reason = "subject is none of " + wanted(subjects)
 		return a

@@ -1,4 +1,4 @@
-package replica
+package rendezvous
 
 import (
 	"fmt"
@@ -19,15 +19,15 @@ func TestSpread(t *testing.T) {
 	const devices = 20_000
 	for _, n := range []int{1, 2, 3, 7, 50} {
 		all := names(n)
-		var members []views
+		var members []Views
 		for _, name := range all {
-			members = append(members, views{newView(all, name)})
+			members = append(members, Views{New(all, name)})
 		}
 		counts := make([]int, n)
 		for i := range devices {
 			owners := 0
 			for j, m := range members {
-				if m.own(fmt.Sprintf("device%d", i)) {
+				if m.Own(fmt.Sprintf("device%d", i)) {
 					counts[j]++
 					owners++
 				}
@@ -45,49 +45,30 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// TestViews: what is owned under several views is what all of them give.
+// TestViews: what is owned under several Views is what all of them give.
 func TestViews(t *testing.T) {
-	two, three := newView(names(2), "host-0 1"), newView(names(3), "host-0 1")
-	both := views{two}.and(three)
+	two, three := New(names(2), "host-0 1"), New(names(3), "host-0 1")
+	both := Views{two}.And(three)
 	var lost int
 	for i := range 1000 {
 		token := fmt.Sprint(i)
-		if both.own(token) != (views{two}.own(token) && views{three}.own(token)) {
+		if both.Own(token) != (Views{two}.Own(token) && Views{three}.Own(token)) {
 			t.Fatalf("%s: not what both give", token)
 		}
-		if (views{two}).own(token) && !both.own(token) {
+		if (Views{two}).Own(token) && !both.Own(token) {
 			lost++
 		}
-		if (views{three}).own(token) && !(views{two}).own(token) {
+		if (Views{three}).Own(token) && !(Views{two}).Own(token) {
 			t.Errorf("%s came from a third member's joining", token)
 		}
 	}
 	if lost < 100 || lost > 240 {
 		t.Errorf("a third member takes %d of about 500", lost)
 	}
-	if got := len(both.and(two)); got != 2 {
+	if got := len(both.And(two)); got != 2 {
 		t.Errorf("the same view again made %d", got)
 	}
-	if both.and(nil) != nil || views(nil).and(two) != nil || newView(names(3), "stranger") != nil {
+	if both.And(nil) != nil || Views(nil).And(two) != nil || New(names(3), "stranger") != nil {
 		t.Error("nothing became something")
-	}
-}
-
-func BenchmarkOwns(b *testing.B) {
-	for _, n := range []int{1, 3, 50} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			all := names(n)
-			g := New(Options{ID: "a", OnChange: func(Assignment) {}})
-			g.owned.Store(&views{newView(all, all[0])})
-			now := g.clock()
-			g.lease.Store(&now)
-			var tokens []string
-			for i := range 1024 {
-				tokens = append(tokens, fmt.Sprintf("device=20%d", i))
-			}
-			for i := 0; b.Loop(); i++ {
-				g.Owns(tokens[i%len(tokens)])
-			}
-		})
 	}
 }

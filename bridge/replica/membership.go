@@ -1,0 +1,338 @@
+package replica
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/replica/clock"
+	"plaspy-bridge/bridge/replica/rendezvous"
+	"plaspy-bridge/publisher"
+)
+
+var (
+	errEvicted   = errors.New("another replica took over, because this one's lease had run out")
+	errStateLost = errors.New("the replicas' bucket is not as this one left it")
+)
+
+// membership is one membership in the group, under one key, from joining to
+// leaving or being evicted. Its fields belong to the goroutine of Run.
+type membership struct {
+	g     *Group
+	kv    jetstream.KeyValue
+	key   string
+	now   clock.Moment // of the present step
+	calls calls
+	lost  error // ends the membership
+
+	watch   watch
+	members map[string]*member
+	plan    planState
+	own     ownRecord
+	held    struct {
+		owned rendezvous.Views
+		slots int
+	}
+	suspended  bool
+	distrusted int // while suspended, this watch and those before it are not relied on
+
+	throttle throttleState
+	earlier  earlierLease
+	leaving  bool // only to have posts recorded that were sent
+}
+
+// calls are the requests to the server that run beside the loop.
+type calls struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	results chan func()
+}
+
+// planState is the plan in force, and what is known of it.
+type planState struct {
+	plan
+	revision     uint64
+	seen         clock.Moment // when it was last written, as far as is known here
+	unreadable   bool         // its key now holds something else
+	missing      bool         // a new watch did not show it ...
+	missingSince clock.Moment // ... since then
+	agreed       bool         // all members were seen to obey it ...
+	settled      clock.Moment // ... since then
+	writing      bool         // the next one is being written
+	notBefore    clock.Moment // the next one is not to be written earlier
+}
+
+// member is a replica as this one sees it.
+type member struct {
+	key      string
+	record   record
+	revision uint64
+	first    clock.Moment // when it was first seen
+	heard    clock.Moment // when its key was last seen to change, or could not be seen
+	watched  int          // the watch that last showed it
+	differs  []string
+	evicting bool
+}
+
+// join joins the group, and takes part until ctx is cancelled or the membership is
+// lost.
+func (g *Group) join(ctx context.Context) error {
+	kv, err := g.open(ctx)
+	if err != nil {
+		return err
+	}
+	t := &membership{g: g, kv: kv, key: memberKey(g.opts.ID, rand.Text()), members: make(map[string]*member)}
+	t.calls.results = make(chan func())
+	t.calls.ctx, t.calls.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	t.watch.entries = make(chan watched)
+	defer func() {
+		t.calls.cancel()
+		t.calls.wg.Wait()
+	}()
+	tick := time.NewTicker(g.opts.Lease / 20)
+	defer tick.Stop()
+	t.now = g.clock()
+	for t.step(); t.lost == nil; t.step() {
+		select {
+		case <-ctx.Done():
+			return t.stop(tick.C)
+		case apply := <-t.calls.results:
+			t.now = g.clock()
+			apply()
+		case e := <-t.watch.entries:
+			t.now = g.clock()
+			t.see(e)
+		case <-g.wake:
+			t.now = g.clock()
+		case <-tick.C:
+			t.now = g.clock()
+		}
+	}
+	return t.lost
+}
+
+// async runs f beside the loop and then, on the loop, the function that it returns.
+func (t *membership) async(f func(context.Context) func()) {
+	t.calls.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(t.calls.ctx, t.g.opts.Lease/2)
+		defer cancel()
+		apply := f(ctx)
+		select {
+		case t.calls.results <- apply:
+		case <-t.calls.ctx.Done():
+		}
+	})
+}
+
+// step does everything that is due.
+func (t *membership) step() {
+	if t.plan.missing && t.now.Since(t.plan.missingSince) > t.g.every() {
+		t.lost = fmt.Errorf("%w: it does not have plan %d any more", errStateLost, t.plan.Epoch)
+	}
+	if t.lost != nil {
+		return
+	}
+	t.suspend()
+	t.listen()
+	t.agree()
+	t.takeSeat()
+	t.forget()
+	t.report()
+	t.renew()
+	t.coordinate()
+	t.spread()
+	t.compare()
+}
+
+// obey takes over a plan: devices that it assigns to others are given up at once.
+func (t *membership) obey(p plan, revision uint64) {
+	switch {
+	case revision < t.plan.revision:
+		return // the watch lags
+	case p.Epoch < t.plan.Epoch:
+		t.lost = fmt.Errorf("%w: plan %d after %d", errStateLost, p.Epoch, t.plan.Epoch)
+		return
+	case p.Epoch == t.plan.Epoch && !p.same(&t.plan.plan):
+		t.lost = fmt.Errorf("%w: another plan %d", errStateLost, p.Epoch)
+		return
+	}
+	t.plan.revision, t.plan.seen, t.plan.unreadable, t.plan.missing = revision, t.now, false, false
+	if p.Epoch == t.plan.Epoch {
+		return
+	}
+	if p.Epoch < t.g.epoch {
+		// The store went back between two memberships of this replica. Others may not
+		// have noticed yet.
+		t.g.abstain()
+	}
+	t.plan.plan, t.plan.agreed, t.g.epoch = p, false, p.Epoch
+	if p.Poster != t.key {
+		t.yieldSeat("another replica posts")
+	}
+	me, _ := p.seat(t.key)
+	t.held.owned, t.held.slots = t.held.owned.And(p.view(t.key)), min(t.held.slots, me.Slots)
+	t.report()
+	t.own.ack = p.Epoch
+	for _, s := range p.Seats {
+		if s.Key != t.key {
+			t.member(s.Key) // a member whose key the server has lost is waited for like a silent one
+		}
+	}
+}
+
+// forget drops the members that are gone, are in no plan and have no posts in
+// flight.
+func (t *membership) forget() {
+	for key, m := range t.members {
+		if _, seated := t.plan.seat(key); m.record.Left && !m.record.Posting && !m.evicting && !seated {
+			delete(t.members, key)
+			t.clean(m)
+		}
+	}
+}
+
+// agree notices that all members obey the plan, and takes up what it assigns.
+func (t *membership) agree() {
+	if t.plan.agreed || t.plan.Epoch == 0 {
+		return
+	}
+	for _, s := range t.plan.Seats {
+		if s.Key == t.key {
+			if t.own.acked != t.plan.Epoch {
+				return
+			}
+		} else if m := t.member(s.Key); m.record.Left || m.record.Ack != t.plan.Epoch {
+			return
+		}
+	}
+	t.plan.agreed, t.plan.settled = true, t.now
+	me, seated := t.plan.seat(t.key)
+	t.held.owned, t.held.slots = nil, me.Slots
+	if v := t.plan.view(t.key); v != nil {
+		t.held.owned = rendezvous.Views{v}
+	}
+	if seated {
+		t.g.log.Info("work divided among replicas", "members", len(t.plan.Seats), "epoch", t.plan.Epoch, "share", share(t.held.slots, t.g.opts.Limit, t.plan.Limit))
+	}
+}
+
+// errSilence is why a lease ran out that no try to renew it has failed for.
+var errSilence = errors.New("no answer yet, or this process stood still, or the clock was set")
+
+// suspend notices the end of the lease, and that it was renewed after all.
+func (t *membership) suspend() {
+	live := t.g.Live()
+	switch {
+	case live && t.suspended:
+		t.suspended = false
+		t.g.log.Info("lease renewed in time, no other replica had taken over")
+		t.resetSilence()
+	case !live && !t.suspended && t.g.lease.Load() != nil:
+		t.suspended = true
+		t.yieldSeat("the lease ran out")
+		t.own.at = t.now // whatever the reason, trying now is right
+		t.watch.broken, t.distrusted = true, t.watch.n
+		err := t.own.err
+		if err == nil {
+			err = errSilence
+		} else if full := publisher.Full(err); full != "" {
+			err = errors.New(full)
+		}
+		t.g.log.Warn("lease could not be renewed, this replica holds still", "err", err)
+	}
+}
+
+// resetSilence notes that nothing could be heard, so that no member counts as
+// silent because of it.
+func (t *membership) resetSilence() {
+	for _, m := range t.members {
+		m.heard = t.now
+	}
+}
+
+// report assigns this replica its part of the work, and says why it has none.
+func (t *membership) report() {
+	_, seated := t.plan.seat(t.key)
+	switch {
+	case t.suspended:
+		t.g.troubled(because("the lease ran out: the replicas' bucket cannot be written", t.own.err))
+		t.g.assign(Assignment{Epoch: t.plan.Epoch, Suspended: true}, nil)
+		return
+	case t.own.revision == 0:
+		t.g.troubled(because("joining the other replicas", t.own.err))
+	case t.held.slots == 0 && t.plan.full():
+		t.g.standsBy("more replicas run than requests a minute are allowed: this one stands by until another one ends")
+	case !seated, t.held.slots == 0:
+		t.g.troubled("waiting for a part of the work: other replicas give it up, or their leases run out")
+	default:
+		t.g.troubled("")
+	}
+	members := len(t.plan.Seats)
+	if !seated {
+		members = 0
+	}
+	t.g.members.Store(int64(members))
+	t.g.assign(Assignment{Epoch: t.plan.Epoch, Share: share(t.held.slots, t.g.opts.Limit, t.plan.Limit), Members: members}, t.held.owned)
+}
+
+// because adds to a trouble that the store is full, if that is its cause.
+func because(trouble string, err error) string {
+	if full := publisher.Full(err); full != "" {
+		return trouble + "; " + full
+	}
+	return trouble
+}
+
+// share is a replica's slots as a part of its own limit, or of the plan's if it has
+// none.
+func share(slots, own, plan int) float64 {
+	limit := cmp.Or(own, plan)
+	if limit == 0 {
+		return 0
+	}
+	return min(float64(slots)/float64(limit), 1)
+}
+
+// stop gives up everything but posts that were sent, and leaves once these are
+// recorded.
+func (t *membership) stop(ticks <-chan time.Time) error {
+	g := t.g
+	g.stopped.Store(true)
+	g.seat.set(false)
+	g.surrender() // before the others are told
+	if g.seat.inUse() && t.own.revision > 0 && !t.linger(ticks) {
+		return fmt.Errorf("leave the replicas with posts in flight: %w", cmp.Or(t.lost, context.DeadlineExceeded))
+	}
+	g.release()
+	return t.leave()
+}
+
+// leave tells the other replicas, so that they need not wait for the lease.
+func (t *membership) leave() error {
+	t.calls.cancel()
+	t.calls.wg.Wait()
+	if t.own.beat == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), min(t.g.opts.Lease/4, time.Second))
+	defer cancel()
+	// No other replica writes the key, except to evict this one, which says the same.
+	r := t.own.record(t.g)
+	r.Left, r.Posting = true, false
+	data, err := json.Marshal(r)
+	if err == nil {
+		_, err = t.kv.Put(ctx, t.key, data)
+	}
+	if err != nil {
+		return fmt.Errorf("leave the replicas: %w", err)
+	}
+	return nil
+}
