@@ -45,7 +45,7 @@ func (w *told) by(settings map[string]string) func(*node, *Options) {
 
 func (w *told) gauge(t *testing.T, want string) {
 	t.Helper()
-	err := testutil.GatherAndCompare(w.reg, strings.NewReader(`# HELP plaspy_bridge_replicas_told_otherwise Living replicas that were told other settings than this one, of those that must agree.
+	err := testutil.GatherAndCompare(w.reg, strings.NewReader(`# HELP plaspy_bridge_replicas_told_otherwise Living replicas that have other settings than this one, of those that must agree.
 # TYPE plaspy_bridge_replicas_told_otherwise gauge
 plaspy_bridge_replicas_told_otherwise `+want+"\n"), "plaspy_bridge_replicas_told_otherwise")
 	if err != nil {
