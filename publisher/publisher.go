@@ -66,11 +66,7 @@ type Publisher struct {
 	stopped chan struct{}
 	looks   sync.WaitGroup
 
-	mu      sync.Mutex
-	flights map[*nats.Msg]*flight
-	owed    time.Time // since when there have been flights without any answer
-	closed  bool      // no flight may start any more
-
+	flights    flights
 	trouble    atomic.Pointer[string]
 	lastAck    atomic.Int64 // Unix nanoseconds
 	life       life
@@ -94,7 +90,7 @@ func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registe
 		window:  make(chan struct{}, Window),
 		replies: make(chan reply, Window),
 		stopped: make(chan struct{}),
-		flights: make(map[*nats.Msg]*flight),
+		flights: flights{byMsg: make(map[*nats.Msg]*flight)},
 		work:    work{strangers: make(map[string]bool)},
 	}
 	var err error
@@ -122,16 +118,17 @@ func (p *Publisher) Subjects() Subjects { return p.subjects }
 
 // Connected reports whether the broker can be reached. A connection that is dead
 // and was not reset shows first in events that are not answered.
-func (p *Publisher) Connected() bool { return p.conn.IsConnected() && !p.silent() }
+func (p *Publisher) Connected() bool {
+	if !p.conn.IsConnected() {
+		return false
+	}
+	p.flights.mu.Lock()
+	defer p.flights.mu.Unlock()
+	return len(p.flights.byMsg) == 0 || time.Since(p.flights.owed) <= patience
+}
 
 // patience is after how long without an answer the broker counts as out of reach.
 const patience = time.Second
-
-func (p *Publisher) silent() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.flights) > 0 && time.Since(p.owed) > patience
-}
 
 // LastAck returns when the broker last acknowledged an event, or the zero time.
 func (p *Publisher) LastAck() time.Time {
@@ -154,9 +151,9 @@ func (p *Publisher) Trouble() string {
 	if down, _ := p.unstorable.state(); down != "" {
 		return down
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, f := range p.flights {
+	p.flights.mu.Lock()
+	defer p.flights.mu.Unlock()
+	for _, f := range p.flights.byMsg {
 		if f.refused == 0 && time.Since(f.events[f.next].sent) > late {
 			return "JetStream has not answered an event for " + late.String() + " and more"
 		}
@@ -256,13 +253,13 @@ func (p *Publisher) Drain(ctx context.Context) error {
 func (p *Publisher) stop() {
 	close(p.stopped)
 	left := p.retries.list
-	p.mu.Lock()
-	p.closed = true
-	for _, f := range p.flights {
+	p.flights.mu.Lock()
+	p.flights.closed = true
+	for _, f := range p.flights.byMsg {
 		left = append(left, f)
 	}
-	clear(p.flights)
-	p.mu.Unlock()
+	clear(p.flights.byMsg)
+	p.flights.mu.Unlock()
 	p.looks.Wait()
 	for {
 		select {
@@ -276,4 +273,57 @@ func (p *Publisher) stop() {
 	for _, f := range left {
 		p.finish(f, fmt.Errorf("publish to %s: %w", f.events[f.next].Subject, ErrStopped))
 	}
+}
+
+type kind int
+
+const (
+	kindLocation kind = iota
+	kindAlert
+	kindDevice
+	kinds
+)
+
+type metrics struct {
+	published [kinds]prometheus.Counter
+	refused   [kinds]prometheus.Counter
+	errors    prometheus.Counter
+	duration  prometheus.Histogram
+	pending   prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	published := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "plaspy_bridge_published_total", Help: "Events stored in the events stream, by kind.",
+	}, []string{"kind"})
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "plaspy_bridge_events_refused_total",
+		Help: "Events that can never be stored, because they or their headers are too large for the stream or it refuses them, by kind.",
+	}, []string{"kind"})
+	m := metrics{
+		errors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "plaspy_bridge_publish_errors_total", Help: "Tries to store an event that failed; each is tried again.",
+		}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "plaspy_bridge_publish_duration_seconds", Help: "From an event's first try to its acknowledgement.",
+			Buckets:                     []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
+		}),
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_publish_pending", Help: "Chains of events that wait for the stream's acknowledgement.",
+		}),
+	}
+	for k, label := range map[kind]string{kindLocation: "location", kindAlert: "alert", kindDevice: "device"} {
+		m.published[k] = published.WithLabelValues(label)
+		m.refused[k] = refused.WithLabelValues(label)
+	}
+	if reg != nil {
+		reg.MustRegister(published, refused, m.errors, m.duration, m.pending)
+	}
+	return m
+}
+
+func (m *metrics) stored(e *Event) {
+	m.published[e.kind].Inc()
+	m.duration.Observe(time.Since(e.sent).Seconds())
 }

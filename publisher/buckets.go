@@ -1,0 +1,250 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Filled reports whether the server fills by itself each bucket that it should, as
+// far as the reports of [EnsureStreams] tell.
+func Filled(reports []StreamReport, want []jetstream.StreamConfig) bool {
+	for _, cfg := range want {
+		at := slices.IndexFunc(reports, func(r StreamReport) bool { return r.Stream == cfg.Name })
+		if len(cfg.Sources) == 0 || at < 0 {
+			continue
+		}
+		origin := cfg.Sources[0].Name
+		if !slices.ContainsFunc(reports[at].Info.Config.Sources, func(s *jetstream.StreamSource) bool { return s.Name == origin }) {
+			return false
+		}
+	}
+	return true
+}
+
+// headerOrigin is the sequence in the events stream of an entry that
+// [Publisher.FillLast] put; the server has a header of its own for it.
+const headerOrigin = "plaspy-sequence"
+
+// entry is what the last-location bucket holds under one key.
+type entry struct {
+	revision uint64
+	origin   uint64 // sequence in the events stream; 0: unknown
+}
+
+// FillLast puts every location event into the last-location bucket, the newest
+// of each device first and then what comes, until ctx ends, which is its error
+// then. It is for a bucket that somebody made without the source that the
+// bridge's own has. Several replicas may do so at once: each write is fenced by
+// the entry that it replaces, and nobody replaces a newer one.
+func (p *Publisher) FillLast(ctx context.Context) error {
+	bucket := p.subjects.LastBucket()
+	prefix := BucketKey(bucket, "")
+	there := map[string]entry{}
+	if err := read(ctx, p.js, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, seq uint64, _ time.Time) {
+		origin, _ := sourceSeq(m.Headers())
+		there[m.Subject()] = entry{seq, origin}
+	}); err != nil {
+		return err
+	}
+	c, err := p.js.OrderedConsumer(ctx, p.subjects.Events(), jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: []string{p.subjects.Location("*")},
+	})
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", p.subjects.Events(), explain(err))
+	}
+	it, err := c.Messages()
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", p.subjects.Events(), explain(err))
+	}
+	defer it.Stop()
+	defer context.AfterFunc(ctx, it.Stop)()
+	for {
+		m, err := it.Next()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("read stream %s: %w", p.subjects.Events(), explain(err))
+		}
+		_, device, _, ok := p.subjects.Kind(m.Subject())
+		if !ok {
+			continue
+		}
+		if there[prefix+device], err = p.Positions().fill(ctx, prefix+device, m, there[prefix+device]); err != nil {
+			return fmt.Errorf("put into bucket %s: %w", bucket, explain(err))
+		}
+	}
+}
+
+// fill puts one event in the place of an entry, and gives the one that is there
+// then: it, or a newer one by somebody else.
+func (b Positions) fill(ctx context.Context, subject string, m jetstream.Msg, old entry) (entry, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return old, err
+	}
+	seq := meta.Sequence.Stream
+	out := copyOf(subject, m.Headers(), m.Data(), seq)
+	for old.origin < seq {
+		ack, err := b.p.js.PublishMsg(ctx, out, jetstream.WithExpectLastSequencePerSubject(old.revision))
+		if err == nil {
+			return entry{ack.Sequence, seq}, nil
+		}
+		if judge(err) != fenced {
+			return old, err
+		}
+		last, err := NewLeader(b.p.js, BucketStream(b.p.subjects.LastBucket())).Last(ctx, subject)
+		if err != nil {
+			return old, err
+		}
+		if last == nil {
+			old = entry{}
+			continue
+		}
+		origin, _ := sourceSeq(last.Header)
+		old = entry{last.Sequence, origin}
+	}
+	return old, nil
+}
+
+// Header and value of the message that marks a key of a bucket as deleted.
+const (
+	headerOperation = "KV-Operation"
+	deleted         = "DEL"
+)
+
+// Positions edits the last-location bucket, which the server otherwise fills by
+// itself. It is safe for concurrent use.
+type Positions struct{ p *Publisher }
+
+// Positions returns the editor of the last-location bucket.
+func (p *Publisher) Positions() Positions { return Positions{p} }
+
+// Remove deletes a device's key. It does nothing if there is no such key, or no
+// bucket.
+func (b Positions) Remove(ctx context.Context, device string) error {
+	key := b.p.subjects.LastKey(device)
+	last, err := b.entry(ctx, key)
+	if err != nil || last == nil || last.Header.Get(headerOperation) != "" {
+		return err
+	}
+	marker := &nats.Msg{Subject: key, Header: nats.Header{headerOperation: {deleted}}}
+	_, err = b.p.js.PublishMsg(ctx, marker, jetstream.WithExpectLastSequencePerSubject(last.Sequence))
+	if err != nil && judge(err) != fenced { // a newer location came meanwhile
+		return fmt.Errorf("delete the last position: %w", explain(err))
+	}
+	return nil
+}
+
+// Restore puts the device's last location of the events stream back, if its key
+// was deleted.
+func (b Positions) Restore(ctx context.Context, device string) error {
+	key := b.p.subjects.LastKey(device)
+	last, err := b.entry(ctx, key)
+	if err != nil || last == nil || last.Header.Get(headerOperation) == "" {
+		return err
+	}
+	s, err := b.p.Last(ctx, b.p.subjects.Location(device))
+	if err != nil || s == nil {
+		return err
+	}
+	_, err = b.p.js.PublishMsg(ctx, copyOf(key, s.Header, s.Body, s.Seq), jetstream.WithExpectLastSequencePerSubject(last.Sequence))
+	if err != nil && judge(err) != fenced {
+		return fmt.Errorf("restore the last position: %w", explain(err))
+	}
+	return nil
+}
+
+// entry reads the last message of a key from the bucket's leader; nil means that
+// there is none.
+func (b Positions) entry(ctx context.Context, key string) (*jetstream.RawStreamMsg, error) {
+	m, err := NewLeader(b.p.js, BucketStream(b.p.subjects.LastBucket())).Last(ctx, key)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, nil // the operator may do without the bucket
+	case err != nil:
+		return nil, fmt.Errorf("read the last position: %w", err)
+	}
+	return m, nil
+}
+
+// copyOf returns an event as an entry of the last-location bucket.
+func copyOf(key string, header nats.Header, body []byte, seq uint64) *nats.Msg {
+	out := &nats.Msg{Subject: key, Header: maps.Clone(header), Data: body}
+	// These belong to the events stream.
+	delete(out.Header, nats.MsgIdHdr)
+	delete(out.Header, nats.ExpectedLastSubjSeqHdr)
+	out.Header.Set(headerOrigin, strconv.FormatUint(seq, 10))
+	return out
+}
+
+// SilentAlert is the name of the alert that the bridge itself raises.
+const SilentAlert = "silent"
+
+// SilentBucket names the key-value bucket of every device's newest event of the
+// alert silent.
+func (s Subjects) SilentBucket() string { return s.bucket("silent") }
+
+// silentBucket is a bucket that the server fills by itself, out of the events
+// stream, like that of the last locations. It outlives the events: a device may
+// be silent for longer than their retention.
+func (s Subjects) silentBucket(replicas int) jetstream.StreamConfig {
+	cfg := s.lastBucket(StreamOptions{Replicas: replicas})
+	name := s.SilentBucket()
+	cfg.Name, cfg.Subjects = BucketStream(name), []string{BucketKey(name, ">")}
+	cfg.Description = "plaspy-bridge: every device's newest event of the alert silent"
+	cfg.Sources = []*jetstream.StreamSource{{
+		Name: s.Events(),
+		SubjectTransforms: []jetstream.SubjectTransformConfig{{
+			Source: s.Alert("*", SilentAlert), Destination: BucketKey(name, "{{wildcard(1)}}"),
+		}},
+	}}
+	return cfg
+}
+
+// RememberSilent has the alert silent remembered beyond the retention of the
+// events: it creates the bucket for it if that is missing. Until it has succeeded
+// once, [Publisher.State] does not read the bucket.
+func RememberSilent(ctx context.Context, p *Publisher) error {
+	name := BucketStream(p.subjects.SilentBucket())
+	if _, err := lookUp(ctx, p.js, name); err == nil {
+		p.life.silent.Store(true)
+		return nil
+	} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("stream %s: %w", name, explain(err))
+	}
+	events, err := lookUp(ctx, p.js, p.subjects.Events())
+	if err != nil {
+		return fmt.Errorf("read stream state: %w", explain(err))
+	}
+	_, err = p.js.CreateStream(ctx, p.subjects.silentBucket(events.Config.Replicas))
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another replica was faster
+		return fmt.Errorf("create stream %s: %w", name, explain(err))
+	}
+	p.life.silent.Store(true)
+	return nil
+}
+
+// silentAgedOut calls f with the newest event of the alert silent of each device
+// whose event has left the events stream by age.
+func silentAgedOut(ctx context.Context, p *Publisher, mark Mark, f func(Stored)) error {
+	bucket := p.subjects.SilentBucket()
+	prefix := BucketKey(bucket, "")
+	err := read(ctx, p.js, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
+		if seq, ok := sourceSeq(m.Headers()); ok && mark.gone(seq, at) {
+			f(Stored{Kind: "alert", Device: m.Subject()[len(prefix):], Alert: SilentAlert, At: at, Header: m.Headers(), Body: m.Data()})
+		}
+	})
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil // an operator deleted it
+	}
+	return err
+}
