@@ -10,7 +10,7 @@
 //
 //   - Package forecast learns when each device reports, and predicts the result of a poll.
 //   - A request has a price in seconds of delay. A device on the road is polled just after its k-th
-//     predicted fix, for the smallest k whose k(k+1)/2 periods are worth the price; a parked one after
+//     predicted fix, for the smallest k with k(k+1)/2 periods worth the price; a parked one after
 //     the cube root of 3 x period x price / hazard; one without a rhythm by its rate of news.
 //   - The price is solved for: from the number of polls that every device would get at each of a row
 //     of prices follows the price at which they use up the rate. It is capped, so that below one

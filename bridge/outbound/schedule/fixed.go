@@ -20,7 +20,7 @@ func (f *fixed) bound(_ tick, _ int32, u *turn) time.Duration {
 func (*fixed) observe(tick, int32, *turn, Observation) {}
 
 // plan returns the turn after the one that was served last. Turns that passed before the device was asked are
-// skipped. A device that was left alone comes back at a turn of its own, so a whole fleet whose quota ends at
+// skipped. A device that was left alone comes back at a turn of its own, so a whole fleet that may not be polled before
 // midnight does not come back in one second.
 func (f *fixed) plan(t tick, slot int32, u *turn) plan {
 	period := tick(f.bound(t, slot, u))

@@ -154,7 +154,7 @@ func (f *firstPolls) next(spread time.Duration, all int) tick {
 	return max(f.since, f.let.After(gap))
 }
 
-// take lets in the device at the head, whose turn was due.
+// take lets in the device at the head, which was due at the given moment.
 func (f *firstPolls) take(due tick) int32 {
 	for f.line[f.head] < 0 {
 		f.head++

@@ -253,10 +253,10 @@ func (s *Schedule) spread() time.Duration {
 	return s.planner.bound(0, -1, nil)
 }
 
-// passedOver is the number of devices whose moment has passed that one spare request may skip.
+// passedOver is the number of late devices that one spare request may skip.
 const passedOver = 8
 
-// pass moves on the devices whose moment for a spare request has passed, if another device can have it:
+// pass moves on the devices that are too late for a spare request, if another device can have it:
 // between two fixes a poll gets the one late and the next not at all. If there is no other device, as when
 // a whole fleet reports in the same second, late is better than never.
 func (s *Schedule) pass(t tick) {
@@ -360,7 +360,7 @@ func (s *Schedule) set(t tick, slot int32, p plan) {
 }
 
 // comeback is when a device that is left alone until then is polled: soon after, spread over up to a quarter
-// of the wait, so that a fleet whose quotas end at midnight does not come back as one.
+// of the wait, so that a fleet with quotas until midnight does not come back as one.
 func (s *Schedule) comeback(slot int32, t, then tick) tick {
 	within := min(s.spread(), time.Duration(then-t)/4)
 	share := math.Mod(float64(slot)*0.6180339887498949+float64(s.seed%1024)/1024, 1)

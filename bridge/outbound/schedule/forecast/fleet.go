@@ -40,7 +40,7 @@ type Fleet struct {
 	hazard  *hazard
 	periods periods
 	typical float64 // period on the road of a device not known better, seconds
-	usual   float64 // lag of a device whose clock is right, seconds
+	usual   float64 // lag of a device with the right time, seconds
 }
 
 // NewFleet returns a Fleet with the assumptions that hold before anything was observed.

@@ -28,7 +28,7 @@ func (l *lag) known() bool { return l.width > 0 }
 func (l *lag) to() float64 { return l.from + stretchesOfLag*float64(l.width) }
 
 // saw learns from a fix that appeared between low and high seconds after its own time. usual is the
-// lag of a device whose clock is right.
+// lag of a device with the right time.
 func (l *lag) saw(low, high, usual float64) {
 	switch {
 	case !l.known(), high <= l.from:

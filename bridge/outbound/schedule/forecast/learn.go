@@ -34,7 +34,7 @@ func (f *Fleet) meet(d *Device, t Tick, o Observation) {
 	d.parked = d.signs.chance(d.sign) < 0.5
 }
 
-// restated takes an answer with the same dateTime but other content. A device whose clock stands still
+// restated takes an answer with the same dateTime but other content. A device with a stopped clock
 // is only known by that: it has no rhythm to learn, but a rate of news.
 func (f *Fleet) restated(d *Device, t Tick, o Observation) {
 	d.expose((t-d.polled).Seconds()/2, true)
