@@ -22,7 +22,7 @@ type decision struct {
 	at        int64 // Unix milliseconds
 	seq       uint64
 	text      unique.Handle[note] // zero: an empty one
-	id        [16]byte            // of the last event published, whose text is hexadecimal
+	id        [16]byte            // of the last event published; its text is hexadecimal
 	published uint32
 	times     uint16 // polls in a row with this result
 	result    result

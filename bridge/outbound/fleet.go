@@ -65,7 +65,7 @@ type fleet struct {
 func newFleet(policy *schedule.Schedule, owner Ownership, o Options) *fleet {
 	f := &fleet{
 		owner: owner, history: o.AlertHistory, setDevices: o.SetDevices, policy: policy,
-		// Devices whose polls hang must not occupy every worker.
+		// Devices with polls that hang must not occupy every worker.
 		suspectMax: max(o.Workers/4, 1),
 		devices:    make(map[string]*device), byID: make(map[string]*device), rate: -1,
 	}

@@ -63,7 +63,7 @@ type Ownership interface {
 	Live() bool
 }
 
-// Parts are what a pool works with.
+// Parts are the parts that a pool works with.
 type Parts struct {
 	API       API
 	Devices   inventory.API
@@ -91,7 +91,7 @@ type Options struct {
 	Refresh        time.Duration // of the device list
 	EventGroups    bool          // events carry the groups of their device
 	Select         inventory.Selection
-	IgnoreFields   []string      // fields whose change alone is no change
+	IgnoreFields   []string      // a change of these fields alone is no change
 	SilentAfter    time.Duration // 0 means never
 	Backfill       bool
 	BackfillAfter  time.Duration

@@ -101,7 +101,7 @@ func (t *turn) start(ctx context.Context) {
 	}
 }
 
-// finish ends a turn whose publication is stored.
+// finish ends a turn after its publication is stored.
 func (t *turn) finish() {
 	if n := t.pub.Refused(); n > 0 {
 		t.result.noteDetail(fmt.Sprintf("%d events were not published: the stream cannot take them", n))

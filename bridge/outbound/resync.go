@@ -75,7 +75,7 @@ func (p *Pool) keepState(ctx context.Context) {
 	}
 }
 
-// image is what the stream holds of one device.
+// image is the content of the stream for one device.
 type image struct {
 	track.Image
 

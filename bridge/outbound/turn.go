@@ -22,7 +22,7 @@ import (
 // initialBuffer holds a documented answer. A worker's buffer grows if necessary.
 const initialBuffer = 4 << 10
 
-// turn is one poll of a device and the publication of what it showed. The device
+// turn is one poll of a device and the publication of its answer. The device
 // is busy until the turn has ended.
 type turn struct {
 	job
@@ -187,7 +187,7 @@ func (t *turn) unchanged(r result) {
 	t.result.note(r, nil)
 }
 
-// beside adds what an unchanged location may be news of: alerts that changed
+// beside adds the news that an unchanged location may have: alerts that changed
 // alone, and silence.
 func (t *turn) beside(n *track.News, raw []byte, hash uint64) {
 	p, d := t.pool, t.d
@@ -226,11 +226,11 @@ func (t *turn) observe(f *track.Fix, at time.Time) {
 	t.seen = ending{seen: o}
 }
 
-// lastingFailure is the number of polls in a row after whose failure a device's
+// lastingFailure is the number of failed polls in a row after which a device's
 // error is logged even if other devices are fine.
 const lastingFailure = 3
 
-// failed ends a turn whose poll was not answered.
+// failed ends a turn after a poll that was not answered.
 func (t *turn) failed(ctx context.Context, err error) {
 	p, d := t.pool, t.d
 	if ctx.Err() != nil {
@@ -272,8 +272,8 @@ func deviceOnly(err error) bool {
 	return ok && e.DeviceOnly
 }
 
-// unusable ends a turn whose answer cannot be published, or whose gap could not be
-// read.
+// unusable ends a turn if its answer cannot be published, or if its gap could not
+// be read.
 func (t *turn) unusable(ctx context.Context, err error) {
 	p, d := t.pool, t.d
 	if ctx.Err() != nil {
@@ -313,7 +313,7 @@ func (t *turn) backOff(err error) {
 	t.end(ending{seen: &schedule.Observation{Failed: true, NotBefore: time.Now().Add(wait)}})
 }
 
-// succeeded notes a poll that showed what can be used.
+// succeeded notes a poll with a usable answer.
 func (t *turn) succeeded() {
 	t.pool.widespread.worked()
 	t.recovered()

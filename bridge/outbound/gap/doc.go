@@ -1,4 +1,4 @@
-// Package gap reads what lay between two fixes of a device: the locations that
+// Package gap reads the time between two fixes of a device: the locations that
 // no poll saw (back-fill), and the alerts of the alert history.
 //
 // # Ranges

@@ -34,7 +34,7 @@ type request func(ctx context.Context, id string, body []byte, opt plaspy.PostOp
 
 // pieces asks for a range and hands the answers to take, in order. If an answer
 // would be larger than the client accepts, the range is halved until it fits.
-// until is the end of what was read: before to if that takes too many requests or
+// until is the end of the part that was read: before to if that takes too many requests or
 // bytes, or if an error ended it.
 func (r *Reader) pieces(ctx context.Context, from, to time.Time, ask request, id string, take func(answer []byte) error) (until time.Time, err error) {
 	ctx = plaspy.WithKind(ctx, plaspy.Poll)

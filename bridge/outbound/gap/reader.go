@@ -48,7 +48,7 @@ type Reader struct {
 	locations, alerts rest
 
 	mu      sync.Mutex
-	waiting map[string]time.Time // devices whose fix waits for its gap, by token, and since when
+	waiting map[string]time.Time // tokens of devices with a fix that waits for its gap, and since when
 }
 
 // New makes a reader.
@@ -56,7 +56,7 @@ func New(o Options, api API) *Reader {
 	return &Reader{api: api, opts: o, waiting: make(map[string]time.Time)}
 }
 
-// Device is a device whose gap is read.
+// Device is the device of a gap.
 type Device struct {
 	ID, Token string
 	Day       *quota.Day
@@ -65,7 +65,7 @@ type Device struct {
 	Complain func(what string, err error)
 }
 
-// Found is what lay in a gap.
+// Found is the content of a gap.
 type Found struct {
 	Fixes []*track.Fix // in order
 	Rows  []track.Row  // in order; those that were published are among them
@@ -83,7 +83,7 @@ func (r *Reader) None(token string, p *Patience) {
 	}
 }
 
-// Read reads what lay before a fix, as far as the settings ask for it. An error
+// Read reads the gap before a fix, as far as the settings ask for it. An error
 // means that the poll should be made again.
 func (r *Reader) Read(ctx context.Context, d *Device, t *track.Track, f *track.Fix, observed time.Time) (Found, error) {
 	found := Found{Since: t.HistoryFrom}

@@ -1,9 +1,9 @@
-// Package track decides what is published of one device. It is pure: it has no
+// Package track decides which events are published of one device. It is pure: it has no
 // clock and no goroutine, and performs no I/O.
 //
 // # Flow
 //
-// A [Track] is what the events stream holds of a device: its last location, the
+// A [Track] is the content of the events stream for a device: its last location, the
 // alerts that are raised, and the sequences that the next events are fenced by.
 // An [Image] collects it while the stream is read. [Track.Same] says whether an
 // answer of the API is news. [Track.Publish] plans a [Publication]: its steps, one

@@ -60,7 +60,7 @@ type Fix struct {
 	Input       int8
 	Alerts      []string // each once, and only names that fit into a subject
 	AlertsKnown bool     // alerts was absent, null or an array of strings
-	Unnamed     error    // the first alert whose name does not fit into a subject
+	Unnamed     error    // the first alert with a name that does not fit into a subject
 	Texts       []byte   // a JSON array
 	Critical    bool
 	Fields      Fields
@@ -151,7 +151,7 @@ func (f *Fix) member(key, value []byte) bool {
 	return true
 }
 
-// Degrees reads a latitude or longitude, whose limit is 90 or 180.
+// Degrees reads a latitude or longitude. Its limit is 90 or 180.
 func Degrees(value []byte, field string, limit float64) (float64, error) {
 	if value == nil {
 		return 0, fmt.Errorf("%w: it has no %s", ErrFix, field)

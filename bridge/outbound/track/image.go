@@ -20,7 +20,7 @@ type Stored struct {
 	Body []byte
 }
 
-// Image collects what the stream holds of one device while it is read. The zero
+// Image collects the messages of one device while the stream is read. The zero
 // Image is one without a message.
 type Image struct {
 	fix       *Fix // of the last location; nil: none, or it cannot be read
@@ -36,7 +36,7 @@ type Image struct {
 	published []alertKey
 }
 
-// alertImage is what the stream holds of one alert.
+// alertImage is the content of the stream for one alert.
 type alertImage struct {
 	token string
 	seq   uint64 // of its last message
@@ -237,7 +237,7 @@ func (im *Image) missing(c AlertChange) bool {
 	return !im.silent.found && a.changed > im.seq
 }
 
-// disagreeing appends the changes of alerts whose last change is older than the
+// disagreeing appends the changes of alerts with a last change that is older than the
 // location, and another one than the location shows.
 func (im *Image) disagreeing(left []AlertChange) []AlertChange {
 	if !im.fix.AlertsKnown {
@@ -264,7 +264,7 @@ func (im *Image) silentIsOver() bool {
 	return s.found && s.raised && (s.seq > 0 && s.seq < im.seq || !bytes.Equal(s.dateTime, im.fix.DateTime))
 }
 
-// Keep is the track of a device whose last location has left the stream by age
+// Keep is the track of a device if its last location has left the stream by age
 // since t was read: it is still the last one.
 func (im *Image) Keep(t Track) Track {
 	t.Seq, t.unpublished, t.fences = 0, nil, nil

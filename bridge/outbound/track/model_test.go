@@ -35,14 +35,22 @@ func forReplica(name string, f func(w *world, i int)) []op {
 
 // turn has a replica poll and publish all of it.
 func turn(w *world, i int) {
-	for w.replicas[i].pub != nil {
-		w.send(i)
-	}
+	w.sendAll(i)
 	if w.replicas[i].asked == nil {
 		w.ask(i)
 	}
 	w.compare(i)
-	for w.replicas[i].pub != nil {
+	w.sendAll(i)
+}
+
+// sendAll has a replica publish all that it has planned.
+func (w *world) sendAll(i int) {
+	for n := 0; w.replicas[i].pub != nil; n++ {
+		if n > 1000 {
+			w.endless = true
+			w.replicas[i].pub = nil
+			return
+		}
 		w.send(i)
 	}
 }
@@ -84,6 +92,9 @@ var ops = slices.Concat(
 
 // check returns the first rule that the stream breaks, or "".
 func (w *world) check() string {
+	if w.endless {
+		return "a turn does not end"
+	}
 	shown, raised := -1, map[string]bool{}
 	var hash uint64
 	fixes, history := map[uint64]bool{}, map[string]bool{}

@@ -7,7 +7,7 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// News is what a turn has to publish of a device.
+// News is the input of a publication: the findings of a turn.
 type News struct {
 	Observed time.Time // when the API answered
 	Rows     []Row     // of the alert history, in order
@@ -59,8 +59,8 @@ type Alert struct {
 	FixTime             time.Time
 }
 
-// Publication is what one turn publishes of a device: steps, of which those that
-// the stream took go into the track.
+// Publication is the steps of one turn's publication. Those that the stream took go
+// into the track.
 type Publication struct {
 	track    Track
 	observed time.Time
@@ -80,7 +80,7 @@ type step interface {
 	refused(t *Track, observed time.Time)
 }
 
-// Publish plans what is published: first the changes that the last location
+// Publish plans a publication: first the changes that the last location
 // announces and the stream lacks, then the rows of the history that were not
 // published yet, then each fix and the changes of its alerts.
 func (t *Track) Publish(n News) *Publication {

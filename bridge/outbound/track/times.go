@@ -48,7 +48,7 @@ func (t Times) add(fix, observed time.Time) Times {
 func (t Times) Gap(fix, observed time.Time, limit time.Duration) (from, to time.Time, cut bool) {
 	from, to = t.Newest, fix
 	switch {
-	case fix.After(observed.Add(limit)): // nothing that lies before it is later than what the next fix asks for
+	case fix.After(observed.Add(limit)): // the next fix asks for the same gap
 		return fix, fix, false
 	case t.High.IsZero():
 	case fix.After(t.High):
@@ -85,7 +85,7 @@ func (t Times) header(fix, observed time.Time) string {
 	return b.String()
 }
 
-// timesOf reads the times from the last location event, whose header this is.
+// timesOf reads the times from the header of the last location event.
 func timesOf(header string, fix, observed time.Time) Times {
 	var at [3]time.Time
 	i := 0

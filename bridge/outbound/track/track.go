@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Track is what the events stream holds of one device. It is a value: copies do
+// Track is the content of the events stream for one device. It is a value: copies do
 // not affect each other. The zero Track is that of a device of which the stream
 // holds nothing, with the alert history off.
 type Track struct {
@@ -34,7 +34,7 @@ type Track struct {
 // history it remembers the alerts that were published.
 func New(history bool) Track { return Track{history: history} }
 
-// Position is what is kept of the last location.
+// Position is the part of the last location that is kept.
 type Position struct {
 	Hash     uint64
 	Time     time.Time
@@ -44,7 +44,7 @@ type Position struct {
 	Fields   Fields
 }
 
-// position is what is kept of a fix.
+// position is the part of a fix that is kept.
 func (f *Fix) position() Position {
 	return Position{Hash: f.Hash, Time: f.Time, Lat: float32(f.Lat), Lon: float32(f.Lon), Speed: float32(f.Speed), Input: f.Input, Fields: f.Fields}
 }

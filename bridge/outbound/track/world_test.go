@@ -29,6 +29,7 @@ type world struct {
 	silence  event  // newest message of the alert silent
 	replicas [2]replica
 	by       int  // the replica that published last
+	endless  bool // a turn did not end
 	lostAck  bool // the answer to the next event is lost
 }
 
@@ -181,7 +182,7 @@ func (w *world) age() {
 		}
 	}
 	var fresh replica
-	if w.load(&fresh); fresh.track.Unpublished() > 0 {
+	if w.load(&fresh); fresh.track.Unpublished() > 0 || w.early() {
 		n = 0
 	}
 	// No turn takes that long, and a replica that works for another one's device is
@@ -196,6 +197,18 @@ func (w *world) age() {
 	if len(w.msgs) > 0 {
 		w.first = w.msgs[0].seq
 	}
+}
+
+// early reports whether a change that the last location announces is in the stream
+// before it, because a replica that was held up published it: a restart just
+// after it has left by age would publish it again.
+func (w *world) early() bool {
+	for _, c := range announced(w.bucket.stored.Announced) {
+		if t := w.tail("A" + publisher.Encode(c.Alert)); c.Alert != "Large" && (t == nil || t.seq < w.bucket.seq) && w.bucket.seq >= w.first {
+			return true
+		}
+	}
+	return false
 }
 
 // alone reports whether an alert changed without its location, which is still

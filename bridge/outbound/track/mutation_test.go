@@ -1,0 +1,104 @@
+package track
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var mutate = flag.Bool("track.mutations", false, "run TestMutations, which takes minutes")
+
+// mutations are deliberate faults: a rule is removed or inverted.
+var mutations = []struct{ name, file, from, to string }{
+	{"every answer is news", "track.go", "t.Known && hash == t.Last.Hash ||", ""},
+	{"the raised alerts stay those of an older location", "publication.go", "t.Raised, t.alone = slices.Clip(f.Alerts), false", "_, t.alone = slices.Clip(f.Alerts), false"},
+	{"no alert is cleared", "alerts.go", "if !slices.Contains(f.Alerts, a) {", "if false {"},
+	{"an alert is raised with every fix", "alerts.go", "if !slices.Contains(raised, a) {", "if true {"},
+	{"a fix does not clear silent", "alerts.go", "if silent {", "if false {"},
+	{"changes that a crash cut off are forgotten", "publication.go", "if u := t.unpublished; u != nil {", "if u := t.unpublished; false {"},
+	{"silent is cleared twice after a crash", "publication.go", "silent = silent && !c.Own", "_ = c"},
+	{"the fixes of a gap do not follow each other", "publication.go", "raised = f.Alerts\n", "_ = raised\n"},
+	{"rows are published again", "publication.go", "if !known[k] {", "if true {"},
+	{"rows of a polled alert are published", "publication.go", "known[alertKey{a, f.Time.UnixNano()}] = true", "_ = a"},
+	{"polled alerts are not remembered for the history", "track.go", "if t.history && !t.saw(alert, at) {", "if false {"},
+	{"rows that were read from the stream are not remembered", "image.go", "t.seen = im.published", ""},
+	{"the location's fence does not move", "publication.go", "t.Seq, t.Known, t.Last, t.SeenAt, t.refused = seq,", "t.Seq, t.Known, t.Last, t.SeenAt, t.refused = t.Seq,"},
+	{"the fence of an alert does not move", "publication.go", "	t.setFence(publisher.Encode(s.change.Alert), seq)\n", ""},
+	{"a location that aged out keeps its fence", "track.go", "		t.Seq = 0\n", ""},
+	{"alerts that aged out keep their fences", "track.go", "return f.seq < first", "return false"},
+	{"fences are not read from the stream", "image.go", "if im.alerts[i].seq > 0 {", "if false {"},
+	{"locations announce nothing", "publication.go", "Announced: announce(s.changes)", "Announced: \"\""},
+	{"what a location announces counts as published", "image.go", "return a.seq < im.seq && (a.changed == 0 || a.raised != c.Raised)", "return false"},
+	{"what a location announces counts as missing", "image.go", "return a.seq < im.seq && (a.changed == 0 || a.raised != c.Raised)", "return true"},
+	{"a change that was published early is published again", "image.go", "return a.seq < im.seq && (a.changed == 0 || a.raised != c.Raised)", "return a.seq < im.seq"},
+	{"a location that aged out announces", "image.go", "if im.seq > 0 {\n		for", "if true {\n		for"},
+	{"silent outlives the fix that it is about", "image.go", "if im.silentIsOver() {", "if false {"},
+	{"silent is not read", "image.go", "t.Silent = im.silent.found && im.silent.raised", "t.Silent = false"},
+	{"the bridge's own alert is one of the API", "image.go", "own := string(source) == publisher.SourceBridge ||", "own :="},
+	{"alerts that changed alone are not read", "image.go", "if name, err := publisher.Decode(a.token); err == nil && a.changed > 0 && a.changed > im.seq {", "if name := a.token; false {"},
+	{"alerts older than the location are applied", "image.go", "a.changed > 0 && a.changed > im.seq {", "a.changed > 0 {"},
+	{"alerts that disagree with the location stay", "image.go", "if c.Raised != a.raised && !slices.Contains(left, c) {", "if false {"},
+	{"alerts that changed alone are forgotten", "track.go", "func (t *Track) Alone() bool { return t.alone }", "func (t *Track) Alone() bool { return false }"},
+	{"a fix of the future is the newest", "times.go", "case fix.After(observed.Add(futureSlack)):", "case false:"},
+	{"an older fix is the newest", "times.go", "case !fix.After(t.Newest):", "case false:"},
+	{"a gap begins before the fixes of the future", "times.go", "		from = t.High\n", ""},
+	{"a gap reaches into the fixes of the future", "times.go", "		to = t.Low\n", ""},
+	{"the newest time does not outlive a restart", "image.go", "timesOf(s.Newest, f.Time, im.seenAt)", "timesOf(\"\", f.Time, im.seenAt)"},
+	{"the newest time is not written", "publication.go", "Newest: t.Times.header(s.fix.Time, observed)", "Newest: \"\""},
+	{"a location that is refused clears the fence", "publication.go", "t.refused, t.SeenAt = s.fix.Hash, observed", "t.Seq = 0"},
+	{"the API's alert silent clears the bridge's own", "alerts.go", "list = append(list, AlertChange{Alert: alert})\n", "list = append(list, AlertChange{Alert: alert, Own: true})\n"},
+	{"a refused event stops the others", "publication.go", "	p.steps[0].refused(&p.track, p.observed)\n	p.steps = p.steps[1:]\n", "	p.steps = nil\n"},
+}
+
+// TestMutations checks that the model notices each of the faults:
+// go test ./bridge/outbound/track -run TestMutations -track.mutations -v.
+func TestMutations(t *testing.T) {
+	if !*mutate {
+		t.Skip("needs -track.mutations")
+	}
+	folder, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	caught := 0
+	for _, m := range mutations {
+		text, err := os.ReadFile(m.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(text), m.from); n != 1 {
+			t.Errorf("%s: the text is in %s %d times", m.name, m.file, n)
+			continue
+		}
+		start := time.Now()
+		dir := t.TempDir()
+		mutant := filepath.Join(dir, m.file)
+		if err := os.WriteFile(mutant, []byte(strings.Replace(string(text), m.from, m.to, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(folder, m.file): mutant}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := filepath.Join(dir, "overlay.json")
+		if err := os.WriteFile(list, overlay, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", list, ".", "-run", "TestModelLong", "-track.steps", "400000").CombinedOutput()
+		switch {
+		case err == nil:
+			t.Errorf("%s: not noticed", m.name)
+		case strings.Contains(string(out), "[build failed]"):
+			t.Errorf("%s: does not compile: %s", m.name, out)
+		default:
+			caught++
+			t.Logf("%s: noticed in %v", m.name, time.Since(start).Round(100*time.Millisecond))
+		}
+	}
+	t.Logf("%d of %d faults noticed", caught, len(mutations))
+}
