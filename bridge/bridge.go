@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/auth"
@@ -241,6 +242,12 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 		if err := b.group.Run(ctx); err != nil {
 			b.log.Warn("could not announce shutdown to the other replicas", "err", err)
 		}
+	})
+	wg.Go(func() {
+		bucket := func(ctx context.Context) (jetstream.KeyValue, error) {
+			return b.pub.JetStream().KeyValue(ctx, b.pub.Subjects().ReplicasBucket())
+		}
+		b.assigned.forgotten.Watch(ctx, bucket, b.logger("forget"), b.pool.Reassign)
 	})
 	if b.consumer == nil {
 		return

@@ -13,6 +13,7 @@ import (
 
 	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/forget"
 	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/inbound/echo"
 	"plaspy-bridge/bridge/inbound/message"
@@ -193,14 +194,15 @@ func (b *Bridge) openPool(context.Context) error {
 // assigned are the devices that the group has assigned to this replica; none
 // before it has.
 type assigned struct {
-	group *replica.Group
-	owned atomic.Pointer[func(token string) bool]
+	group     *replica.Group
+	forgotten forget.List
+	owned     atomic.Pointer[func(token string) bool]
 }
 
 // Owns implements [outbound.Ownership]. It does not look at the lease.
 func (a *assigned) Owns(token string) bool {
 	owned := a.owned.Load()
-	return owned != nil && (*owned)(token)
+	return owned != nil && (*owned)(token) && !a.forgotten.Has(token)
 }
 
 // Live implements [outbound.Ownership].

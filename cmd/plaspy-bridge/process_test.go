@@ -34,10 +34,11 @@ func TestMain(m *testing.M) {
 
 // process is the program as a process of its own.
 type process struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	http string // root of its HTTP side
-	done chan error
+	t      *testing.T
+	cmd    *exec.Cmd
+	http   string // root of its HTTP side
+	broker string // address of its NATS server
+	done   chan error
 }
 
 // startProcess starts `plaspy-bridge run` against a simulated fleet, with its log
@@ -56,12 +57,16 @@ func startProcess(t *testing.T, fleetOf *sim.Server, stderr *os.File, env ...str
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: exec.CommandContext(t.Context(), os.Args[0], "run"), http: "http://" + addr, done: make(chan error, 1)}
+	broker, err := ops.FreeAddr(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, broker: broker, cmd: exec.CommandContext(t.Context(), os.Args[0], "run"), http: "http://" + addr, done: make(chan error, 1)}
 	p.cmd.Env = append([]string{
 		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
 		"PLASPY_BASE_URL=" + api.URL, "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key", "PLASPY_RATE_LIMIT=0",
 		"BRIDGE_POLL_INTERVAL=100ms", "BRIDGE_SCHEDULE=fixed", "BRIDGE_LOG_LEVEL=debug",
-		"BRIDGE_DATA_DIR=" + t.TempDir(), "BRIDGE_EMBEDDED_ADDR=127.0.0.1:0", "BRIDGE_HTTP_ADDR=" + addr,
+		"BRIDGE_DATA_DIR=" + t.TempDir(), "BRIDGE_EMBEDDED_ADDR=" + broker, "BRIDGE_HTTP_ADDR=" + addr,
 	}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = stderr, stderr
 	if err := p.cmd.Start(); err != nil {
@@ -245,5 +250,54 @@ func TestWrongConfigurationWithAFullPipe(t *testing.T) {
 	err := <-p.done
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != exitWrong {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The commands for the running bridge need nothing but its addresses.
+func TestCommandsBesideARunningBridge(t *testing.T) {
+	fleet := newFleet()
+	log, err := os.Create(t.TempDir() + "/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	p := startProcess(t, fleet, log)
+	p.await("ready", func() bool { return strings.Contains(p.get("/readyz"), `"ready": true`) })
+	p.polls(fleet, 30)
+	clearEnv(t, "BRIDGE_HTTP_ADDR", strings.TrimPrefix(p.http, "http://"), "NATS_URL", "nats://"+p.broker)
+	id := fleet.IDs()[0]
+	for _, tt := range []struct {
+		name   string
+		args   []string
+		status int
+		want   []string
+	}{
+		{"health", []string{"health"}, 0, []string{"ready"}},
+		{"status", []string{"status"}, 0, []string{": ready", "token", "budget", "replicas  1, which poll 10 devices; this one polls 10", "backlog", "store"}},
+		{"why", []string{"why", id}, 0, []string{`"decisions": [`}},
+		{"why of a stranger", []string{"why", "nosuch"}, 1, []string{"the query service answers 404"}},
+		{"forget without a device", []string{"forget"}, 2, nil},
+		{"undo of a device that was not forgotten", []string{"forget", "--undo", id}, 1, []string{"not forgotten"}},
+		{"forget", []string{"forget", id}, 0, []string{"removed from PLASPY_EVENTS", "1 removed from KV_plaspy_last", id + " is forgotten"}},
+		{"list", []string{"forget", "--list"}, 0, []string{id}},
+		{"undo", []string{"forget", "--undo", id}, 0, []string{id + " is published again"}},
+	} {
+		var out bytes.Buffer
+		status := execute(t.Context(), tt.args, &out, &out)
+		if status != tt.status {
+			t.Errorf("%s: status %d, want %d:\n%s", tt.name, status, tt.status, &out)
+		}
+		for _, want := range tt.want {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%s: no %q in:\n%s", tt.name, want, &out)
+			}
+		}
+	}
+	if status, _ := p.signal(syscall.SIGTERM); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	var out bytes.Buffer
+	if status := execute(t.Context(), []string{"status"}, &out, &out); status != exitFailed || !strings.Contains(out.String(), "refused") {
+		t.Errorf("without a bridge: %d %s", status, &out)
 	}
 }

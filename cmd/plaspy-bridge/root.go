@@ -98,9 +98,12 @@ func commands() []*cobra.Command {
 		checkCommand(),
 		dlqCommand(),
 		envCommand(),
+		forgetCommand(),
 		healthCommand(),
 		schemaCommand(),
 		simCommand(),
+		statusCommand(),
 		versionCommand(),
+		whyCommand(),
 	}
 }

@@ -1,0 +1,219 @@
+// Package forget erases a device from the streams and keeps it from coming back,
+// for data protection.
+//
+// A forgotten device has a key in the bucket that all replicas share. Each replica
+// watches these keys with [List.Watch] and does not poll the device, so that
+// nothing of it is published. [Erase] sets the key and removes what the streams
+// hold; [Undo] deletes the key.
+package forget
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/publisher"
+)
+
+// keyPrefix is that of the keys of forgotten devices in the replicas' bucket.
+const keyPrefix = "forgotten."
+
+const retry = time.Second
+
+// List is the set of forgotten devices. The zero List knows nothing yet. It is
+// safe for concurrent use.
+type List struct {
+	tokens atomic.Pointer[map[string]struct{}] // nil: not read yet
+}
+
+// Has reports whether a device, by its token, must not be polled: it is forgotten,
+// or it is not known yet whether it is.
+func (l *List) Has(token string) bool {
+	tokens := l.tokens.Load()
+	if tokens == nil {
+		return true
+	}
+	_, ok := (*tokens)[token]
+	return ok
+}
+
+// Watch follows the keys until ctx is cancelled, and calls changed after each
+// change. While the bucket cannot be read, the last known set holds.
+func (l *List) Watch(ctx context.Context, open func(context.Context) (jetstream.KeyValue, error), log *slog.Logger, changed func()) {
+	logged := ""
+	for {
+		err := l.follow(ctx, open, changed)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && err.Error() != logged {
+			logged = err.Error()
+			log.Debug("forgotten devices cannot be watched, trying again", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retry):
+		}
+	}
+}
+
+func (l *List) follow(ctx context.Context, open func(context.Context) (jetstream.KeyValue, error), changed func()) error {
+	kv, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	w, err := kv.Watch(ctx, keyPrefix+"*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = w.Stop() }()
+	now, complete := map[string]struct{}{}, false
+	for {
+		var e jetstream.KeyValueEntry
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case next, ok := <-w.Updates():
+			if !ok {
+				return errors.New("the watch ended")
+			}
+			e = next
+		}
+		switch {
+		case e == nil: // all that were there have come
+			complete = true
+		case e.Operation() == jetstream.KeyValuePut:
+			now[strings.TrimPrefix(e.Key(), keyPrefix)] = struct{}{}
+		default:
+			delete(now, strings.TrimPrefix(e.Key(), keyPrefix))
+		}
+		if old := l.tokens.Load(); complete && (old == nil || !maps.Equal(*old, now)) {
+			tokens := maps.Clone(now)
+			l.tokens.Store(&tokens)
+			changed()
+		}
+	}
+}
+
+// Devices returns the ids of the forgotten devices, in order.
+func Devices(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) ([]string, error) {
+	kv, err := js.KeyValue(ctx, subjects.ReplicasBucket())
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", subjects.ReplicasBucket(), err)
+	}
+	keys, err := kv.ListKeysFiltered(ctx, keyPrefix+"*")
+	if err != nil {
+		return nil, fmt.Errorf("list forgotten devices: %w", err)
+	}
+	var ids []string
+	for key := range keys.Keys() {
+		if id, err := publisher.Decode(strings.TrimPrefix(key, keyPrefix)); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// Erase has every replica forget a device, then removes its messages from the
+// streams. Polls that were in flight may still publish, so that it removes again
+// after each pause until a round finds nothing. It returns how many messages of
+// which stream it removed, and is safe to repeat.
+func Erase(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, id string, pause time.Duration) (map[string]uint64, error) {
+	token, err := publisher.Token(id)
+	if err != nil {
+		return nil, fmt.Errorf("device id: %w", err)
+	}
+	kv, err := js.KeyValue(ctx, subjects.ReplicasBucket())
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", subjects.ReplicasBucket(), err)
+	}
+	if _, err := kv.Put(ctx, keyPrefix+token, []byte(time.Now().UTC().Format(time.RFC3339))); err != nil {
+		return nil, fmt.Errorf("keep the device from being published: %w", err)
+	}
+	removed := map[string]uint64{}
+	const rounds = 20
+	for range rounds {
+		n, err := remove(ctx, js, subjects, token, removed)
+		if err != nil {
+			return removed, err
+		}
+		select {
+		case <-ctx.Done():
+			return removed, context.Cause(ctx)
+		case <-time.After(pause):
+		}
+		if n == 0 {
+			return removed, nil
+		}
+	}
+	return removed, errors.New("the device is still being published; is a bridge running that is older than this command?")
+}
+
+// remove purges a device's subjects and adds what it found to removed.
+func remove(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, token string, removed map[string]uint64) (total uint64, err error) {
+	last := publisher.BucketStream(subjects.LastBucket())
+	for _, place := range []struct{ stream, subject string }{
+		{subjects.Events(), subjects.Location(token)},
+		{subjects.Events(), subjects.Alert(token, "*")},
+		{subjects.Events(), subjects.Device(token)},
+		{last, subjects.LastKey(token)},
+		{subjects.Results(), subjects.Result("*", token)},
+		{subjects.DeadLetters(), subjects.DeadLetter("*", token)},
+	} {
+		s, err := js.Stream(ctx, place.stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue
+		}
+		if err != nil {
+			return total, fmt.Errorf("look up %s: %w", place.stream, err)
+		}
+		info, err := s.Info(ctx, jetstream.WithSubjectFilter(place.subject))
+		if err != nil {
+			return total, fmt.Errorf("look into %s: %w", place.stream, err)
+		}
+		var n uint64
+		for _, messages := range info.State.Subjects {
+			n += messages
+		}
+		if n == 0 {
+			continue
+		}
+		if err := s.Purge(ctx, jetstream.WithPurgeSubject(place.subject)); err != nil {
+			return total, fmt.Errorf("remove %s from %s: %w", place.subject, place.stream, err)
+		}
+		removed[place.stream] += n
+		total += n
+	}
+	return total, nil
+}
+
+// Undo lets a device be published again; false if it was not forgotten.
+func Undo(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, id string) (bool, error) {
+	token, err := publisher.Token(id)
+	if err != nil {
+		return false, fmt.Errorf("device id: %w", err)
+	}
+	kv, err := js.KeyValue(ctx, subjects.ReplicasBucket())
+	if err != nil {
+		return false, fmt.Errorf("open bucket %s: %w", subjects.ReplicasBucket(), err)
+	}
+	if _, err := kv.Get(ctx, keyPrefix+token); errors.Is(err, jetstream.ErrKeyNotFound) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("look up the device: %w", err)
+	}
+	if err := kv.Purge(ctx, keyPrefix+token); err != nil {
+		return false, fmt.Errorf("undo: %w", err)
+	}
+	return true, nil
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+
+	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/forget"
+	"plaspy-bridge/publisher"
+)
+
+func forgetCommand() *cobra.Command {
+	var undo, list bool
+	cmd := &cobra.Command{
+		Use:   "forget DEVICE",
+		Short: "Erase a device and keep it from being published",
+		Long: "Removes a device's events, last position, results and dead letters from the streams, and keeps every\n" +
+			"replica from polling it until forget --undo DEVICE. The NATS user needs to purge the streams, which the\n" +
+			"bridge's own must not. Messages to post that still wait for the device are not touched.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if list {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withStreams(cmd.Context(), func(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) error {
+				switch out := cmd.OutOrStdout(); {
+				case list:
+					return listForgotten(ctx, out, js, subjects)
+				case undo:
+					return undoForget(ctx, out, js, subjects, args[0])
+				default:
+					return forgetDevice(ctx, out, js, subjects, args[0])
+				}
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&undo, "undo", false, "let the device be published again; what was removed stays removed")
+	cmd.Flags().BoolVar(&list, "list", false, "list the forgotten devices")
+	cmd.MarkFlagsMutuallyExclusive("undo", "list")
+	return cmd
+}
+
+func forgetDevice(ctx context.Context, w io.Writer, js jetstream.JetStream, subjects publisher.Subjects, id string) error {
+	const pause = 1500 * time.Millisecond // longer than replicas take to follow, and than most polls
+	removed, err := forget.Erase(ctx, js, subjects, id, pause)
+	for _, stream := range slices.Sorted(maps.Keys(removed)) {
+		_, _ = fmt.Fprintf(w, "%d removed from %s\n", removed[stream], stream) // the last line tells of an error
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s is forgotten; plaspy-bridge forget --undo lets it be published again\n", shown(id))
+	return err
+}
+
+func undoForget(ctx context.Context, w io.Writer, js jetstream.JetStream, subjects publisher.Subjects, id string) error {
+	known, err := forget.Undo(ctx, js, subjects, id)
+	if err != nil {
+		return err
+	}
+	if !known {
+		return errors.New("that device was not forgotten")
+	}
+	_, err = fmt.Fprintf(w, "%s is published again\n", shown(id))
+	return err
+}
+
+func listForgotten(ctx context.Context, w io.Writer, js jetstream.JetStream, subjects publisher.Subjects) error {
+	ids, err := forget.Devices(ctx, js, subjects)
+	for _, id := range ids {
+		if err == nil {
+			_, err = fmt.Fprintln(w, shown(id))
+		}
+	}
+	return err
+}
+
+// withStreams calls f with the streams of the bridge that the environment
+// describes. Its errors end the process with status 1.
+func withStreams(ctx context.Context, f func(context.Context, jetstream.JetStream, publisher.Subjects) error) error {
+	cfg, _, err := config.Load("PLASPY_", "OTEL_")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	conn, err := connectNATS(ctx, cfg)
+	if err != nil {
+		return failure{err}
+	}
+	defer func() { _ = conn.Shut(time.Second) }() // every request was answered or failed
+	js, err := conn.OpenJetStream()
+	if err != nil {
+		return failure{fmt.Errorf("open JetStream: %w", err)}
+	}
+	if err = f(ctx, js, publisher.Subjects(cfg.Prefix)); err == nil {
+		return nil
+	}
+	// A server does not answer a request that it does not permit.
+	if denied := conn.Denied(); denied != "" {
+		err = fmt.Errorf("%w (%s)", err, denied)
+	}
+	return failure{err}
+}
