@@ -161,12 +161,13 @@ func Erase(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 
 // remove purges a device's subjects and adds what it found to removed.
 func remove(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, token string, removed map[string]uint64) (total uint64, err error) {
-	last := publisher.BucketStream(subjects.LastBucket())
+	last, silent := publisher.BucketStream(subjects.LastBucket()), publisher.BucketStream(subjects.SilentBucket())
 	for _, place := range []struct{ stream, subject string }{
 		{subjects.Events(), subjects.Location(token)},
 		{subjects.Events(), subjects.Alert(token, "*")},
 		{subjects.Events(), subjects.Device(token)},
 		{last, subjects.LastKey(token)},
+		{silent, publisher.BucketKey(subjects.SilentBucket(), token)},
 		{subjects.Results(), subjects.Result("*", token)},
 		{subjects.DeadLetters(), subjects.DeadLetter("*", token)},
 	} {

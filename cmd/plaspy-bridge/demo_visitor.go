@@ -50,10 +50,7 @@ func (g *visitor) tick(ctx context.Context, nc *nats.Conn, js jetstream.JetStrea
 	g.next = now.Add(visitorEvery)
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	// The stream takes messages before the bridge consumes; the first one should
-	// not wait for that in front of a person.
-	s, err := js.Stream(ctx, g.subjects.Inbound())
-	if err != nil || s.CachedInfo().State.Consumers == 0 {
+	if _, err := js.Stream(ctx, g.subjects.Inbound()); err != nil { // not there yet
 		g.next = now
 		return
 	}
