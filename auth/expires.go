@@ -40,7 +40,7 @@ func ParseTime(s string) (t time.Time, zoned bool, err error) {
 	return t.Add(-time.Duration(offset) * time.Second), zoned, nil
 }
 
-// parser reads from the left; after the first misfit, bad is set and what it returns means nothing.
+// parser reads from the left; after the first misfit, bad is set and its results mean nothing.
 type parser struct {
 	rest string
 	bad  bool
@@ -122,7 +122,7 @@ func (p *parser) zone() (offset int, zoned bool) {
 }
 
 // jwtExpiry returns the `exp` of a JWT's payload (RFC 7519, section 4.1.4: seconds, perhaps with a
-// fraction). The signature is the API's affair: the claim only tells when to ask for another token.
+// fraction). The signature is the API's affair: the claim only says when to ask for another token.
 func jwtExpiry(token string) (time.Time, bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -146,11 +146,11 @@ func jwtExpiry(token string) (time.Time, bool) {
 	return time.Unix(int64(whole), int64(part*1e9)).UTC(), true
 }
 
-// clocks is what one answer shows about the time: when the request left and the answer arrived by our
-// clock, and the server's Date (zero where it sent none).
+// clocks are the times of one answer: when the request left and the answer arrived by our
+// clock, and the server's Date (zero if it sent none).
 type clocks struct{ sent, received, date time.Time }
 
-// skew returns by how much the server's clock is ahead of ours, and zero where the answer is explained without
+// skew returns by how much the server's clock is ahead of ours, and zero if the answer is explained without
 // any: Date has whole seconds and was written at some moment between sending and receiving. Otherwise the
 // estimate is the largest possible, which shortens lives rather than stretching them.
 func (c clocks) skew() time.Duration {
@@ -160,14 +160,14 @@ func (c clocks) skew() time.Duration {
 	return c.date.Add(time.Second).Sub(c.sent)
 }
 
-// Where a token's life was read.
+// The sources of a token's life.
 const (
 	sourceExpires = "expires"
 	sourceClaim   = "jwt"
 	sourceDefault = "default"
 )
 
-// life returns how long a token lasts from c.sent on, and how that was found out.
+// life returns how long a token lasts from c.sent on, and the source of that.
 func life(token, expires string, c clocks) (time.Duration, string) {
 	left := func(t time.Time) time.Duration { return t.Add(-c.skew()).Sub(c.sent) }
 	stated, zoned, err := ParseTime(expires)

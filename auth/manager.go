@@ -48,7 +48,7 @@ type Manager struct {
 	keyChanges int           // calls of Retry
 	since      time.Time     // when a token was last obtained or lost
 	issued     time.Time     // when the last token was requested
-	source     string        // where its life was read
+	source     string        // of its life
 	early      int           // tokens in a row that were refused soon after they were issued
 	worked     bool          // the token before the one held, or awaited, was accepted
 	renewed    time.Time     // when a token that works was last dropped
@@ -70,7 +70,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Manager {
 }
 
 // Token returns the token held, or waits, through failures and their backoff, until there is one. It
-// returns an error only when ctx is done: that error wraps the context's cause and, where there was a
+// returns an error only when ctx is done: that error wraps the context's cause and, after a
 // failed attempt, the last [Error].
 func (m *Manager) Token(ctx context.Context) (Token, error) {
 	if g := m.cur.Load(); g.usable(time.Now()) {
@@ -178,11 +178,11 @@ func (m *Manager) State() State {
 	return s
 }
 
-// Secrets returns the set that the key and each token are added to, for texts from an API that echoes what it
-// was sent.
+// Secrets returns the set that the key and each token are added to, for texts from an API that echoes
+// requests.
 func (m *Manager) Secrets() *redact.Secrets { return m.cfg.Secrets }
 
-// waitError joins why the waiting ended with what it was waiting through.
+// waitError joins the reason for the end of a wait with the failure that the wait was for.
 func waitError(ctx context.Context, last *Error) error {
 	if last == nil {
 		return fmt.Errorf("wait for a token: %w", context.Cause(ctx))

@@ -15,7 +15,7 @@ const (
 	unworkedMax = 2 * time.Minute  // the longest spacing after tokens that never worked
 )
 
-// refused decides what a 401 says about the token, and reports whether the request should be sent again with
+// refused judges the token that a 401 is for, and reports whether the request should be sent again with
 // another one. A replay never drops the token that it was sent with.
 func (m *Manager) refused(t Token, replay bool) (again bool) {
 	m.mu.Lock()

@@ -46,7 +46,7 @@ func (m *Manager) request(ctx context.Context) (*grant, *Error) {
 	if err != nil {
 		return nil, m.broken(err)
 	}
-	defer func() { _ = res.Body.Close() }() // what was read is judged below; closing tells nothing more
+	defer func() { _ = res.Body.Close() }() // the body has been read; closing adds nothing
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	c.received = time.Now()
 	if err != nil {
@@ -155,7 +155,7 @@ func text(raw json.RawMessage) (s string) {
 	return s
 }
 
-// place names where a redirect leads, without the path and query, which may hold anything.
+// place names the target of a redirect, without the path and query, which may hold anything.
 func place(res *http.Response) string {
 	to, err := url.Parse(res.Header.Get("Location"))
 	if err != nil || to.Host == "" {

@@ -128,7 +128,7 @@ func NewBody(data []byte) *Body {
 // Close does nothing.
 func (b *Body) Close() error { return nil }
 
-// rewind returns what to send again. The first body may still be in the hands of net/http, so it is never
+// rewind returns the body to send again. The first body may still be in the hands of net/http, so it is never
 // the same one.
 func rewind(req *http.Request) (io.ReadCloser, bool) {
 	if b, ok := req.Body.(*Body); ok {

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Kind is what a request is for, which decides its place in the queue for the budget.
+// Kind is the purpose of a request, which decides its place in the queue for the budget.
 type Kind int
 
 // The kinds. Token goes before all others, List before the rest, but for no more than a quarter of the budget
@@ -31,10 +31,10 @@ const (
 var weight = [kinds]float64{Post: 3, Poll: 3, Query: 2}
 
 const (
-	// window is what the API's limit is taken to be counted over, wherever it begins.
+	// window is the span that the API is taken to count its limit over. It may begin at any time.
 	window = time.Minute
 	// stretch keeps slots a little further apart than the limit asks for. R+1 requests then span 1.02 windows,
-	// and the 1.2 s between that and one window are what the three sources of jitter may use together:
+	// and the 1.2 s between that and one window are for the three sources of jitter together:
 	// catching up, a permit's life, and the network.
 	stretch = 1.02
 	// catchUp is how late a slot may be given out and the next still count from when it was due, while a caller
@@ -102,7 +102,7 @@ func NewBudget(perMinute int, log *slog.Logger, reg prometheus.Registerer) *Budg
 }
 
 // SetShare sets which part of the limit is this replica's; the shares of all replicas must add up to at most 1.
-// What is not in (0, 1] is brought into it.
+// Values outside (0, 1] are brought into it.
 func (b *Budget) SetShare(fraction float64) {
 	if !(fraction > 0) { // NaN too
 		fraction = 1e-6
@@ -113,7 +113,7 @@ func (b *Budget) SetShare(fraction float64) {
 	b.dispatch(time.Now())
 }
 
-// FavorPosts sets how many posts go out for each poll while both wait, for a replica whose share was made larger
+// FavorPosts sets how many posts go out for each poll while both wait, for a replica with a share that was made larger
 // because it posts for others too; less than 1 counts as 1.
 func (b *Budget) FavorPosts(perPoll float64) {
 	if !(perPoll > 1) { // NaN too
@@ -131,8 +131,8 @@ func (b *Budget) Waiting(k Kind) int {
 	return b.queues.waiters[k].Len()
 }
 
-// PollRate returns how many requests a minute polls may count on: the present rate less what other requests
-// took over the last minute, and at least the part that is guaranteed to polls. A Retry-After that runs does
+// PollRate returns how many requests a minute polls may count on: the present rate less the other requests
+// of the last minute, and at least the part that is guaranteed to polls. A Retry-After that runs does
 // not lower it. +Inf without a limit.
 func (b *Budget) PollRate() float64 {
 	if b.free.Load() {
@@ -150,8 +150,8 @@ func (b *Budget) PollRate() float64 {
 	return max(pace-b.others.perMinute(now.Sub(b.made)), guaranteed)
 }
 
-// Admit waits for a slot for req, whose context tells its kind, unless that carries a permit that is good
-// still. It is what auth.Transport asks before every send.
+// Admit waits for a slot for req, of the kind in its context, unless that carries a permit that is good
+// still. auth.Transport calls it before every send.
 func (b *Budget) Admit(req *http.Request) error {
 	return b.admit(req.Context(), Query)
 }
@@ -176,7 +176,7 @@ func (b *Budget) admit(ctx context.Context, otherwise Kind) error {
 
 // Wait blocks until there is a slot for a request of this kind and returns the permit to send it, which is nil
 // without a limit. It returns the context's cause if ctx is done first, and for queries [ErrNoBudget] at once
-// where their quarter is used up or ctx would be done first. A permit not used within 300 ms is void.
+// if their quarter is used up or ctx would be done first. A permit not used within 300 ms is void.
 func (b *Budget) Wait(ctx context.Context, k Kind) (*Permit, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -245,4 +245,65 @@ func (b *Budget) gauge() float64 {
 		return 0
 	}
 	return b.rate(now)
+}
+
+// Permit is a slot in the budget for one request. With it, a caller decides on the request only when
+// the slot is there. The nil Permit stands for a budget without a limit.
+type Permit struct {
+	budget       *Budget
+	kind         Kind
+	slot, before time.Time
+	spent        atomic.Bool
+}
+
+// Return gives an unused permit back, so that another request can have the slot. After a request was sent with
+// it, Return does nothing, so it can be deferred.
+func (p *Permit) Return() {
+	if p == nil || p.spent.Swap(true) {
+		return
+	}
+	p.budget.mu.Lock()
+	defer p.budget.mu.Unlock()
+	p.budget.giveBack(p)
+	p.budget.dispatch(time.Now())
+}
+
+// take uses the permit up and reports whether it was good. One that is too old is void: while permits were
+// held back, for instance by a wait for a token, their slots have passed, and using them all at once would be a burst.
+func (p *Permit) take() bool {
+	return p != nil && !p.spent.Swap(true) && time.Since(p.slot) <= permitLife
+}
+
+type (
+	permitKey struct{}
+	kindKey   struct{}
+)
+
+// WithPermit makes the one next request under the context use p instead of waiting for the budget.
+func WithPermit(ctx context.Context, p *Permit) context.Context {
+	if p == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, permitKey{}, p)
+}
+
+func permitOf(ctx context.Context) *Permit {
+	p, _ := ctx.Value(permitKey{}).(*Permit)
+	return p
+}
+
+// WithKind makes requests under the context count as k instead of as the kind of their method.
+func WithKind(ctx context.Context, k Kind) context.Context {
+	return context.WithValue(ctx, kindKey{}, k)
+}
+
+// kindOf returns the kind that WithKind set, or else the call's own kind, or else otherwise.
+func kindOf(ctx context.Context, otherwise Kind) Kind {
+	if k, ok := ctx.Value(kindKey{}).(Kind); ok {
+		return k
+	}
+	if c := callOf(ctx); c != nil {
+		return c.kind
+	}
+	return otherwise
 }

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,7 +59,7 @@ func NewTransport(o Options) *Connections {
 	return newConnections(o.MaxConns, o.Timeout, o.TLS)
 }
 
-// complete fills in defaults and refuses what cannot work.
+// complete fills in defaults and refuses options that cannot work.
 func (o Options) complete() (Options, error) {
 	if o.BaseURL == nil || o.BaseURL.Host == "" || (o.BaseURL.Scheme != "http" && o.BaseURL.Scheme != "https") {
 		return o, errors.New("base URL is not an absolute http or https URL")
@@ -148,11 +147,11 @@ func (c *Client) answered(p *reply) {
 	}
 }
 
-// request is what a method wants sent.
+// request is one request of a method.
 type request struct {
 	endpoint endpoint
 	kind     Kind
-	id       string // of a device; empty where the path has none
+	id       string // of a device; empty if the path has none
 	tail     string // path behind the id
 	post     bool
 	body     []byte
@@ -175,7 +174,7 @@ type reply struct {
 	token  auth.Token
 }
 
-// call sends a request and judges the answer, whose payload is the named member. If the answer says that the
+// call sends a request and judges the answer; payload names the member to look for. If the answer says that the
 // token is refused, it sends the request once more with another one.
 func (c *Client) call(ctx context.Context, r *request, payload string) (p reply, env envelope, err error) {
 	for try := 0; ; try++ {
@@ -204,49 +203,6 @@ func (c *Client) call(ctx context.Context, r *request, payload string) (p reply,
 	}
 }
 
-// another reports whether a request is to be sent again after an answer whose text refuses its token. A message
-// that two tokens were refused for is judged by the answer as it is.
-func (c *Client) another(r *request, t auth.Token, e *Error, try int) bool {
-	if c.refused.twice(r.key, t) || try > 0 {
-		return false
-	}
-	if c.opt.Tokens.Renew(t) {
-		return true
-	}
-	e.reauth = true
-	return false
-}
-
-// refusedTokens remembers which token was refused for a message.
-type refusedTokens struct {
-	mu    sync.Mutex
-	first map[string]auth.Token // by Idempotency-Key
-}
-
-// twice notes that t was refused, and reports whether another token was before.
-func (r *refusedTokens) twice(key string, t auth.Token) bool {
-	if key == "" {
-		return false
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	first, known := r.first[key]
-	if !known {
-		if r.first == nil || len(r.first) >= 1000 {
-			r.first = map[string]auth.Token{}
-		}
-		r.first[key] = t
-	}
-	return known && first != t
-}
-
-// forget drops a message that has come to its end.
-func (r *refusedTokens) forget(key string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.first, key)
-}
-
 // do sends a request and returns the answer if it is 2xx and fits. Otherwise the error is the method's.
 func (c *Client) do(ctx context.Context, r *request) (reply, error) {
 	if !r.endpoint.list() {
@@ -263,7 +219,7 @@ func (c *Client) do(ctx context.Context, r *request) (reply, error) {
 	if err != nil {
 		return reply{buf: r.buf}, c.failure(ctx, call, r, err)
 	}
-	defer func() { _ = res.Body.Close() }() // what was read is judged; closing tells nothing more
+	defer func() { _ = res.Body.Close() }() // the body has been read; closing adds nothing
 	out := reply{status: res.StatusCode, header: res.Header, at: time.Now(), device: call.deviceOnly, token: token}
 	if encoding := res.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		out.buf = r.buf
@@ -342,7 +298,7 @@ func readBody(res *http.Response, buf []byte, bound int64) ([]byte, error) {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]
 		}
-		// The whole capacity may be more than the bound; what is read must not be.
+		// The whole capacity may be more than the bound; the answer must not be.
 		room := min(int64(cap(buf)), bound+1)
 		n, err := res.Body.Read(buf[len(buf):room])
 		buf = buf[:len(buf)+n]
@@ -391,7 +347,7 @@ func (c *Client) bad(r *request, p *reply, message string, cause error) *Error {
 	return e
 }
 
-// refusal describes an answer whose status is not 2xx.
+// refusal describes an answer with another status than 2xx.
 func (c *Client) refusal(r *request, p *reply) *Error {
 	message, tokenRefused := "", false
 	if p.status >= 300 && p.status <= 399 {

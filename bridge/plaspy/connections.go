@@ -74,7 +74,7 @@ func newConnections(maxConns int, timeout time.Duration, secure *tls.Config) *Co
 		return &http.Transport{
 			Proxy:       proxyOf(httpproxy.FromEnvironment()),
 			DialContext: dialer.DialContext,
-			// HTTP/2 where the server has it; setting TLSClientConfig would otherwise turn it off.
+			// HTTP/2 if the server has it; setting TLSClientConfig would otherwise turn it off.
 			ForceAttemptHTTP2: true,
 			// A cancelled stream leaves its connection in the pool: only a ping finds out that it is dead.
 			HTTP2:               &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second},

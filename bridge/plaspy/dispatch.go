@@ -35,7 +35,7 @@ func (q *queues) add(w *waiter) *list.Element {
 	return q.waiters[w.kind].PushBack(w)
 }
 
-// first returns the kind whose turn it is. rate is requests per minute.
+// first returns the kind that gets the next slot. rate is requests per minute.
 func (q *queues) first(now time.Time, rate float64) (Kind, bool) {
 	if q.waiters[Token].Len() > 0 {
 		return Token, true
@@ -64,7 +64,7 @@ func (q *queues) room(k Kind, now time.Time, rate float64, ahead int) bool {
 	return len(q.recent[k])+ahead < room
 }
 
-// serve takes the longest waiter of kind k, who gets the slot.
+// serve removes and returns the longest waiter of kind k, for which the slot is.
 func (q *queues) serve(k Kind, slot time.Time) *waiter {
 	if w := q.weightOf(k); w > 0 {
 		q.clock = q.virtual[k]

@@ -2,17 +2,33 @@
 //
 // # A request's way
 //
-// A [Client] method takes a token from auth (waiting where there is none), then a place in the [Budget], and
-// only then does [Options].Timeout begin. The wire below counts the request, obeys 429 and 503, and bounds what
-// is read. Answers are judged by status, by `success` and by shape, so that a method's error is nil only if the
-// API said what its documentation promises. Redirects are not followed: a 3xx is an error.
+// A [Client] method waits for a token from auth, then for a place in the [Budget], and only then does
+// [Options].Timeout begin. The wire below counts the request, obeys 429 and 503, and bounds the answer. Answers are
+// judged by status, by `success` and by shape, so that a method's error is nil only if the API answered as
+// documented. Redirects are not followed: a 3xx is an error. [Connections] leaves connections that are dead or lead
+// to a failing server.
 //
-// Everything that fails is an [*Error], except what never became a request: an [*IDError], [ErrNoBudget], or a
-// context that ended. [Classify] says what to do about any of them, [IsOutage] whether the API seems to be down,
-// and a [Circuit] turns a row of those into a pause.
+// # Failures
+//
+// A failure is an [*Error], except if it never became a request: an [*IDError], [ErrNoBudget], or the error of a
+// context. [Classify] returns how to handle any of them. Only the API itself can refuse a request for good: its
+// body is a JSON object with `success` or `error`. Any other answer is [Foreign] and says nothing about the request.
+//
+// An answer with a text that says that the token is expired or invalid is followed by one more try with another token,
+// like a 401. New tokens for that reason are requested once a minute at most.
+//
+// A 429 concerns one device alone until several devices in a row have it, and no call asks for that device until
+// its Retry-After has passed. Any other 429 lowers or stops the budget.
+//
+// [IsOutage] reports whether a failure shows the API to be down, and a [Circuit] turns a row of those into a pause.
+// Foreign answers count in it only while [Client.Answered] stands still.
+//
+// # Secrets
+//
+// The key and the tokens are removed from everything that a method returns, answers included.
 //
 // # Concurrency
 //
-// Every type is safe for concurrent use. No goroutine outlives a call; the budget's timer runs only while
-// somebody waits or the API throttles.
+// Every type is safe for concurrent use. No goroutine outlives a call; the budget's timer runs only while a caller
+// waits or the API throttles.
 package plaspy

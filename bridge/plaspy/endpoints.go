@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/plaspy/rawjson"
@@ -56,7 +58,7 @@ type PostOptions struct {
 	Refused func()
 }
 
-// maxSkipped bounds what a list full of nonsense can make of itself in memory and in the log.
+// maxSkipped bounds the memory and the log lines that a list full of nonsense takes.
 const maxSkipped = 100
 
 // Devices returns the account's active devices in the API's order, duplicates included. Entries that are no
@@ -152,7 +154,7 @@ func readDevice(entry []byte) (Device, error) {
 		return d, errors.New("id is missing or no string")
 	}
 	if d.ID = id; expires != "" {
-		d.Expires, _, _ = auth.ParseTime(expires) // zero where it cannot be read, as documented
+		d.Expires, _, _ = auth.ParseTime(expires) // zero if it cannot be read, as documented
 	}
 	return d, checkID(id)
 }
@@ -274,4 +276,65 @@ func (c *Client) LastLocation(ctx context.Context, id string, buf []byte) (LastL
 
 func emptyArray(value []byte) bool {
 	return len(value) >= 2 && value[0] == '[' && len(bytes.TrimSpace(value[1:len(value)-1])) == 0
+}
+
+// ParseTime reads an ISO 8601 date and time in any spelling that APIs are known to use; a missing offset means
+// UTC.
+func ParseTime(s string) (time.Time, error) {
+	t, _, err := auth.ParseTime(s)
+	return t, err
+}
+
+// DeviceURL returns the address of a device at the API, in ASCII.
+func (c *Client) DeviceURL(id string) string {
+	u := c.prefix
+	u.Path += "/api/devices/" + id
+	u.RawPath += "/api/devices/" + escapeID(id)
+	return u.String()
+}
+
+const maxID = 1024 // bytes; longer ones would not fit servers' limits on a request line once escaped
+
+// checkID refuses ids that no URL can carry unharmed.
+func checkID(id string) error {
+	switch {
+	case id == "":
+		return &IDError{ID: id, Reason: "is empty"}
+	case strings.Trim(id, ".") == "":
+		// Servers and proxies resolve . and .. as parts of the path, also when they are escaped.
+		return &IDError{ID: id, Reason: "is nothing but dots"}
+	case len(id) > maxID:
+		return &IDError{ID: id, Reason: "is longer than 1024 bytes"}
+	case strings.IndexByte(id, 0) >= 0:
+		return &IDError{ID: id, Reason: "contains a NUL byte"} // which servers refuse or cut at
+	case !utf8.ValidString(id):
+		return &IDError{ID: id, Reason: "is not UTF-8"} // and so cannot have come from JSON
+	}
+	return nil
+}
+
+// escapeID writes an id as one path segment. Unlike url.PathEscape it leaves only unreserved characters.
+func escapeID(id string) string {
+	plain := true
+	for i := range len(id) {
+		plain = plain && unreserved(id[i])
+	}
+	if plain {
+		return id
+	}
+	const hex = "0123456789ABCDEF"
+	b := make([]byte, 0, 3*len(id))
+	for i := range len(id) {
+		if c := id[i]; unreserved(c) {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		}
+	}
+	return string(b)
+}
+
+// unreserved is RFC 3986, section 2.3.
+func unreserved(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == '~'
 }

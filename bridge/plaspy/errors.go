@@ -1,14 +1,22 @@
 package plaspy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
+
+	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/plaspy/rawjson"
 )
 
-// ErrNoBudget is returned instead of waiting where a query would exceed its part of the budget, or its
+// ErrNoBudget is returned instead of waiting if a query would exceed its part of the budget, or its
 // deadline ends before the budget has room.
 var ErrNoBudget = errors.New("no room in the request budget")
 
@@ -146,4 +154,162 @@ func IsOutage(err error) bool {
 func IsGone(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && !e.transport && (e.Status == http.StatusNotFound || e.Status == http.StatusGone)
+}
+
+// envelope is the part of an answer around its payload.
+type envelope struct {
+	success    flag
+	message    string // error, if it is a string
+	payload    []byte // value of the member asked for; nil if absent
+	usage      int    // apiUsage; 0 if absent or no integer
+	dailyUsage int
+	own        bool // success or error is there: the API itself answered
+}
+
+// refusesToken reports whether the API says, in place of a 401, that it does not take the token. Nothing
+// but the text shows it.
+func (e envelope) refusesToken() bool {
+	if e.success != no {
+		return false
+	}
+	text := strings.ToLower(e.message)
+	contains := func(word string) bool { return strings.Contains(text, word) }
+	return slices.ContainsFunc([]string{"token", "jwt"}, contains) && slices.ContainsFunc([]string{
+		"expired", "has expir", "invalid", "not valid", "no longer valid", "revoked",
+		"expirad", "vencid", "caducad", "inválid", "no válid", "no es válid", "revocad",
+	}, contains)
+}
+
+type flag int
+
+const (
+	absent flag = iota // or null
+	yes
+	no
+	misfit
+)
+
+// openEnvelope walks an answer's outermost members. The error is worded for an operator.
+func openEnvelope(body []byte, payload string) (env envelope, err error) {
+	err = rawjson.Members(body, func(key, value []byte) bool {
+		switch string(key) {
+		case "success":
+			env.own = true
+			env.success = readFlag(value)
+		case "error":
+			env.own = true
+			text, _ := rawjson.Unquote(value)
+			env.message = string(text)
+		case "apiUsage":
+			env.usage = readInt(value)
+		case "apiDailyUsage":
+			env.dailyUsage = readInt(value)
+		default:
+			if string(key) == payload {
+				env.payload = value
+			}
+		}
+		return true
+	})
+	if err == nil {
+		return env, nil
+	}
+	text := bytes.TrimSpace(body)
+	switch {
+	case len(text) == 0:
+		return env, errors.New("empty answer")
+	case text[0] == '<':
+		return env, errors.New("answer is HTML or XML, not JSON")
+	}
+	return env, fmt.Errorf("answer is no JSON object: %w", err)
+}
+
+func readFlag(value []byte) flag {
+	switch string(value) {
+	case "true":
+		return yes
+	case "false":
+		return no
+	case "null":
+		return absent
+	}
+	return misfit
+}
+
+func readInt(value []byte) int {
+	n, err := strconv.Atoi(string(value)) // does not allocate: the compiler sees that Atoi keeps nothing
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// open judges a 2xx answer with the named payload. If `success` is
+// missing, a payload makes up for it: its absence is documented nowhere, but with the payload there nothing
+// is in doubt.
+func (c *Client) open(r *request, p *reply, payload string) (envelope, error) {
+	env, err := openEnvelope(p.body, payload)
+	if err == nil && (env.own || env.payload != nil) {
+		c.answered(p)
+	}
+	switch {
+	case err != nil:
+		return env, c.bad(r, p, err.Error(), err)
+	case env.success == no:
+		message := env.message
+		if message == "" {
+			message = "success is false"
+		}
+		e := c.bad(r, p, message, errRefused)
+		e.tokenRefused = env.refusesToken()
+		return env, e
+	case env.success == misfit:
+		return env, c.bad(r, p, "success is neither true nor false", nil)
+	case env.success == absent && env.payload == nil && payload != "":
+		return env, c.bad(r, p, "answer has neither success nor "+payload, nil)
+	}
+	return env, nil
+}
+
+// another reports whether a request is to be sent again after an answer with a text that refuses its token. A message
+// that two tokens were refused for is judged by the answer as it is.
+func (c *Client) another(r *request, t auth.Token, e *Error, try int) bool {
+	if c.refused.twice(r.key, t) || try > 0 {
+		return false
+	}
+	if c.opt.Tokens.Renew(t) {
+		return true
+	}
+	e.reauth = true
+	return false
+}
+
+// refusedTokens remembers which token was refused for a message.
+type refusedTokens struct {
+	mu    sync.Mutex
+	first map[string]auth.Token // by Idempotency-Key
+}
+
+// twice notes that t was refused, and reports whether another token was before.
+func (r *refusedTokens) twice(key string, t auth.Token) bool {
+	if key == "" {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first, known := r.first[key]
+	if !known {
+		if r.first == nil || len(r.first) >= 1000 {
+			r.first = map[string]auth.Token{}
+		}
+		r.first[key] = t
+	}
+	return known && first != t
+}
+
+// forget drops a message that has come to its end.
+func (r *refusedTokens) forget(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.first, key)
 }

@@ -2,6 +2,9 @@ package plaspy
 
 import (
 	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,17 +13,17 @@ const (
 	minFactor     = 0.01
 	climbStep     = 0.05
 	climbEvery    = 10 * time.Second
-	halveEvery    = time.Second // answers to what was sent before the last halving are no reason for another
+	halveEvery    = time.Second // answers to requests from before the last halving are no reason for another
 	quiet         = 10 * time.Second
 )
 
-// brake is what throttling does to the budget. It belongs to the Budget's mutex.
+// brake is the effect of throttling on the budget. It belongs to the Budget's mutex.
 type brake struct {
 	until    time.Time // nothing is sent before
 	factor   float64   // of the limit, as of at
 	at       time.Time // since when the factor climbs
 	halved   time.Time
-	observed float64 // requests per minute that stand in for a limit where there is none
+	observed float64 // requests per minute that stand in for a limit if there is none
 
 	since time.Time // when throttling began; zero while there is none
 	last  time.Time // when it was last caused or seen to go on
@@ -71,8 +74,8 @@ func (b *Budget) answered(device string, sent, now time.Time) {
 	}
 }
 
-// Throttled tells that the API answered 429, or 503 with Retry-After. With has, everything stops for
-// retryAfter (at most an hour). Without, or where that is 0, the rate is halved, at most once a second, and then
+// Throttled notes that the API answered 429, or 503 with Retry-After. With has, everything stops for
+// retryAfter (at most an hour). Without, or if that is 0, the rate is halved, at most once a second, and then
 // climbs back.
 func (b *Budget) Throttled(retryAfter time.Duration, has bool) {
 	b.throttled.Inc()
@@ -107,13 +110,13 @@ func (b *Budget) slow(retryAfter time.Duration, has bool) {
 	}
 }
 
-// OnThrottle sets the function that is told of every throttling that this process sees: until when everything
+// OnThrottle sets the function that is called at every throttling that this process sees: until when everything
 // stops (a time in the past if it does not) and to which part of its limit the rate was lowered. It runs on the
 // goroutine that got the answer and must not block.
 func (b *Budget) OnThrottle(f func(until time.Time, factor float64)) { b.onThrottle.Store(&f) }
 
-// ThrottleUntil obeys a throttling that another replica saw, with what it was told by OnThrottle. It never
-// eases what is in force here, and OnThrottle is not called.
+// ThrottleUntil obeys a throttling that another replica saw, with the arguments of its OnThrottle. It never
+// eases a throttling in force here, and OnThrottle is not called.
 func (b *Budget) ThrottleUntil(until time.Time, factor float64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -178,4 +181,96 @@ func (b *Budget) settle(now time.Time) {
 	}
 	b.log.Info("API throttling over", "attempt", k.count, "elapsed", now.Sub(k.since))
 	k.since, k.count = time.Time{}, 0
+}
+
+const (
+	// severalDevices must be answered 429, without another one answered in between, for the limit to be about all requests.
+	severalDevices = 3
+	// passing is how soon a device must be answered again for its 429 to have been a limit on the rate of all requests.
+	passing    = time.Minute
+	limitedMax = 10_000 // devices that are remembered
+)
+
+// blame decides whether a 429 is about one device, such as its daily number of results, or about all requests.
+//
+// A 429 to a request without a device is about all. One for a device is about that device alone, unless three
+// devices are answered 429 in a row: without an answer to any request that was sent later. A limit on the rate
+// that lets some requests pass shows in a third way: three devices within a minute are answered 429 and, when
+// they are asked again, served.
+type blame struct {
+	watching atomic.Bool // answers matter: there is a row, or there are limited devices
+
+	mu      sync.Mutex
+	row     []refusal          // of different devices, the ones in a row
+	limited map[string]refusal // each device's last 429, until it is answered otherwise
+	passed  []time.Time        // when limited devices were served again soon, within the last minute
+	all     time.Time          // when all were last found to be limited
+}
+
+// refusal is a 429 for a device.
+type refusal struct {
+	device string
+	sent   time.Time // the request
+	at     time.Time // the answer
+	until  time.Time // the end of its Retry-After; zero: it had none
+}
+
+// refused judges a 429 and reports whether it is about all requests.
+func (b *blame) refused(r refusal) (all bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.device == "" || r.sent.Before(b.all) {
+		b.row, b.all = nil, r.at
+		return true
+	}
+	_, known := b.limited[r.device]
+	if b.limited == nil || len(b.limited) >= limitedMax {
+		b.limited = map[string]refusal{}
+	}
+	b.limited[r.device] = r
+	b.watching.Store(true)
+	if known {
+		return false
+	}
+	b.row = append(b.row, r)
+	if len(b.row) < severalDevices {
+		return false
+	}
+	for _, r := range b.row {
+		delete(b.limited, r.device) // the limit was not theirs
+	}
+	b.row, b.all = nil, r.at
+	return true
+}
+
+// answered notes another answer, and reports whether it shows that an earlier 429 was about all requests.
+func (b *blame) answered(device string, sent, now time.Time) (all bool) {
+	if !b.watching.Load() {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.row = slices.DeleteFunc(b.row, func(r refusal) bool { return r.sent.Before(sent) })
+	if r, known := b.limited[device]; known && r.sent.Before(sent) {
+		delete(b.limited, device)
+		if now.Sub(r.at) < passing {
+			b.passed = append(slices.DeleteFunc(b.passed, func(t time.Time) bool { return now.Sub(t) >= passing }), now)
+		}
+	}
+	b.watching.Store(len(b.row) > 0 || len(b.limited) > 0)
+	if len(b.passed) < severalDevices {
+		return false
+	}
+	b.passed, b.all = nil, now
+	return true
+}
+
+// rest returns how long a device must not be asked; 0 if it may be.
+func (b *blame) rest(device string, now time.Time) time.Duration {
+	if !b.watching.Load() {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return max(0, b.limited[device].until.Sub(now))
 }

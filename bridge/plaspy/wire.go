@@ -4,12 +4,18 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"strconv"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/trace"
@@ -112,7 +118,7 @@ func (b broken) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// end releases what the call holds, once its answer has been read.
+// end releases the call's resources, once its answer has been read.
 func (c *call) end() {
 	if c.timer != nil {
 		c.timer.Stop()
@@ -136,7 +142,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	ep, c := epToken, callOf(req.Context())
 	if c != nil {
 		ep = c.endpoint
-		// What was learned while the call waited for the token and the budget counts, too.
+		// Another request may have been answered 429 while this one waited for the token and the budget.
 		if c.kept = c.resting(w.budget); c.kept == nil && c.before != nil {
 			c.kept = c.before()
 		}
@@ -191,7 +197,7 @@ func (w *wire) throttle(c *call, res *http.Response) {
 	}
 }
 
-// unzip undoes a compression that was not asked for. Readers bound what comes out of it.
+// unzip undoes a compression that was not asked for. Readers bound the result.
 func unzip(res *http.Response) {
 	if e := strings.ToLower(res.Header.Get("Content-Encoding")); e != "gzip" && e != "x-gzip" {
 		return
@@ -223,7 +229,7 @@ func (w *wire) repeated(ep endpoint) {
 	w.metrics.count(ep, 0)
 }
 
-// TokenConfig returns the configuration of a token manager whose requests go through the same connections,
+// TokenConfig returns the configuration of a token manager with requests through the same connections,
 // budget and metrics as the Client's. o.Tokens is not used.
 func TokenConfig(o Options, userName string, key func() (string, error)) (auth.Config, error) {
 	o, err := o.complete()
@@ -239,4 +245,121 @@ func TokenConfig(o Options, userName string, key func() (string, error)) (auth.C
 		Timeout:   o.Timeout,
 		UserAgent: o.UserAgent,
 	}, nil
+}
+
+// templates are the endpoints' paths as spans name them.
+var templates = [epCount]string{
+	epToken: "/api/Auth/Token", epDevices: "/api/devices", epDevice: "/api/devices/{id}", epGroups: "/api/groups",
+	epLastLocation: "/api/devices/{id}/lastLocation", epLocations: "/api/devices/{id}/locations", epAlerts: "/api/devices/{id}/alerts",
+}
+
+// beginSpan begins the span of one send. Nothing of it is sent to the API.
+func (w *wire) beginSpan(req *http.Request, ep endpoint, c *call) trace.Span {
+	span := w.trace.Request(req.Context(), req.Method, templates[ep])
+	if c != nil {
+		c.span = span
+	}
+	return span
+}
+
+// sent notes how a send was answered; status 0 is not at all. The call ends the
+// span with the answer's body; that of a request for a token, which has no call,
+// ends here with the answer's head.
+func (w *wire) sent(span trace.Span, req *http.Request, ep endpoint, c *call, status int) {
+	if !span.On() {
+		return
+	}
+	r := trace.Request{Method: req.Method, Template: templates[ep], URL: req.URL, Status: status}
+	if c != nil {
+		r.Resent = c.sends - 1
+	}
+	span.Sent(&r)
+	if c == nil && status != 0 {
+		span.End("")
+	}
+}
+
+// failureWord is why no complete answer came, in a word.
+func failureWord(ctx context.Context, err error) string {
+	switch {
+	case errors.Is(context.Cause(ctx), errTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return "timeout"
+	case errors.Is(err, context.Canceled), ctx.Err() != nil:
+		return "canceled"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection_refused"
+	}
+	return "transport"
+}
+
+// endpoint is one of the API's, as the metric's label has it. The set is closed.
+type endpoint int
+
+const (
+	epToken endpoint = iota
+	epDevices
+	epDevice
+	epGroups
+	epLastLocation
+	epLocations
+	epAlerts
+	epCount
+)
+
+var endpointNames = [epCount]string{"token", "devices", "device", "groups", "last_location", "locations", "alerts"}
+
+func (e endpoint) String() string { return endpointNames[e] }
+
+// list reports whether the endpoint is about no device.
+func (e endpoint) list() bool { return e == epDevices || e == epGroups }
+
+// requestMetrics counts requests. Counters are looked up once for each pair of labels: the lookup by label
+// costs more than all the rest that this package does for an unchanged poll.
+type requestMetrics struct {
+	vec   *prometheus.CounterVec
+	codes [epCount][600]atomic.Pointer[prometheus.Counter]
+}
+
+func newRequestMetrics(reg prometheus.Registerer) *requestMetrics {
+	return &requestMetrics{vec: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "plaspy_bridge_api_requests_total",
+		Help: "Requests to the Plaspy API, by endpoint and status code; code error if no answer came.",
+	}, []string{"endpoint", "code"}))}
+}
+
+// count notes one request; status 0 stands for none.
+func (m *requestMetrics) count(e endpoint, status int) {
+	if status < 100 || status > 599 {
+		status = 0
+	}
+	slot := &m.codes[e][status]
+	c := slot.Load()
+	if c == nil {
+		code := "error"
+		if status != 0 {
+			code = strconv.Itoa(status)
+		}
+		counter := m.vec.WithLabelValues(e.String(), code)
+		c = &counter
+		slot.Store(c)
+	}
+	(*c).Inc()
+}
+
+// register returns the collector that reg knows by that name, which is c if it is the first: the client and
+// the token manager's transport count into the same metric.
+func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
+	if reg == nil {
+		return c
+	}
+	err := reg.Register(c)
+	if err == nil {
+		return c
+	}
+	if known, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+		if same, ok := known.ExistingCollector.(C); ok {
+			return same
+		}
+	}
+	panic(err) // a programming error, as with MustRegister
 }

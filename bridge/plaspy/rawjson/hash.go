@@ -9,9 +9,9 @@ import (
 // Hash returns a 64-bit hash of the object in obj over the members that ignore does not claim (nil: all).
 //
 // It does not depend on the order of members, nor on white space between them; it does depend on every
-// byte of a value, so that 1.0 and 1, or two spellings of one string, differ. A name counts as what it
+// byte of a value, so that 1.0 and 1, or two spellings of one string, differ. A name counts as the text it
 // unescapes to. The hash is for telling answers of one device apart: equal texts always agree, two
-// different ones collide by a chance of 2^-64, and whoever crafts texts can make them collide. It is
+// different ones collide by a chance of 2^-64, and crafted texts can collide. It is
 // the same in every process and release of this package until a comment here says otherwise.
 // The error is a [*SyntaxError] unless obj is exactly one well-formed object.
 func Hash(obj []byte, ignore func(key []byte) bool) (uint64, error) {

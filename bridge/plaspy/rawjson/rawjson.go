@@ -2,7 +2,7 @@
 //
 // Most polls find nothing new, and finding that out must not cost a decode: the walk here visits the
 // members of one object (or the elements of one array) as slices of the bytes that came, checks the
-// whole of them against RFC 8259 on the way, and allocates nothing. What it accepts is what
+// whole of them against RFC 8259 on the way, and allocates nothing. It accepts the texts that
 // encoding/json accepts, with two differences: nesting is limited to [MaxDepth], and each of
 // [Members] and [Elements] takes only its own kind of value. Duplicate names are all visited.
 // Invalid UTF-8 inside a string is let through, as encoding/json does; see [Unquote].
@@ -16,10 +16,10 @@ import "strconv"
 // a hostile answer can make the walk use; documented answers nest three deep.
 const MaxDepth = 512
 
-// SyntaxError tells why and where a text is not what the caller asked to walk.
+// SyntaxError is the reason and the place at which a text is not of the kind that the caller walks.
 type SyntaxError struct {
 	Offset int    // of the byte at which the walk stopped
-	Msg    string // what was wrong there; constant text, so never data of the input
+	Msg    string // the fault; constant text, so never data of the input
 }
 
 // Error returns the message with its offset.
@@ -29,9 +29,9 @@ func (e *SyntaxError) Error() string {
 
 // Members calls f for each member of the object in data, in order of appearance, duplicates included.
 //
-// The key is given without its quotes and unescaped (a copy only where it holds a backslash); the value
+// The key is given without its quotes and unescaped (a copy only if it holds a backslash); the value
 // is a slice of data without surrounding white space. Both may be kept for as long as data is not
-// changed. When f returns false, the walk ends there with a nil error and what follows is not checked.
+// changed. When f returns false, the walk ends there with a nil error and the rest is not checked.
 // Otherwise the error is a [*SyntaxError] unless data is exactly one well-formed object. f may already
 // have been called for members in front of the error.
 func Members(data []byte, f func(key, value []byte) bool) error {

@@ -6,7 +6,7 @@ import (
 )
 
 // scanner holds the text and the first fault. Its methods take an offset and return the offset behind
-// what they read, or -1 after noting the fault: an error value for every step would double the cost.
+// the part that they read, or -1 after noting the fault: an error value for every step would double the cost.
 type scanner struct {
 	data []byte
 	at   int
@@ -41,7 +41,7 @@ func (s *scanner) end(i int) error {
 	return nil
 }
 
-// space returns where the white space from i on ends. Machines write none, so the first look is for that.
+// space returns the end of the white space from i on. Machines write none, so the first look is for that.
 func (s *scanner) space(i int) int {
 	if i < len(s.data) && s.data[i] > ' ' {
 		return i
@@ -85,7 +85,7 @@ func (s *scanner) name(i int) (next int, escaped bool) {
 	return s.str(i)
 }
 
-// colon expects the colon behind a name and returns where the value starts.
+// colon expects the colon behind a name and returns the start of the value.
 func (s *scanner) colon(i int) int {
 	if i = s.space(i); i >= len(s.data) || s.data[i] != ':' {
 		return s.fail(i, "':' expected")
@@ -201,7 +201,7 @@ func special(w uint64) uint64 {
 	return ((w - 0x20*ones) | (quote - ones) | (slash - ones)) &^ w & highs
 }
 
-// str reads a string whose opening quote is at i; escaped tells whether it holds a backslash.
+// str reads a string with its opening quote at i; escaped reports whether it holds a backslash.
 func (s *scanner) str(i int) (next int, escaped bool) {
 	data := s.data
 	for i++; ; {
@@ -233,7 +233,7 @@ func (s *scanner) str(i int) (next int, escaped bool) {
 	}
 }
 
-// escape reads what follows a backslash.
+// escape reads the part behind a backslash.
 func (s *scanner) escape(i int) int {
 	if i >= len(s.data) {
 		return s.fail(i, "unfinished string")
@@ -252,7 +252,7 @@ func (s *scanner) escape(i int) int {
 	return s.fail(i, "unknown escape")
 }
 
-// number reads a number whose first byte is a minus or a digit.
+// number reads a number that begins with a minus or a digit.
 func (s *scanner) number(i int) int {
 	data := s.data
 	if data[i] == '-' {

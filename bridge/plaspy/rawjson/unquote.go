@@ -5,9 +5,9 @@ import (
 	"unicode/utf8"
 )
 
-// Unquote returns the text of a string value as [Members] or [Elements] gave it: a slice of value where
-// nothing is escaped, a copy otherwise. ok is false where value is not a string. A lone surrogate
-// becomes U+FFFD; bytes that are no UTF-8 stay as they are, so a caller for whom they would do harm
+// Unquote returns the text of a string value as [Members] or [Elements] gave it: a slice of value if
+// nothing is escaped, a copy otherwise. ok is false if value is not a string. A lone surrogate
+// becomes U+FFFD; bytes that are no UTF-8 stay as they are, so a caller that they would harm
 // checks with utf8.Valid.
 func Unquote(value []byte) (text []byte, ok bool) {
 	s := scanner{data: value}
@@ -57,7 +57,7 @@ func unescape(raw []byte) []byte {
 	return out
 }
 
-// short returns what a one-letter escape stands for.
+// short returns the byte that a one-letter escape stands for.
 func short(c byte) byte {
 	switch c {
 	case 'b':
