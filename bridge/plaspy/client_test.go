@@ -609,7 +609,7 @@ func TestRequestMetrics(t *testing.T) {
 	for _, status = range []int{200, 200, 500, 0} {
 		_ = poll(t.Context(), c)
 	}
-	want := `# HELP plaspy_bridge_api_requests_total Requests to the Plaspy API, by endpoint and status code; code error where no answer came.
+	want := `# HELP plaspy_bridge_api_requests_total Requests to the Plaspy API, by endpoint and status code; code error if no answer came.
 # TYPE plaspy_bridge_api_requests_total counter
 plaspy_bridge_api_requests_total{code="200",endpoint="last_location"} 2
 plaspy_bridge_api_requests_total{code="200",endpoint="token"} 1

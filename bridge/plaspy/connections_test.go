@@ -21,6 +21,9 @@ type frozen struct {
 	net.Listener
 	epoch atomic.Int64
 	conns atomic.Int64
+
+	mu  sync.Mutex
+	all []net.Conn
 }
 
 type freezing struct {
@@ -37,11 +40,23 @@ func (f *frozen) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	f.conns.Add(1)
-	return &freezing{Conn: c, of: f, epoch: f.epoch.Load(), ended: make(chan struct{})}, nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all = append(f.all, &freezing{Conn: c, of: f, epoch: f.epoch.Load(), ended: make(chan struct{})})
+	return f.all[len(f.all)-1], nil
 }
 
 // freeze makes all present connections hang.
 func (f *frozen) freeze() { f.epoch.Add(1) }
+
+// closeAll ends what a server would otherwise wait for.
+func (f *frozen) closeAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.all {
+		_ = c.Close()
+	}
+}
 
 func (c *freezing) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
@@ -83,6 +98,7 @@ func secure(t *testing.T, proto int, h http.HandlerFunc) (*frozen, *plaspy.Clien
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	s.StartTLS()
 	t.Cleanup(s.Close)
+	t.Cleanup(l.closeAll)
 	c := newClient(t, s.URL, nil, func(o *plaspy.Options) {
 		o.TLS = s.Client().Transport.(*http.Transport).TLSClientConfig
 		o.Timeout = time.Second
