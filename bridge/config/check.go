@@ -191,8 +191,12 @@ func (k *checker) names(c Config) {
 func (k *checker) address(variable, addr string) {
 	host, port, err := net.SplitHostPort(addr)
 	n, portErr := strconv.ParseUint(port, 10, 16)
+	example := "127.0.0.1:8080, or :8080 for every interface"
+	if variable == "BRIDGE_EMBEDDED_ADDR" {
+		example = "127.0.0.1:4222"
+	}
 	k.unless(err == nil && portErr == nil && n <= 65535 && !strings.ContainsAny(host, " /@"), variable,
-		"is not an address; want host:port such as 127.0.0.1:8080, or :8080 for every interface")
+		"is not an address; want host:port such as %s", example)
 }
 
 // validPort reports whether a URL's port, which is optional, is one.

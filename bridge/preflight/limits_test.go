@@ -181,7 +181,7 @@ func TestVersions(t *testing.T) {
 		want             string
 	}{
 		{"2.10.29", "true", 0, 1, `FAIL NATS: connected to .*nats-server 2.10.29: upgrade the server: the bridge needs 2.11 or newer`},
-		{"2.11.0", "true", 0, 0, `ok   NATS: connected to .*nats-server 2.11.0$`},
+		{"2.11.0", "true", 0, 0, `ok   NATS: connected to .*nats-server 2.11.0; if the account has msg_trace`},
 		{"2.12.2", "true", 0, 0, `ok   NATS: connected`},
 		{"2.12.3", "true", 1, 0, `warn NATS: .*nats-server 2.12.3: upgrade it, if PLASPY_INBOUND is to have replicas.*work queues`},
 		{"2.12.4", "true", 1, 0, `warn NATS: .*nats-server 2.12.4: upgrade it`},

@@ -28,6 +28,9 @@ func (c *check) httpPort(ctx context.Context) {
 		c.say(Warn, what, "set to nothing: neither health nor metrics are served", "set an address, so that what is wrong can be seen")
 		return
 	}
+	if c.cfg.HTTPToken == "" && !onLoopback(c.cfg.HTTPAddr) {
+		c.say(Warn, "live view", "closed: "+c.cfg.HTTPAddr+" is not on loopback, and BRIDGE_HTTP_TOKEN is not set", "set BRIDGE_HTTP_TOKEN, if it is to be seen")
+	}
 	err := free(ctx, c.cfg.HTTPAddr)
 	switch {
 	case err == nil:
@@ -35,12 +38,36 @@ func (c *check) httpPort(ctx context.Context) {
 	case errors.Is(err, syscall.EADDRINUSE) && c.lives(ctx) && c.cfg.Embedded() && inUse(c.cfg.DataDir):
 		c.ok(what, "%s is the running bridge's", c.cfg.HTTPAddr)
 	case errors.Is(err, syscall.EADDRINUSE) && c.lives(ctx):
-		c.say(Warn, what, "a bridge answers on "+c.cfg.HTTPAddr, "nothing, if it is the one this check is about; a second one on this machine wants another address")
+		c.beside(ctx)
 	case errors.Is(err, syscall.EADDRINUSE):
 		c.say(Fail, what, "another program listens on "+c.cfg.HTTPAddr, "stop it, or set BRIDGE_HTTP_ADDR to another port")
 	default:
 		c.say(Fail, what, err.Error(), "set an address that this machine has")
 	}
+}
+
+// beside is about a bridge that runs already: what keeps it from its work is worth
+// more than what could be tried from here, such as a store that is full.
+func (c *check) beside(ctx context.Context) {
+	const what = "BRIDGE_HTTP_ADDR"
+	ctx, cancel := c.limited(ctx)
+	defer cancel()
+	if err := ops.Ask(ctx, c.cfg.HTTPAddr, false); err != nil {
+		c.say(Fail, what, fmt.Sprintf("a bridge runs on %s, and its /readyz says: %s", c.cfg.HTTPAddr, reason(ctx, err)),
+			"see to what it says, or if that is another bridge, set another address")
+		return
+	}
+	c.ok(what, "a bridge runs on %s and is ready; another one on this machine needs another address", c.cfg.HTTPAddr)
+}
+
+// onLoopback reports whether only this machine reaches an address.
+func onLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return true // the configuration's checks say more
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (c *check) lives(ctx context.Context) bool {
@@ -76,6 +103,10 @@ func (c *check) embedded(ctx context.Context) {
 			addr = net.JoinHostPort(o.Host, strconv.Itoa(o.Port))
 		}
 	}
+	if open(o, addr) {
+		c.say(Warn, "embedded NATS", addr+" is not on loopback, and nobody has to log in: the whole network may read positions and hand in messages",
+			"set BRIDGE_EMBEDDED_ADDR to 127.0.0.1:4222, or BRIDGE_EMBEDDED_CONFIG to a file with users, as deploy/nats.conf")
+	}
 	if inUse(dir) {
 		c.running(ctx, dir)
 	} else {
@@ -84,6 +115,17 @@ func (c *check) embedded(ctx context.Context) {
 	}
 	c.space(dir)
 	c.embeddedDurability(o)
+}
+
+// open reports whether anybody on the network may use the embedded server.
+func open(o *server.Options, addr string) bool {
+	if addr == "" || onLoopback(addr) {
+		return false
+	}
+	if o == nil {
+		return true
+	}
+	return len(o.Users)+len(o.Nkeys)+len(o.TrustedOperators) == 0 && o.Username == "" && o.Authorization == "" && !o.TLSVerify && o.AuthCallout == nil
 }
 
 // refused reports a configuration file that the embedded server does not take.

@@ -151,10 +151,28 @@ func (b *broker) version() bool {
 		return false
 	case known && major == 2 && minor == 12 && (patch == 3 || patch == 4) && b.cfg.Inbound:
 		b.say(Warn, what, text, "upgrade it, if "+b.subjects.Inbound()+" is to have replicas: this version has a fault in replicated work queues")
+	case known && renamesHeaders(minor, patch) && major == 2:
+		b.ok(what, "%s; if the account has msg_trace, this version renames the header traceparent of messages, which the bridge reads all the same", text)
 	default:
 		b.ok(what, "%s", text)
 	}
+	b.payload()
 	return true
+}
+
+// renamesHeaders reports whether version 2.minor.patch sends traceparent on as
+// Xraceparent in an account with msg_trace.
+func renamesHeaders(minor, patch int) bool { return minor == 11 || minor == 12 && patch <= 11 }
+
+// usualPayload is the size of messages that the bridge is made for.
+const usualPayload = 1 << 20
+
+// payload looks whether the server carries messages that are large enough.
+func (b *broker) payload() {
+	if n := b.conn.MaxPayload(); n < usualPayload {
+		b.say(Warn, "max_payload", fmt.Sprintf("the server carries messages of %d KiB at most", n>>10),
+			"raise max_payload to 1MB: larger events are not published, and a dead letter that is too large loses its body")
+	}
 }
 
 // parseVersion reads 2.15.2 and 2.12.0-RC.1.

@@ -30,12 +30,15 @@ const (
 // String returns the level as it begins a line: ok, warn or FAIL.
 func (l Level) String() string { return [...]string{"ok", "warn", "FAIL"}[l] }
 
+// MarshalText returns the level in lower case: ok, warn or fail.
+func (l Level) MarshalText() ([]byte, error) { return []byte(strings.ToLower(l.String())), nil }
+
 // Finding is what one check found. None of it holds a secret.
 type Finding struct {
-	Level Level
-	What  string // was looked at: token, stream PLASPY_EVENTS, ...
-	Text  string // was found
-	Do    string // about it; empty where the level is OK
+	Level Level  `json:"level"`
+	What  string `json:"what"`         // was looked at: token, stream PLASPY_EVENTS, ...
+	Text  string `json:"text"`         // was found
+	Do    string `json:"do,omitempty"` // about it; empty if the level is OK
 }
 
 // String returns the finding as one line.

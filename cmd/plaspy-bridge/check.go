@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 
@@ -12,7 +13,8 @@ import (
 )
 
 func checkCommand() *cobra.Command {
-	return &cobra.Command{
+	asJSON := false
+	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Tell what would keep the bridge from working",
 		Long: "Checks the configuration, the credentials, the device list, NATS, its streams and permissions, the\n" +
@@ -21,20 +23,26 @@ func checkCommand() *cobra.Command {
 			"something would keep the bridge from working; 2 where the configuration is wrong.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runCheck(cmd.Context(), cmd.OutOrStdout())
+			return runCheck(cmd.Context(), cmd.OutOrStdout(), asJSON)
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write each finding as a JSON object on a line of its own")
+	return cmd
 }
 
 // runCheck writes a line for each finding.
-func runCheck(ctx context.Context, w io.Writer) error {
+func runCheck(ctx context.Context, w io.Writer, asJSON bool) error {
 	cfg, warnings, err := config.Load()
 	if err != nil {
 		return err
 	}
 	var broken error
 	n := preflight.Run(ctx, cfg, warnings, "plaspy-bridge/"+number(), func(f preflight.Finding) {
-		if broken == nil {
+		switch {
+		case broken != nil:
+		case asJSON:
+			broken = json.NewEncoder(w).Encode(f)
+		default:
 			_, broken = fmt.Fprintln(w, f)
 		}
 	})
