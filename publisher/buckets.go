@@ -33,7 +33,7 @@ func Filled(reports []StreamReport, want []jetstream.StreamConfig) bool {
 // [Publisher.FillLast] put; the server has a header of its own for it.
 const headerOrigin = "plaspy-sequence"
 
-// entry is what the last-location bucket holds under one key.
+// entry is the state of one key of the last-location bucket.
 type entry struct {
 	revision uint64
 	origin   uint64 // sequence in the events stream; 0: unknown
@@ -41,9 +41,9 @@ type entry struct {
 
 // FillLast puts every location event into the last-location bucket, the newest
 // of each device first and then what comes, until ctx ends, which is its error
-// then. It is for a bucket that somebody made without the source that the
+// then. It is for a bucket that an operator made without the source that the
 // bridge's own has. Several replicas may do so at once: each write is fenced by
-// the entry that it replaces, and nobody replaces a newer one.
+// the entry that it replaces, and none replaces a newer one.
 func (p *Publisher) FillLast(ctx context.Context) error {
 	bucket := p.subjects.LastBucket()
 	prefix := BucketKey(bucket, "")
@@ -85,7 +85,7 @@ func (p *Publisher) FillLast(ctx context.Context) error {
 }
 
 // fill puts one event in the place of an entry, and gives the one that is there
-// then: it, or a newer one by somebody else.
+// then: it, or a newer one of another replica.
 func (b Positions) fill(ctx context.Context, subject string, m jetstream.Msg, old entry) (entry, error) {
 	meta, err := m.Metadata()
 	if err != nil {

@@ -6,7 +6,7 @@
 //
 // Every event carries the sequence that the last message of its subject is
 // expected to have (Nats-Expected-Last-Subject-Sequence). The stream refuses
-// an event whose author has not seen what came before it, so a second replica,
+// an event whose author has not seen the one before it, so a second replica,
 // or the same one after a pause, cannot publish out of order. The message id
 // is made from subject, expected sequence and content: the same publication
 // tried again has the same id, while the third change of A, B, A has another
@@ -25,6 +25,6 @@
 //
 // # The stream is the state
 //
-// [Publisher.State] reads back what was last published for every device, so the
+// [Publisher.State] reads back the last published events of every device, so the
 // bridge keeps no cursor of its own.
 package publisher

@@ -32,7 +32,7 @@ type flights struct {
 	closed bool      // no flight may start any more
 }
 
-// reply is what became of the event that a flight has out.
+// reply is the outcome of the event that a flight has out.
 type reply struct {
 	f       *flight
 	ack     *jetstream.PubAck
@@ -123,7 +123,7 @@ func (p *Publisher) handle(ctx context.Context, r reply) {
 }
 
 // ours reports whether an answer is the events stream's. Until its domain is known,
-// one of its name in another domain cannot be told apart by the answer alone.
+// one of its name in another domain cannot be distinguished by the answer alone.
 func (p *Publisher) ours(ack *jetstream.PubAck) bool {
 	return ack.Stream == p.subjects.Events() && (p.home == nil || ack.Domain == *p.home)
 }
@@ -194,7 +194,7 @@ func (p *Publisher) found(r reply) {
 	}
 }
 
-// foreign logs, once for each, a stream that answers what is meant for the events
+// foreign logs, once for each, a stream that answers in place of the events
 // stream. Each event carries a fence of the events stream, so that such a copy
 // holds next to nothing.
 func (p *Publisher) foreign(ack *jetstream.PubAck) {
@@ -207,7 +207,7 @@ func (p *Publisher) foreign(ack *jetstream.PubAck) {
 		"stream", ack.Stream, "domain", ack.Domain)
 }
 
-// maxStrangers bounds what foreign remembers.
+// maxStrangers bounds the memory of foreign.
 const maxStrangers = 16
 
 func (p *Publisher) stored(f *flight, seq uint64, found bool) {

@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// CloudEvents types of what the bridge publishes.
+// CloudEvents types of the bridge's events.
 const (
 	TypeLocation = "com.plaspy.location"
 	TypeAlert    = "com.plaspy.alert"
@@ -28,18 +28,17 @@ const (
 	HeaderSource  = "ce-source"
 	HeaderSubject = "ce-subject"
 	HeaderTime    = "ce-time"
-	// HeaderPartition is what messages of one device have in common, for readers
+	// HeaderPartition is the same for all messages of one device, for readers
 	// that divide the stream and keep each device in order.
 	HeaderPartition = "ce-partitionkey"
-	// HeaderRecorded is when the bridge read what the event is about.
+	// HeaderRecorded is when the API answered the poll.
 	HeaderRecorded = "ce-recordedtime"
 	// HeaderSeverity is an alert's severity number as OpenTelemetry counts them: 17
 	// for a critical alert that was raised, 13 for another one, 9 if it was cleared.
 	HeaderSeverity = "ce-severitynumber"
 	// HeaderEdges lists, on a location, the alert edges that follow it, as
 	// "+" (raised) or "-" (cleared) and the alert's token, separated by spaces. A
-	// bridge that reads the stream after a crash publishes from it what the crash
-	// cut off.
+	// bridge that reads the stream after a crash publishes the rest from it.
 	HeaderEdges = "plaspy-edges"
 	// HeaderHistorySince is set on a location if the alert history could not be
 	// read up to it: the time that the next request starts from.
@@ -71,7 +70,7 @@ const (
 // Subject and Expect; ID and Seq are set by [Publisher.Publish]. An event
 // belongs to the publisher from then on until its chain is done.
 type Event struct {
-	// Subject is where the event goes.
+	// Subject is the subject that the event is published to.
 	Subject string
 	// Expect is the stream sequence of the subject's last message, 0 for none.
 	// In a chain it counts for the first event of each subject only.
@@ -82,7 +81,7 @@ type Event struct {
 	ID string
 
 	kind    kind
-	content uint64 // hash of what the event says, without when it was observed
+	content uint64 // hash of the event without the time of its observation
 	msg     *nats.Msg
 	sent    time.Time
 }
@@ -96,7 +95,7 @@ type Location struct {
 	FixTime    time.Time
 	ObservedAt time.Time
 	Backfilled bool
-	Origin     string          // "inbound" where the bridge itself posted it, else empty
+	Origin     string          // "inbound" if the bridge itself posted it, else empty
 	Raw        json.RawMessage // as the API gave it; valid JSON in UTF-8; copied
 	Hash       uint64          // of the fields that make a change
 	Edges      string          // HeaderEdges' value, or empty
@@ -134,7 +133,7 @@ type Device struct {
 	ObservedAt time.Time
 }
 
-// Changes that a device event tells.
+// Changes of a device event.
 const (
 	Added   = "added"
 	Changed = "changed"
@@ -256,7 +255,7 @@ func severity(a *Alert) []string {
 	return severityRaised
 }
 
-// recorded sets when the bridge read what the event is about.
+// recorded sets when the API answered the poll.
 func (e *Event) recorded(at time.Time) {
 	e.msg.Header[HeaderRecorded] = []string{at.UTC().Format(TimeFormat)}
 }
@@ -313,7 +312,7 @@ func (e *Event) stamp(expect uint64) {
 }
 
 // eventID is the same whenever the same publication is tried again, also by
-// another process, and another one where the same content comes back later.
+// another process, and another one if the same content comes back later.
 func eventID(subject string, expect, content uint64) string {
 	var seq [8]byte
 	binary.BigEndian.PutUint64(seq[:], expect)

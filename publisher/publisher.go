@@ -27,8 +27,8 @@ var (
 	// and again while it stored others.
 	ErrTooLarge = errors.New("event cannot be stored")
 	// ErrFound says that an event in the middle of a chain was in the stream
-	// already. The replica that stored it may have gone on, so what follows is to
-	// be decided anew.
+	// already. The replica that stored it may have gone on, so the rest of the
+	// chain is to be decided anew.
 	ErrFound = errors.New("event was in the stream already")
 	// ErrStopped says that the publisher was stopped before the event was known to
 	// be stored. It may be stored all the same.
@@ -36,7 +36,7 @@ var (
 )
 
 // Conflict is the error of a chain whose fence the stream refused: another replica
-// published to the subject, or the stream lost what it had acknowledged.
+// published to the subject, or the stream lost an acknowledged event.
 type Conflict struct {
 	Event *Event  // the event that was refused; those before it in the chain are stored
 	Last  *Stored // the subject's last message, or nil
@@ -75,7 +75,7 @@ type Publisher struct {
 	work // owned by Run
 }
 
-// work is what only the goroutine of Run uses.
+// work is used by the goroutine of Run alone.
 type work struct {
 	retries   retries
 	home      *string         // the JetStream domain of the events stream, once an answer has shown it
@@ -214,7 +214,7 @@ func (p *Publisher) Run(ctx context.Context) {
 	}
 }
 
-// retry sends again what is due.
+// retry sends the flights that are due.
 func (p *Publisher) retry() {
 	now := time.Now()
 	due := p.retries.take(now)
@@ -248,7 +248,7 @@ func (p *Publisher) Drain(ctx context.Context) error {
 	return nil
 }
 
-// stop gives back what is still in flight. The client may yet answer; those answers
+// stop gives back the flights. The client may yet answer; those answers
 // find no flight.
 func (p *Publisher) stop() {
 	close(p.stopped)

@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// JetStream error codes that decide what becomes of a publish; see the server's
+// JetStream error codes that decide the outcome of a publish; see the server's
 // errors.json.
 const (
 	codeAccountLimit              jetstream.ErrorCode = 10002
@@ -24,12 +24,12 @@ const (
 	codeWrongLastSequenceConstant jetstream.ErrorCode = 10164
 )
 
-// refusal is what a failed publish says about the event.
+// refusal is the meaning of a failed publish for the event.
 type refusal int
 
 const (
 	again   refusal = iota // it says nothing about the event: to be sent again
-	fenced                 // the stream does not hold what was expected
+	fenced                 // the subject's last sequence is not the expected one
 	refused                // the server has something against this event
 	never                  // the event can never be stored
 )

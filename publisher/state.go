@@ -17,9 +17,9 @@ import (
 type Stored struct {
 	Kind   string // "location", "alert" or "device"
 	Device string // the device's token
-	Alert  string // the alert's token, where Kind is "alert"
+	Alert  string // the alert's token, if Kind is "alert"
 	ID     string // its Nats-Msg-Id
-	// Seq is its sequence in the events stream. It is 0 where the message is
+	// Seq is its sequence in the events stream. It is 0 if the message is
 	// there no longer, aged out, and was read from the last-location bucket.
 	Seq    uint64
 	At     time.Time // when the stream took it
@@ -82,8 +82,8 @@ func markOf(info *jetstream.StreamInfo) Mark {
 }
 
 // Observe reads the events stream's mark and compares it with the one that
-// Observe read before. If the verdict is not Intact, what is believed of the
-// stream's content has to be read again. The first call finds everything intact.
+// Observe read before. If the verdict is not Intact, the stream's content has to be read
+// again. The first call finds everything intact.
 func (p *Publisher) Observe(ctx context.Context) (Mark, Verdict, error) {
 	acked := p.life.ackedSeq() // before the mark, which may be older than later ones
 	info, err := lookUp(ctx, p.js, p.subjects.Events())
@@ -95,9 +95,9 @@ func (p *Publisher) Observe(ctx context.Context) (Mark, Verdict, error) {
 	return p.life.origin(mark), verdict, nil
 }
 
-// State calls f with what the stream last took for every device: its last
+// State calls f with the last messages of every device: its last
 // location, its last device event and the last message of each of its alerts
-// (every alert in the stream where allAlerts is set). Locations that aged out
+// (every alert in the stream if allAlerts is set). Locations that aged out
 // of the stream come from the last-location bucket, with Seq 0. f must not keep
 // the message. The mark is of the moment before the read.
 func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (Mark, error) {
@@ -123,7 +123,7 @@ func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (
 	return mark, silentAgedOut(ctx, p, mark, f)
 }
 
-// StateOf calls f with what the events stream last took for one device, by its
+// StateOf calls f with the last messages of one device, by its
 // token, as [Publisher.State] does for all. The last-location bucket is not
 // asked.
 func (p *Publisher) StateOf(ctx context.Context, device string, allAlerts bool, f func(Stored)) error {
@@ -149,7 +149,7 @@ func (p *Publisher) readEvents(ctx context.Context, device string, allAlerts boo
 }
 
 // agedOut reads the last-location bucket for devices whose last location left
-// the events stream. An entry counts where it came from this life of the
+// the events stream. An entry counts if it came from this life of the
 // stream, from before its first message, and is old enough to be gone: otherwise
 // the broker lost it, and it is to be published again.
 func (p *Publisher) agedOut(ctx context.Context, mark Mark, seen map[string]struct{}, f func(Stored)) error {
@@ -182,7 +182,7 @@ func sourceSeq(h nats.Header) (uint64, bool) {
 	return seq, err == nil
 }
 
-// read calls f with what an ordered consumer delivers, up to the last message
+// read calls f with each message of an ordered consumer, up to the last one
 // that was there when it started.
 func read(ctx context.Context, js jetstream.JetStream, stream string, policy jetstream.DeliverPolicy, filters []string, f func(m jetstream.Msg, seq uint64, at time.Time)) error {
 	c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{

@@ -16,10 +16,10 @@ import (
 )
 
 // duplicateWindow is how long a stream remembers message ids. The fence covers
-// what is older.
+// older ones.
 const duplicateWindow = 2 * time.Minute
 
-// originKey is the stream's metadata that tell with which sequence it began.
+// originKey is the stream's metadata with the sequence that it began with.
 const originKey = "plaspy-first-seq"
 
 // Bounds of the streams that no setting bounds, so that they cannot fill the
@@ -30,7 +30,7 @@ const (
 	deadLettersMaxAge = 90 * 24 * time.Hour // a dead letter waits for a person
 )
 
-// ErrStream tells that a stream that the bridge needs is not there and could
+// ErrStream says that a stream that the bridge needs is not there and could
 // not be created.
 var ErrStream = errors.New("stream is missing")
 
@@ -42,7 +42,7 @@ type StreamOptions struct {
 	Inbound   bool          // the consumer side's streams too
 }
 
-// StreamReport tells what became of one stream.
+// StreamReport describes one stream.
 type StreamReport struct {
 	Stream  string
 	Created bool
@@ -93,7 +93,7 @@ func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
 	in.Subjects = []string{s.InboundAll()}
 	// A message leaves when it was posted or dead-lettered, never by age.
 	in.Retention, in.MaxAge, in.Duplicates = jetstream.WorkQueuePolicy, 0, duplicateWindow
-	// A full queue refuses the producer, who can wait, instead of losing what it accepted.
+	// A full queue refuses the producer, which can wait, instead of losing what it accepted.
 	in.Discard = jetstream.DiscardNew
 	// No limit of its own for a message: MQTT acknowledges whatever the server
 	// takes, also if the stream then refuses it.
@@ -121,9 +121,9 @@ func (s Subjects) lastBucket(o StreamOptions) jetstream.StreamConfig {
 	}
 }
 
-// replicasBucket is an ordinary key-value bucket. Its entries are leases, told
-// from stale ones by their revisions and not by age: the limit only sweeps out
-// what nobody has renewed for long.
+// replicasBucket is an ordinary key-value bucket. Its entries are leases. Stale ones are
+// recognized by their revisions and not by age: the limit only removes entries that
+// were not renewed for long.
 func (s Subjects) replicasBucket(o StreamOptions) jetstream.StreamConfig {
 	name := s.ReplicasBucket()
 	return jetstream.StreamConfig{
@@ -136,7 +136,7 @@ func (s Subjects) replicasBucket(o StreamOptions) jetstream.StreamConfig {
 	}
 }
 
-// EnsureStreams creates what is missing of the given streams and reports on
+// EnsureStreams creates the missing ones of the given streams and reports on
 // each. A stream that exists is never changed. The error, which wraps
 // [ErrStream] for a stream that is not there, joins those of all streams.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, want []jetstream.StreamConfig) ([]StreamReport, error) {
@@ -193,7 +193,7 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 }
 
 // sourced is the sequence of the last message that one of the streams took from
-// the one with this name, which was deleted since; 0 where there is none. The
+// the one with this name, which was deleted since; 0 if there is none. The
 // server goes on from there, also when the origin is another one: were that to
 // begin at 1, nothing of it would be taken until it had grown as long as the
 // old one was.
@@ -235,8 +235,8 @@ func lookUp(ctx context.Context, js jetstream.JetStream, name string) (*jetstrea
 	return st.CachedInfo(), nil
 }
 
-// differences lists the settings of a stream that decide what it takes, keeps and
-// gives back, and differ from those that the bridge would set.
+// differences lists the settings of a stream that decide which messages it takes,
+// keeps and gives back, and differ from those that the bridge would set.
 func differences(got, want jetstream.StreamConfig) []string {
 	var d []string
 	add := func(setting string, got, want any) {
@@ -302,7 +302,7 @@ func sources(list []*jetstream.StreamSource) string {
 }
 
 // Mark describes the events stream at one moment, as far as it decides whether
-// the stream still holds what it acknowledged.
+// the stream still holds all acknowledged events.
 type Mark struct {
 	Created  time.Time
 	FirstSeq uint64
@@ -337,7 +337,7 @@ func (m Mark) AgedOut(seq uint64) bool { return seq == 0 || seq >= m.Origin && s
 // Whole reports whether the stream holds everything that it ever took.
 func (m Mark) Whole() bool { return m.FirstSeq <= max(m.Origin, 1) }
 
-// Verdict is what two marks of a stream say about what it lost between them.
+// Verdict says which kind of loss a stream suffered between two marks.
 type Verdict int
 
 // Verdicts of [Compare].
@@ -347,11 +347,11 @@ const (
 	// Purged means that events were deleted that were not old.
 	Purged
 	// Replaced means that the stream was deleted and made again, or was restored
-	// from an older copy: it does not hold what it acknowledged.
+	// from an older copy: acknowledged events are missing.
 	Replaced
 )
 
-// Compare says what a stream lost between two marks. acked is the highest
+// Compare says whether a stream lost events between two marks. acked is the highest
 // sequence that it had acknowledged when the later mark was asked for.
 func Compare(old, now Mark, acked uint64) Verdict {
 	switch {
@@ -372,13 +372,13 @@ func Compare(old, now Mark, acked uint64) Verdict {
 	return Intact
 }
 
-// life is what this process knows of the events stream's past.
+// life is this process's knowledge of the events stream's past.
 type life struct {
 	mu    sync.Mutex
 	known bool   // mark is set
 	mark  Mark   // of the last observation
 	acked uint64 // the highest sequence that was acknowledged
-	lost  uint64 // what the stream does not hold up to here did not age out
+	lost  uint64 // events up to here that are missing did not age out
 
 	silent atomic.Bool // the bucket of the alert silent is there
 }
@@ -396,7 +396,7 @@ func (l *life) ackedSeq() uint64 {
 	return l.acked
 }
 
-// origin raises a mark's origin above what was lost.
+// origin raises a mark's origin above the lost events.
 func (l *life) origin(m Mark) Mark {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 // alert's subject holds two ids.
 const MaxToken = 1024
 
-// ErrToken tells that an id cannot be part of a subject: it is empty, or longer
+// ErrToken says that an id cannot be part of a subject: it is empty, or longer
 // than [MaxToken] once encoded.
 var ErrToken = errors.New("id cannot be a subject token")
 
@@ -99,21 +99,21 @@ func plain(c byte) bool {
 // The device and alert parameters are tokens, as [Token] gives them.
 type Subjects string
 
-// Location is where a device's new and changed last locations go.
+// Location is the subject of a device's new and changed last locations.
 func (s Subjects) Location(device string) string { return string(s) + ".location." + device }
 
-// Alert is where the edges of one alert of a device go.
+// Alert is the subject of the edges of one alert of a device.
 func (s Subjects) Alert(device, alert string) string {
 	return string(s) + ".alert." + device + "." + alert
 }
 
-// Device is where a device's addition, change and removal go.
+// Device is the subject of a device's addition, change and removal.
 func (s Subjects) Device(device string) string { return string(s) + ".device." + device }
 
-// InLocation is where producers put locations to post.
+// InLocation is the subject of locations to post.
 func (s Subjects) InLocation(device string) string { return string(s) + ".in.location." + device }
 
-// InAlert is where producers put alerts to post.
+// InAlert is the subject of alerts to post.
 func (s Subjects) InAlert(device string) string { return string(s) + ".in.alert." + device }
 
 // InboundAll matches every subject of the inbound stream, also those that are
@@ -123,28 +123,28 @@ func (s Subjects) InboundAll() string { return string(s) + ".in.>" }
 // InboundOf matches the inbound subjects of one device, whatever the kind.
 func (s Subjects) InboundOf(device string) string { return string(s) + ".in.*." + device }
 
-// Result is where the API's answer to a posted message goes; kind is
+// Result is the subject of the API's answer to a posted message; kind is
 // "location" or "alert".
 func (s Subjects) Result(kind, device string) string {
 	return string(s) + ".result." + kind + "." + device
 }
 
-// DeadLetter is where an inbound message goes that is not tried again.
+// DeadLetter is the subject of an inbound message that is not tried again.
 func (s Subjects) DeadLetter(kind, device string) string {
 	return string(s) + ".dlq." + kind + "." + device
 }
 
-// DeadLetterUnknown is where an inbound message goes whose subject is none of
+// DeadLetterUnknown is the subject of a dead letter whose own subject was none of
 // the bridge's.
 func (s Subjects) DeadLetterUnknown() string { return string(s) + ".dlq.unknown" }
 
 // API is the root of the query service's subjects, without a trailing dot.
 func (s Subjects) API() string { return string(s) + ".api" }
 
-// Events names the stream of what the bridge publishes.
+// Events names the stream of published events.
 func (s Subjects) Events() string { return s.stream("EVENTS") }
 
-// Inbound names the stream of what the bridge posts.
+// Inbound names the stream of messages to post.
 func (s Subjects) Inbound() string { return s.stream("INBOUND") }
 
 // Results names the stream of the API's answers to posts.
@@ -168,8 +168,8 @@ func BucketStream(bucket string) string { return "KV_" + bucket }
 // BucketKey is the subject of one key of a bucket; ">" stands for all keys.
 func BucketKey(bucket, key string) string { return "$KV." + bucket + "." + key }
 
-// Kind tells what a subject of the events stream is about: "location", "alert"
-// or "device", the device's token, and the alert's token where there is one.
+// Kind parses a subject of the events stream: "location", "alert"
+// or "device", the device's token, and the alert's token if there is one.
 // ok is false for any other subject.
 func (s Subjects) Kind(subject string) (kind, device, alert string, ok bool) {
 	rest, found := strings.CutPrefix(subject, string(s)+".")
@@ -203,7 +203,7 @@ func (s Subjects) bucket(name string) string {
 type Permission struct {
 	Publish   string // a subject, which may hold wildcards
 	Subscribe string // a subject, which may hold wildcards
-	// Why says what does not work without the permission: "replicas cannot
+	// Why names the consequence of a missing permission: "replicas cannot
 	// share the work".
 	Why string
 	// Try is a subject without wildcards under Publish or Subscribe. A message

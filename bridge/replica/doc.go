@@ -3,7 +3,7 @@
 // key-value bucket alone:
 //
 //	group.member.<id>.<nonce>  one process: that it lives, which plan it obeys, its load, digests of its settings
-//	group.plan                 who shares the work, the requests a minute of each, and which one posts
+//	group.plan                 which replicas share the work, the requests a minute of each, and which one posts
 //	group.throttle             the last throttling that one of them saw
 //
 // # Lease

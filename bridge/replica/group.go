@@ -47,12 +47,12 @@ type Options struct {
 	// Grace is how long Run, once its context is cancelled, waits for
 	// [Group.ReleasePosts]; 0 means 15 s.
 	Grace time.Duration
-	// OnChange takes what this replica may do from now on, on the goroutine of Run.
+	// OnChange takes this replica's new part of the work, on the goroutine of Run.
 	// The first call is made before anything is owned. Other replicas take over
-	// what a call takes away as soon as it returns. So it should return when no more
+	// the devices that a call takes away as soon as it returns. So it should return when no more
 	// work on that begins, and it holds up the lease while it runs.
 	OnChange func(Assignment)
-	// OnThrottle takes what another replica gave to [Group.Throttled], on the
+	// OnThrottle takes the arguments of another replica's call of [Group.Throttled], on the
 	// goroutine of Run. Optional.
 	OnThrottle func(until time.Time, factor float64)
 
@@ -74,7 +74,7 @@ type Load struct {
 // the bucket may hold anything.
 const maxLoad = 1 << 30
 
-// Assignment is what a replica may do, for as long as [Group.Live] says so.
+// Assignment is a replica's part of the work, for as long as [Group.Live] says so.
 type Assignment struct {
 	// Owned reports whether a device belongs to this replica, by the token that
 	// stands for it in subjects. It is never nil, does not look at the lease, and is
@@ -123,10 +123,10 @@ type Group struct {
 	epoch      uint64       // of the last plan that it knew, in whichever membership
 }
 
-// assigned is what OnChange was last called with.
+// assigned holds the last arguments of OnChange.
 type assigned struct {
 	assignment Assignment
-	owned      rendezvous.Views // what its Owned says
+	owned      rendezvous.Views // as views
 	before     rendezvous.Views // the same of the last one that was not suspended
 }
 
@@ -166,8 +166,8 @@ func (g *Group) Handle(load func() Load, change func(Assignment)) {
 	g.opts.Load, g.opts.OnChange = load, change
 }
 
-// Run takes part until ctx is cancelled, then gives up what it owns and leaves.
-// Its error is that it could not tell the other replicas, so that they wait for its
+// Run takes part until ctx is cancelled, then gives up its devices and leaves.
+// Its error is that it could not announce this to the other replicas, so that they wait for its
 // lease to run out.
 func (g *Group) Run(ctx context.Context) error {
 	g.opts.OnChange(Assignment{Owned: g.last.owned.Own})

@@ -56,7 +56,7 @@ type calls struct {
 	results chan func()
 }
 
-// planState is the plan in force, and what is known of it.
+// planState is the plan in force, and its state.
 type planState struct {
 	plan
 	revision     uint64
@@ -70,7 +70,7 @@ type planState struct {
 	notBefore    clock.Moment // the next one is not to be written earlier
 }
 
-// member is a replica as this one sees it.
+// member is this replica's view of another one.
 type member struct {
 	key      string
 	record   record
@@ -199,7 +199,7 @@ func (t *membership) forget() {
 	}
 }
 
-// agree notices that all members obey the plan, and takes up what it assigns.
+// agree notices that all members obey the plan, and takes up the devices that it assigns.
 func (t *membership) agree() {
 	if t.plan.agreed || t.plan.Epoch == 0 {
 		return
@@ -307,7 +307,7 @@ func (t *membership) stop(ticks <-chan time.Time) error {
 	g := t.g
 	g.stopped.Store(true)
 	g.seat.set(false)
-	g.surrender() // before the others are told
+	g.surrender() // before the others learn of it
 	if g.seat.inUse() && t.own.revision > 0 && !t.linger(ticks) {
 		return fmt.Errorf("leave the replicas with posts in flight: %w", cmp.Or(t.lost, context.DeadlineExceeded))
 	}
@@ -315,7 +315,7 @@ func (t *membership) stop(ticks <-chan time.Time) error {
 	return t.leave()
 }
 
-// leave tells the other replicas, so that they need not wait for the lease.
+// leave announces the end to the other replicas, so that they need not wait for the lease.
 func (t *membership) leave() error {
 	t.calls.cancel()
 	t.calls.wg.Wait()

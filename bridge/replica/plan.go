@@ -11,7 +11,7 @@ import (
 // unlimited is divided if there is no limit: only the proportions count then.
 const unlimited = 1 << 20
 
-// plan says who shares the work. Epochs count up by one.
+// plan says which replicas share the work. Epochs count up by one.
 type plan struct {
 	Epoch uint64 `json:"epoch"`
 	Limit int    `json:"limit"` // the slots add up to no more: requests per minute

@@ -130,7 +130,7 @@ func (t *membership) takeSeat() {
 		if key == t.key || !m.record.Posting {
 			continue
 		}
-		// It has to record what it sent, or to be evicted. If others have done so
+		// It has to record its posts, or to be evicted. If others have done so
 		// and cleared its key away, this replica may have missed it.
 		if t.silent(m) && !m.evicting {
 			t.evict(m)
@@ -175,7 +175,7 @@ func earlierVersions(t *membership) bool {
 }
 
 // lookForEarlier looks whether the lease of earlier versions is free: its key is
-// not there, or nobody renewed it for as long as it lasts.
+// not there, or it was not renewed for as long as it lasts.
 func (t *membership) lookForEarlier() {
 	e := &t.earlier
 	if e.asking || e.revision > 0 && t.now.Since(e.asked) < earlierTTL/12 {

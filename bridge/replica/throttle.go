@@ -10,7 +10,7 @@ import (
 	"plaspy-bridge/bridge/replica/clock"
 )
 
-// throttling is what one replica sends the others about an answer 429.
+// throttling is one replica's message to the others about an answer 429.
 type throttling struct {
 	By     string  `json:"by"`     // its key
 	ForMS  int64   `json:"for_ms"` // nothing is to be sent for so long
@@ -22,7 +22,7 @@ const (
 	// throttleGap is between two of them: the last one of a burst is written well
 	// within a second.
 	throttleGap = 250 * time.Millisecond
-	// throttleRetry is the time in which the watch shows what another replica wrote first.
+	// throttleRetry is the time in which the watch shows another replica's write.
 	throttleRetry = 20 * time.Millisecond
 	// throttleFresh is how old a factor may be before the rate has climbed from it.
 	throttleFresh = 2 * time.Second
@@ -57,7 +57,7 @@ func (g *Group) Throttled(until time.Time, factor float64) {
 	g.notify()
 }
 
-// spread writes what Throttled was called with.
+// spread writes the arguments of Throttled.
 func (t *membership) spread() {
 	s := &t.throttle
 	if t.lost != nil || s.writing || !t.watch.synced || t.now.Before(s.after) {
@@ -71,7 +71,7 @@ func (t *membership) spread() {
 	if brakes == nil {
 		return
 	}
-	// What another replica wrote is written again, because a watcher need not be
+	// Another replica's throttling is written again, because a watcher need not be
 	// shown an entry that is replaced at once.
 	until, factor := max(brakes.Until, s.last.Until), brakes.Factor
 	if s.last.By != "" && t.now.Since(s.lastAt) < throttleFresh {
@@ -99,7 +99,7 @@ func (t *membership) spread() {
 	})
 }
 
-// seeThrottle hands on what another replica sent.
+// seeThrottle hands on another replica's throttling.
 func (t *membership) seeThrottle(e jetstream.KeyValueEntry) {
 	var b throttling
 	t.throttle.revision = max(t.throttle.revision, e.Revision())
@@ -108,7 +108,7 @@ func (t *membership) seeThrottle(e jetstream.KeyValueEntry) {
 	}
 	now := time.Now()
 	stop := min(time.Duration(max(b.ForMS, 0))*time.Millisecond, throttleMax)
-	if !t.watch.synced { // it was there before; how long, only the clocks tell
+	if !t.watch.synced { // it was there before; how long, only the clocks can say
 		if left := time.UnixMilli(b.Until).Sub(now); left < stop {
 			stop = max(left, 0)
 		}

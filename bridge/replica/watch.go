@@ -129,7 +129,7 @@ func (t *membership) seePlan(e jetstream.KeyValueEntry) {
 		return
 	}
 	// It was deleted, or written by a stranger. Members write it again. A newcomer
-	// cannot know what was in it, and waits until all leases that it may have been
+	// cannot know its content, and waits until all leases that it may have been
 	// about are over.
 	t.plan.revision, t.plan.unreadable = e.Revision(), true
 	if t.plan.Epoch == 0 {
@@ -188,7 +188,7 @@ func (t *membership) seeAll() {
 	}
 }
 
-// member returns what is known of a replica, which may be nothing yet.
+// member returns the state of a replica, of which nothing may be known yet.
 func (t *membership) member(key string) *member {
 	m := t.members[key]
 	if m == nil {

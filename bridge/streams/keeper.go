@@ -106,7 +106,7 @@ func (k *Keeper) Await(ctx context.Context) error {
 }
 
 // Look has the streams looked at now. It is to be called after every connect: until
-// then nothing is known of what a new connection leads to.
+// then nothing is known of the server behind a new connection.
 func (k *Keeper) Look() {
 	k.good.Store(false)
 	select {
@@ -172,7 +172,7 @@ func (k *Keeper) look(ctx context.Context, changed func()) {
 	k.good.Store(true)
 }
 
-// ensure creates what is missing and reports on the rest. While the streams are
+// ensure creates the missing streams and reports on the others. While the streams are
 // known to be there, only a stream that is missing is an error: a request may be
 // lost.
 func (k *Keeper) ensure(ctx context.Context, fresh bool) error {
@@ -192,7 +192,7 @@ func (k *Keeper) ensure(ctx context.Context, fresh bool) error {
 	return nil
 }
 
-// observe notices that the events stream is not what it was.
+// observe notices that the events stream lost events.
 func (k *Keeper) observe(ctx context.Context, fresh bool, changed func()) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -233,7 +233,7 @@ func (k *Keeper) bad(reason string) {
 	}
 }
 
-// logReports logs what became of the streams, once for each state.
+// logReports logs the state of the streams, once for each state.
 func (k *Keeper) logReports(reports []publisher.StreamReport) {
 	for _, r := range reports {
 		text := strings.Join(r.Differs, "; ")
@@ -264,7 +264,7 @@ func (k *Keeper) reviveServer() {
 	}
 }
 
-// minServer is the oldest nats-server whose streams do what the bridge needs.
+// minServer is the oldest nats-server whose streams have all that the bridge needs.
 var minServer = [2]int{2, 11}
 
 // tooOld returns an error for a server that is too old. One whose version cannot
