@@ -15,7 +15,7 @@ import (
 // dead: longer than any wait that it may have a reason for.
 func livenessAge(c config.Config) time.Duration { return time.Minute + 2*c.Timeout }
 
-// pulse is what there is to see of the bridge's work at one moment. The numbers
+// pulse is the visible state of the bridge's work at one moment. The numbers
 // that count only ever grow.
 type pulse struct {
 	broker string // why nothing can be published now, or ""
@@ -54,7 +54,7 @@ type vital struct {
 	heart *ops.Heartbeat
 	name  string
 	limit time.Duration
-	mark  [3]uint64 // where it had got to
+	mark  [3]uint64 // its progress
 	rests bool
 }
 
@@ -89,8 +89,8 @@ func (l *liveness) look(p pulse) {
 	}
 }
 
-// suspended is how long after the last look the next one comes where the process
-// was not stopped meanwhile.
+// suspended is the longest time from one look to the next if the process was not
+// stopped meanwhile.
 const suspended = 5 * time.Second
 
 // look takes a look: whether there is work, and why it need not get anywhere, or

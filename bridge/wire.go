@@ -117,7 +117,7 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 	}
 	b.closing("NATS connection", func() error {
 		// A server that does not answer is no failure of this process: the drain has
-		// logged what it did not store, and what was not acknowledged comes again.
+		// logged the events that it did not store, and unacknowledged ones come again.
 		if err := b.conn.Shut(time.Second); err != nil {
 			b.log.Warn("the NATS server does not answer, closing the connection anyway", "err", err)
 		}

@@ -7,9 +7,9 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// agreement names what all replicas of a prefix must be told alike, and the
-// variables that tell it. Where they are not, nothing fails: a device that its
-// owner is told to leave out is polled by nobody.
+// agreement names the settings that all replicas of a prefix must share, with their
+// variables. If they differ, nothing fails: a device that its owner leaves out is
+// not polled at all.
 var agreement = map[string]string{
 	"account":        "PLASPY_USERNAME",
 	"alerts":         "BRIDGE_ALERT_HISTORY and BRIDGE_SILENT_AFTER",
@@ -24,7 +24,7 @@ var agreement = map[string]string{
 }
 
 // Agreement gives a short digest of each setting, or group of them, that all
-// replicas must be told alike, by a name for people. Lists count as sets. The
+// replicas must share, by a name for people. Lists count as sets. The
 // digests are public to the replicas and hold no secret.
 func (c Config) Agreement() map[string]string {
 	set := func(list []string) string {

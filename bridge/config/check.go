@@ -18,10 +18,10 @@ import (
 )
 
 var (
-	// legalPrefix is what a NATS subject token, a stream name, a bucket name and a
+	// legalPrefix is the form that a NATS subject token, a stream name, a bucket name and a
 	// service name all allow.
 	legalPrefix = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-	// legalName is what a key of a key-value bucket allows, without the dots that
+	// legalName is the form of a key of a key-value bucket, without the dots that
 	// would make tokens of it.
 	legalName     = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 	legalInbox    = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}(\.[A-Za-z0-9_-]{1,128}){0,7}$`)
@@ -60,7 +60,7 @@ func (c Config) check() Faults {
 	return k.faults
 }
 
-// api checks what belongs to the REST API.
+// api checks the settings of the REST API.
 func (k *checker) api(c Config) {
 	const name = "PLASPY_BASE_URL"
 	u := c.BaseURL
@@ -87,7 +87,7 @@ func (k *checker) api(c Config) {
 	}
 }
 
-// broker checks what belongs to NATS.
+// broker checks the settings of NATS.
 func (k *checker) broker(c Config) {
 	k.servers(c.NATSURL)
 	var ways []string
@@ -140,7 +140,7 @@ func (k *checker) queryUser(c Config) {
 	k.unless(c.NATSQueryPassword == "" || c.NATSQueryUser != "", "NATS_QUERY_PASSWORD", "is set without NATS_QUERY_USER; want both")
 }
 
-// firstToken is what a subject begins with.
+// firstToken is the first token of a subject.
 func firstToken(subject string) string {
 	first, _, _ := strings.Cut(subject, ".")
 	return first
@@ -214,7 +214,7 @@ func loopback(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// readable tells why a file cannot be read, or nil. The error does not repeat
+// readable returns the reason why a file cannot be read, or nil. The error does not repeat
 // the path, which would repeat a secret that was put there by mistake.
 func readable(name string) error {
 	info, err := os.Stat(name)
@@ -239,7 +239,7 @@ func cause(err error) error {
 	return err
 }
 
-// doubts warns of what is legal but has no effect.
+// doubts warns of settings that are legal but have no effect.
 func (c Config) doubts() []Warning {
 	var warnings []Warning
 	doubt := func(when bool, variable, problem string) {

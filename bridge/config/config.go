@@ -106,7 +106,7 @@ type Config struct {
 	Schedule Schedule `envconfig:"BRIDGE_SCHEDULE" default:"adaptive"`
 	// TripStartWeight of 1 treats every fix alike.
 	TripStartWeight float64 `envconfig:"BRIDGE_TRIP_START_WEIGHT" default:"1"`
-	// Devices and DevicesExclude select what is polled, not what may be posted to.
+	// Devices and DevicesExclude select the devices that are polled, not those that may be posted to.
 	Devices        []string `envconfig:"BRIDGE_DEVICES"`
 	DevicesExclude []string `envconfig:"BRIDGE_DEVICES_EXCLUDE"`
 	// Groups narrows Devices further.
@@ -146,7 +146,7 @@ type Config struct {
 
 	// HTTPAddr is on loopback because the live view shows the positions of vehicles.
 	HTTPAddr string `envconfig:"BRIDGE_HTTP_ADDR" default:"127.0.0.1:8080"`
-	// HTTPToken guards what shows positions or memory; health and metrics are open.
+	// HTTPToken guards pages that show positions or memory; health and metrics are open.
 	HTTPToken Secret `envconfig:"BRIDGE_HTTP_TOKEN"`
 	// Pprof is off because profiles show memory, secrets included.
 	Pprof bool `envconfig:"BRIDGE_PPROF" default:"false"`

@@ -20,7 +20,7 @@ import (
 // the swapped symbolic links of a Kubernetes secret.
 const keyWatchInterval = 2 * time.Second
 
-// maxKeyBytes bounds what is read of a key file, should it be the wrong one.
+// maxKeyBytes bounds the size of a key file, in case it is the wrong file.
 const maxKeyBytes = 16 << 10
 
 // KeySource gives the API key, from the environment or from a file that may
@@ -49,16 +49,16 @@ func (c Config) KeySource(log *slog.Logger) (*KeySource, error) {
 	return s, nil
 }
 
-// Key reads the file again and returns the key. Where the file gives none, the
+// Key reads the file again and returns the key. If the file gives none, the
 // last good key stays and a warning is logged once for each new reason. The
-// error is always nil; it is there for what takes a source that may fail.
+// error is always nil; it is there for callers that take a source that may fail.
 func (s *KeySource) Key() (string, error) {
 	key, _ := s.refresh()
 	return key, nil
 }
 
 // Watch calls changed, on its own goroutine, within [keyWatchInterval] of each
-// change of the key in the file, until ctx is done. It returns at once where
+// change of the key in the file, until ctx is done. It returns at once if
 // there is no file to watch.
 func (s *KeySource) Watch(ctx context.Context, changed func()) {
 	if s.path == "" {
@@ -107,7 +107,7 @@ func (s *KeySource) refresh() (key string, ok bool) {
 	return key, true
 }
 
-// readKey returns what is in a key file, without the line break at its end and
+// readKey returns the content of a key file, without the line break at its end and
 // the byte order mark that some editors put at its beginning.
 func readKey(path string) (string, error) {
 	if err := readable(path); err != nil {
@@ -127,7 +127,7 @@ func readKey(path string) (string, error) {
 	return key, plausibleKey(key)
 }
 
-// plausibleKey tells why text cannot be an API key, without repeating it.
+// plausibleKey returns the reason why text cannot be an API key, without repeating it.
 func plausibleKey(text string) error {
 	switch {
 	case strings.TrimSpace(text) == "":

@@ -12,16 +12,16 @@ import (
 // mask stands wherever a secret would have been shown.
 const mask = "[redacted]"
 
-// Secret is a string that shows itself to nobody who does not call [Secret.Reveal]:
+// Secret is a string that only [Secret.Reveal] shows:
 // not through any fmt verb, encoding/json or slog, alone or inside a struct.
-// The empty Secret is shown as empty, so that "not set" can be told. Do not key a
+// The empty Secret is shown as empty, so that "not set" can be recognised. Do not key a
 // map with it: encoding/json writes a key's bytes without asking.
 type Secret string
 
 // Reveal returns the secret itself, for the one place that has to send it.
 func (s Secret) Reveal() string { return string(s) }
 
-// String returns a mask, or nothing where the secret is empty.
+// String returns a mask, or nothing if the secret is empty.
 func (s Secret) String() string {
 	if s == "" {
 		return ""
@@ -36,7 +36,7 @@ func (s Secret) GoString() string { return fmt.Sprintf("%q", s.String()) }
 func (s Secret) Format(f fmt.State, verb rune) { format(f, verb, s) }
 
 // MarshalText masks encodings; slog's JSON handler uses it for a struct's fields,
-// where LogValue is not asked.
+// for which LogValue is not called.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // LogValue masks the secret as a log attribute.
@@ -55,7 +55,7 @@ func (s Servers) Reveal() string { return strings.Join(s.List(), ",") }
 // space and empty entries.
 func (s Servers) List() []string { return list(strings.Split(string(s), ",")) }
 
-// String returns the list with what comes before an @ masked.
+// String returns the list with the text before an @ masked.
 func (s Servers) String() string {
 	servers := s.List()
 	for i, server := range servers {
@@ -81,7 +81,7 @@ func (s Servers) MarshalText() ([]byte, error) { return []byte(s.String()), nil 
 // LogValue masks the list as a log attribute.
 func (s Servers) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// format writes what v says of itself, quoted where the verb asks for that and
+// format writes v's own text, quoted if the verb asks for that and
 // padded as it asks, whatever else the verb would have made of the bytes.
 func format(f fmt.State, verb rune, v fmt.Stringer) {
 	switch {

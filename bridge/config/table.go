@@ -29,7 +29,7 @@ type Variable struct {
 	Section  string   // heading of the group it belongs to
 	Required bool
 	Secret   bool
-	Empty    string // what set to nothing means, if that is not the default
+	Empty    string // the meaning of set to nothing, if that is not the default
 
 	field int // index of the field in Config; -1: the variable is OpenTelemetry's own
 }

@@ -108,7 +108,7 @@ func bound(text string) float64 {
 	return n
 }
 
-// want says what would be right.
+// want describes the right values.
 func (v Variable) want() string {
 	want := "want "
 	switch {

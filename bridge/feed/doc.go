@@ -11,7 +11,7 @@
 // events stream, with its sequence as id, its kind (location, alert or device) as
 // event, and the message as data. A client that sends Last-Event-ID gets
 // everything after that sequence that the stream still holds; one that does not
-// gets what comes from now on. Parameters are kind and device, which may be
+// gets the messages from now on. Parameters are kind and device, which may be
 // repeated. The event "reset" says that the sequence is not of this stream: the
 // positions should be read again.
 package feed

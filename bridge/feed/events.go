@@ -52,7 +52,7 @@ func (f *Feed) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // a proxy should not hold back what is live
+	h.Set("X-Accel-Buffering", "no") // a proxy should not hold back live events
 	if r.Method == http.MethodHead {
 		return
 	}
@@ -163,7 +163,7 @@ func lastEvent(r *http.Request) (seq uint64, ok bool, err error) {
 	return seq, true, nil
 }
 
-// consumer makes a consumer that begins after a sequence, or with what comes next.
+// consumer makes a consumer that begins after a sequence, or with the next message.
 // reset reports that the stream does not know the sequence: it was made anew.
 func (f *Feed) consumer(ctx context.Context, filters []string, last uint64, resumes bool) (c jetstream.Consumer, reset bool, err error) {
 	cfg := jetstream.OrderedConsumerConfig{

@@ -76,7 +76,7 @@ type cached[T any] struct {
 	age  time.Duration
 	read func(context.Context) (T, error)
 
-	turn  chan struct{} // holds one token: the right to read and to look at what follows
+	turn  chan struct{} // holds one token: the right to read, and to use the fields below
 	value T
 	at    time.Time
 }

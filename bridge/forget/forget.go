@@ -3,8 +3,8 @@
 //
 // A forgotten device has a key in the bucket that all replicas share. Each replica
 // watches these keys with [List.Watch] and does not poll the device, so that
-// nothing of it is published. [Erase] sets the key and removes what the streams
-// hold; [Undo] deletes the key.
+// nothing of it is published. [Erase] sets the key and removes the device's messages
+// from the streams; [Undo] deletes the key.
 package forget
 
 import (
@@ -159,7 +159,7 @@ func Erase(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 	return removed, errors.New("the device is still being published; is a bridge running that is older than this command?")
 }
 
-// remove purges a device's subjects and adds what it found to removed.
+// remove purges a device's subjects and adds their numbers to removed.
 func remove(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, token string, removed map[string]uint64) (total uint64, err error) {
 	last, silent := publisher.BucketStream(subjects.LastBucket()), publisher.BucketStream(subjects.SilentBucket())
 	for _, place := range []struct{ stream, subject string }{

@@ -68,8 +68,8 @@ func answer(w http.ResponseWriter, ok bool, v any) {
 	_, _ = w.Write(append(body, '\n')) // the asker may have gone
 }
 
-// secure sets the headers that keep a browser from doing with an answer what it
-// was not meant for. A page that needs more than nothing says so itself.
+// secure sets the headers that keep a browser from misusing an answer. A page that
+// needs more sets its own.
 func secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

@@ -14,8 +14,7 @@ import (
 	"strings"
 )
 
-// maxAnswer bounds what is read of an answer, should something else than a
-// bridge listen there.
+// maxAnswer bounds the size of an answer, in case another program listens there.
 const maxAnswer = 1 << 20
 
 // Ask asks the bridge that listens on addr, as BRIDGE_HTTP_ADDR has it, whether
@@ -37,8 +36,8 @@ func Ask(ctx context.Context, addr string, live bool) error {
 	return reasons(status, body)
 }
 
-// AskReady returns what the bridge that listens on addr says at /readyz, ready or
-// not.
+// AskReady returns the answer at /readyz of the bridge that listens on addr, ready
+// or not.
 func AskReady(ctx context.Context, addr string) (Readiness, error) {
 	status, body, err := read(ctx, addr, "/readyz")
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package ops is what an operator and an orchestrator ask a running bridge:
+// Package ops answers the questions of operators and orchestrators:
 // whether it lives, whether it is ready and if not why, its metrics, and a page
 // for people.
 //
@@ -8,9 +8,10 @@
 // the API is not ready, but restarting it would not help, so it lives; a bridge
 // whose loop hangs has to be restarted, whatever its sockets say.
 //
-// [Server] serves that over HTTP. Only the page can be closed to strangers: what
-// the other addresses tell is neither secret nor personal, and the programs that
-// ask for it seldom have a token. Who tries wrong tokens is slowed down by address.
+// [Server] serves that over HTTP. The page, the feed and the profiles are
+// closed to strangers. The other answers are neither secret nor personal, and the
+// programs that ask for them seldom have a token. An address that sends wrong tokens
+// is slowed down.
 // On loopback and without a token, requests by a name with a dot are refused: it
 // would be a web page's that had its own name resolve to this machine.
 package ops

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// guard lets only those through who may see the positions of vehicles, or the
-// memory of the process. With a token: requests that carry it, as Authorization:
+// guard lets only those requests through that may see the positions of vehicles,
+// or the memory of the process. With a token: requests that carry it, as Authorization:
 // Bearer, or as the password of basic authentication, which a browser can ask a
 // person for. Never in a query or a cookie: the one ends up in logs, the other is
 // sent along by any page. Without a token: every request, but only if no other

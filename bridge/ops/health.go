@@ -39,7 +39,7 @@ type Health struct {
 // PartStatus is the state of one part, with its beginning.
 type PartStatus struct {
 	State
-	Since time.Time `json:"since"` // when OK or Degraded became what it is, UTC
+	Since time.Time `json:"since"` // of the present OK and Degraded, UTC
 }
 
 // HeartStatus is the state of one heartbeat.

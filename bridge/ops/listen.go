@@ -8,8 +8,9 @@ import (
 	"syscall"
 )
 
-// Listen listens on a TCP address, host:port. The listener tells which port was
-// taken where the port is 0. It tells in words when another program has it.
+// Listen listens on a TCP address, host:port. If the port is 0, the
+// listener has the port that was taken. Its error names another program that has
+// the port.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", addr)
@@ -22,7 +23,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return listener, nil
 }
 
-// FreeAddr returns addr, or, where its port is taken, the same host with a port
+// FreeAddr returns addr, or, if its port is taken, the same host with a port
 // that was free a moment ago. For a server that wants to do its own listening.
 func FreeAddr(ctx context.Context, addr string) (string, error) {
 	listener, err := ListenFree(ctx, addr)
@@ -35,8 +36,9 @@ func FreeAddr(ctx context.Context, addr string) (string, error) {
 	return listener.Addr().String(), nil
 }
 
-// ListenFree is Listen, except that where the port is taken it takes a free one
-// of the same host. For what has to start next to anything, such as a demo.
+// ListenFree is Listen, except that if the port is taken it takes a free one of
+// the same host. It is for programs that must start beside anything, such as a
+// demo.
 func ListenFree(ctx context.Context, addr string) (net.Listener, error) {
 	listener, err := Listen(ctx, addr)
 	if !errors.Is(err, syscall.EADDRINUSE) {

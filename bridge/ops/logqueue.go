@@ -94,8 +94,8 @@ func (q *LogQueue) write(line []byte) {
 }
 
 // Close ends Run after the lines that wait, and waits for that for a limited
-// time: a reader that has stalled does not hold up the end of the process. What is
-// written later is dropped. Call it once.
+// time: a reader that has stalled does not hold up the end of the process. Lines
+// that are written later are dropped. Call it once.
 func (q *LogQueue) Close(within time.Duration) {
 	close(q.closing)
 	select {

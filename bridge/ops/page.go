@@ -24,8 +24,8 @@ var pageHTML string
 //go:embed page.css
 var pageCSS string
 
-// statusPage is the page where there is no live view: how each part fares, some
-// numbers, and where to look further. It needs no script.
+// statusPage is the page if there is no live view: the state of each part, some
+// numbers, and links. It needs no script.
 type statusPage struct {
 	options  Options
 	template *template.Template

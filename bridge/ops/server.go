@@ -19,7 +19,7 @@ import (
 // Options of a [Server]. Health, Gatherer and Log are required.
 type Options struct {
 	Health   *Health
-	Gatherer prometheus.Gatherer // what /metrics shows
+	Gatherer prometheus.Gatherer // the source of /metrics
 	Token    string              // bearer token of the page; empty: served on loopback only
 	Pprof    bool                // serve /debug/pprof
 	View     http.Handler        // the page and its files; nil: a plain status page
@@ -29,8 +29,7 @@ type Options struct {
 	Log      *slog.Logger
 }
 
-// Limits of the server. What asks for health and metrics sends a few hundred
-// bytes at once; nothing here needs a stranger's patience. There is no
+// Limits of the server. A request for health or metrics has a few hundred bytes; nothing here needs a stranger's patience. There is no
 // ReadTimeout: it would go on running, and end an answer that streams.
 const (
 	headerTimeout = 5 * time.Second
@@ -44,7 +43,7 @@ const (
 )
 
 // Server answers an operator's questions over HTTP: /livez, /readyz, /metrics,
-// the page at / and, where wanted, /debug/pprof.
+// the page at /, the feed and, if enabled, /debug/pprof.
 type Server struct {
 	http     *http.Server
 	listener net.Listener
@@ -64,7 +63,7 @@ func New(listener net.Listener, o Options) *Server {
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	// Shutdown waits for answers to end but does not tell them to: a profile or a
+	// Shutdown waits for answers to end but does not end them: a profile or a
 	// stream of events would hold it up until its deadline.
 	s.http.RegisterOnShutdown(cancel)
 	return s

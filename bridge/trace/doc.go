@@ -2,7 +2,7 @@
 // inbound message through the requests to the API to the messages in NATS, whose
 // traceparent header lets subscribers go on with it.
 //
-// # What a trace holds
+// # The spans of a trace
 //
 //	poll                                     one turn of a device, until its events are stored
 //	  GET /api/devices/{id}/lastLocation     each request that the API sees, a repeated one too
@@ -11,10 +11,10 @@
 //	process plaspy.in.location.{device}      an inbound message in hand, child of its producer's span
 //	  POST /api/devices/{id}/locations       each try
 //	query plaspy.api.last.{device}           a question, child of the caller's span
-//	POST /api/Auth/Token                     a request for a token, which nobody's poll is to blame for
+//	POST /api/Auth/Token                     a request for a token, a trace of its own
 //
 // Spans carry the device's id and names of subjects; never a position, a text
-// from outside, a header, a token or what follows a question mark. The API, which
+// from outside, a header, a token or the query of a URL. The API, which
 // is another company's, is sent no trace context.
 //
 // # Off
@@ -26,7 +26,7 @@
 //
 // # Export
 //
-// Ended spans wait in a bounded queue, which drops what finds no room: nobody
-// waits for the collector. A fault of it is logged once when it starts and once
-// when it is over. [Tracer.Shutdown] sends what is left within its context.
+// Ended spans wait in a bounded queue, which drops spans that find no room: no
+// work waits for the collector. A fault of it is logged once when it starts and once
+// when it is over. [Tracer.Shutdown] sends the remaining spans within its context.
 package trace

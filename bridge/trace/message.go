@@ -10,15 +10,15 @@ import (
 // system is NATS in attributes; the conventions have no name for it.
 var system = semconv.MessagingSystemKey.String("nats")
 
-// Message is a message of NATS as spans tell of it.
+// Message is a message of NATS as spans describe it.
 type Message struct {
 	Subject  string
-	Template string // the subject with names in place of what differs
-	ID       string // empty where it is not known yet
-	Bytes    int    // of the body; 0: not told
+	Template string // the subject with names in place of the variable parts
+	ID       string // empty if it is not known yet
+	Bytes    int    // of the body; 0 means not known
 }
 
-// attributes are what is told of a message, with room for what is told beside.
+// attributes returns the attributes of a message, with room for more.
 func (m *Message) attributes(operation string, kind attribute.KeyValue) []attribute.KeyValue {
 	list := make([]attribute.KeyValue, 0, 8)
 	list = append(list, system, semconv.MessagingOperationName(operation), kind,
@@ -46,8 +46,8 @@ func (t *Tracer) Publish(ctx context.Context, template string, h Headers) Span {
 	return s
 }
 
-// EndPublish ends the span of a message: its sequence in the stream, 0 where it is
-// not known to be stored, and why it is not.
+// EndPublish ends the span of a message: its sequence in the stream, 0 if it is
+// not known to be stored, and the failure.
 func (s Span) EndPublish(m *Message, seq uint64, failure string) {
 	if !s.recording() {
 		return

@@ -17,7 +17,7 @@ const (
 	// maxHeld is how many ended spans may wait for the collector, about a
 	// kilobyte each.
 	maxHeld = 8192
-	// maxReason bounds what is logged of a fault.
+	// maxReason bounds the logged text of a fault.
 	maxReason = 512
 )
 
@@ -35,7 +35,7 @@ type outlet struct {
 	done   chan struct{} // closed when the exporter has ended
 	ended  sync.Once
 
-	// Owned by whoever exports, of whom there is one at a time.
+	// Owned by the goroutine that exports; there is one at a time.
 	failing bool
 	lost    int // spans since it began to fail
 }
@@ -52,7 +52,7 @@ func (o *outlet) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) erro
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(o.life, cancel)()
-	err := o.life.Err() // what is given up is not even encoded
+	err := o.life.Err() // spans that were given up are not even encoded
 	if err == nil {
 		err = o.next.ExportSpans(ctx, spans)
 	}
@@ -85,7 +85,7 @@ func (o *outlet) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// errLost tells that the collector did not take the last spans.
+// errLost reports that the collector did not take the last spans.
 var errLost = errors.New("the collector did not take the last spans")
 
 // reason is an error as an operator may read it: one line, bounded, without the
@@ -109,13 +109,14 @@ func (o *outlet) reason(err error) string {
 	return text
 }
 
-// queue is what takes ended spans: the SDK's, which sends them in batches.
+// queue returns the processor of ended spans, the SDK's, which sends them in
+// batches.
 func (o *outlet) queue() sdk.SpanProcessor {
-	// It never is full itself: what it holds is bounded, and counted, before.
+	// It is never full itself: its content is bounded, and counted, before.
 	return bounded{sdk.NewBatchSpanProcessor(o, sdk.WithMaxQueueSize(maxHeld)), o}
 }
 
-// bounded drops spans where enough are waiting.
+// bounded drops spans if enough are waiting.
 type bounded struct {
 	sdk.SpanProcessor
 	outlet *outlet
@@ -131,12 +132,12 @@ func (b bounded) OnEnd(s sdk.ReadOnlySpan) {
 	b.SpanProcessor.OnEnd(s)
 }
 
-// metrics count spans by what became of them.
+// metrics count spans by result.
 type metrics struct {
 	exported, failed, dropped prometheus.Counter
 }
 
-// newMetrics registers them where reg is not nil.
+// newMetrics registers them if reg is not nil.
 func newMetrics(reg prometheus.Registerer) *metrics {
 	spans := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "plaspy_bridge_trace_spans_total",

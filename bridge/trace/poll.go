@@ -18,8 +18,8 @@ func (t *Tracer) Poll(ctx context.Context) (context.Context, Span) {
 	return t.start(ctx, "poll", internal)
 }
 
-// EndPoll ends a poll's span: whose it was, what it came to, and how many events
-// were stored.
+// EndPoll ends a poll's span with its device, its result and the number of events
+// that were stored.
 func (s Span) EndPoll(device, result string, published int) {
 	if s.recording() {
 		s.end("", keyDevice.String(device), keyResult.String(result), keyPublished.Int(published))
@@ -35,10 +35,10 @@ func (t *Tracer) List(ctx context.Context) (context.Context, Span) {
 	return t.start(ctx, "list", internal)
 }
 
-// Request is one HTTP request as its span tells of it.
+// Request is one HTTP request as its span describes it.
 type Request struct {
 	Method   string
-	Template string // its path with names in place of what differs
+	Template string // its path with names in place of the variable parts
 	URL      *url.URL
 	Resent   int // sends before it of the same request
 	Status   int // of the answer; 0: none came
@@ -53,9 +53,9 @@ func (t *Tracer) Request(ctx context.Context, method, template string) Span {
 	return s
 }
 
-// Sent says what a span's request was and how it was answered. A status from 400
-// on fails the span. What follows a question mark is left out. All is said at once,
-// and late, because a span's attributes are copied whenever there are more.
+// Sent sets the attributes of a request and its answer. A status from 400 on fails
+// the span. The query of the URL is left out. All attributes are set at once, and
+// late, because a span's attributes are copied whenever there are more.
 func (s Span) Sent(r *Request) {
 	if !s.recording() {
 		return

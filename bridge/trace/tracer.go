@@ -15,24 +15,24 @@ import (
 	api "go.opentelemetry.io/otel/trace"
 )
 
-// scope is the name of what makes the spans.
+// scope is the name of the instrumentation scope.
 const scope = "plaspy-bridge"
 
 // Tracer makes spans. The nil Tracer is off: its methods do nothing and cost
 // nothing. It is safe for concurrent use.
 type Tracer struct {
 	tracer   api.Tracer
-	provider *sdk.TracerProvider // nil where the provider is somebody else's
+	provider *sdk.TracerProvider // nil if the provider is the caller's
 	outlet   *outlet             // likewise
 	shut     sync.Once
 }
 
-// From makes a tracer on a provider that somebody else shuts down.
+// From makes a tracer on a provider that the caller shuts down.
 func From(p api.TracerProvider) *Tracer { return &Tracer{tracer: tracerOf(p, "")} }
 
-// Shutdown sends what has ended to the collector, until the context ends, and
-// gives the rest up; spans that end later are lost. Its error tells that spans
-// were given up. A second call waits for the first and does nothing.
+// Shutdown sends the ended spans to the collector until ctx is done, and gives the
+// rest up; spans that end later are lost. Its error reports that spans were given
+// up. A second call waits for the first and does nothing.
 func (t *Tracer) Shutdown(ctx context.Context) error {
 	if t == nil || t.provider == nil {
 		return nil
@@ -45,7 +45,7 @@ func (t *Tracer) Shutdown(ctx context.Context) error {
 func (t *Tracer) shutdown(ctx context.Context) error {
 	err := t.provider.Shutdown(ctx)
 	t.outlet.giveUp()
-	// What was under way at the end of the context ends now.
+	// An export in flight when the context ended ends now.
 	select {
 	case <-t.outlet.done:
 	case <-time.After(time.Second):
@@ -75,7 +75,7 @@ var (
 )
 
 // Span is one step of a trace. The zero Span is none: its methods do nothing. A
-// Span is ended once; what is done to it later has no effect.
+// Span is ended once; later calls have no effect.
 type Span struct{ span api.Span }
 
 // On reports whether the span is one, if only to pass its context on.
@@ -92,7 +92,7 @@ func (s Span) Fail(failure string) {
 	}
 }
 
-// In gives a context with the span in it: ctx itself where there is none.
+// In returns a context with the span in it, or ctx itself for the zero Span.
 func (s Span) In(ctx context.Context) context.Context {
 	if s.span == nil {
 		return ctx
@@ -108,7 +108,7 @@ func (s Span) End(failure string) {
 	}
 }
 
-// end ends the span with what is known of it only now.
+// end ends the span with more attributes.
 func (s Span) end(failure string, more ...attribute.KeyValue) {
 	s.span.SetAttributes(more...)
 	s.End(failure)
@@ -135,7 +135,7 @@ func (s Span) EndQuery(code int) {
 	s.end(failure, keyResult.String(strconv.Itoa(code)))
 }
 
-// EndProcess ends the span of an inbound message: what became of it, and how
+// EndProcess ends the span of an inbound message: its result, and how
 // often it was posted.
 func (s Span) EndProcess(result string, attempts int, failure string) {
 	if s.recording() {
