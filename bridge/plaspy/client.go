@@ -94,6 +94,7 @@ type Client struct {
 	rt      *auth.Transport
 	headers [2]http.Header // of a GET and of a POST
 	made    time.Time
+	usage   prometheus.Gauge
 	queries chan struct{} // slots for answers that may be large
 	refused refusedTokens
 	heard   atomic.Int64 // how long after made the API itself answered last; 0: not yet
@@ -109,6 +110,10 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("token manager is required")
 	}
 	c := &Client{opt: o, prefix: *o.BaseURL, wire: o.wire(), made: time.Now(), queries: make(chan struct{}, 4)}
+	c.usage = register(o.Registerer, prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "plaspy_bridge_api_daily_usage",
+		Help: "The account's usage today as the API counts it in apiDailyUsage, from the last answer that had it.",
+	}))
 	c.rt = &auth.Transport{Source: o.Tokens, Base: c.wire, Admit: o.Budget.Admit}
 	c.prefix.Path = strings.TrimRight(o.BaseURL.Path, "/")
 	c.prefix.RawPath = strings.TrimRight(o.BaseURL.EscapedPath(), "/")
@@ -188,6 +193,9 @@ func (c *Client) call(ctx context.Context, r *request, payload string) (p reply,
 			c.answered(&p)
 		default:
 			env, err = c.open(r, &p, payload)
+			if env.dailyUsage > 0 {
+				c.usage.Set(float64(env.dailyUsage))
+			}
 		}
 		e, ok := errors.AsType[*Error](err)
 		if !ok || !e.tokenRefused || !c.another(r, p.token, e, try) {

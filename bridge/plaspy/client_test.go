@@ -604,7 +604,7 @@ func TestRequestMetrics(t *testing.T) {
 		if status == 0 {
 			return nil, errors.New("refused")
 		}
-		return answer(status, `{"success":true}`), nil
+		return answer(status, `{"success":true,"apiDailyUsage":4711}`), nil
 	}, func(o *plaspy.Options) { o.Registerer = reg })
 	for _, status = range []int{200, 200, 500, 0} {
 		_ = poll(t.Context(), c)
@@ -615,8 +615,11 @@ plaspy_bridge_api_requests_total{code="200",endpoint="last_location"} 2
 plaspy_bridge_api_requests_total{code="200",endpoint="token"} 1
 plaspy_bridge_api_requests_total{code="500",endpoint="last_location"} 1
 plaspy_bridge_api_requests_total{code="error",endpoint="last_location"} 1
+# HELP plaspy_bridge_api_daily_usage The account's usage today as the API counts it in apiDailyUsage, from the last answer that had it.
+# TYPE plaspy_bridge_api_daily_usage gauge
+plaspy_bridge_api_daily_usage 4711
 `
-	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "plaspy_bridge_api_requests_total"); err != nil {
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "plaspy_bridge_api_requests_total", "plaspy_bridge_api_daily_usage"); err != nil {
 		t.Error(err)
 	}
 }
