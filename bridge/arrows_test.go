@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"bridge/outbound/gap":       {"bridge/outbound/quota", "bridge/outbound/track", "bridge/plaspy", "bridge/plaspy/rawjson", "publisher"},
 	"bridge/plaspy/rawjson":     nil,
 	"bridge/outbound/inventory": {"bridge/plaspy/rawjson", "bridge/plaspy", "bridge/trace", "publisher"},
+	"bridge/control":            {"publisher"},
 	"bridge/ops":                nil,
 	"bridge/view":               nil,
 	"bridge/forget":             {"auth/backoff", "auth/redact", "publisher"},
@@ -45,8 +46,8 @@ var arrows = map[string][]string{
 	"bridge/inbound/echo":       {"bridge/inbound/message", "publisher"},
 	"bridge/inbound/deadletter": {"auth/redact", "bridge/inbound/message", "publisher"},
 	"bridge/inbound":            {"bridge/inbound/message", "bridge/inbound/echo", "auth/backoff", "auth/redact", "bridge/inbound/lane", "bridge/plaspy", "bridge/trace", "publisher"},
-	"bridge":                    {"bridge/plaspy/rawjson", "auth", "auth/backoff", "auth/redact", "publisher", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/feed", "bridge/forget", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
-	"cmd":                       {"auth", "auth/backoff", "auth/redact", "publisher", "bridge", "bridge/config", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/feed", "bridge/forget", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
+	"bridge":                    {"bridge/plaspy/rawjson", "auth", "auth/backoff", "auth/redact", "publisher", "bridge/config", "bridge/control", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/feed", "bridge/forget", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
+	"cmd":                       {"auth", "auth/backoff", "auth/redact", "publisher", "bridge", "bridge/config", "bridge/control", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/feed", "bridge/forget", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
 }
 
 // owner returns the folder of arrows that a package's folder belongs to.

@@ -159,6 +159,9 @@ func (s Subjects) LastBucket() string { return s.bucket("last") }
 // ReplicasBucket names the key-value bucket that replicas share.
 func (s Subjects) ReplicasBucket() string { return s.bucket("replicas") }
 
+// ControlBucket names the key-value bucket of live control.
+func (s Subjects) ControlBucket() string { return s.bucket("control") }
+
 // LastKey is the subject of a device's entry in the last-location bucket.
 func (s Subjects) LastKey(device string) string { return BucketKey(s.LastBucket(), device) }
 

@@ -45,6 +45,7 @@ func (c Config) check() Faults {
 	k.api(c)
 	k.broker(c)
 	k.names(c)
+	k.weights(c)
 	k.tracing()
 	_, err := message.ParseForms(c.InboundForms)
 	k.unless(err == nil, "BRIDGE_INBOUND_FORMS", "has a name that is no form; want any of %s, comma separated", strings.Join(message.FormNames, ", "))
@@ -251,6 +252,7 @@ func (c Config) doubts() []Warning {
 	doubt(!c.Query && (c.NATSQueryCreds != "" || c.NATSQueryNKey != "" || c.NATSQueryUser != ""), "BRIDGE_QUERY", "is false: NATS_QUERY_ variables have no effect")
 	doubt(c.NATSTLSFirst && c.Embedded(), "NATS_TLS_FIRST", "has no effect on the embedded server")
 	doubt(c.Schedule == ScheduleFixed && c.TripStartWeight != 1, "BRIDGE_TRIP_START_WEIGHT", "has no effect: the schedule is fixed")
+	doubt(c.Schedule == ScheduleFixed && len(c.Weights) > 0, "BRIDGE_WEIGHTS", "has no effect: the schedule is fixed")
 	const short = 16
 	doubt(c.HTTPToken != "" && len(c.HTTPToken) < short, "BRIDGE_HTTP_TOKEN",
 		"is shorter than 16 characters: it may be guessed by anyone who can reach BRIDGE_HTTP_ADDR")

@@ -106,6 +106,8 @@ type Config struct {
 	Schedule Schedule `envconfig:"BRIDGE_SCHEDULE" default:"adaptive"`
 	// TripStartWeight of 1 treats every fix alike.
 	TripStartWeight float64 `envconfig:"BRIDGE_TRIP_START_WEIGHT" default:"1"`
+	// Weights are entries "glob=weight"; see [Config.DeviceWeights].
+	Weights []string `envconfig:"BRIDGE_WEIGHTS"`
 	// Devices and DevicesExclude select the devices that are polled, not those that may be posted to.
 	Devices        []string `envconfig:"BRIDGE_DEVICES"`
 	DevicesExclude []string `envconfig:"BRIDGE_DEVICES_EXCLUDE"`

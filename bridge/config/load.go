@@ -138,7 +138,7 @@ func (c *Config) normalize() {
 	c.BaseURL.Path = strings.TrimRight(c.BaseURL.Path, "/")
 	c.BaseURL.RawPath = strings.TrimRight(c.BaseURL.RawPath, "/")
 	c.APIKey = Secret(strings.TrimRight(string(c.APIKey), "\r\n"))
-	for _, entries := range []*[]string{&c.Devices, &c.DevicesExclude, &c.Groups, &c.IgnoreFields, &c.InboundForms} {
+	for _, entries := range []*[]string{&c.Devices, &c.DevicesExclude, &c.Groups, &c.IgnoreFields, &c.InboundForms, &c.Weights} {
 		*entries = list(*entries)
 	}
 	if c.ReplicaID == "" {

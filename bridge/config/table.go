@@ -112,6 +112,9 @@ var table = []section{
 			Meaning: "adaptive polls each device when its next fix is due; fixed polls every device once per BRIDGE_POLL_INTERVAL"},
 		{Name: "BRIDGE_TRIP_START_WEIGHT", Type: typeNumber, Min: "1", Max: "64",
 			Meaning: "adaptive schedule only: how much more the first fix of a trip counts than any other"},
+		{Name: "BRIDGE_WEIGHTS", Type: typeList,
+			Meaning: "adaptive schedule only: how much the delay of devices counts beside 1 for the others, as glob=weight, comma separated, " +
+				"each weight 0.1 to 64; the first glob that matches decides"},
 		{Name: "BRIDGE_DEVICES", Type: typeList,
 			Meaning: "device ids or globs, comma separated: only these are polled; if empty, all are"},
 		{Name: "BRIDGE_DEVICES_EXCLUDE", Type: typeList,

@@ -96,6 +96,7 @@ func commands() []*cobra.Command {
 		runCommand(),
 		demoCommand(),
 		checkCommand(),
+		controlCommand(),
 		dlqCommand(),
 		envCommand(),
 		forgetCommand(),

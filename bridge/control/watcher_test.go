@@ -1,0 +1,161 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/publisher/natstest"
+)
+
+func TestMain(m *testing.M) { natstest.Main(m) }
+
+// lines is a log that is written to and read at once.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) count(part string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), part)
+}
+
+// follow runs a watcher and returns the rules as they come.
+func follow(t *testing.T, srv *natstest.Server) (b *Bucket, got <-chan *Rules, log *lines) {
+	t.Helper()
+	nc := srv.Client(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, log = Open(js, "plaspy", 1), &lines{}
+	w := NewWatcher(b, nc.IsConnected, slog.New(slog.NewTextHandler(log, nil)), nil)
+	rules := make(chan *Rules, 100)
+	natstest.Run(t, func(ctx context.Context) { w.Run(ctx, func(r *Rules) { rules <- r }) })
+	return b, rules, log
+}
+
+// until waits for rules that satisfy ok.
+func until(t *testing.T, got <-chan *Rules, what string, ok func(*Rules) bool) *Rules {
+	t.Helper()
+	limit := time.After(30 * time.Second)
+	for {
+		select {
+		case r := <-got:
+			if ok(r) {
+				return r
+			}
+		case <-limit:
+			t.Fatal("never: ", what)
+		}
+	}
+}
+
+func set(t *testing.T, b *Bucket, key, value string) {
+	t.Helper()
+	if err := b.put(t.Context(), key, []byte(value)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWatcher follows entries through their lives: written, changed, unreadable,
+// ended, removed; and the bucket through its own: made, deleted, made again by an
+// operator with a TTL.
+func TestWatcher(t *testing.T) {
+	srv := natstest.Start(t)
+	b, got, log := follow(t, srv)
+	if err := b.Set(t.Context(), DeviceKey("a"), Entry{Weight: 2}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, got, "weight 2", func(r *Rules) bool { return r.Device("a", nil).Weight == 2 })
+	set(t, b, "device.a", `{"weight":3}`)
+	until(t, got, "weight 3", func(r *Rules) bool { return r.Device("a", nil).Weight == 3 })
+	set(t, b, "device.a", `{"weight":"garbage"}`)
+	until(t, got, "unreadable", func(r *Rules) bool { return r.Device("a", nil).Weight == 0 && len(r.Unreadable()) == 1 })
+	set(t, b, "fleet", `{"paused":true}`)
+	until(t, got, "paused", func(r *Rules) bool { return r.Device("a", nil).Paused })
+	if n := log.count("control entry cannot be read"); n != 1 {
+		t.Errorf("unreadable value logged %d times, want once", n)
+	}
+	end := Entry{Weight: 5, Until: time.Now().Add(time.Second)}
+	if err := b.Set(t.Context(), DeviceKey("a"), end); err != nil {
+		t.Fatal(err)
+	}
+	until(t, got, "the end", func(r *Rules) bool { return r.Device("a", nil).Weight == 0 && r.Len() == 1 })
+	if there, err := b.Clear(t.Context(), FleetKey); !there || err != nil {
+		t.Errorf("clear: %v, %v", there, err)
+	}
+	until(t, got, "cleared", func(r *Rules) bool { return r.Len() == 0 })
+
+	set(t, b, "fleet", `{"paused":true}`)
+	until(t, got, "paused again", func(r *Rules) bool { return r.Len() == 1 })
+	if err := b.js.DeleteKeyValue(t.Context(), "plaspy_control"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, got, "bucket deleted", func(r *Rules) bool { return r.Len() == 0 })
+	_, err := b.js.CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "plaspy_control", TTL: 2 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set(t, b, "fleet", `{"weight":7}`)
+	until(t, got, "weight 7", func(r *Rules) bool { return r.Device("a", nil).Weight == 7 })
+	until(t, got, "expired with the bucket's TTL", func(r *Rules) bool { return r.Len() == 0 })
+}
+
+// TestServerAway checks that entries stay in force while NATS is away, that they
+// end in time all the same, and that changes after a restart of the server are
+// followed.
+func TestServerAway(t *testing.T) {
+	srv := natstest.Start(t, natstest.Listen)
+	b, got, _ := follow(t, srv)
+	ends := time.Now().Add(2 * time.Second)
+	if err := b.Set(t.Context(), DeviceKey("a"), Entry{Weight: 2, Until: ends}); err != nil {
+		t.Fatal(err)
+	}
+	set(t, b, "device.b", `{"weight":3}`)
+	until(t, got, "both", func(r *Rules) bool { return r.Len() == 2 })
+	srv.Kill()
+	r := until(t, got, "the end of one", func(r *Rules) bool { return r.Len() == 1 })
+	if r.Device("b", nil).Weight != 3 {
+		t.Error("an entry is gone because NATS is")
+	}
+	srv.Restart()
+	ctx := t.Context()
+	for b.put(ctx, "device.b", []byte(`{"weight":4}`)) != nil && ctx.Err() == nil {
+		t.Log("the client has not connected again yet")
+	}
+	until(t, got, "weight 4", func(r *Rules) bool { return r.Device("b", nil).Weight == 4 })
+}
+
+// TestOperatorsBucket checks that a tool that creates the bucket as well finds no
+// other settings.
+func TestOperatorsBucket(t *testing.T) {
+	js, err := jetstream.New(natstest.Start(t).Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := Open(js, "my-fleet", 1)
+	if there, err := b.Clear(t.Context(), FleetKey); there || err != nil {
+		t.Errorf("clear without a bucket: %v, %v", there, err)
+	}
+	if err := b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "my_fleet_control"}); err != nil {
+		t.Error("created a second time: ", err)
+	}
+}
