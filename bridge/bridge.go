@@ -48,6 +48,7 @@ type Bridge struct {
 	assigned assigned
 	consuming
 	asking
+	controlling
 	web
 
 	stopping atomic.Bool
@@ -101,7 +102,7 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	b.metrics = ops.NewRegistry(b.health)
 	b.live = newLiveness(b.health, livenessAge(cfg), cfg.Inbound)
 	for _, open := range []func(context.Context) error{
-		b.openTraces, b.openAPI, b.openNATS, b.openGroup, b.openPool, b.openConsumer, b.openQueries, b.openServer,
+		b.openTraces, b.openAPI, b.openNATS, b.openGroup, b.openPool, b.openConsumer, b.openControl, b.openQueries, b.openServer,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, errors.Join(err, b.close())
@@ -219,6 +220,7 @@ func (b *Bridge) serve(ctx context.Context, wg *sync.WaitGroup) {
 	wg.Go(func() { b.keys.Watch(ctx, b.tokens.Retry) })
 	wg.Go(func() { b.keeper.Run(ctx, b.pool.Resync) })
 	wg.Go(func() { b.watch(ctx) })
+	wg.Go(func() { b.watcher.Run(ctx, b.control) })
 	if b.server == nil {
 		return
 	}

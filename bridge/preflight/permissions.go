@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"plaspy-bridge/bridge/control"
 	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/inbound/deadletter"
 	"plaspy-bridge/bridge/inbound/echo"
@@ -25,7 +26,7 @@ import (
 // as the packages that use NATS export it.
 func (b *broker) needs() []publisher.Permission {
 	s := b.subjects
-	all := slices.Concat(publisher.Needs(s), replica.Needs(s), streams.Needs(s, b.cfg.StreamOptions()))
+	all := slices.Concat(publisher.Needs(s), replica.Needs(s), streams.Needs(s, b.cfg.StreamOptions()), control.Needs(s))
 	if b.cfg.Inbound {
 		all = slices.Concat(all, inbound.Needs(s), echo.Needs(s))
 	}

@@ -81,7 +81,8 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 	if err != nil {
 		return err
 	}
-	log, queue, flush := openLog(cfg, stderr)
+	level := levelOf(cfg)
+	log, queue, flush := openLog(cfg, level, stderr)
 	defer flush()
 	warn(log, warnings)
 	version, revision := thisBuild()
@@ -89,6 +90,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 	if err != nil {
 		return err
 	}
+	b.ControlLevel(level)
 	b.Metrics().MustRegister(queue.Collector(), ops.BuildInfo(version, revision))
 	var guest *visitor
 	if cfg.Inbound {

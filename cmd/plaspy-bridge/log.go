@@ -17,9 +17,9 @@ const logFlush = time.Second
 
 // openLog returns the process's logger, which writes to w through a queue, and
 // the queue. Call flush at the end of the process.
-func openLog(c config.Config, w io.Writer) (log *slog.Logger, queue *ops.LogQueue, flush func()) {
+func openLog(c config.Config, level slog.Leveler, w io.Writer) (log *slog.Logger, queue *ops.LogQueue, flush func()) {
 	queue = ops.NewLogQueue(w)
-	log = newLogger(c, queue, isTerminal(w))
+	log = newLogger(c, level, queue, isTerminal(w))
 	go queue.Run(func(dropped uint64) {
 		log.Warn("log lines were dropped, because their reader stalled or went away", "count", dropped)
 	})
@@ -28,7 +28,7 @@ func openLog(c config.Config, w io.Writer) (log *slog.Logger, queue *ops.LogQueu
 
 // newLogger returns a logger that writes to w. Colours are for a person at a
 // terminal, unless NO_COLOR is set (no-color.org).
-func newLogger(c config.Config, w io.Writer, person bool) *slog.Logger {
+func newLogger(c config.Config, level slog.Leveler, w io.Writer, person bool) *slog.Logger {
 	format := c.LogFormat
 	if format == config.LogAuto || format == "" {
 		format = config.LogJSON
@@ -38,12 +38,12 @@ func newLogger(c config.Config, w io.Writer, person bool) *slog.Logger {
 	}
 	if format == config.LogText {
 		return slog.New(tint.NewTextHandler(w, &tint.Options{
-			Level:      c.LogLevel,
+			Level:      level,
 			TimeFormat: "15:04:05.000",
 			NoColor:    !person || os.Getenv("NO_COLOR") != "",
 		}))
 	}
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: readable}))
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: readable}))
 }
 
 // readable spells a duration as the settings do. slog's JSON handler would write
@@ -53,6 +53,13 @@ func readable(_ []string, a slog.Attr) slog.Attr {
 		return slog.String(a.Key, a.Value.Duration().Round(time.Microsecond).String())
 	}
 	return a
+}
+
+// levelOf returns the level of the log, which can be changed at run time.
+func levelOf(c config.Config) *slog.LevelVar {
+	level := &slog.LevelVar{}
+	level.Set(c.LogLevel)
+	return level
 }
 
 // isTerminal reports whether w is a character device. /dev/null is one too, for

@@ -246,7 +246,7 @@ func TestNewLogger(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var out bytes.Buffer
-			log := newLogger(tt.config, &out, false)
+			log := newLogger(tt.config, tt.config.LogLevel, &out, false)
 			log.Info("token refreshed", "elapsed", 1500*time.Millisecond, "api_key", config.Secret("s3cret"))
 			if !regexp.MustCompile(tt.want).MatchString(out.String()) {
 				t.Errorf("logged %q, want %s", out.String(), tt.want)
@@ -257,7 +257,7 @@ func TestNewLogger(t *testing.T) {
 
 func TestWarn(t *testing.T) {
 	var out bytes.Buffer
-	warn(newLogger(config.Config{LogFormat: config.LogText}, &out, false), []config.Warning{{Variable: "BRIDGE_X", Problem: "is odd"}})
+	warn(newLogger(config.Config{LogFormat: config.LogText}, slog.LevelInfo, &out, false), []config.Warning{{Variable: "BRIDGE_X", Problem: "is odd"}})
 	if !strings.Contains(out.String(), `WRN doubtful setting variable=BRIDGE_X problem="is odd"`) {
 		t.Errorf("logged %s", &out)
 	}

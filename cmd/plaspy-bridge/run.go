@@ -32,7 +32,8 @@ func runCommand() *cobra.Command {
 // runBridge runs until ctx is done. The log goes to w.
 func runBridge(ctx context.Context, w io.Writer) error {
 	cfg, warnings, err := config.Load()
-	log, queue, flush := openLog(cfg, w)
+	level := levelOf(cfg)
+	log, queue, flush := openLog(cfg, level, w)
 	defer flush()
 	version, revision := thisBuild()
 	log.Info("plaspy-bridge starts", "version", version, "revision", revision, "go", runtime.Version())
@@ -49,6 +50,7 @@ func runBridge(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	b.ControlLevel(level)
 	b.Metrics().MustRegister(queue.Collector(), ops.BuildInfo(version, revision))
 	return b.Run(ctx)
 }
