@@ -40,7 +40,11 @@ func Needs(s publisher.Subjects) []publisher.Permission {
 	needs := slices.DeleteFunc(publisher.Watching(bucket, why), func(p publisher.Permission) bool {
 		return p.Publish == publisher.BucketKey(bucket, ">") || strings.HasPrefix(p.Publish, "$JS.API.DIRECT.GET.")
 	})
-	return append(needs, publisher.Permission{Publish: "$JS.API.STREAM.CREATE." + stream, Why: why, Creates: stream})
+	needs = append(needs, publisher.Permission{Publish: "$JS.API.STREAM.CREATE." + stream, Why: why, Creates: stream})
+	for i := range needs {
+		needs[i].Optional = true
+	}
+	return needs
 }
 
 // Create makes the bucket if it does not exist. A bucket that exists stays as it

@@ -376,7 +376,7 @@ func TestPermissions(t *testing.T) {
 		{"deletion of inbound messages", "$JS.API.STREAM.MSG.DELETE.>", "", 0, 1, `FAIL permissions: .*MSG.DELETE.PLASPY_INBOUND: without it a message of a long backlog`},
 		{"events by subject", "$JS.API.STREAM.MSG.GET.PLASPY_EVENTS", "", 0, 1, `FAIL permissions: .*lost acknowledgement`},
 		{"replicas' keys", "$JS.API.DIRECT.GET.KV_plaspy_replicas.>", "", 0, 1, `FAIL permissions: .*DIRECT.GET.KV_plaspy_replicas.>: without it replicas cannot share`},
-		{"flow control", "$JS.FC.>", "", 0, 1, `FAIL permissions: .*publish to \$JS.FC.KV_plaspy_replicas.>: without it replicas cannot share`},
+		{"flow control", "$JS.FC.>", "", 1, 1, `FAIL permissions: .*publish to \$JS.FC.KV_plaspy_replicas.>: without it replicas cannot share`},
 		{"answers to queries", "_INBOX.>", "", 0, 1, `FAIL permissions: .*publish to _INBOX.>: without it the query service's answers do not arrive`},
 		{"service discovery", "", "$SRV.>", 0, 1, `FAIL permissions: .*subscribe to \$SRV.>`},
 		{"acknowledgements", "$JS.ACK.>", "", 0, 1, `FAIL permissions: .*publish to \$JS.ACK.PLASPY_INBOUND.>: .*posted again and again`},
