@@ -262,3 +262,28 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// Needs lists the permissions that a [Consumer] needs.
+func Needs(s publisher.Subjects) []publisher.Permission {
+	const (
+		posting = "nothing inbound is posted"
+		results = "no result is stored, and what was posted is posted again"
+		dead    = "an inbound message that cannot be posted blocks its device"
+	)
+	in := s.Inbound()
+	direct := publisher.Request("DIRECT.GET", in, "reading inbound messages takes a request for each")
+	direct.Optional = true
+	all := []publisher.Permission{
+		publisher.Request("STREAM.INFO", in, posting),
+		publisher.Request("STREAM.INFO", s.Results(), results),
+		publisher.Request("STREAM.INFO", s.DeadLetters(), dead),
+		publisher.Request("STREAM.MSG.GET", in, posting),
+		direct,
+		{Publish: "$JS.API.STREAM.MSG.DELETE." + in, Why: "messages that were posted stay in the stream, and are posted again"},
+		{Publish: s.DeadLetterUnknown(), Why: dead},
+	}
+	for _, kind := range []string{"location", "alert"} {
+		all = append(all, publisher.Permission{Publish: s.Result(kind, "*"), Why: results}, publisher.Permission{Publish: s.DeadLetter(kind, "*"), Why: dead})
+	}
+	return all
+}

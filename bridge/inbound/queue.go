@@ -384,37 +384,3 @@ func (q *queue) answer(data []byte) (*item, error) {
 		return q.item(m.Seq, m.Time, m.Subject, header, m.Data), nil
 	}
 }
-
-// removal asks the server to delete a message.
-func (q *queue) removal(seq uint64) *nats.Msg {
-	return &nats.Msg{Subject: q.api + "STREAM.MSG.DELETE." + q.name, Data: fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq)}
-}
-
-// removed reads the answer to a removal. If the server reports a failure, the
-// leader is asked whether the message is still there.
-func (q *queue) removed(ctx context.Context, m *settling, answer *nats.Msg, err error) error {
-	var reply struct {
-		Success bool                `json:"success"`
-		Error   *jetstream.APIError `json:"error"`
-	}
-	if err == nil {
-		if err = json.Unmarshal(answer.Data, &reply); err == nil && reply.Success {
-			return nil
-		}
-		if reply.Error != nil {
-			err = reply.Error
-		}
-	}
-	if there, lookErr := q.holds(ctx, m.seq, m.at); lookErr == nil && !there {
-		return nil
-	}
-	return fmt.Errorf("delete message %d: %w", m.seq, err)
-}
-
-// holds reports whether a message is still in the stream. Another message with
-// its sequence is not the same one: the server lost data, or the stream was made
-// anew.
-func (q *queue) holds(ctx context.Context, seq uint64, at time.Time) (bool, error) {
-	m, err := q.get(ctx, request{Seq: seq})
-	return m != nil && m.At.Equal(at), err
-}
