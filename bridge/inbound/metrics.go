@@ -14,7 +14,8 @@ import (
 	"plaspy-bridge/bridge/inbound/message"
 )
 
-// gaugeEvery is how often the streams are asked what they hold.
+// gaugeEvery is the time between two readings of the number of messages in the
+// streams.
 const gaugeEvery = 5 * time.Second
 
 // Results as the metrics name them.
@@ -124,10 +125,10 @@ func (c *Consumer) Status() Status {
 	return Status{Holding: c.holding.Load(), InHand: s.InHand, Ready: s.Lanes - s.Waiting - s.Parked, Waiting: s.Waiting, Parked: s.Parked}
 }
 
-// Trouble tells why the consumer cannot work, or "".
+// Trouble returns why the consumer cannot work, or "".
 func (c *Consumer) Trouble() string { return c.trouble.String() }
 
-// Degraded tells in one sentence what keeps messages from being posted although
+// Degraded returns in one sentence the reason that keeps messages from being posted although
 // the consumer works, or "".
 func (c *Consumer) Degraded() string {
 	if st := c.opt.Circuit.State(); st.Open {
@@ -162,7 +163,7 @@ func (t *troubles) set(p part, err error) (first bool) {
 
 func (t *troubles) clear(p part) { t.set(p, nil) }
 
-// String joins what is wrong.
+// String joins the errors.
 func (t *troubles) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -209,8 +210,8 @@ const (
 	// loadCell and loadCells make the minute over which tries are counted.
 	loadCell  = 5 * time.Second
 	loadCells = 12
-	// loadSettles is how fast the estimate follows: what comes and is gone
-	// within a second or two is no reason to divide the budget anew.
+	// loadSettles is how fast the estimate follows: messages that come and
+	// go within a second or two are no reason to divide the budget again.
 	loadSettles = 10 * time.Second
 )
 
@@ -232,7 +233,7 @@ func (d *load) tried(now time.Time) {
 	d.cells[d.cell%loadCells]++
 }
 
-// turn clears the cells whose minute is over. d.mu is held.
+// turn clears the cells of minutes that are over. d.mu is held.
 func (d *load) turn(now time.Time) {
 	cell := now.UnixNano() / int64(loadCell)
 	if back := d.cell - cell; back > 0 && back < loadCells {
@@ -249,8 +250,8 @@ func (d *load) turn(now time.Time) {
 	}
 }
 
-// wanted gives the estimate: what was tried in the last minute, and what is ready
-// to be and waits for nothing but the budget.
+// wanted returns the estimate: the tries of the last minute, and the messages that
+// wait only for the budget.
 func (d *load) wanted(now time.Time, backlog int) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

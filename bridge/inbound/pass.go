@@ -105,7 +105,7 @@ func (r *pass) finish() {
 	}
 }
 
-// do changes the lanes, and has the workers look for what that brought.
+// do changes the lanes, and has the workers look for new actions.
 func (r *pass) do(f func(*lane.Lanes)) {
 	c := r.c
 	c.mu.Lock()

@@ -18,8 +18,8 @@ var errWithheld = fmt.Errorf("post withheld: %w", context.Canceled)
 
 // sendGate decides whether a post goes out. It may have to wait for the token and
 // the budget, for minutes. A stop, the loss of the seat or the message's age ends
-// that wait, and never a request that was sent. A request whose token was refused
-// waits again: it is not sent any more.
+// that wait, and never a request that was sent. A request with a token that was
+// refused waits again: it is no longer in flight.
 type sendGate struct {
 	state  atomic.Int32 // waiting, sent or withheld
 	asked  atomic.Bool  // to withhold the post
@@ -166,7 +166,7 @@ func (r *pass) posted(lm *lane.Message, f *message.Form, answer plaspy.Answer) l
 	return lane.Answer{Verdict: &lane.Verdict{Posted: true, Sent: true, Note: v}}
 }
 
-// failed decides what follows a try that failed.
+// failed decides how to go on after a try that failed.
 func (r *pass) failed(lm *lane.Message, f *message.Form, err error, decided decision) lane.Answer {
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	class := plaspy.Classify(err)
@@ -209,7 +209,7 @@ func (r *pass) gone(deviceID string) bool {
 	return err == nil && !there
 }
 
-// echo notes in the echo tracker what happens to a location.
+// echo notes the steps of a location in the echo tracker.
 func (c *Consumer) echo(a message.Address, f *message.Form, note func(*echo.Tracker, string, message.Fix)) {
 	if a.Kind == message.Location && c.opt.Echo != nil {
 		note(c.opt.Echo, a.Token, f.Fix)

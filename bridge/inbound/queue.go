@@ -198,7 +198,7 @@ func (q *queue) nextTo(ctx context.Context, filter string, from, to uint64) ([]*
 	return []*item{m}, m.Seq, nil
 }
 
-// request is what the server's requests for messages understand; see NATS
+// request is the body of the server's requests for messages; see NATS
 // ADR-31.
 type request struct {
 	Seq      uint64 `json:"seq"`

@@ -40,7 +40,7 @@ type ruling struct {
 	counted    bool             // the metrics have it
 }
 
-// settling is a message whose outcome is being recorded.
+// settling is a message with an outcome that is being recorded.
 type settling struct {
 	outcome    *message.Outcome // nil if there is nothing to store
 	seq        uint64
@@ -100,7 +100,7 @@ func (r *recorder) store(ctx context.Context, batch []*settling) []error {
 	return errs
 }
 
-// remove takes messages whose outcome is stored out of the inbound stream, and
+// remove takes messages with a stored outcome out of the inbound stream, and
 // waits until the server confirms it.
 func (r *recorder) remove(ctx context.Context, batch []*settling, errs []error) {
 	msgs, of := make([]*nats.Msg, 0, len(batch)), make([]int, 0, len(batch))
@@ -292,7 +292,7 @@ func (x *exchange) close() {
 	_ = x.sub.Unsubscribe()
 }
 
-// errUnanswered tells that the server did not answer in time.
+// errUnanswered means that the server did not answer in time.
 var errUnanswered = errors.New("no answer from NATS")
 
 // ask sends messages and gathers their answers, in the same order. A message

@@ -12,7 +12,7 @@ import (
 	"plaspy-bridge/bridge/trace"
 )
 
-// tries is what this process knows of the tries to post one message.
+// tries are the tries of this process to post one message.
 type tries struct {
 	device, id  string // for the log
 	attempts    int
@@ -56,13 +56,13 @@ func (t *tries) count(began time.Time, status int, err error) {
 	}
 }
 
-// known is what results and dead letters say of the tries.
+// known returns the tries as results and dead letters show them.
 func (t *tries) known() message.Tries {
 	return message.Tries{Attempts: t.attempts, First: t.first, Last: t.last, Status: t.status}
 }
 
-// wasTried reports whether err is from a request that was sent, or refused for
-// what it is. While a post waits for a token or the budget, there is no try.
+// wasTried reports whether err is from a request that was sent, or that cannot be
+// sent. While a post waits for a token or the budget, there is no try.
 func wasTried(err error) bool {
 	if err == nil {
 		return true

@@ -25,6 +25,7 @@ type process struct {
 	lanes    *Lanes
 	actions  []Action
 	answered map[uint64]bool // it saw the API take or refuse the message
+	fresh    map[uint64]bool // it saw so since the last reset
 	next     map[uint64]time.Time
 	stopping bool
 }
@@ -59,7 +60,7 @@ func newWorld(choose chooser, limits Limits, lanes []string, messages int) *worl
 }
 
 func (w *world) begin() {
-	w.p = &process{lanes: New(w.limits), answered: map[uint64]bool{}, next: map[uint64]time.Time{}}
+	w.p = &process{lanes: New(w.limits), answered: map[uint64]bool{}, fresh: map[uint64]bool{}, next: map[uint64]time.Time{}}
 	if w.down {
 		w.p.lanes.Down(w.gate)
 	}
@@ -99,7 +100,13 @@ func (w *world) events() []event {
 	}
 	add("tick", w.tick)
 	add("crash", func() error { w.abandon(); w.begin(); return nil })
-	add("reset", func() error { w.abandon(); l.Reset(); w.p.next = map[uint64]time.Time{}; w.circuit(); return nil })
+	add("reset", func() error {
+		w.abandon()
+		l.Reset()
+		w.p.next, w.p.fresh = map[uint64]time.Time{}, map[uint64]bool{}
+		w.circuit()
+		return nil
+	})
 	add("stop", w.stop)
 	if w.random {
 		add("api", func() error {
@@ -218,7 +225,12 @@ func (w *world) posts(m *Message) error {
 	e := w.stream[m.Seq-1]
 	open := 0
 	for _, a := range w.p.actions {
-		if a.Kind == Post || a.Kind == Record && a.Verdict.Posted {
+		if a.Kind == Post {
+			open++
+		}
+	}
+	for _, n := range w.p.lanes.lanes {
+		if n.head != nil && n.head.verdict != nil && n.head.verdict.Posted && !n.head.again && w.p.fresh[n.head.Seq] {
 			open++
 		}
 	}
@@ -289,15 +301,20 @@ func (w *world) completes(i int) error {
 }
 
 func (w *world) read(a Action) (list []*Message, through uint64) {
-	for _, e := range w.stream[a.From-1 : a.To] {
-		if !e.there || e.lane != a.Lane {
+	// A filter may match messages of no known form, and the server may send more
+	// than was asked for: both are ignored.
+	loose, found := w.random && w.choose(4, "loose") == 1, 0
+	through = a.To
+	for _, e := range w.stream[a.From-1:] {
+		if !e.there || e.lane != a.Lane && !loose || e.seq > through && !loose {
 			continue
 		}
-		if list = append(list, w.message(e)); len(list) == min(a.Max, 2) {
-			return list, e.seq
+		list = append(list, w.message(e))
+		if found++; e.lane == a.Lane && found >= min(a.Max, 2) && through == a.To && e.seq < a.To {
+			through = e.seq
 		}
 	}
-	return list, a.To
+	return list, through
 }
 
 // answers has the API answer a post.
@@ -321,7 +338,7 @@ func (w *world) answers(m *Message) {
 		failed(Answer{Cause: Outage, Jitter: 0.5})
 	case way == 0:
 		e.landed++
-		w.p.answered[m.Seq] = true
+		w.p.answered[m.Seq], w.p.fresh[m.Seq] = true, true
 		l.Answered(w.now, m, Answer{Verdict: &Verdict{Posted: true, Sent: true}})
 	case way == 1:
 		w.p.answered[m.Seq] = true
@@ -440,6 +457,8 @@ func (w *world) check() error {
 		return fmt.Errorf("%d messages, %d bytes in memory", hand, bytes)
 	case open > l.limits.Workers:
 		return fmt.Errorf("%d posts are open", open)
+	case l.recording > max(1, l.limits.Workers/2) && !w.p.stopping:
+		return fmt.Errorf("%d dead letters take workers", l.recording)
 	case l.troubled > max(1, l.limits.Workers-1):
 		return fmt.Errorf("%d lanes in trouble have places", l.troubled)
 	}
@@ -555,6 +574,7 @@ func (w *world) reread(counts func(*entry) bool) bool {
 	for _, e := range w.stream {
 		if e.there && counts(e) {
 			w.p.lanes.Reset()
+			w.p.fresh = map[uint64]bool{}
 			w.p.next = map[uint64]time.Time{}
 			return true
 		}
