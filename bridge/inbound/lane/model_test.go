@@ -321,8 +321,8 @@ func (w *world) read(a Action) (list []*Message, through uint64) {
 func (w *world) answers(m *Message) {
 	e, l := w.stream[m.Seq-1], w.p.lanes
 	failed := func(a Answer) {
-		d := l.Answered(w.now, m, a)
-		w.p.next[m.Seq] = w.now.Add(min(max(w.limits.Initial/2, a.AtLeast), d))
+		l.Answered(w.now, m, a)
+		w.p.next[m.Seq] = w.now.Add(max(w.limits.Initial/2, a.AtLeast))
 	}
 	way := w.choose(6, "answer")
 	if w.bad[e.lane] {
@@ -447,6 +447,11 @@ func (w *world) check() error {
 			} else if i > 0 {
 				return fmt.Errorf("message %d without content behind the first one", m.Seq)
 			}
+		}
+	}
+	for seq, k := range l.outcomes.kept {
+		if !k.verdict.Sent {
+			return fmt.Errorf("the verdict of message %d is kept although it can be made again", seq)
 		}
 	}
 	limit := l.limits.Hand + 3*l.limits.Workers

@@ -22,7 +22,6 @@ var mutations = []struct{ fault, file, old, new string }{
 	{"bytes are not counted", "lanes.go", "&& l.bytes+m.Size <= l.limits.Bytes", ""},
 	{"a kept verdict is not recalled", "lanes.go", "m.verdict, m.again = l.outcomes.recall(m)", "_, _ = l.outcomes.recall(m)"},
 	{"unhand goes on behind what it dropped", "lanes.go", "n.next = n.rest[0].Seq", "n.next = n.rest[0].Seq + 1"},
-	{"a read takes what it does not reach", "lanes.go", "m.Seq > through || ", ""},
 	{"a read takes other lanes' messages", "lanes.go", " || m.Lane != n.key", ""},
 	{"a read that ran out of room skips messages", "lanes.go", "through = m.Seq - 1\n			break", "break"},
 	{"a read that failed counts as one that found nothing", "lanes.go", "if err != nil {\n		l.wait(n, now, l.limits.Pause, Other)\n		return\n	}\n	if n.head", "if n.head"},
@@ -44,13 +43,11 @@ var mutations = []struct{ fault, file, old, new string }{
 	{"a post that was withheld is forgotten", "answer.go", "	case a.Withheld:\n		l.wait(n, now, l.limits.Pause/4, Other)", "	case a.Withheld:"},
 	{"a verdict that was not recorded is dropped", "answer.go", "	if err != nil {\n		l.unhand(n)", "	if err != nil {\n		m.verdict = nil\n		l.unhand(n)"},
 	{"a lane goes on before its message is recorded", "answer.go", "	if err != nil {\n		l.unhand(n)", "	if false {\n		l.unhand(n)"},
-	{"a stop does not wake what waits to be recorded", "answer.go", "			l.timers.remove(n)\n			l.enqueue(n, false)\n		}\n	}\n}", "		}\n	}\n}"},
 	{"a stop ends while messages are not recorded", "answer.go", "n.state == busy || n.head != nil && n.head.verdict != nil && n.head.verdict.Sent", "n.state == busy"},
 	{"a reset forgets verdicts", "answer.go", "			l.outcomes.restore(n.head)\n", "			_ = n\n"},
 	{"verdicts are not remembered once recorded", "answer.go", "	l.outcomes.recorded(m)\n", ""},
 	{"verdicts that can be made again are kept", "outcomes.go", "m.verdict != nil && m.verdict.Sent && !m.again", "m.verdict != nil"},
 	{"a verdict is forgotten once its message was passed", "outcomes.go", "o.kept[m.Seq] = k\n	}", "delete(o.kept, m.Seq)\n	}"},
-	{"verdicts of gone messages are forgotten", "outcomes.go", "			o.remember(seq, k)\n", ""},
 }
 
 // TestMutations puts each fault into a copy of the source and wants the model to
