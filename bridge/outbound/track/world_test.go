@@ -150,9 +150,12 @@ func (w *world) back() {
 	}
 }
 
-// missed adds an alert to the history that no poll shows.
+// missed adds an alert to the history that no poll shows, or the newest fix does.
 func (w *world) missed(alert string) {
 	at := w.now.Add(-time.Second)
+	if n := len(w.shown); n > 0 && slices.Contains(w.shown[n-1].fix.Alerts, alert) {
+		at = w.shown[n-1].fix.Time
+	}
 	w.alerts = append(w.alerts, Row{Alert: alert, Token: publisher.Encode(alert), Time: at, DateTime: []byte(`"` + at.Format(time.RFC3339Nano) + `"`), Latitude: []byte("1"), Longitude: []byte("2")})
 }
 
