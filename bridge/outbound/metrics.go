@@ -78,7 +78,5 @@ func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
 }
 
 func (m *metrics) fixAge(f *track.Fix) {
-	if !f.Backfilled {
-		m.age.Observe(max(time.Since(f.Time).Seconds(), 0))
-	}
+	m.age.Observe(max(time.Since(f.Time).Seconds(), 0))
 }

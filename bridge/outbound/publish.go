@@ -89,7 +89,7 @@ func (t *turn) start(ctx context.Context) {
 		t.finish()
 		return
 	}
-	t.events, t.fixes = t.events[:0], t.fixes[:0]
+	t.events = t.events[:0]
 	t.pub.Next(maxPart, t)
 	t.beginSpans(ctx)
 	if err := p.parts.Events.Publish(ctx, t.events, func(err error) { t.published(ctx, err) }); err != nil {
@@ -115,12 +115,13 @@ func (t *turn) published(ctx context.Context, err error) {
 	p := t.pool
 	t.endSpans(err)
 	t.store()
+	if err == nil && t.pub.Done() {
+		t.finish()
+		return
+	}
 	conflict, refused := errors.AsType[*publisher.Conflict](err)
 	next := func() { t.start(ctx) }
 	switch {
-	case err == nil && t.pub.Done():
-		t.finish()
-		return
 	case errors.Is(err, publisher.ErrStopped):
 	case errors.Is(err, publisher.ErrTooLarge):
 		t.complain("event cannot be published", err)
@@ -154,20 +155,20 @@ func (t *turn) resolve(ctx context.Context, c *publisher.Conflict) {
 
 // store takes the events that the stream took into the track.
 func (t *turn) store() {
-	for i, e := range t.events {
+	for _, e := range t.events {
 		if e.Seq == 0 {
 			break
 		}
 		t.result.noteEvent(e)
-		t.pub.Stored(e.Seq)
-		if f := t.fixes[i]; f != nil {
+		if f := t.pub.Polled(); f != nil {
 			t.pool.metrics.fixAge(f)
 		}
+		t.pub.Stored(e.Seq)
 	}
 }
 
 // Location implements [track.Maker].
-func (t *turn) Location(l *track.Location) {
+func (t *turn) Location(l track.Location) {
 	p, d, f := t.pool, t.d, l.Fix
 	origin := ""
 	if p.opts.Posted != nil && p.opts.Posted(d.token, f.Time, f.Lat, f.Lon) {
@@ -178,11 +179,10 @@ func (t *turn) Location(l *track.Location) {
 		FixTime: f.Time, ObservedAt: t.pub.Observed(), Backfilled: f.Backfilled, Origin: origin,
 		Raw: f.Raw, Hash: f.Hash, Edges: l.Announced, Since: l.Since, Newest: l.Newest,
 	}, l.Expect))
-	t.fixes = append(t.fixes, f)
 }
 
 // Alert implements [track.Maker].
-func (t *turn) Alert(a *track.Alert) {
+func (t *turn) Alert(a track.Alert) {
 	p, d := t.pool, t.d
 	t.events = append(t.events, p.parts.Subjects.AlertEvent(&publisher.Alert{
 		DeviceID: d.id, Token: d.token, Name: t.name, Source: p.parts.API.DeviceURL(d.id),
@@ -190,7 +190,6 @@ func (t *turn) Alert(a *track.Alert) {
 		DateTime: a.DateTime, Latitude: a.Latitude, Longitude: a.Longitude,
 		FixTime: a.FixTime, ObservedAt: t.pub.Observed(), From: a.Source,
 	}, a.Expect))
-	t.fixes = append(t.fixes, nil)
 }
 
 // beginSpans begins the spans of the events, which carry their contexts.
@@ -199,17 +198,17 @@ func (t *turn) beginSpans(ctx context.Context) {
 		return
 	}
 	t.spans = t.spans[:0]
-	for i, e := range t.events {
-		t.spans = append(t.spans, t.pool.opts.Trace.Publish(ctx, t.template(i), e))
+	for _, e := range t.events {
+		t.spans = append(t.spans, t.pool.opts.Trace.Publish(ctx, t.template(e), e))
 	}
 }
 
 // template is the subject of an event with names for device and alert.
-func (t *turn) template(i int) string {
-	if t.fixes[i] == nil {
-		return t.pool.parts.Subjects.Alert("{device}", "{alert}")
+func (t *turn) template(e *publisher.Event) string {
+	if e.Subject == t.pool.parts.Subjects.Location(t.d.token) {
+		return t.pool.parts.Subjects.Location("{device}")
 	}
-	return t.pool.parts.Subjects.Location("{device}")
+	return t.pool.parts.Subjects.Alert("{device}", "{alert}")
 }
 
 // endSpans ends the spans of the events.
@@ -219,7 +218,7 @@ func (t *turn) endSpans(err error) {
 		if e.Seq != 0 {
 			failed = nil
 		}
-		s.EndPublish(&trace.Message{Subject: e.Subject, Template: t.template(i), ID: e.ID}, e.Seq, failure(failed))
+		s.EndPublish(&trace.Message{Subject: e.Subject, Template: t.template(e), ID: e.ID}, e.Seq, failure(failed))
 	}
 	t.spans = t.spans[:0]
 }

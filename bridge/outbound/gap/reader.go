@@ -75,6 +75,9 @@ type Found struct {
 	End *track.Fix
 }
 
+// Wanted reports whether gaps are read at all.
+func (r *Reader) Wanted() bool { return r.opts.Backfill || r.opts.History }
+
 // None notes that a poll showed no gap, so that no fix waits for one.
 func (r *Reader) None(token string, p *Patience) {
 	if t := p.trouble; t != nil && !t.without {
@@ -87,7 +90,7 @@ func (r *Reader) None(token string, p *Patience) {
 // means that the poll should be made again.
 func (r *Reader) Read(ctx context.Context, d *Device, t *track.Track, f *track.Fix, observed time.Time) (Found, error) {
 	found := Found{Since: t.HistoryFrom}
-	if !t.Known || !r.opts.Backfill && !r.opts.History {
+	if !t.Known {
 		r.None(d.Token, d.Patience)
 		return found, nil
 	}

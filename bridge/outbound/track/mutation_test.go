@@ -23,7 +23,6 @@ var mutations = []struct{ name, file, from, to string }{
 	{"silent is cleared twice after a crash", "publication.go", "silent = silent && !c.Own", "_ = c"},
 	{"the fixes of a gap do not follow each other", "publication.go", "raised = f.Alerts\n", "_ = raised\n"},
 	{"rows are published again", "publication.go", "if !known[k] {", "if true {"},
-	{"rows of a polled alert are published", "publication.go", "known[alertKey{a, f.Time.UnixNano()}] = true", "_ = a"},
 	{"polled alerts are not remembered for the history", "track.go", "if t.history && !t.saw(alert, at) {", "if false {"},
 	{"rows that were read from the stream are not remembered", "image.go", "t.seen = im.published", ""},
 	{"the location's fence does not move", "publication.go", "t.Seq, t.Known, t.Last, t.SeenAt, t.refused = seq,", "t.Seq, t.Known, t.Last, t.SeenAt, t.refused = t.Seq,"},

@@ -34,8 +34,8 @@ type Row struct {
 
 // Maker makes the events of a publication, in the order of the calls.
 type Maker interface {
-	Location(l *Location)
-	Alert(a *Alert)
+	Location(l Location)
+	Alert(a Alert)
 }
 
 // Location is a location event to make.
@@ -86,6 +86,9 @@ type step interface {
 func (t *Track) Publish(n News) *Publication {
 	p := &Publication{track: *t, observed: n.Observed}
 	silent := t.Silent
+	if len(n.Fixes) > 0 {
+		p.steps = make([]step, 0, len(n.Fixes)+len(n.Rows)+t.Unpublished())
+	}
 	if u := t.unpublished; u != nil {
 		for _, c := range u.changes {
 			p.steps = append(p.steps, &changeStep{u.fix, c})
@@ -163,6 +166,15 @@ func (p *Publication) Unfenced() bool {
 	return !location
 }
 
+// Polled returns the fix that the next event publishes if it is a location that was
+// polled, else nil.
+func (p *Publication) Polled() *Fix {
+	if s, ok := p.steps[0].(*locationStep); ok && !s.fix.Backfilled {
+		return s.fix
+	}
+	return nil
+}
+
 // Next has the next events made, at most so many.
 func (p *Publication) Next(limit int, m Maker) {
 	t := p.track
@@ -196,7 +208,7 @@ type locationStep struct {
 
 func (s *locationStep) message(t *Track, observed time.Time, m Maker) {
 	t.Times = t.Times.add(s.fix.Time, observed)
-	m.Location(&Location{Fix: s.fix, Expect: t.Seq, Announced: announce(s.changes), Since: s.since, Newest: t.Times.header(s.fix.Time, observed)})
+	m.Location(Location{Fix: s.fix, Expect: t.Seq, Announced: announce(s.changes), Since: s.since, Newest: t.Times.header(s.fix.Time, observed)})
 }
 
 func (s *locationStep) stored(t *Track, observed time.Time, seq uint64) {
@@ -231,7 +243,7 @@ type changeStep struct {
 
 func (s *changeStep) message(t *Track, _ time.Time, m Maker) {
 	f, token := s.fix, publisher.Encode(s.change.Alert)
-	a := &Alert{
+	a := Alert{
 		Expect: t.fence(token), Alert: s.change.Alert, Token: token, State: s.change.state(), Critical: f.Critical, Texts: f.Texts,
 		DateTime: f.DateTime, Latitude: f.Latitude, Longitude: f.Longitude, FixTime: f.Time,
 	}
@@ -256,7 +268,7 @@ type rowStep struct{ row *Row }
 
 func (s *rowStep) message(t *Track, _ time.Time, m Maker) {
 	r := s.row
-	m.Alert(&Alert{
+	m.Alert(Alert{
 		Expect: t.fence(r.Token), Alert: r.Alert, Token: r.Token, State: publisher.Raised, Source: publisher.SourceHistory,
 		Texts: r.Texts, DateTime: r.DateTime, Latitude: r.Latitude, Longitude: r.Longitude, FixTime: r.Time,
 	})

@@ -150,12 +150,9 @@ func (w *world) back() {
 	}
 }
 
-// missed adds an alert to the history that no poll shows, or the newest fix does.
+// missed adds an alert to the history that no poll shows.
 func (w *world) missed(alert string) {
 	at := w.now.Add(-time.Second)
-	if n := len(w.shown); n > 0 && slices.Contains(w.shown[n-1].fix.Alerts, alert) {
-		at = w.shown[n-1].fix.Time
-	}
 	w.alerts = append(w.alerts, Row{Alert: alert, Token: publisher.Encode(alert), Time: at, DateTime: []byte(`"` + at.Format(time.RFC3339Nano) + `"`), Latitude: []byte("1"), Longitude: []byte("2")})
 }
 
@@ -448,7 +445,7 @@ type maker struct {
 	events []event
 }
 
-func (m *maker) Location(l *Location) {
+func (m *maker) Location(l Location) {
 	at := slices.IndexFunc(m.w.shown, func(a answer) bool { return a.fix == l.Fix || l.Fix.Backfilled && a.fix.Hash == l.Fix.Hash })
 	e := event{
 		subject: "L", expect: l.Expect, content: fmt.Sprint(l.Fix.Hash), answer: at, hash: l.Fix.Hash,
@@ -462,7 +459,7 @@ func (m *maker) Location(l *Location) {
 	m.events = append(m.events, e)
 }
 
-func (m *maker) Alert(a *Alert) {
+func (m *maker) Alert(a Alert) {
 	texts := ""
 	if a.Texts != nil {
 		texts = `"texts":[],`
