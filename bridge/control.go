@@ -3,19 +3,27 @@ package bridge
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"plaspy-bridge/bridge/control"
+	"plaspy-bridge/bridge/outbound"
+	"plaspy-bridge/bridge/outbound/inventory"
+	"plaspy-bridge/bridge/outbound/schedule"
 )
 
 // controlling is live control.
 type controlling struct {
 	watcher *control.Watcher
 	level   *slog.LevelVar // of the log; nil if it cannot be changed
+	// selected are the patterns that were given to the pool last.
+	selected inventory.Selection
 }
 
 // openControl makes the watcher of the entries of live control.
 func (b *Bridge) openControl(context.Context) error {
 	bucket := control.Open(b.pub.JetStream(), b.pub.Subjects(), b.cfg.StreamReplicas)
+	b.selected.Devices, b.selected.Exclude = b.cfg.Devices, b.cfg.DevicesExclude
+	b.pool.SetTerms(b.terms(&control.Rules{}), false)
 	b.watcher = control.NewWatcher(bucket, b.pub.Connected, b.logger("control"), b.metrics)
 	return nil
 }
@@ -40,5 +48,37 @@ func (b *Bridge) control(r *control.Rules) {
 	b.budget.SetLimit(limit)
 	if b.level != nil {
 		b.level.Set(level)
+	}
+	b.pool.SetTerms(b.terms(r), r.Groups())
+	devices, exclude := b.cfg.Devices, b.cfg.DevicesExclude
+	if fleet := r.Fleet(); fleet != nil && fleet.Devices != nil {
+		devices = fleet.Devices
+	}
+	if fleet := r.Fleet(); fleet != nil && fleet.Exclude != nil {
+		exclude = fleet.Exclude
+	}
+	if !slices.Equal(devices, b.selected.Devices) || !slices.Equal(exclude, b.selected.Exclude) {
+		b.selected.Devices, b.selected.Exclude = devices, exclude
+		b.pool.Select(devices, exclude)
+	}
+}
+
+// terms returns the function that returns the wishes for each device: those of live
+// control, and else the weights of the environment.
+func (b *Bridge) terms(r *control.Rules) outbound.TermsOf {
+	weights := b.cfg.DeviceWeights()
+	return func(id, token string, groups []string) outbound.Terms {
+		t := r.Device(token, groups)
+		w := outbound.Terms{Terms: schedule.Terms{Interval: t.Interval, Weight: t.Weight}, Paused: t.Paused}
+		if effects := t.Effects(); effects != nil {
+			w.Control = effects
+		}
+		for i := 0; t.Weight == 0 && i < len(weights); i++ {
+			if inventory.Match(weights[i].Glob, id) {
+				w.Weight = weights[i].Weight
+				break
+			}
+		}
+		return w
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/outbound"
+	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/query"
 	"plaspy-bridge/publisher"
 )
@@ -41,7 +44,7 @@ func (b *Bridge) openQueries(ctx context.Context) error {
 	}
 	var err error
 	b.queries, err = query.New(query.Options{
-		Conn: conn.Conn, Subjects: b.pub.Subjects(), Devices: b.client, History: b.client, Why: b.pool.Why, Ours: b.pool.Polls,
+		Conn: conn.Conn, Subjects: b.pub.Subjects(), Devices: b.client, History: b.client, Why: b.pool.Why, Ours: b.pool.Polls, Poll: b.pollNow,
 		Version: b.version, Trace: b.tracer, Log: log,
 	})
 	if err != nil {
@@ -81,4 +84,22 @@ func (a *asking) state() ops.State {
 		return ops.Degraded(denied)
 	}
 	return ops.Up()
+}
+
+// pollNow polls a device for the query service.
+func (b *Bridge) pollNow(ctx context.Context, id string) ([]byte, error) {
+	answer, err := b.pool.Poll(ctx, id)
+	switch {
+	case errors.Is(err, outbound.ErrUnknown):
+		return nil, query.Refuse(http.StatusNotFound, err.Error())
+	case errors.Is(err, outbound.ErrElsewhere):
+		return nil, query.Elsewhere()
+	case errors.Is(err, outbound.ErrPaused):
+		return nil, query.Refuse(http.StatusConflict, err.Error())
+	case errors.Is(err, outbound.ErrHeld):
+		return nil, query.Refuse(http.StatusServiceUnavailable, err.Error())
+	case errors.Is(err, quota.ErrUsedUp):
+		return nil, query.Refuse(http.StatusTooManyRequests, err.Error())
+	}
+	return answer, err
 }

@@ -147,8 +147,9 @@ type Reason struct {
 	DeviceID  string     `json:"deviceId"`
 	Plan      string     `json:"plan"` // one line for a person
 	Next      *time.Time `json:"next,omitempty"`
-	Reason    string     `json:"reason"`         // why then, one word
-	Held      string     `json:"held,omitempty"` // why its polls are held back now, for a person
+	Reason    string     `json:"reason"`            // why then, one word
+	Held      string     `json:"held,omitempty"`    // why its polls are held back now, for a person
+	Control   any        `json:"control,omitempty"` // the entries of live control in force for it
 	Decisions []Decision `json:"decisions"`
 }
 
@@ -169,6 +170,7 @@ const (
 	reasonQuota     = "quota"
 	reasonElsewhere = "elsewhere"
 	reasonUnlisted  = "unlisted"
+	reasonPaused    = "paused"
 )
 
 // Why returns the last decisions on a device, newest first, and its plan, as JSON.
@@ -206,8 +208,16 @@ func (p *Pool) reason(id string) (Reason, bool) {
 		}
 		return r, true
 	}
+	r.Control = p.fleet.wishesLocked(d).Control
+	if d.terms.paused {
+		r.Plan, r.Reason = "paused by live control", reasonPaused
+		return r, true
+	}
 	e := p.fleet.policy.Explain(now, id)
 	r.Plan, r.Reason, r.Held = e.Line, e.Reason.String(), held
+	if reason := p.fleet.impossibleLocked(); reason != "" && d.terms.Interval > 0 {
+		r.Plan += "; " + reason
+	}
 	if !d.busy { // else its quota belongs to the turn
 		if at := p.opts.Quota.Next(now, &d.day); !at.IsZero() {
 			e.Next, r.Reason = at, reasonQuota
@@ -250,18 +260,23 @@ func (l *decisions) list() []Decision {
 	list := make([]Decision, 0, min(l.turns, keptDecisions))
 	for i := range min(l.turns, keptDecisions) {
 		d := &l.recent[(l.turns-1-i)%keptDecisions]
-		n := d.noted()
-		e := Decision{
-			At: d.when().UTC(), Result: d.result.String(), Detail: n.detail,
-			Published: int(d.published), ID: d.eventID(), Sequence: d.seq,
-		}
-		if d.times > 1 {
-			e.Times = int(d.times)
-		}
-		if n.fields != "" {
-			e.Fields = strings.Split(n.fields, "\n")
-		}
-		list = append(list, e)
+		list = append(list, d.shown())
 	}
 	return list
+}
+
+// shown returns the decision as it is shown.
+func (d *decision) shown() Decision {
+	n := d.noted()
+	e := Decision{
+		At: d.when().UTC(), Result: d.result.String(), Detail: n.detail,
+		Published: int(d.published), ID: d.eventID(), Sequence: d.seq,
+	}
+	if d.times > 1 {
+		e.Times = int(d.times)
+	}
+	if n.fields != "" {
+		e.Fields = strings.Split(n.fields, "\n")
+	}
+	return e
 }

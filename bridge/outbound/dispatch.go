@@ -80,6 +80,12 @@ func (p *Pool) hand(ctx context.Context, timer *time.Timer) (at time.Time, ok bo
 	if err != nil {
 		return time.Now(), false
 	}
+	return p.send(ctx, timer, permit)
+}
+
+// send uses a permit for the device that the schedule chooses now. It gives up when
+// ctx is cancelled.
+func (p *Pool) send(ctx context.Context, timer *time.Timer, permit *plaspy.Permit) (at time.Time, ok bool) {
 	now := time.Now()
 	j, wake, found := p.fleet.next(now, p.parts.Budget.PollRate())
 	if !found {
@@ -120,6 +126,7 @@ func (p *Pool) putBack(j *job) {
 		p.fleet.cleared()
 	}
 	p.fleet.release(j.d, time.Now(), decision{}, ending{reread: j.reread})
+	p.fleet.askAgain(j)
 }
 
 func (p *Pool) alive() {

@@ -37,6 +37,7 @@ type device struct {
 	complaint string                      // the trouble that was logged last
 	day       quota.Day
 	patience  gap.Patience
+	terms     terms // guarded by the fleet's mutex
 }
 
 // fleet is the set of devices, with the schedule of those that are polled. It is
@@ -46,20 +47,22 @@ type fleet struct {
 	history    bool // of the tracks of new devices
 	suspectMax int
 	setDevices func(n int)
-	polled     atomic.Int64 // len(byID), for readers that must not wait for the mutex
+	polled     atomic.Int64 // devices in the schedule, for readers that must not wait for the mutex
 
 	mu       sync.Mutex
 	policy   *schedule.Schedule
-	devices  map[string]*device // by token, those no longer listed too
-	byID     map[string]*device // active ones
-	rate     float64            // of the schedule; negative: none yet
-	rated    time.Time          // when the schedule was last given the rate
-	busy     int                // devices that are busy
-	ended    uint64             // turns that ended
-	idle     chan struct{}      // if not nil, closed when no device is busy
-	suspects int                // devices with failures that are being polled
-	watched  bool               // Changed is called
-	changed  []*device          // for its next call
+	devices  map[string]*device      // by token, those no longer listed too
+	byID     map[string]*device      // active ones
+	rate     float64                 // of the schedule; negative: none yet
+	rated    time.Time               // when the schedule was last given the rate
+	busy     int                     // devices that are busy
+	ended    uint64                  // turns that ended
+	idle     chan struct{}           // if not nil, closed when no device is busy
+	suspects int                     // devices with failures that are being polled
+	watched  bool                    // Changed is called
+	changed  []*device               // for its next call
+	wishes   wishes                  // guarded like the rest
+	waiting  map[string][]chan asked // callers of Poll, by the id of their device
 }
 
 func newFleet(policy *schedule.Schedule, owner Ownership, o Options) *fleet {
@@ -93,12 +96,12 @@ func (f *fleet) activateLocked(now time.Time, d *device) bool {
 	f.markLocked(d)
 	if active {
 		f.byID[d.id] = d
-		f.policy.Add(now, d.id)
+		f.enterLocked(now, d)
 	} else {
 		delete(f.byID, d.id)
-		f.policy.Remove(now, d.id)
+		f.leaveLocked(now, d)
 	}
-	f.polled.Store(int64(len(f.byID)))
+	f.polled.Store(int64(f.policy.Len()))
 	return active
 }
 
@@ -112,7 +115,7 @@ func (f *fleet) reassign(now time.Time) (gained int) {
 			gained++
 		}
 	}
-	f.setDevices(len(f.byID))
+	f.setDevices(f.policy.Len())
 	return gained
 }
 
@@ -144,15 +147,16 @@ func (f *fleet) follow(now time.Time, devices []inventory.Device) {
 			f.activateLocked(now, d)
 		}
 	}
-	f.setDevices(len(f.byID))
+	f.setDevices(f.policy.Len())
 }
 
 // job is one poll to make.
 type job struct {
 	d       *device
-	name    string // of the device
-	suspect bool   // its last poll failed
-	reread  bool   // its state has to be read first
+	name    string       // of the device
+	suspect bool         // its last poll failed
+	reread  bool         // its state has to be read first
+	asked   []chan asked // callers of Poll that wait for the result
 }
 
 // suspectWait is how long a device waits that cannot be polled now, because too
@@ -178,7 +182,7 @@ func (f *fleet) next(now time.Time, rate float64) (j job, wake time.Time, ok boo
 			d.failures > 0 && f.suspects >= f.suspectMax:
 			f.policy.PutBack(now, id, now.Add(suspectWait))
 		default:
-			j := job{d: d, name: d.name, suspect: d.failures > 0, reread: d.reread}
+			j := job{d: d, name: d.name, suspect: d.failures > 0, reread: d.reread, asked: f.takeAskedLocked(id)}
 			d.busy, d.reread, d.first = true, false, false
 			f.busy++
 			if j.suspect {

@@ -64,6 +64,12 @@ func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
 			return float64(p.Owned())
 		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_controlled_devices", Help: "Devices of this replica with an entry of live control in force.",
+		}, func() float64 { return float64(p.fleet.controls().controlled) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plaspy_bridge_paused_devices", Help: "Devices of this replica that live control has paused.",
+		}, func() float64 { return float64(p.fleet.controls().paused) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_trip_detection_delay_seconds", Help: "Expected median delay from a trip's first fix to the poll that sees it; 0 if no device is known to be parked.",
 		}, func() float64 { return p.fleet.stats().TripDetection.Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{

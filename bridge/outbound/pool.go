@@ -143,9 +143,11 @@ type Pool struct {
 	jobs chan *turn
 	wake chan struct{} // the dispatcher should look again
 
-	mu    sync.Mutex
-	over  bool           // Run is ending
-	tasks sync.WaitGroup // started under mu, unless over
+	mu      sync.Mutex
+	closing bool           // the dispatcher has ended
+	senders sync.WaitGroup // use jobs beside the dispatcher; started under mu, unless closing
+	over    bool           // Run is ending
+	tasks   sync.WaitGroup // started under mu, unless over
 }
 
 // New makes a pool.
@@ -177,6 +179,7 @@ func New(o Options, parts Parts) *Pool {
 		Select: o.Select, Refresh: o.Refresh, BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax,
 		Subjects: parts.Subjects, Positions: parts.Positions, Groups: o.EventGroups, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: p.log,
 	}, parts.Devices, parts.Events, p)
+	p.fleet.wishes.groups = p.inventory.Memberships
 	if o.EventGroups {
 		p.parts.Events = groupedEvents{parts.Events, parts.Subjects, p.inventory.Groups}
 	}
@@ -209,7 +212,12 @@ func (p *Pool) Run(ctx context.Context) {
 	}
 	loops.Go(func() { p.keepState(ctx) })
 	loops.Go(func() { p.inventory.Run(ctx, work) })
+	loops.Go(func() { p.keepTerms(ctx.Done()) })
 	p.dispatch(ctx)
+	p.mu.Lock()
+	p.closing = true
+	p.mu.Unlock()
+	p.senders.Wait()
 	close(p.jobs)
 	workers.Wait()
 	loops.Wait()
@@ -268,6 +276,7 @@ func (p *Pool) Ownership() (owns func(token string) bool, ok bool) {
 // Follow implements [inventory.Fleet].
 func (p *Pool) Follow(devices []inventory.Device) {
 	p.fleet.follow(time.Now(), devices)
+	p.reviseTerms() // the members of groups may be others now
 	nudge(p.wake)
 }
 

@@ -103,5 +103,8 @@ func (f *fleet) statusLocked(now time.Time, d *device) DeviceStatus {
 	s.Failures = d.failures
 	next, why := f.policy.Due(now, d.id)
 	s.Next, s.Reason = next, why.String()
+	if d.terms.paused {
+		s.Reason = reasonPaused
+	}
 	return s
 }

@@ -31,6 +31,7 @@ type turn struct {
 	permit *plaspy.Permit
 	span   trace.Span
 	result decision
+	err    error // why the API gave no answer, or was not asked
 
 	// The reading of the state that the turn began with.
 	reading uint64
@@ -61,13 +62,16 @@ func (t *turn) end(e ending) {
 	if t.span.On() {
 		t.span.EndPoll(t.d.id, t.result.result.String(), int(t.result.published))
 	}
-	t.pool.fleet.release(t.d, time.Now(), t.result, e)
+	now := time.Now()
+	t.pool.fleet.release(t.d, now, t.result, e)
+	t.answerAsked(now)
 	nudge(t.pool.wake)
 }
 
 // putOff ends a turn in which nothing was asked.
 func (t *turn) putOff(err error, notBefore time.Time) {
 	t.permit.Return()
+	t.err = err
 	t.result.note(resultPutOff, err)
 	t.end(ending{notBefore: notBefore, reread: t.reread})
 }
@@ -235,6 +239,7 @@ const lastingFailure = 3
 // failed ends a turn after a poll that was not answered.
 func (t *turn) failed(ctx context.Context, err error) {
 	p, d := t.pool, t.d
+	t.err = err
 	if ctx.Err() != nil {
 		t.end(ending{})
 		return

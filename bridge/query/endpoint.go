@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -60,6 +61,11 @@ func (s *Service) routes() []*endpoint {
 		why.queue = ""
 		all = append(all, why)
 	}
+	if s.opt.Poll != nil {
+		poll := of("poll", s.poll)
+		poll.queue = ""
+		all = append(all, poll)
+	}
 	return all
 }
 
@@ -88,6 +94,30 @@ func (s *Service) why(ctx context.Context, id string, _ []byte) ([]byte, error) 
 		return nil, &failure{http.StatusNotFound, "the bridge does not know this device"}
 	}
 	return answer, nil
+}
+
+// errSilent means that another replica answers.
+var errSilent = errors.New("another replica answers")
+
+// poll polls a device now, if this replica polls it. Another replica answers only if
+// no replica may know the device.
+func (s *Service) poll(ctx context.Context, id string, _ []byte) ([]byte, error) {
+	others := !s.ours(id)
+	if others {
+		select {
+		case <-time.After(othersFirst):
+		case <-ctx.Done():
+		}
+	}
+	data, err := s.opt.Poll(ctx, id)
+	f, refused := errors.AsType[*failure](err)
+	switch {
+	case refused && f.code == codeElsewhere:
+		return nil, errSilent
+	case refused && others && f.code == http.StatusServiceUnavailable:
+		<-ctx.Done() // the replica that polls it has answered by then
+	}
+	return data, err
 }
 
 func (s *Service) ours(id string) bool { return s.opt.Ours == nil || s.opt.Ours(id) }
@@ -144,6 +174,10 @@ func (s *Service) serve(ctx context.Context, e *endpoint, token string, m *nats.
 	defer cancel()
 	ctx, span := s.begin(ctx, e, m)
 	data, err := s.answer(ctx, e, token, m.Data)
+	if errors.Is(err, errSilent) {
+		span.EndQuery(http.StatusOK)
+		return
+	}
 	if err != nil {
 		f := judge(ctx, err)
 		span.EndQuery(f.code)

@@ -18,6 +18,17 @@ type failure struct {
 // Error returns code and text.
 func (f *failure) Error() string { return strconv.Itoa(f.code) + " " + f.text }
 
+// codeElsewhere is not sent: another replica answers.
+const codeElsewhere = 0
+
+// Refuse returns an error for [Options.Poll] that is answered with an HTTP status as
+// its code.
+func Refuse(code int, text string) error { return &failure{code, text} }
+
+// Elsewhere returns an error for [Options.Poll] that is not answered, because
+// another replica polls the device and answers.
+func Elsewhere() error { return &failure{codeElsewhere, "another replica polls this device"} }
+
 // judge finds the code of an error.
 func judge(ctx context.Context, err error) *failure {
 	if f, ok := errors.AsType[*failure](err); ok {

@@ -5,8 +5,8 @@
 // Each endpoint answers several requests at once, at most [Options.Limit] in
 // all; one more is answered 429. Every answer comes within [Options.Timeout],
 // which is shorter than callers usually wait. Replicas share the requests
-// through a queue group, except for why: all replicas receive that request, and
-// the replica that polls the device answers.
+// through a queue group, except for why and poll: all replicas receive these
+// requests, and the replica that polls the device answers.
 //
 // NATS does not check a request's reply subject against the requester's
 // permissions, so a service that answers any reply subject publishes on behalf
@@ -60,6 +60,10 @@ type Options struct {
 	// Why returns the last decisions on a device as JSON, from memory; ok is
 	// false for an unknown device. Nil means that there is no such endpoint.
 	Why func(deviceID string) (answer []byte, ok bool)
+	// Poll polls a device now, and returns the result as JSON. Its errors are those
+	// of [Refuse] and [Elsewhere], of the API and of ctx. Nil means that there is no
+	// such endpoint.
+	Poll func(ctx context.Context, deviceID string) (answer []byte, err error)
 	// Ours reports whether this replica polls a device. Every replica receives a
 	// why request, and the others give the one that polls the device time to
 	// answer first. Nil means that this replica polls every device.

@@ -14,7 +14,7 @@ import (
 // the groups of the last reading stay in use: they must not hold up the list.
 func (v *Inventory) readGroups(ctx context.Context) (groups []plaspy.Group, ok bool, err error) {
 	selected := len(v.opts.Select.Groups) > 0
-	if !selected && !v.opts.Groups {
+	if !selected && !v.opts.Groups && !v.useGroups.Load() {
 		return nil, false, nil
 	}
 	groups, _, err = v.api.Groups(ctx)

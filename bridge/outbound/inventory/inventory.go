@@ -95,6 +95,11 @@ type Inventory struct {
 	tasks    tasks
 	reported reported // owned by Run
 
+	chosen    atomic.Pointer[patterns]            // for Run to apply; nil: nothing new
+	useGroups atomic.Bool                         // the members of all groups are wanted
+	members   atomic.Pointer[map[string][]string] // ids and names of groups by token; nil: not read
+	hurry     atomic.Bool                         // Run should read the list at once
+
 	mu  sync.Mutex
 	dir *directory
 }
@@ -172,7 +177,9 @@ func (v *Inventory) Run(ctx, work context.Context) {
 			timer.Reset(notLoaded)
 			continue
 		}
-		if now := time.Now(); now.Before(next) {
+		v.rechoose()
+		hurry := v.hurry.Swap(false)
+		if now := time.Now(); now.Before(next) && !hurry {
 			if v.State().Read && v.publish(ctx, work, owns) && failures == 0 {
 				next = minTime(next, v.State().At.Add(minReread))
 			}
@@ -239,6 +246,9 @@ func (v *Inventory) read(ctx, work context.Context, owns func(string) bool, sche
 	list, left := usable(time.Now(), devices)
 	if known && v.opts.Groups {
 		v.keepGroups(list, groups)
+	}
+	if known && v.useGroups.Load() {
+		v.keepMembers(groups)
 	}
 	members, unknown := v.opts.Select.members(groups)
 	v.mu.Lock()

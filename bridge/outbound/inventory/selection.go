@@ -89,6 +89,9 @@ func matchesAny(patterns []string, id string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, id) })
 }
 
+// Match reports whether an id matches a pattern of a [Selection].
+func Match(pattern, id string) bool { return matches(pattern, id) }
+
 func matches(pattern, id string) bool {
 	if pattern == id {
 		return true

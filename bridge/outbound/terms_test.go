@@ -1,0 +1,190 @@
+package outbound
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"plaspy-bridge/bridge/outbound/schedule"
+	"plaspy-bridge/publisher/natstest"
+)
+
+// eventually waits until ok holds, looking at each poll.
+func (r *rig) eventually(what string, ok func() bool) {
+	r.t.Helper()
+	limit := time.After(30 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			r.t.Fatal("never: ", what)
+		}
+	}
+}
+
+func (r *rig) polled(id string) (n int) {
+	r.api.set(func() { n = r.api.polls[id] })
+	return n
+}
+
+func (r *rig) why(id string) Reason {
+	r.t.Helper()
+	data, ok := r.pool.Why(id)
+	var reason Reason
+	if err := json.Unmarshal(data, &reason); !ok || err != nil {
+		r.t.Fatal(ok, err)
+	}
+	return reason
+}
+
+// TestPause pauses a device and the group of another one, and lets them go again.
+func TestPause(t *testing.T) {
+	api := newFakeAPI("a", "c", "x") // a is in the group North, c in South
+	for _, id := range []string{"a", "c", "x"} {
+		api.show(id, at(0, 4.7))
+	}
+	r := newRig(t, natstest.Start(t), api, options())
+	r.eventually("every device was polled", func() bool { return r.polled("a") > 0 && r.polled("c") > 0 && r.polled("x") > 0 })
+	r.pool.SetTerms(func(_, token string, groups []string) Terms {
+		if token == "a" || slices.Contains(groups, "South") {
+			return Terms{Paused: true, Control: "by hand"}
+		}
+		return Terms{}
+	}, true)
+	r.eventually("both are paused", func() bool { return r.pool.fleet.controls().paused == 2 && r.pool.Owned() == 1 })
+	r.eventually("no poll is under way", func() bool { return r.why("a").Reason == reasonPaused && r.why("c").Reason == reasonPaused })
+	was := r.polled("a") + r.polled("c")
+	x := r.polled("x")
+	r.eventually("the other one is polled", func() bool { return r.polled("x") > x+50 })
+	if n := r.polled("a") + r.polled("c"); n > was+2 { // what was under way
+		t.Errorf("%d polls of paused devices", n-was)
+	}
+	if why := r.why("a"); why.Control != "by hand" || !strings.Contains(why.Plan, "paused") || !r.pool.Polls("a") {
+		t.Errorf("why: %+v", why)
+	}
+	if _, err := r.pool.Poll(t.Context(), "a"); !errors.Is(err, ErrPaused) {
+		t.Errorf("poll of a paused device: %v", err)
+	}
+	r.pool.SetTerms(nil, false)
+	r.eventually("they are polled again", func() bool { return r.polled("a")+r.polled("c") > was+20 })
+	if why := r.why("a"); why.Control != nil {
+		t.Errorf("why: %+v", why)
+	}
+}
+
+// TestIntervalThatTheBudgetCannotHold checks that why says so.
+func TestIntervalThatTheBudgetCannotHold(t *testing.T) {
+	api := newFakeAPI("a", "b")
+	r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) { p.Budget = slowBudget{p.Budget} })
+	r.eventually("polled", func() bool { return r.polled("a") > 0 })
+	set := func(d time.Duration) {
+		r.pool.SetTerms(func(id, _ string, _ []string) Terms {
+			if id == "b" {
+				return Terms{}
+			}
+			return Terms{Terms: schedule.Terms{Interval: d}}
+		}, false)
+	}
+	set(time.Second) // 60 a minute; the budget says 90
+	if why := r.why("a"); strings.Contains(why.Plan, "cannot hold") {
+		t.Errorf("why: %s", why.Plan)
+	}
+	set(500 * time.Millisecond)
+	if why := r.why("a"); !strings.Contains(why.Plan, "they need 120 polls a minute, it has room for 90") {
+		t.Errorf("why: %s", why.Plan)
+	}
+	if why := r.why("b"); strings.Contains(why.Plan, "cannot hold") {
+		t.Errorf("why of another device: %s", why.Plan)
+	}
+}
+
+// slowBudget reports a rate and holds nothing back.
+type slowBudget struct{ Budget }
+
+func (slowBudget) PollRate() float64 { return 90 }
+
+// TestChooseAnew changes the patterns that choose devices.
+func TestChooseAnew(t *testing.T) {
+	api := newFakeAPI("a", "b", "c")
+	o := options()
+	o.Refresh = time.Hour
+	o.Select.Devices = []string{"a", "b"}
+	r := newRig(t, natstest.Start(t), api, o)
+	r.eventually("two devices", func() bool { return r.polled("a") > 0 && r.polled("b") > 0 })
+	r.pool.Select(nil, []string{"b"})
+	r.eventually("another one, of which the stream had no event", func() bool { return r.polled("c") > 0 && r.pool.Owned() == 2 && r.pool.Listed().Devices == 2 })
+	b := r.polled("b")
+	a := r.polled("a")
+	r.eventually("polls go on", func() bool { return r.polled("a") > a+50 })
+	if n := r.polled("b"); n > b+1 {
+		t.Errorf("%d polls of a device that is excluded", n-b)
+	}
+	if _, err := r.pool.Poll(t.Context(), "b"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("poll of an excluded device: %v", err)
+	}
+	r.pool.Select([]string{"a", "b"}, nil)
+	r.eventually("as before", func() bool { return r.polled("b") > b+20 && r.pool.Owned() == 2 })
+}
+
+// TestPollNow polls a device before its turn and gives the result.
+func TestPollNow(t *testing.T) {
+	api := newFakeAPI("a", "b")
+	api.show("a", at(0, 4.7))
+	r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) { p.Schedule = schedule.NewFixed(time.Hour) })
+	var first Asked
+	poll := func(id string) (Asked, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		data, err := r.pool.Poll(ctx, id)
+		var got Asked
+		if err == nil {
+			err = json.Unmarshal(data, &got)
+		}
+		return got, err
+	}
+	r.eventually("ready", func() bool {
+		got, err := poll("a")
+		first = got
+		return err == nil
+	})
+	if first.DeviceID != "a" || first.Result != "changed" && first.Result != "unchanged" || first.At.IsZero() {
+		t.Errorf("got %+v", first)
+	}
+	if got, err := poll("a"); err != nil || got.Result != "unchanged" || got.ID != "" {
+		t.Errorf("got %+v, %v, want unchanged", got, err)
+	}
+	api.show("a", at(5, 4.8))
+	got, err := poll("a")
+	if err != nil || got.Result != "changed" || got.Published != 1 {
+		t.Fatalf("got %+v, %v, want changed", got, err)
+	}
+	events := r.until("the event", func(e event) bool { return strings.Contains(e.body, "4.8") })
+	last := events[len(events)-1]
+	if got.ID != last.header.Get("ce-id") || got.Sequence != uint64(len(events)) {
+		t.Errorf("got id %s and sequence %d, want %s and %d", got.ID, got.Sequence, last.header.Get("ce-id"), len(events))
+	}
+	if _, err := poll("nobody"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("unknown device: %v", err)
+	}
+	api.set(func() {
+		api.next["a"] = func(int) (string, error) { return "", errors.New("broken") }
+	})
+	if _, err := poll("a"); err == nil || !strings.Contains(err.Error(), "broken") {
+		t.Errorf("API error: %v", err)
+	}
+	r.own(func(token string) bool { return token == "a" })
+	r.eventually("another replica's", func() bool {
+		_, err := poll("b")
+		return errors.Is(err, ErrElsewhere)
+	})
+	r.stop()
+	if _, err := poll("a"); !errors.Is(err, ErrHeld) {
+		t.Errorf("after the end: %v", err)
+	}
+}
