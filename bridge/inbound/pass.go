@@ -333,7 +333,7 @@ func (d *reader) caughtUp(st state) error {
 	known := 0
 	d.do(func(l *lane.Lanes) {
 		l.CaughtUp()
-		known = l.Known()
+		known = l.Status().Known
 	})
 	if st.messages <= uint64(known) {
 		d.missed = 0

@@ -89,7 +89,7 @@ func (l *Lanes) Answered(now time.Time, m *Message, a Answer) time.Duration {
 	if a.Verdict != nil {
 		m.verdict = a.Verdict
 		if a.Verdict.Posted {
-			l.drop(m) // a dead letter needs the content, a result does not
+			l.memory.drop(m) // a dead letter needs the content, a result does not
 		} else {
 			l.release(n)
 		}

@@ -125,11 +125,11 @@ type Lanes struct {
 	parks   queue // lanes that wait for the API
 	timers  timers
 
-	hand, bytes int // of the messages in memory
-	open        int // posts under way, and posted messages that are not recorded
-	troubled    int // posts under way of lanes in trouble
-	recording   int // dead letters that are being recorded, or read for that
-	turn        int // posts of healthy lanes since the last one of a lane in trouble
+	memory    memory
+	open      int // posts under way, and posted messages that are not recorded
+	troubled  int // posts under way of lanes in trouble
+	recording int // dead letters that are being recorded, or read for that
+	turn      int // posts of healthy lanes since the last one of a lane in trouble
 
 	down     bool      // the API is down
 	gate     time.Time // while it is down: no probe before
@@ -184,8 +184,8 @@ func (l *Lanes) Deliver(m *Message) {
 // room reports whether a lane may keep one more message in memory. One lane gets
 // a quarter of the room that is left, so that no lane fills the memory.
 func (l *Lanes) room(n *line, m *Message) bool {
-	share := max(4, (l.limits.Hand-l.hand)/4)
-	return len(n.rest) < share && l.hand < l.limits.Hand && l.bytes+m.Size <= l.limits.Bytes
+	share := max(4, (l.limits.Hand-l.memory.messages)/4)
+	return len(n.rest) < share && l.memory.messages < l.limits.Hand && l.memory.bytes+m.Size <= l.limits.Bytes
 }
 
 // holds reports whether a lane keeps its messages in memory now.
@@ -194,7 +194,7 @@ func (l *Lanes) holds(n *line) bool {
 	case parked:
 		return false
 	case waiting:
-		return n.head != nil && n.head.Content != nil && l.hand <= l.limits.Hand/2
+		return n.head != nil && n.head.Content != nil && l.memory.messages <= l.limits.Hand/2
 	}
 	return true
 }
@@ -204,10 +204,8 @@ func (l *Lanes) hold(n *line, m *Message, keep bool) {
 	m.verdict, m.again = l.outcomes.recall(m)
 	if !keep {
 		m.Content = nil
-	} else if m.Content != nil {
-		l.hand++
-		l.bytes += m.Size
 	}
+	l.memory.keep(m)
 	if n.head == nil {
 		n.head = m
 	} else {
@@ -215,12 +213,23 @@ func (l *Lanes) hold(n *line, m *Message, keep bool) {
 	}
 }
 
+// memory counts the messages in memory.
+type memory struct{ messages, bytes int }
+
+// keep counts a message that has its content.
+func (y *memory) keep(m *Message) {
+	if m.Content != nil {
+		y.messages++
+		y.bytes += m.Size
+	}
+}
+
 // drop forgets the content of a message.
-func (l *Lanes) drop(m *Message) {
+func (y *memory) drop(m *Message) {
 	if m != nil && m.Content != nil {
 		m.Content = nil
-		l.hand--
-		l.bytes -= m.Size
+		y.messages--
+		y.bytes -= m.Size
 	}
 }
 
@@ -237,7 +246,7 @@ func (l *Lanes) unhand(n *line) {
 	n.left += len(n.rest)
 	for _, m := range n.rest {
 		l.outcomes.restore(m)
-		l.drop(m)
+		l.memory.drop(m)
 	}
 	n.rest = nil
 }
@@ -278,8 +287,7 @@ func (l *Lanes) reloaded(n *line, messages []*Message) {
 		return
 	}
 	n.head.Content, n.head.Size = messages[0].Content, messages[0].Size
-	l.hand++
-	l.bytes += n.head.Size
+	l.memory.keep(n.head)
 }
 
 // refill takes messages that were left to the stream, which was read through a
@@ -303,7 +311,7 @@ func (l *Lanes) refill(n *line, messages []*Message, through uint64) {
 
 // leave removes the first message of a lane.
 func (l *Lanes) leave(n *line) {
-	l.drop(n.head)
+	l.memory.drop(n.head)
 	n.head = nil
 	if len(n.rest) > 0 {
 		n.head = n.rest[0]

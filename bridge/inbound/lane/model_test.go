@@ -456,8 +456,8 @@ func (w *world) check() error {
 	}
 	limit := l.limits.Hand + 3*l.limits.Workers
 	switch {
-	case hand != l.hand || bytes != l.bytes || open != l.open || l.troubled < 0:
-		return fmt.Errorf("counts: %d messages, %d bytes, %d open; really %d, %d, %d", l.hand, l.bytes, l.open, hand, bytes, open)
+	case hand != l.memory.messages || bytes != l.memory.bytes || open != l.open || l.troubled < 0:
+		return fmt.Errorf("counts: %d messages, %d bytes, %d open; really %d, %d, %d", l.memory.messages, l.memory.bytes, l.open, hand, bytes, open)
 	case hand > limit || bytes > l.limits.Bytes+30*l.limits.Workers:
 		return fmt.Errorf("%d messages, %d bytes in memory", hand, bytes)
 	case open > l.limits.Workers:
@@ -516,7 +516,7 @@ func (w *world) heal() error {
 		return err
 	}
 	l := w.p.lanes
-	if len(l.lanes) != 0 || len(l.timers.lanes) != 0 || l.hand != 0 || l.bytes != 0 || l.open != 0 || l.troubled != 0 || l.recording != 0 {
+	if len(l.lanes) != 0 || len(l.timers.lanes) != 0 || l.memory.messages != 0 || l.memory.bytes != 0 || l.open != 0 || l.troubled != 0 || l.recording != 0 {
 		return fmt.Errorf("something is left: %+v", l.Status())
 	}
 	for _, e := range w.stream {

@@ -12,7 +12,7 @@ func (l *Lanes) Next(now time.Time) (Action, bool) {
 		l.enqueue(n, false)
 	}
 	if n := l.toRecord(); n != nil {
-		return l.record(n), true
+		return n.record(), true
 	}
 	if l.stopping {
 		return Action{}, false
@@ -97,7 +97,7 @@ func (l *Lanes) step(n *line, now time.Time) (Action, bool) {
 		n.state = busy
 		return Action{Kind: Read, Lane: n.key, From: n.next, To: n.last, Max: batch}, true
 	case m.Content == nil:
-		return l.reread(n), true
+		return n.reread(), true
 	case now.Sub(m.At) >= l.limits.MaxAge:
 		n.state = busy
 		return Action{Kind: GiveUp, Message: m}, true
@@ -118,16 +118,16 @@ func (l *Lanes) step(n *line, now time.Time) (Action, bool) {
 }
 
 // reread asks for the first message of a lane again.
-func (l *Lanes) reread(n *line) Action {
+func (n *line) reread() Action {
 	n.state = busy
 	return Action{Kind: Read, Lane: n.key, From: n.head.Seq, To: n.head.Seq, Max: 1}
 }
 
 // record begins to record a verdict. A dead letter needs the content.
-func (l *Lanes) record(n *line) Action {
+func (n *line) record() Action {
 	m := n.head
 	if !m.verdict.Posted && m.Content == nil {
-		return l.reread(n)
+		return n.reread()
 	}
 	n.state = busy
 	return Action{Kind: Record, Message: m, Verdict: m.verdict, Again: m.again}
@@ -152,9 +152,9 @@ func (l *Lanes) enqueue(n *line, front bool) {
 // is spent on, is spent without messages in memory.
 func (l *Lanes) wait(n *line, now time.Time, d time.Duration, why Cause) {
 	n.state, n.cause = waiting, why
-	if d > l.limits.Patience || l.hand > l.limits.Hand/2 || l.bytes > l.limits.Bytes/2 {
+	if d > l.limits.Patience || l.memory.messages > l.limits.Hand/2 || l.memory.bytes > l.limits.Bytes/2 {
 		l.unhand(n)
-		l.drop(n.head)
+		l.memory.drop(n.head)
 	}
 	n.wakes = now.Add(d)
 	if n.head != nil && n.head.verdict == nil {
@@ -169,8 +169,8 @@ func (l *Lanes) wait(n *line, now time.Time, d time.Duration, why Cause) {
 func (l *Lanes) park(n *line) {
 	n.state = parked
 	l.unhand(n)
-	if l.bytes > l.limits.Bytes/2 {
-		l.drop(n.head)
+	if l.memory.bytes > l.limits.Bytes/2 {
+		l.memory.drop(n.head)
 	}
 	n.wakes = n.head.At.Add(l.limits.MaxAge)
 	l.timers.add(n)

@@ -5,14 +5,18 @@ type Status struct {
 	InHand  int // messages in memory
 	Bytes   int // of them
 	Lanes   int
+	Known   int // messages in memory, or left to the stream by a lane
 	Waiting int // lanes that wait after a failure
 	Parked  int // lanes that wait for the API to come back
 }
 
 // Status returns how things stand.
 func (l *Lanes) Status() Status {
-	s := Status{InHand: l.hand, Bytes: l.bytes, Lanes: len(l.lanes), Waiting: len(l.timers.lanes)}
-	for _, n := range l.parks.list {
+	s := Status{InHand: l.memory.messages, Bytes: l.memory.bytes, Lanes: len(l.lanes), Waiting: len(l.timers.lanes)}
+	for _, n := range l.lanes {
+		if s.Known += len(n.rest) + n.left; n.head != nil {
+			s.Known++
+		}
 		if n.state == parked {
 			s.Parked++
 		}
@@ -42,18 +46,6 @@ func (l *Lanes) Backlog(pending int) int {
 		}
 	}
 	return max(ready, min(pending, unseen*ready))
-}
-
-// Known returns how many messages the lanes know, in memory or left to the stream.
-func (l *Lanes) Known() int {
-	known := 0
-	for _, n := range l.lanes {
-		known += len(n.rest) + n.left
-		if n.head != nil {
-			known++
-		}
-	}
-	return known
 }
 
 // Each calls f with the first message of each lane, as far as they are known.
