@@ -14,7 +14,7 @@ import (
 func TestOpenToTheNetwork(t *testing.T) {
 	r := newRig(t, sim.Options{})
 	r.env("BRIDGE_EMBEDDED_ADDR", "0.0.0.0:0", "BRIDGE_HTTP_ADDR", "0.0.0.0:0")
-	r.want(2, 0, `warn embedded NATS: 0.0.0.0:0 is not on loopback, and nobody has to log in: .*: set BRIDGE_EMBEDDED_ADDR`, `warn live view: closed: .*: set BRIDGE_HTTP_TOKEN`)
+	r.want(2, 0, `warn embedded NATS: 0.0.0.0:0 is not on loopback, and requires no login: .*: set BRIDGE_EMBEDDED_ADDR`, `warn live view: disabled: .*: set BRIDGE_HTTP_TOKEN`)
 	r.env("BRIDGE_EMBEDDED_ADDR", "localhost:0", "BRIDGE_HTTP_TOKEN", "s3cret-token-of-enough")
 	r.want(0, 0, `ok   embedded NATS: localhost:0 is free`)
 }
@@ -26,7 +26,7 @@ func TestSmallPayload(t *testing.T) {
 	r.want(1, 0, `warn max_payload: the server carries messages of 64 KiB at most: raise max_payload`)
 }
 
-// TestTLSAdvice: what is advised fits what NATS_URL says.
+// TestTLSAdvice: the advice matches the scheme of NATS_URL.
 func TestTLSAdvice(t *testing.T) {
 	r := newRig(t, sim.Options{})
 	s := r.broker(nil)

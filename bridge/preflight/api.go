@@ -17,11 +17,17 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 )
 
-// clockTolerance is how far two clocks may be apart before it shows in what the
-// bridge publishes.
+// clockTolerance is the largest difference between two clocks that does not
+// matter to published events.
 const clockTolerance = 5 * time.Second
 
-// api asks for a token and the device list.
+// Remedies for failed requests.
+const (
+	apiTrouble = "check the state of the API, or try again later"
+	notTheAPI  = "check PLASPY_BASE_URL: the server there does not answer like the API"
+)
+
+// api requests a token, the device list and, if needed, the groups.
 func (c *check) api(ctx context.Context, agent string) {
 	c.keyFile()
 	keys, err := c.cfg.KeySource(c.log)
@@ -33,7 +39,7 @@ func (c *check) api(ctx context.Context, agent string) {
 	defer clock.base.CloseIdleConnections()
 	o := plaspy.Options{
 		BaseURL: &c.cfg.BaseURL, Timeout: c.cfg.Timeout, Log: c.log, UserAgent: agent, Transport: clock,
-		// Two requests beside a bridge that may be running wait for nothing.
+		// No budget: these few requests must not wait.
 		Budget: plaspy.NewBudget(0, c.log, nil),
 	}
 	tokens, err := plaspy.TokenConfig(o, c.cfg.Username, keys.Key)
@@ -59,16 +65,16 @@ func (c *check) api(ctx context.Context, agent string) {
 	}
 }
 
-// keyFile looks at who may read the key file.
+// keyFile checks the permissions of the key file.
 func (c *check) keyFile() {
 	if c.cfg.APIKeyFile == "" {
 		return
 	}
 	info, err := os.Stat(c.cfg.APIKeyFile)
 	switch {
-	case err != nil: // reading it tells
+	case err != nil: // KeySource reports it
 	case runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0:
-		c.say(Warn, "key file", fmt.Sprintf("every user of this machine may read it (mode %s)", info.Mode().Perm()), "chmod o= the file")
+		c.say(Warn, "key file", fmt.Sprintf("every user of this machine can read it (mode %s)", info.Mode().Perm()), "chmod o= the file")
 	default:
 		c.ok("key file", "readable, mode %s", info.Mode().Perm()&fs.ModePerm)
 	}
@@ -79,24 +85,24 @@ func (c *check) token(ctx context.Context, tokens *auth.Manager) bool {
 	defer cancel()
 	err := tokens.Try(ctx)
 	if err == nil {
-		c.ok("token", "granted, for another %s", time.Until(tokens.State().Expires).Round(time.Second))
+		c.ok("token", "granted, valid for another %s", time.Until(tokens.State().Expires).Round(time.Second))
 		return true
 	}
-	do := "look whether the API is well, or try again later"
+	do := apiTrouble
 	e, known := errors.AsType[*auth.Error](err)
 	switch {
 	case known && e.Refused:
 		do = "check PLASPY_USERNAME and the API key; a key generated later has made this one invalid"
 	case known && e.Status == 0:
-		do = "check PLASPY_BASE_URL, and the network, DNS, proxy and firewall between here and there"
+		do = "check PLASPY_BASE_URL, the network, DNS, proxy and firewall"
 	case known && e.Status < 500 && e.Status != http.StatusTooManyRequests:
-		do = "check PLASPY_BASE_URL: what answers there does not seem to be the API's root"
+		do = notTheAPI
 	}
 	c.say(Fail, "token", reason(ctx, err), do)
 	return false
 }
 
-// devices reads the device list. ok is false if there is nothing to choose from.
+// devices reads the device list. ok is false if the list has no active device.
 func (c *check) devices(ctx context.Context, client *plaspy.Client) (devices []plaspy.Device, ok bool) {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
@@ -107,18 +113,17 @@ func (c *check) devices(ctx context.Context, client *plaspy.Client) (devices []p
 	}
 	active := (&inventory.Selection{}).Choose(devices, nil).Listed
 	if active == 0 {
-		c.say(Warn, "device list", fmt.Sprintf("no active device among %d listed: there is nothing to poll", len(devices)), "check that the account is the right one")
+		c.say(Warn, "device list", fmt.Sprintf("no active device among %d listed, so no device is polled", len(devices)), "check that this is the right account")
 		return nil, false
 	}
 	c.ok("device list", "%d active devices", active)
 	if len(skipped) > 0 {
-		c.say(Warn, "device list", fmt.Sprintf("%d entries cannot be read, the first: %v", len(skipped), skipped[0]), "those devices are not polled; ask the API's vendor")
+		c.say(Warn, "device list", fmt.Sprintf("%d entries are invalid, the first: %v", len(skipped), skipped[0]), "these devices are not polled; report it to the API's vendor")
 	}
 	return devices, true
 }
 
-// groups reads the groups if BRIDGE_GROUPS names any. ok is false if they are
-// needed and cannot be read.
+// groups reads the groups if BRIDGE_GROUPS is set. ok is false if that fails.
 func (c *check) groups(ctx context.Context, client *plaspy.Client) (groups []plaspy.Group, ok bool) {
 	if len(c.cfg.Groups) == 0 {
 		return nil, true
@@ -136,31 +141,31 @@ func (c *check) groups(ctx context.Context, client *plaspy.Client) (groups []pla
 	}
 	for i, name := range c.cfg.Groups {
 		if !known[name] {
-			c.say(Warn, "groups", fmt.Sprintf("entry %d of BRIDGE_GROUPS is neither the id nor the name of one of %d groups", i+1, len(groups)), "correct it; nothing is polled for it")
+			c.say(Warn, "groups", fmt.Sprintf("entry %d of BRIDGE_GROUPS is neither the id nor the name of one of %d groups", i+1, len(groups)), "correct it; it selects no device")
 			continue
 		}
-		c.ok("groups", "entry %d of BRIDGE_GROUPS is there", i+1)
+		c.ok("groups", "entry %d of BRIDGE_GROUPS exists", i+1)
 	}
 	return groups, true
 }
 
-// choice reports how many devices the settings choose.
+// choice reports how many devices the settings select.
 func (c *check) choice(devices []plaspy.Device, groups []plaspy.Group) {
 	sel := inventory.Selection{Devices: c.cfg.Devices, Exclude: c.cfg.DevicesExclude, Groups: c.cfg.Groups}
 	choice := sel.Choose(devices, groups)
 	for _, pattern := range choice.Unused {
-		c.say(Warn, "choice", fmt.Sprintf("entry %d of BRIDGE_DEVICES matches no device", slices.Index(c.cfg.Devices, pattern)+1), "correct it; quotes around it count as part of it")
+		c.say(Warn, "choice", fmt.Sprintf("entry %d of BRIDGE_DEVICES matches no device", slices.Index(c.cfg.Devices, pattern)+1), "correct it; quotes around an entry are part of it")
 	}
 	if choice.Chosen == 0 {
-		c.say(Fail, "choice", fmt.Sprintf("none of %d active devices is chosen: there is nothing to poll", choice.Listed),
+		c.say(Fail, "choice", fmt.Sprintf("none of %d active devices is selected, so no device is polled", choice.Listed),
 			"correct BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS")
 		return
 	}
-	c.ok("choice", "%d of %d active devices are chosen", choice.Chosen, choice.Listed)
+	c.ok("choice", "%d of %d active devices are selected", choice.Chosen, choice.Listed)
 	c.pace(choice.Chosen)
 }
 
-// pace compares the budget with the interval.
+// pace compares the request budget with the poll interval.
 func (c *check) pace(devices int) {
 	if c.cfg.RateLimit == 0 {
 		return
@@ -175,43 +180,43 @@ func (c *check) pace(devices int) {
 	c.ok("budget", "%d requests a minute poll %d devices once in %s", c.cfg.RateLimit, devices, max(round, time.Second).Round(time.Second))
 }
 
-// apiFailure reports a request that failed although there is a token.
-func (c *check) apiFailure(ctx context.Context, what string, err error) {
-	do := "look whether the API is well, or try again later"
+// apiFailure reports a failed request after a token was granted.
+func (c *check) apiFailure(ctx context.Context, item string, err error) {
+	do := apiTrouble
 	switch plaspy.Classify(err) {
 	case plaspy.Reauth:
-		do = "the API grants a token and then refuses it: ask its vendor"
+		do = "the API grants a token and then rejects it: report it to the vendor"
 	case plaspy.Forbidden:
-		do = "give this account's user the permission to read devices"
+		do = "allow this user to read devices in the Plaspy account"
 	case plaspy.Reject:
-		do = "check PLASPY_BASE_URL: what answers there does not seem to be the API's root"
+		do = notTheAPI
 	}
-	c.say(Fail, what, reason(ctx, err), do)
+	c.say(Fail, item, reason(ctx, err), do)
 }
 
-// skew reports what another machine's clock is ahead of this one's.
-func (c *check) skew(whose string, ahead time.Duration) {
-	what := "clock"
+// skew reports the difference between another machine's clock and the local one.
+func (c *check) skew(owner string, ahead time.Duration) {
+	const item = "clock"
 	switch {
 	case ahead > clockTolerance:
-		c.say(Warn, what, fmt.Sprintf("this machine's is %s behind the %s's", ahead.Round(time.Second), whose), "set it by NTP: ages and time ranges are wrong by that much")
+		c.say(Warn, item, fmt.Sprintf("the local clock is %s behind the %s's", ahead.Round(time.Second), owner), "synchronize the clocks (NTP): ages and time ranges are wrong by this amount")
 	case ahead < -clockTolerance:
-		c.say(Warn, what, fmt.Sprintf("this machine's is %s ahead of the %s's", (-ahead).Round(time.Second), whose), "set it by NTP: ages and time ranges are wrong by that much")
+		c.say(Warn, item, fmt.Sprintf("the local clock is %s ahead of the %s's", (-ahead).Round(time.Second), owner), "synchronize the clocks (NTP): ages and time ranges are wrong by this amount")
 	default:
-		c.ok(what, "agrees with the %s's", whose)
+		c.ok(item, "agrees with the %s's", owner)
 	}
 }
 
-// clock reads the Date of answers as they pass. Safe for concurrent use.
+// clock reads the Date header of each answer. Safe for concurrent use.
 type clock struct {
 	base *plaspy.Connections
 
 	mu    sync.Mutex
-	ahead time.Duration // guarded by mu: of the last answer
+	ahead time.Duration // guarded by mu: according to the last answer
 	known bool          // guarded by mu
 }
 
-// RoundTrip sends the request and keeps what its answer's Date tells.
+// RoundTrip sends the request and keeps the clock difference of the answer.
 func (k *clock) RoundTrip(req *http.Request) (*http.Response, error) {
 	sent := time.Now()
 	res, err := k.base.RoundTrip(req)
@@ -233,8 +238,9 @@ func (k *clock) skew() (ahead time.Duration, known bool) {
 	return k.ahead, k.known
 }
 
-// offset is what another clock is ahead at least, 0 where it may agree: it
-// showed a time, cut off to a multiple of unit, between two of ours.
+// offset returns by how much another clock is ahead at least, or 0 if the clocks
+// may agree. The other clock showed a time, truncated to a multiple of unit,
+// between sent and received.
 func offset(shown time.Time, unit time.Duration, sent, received time.Time) time.Duration {
 	if low := shown.Sub(received); low > 0 {
 		return low

@@ -1,6 +1,7 @@
 package preflight
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"slices"
@@ -9,9 +10,12 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/replica"
 )
 
-// servers counts those that the client was told of, the connected one included.
+// servers returns the number of known servers, the connected one included.
 func (b *broker) servers() int {
 	var hosts []string
 	for _, s := range append(b.conn.DiscoveredServers(), b.conn.ConnectedUrl()) {
@@ -23,70 +27,102 @@ func (b *broker) servers() int {
 	return len(slices.Compact(hosts))
 }
 
-// cluster compares the copies wanted with the servers there are, and advises on
-// what a power cut costs.
+// cluster compares the configured number of stream replicas with the known servers.
 func (b *broker) cluster() {
-	const what = "BRIDGE_STREAM_REPLICAS"
-	copies := b.cfg.StreamReplicas
+	const item = "BRIDGE_STREAM_REPLICAS"
+	replicas := b.cfg.StreamReplicas
 	switch n := b.servers(); {
-	case copies == 1, b.conn.ConnectedClusterName() == "": // where streams are missing, that tells
-	case n < copies:
-		b.say(Warn, what, fmt.Sprintf("%d copies are wanted, and only %d servers of cluster %s are known", copies, n, b.conn.ConnectedClusterName()),
-			"add servers, or lower it; nothing, if the servers do not advertise each other (no_advertise)")
-	case copies%2 == 0:
-		b.say(Warn, what, fmt.Sprintf("%d copies stand the loss of no more servers than %d", copies, copies-1), fmt.Sprintf("set it to %d or %d", copies-1, copies+1))
+	case replicas == 1, b.conn.ConnectedClusterName() == "": // if a stream is missing, missingStream reports it
+	case n < replicas:
+		b.say(Warn, item, fmt.Sprintf("%d replicas are configured, but only %d servers of cluster %s are known", replicas, n, b.conn.ConnectedClusterName()),
+			"add servers, or lower it; ignore this if the servers do not advertise each other (no_advertise)")
+	case replicas%2 == 0:
+		b.say(Warn, item, fmt.Sprintf("%d replicas tolerate the loss of no more servers than %d", replicas, replicas-1), fmt.Sprintf("set it to %d or %d", replicas-1, replicas+1))
 	default:
-		b.ok(what, "%d copies, and %d servers of cluster %s are known", copies, n, b.conn.ConnectedClusterName())
+		b.ok(item, "%d replicas, and %d servers of cluster %s are known", replicas, n, b.conn.ConnectedClusterName())
 	}
 }
 
-// healthy reports on the copies of a stream that is there, and returns false
-// where it has said something.
-func (b *broker) healthy(what string, info *jetstream.StreamInfo) bool {
+// healthy checks the replicas of an existing stream. It returns false if it has
+// reported a problem.
+func (b *broker) healthy(item string, info *jetstream.StreamInfo) bool {
 	if info.Cluster == nil || info.Config.Replicas < 2 {
 		return true
 	}
-	var away []string
+	var offline []string
 	for _, peer := range info.Cluster.Replicas {
 		if peer.Offline {
-			away = append(away, peer.Name)
+			offline = append(offline, peer.Name)
 		}
 	}
 	switch {
 	case info.Cluster.Leader == "":
-		b.say(Fail, what, "has no leader", "bring back the servers that are away: most of its copies have to be there")
-	case len(away) > 0:
-		b.say(Warn, what, fmt.Sprintf("copies are away: %s", strings.Join(away, ", ")), "bring back those servers: it does not stand the loss of another one")
+		b.say(Fail, item, "has no leader", "restart the missing servers: a majority of its replicas must be online")
+	case len(offline) > 0:
+		b.say(Warn, item, fmt.Sprintf("replicas are offline: %s", strings.Join(offline, ", ")), "restart those servers: the stream may not survive the loss of another one")
 	default:
 		return true
 	}
 	return false
 }
 
-const survivors = "the bridge publishes every device's newest state again, but inbound messages, results and dead letters of that time are lost"
+// recovery is the effect of lost storage on the streams.
+const recovery = "the bridge publishes every device's newest state again, but inbound messages, results and dead letters of that time are lost"
 
-// durability tells what a power cut costs. copies are those of the streams.
-func (b *broker) durability(copies int) {
-	const what = "power cut"
-	if copies > 1 {
-		b.ok(what, "what the servers acknowledged within their sync_interval (2m unless set) is lost only if most of its %d copies lose power at once; then %s", copies, survivors)
+// durability reports the data loss after a power failure. replicas is the smallest
+// number of replicas of a stream.
+func (b *broker) durability(replicas int) {
+	const item = "power failure"
+	if replicas > 1 {
+		b.ok(item, "messages of the last sync_interval (default 2m) are lost only if a majority of the %d replicas loses power at once; then %s", replicas, recovery)
 		return
 	}
-	b.ok(what, "what the server acknowledged within its sync_interval (2m unless set, and not told to a user) is lost: %s; "+
-		"a shorter sync_interval narrows that, sync_interval: always or three copies rule it out", survivors)
+	b.ok(item, "messages acknowledged within the server's last sync_interval (default 2m; a client cannot read it) are lost: %s; "+
+		"a shorter sync_interval reduces the loss, sync_interval: always or three replicas prevent it", recovery)
 }
 
-// embeddedDurability tells the same of the embedded server, whose settings are
-// known.
+// embeddedDurability is durability for the embedded server. Its settings are known.
 func (c *check) embeddedDurability(o *server.Options) {
-	const what = "power cut"
+	const item = "power failure"
 	every := 2 * time.Minute // nats-server's default
 	switch {
 	case o != nil && o.SyncAlways:
-		c.ok(what, "nothing that was acknowledged is lost (sync_interval: always)")
+		c.ok(item, "no acknowledged message is lost (sync_interval: always)")
 		return
 	case o != nil && o.SyncInterval > 0:
 		every = o.SyncInterval
 	}
-	c.ok(what, "what was acknowledged in the last %s (sync_interval) is lost: %s; a BRIDGE_EMBEDDED_CONFIG with a shorter one narrows that, always rules it out", every, survivors)
+	c.ok(item, "messages acknowledged in the last %s (sync_interval) are lost: %s; a shorter sync_interval in BRIDGE_EMBEDDED_CONFIG reduces the loss, always prevents it", every, recovery)
+}
+
+// replicas compares the settings of the running replicas with this configuration.
+func (b *broker) replicas(ctx context.Context) {
+	const item = "replicas"
+	ctx, cancel := b.limited(ctx)
+	defer cancel()
+	peers, err := replica.Peers(ctx, b.js, b.subjects)
+	if err != nil {
+		b.say(Warn, item, "the list of running replicas cannot be read: "+reason(ctx, err), "correct the permissions above")
+		return
+	}
+	ours := b.cfg.Agreement()
+	alike := true
+	for _, p := range peers {
+		var variables []string
+		for _, name := range p.Differs(ours) {
+			variables = append(variables, config.AgreementVariables(name))
+		}
+		if len(variables) > 0 {
+			alike = false
+			b.say(Warn, item, fmt.Sprintf("%s runs with other values of %s", p.ID, strings.Join(variables, ", ")),
+				"use the same values for all replicas: a device that its owner's settings exclude is polled by no replica")
+		}
+	}
+	switch {
+	case !alike:
+	case len(peers) == 0:
+		b.ok(item, "no replica runs now")
+	default:
+		b.ok(item, "%d run now, with the same settings", len(peers))
+	}
 }

@@ -74,7 +74,7 @@ func (r *rig) until(what string, ok func() bool) {
 
 var proof = flag.Bool("proof", false, "run the proof with a cluster too")
 
-// TestCluster: copies against the servers there are, and copies that are away.
+// TestCluster compares configured replicas with known servers, and reports offline replicas.
 func TestCluster(t *testing.T) {
 	if !*proof {
 		t.Skip("three servers elect leaders; run with -proof")
@@ -88,11 +88,11 @@ func TestCluster(t *testing.T) {
 		return err == nil && !strings.Contains(lines, "FAIL JetStream")
 	})
 	r.env("BRIDGE_STREAM_REPLICAS", "3")
-	r.want(0, 0, `ok   BRIDGE_STREAM_REPLICAS: 3 copies, and 3 servers of cluster c are known`, `ok   power cut: .*only if most of its 3 copies lose power at once`)
+	r.want(0, 0, `ok   BRIDGE_STREAM_REPLICAS: 3 replicas, and 3 servers of cluster c are known`, `ok   power failure: .*only if a majority of the 3 replicas loses power at once`)
 	r.env("BRIDGE_STREAM_REPLICAS", "5")
-	r.want(1, 0, `warn BRIDGE_STREAM_REPLICAS: 5 copies are wanted, and only 3 servers of cluster c are known: add servers`)
+	r.want(1, 0, `warn BRIDGE_STREAM_REPLICAS: 5 replicas are configured, but only 3 servers of cluster c are known: add servers`)
 	r.env("BRIDGE_STREAM_REPLICAS", "2")
-	r.want(1, 0, `warn BRIDGE_STREAM_REPLICAS: 2 copies stand the loss of no more servers than 1: set it to 1 or 3`)
+	r.want(1, 0, `warn BRIDGE_STREAM_REPLICAS: 2 replicas tolerate the loss of no more servers than 1: set it to 1 or 3`)
 
 	r.env("BRIDGE_STREAM_REPLICAS", "3")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -101,16 +101,16 @@ func TestCluster(t *testing.T) {
 	if _, err := publisher.EnsureStreams(ctx, js, want); err != nil {
 		t.Fatal(err)
 	}
-	r.want(0, 0, `ok   stream PLASPY_EVENTS: there`)
+	r.want(0, 0, `ok   stream PLASPY_EVENTS: exists`)
 	servers[2].Kill()
 	r.until("the loss shows", func() bool {
 		lines, _ := r.check()
-		return strings.Contains(lines, "warn stream PLASPY_EVENTS: copies are away: n2: bring back those servers")
+		return strings.Contains(lines, "warn stream PLASPY_EVENTS: replicas are offline: n2: restart those servers")
 	})
 }
 
-// TestNATSConf checks with each user of deploy/nats.conf: the bridge's may do all
-// that it has to, the others may not.
+// TestNATSConf runs the checks as each user of deploy/nats.conf. Only the bridge's
+// users have the needed permissions.
 func TestNATSConf(t *testing.T) {
 	text, err := os.ReadFile("../../deploy/nats.conf")
 	if err != nil {
@@ -137,9 +137,9 @@ func TestNATSConf(t *testing.T) {
 				}
 				ensure(t, js, nil)
 			}
-			r.want(0, 0, `ok   permissions: everything that the bridge does is allowed`)
+			r.want(0, 0, `ok   permissions: the bridge has all permissions`)
 			r.env("NATS_INBOX_PREFIX", "_INBOX_bridge", "NATS_QUERY_USER", "query", "NATS_QUERY_PASSWORD", password)
-			r.want(0, 0, `ok   permissions: everything that the bridge does is allowed`, `ok   permissions: everything that the query service does is allowed`)
+			r.want(0, 0, `ok   permissions: the bridge has all permissions`, `ok   permissions: the query service has all permissions`)
 			r.env("NATS_INBOX_PREFIX", "", "NATS_QUERY_PASSWORD", "other", "PLASPY_TIMEOUT", "2s")
 			r.want(0, 1, `FAIL NATS: .*uthorization .iolation: check NATS_QUERY_CREDS, NATS_QUERY_NKEY`)
 			r.env("NATS_QUERY_USER", "", "NATS_QUERY_PASSWORD", "")
@@ -157,13 +157,12 @@ func TestNATSConf(t *testing.T) {
 	}
 }
 
-// TestReplicas: what those that run were told is compared with what this one
-// would be.
+// TestReplicas compares the settings of running replicas with this configuration.
 func TestReplicas(t *testing.T) {
 	r := newRig(t, sim.Options{})
 	s := r.broker(nil)
 	_, js := r.admin(s)
-	r.want(0, 0, `ok   replicas: none runs now`)
+	r.want(0, 0, `ok   replicas: no replica runs now`)
 	ensure(t, js, nil)
 	cfg, _, err := config.Load()
 	if err != nil {
@@ -182,8 +181,8 @@ func TestReplicas(t *testing.T) {
 		natstest.Run(t, func(ctx context.Context) { _ = g.Run(ctx) })
 		<-shares
 	}
-	r.want(0, 0, `ok   replicas: 2 run now, and were told the same`)
+	r.want(0, 0, `ok   replicas: 2 run now, with the same settings`)
 	r.env("BRIDGE_DEVICES", "device*", "PLASPY_RATE_LIMIT", "60")
-	r.want(2, 0, `warn replicas: a runs with other values of BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS, PLASPY_RATE_LIMIT: tell all replicas the same`,
+	r.want(2, 0, `warn replicas: a runs with other values of BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS, PLASPY_RATE_LIMIT: use the same values for all replicas`,
 		`warn replicas: b 1 runs with`)
 }

@@ -55,9 +55,9 @@ func TestAccountLimits(t *testing.T) {
 		want         string
 	}{
 		{"room", "max_file: 1GB, max_streams: 6, max_consumers: 10", false, 0, 0, `ok   JetStream: enabled, 0 of 1024 MiB of the account's storage used`},
-		{"streams", "max_file: 1GB, max_streams: 4", false, 0, 2, `FAIL stream PLASPY_DLQ: is missing, and cannot be created: the account may have 4 streams and has 0, 6 are missing: raise`},
-		{"size limit wanted", "max_file: 1GB, max_bytes_required: true", false, 0, 6, `FAIL stream PLASPY_EVENTS: .*wants a size limit \(max_bytes\)`},
-		{"consumers", "max_file: 4GB, max_consumers: 1", true, 0, 6, `FAIL stream PLASPY_EVENTS: may have 1 consumers and has 0, the bridge makes up to 2 more: raise`},
+		{"streams", "max_file: 1GB, max_streams: 4", false, 0, 2, `FAIL stream PLASPY_DLQ: is missing, and cannot be created: the account has 0 of at most 4 streams, and 6 are missing: raise`},
+		{"size limit wanted", "max_file: 1GB, max_bytes_required: true", false, 0, 6, `FAIL stream PLASPY_EVENTS: .*requires a size limit \(max_bytes\)`},
+		{"consumers", "max_file: 4GB, max_consumers: 1", true, 0, 6, `FAIL stream PLASPY_EVENTS: has 0 of at most 1 consumers, and the bridge creates up to 2 more: raise`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, sim.Options{})
@@ -95,14 +95,14 @@ func TestStreamLimits(t *testing.T) {
 		warn, fail int
 		want       string
 	}{
-		{"consumers", "PLASPY_INBOUND", func(c *jetstream.StreamConfig) { c.MaxConsumers = 1 }, 0, 0, 1, `FAIL stream PLASPY_INBOUND: may have 1 consumers`},
-		{"nearly full", "PLASPY_INBOUND", func(c *jetstream.StreamConfig) { c.MaxMsgs = 10 }, 9, 1, 0, `warn stream PLASPY_INBOUND: is nearly full and then takes no more: 9 messages`},
+		{"consumers", "PLASPY_INBOUND", func(c *jetstream.StreamConfig) { c.MaxConsumers = 1 }, 0, 0, 1, `FAIL stream PLASPY_INBOUND: has 0 of at most 1 consumers`},
+		{"nearly full", "PLASPY_INBOUND", func(c *jetstream.StreamConfig) { c.MaxMsgs = 10 }, 9, 1, 0, `warn stream PLASPY_INBOUND: is nearly full and then rejects messages: 9 messages`},
 		{"results' window", "PLASPY_RESULTS", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, 0, 1, 0,
-			`warn stream PLASPY_RESULTS: duplicate_window is 1s, the bridge would set 2m0s: make it 30s at least: what is stored.*later than 1s is there twice`},
+			`warn stream PLASPY_RESULTS: duplicate_window is 1s, the bridge would set 2m0s: set it to at least 30s: a message that is sent again more than 1s after .* stored twice`},
 		{"inbound's window", "PLASPY_INBOUND", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, 0, 1, 0,
 			`warn stream PLASPY_INBOUND: duplicate_window is 1s.*: make it as long as producers go on trying`},
-		{"events' window", "PLASPY_EVENTS", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, 0, 1, 0, `warn stream PLASPY_EVENTS: duplicate_window is 1s.*: nothing breaks`},
-		{"a window that suffices", "PLASPY_RESULTS", func(c *jetstream.StreamConfig) { c.Duplicates = time.Minute }, 0, 1, 0, `warn stream PLASPY_RESULTS: .*used as it is`},
+		{"events' window", "PLASPY_EVENTS", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, 0, 1, 0, `warn stream PLASPY_EVENTS: duplicate_window is 1s.*: harmless`},
+		{"a window that suffices", "PLASPY_RESULTS", func(c *jetstream.StreamConfig) { c.Duplicates = time.Minute }, 0, 1, 0, `warn stream PLASPY_RESULTS: .*uses it as it is`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, sim.Options{})
@@ -202,20 +202,20 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestDurability: what a power cut costs is told, as exactly as it is known.
+// TestDurability: check reports the loss after a power failure as exactly as it is known.
 func TestDurability(t *testing.T) {
 	t.Run("somebody else's server", func(t *testing.T) {
 		r := newRig(t, sim.Options{})
 		r.broker(nil)
-		r.want(0, 0, `ok   power cut: .*sync_interval \(2m unless set.*publishes every device's newest state again, but inbound messages.*lost`)
+		r.want(0, 0, `ok   power failure: .*sync_interval \(default 2m.*publishes every device's newest state again, but inbound messages.*lost`)
 	})
 	t.Run("embedded", func(t *testing.T) {
 		r := newRig(t, sim.Options{})
-		r.want(0, 0, `ok   power cut: what was acknowledged in the last 2m0s \(sync_interval\) is lost: .*BRIDGE_EMBEDDED_CONFIG`)
+		r.want(0, 0, `ok   power failure: messages acknowledged in the last 2m0s \(sync_interval\) are lost: .*BRIDGE_EMBEDDED_CONFIG`)
 	})
 	for sync, want := range map[string]string{
-		"10s":    `ok   power cut: what was acknowledged in the last 10s`,
-		"always": `ok   power cut: nothing that was acknowledged is lost \(sync_interval: always\)`,
+		"10s":    `ok   power failure: messages acknowledged in the last 10s`,
+		"always": `ok   power failure: no acknowledged message is lost \(sync_interval: always\)`,
 	} {
 		t.Run("embedded with "+sync, func(t *testing.T) {
 			r := newRig(t, sim.Options{})

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/embedded"
 )
 
@@ -21,62 +22,63 @@ const (
 	noSpace    = 100 << 20 // bytes
 )
 
-// httpPort looks whether health and metrics can be served.
+// httpPort checks whether the bridge can serve health and metrics.
 func (c *check) httpPort(ctx context.Context) {
-	const what = "BRIDGE_HTTP_ADDR"
+	const item = "BRIDGE_HTTP_ADDR"
 	if c.cfg.HTTPAddr == "" {
-		c.say(Warn, what, "set to nothing: neither health nor metrics are served", "set an address, so that what is wrong can be seen")
+		c.say(Warn, item, "empty: the bridge serves neither health nor metrics", "set an address to see problems")
 		return
 	}
 	if c.cfg.HTTPToken == "" && !onLoopback(c.cfg.HTTPAddr) {
-		c.say(Warn, "live view", "closed: "+c.cfg.HTTPAddr+" is not on loopback, and BRIDGE_HTTP_TOKEN is not set", "set BRIDGE_HTTP_TOKEN, if it is to be seen")
+		c.say(Warn, "live view", "disabled: "+c.cfg.HTTPAddr+" is not on loopback, and BRIDGE_HTTP_TOKEN is not set", "set BRIDGE_HTTP_TOKEN to enable it")
 	}
 	err := free(ctx, c.cfg.HTTPAddr)
 	switch {
 	case err == nil:
-		c.ok(what, "%s is free", c.cfg.HTTPAddr)
-	case errors.Is(err, syscall.EADDRINUSE) && c.lives(ctx) && c.cfg.Embedded() && inUse(c.cfg.DataDir):
-		c.ok(what, "%s is the running bridge's", c.cfg.HTTPAddr)
-	case errors.Is(err, syscall.EADDRINUSE) && c.lives(ctx):
-		c.beside(ctx)
+		c.ok(item, "%s is free", c.cfg.HTTPAddr)
+	case errors.Is(err, syscall.EADDRINUSE) && c.alive(ctx) && c.cfg.Embedded() && inUse(c.cfg.DataDir):
+		c.ok(item, "the running bridge listens on %s", c.cfg.HTTPAddr)
+	case errors.Is(err, syscall.EADDRINUSE) && c.alive(ctx):
+		c.runningBridge(ctx)
 	case errors.Is(err, syscall.EADDRINUSE):
-		c.say(Fail, what, "another program listens on "+c.cfg.HTTPAddr, "stop it, or set BRIDGE_HTTP_ADDR to another port")
+		c.say(Fail, item, "another program listens on "+c.cfg.HTTPAddr, "stop it, or set BRIDGE_HTTP_ADDR to another port")
 	default:
-		c.say(Fail, what, err.Error(), "set an address that this machine has")
+		c.say(Fail, item, err.Error(), "set an address that this machine has")
 	}
 }
 
-// beside is about a bridge that runs already: what keeps it from its work is worth
-// more than what could be tried from here, such as a store that is full.
-func (c *check) beside(ctx context.Context) {
-	const what = "BRIDGE_HTTP_ADDR"
+// runningBridge reports the readiness of a bridge that runs already. It knows
+// problems that check cannot detect, such as a full store.
+func (c *check) runningBridge(ctx context.Context) {
+	const item = "BRIDGE_HTTP_ADDR"
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	if err := ops.Ask(ctx, c.cfg.HTTPAddr, false); err != nil {
-		c.say(Fail, what, fmt.Sprintf("a bridge runs on %s, and its /readyz says: %s", c.cfg.HTTPAddr, reason(ctx, err)),
-			"see to what it says, or if that is another bridge, set another address")
+		c.say(Fail, item, fmt.Sprintf("a bridge runs on %s, and its /readyz reports: %s", c.cfg.HTTPAddr, reason(ctx, err)),
+			"solve that problem; if it is another bridge, set another address")
 		return
 	}
-	c.ok(what, "a bridge runs on %s and is ready; another one on this machine needs another address", c.cfg.HTTPAddr)
+	c.ok(item, "a bridge runs on %s and is ready; another one on this machine needs another address", c.cfg.HTTPAddr)
 }
 
-// onLoopback reports whether only this machine reaches an address.
+// onLoopback reports whether an address is reachable from this machine only.
 func onLoopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return true // the configuration's checks say more
+		return true // config.Load has reported it
 	}
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-func (c *check) lives(ctx context.Context) bool {
+// alive reports whether a bridge listens on the HTTP address.
+func (c *check) alive(ctx context.Context) bool {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	return ops.Ask(ctx, c.cfg.HTTPAddr, true) == nil
 }
 
-// free tries to listen.
+// free returns an error if addr cannot be listened on.
 func free(ctx context.Context, addr string) error {
 	l, err := ops.Listen(ctx, addr)
 	if err != nil {
@@ -85,8 +87,8 @@ func free(ctx context.Context, addr string) error {
 	return l.Close()
 }
 
-// embedded looks at what the embedded server will find: it is not started,
-// since a bridge may be using its store.
+// embedded checks the embedded server's configuration, store and address. It does
+// not start that server, because a bridge may be using the store.
 func (c *check) embedded(ctx context.Context) {
 	dir, addr := c.cfg.DataDir, c.cfg.EmbeddedAddr
 	var o *server.Options
@@ -104,7 +106,7 @@ func (c *check) embedded(ctx context.Context) {
 		}
 	}
 	if open(o, addr) {
-		c.say(Warn, "embedded NATS", addr+" is not on loopback, and nobody has to log in: the whole network may read positions and hand in messages",
+		c.say(Warn, "embedded NATS", addr+" is not on loopback and requires no login: the whole network can read positions and send messages to post",
 			"set BRIDGE_EMBEDDED_ADDR to 127.0.0.1:4222, or BRIDGE_EMBEDDED_CONFIG to a file with users, as deploy/nats.conf")
 	}
 	if inUse(dir) {
@@ -117,7 +119,7 @@ func (c *check) embedded(ctx context.Context) {
 	c.embeddedDurability(o)
 }
 
-// open reports whether anybody on the network may use the embedded server.
+// open reports whether the embedded server is reachable without a login.
 func open(o *server.Options, addr string) bool {
 	if addr == "" || onLoopback(addr) {
 		return false
@@ -128,38 +130,37 @@ func open(o *server.Options, addr string) bool {
 	return len(o.Users)+len(o.Nkeys)+len(o.TrustedOperators) == 0 && o.Username == "" && o.Authorization == "" && !o.TLSVerify && o.AuthCallout == nil
 }
 
-// refused reports a configuration file that the embedded server does not take.
+// refused reports a configuration file that the embedded server does not accept.
 func (c *check) refused(err error) {
-	const what = "BRIDGE_EMBEDDED_CONFIG"
+	const item = "BRIDGE_EMBEDDED_CONFIG"
 	if wrong, ok := errors.AsType[*embedded.ConfigError](err); ok {
-		c.say(Fail, what, wrong.Problem(), "correct the file")
+		c.say(Fail, item, wrong.Problem(), "correct the file")
 		return
 	}
-	c.say(Fail, what, err.Error(), "correct the file")
+	c.say(Fail, item, err.Error(), "correct the file")
 }
 
-// running is about a store that another process holds: most likely the bridge
-// that this check is about.
+// running reports a store that another process uses, most likely the bridge that
+// has this configuration.
 func (c *check) running(ctx context.Context, dir string) {
-	const what = "embedded store"
+	const item = "embedded store"
 	if c.cfg.HTTPAddr == "" {
-		c.say(Warn, what, dir+" is in use by another process", "nothing, if that is the bridge; a second one wants a folder of its own")
+		c.say(Warn, item, dir+" is in use by another process", "ignore this if it is the bridge; a second bridge needs its own folder")
 		return
 	}
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	if err := ops.Ask(ctx, c.cfg.HTTPAddr, false); err != nil {
-		c.say(Fail, what, fmt.Sprintf("%s is in use by another process, and /readyz on %s says: %s", dir, c.cfg.HTTPAddr, reason(ctx, err)),
-			"see to what it says, or if that is another program, set BRIDGE_DATA_DIR to another folder")
+		c.say(Fail, item, fmt.Sprintf("%s is in use by another process, and /readyz on %s reports: %s", dir, c.cfg.HTTPAddr, reason(ctx, err)),
+			"solve that problem; if it is another program, set BRIDGE_DATA_DIR to another folder")
 		return
 	}
-	c.ok(what, "%s is in use by the bridge on %s, which is ready", dir, c.cfg.HTTPAddr)
+	c.ok(item, "%s is in use by the bridge on %s, which is ready", dir, c.cfg.HTTPAddr)
 }
 
-// writable looks whether the folder, or the first one above it that is there,
-// can be written to.
+// writable checks whether the folder, or its nearest existing parent, is writable.
 func (c *check) writable(dir string) {
-	const what = "embedded store"
+	const item = "embedded store"
 	at, err := existing(dir)
 	if err == nil {
 		var f *os.File
@@ -168,17 +169,17 @@ func (c *check) writable(dir string) {
 		}
 	}
 	if err != nil {
-		c.say(Fail, what, err.Error(), "make the folder writable for this user, or set BRIDGE_DATA_DIR to another one")
+		c.say(Fail, item, err.Error(), "make the folder writable for this user, or set BRIDGE_DATA_DIR to another one")
 		return
 	}
 	if at == filepath.Clean(dir) {
-		c.ok(what, "%s is writable and not in use", dir)
+		c.ok(item, "%s is writable and not in use", dir)
 		return
 	}
-	c.ok(what, "%s is not there yet and can be made", dir)
+	c.ok(item, "%s does not exist yet and can be created", dir)
 }
 
-// existing is the folder, or the first one above it that exists.
+// existing returns the folder, or its nearest existing parent.
 func existing(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -200,34 +201,69 @@ func existing(dir string) (string, error) {
 }
 
 func (c *check) listens(ctx context.Context, addr string) {
-	const what = "embedded NATS"
+	const item = "embedded NATS"
 	if addr == "" {
 		return
 	}
 	switch err := free(ctx, addr); {
 	case err == nil:
-		c.ok(what, "%s is free to listen on", addr)
+		c.ok(item, "%s is free to listen on", addr)
 	case errors.Is(err, syscall.EADDRINUSE):
-		c.say(Fail, what, "another program listens on "+addr, "set NATS_URL if that is the NATS server to use, or BRIDGE_EMBEDDED_ADDR to another port")
+		c.say(Fail, item, "another program listens on "+addr, "set NATS_URL to use that server, or BRIDGE_EMBEDDED_ADDR to another port")
 	default:
-		c.say(Fail, what, err.Error(), "set BRIDGE_EMBEDDED_ADDR to an address that this machine has")
+		c.say(Fail, item, err.Error(), "set BRIDGE_EMBEDDED_ADDR to an address that this machine has")
 	}
 }
 
 func (c *check) space(dir string) {
-	const what = "disk"
+	const item = "disk"
 	at, err := existing(dir)
 	if err != nil {
-		return // told already
+		return // writable has reported it
 	}
 	n, known := available(at)
 	switch text := fmt.Sprintf("%d MiB free for %s", n>>20, dir); {
 	case !known:
 	case n < noSpace:
-		c.say(Fail, what, text, "make room: a server whose disk is full stops storing")
+		c.say(Fail, item, text, "free some space: a server stops storing if its disk is full")
 	case n < tightSpace:
-		c.say(Warn, what, text, "make room, or shorten BRIDGE_RETENTION")
+		c.say(Warn, item, text, "free some space, or shorten BRIDGE_RETENTION")
 	default:
-		c.ok(what, "%s", text)
+		c.ok(item, "%s", text)
 	}
+}
+
+// rehearse checks whether the bridge's user can log in with BRIDGE_EMBEDDED_CONFIG
+// and has its permissions. It starts a second server with that configuration, which
+// does not listen and stores in a temporary folder, because a bridge may be using
+// the real store.
+func (c *check) rehearse(ctx context.Context) {
+	const item = "BRIDGE_EMBEDDED_CONFIG"
+	dir, err := os.MkdirTemp("", "plaspy-bridge-check-")
+	if err != nil {
+		c.say(Warn, item, "not tested: "+err.Error(), "make the folder for temporary files writable")
+		return
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	srv, err := c.cfg.EmbeddedOptions().Rehearse(dir)
+	if err != nil {
+		c.refused(err)
+		return
+	}
+	defer func() { srv.Shutdown(); srv.WaitForShutdown() }()
+	conn := c.connect(ctx, c.cfg.ConnOptions("plaspy-bridge check"), "NATS_", srv)
+	if conn == nil {
+		return
+	}
+	defer func() { _ = conn.Shut(0) }()
+	js, err := conn.OpenJetStream()
+	if err != nil {
+		c.say(Fail, item, err.Error(), "please report this: it does not depend on any setting")
+		return
+	}
+	b := &broker{check: c, conn: conn, js: js, subjects: publisher.Subjects(c.cfg.Prefix), part: "bridge"}
+	if b.replies() && b.jetStream(ctx) {
+		b.permissions(ctx, func(publisher.Permission) bool { return false })
+	}
+	c.queries(ctx, srv)
 }

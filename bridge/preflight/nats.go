@@ -15,22 +15,22 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// settle is how long a connection may take beyond the first try at every
-// server, for one that is just starting.
-const settle = time.Second
+// connectGrace is the time to wait for a connection after every server was tried
+// once. A server may just be starting.
+const connectGrace = time.Second
 
-// broker is a connection to somebody else's NATS server.
+// broker checks a NATS server over one connection.
 type broker struct {
 	*check
 	conn     *publisher.Conn
 	js       jetstream.JetStream
 	subjects publisher.Subjects
-	whose    string // the part of the bridge whose user it is
+	part     string // the part of the bridge that uses this login
 	room     *room  // nil: unknown
-	absent   int    // streams that are to be created, as far as was looked
+	absent   int    // missing streams found so far
 }
 
-// nats checks a server that NATS_URL names.
+// nats checks the server of NATS_URL.
 func (c *check) nats(ctx context.Context) {
 	conn := c.connect(ctx, c.cfg.ConnOptions("plaspy-bridge check"), "NATS_", nil)
 	if conn == nil {
@@ -39,10 +39,10 @@ func (c *check) nats(ctx context.Context) {
 	defer func() { _ = conn.Shut(0) }() // nothing is buffered
 	js, err := conn.OpenJetStream()
 	if err != nil {
-		c.say(Fail, "JetStream", err.Error(), "report this: it depends on nothing that was set")
+		c.say(Fail, "JetStream", err.Error(), "please report this: it does not depend on any setting")
 		return
 	}
-	b := &broker{check: c, conn: conn, js: js, subjects: publisher.Subjects(c.cfg.Prefix), whose: "bridge"}
+	b := &broker{check: c, conn: conn, js: js, subjects: publisher.Subjects(c.cfg.Prefix), part: "bridge"}
 	if !b.version() || !b.replies() || !b.jetStream(ctx) {
 		return
 	}
@@ -54,12 +54,12 @@ func (c *check) nats(ctx context.Context) {
 	c.queries(ctx, nil)
 }
 
-// ofStreams reports whether a permission is one that streams reports on.
+// ofStreams reports whether streams has checked a permission already.
 func ofStreams(p publisher.Permission) bool {
 	return p.Creates != "" || strings.HasPrefix(p.Publish, "$JS.API.STREAM.INFO.")
 }
 
-// queries checks the query service's own user, if it has one.
+// queries checks the separate user of the query service, if one is configured.
 func (c *check) queries(ctx context.Context, inProcess nats.InProcessConnProvider) {
 	o, own := c.cfg.QueryOptions("plaspy-bridge check")
 	if !c.cfg.Query || !own {
@@ -70,15 +70,15 @@ func (c *check) queries(ctx context.Context, inProcess nats.InProcessConnProvide
 		return
 	}
 	defer func() { _ = conn.Shut(0) }()
-	b := &broker{check: c, conn: conn, subjects: publisher.Subjects(c.cfg.Prefix), whose: "query service"}
+	b := &broker{check: c, conn: conn, subjects: publisher.Subjects(c.cfg.Prefix), part: "query service"}
 	needs := query.Needs(b.subjects, publisher.DefaultInboxPrefix)
 	b.missing(ctx, needs)
 }
 
-// connect returns nil where no server can be reached. inProcess is nil but for an
-// embedded one.
+// connect returns nil if no server can be reached, and reports the reason.
+// inProcess is the embedded server, or nil.
 func (c *check) connect(ctx context.Context, o publisher.ConnOptions, variables string, inProcess nats.InProcessConnProvider) *publisher.Conn {
-	const what = "NATS"
+	const item = "NATS"
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	up := make(chan struct{}, 1)
@@ -91,11 +91,11 @@ func (c *check) connect(ctx context.Context, o publisher.ConnOptions, variables 
 	}
 	conn, err := publisher.Connect(o, c.log, nil)
 	if err != nil {
-		c.say(Fail, what, err.Error(), "correct the "+variables+" variables")
+		c.say(Fail, item, err.Error(), "correct the "+variables+" variables")
 		return nil
 	}
 	// Every server was tried once by now.
-	timer := time.NewTimer(settle)
+	timer := time.NewTimer(connectGrace)
 	defer timer.Stop()
 	select {
 	case <-up:
@@ -104,15 +104,16 @@ func (c *check) connect(ctx context.Context, o publisher.ConnOptions, variables 
 	case <-ctx.Done():
 	}
 	if inProcess != nil {
-		c.say(Fail, what, "the server of BRIDGE_EMBEDDED_CONFIG does not let the bridge in",
-			fmt.Sprintf("set %[1]sUSER and %[1]sPASSWORD, or what else the file asks for, to a user that it has", variables))
+		c.say(Fail, item, "the server of BRIDGE_EMBEDDED_CONFIG refuses the bridge's login",
+			fmt.Sprintf("set %[1]sUSER and %[1]sPASSWORD, or the other credentials that the file requires, to one of its users", variables))
 	} else {
-		c.say(Fail, what, trouble(conn), unreachable(conn.LastError(), variables, c.cfg.NATSURL.Reveal()))
+		c.say(Fail, item, trouble(conn), unreachable(conn.LastError(), variables, c.cfg.NATSURL.Reveal()))
 	}
 	_ = conn.Shut(0)
 	return nil
 }
 
+// trouble returns the reason for a missing connection.
 func trouble(conn *publisher.Conn) string {
 	text := conn.Trouble()
 	if err := conn.LastError(); err != nil && !strings.Contains(text, err.Error()) {
@@ -121,56 +122,56 @@ func trouble(conn *publisher.Conn) string {
 	return text
 }
 
-// unreachable says what to do about a connection that cannot be made.
+// unreachable returns the remedy for a failed connection.
 func unreachable(err error, variables, url string) string {
 	encrypted := strings.Contains(url, "tls://") || strings.Contains(url, "wss://")
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
-		return fmt.Sprintf("check %[1]sCREDS, %[1]sNKEY, %[1]sUSER and %[1]sPASSWORD or %[1]sTOKEN, whichever the server asks for", variables)
+		return fmt.Sprintf("check %[1]sCREDS, %[1]sNKEY, %[1]sUSER and %[1]sPASSWORD or %[1]sTOKEN, as the server requires", variables)
 	case errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
 		if encrypted {
-			return "the server has no TLS: use nats:// in NATS_URL, or turn TLS on at the server"
+			return "the server has no TLS: use nats:// in NATS_URL, or enable TLS on the server"
 		}
-		return "use tls:// in NATS_URL, and NATS_CA if the certificate is of an authority of your own"
+		return "use tls:// in NATS_URL, and set NATS_CA if a private authority issued the certificate"
 	case encrypted:
-		return "check NATS_URL, that the server runs, NATS_CA, and NATS_TLS_FIRST, which has to be true for a server with handshake_first"
+		return "check NATS_URL, that the server runs, NATS_CA, and NATS_TLS_FIRST, which must be true for a server with handshake_first"
 	default:
-		return "check NATS_URL, that the server runs, and the firewall between here and there"
+		return "check NATS_URL, that the server runs, and the firewall"
 	}
 }
 
-// version looks whether the server is new enough.
+// version checks whether the server is new enough.
 func (b *broker) version() bool {
-	const what = "NATS"
+	const item = "NATS"
 	v := b.conn.ConnectedServerVersion()
 	major, minor, patch, known := parseVersion(v)
 	text := fmt.Sprintf("connected to %s, nats-server %s", b.conn.ConnectedUrlRedacted(), v)
 	switch {
 	case known && (major < 2 || major == 2 && minor < 11):
-		b.say(Fail, what, text, "upgrade the server: the bridge needs 2.11 or newer")
+		b.say(Fail, item, text, "upgrade the server: the bridge needs 2.11 or newer")
 		return false
 	case known && major == 2 && minor == 12 && (patch == 3 || patch == 4) && b.cfg.Inbound:
-		b.say(Warn, what, text, "upgrade it, if "+b.subjects.Inbound()+" is to have replicas: this version has a fault in replicated work queues")
+		b.say(Warn, item, text, "upgrade it before you give "+b.subjects.Inbound()+" replicas: this version has a bug in replicated work queues")
 	case known && renamesHeaders(minor, patch) && major == 2:
-		b.ok(what, "%s; if the account has msg_trace, this version renames the header traceparent of messages, which the bridge reads all the same", text)
+		b.ok(item, "%s; if the account has msg_trace, this version renames the header traceparent of messages, which the bridge reads all the same", text)
 	default:
-		b.ok(what, "%s", text)
+		b.ok(item, "%s", text)
 	}
 	b.payload()
 	return true
 }
 
-// renamesHeaders reports whether version 2.minor.patch sends traceparent on as
+// renamesHeaders reports whether version 2.minor.patch renames traceparent to
 // Xraceparent in an account with msg_trace.
 func renamesHeaders(minor, patch int) bool { return minor == 11 || minor == 12 && patch <= 11 }
 
-// usualPayload is the size of messages that the bridge is made for.
+// usualPayload is nats-server's default max_payload.
 const usualPayload = 1 << 20
 
-// payload looks whether the server carries messages that are large enough.
+// payload checks the server's max_payload.
 func (b *broker) payload() {
 	if n := b.conn.MaxPayload(); n < usualPayload {
-		b.say(Warn, "max_payload", fmt.Sprintf("the server carries messages of %d KiB at most", n>>10),
+		b.say(Warn, "max_payload", fmt.Sprintf("the server accepts messages of %d KiB at most", n>>10),
 			"raise max_payload to 1MB: larger events are not published, and a dead letter that is too large loses its body")
 	}
 }
@@ -189,21 +190,21 @@ func parseVersion(v string) (major, minor, patch int, known bool) {
 	return n[0], n[1], n[2], len(parts) >= 2
 }
 
-// replies looks whether the server lets this user receive answers at all.
+// replies checks whether this user may receive answers.
 func (b *broker) replies() bool {
 	need := publisher.Replies(b.conn.InboxPrefix())
 	if err := b.maySubscribe(need.Subscribe); err != nil {
-		b.say(Fail, "permissions", err.Error(), fmt.Sprintf("allow this user to subscribe to %s, or set NATS_INBOX_PREFIX to a prefix that it may use: without it %s", need.Subscribe, need.Why))
+		b.say(Fail, "permissions", err.Error(), fmt.Sprintf("allow this user to subscribe to %s, or set NATS_INBOX_PREFIX to a permitted prefix: without it %s", need.Subscribe, need.Why))
 		return false
 	}
 	return true
 }
 
-// jetStream asks for the account's limits.
+// jetStream checks the account's limits. It returns false if JetStream is unavailable.
 func (b *broker) jetStream(ctx context.Context) bool {
-	const what = "JetStream"
+	const item = "JetStream"
 	if err := b.mayPublish("$JS.API.INFO"); err != nil {
-		b.ok(what, "limits are unknown, since this user may not ask for them")
+		b.ok(item, "limits are unknown, because this user may not request them")
 		return true
 	}
 	ctx, cancel := b.limited(ctx)
@@ -211,13 +212,13 @@ func (b *broker) jetStream(ctx context.Context) bool {
 	info, err := b.js.AccountInfo(ctx)
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		b.say(Fail, what, "not enabled for this account", "enable it: jetstream: enabled in the account's configuration")
+		b.say(Fail, item, "not enabled for this account", "enable it: jetstream: enabled in the account's configuration")
 		return false
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders):
-		b.say(Fail, what, "not enabled on this server", "enable it: nats-server -js, or a jetstream block in its configuration")
+		b.say(Fail, item, "not enabled on this server", "enable it: nats-server -js, or a jetstream block in its configuration")
 		return false
 	case err != nil:
-		b.say(Fail, what, reason(ctx, err), "look whether the server, or its cluster's leader, is well")
+		b.say(Fail, item, reason(ctx, err), "check the state of the server and of its cluster's leader")
 		return false
 	}
 	b.limits(info)

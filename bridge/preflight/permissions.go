@@ -22,8 +22,8 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// needs lists what the bridge's user has to be permitted with this configuration,
-// as the packages that use NATS export it.
+// needs returns the permissions that the bridge's user needs with this
+// configuration. Each package that uses NATS exports its own.
 func (b *broker) needs() []publisher.Permission {
 	s := b.subjects
 	all := slices.Concat(publisher.Needs(s), replica.Needs(s), streams.Needs(s, b.cfg.StreamOptions()), control.Needs(s))
@@ -39,9 +39,9 @@ func (b *broker) needs() []publisher.Permission {
 	return all
 }
 
-// permissions tests everything that the bridge's user has to be permitted, but
-// what streams has reported already. What can be asked without an effect is tried;
-// for the rest, the server is asked what it permits.
+// permissions tests every needed permission that reported does not return true for.
+// It tries an operation if that has no effect. Otherwise it compares with the
+// permissions that the server reports.
 //
 // It returns false if the replicas' bucket cannot be read.
 func (b *broker) permissions(ctx context.Context, reported func(publisher.Permission) bool) (readable bool) {
@@ -55,24 +55,24 @@ func (b *broker) permissions(ctx context.Context, reported func(publisher.Permis
 	return readable
 }
 
-// missing reports each need that the connection's user is not permitted, and
-// returns them.
+// missing reports and returns each needed permission that the connection's user
+// does not have.
 func (b *broker) missing(ctx context.Context, needs []publisher.Permission) (missing []publisher.Permission) {
-	const what = "permissions"
+	const item = "permissions"
 	seen := map[string]bool{}
 	allowed, known := b.userInfo(ctx)
 	untried := false
 	for _, p := range needs {
 		key := p.Subject() + " " + p.Try
 		if seen[key] || seen[p.Subject()] {
-			continue // it is missing, or tried already
+			continue // reported or tested already
 		}
 		seen[key] = true
 		var err error
 		switch {
 		case p.Subscribe != "":
 			err = b.maySubscribe(cmp.Or(p.Try, p.Subscribe))
-		case strings.HasPrefix(p.Publish, "_") && known && allowed.Responses != nil: // answers are permitted wherever they are wanted
+		case strings.HasPrefix(p.Publish, "_") && known && allowed.Responses != nil: // allow_responses permits every reply subject
 		case p.Try != "":
 			err = b.mayPublish(p.Try)
 		case !known:
@@ -92,20 +92,21 @@ func (b *broker) missing(ctx context.Context, needs []publisher.Permission) (mis
 		if p.Subscribe != "" {
 			verb = "subscribe"
 		}
-		b.say(level, what, err.Error(), fmt.Sprintf("allow this user to %s to %s: without it %s", verb, p.Subject(), p.Why))
+		b.say(level, item, err.Error(), fmt.Sprintf("allow this user to %s to %s: without it %s", verb, p.Subject(), p.Why))
 	}
 	switch {
 	case untried:
-		b.say(Warn, what, "publishing events was not tried, since a try would be an event, and the server does not report what it permits",
-			"allow this user to publish to "+userInfo+" to have it checked; otherwise /readyz of the running bridge reports it")
+		b.say(Warn, item, "the permission to publish events was not tested: a test would publish an event, and the server does not report its permissions",
+			"allow this user to publish to "+userInfo+" to include it; otherwise /readyz of the running bridge reports it")
 	case len(missing) == 0:
-		b.ok(what, "everything that the %s does is allowed", b.whose)
+		b.ok(item, "the %s has all permissions that it needs", b.part)
 	}
 	return missing
 }
 
-// mayPublish publishes something without an effect and returns the server's
-// refusal. The server answers in order: once the flush is done, a refusal is known.
+// mayPublish publishes a message that has no effect and returns the permission
+// violation, if any. The server answers in order, so a violation arrives before the
+// flush returns.
 func (b *broker) mayPublish(subject string) error {
 	if rest, api := strings.CutPrefix(subject, "$JS.API."); api && b.conn.Domain() != "" {
 		subject = "$JS." + b.conn.Domain() + ".API." + rest
@@ -113,7 +114,7 @@ func (b *broker) mayPublish(subject string) error {
 	return b.refusal(func() error { return b.conn.PublishRequest(subject, b.conn.NewInbox(), []byte("{}")) })
 }
 
-// maySubscribe subscribes for a moment and returns the server's refusal.
+// maySubscribe subscribes briefly and returns the permission violation, if any.
 func (b *broker) maySubscribe(subject string) error {
 	return b.refusal(func() error {
 		sub, err := b.conn.SubscribeSync(subject)
@@ -130,24 +131,24 @@ func (b *broker) refusal(try func() error) error {
 		return err
 	}
 	after := b.conn.LastError()
-	if errors.Is(after, nats.ErrPermissionViolation) && after != before { //nolint:errorlint // the same error would be the one of before
+	if errors.Is(after, nats.ErrPermissionViolation) && after != before { //nolint:errorlint // an identical error is the previous one
 		return after
 	}
 	return nil
 }
 
-// userInfo is the request by which a user learns its own permissions.
+// userInfo is the subject on which a user requests its own permissions.
 const userInfo = "$SYS.REQ.USER.INFO"
 
-// rights are what a server permits a user.
+// rights are the permissions of a user as the server reports them.
 type rights struct {
 	Publish struct {
 		Allow, Deny []string
 	}
-	Responses *struct{} // to requests, wherever they want them; nil: none but what Publish permits
+	Responses *struct{} // set if allow_responses is: answers to any reply subject
 }
 
-// userInfo asks the server what it permits; known is false if it does not answer.
+// userInfo requests the user's permissions. known is false without an answer.
 func (b *broker) userInfo(ctx context.Context) (_ rights, known bool) {
 	if b.mayPublish(userInfo) != nil {
 		return rights{}, false
@@ -169,7 +170,7 @@ func (b *broker) userInfo(ctx context.Context) (_ rights, known bool) {
 	return answer.Data.Permissions, true
 }
 
-// publish reports whether all of a subject is permitted.
+// publish reports whether publishing to everything that subject matches is permitted.
 func (r rights) publish(subject string) bool {
 	if slices.ContainsFunc(r.Publish.Deny, func(deny string) bool { return server.SubjectsCollide(deny, subject) }) {
 		return false
@@ -177,8 +178,8 @@ func (r rights) publish(subject string) bool {
 	return len(r.Publish.Allow) == 0 || covered(r.Publish.Allow, subject)
 }
 
-// covered reports whether one of the patterns matches everything that a subject,
-// which may hold wildcards, matches.
+// covered reports whether one of the patterns matches everything that subject
+// matches. subject may contain wildcards.
 func covered(patterns []string, subject string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return server.SubjectMatchesFilter(subject, p) })
 }

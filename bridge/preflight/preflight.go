@@ -1,10 +1,10 @@
-// Package preflight finds out, before the bridge runs or while it does, what
-// would keep it from working, and says what to do about each thing.
+// Package preflight checks a configuration against the API, the NATS server and
+// this machine. It reports each problem with its remedy, before the bridge runs or
+// while it does.
 //
-// It changes nothing and disturbs nobody: no stream is created, no event
-// published, no consumer of the bridge touched, and the embedded server's store
-// is left to whoever uses it. It spends two API requests, three where
-// BRIDGE_GROUPS is set.
+// The checks have no side effects. They create no stream, publish no event, use no
+// consumer of the bridge and do not open the embedded server's store. They send two
+// API requests, or three if BRIDGE_GROUPS is set.
 package preflight
 
 import (
@@ -17,28 +17,28 @@ import (
 	"plaspy-bridge/bridge/config"
 )
 
-// Level tells how bad a finding is.
+// Level is the severity of a finding.
 type Level int
 
-// The levels, from good to bad.
+// The levels, in increasing severity.
 const (
 	OK   Level = iota
-	Warn       // the bridge works, but a person should know
-	Fail       // the bridge would not work
+	Warn       // the bridge works, with a limitation or a risk
+	Fail       // the bridge does not work
 )
 
-// String returns the level as it begins a line: ok, warn or FAIL.
+// String returns the first word of a finding's line: ok, warn or FAIL.
 func (l Level) String() string { return [...]string{"ok", "warn", "FAIL"}[l] }
 
 // MarshalText returns the level in lower case: ok, warn or fail.
 func (l Level) MarshalText() ([]byte, error) { return []byte(strings.ToLower(l.String())), nil }
 
-// Finding is what one check found. None of it holds a secret.
+// Finding is the result of one check. It contains no secrets.
 type Finding struct {
 	Level Level  `json:"level"`
-	What  string `json:"what"`         // was looked at: token, stream PLASPY_EVENTS, ...
-	Text  string `json:"text"`         // was found
-	Do    string `json:"do,omitempty"` // about it; empty if the level is OK
+	What  string `json:"what"`         // the checked item: token, stream PLASPY_EVENTS, ...
+	Text  string `json:"text"`         // the result
+	Do    string `json:"do,omitempty"` // the remedy; empty if the level is OK
 }
 
 // String returns the finding as one line.
@@ -58,13 +58,13 @@ type check struct {
 	log    *slog.Logger
 }
 
-// Counts tells how many findings of each level there were.
+// Counts has the number of findings of each level.
 type Counts struct{ OK, Warn, Fail int }
 
-// Run checks everything that cfg, which Load found good, leads to, and hands
-// each finding to report as it comes. warnings are Load's; agent is the
-// User-Agent for the API. What depends on something that failed is left out.
-// Each request takes at most cfg.Timeout.
+// Run runs all checks and passes each finding to report. cfg and warnings are the
+// results of [config.Load]; agent is the User-Agent of the API requests. Run skips a
+// check if another one that it depends on has failed. Each request takes at most
+// cfg.Timeout.
 func Run(ctx context.Context, cfg config.Config, warnings []config.Warning, agent string, report func(Finding)) Counts {
 	c := &check{cfg: cfg, report: report, log: slog.New(slog.DiscardHandler)}
 	c.configuration(warnings)
@@ -78,13 +78,13 @@ func Run(ctx context.Context, cfg config.Config, warnings []config.Warning, agen
 	return Counts{c.count[OK], c.count[Warn], c.count[Fail]}
 }
 
-func (c *check) say(l Level, what, text, do string) {
+func (c *check) say(l Level, item, text, do string) {
 	c.count[l]++
-	c.report(Finding{l, what, oneLine(text), do})
+	c.report(Finding{l, item, oneLine(text), do})
 }
 
-func (c *check) ok(what, format string, args ...any) {
-	c.say(OK, what, fmt.Sprintf(format, args...), "")
+func (c *check) ok(item, format string, args ...any) {
+	c.say(OK, item, fmt.Sprintf(format, args...), "")
 }
 
 func (c *check) configuration(warnings []config.Warning) {
@@ -94,18 +94,18 @@ func (c *check) configuration(warnings []config.Warning) {
 			set++
 		}
 	}
-	c.ok("configuration", "%d variables set, the others have their defaults", set)
+	c.ok("configuration", "%d variables are set, the others have their defaults", set)
 	for _, w := range warnings {
 		c.say(Warn, "configuration", w.String(), "correct or remove it; plaspy-bridge env shows every variable")
 	}
 }
 
-// limited bounds one question.
+// limited returns a context for one request.
 func (c *check) limited(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, c.cfg.Timeout, fmt.Errorf("no answer within PLASPY_TIMEOUT, %s", c.cfg.Timeout))
 }
 
-// reason is an error's text, or, where the context ended it, why that did.
+// reason returns the text of err, or the cause of ctx's end if err is due to that.
 func reason(ctx context.Context, err error) string {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		if cause := context.Cause(ctx); cause != nil {

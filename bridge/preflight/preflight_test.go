@@ -140,18 +140,18 @@ func TestAPI(t *testing.T) {
 		{name: "wrong key", env: []string{"PLASPY_API_KEY", "s3cret-old"}, fail: 1, want: `FAIL token: key refused.*: check PLASPY_USERNAME and the API key`},
 		{name: "API down", env: []string{"PLASPY_BASE_URL", "http://127.0.0.1:1"}, fail: 1, want: `FAIL token: .*connection refused: check PLASPY_BASE_URL, and the network`},
 		{name: "API hangs", env: []string{"PLASPY_TIMEOUT", "150ms"}, fault: &sim.Fault{Kind: sim.Hang}, fail: 1, want: `FAIL token: `},
-		{name: "not the API", fault: &sim.Fault{Kind: sim.HTML}, fail: 1, want: `FAIL token: .*HTML.*: check PLASPY_BASE_URL: what answers there`},
-		{name: "API overloaded", fault: &sim.Fault{Kind: sim.Status, Status: 503}, fail: 1, want: `FAIL token: .*503.*: look whether the API is well`},
+		{name: "not the API", fault: &sim.Fault{Kind: sim.HTML}, fail: 1, want: `FAIL token: .*HTML.*: check PLASPY_BASE_URL: the server there`},
+		{name: "API overloaded", fault: &sim.Fault{Kind: sim.Status, Status: 503}, fail: 1, want: `FAIL token: .*503.*: check the state of the API`},
 		{name: "token refused", fault: &sim.Fault{Kind: sim.Unauthorized, Endpoint: "devices"}, fail: 1, want: `FAIL device list: .*: the API grants a token and then refuses it`},
 		{name: "no permission", fault: &sim.Fault{Kind: sim.Status, Status: 403, Endpoint: "devices"}, fail: 1, want: `FAIL device list: .*403.*: give this account's user the permission`},
 		{name: "no devices", fault: &sim.Fault{Kind: sim.EmptyList}, warn: 1, want: `warn device list: no active device`},
 		{name: "all expired", fault: &sim.Fault{Kind: sim.Expired, Device: "*"}, warn: 1, want: `warn device list: no active device among 3 listed`},
-		{name: "API's clock ahead", sim: sim.Options{Skew: 7 * time.Minute}, warn: 1, want: `warn clock: this machine's is (7m0s|6m59s) behind the API's: set it by NTP`},
-		{name: "API's clock behind", sim: sim.Options{Skew: -time.Hour}, warn: 1, want: `warn clock: this machine's is (1h0m0s|59m59s) ahead of the API's`},
+		{name: "API's clock ahead", sim: sim.Options{Skew: 7 * time.Minute}, warn: 1, want: `warn clock: the local clock is (7m0s|6m59s) behind the API's: synchronize the clocks`},
+		{name: "API's clock behind", sim: sim.Options{Skew: -time.Hour}, warn: 1, want: `warn clock: the local clock is (1h0m0s|59m59s) ahead of the API's`},
 		{name: "groups", env: []string{"BRIDGE_GROUPS", "group1,Van fleet,Boats"}, warn: 1, want: `warn groups: entry 3 of BRIDGE_GROUPS is neither the id nor the name of one of 4 groups: correct it`},
-		{name: "some chosen", env: []string{"BRIDGE_DEVICES", "device0001,device0002"}, want: `ok +choice: 2 of 3 active devices are chosen`},
-		{name: "none chosen", env: []string{"BRIDGE_DEVICES_EXCLUDE", "*"}, fail: 1, want: `FAIL choice: none of 3 active devices is chosen`},
-		{name: "none matched", env: []string{"BRIDGE_DEVICES", "truck*"}, warn: 1, fail: 1, want: `FAIL choice: none of 3 active devices is chosen`},
+		{name: "some chosen", env: []string{"BRIDGE_DEVICES", "device0001,device0002"}, want: `ok +choice: 2 of 3 active devices are selected`},
+		{name: "none chosen", env: []string{"BRIDGE_DEVICES_EXCLUDE", "*"}, fail: 1, want: `FAIL choice: none of 3 active devices is selected`},
+		{name: "none matched", env: []string{"BRIDGE_DEVICES", "truck*"}, warn: 1, fail: 1, want: `FAIL choice: none of 3 active devices is selected`},
 		{name: "a pattern without a match", env: []string{"BRIDGE_DEVICES", "device*,truck*"}, warn: 1, want: `warn choice: entry 2 of BRIDGE_DEVICES matches no device`},
 		{name: "no such group", env: []string{"BRIDGE_GROUPS", "Boats"}, warn: 1, fail: 1, want: `FAIL choice: none of 3`},
 		{name: "misspelt variable", env: []string{"BRIDGE_WORKRES", "1"}, warn: 1, want: `warn configuration: BRIDGE_WORKRES .*did you mean BRIDGE_WORKERS`},
@@ -182,17 +182,17 @@ func TestKeyFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.env("PLASPY_API_KEY", "", "PLASPY_API_KEY_FILE", file)
-	r.want(0, 0, `ok   key file: readable, mode -rw-------`, `ok   token: granted, for another (1h0m0s|59m\d+s)`)
+	r.want(0, 0, `ok   key file: readable, mode -rw-------`, `ok   token: granted, valid for another (1h0m0s|59m\d+s)`)
 	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r.want(1, 0, `warn key file: every user of this machine may read it \(mode -rw-r--r--\): chmod`)
+	r.want(1, 0, `warn key file: every user of this machine can read it \(mode -rw-r--r--\): chmod`)
 }
 
 func TestEmbedded(t *testing.T) {
 	t.Run("nothing there yet", func(t *testing.T) {
 		r := newRig(t, sim.Options{})
-		r.want(0, 0, `ok   embedded store: .*/data is not there yet and can be made`, `ok   embedded NATS: 127.0.0.1:\d+ is free`, `ok   disk: \d+ MiB free`, `ok   BRIDGE_HTTP_ADDR: 127`)
+		r.want(0, 0, `ok   embedded store: .*/data does not exist yet and can be created`, `ok   embedded NATS: 127.0.0.1:\d+ is free`, `ok   disk: \d+ MiB free`, `ok   BRIDGE_HTTP_ADDR: 127`)
 		if _, err := os.Stat(os.Getenv("BRIDGE_DATA_DIR")); !os.IsNotExist(err) {
 			t.Errorf("the check made the folder: %v", err)
 		}
@@ -261,9 +261,9 @@ func TestBesideABridge(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	r.want(0, 0, `ok   embedded store: .* is in use by the bridge on 127.*, which is ready`, `ok   BRIDGE_HTTP_ADDR: 127.* is the running bridge's`)
+	r.want(0, 0, `ok   embedded store: .* is in use by the bridge on 127.*, which is ready`, `ok   BRIDGE_HTTP_ADDR: the running bridge listens on 127`)
 	health.Report("token", ops.Down("the API refuses the key"))
-	r.want(0, 1, `FAIL embedded store: .* and /readyz on .* says: token: the API refuses the key: see to what it says`)
+	r.want(0, 1, `FAIL embedded store: .* and /readyz on .* reports: token: the API refuses the key: solve that problem`)
 }
 
 func TestNATS(t *testing.T) {
@@ -272,7 +272,7 @@ func TestNATS(t *testing.T) {
 		s := r.broker(nil)
 		_, js := r.admin(s)
 		r.want(0, 0, `ok   NATS: connected to nats://127.0.0.1:\d+, nats-server 2\.`, `ok   JetStream: enabled`,
-			`ok   stream PLASPY_EVENTS: not there yet, the bridge creates it`, `ok   permissions: everything`)
+			`ok   stream PLASPY_EVENTS: does not exist yet, the bridge creates it`, `ok   permissions: the bridge has all permissions`)
 		for name := range js.StreamNames(t.Context()).Name() {
 			t.Errorf("the check made stream %s", name)
 		}
@@ -281,7 +281,7 @@ func TestNATS(t *testing.T) {
 		r := newRig(t, sim.Options{})
 		_, js := r.admin(r.broker(nil))
 		ensure(t, js, nil)
-		r.want(0, 0, `ok   stream PLASPY_EVENTS: there, 0 messages`, `ok   stream KV_plaspy_last: there`, `ok   stream PLASPY_DLQ: there`, `ok   clock: agrees with the NATS server's`)
+		r.want(0, 0, `ok   stream PLASPY_EVENTS: exists, 0 messages`, `ok   stream KV_plaspy_last: exists`, `ok   stream PLASPY_DLQ: exists`, `ok   clock: agrees with the NATS server's`)
 	})
 	t.Run("down", func(t *testing.T) {
 		r := newRig(t, sim.Options{})
@@ -332,15 +332,15 @@ func TestOtherStreams(t *testing.T) {
 		warn, fail int
 		want       string
 	}{
-		{"retention", func(c *jetstream.StreamConfig) { c.MaxAge = 24 * time.Hour }, 1, 0, `warn stream PLASPY_EVENTS: max_age is 24h0m0s, the bridge would set 168h0m0s: it is used as it is`},
+		{"retention", func(c *jetstream.StreamConfig) { c.MaxAge = 24 * time.Hour }, 1, 0, `warn stream PLASPY_EVENTS: max_age is 24h0m0s, the bridge would set 168h0m0s: the bridge uses it as it is`},
 		{"duplicate window", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, 1, 0, `warn stream PLASPY_EVENTS: duplicate_window is 1s`},
-		{"memory", func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, 1, 0, `warn stream PLASPY_EVENTS: storage is Memory.*a server's restart empties it`},
-		{"subjects missing", func(c *jetstream.StreamConfig) { c.Subjects = []string{"plaspy.location.*"} }, 0, 1, `FAIL stream PLASPY_EVENTS: does not take plaspy.alert.\*.\* but plaspy.location.\*: add`},
+		{"memory", func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, 1, 0, `warn stream PLASPY_EVENTS: storage is Memory.*a restart of the server empties it`},
+		{"subjects missing", func(c *jetstream.StreamConfig) { c.Subjects = []string{"plaspy.location.*"} }, 0, 1, `FAIL stream PLASPY_EVENTS: its subjects are plaspy.location.\*, without plaspy.alert.\*.\*: add`},
 		{"more subjects", func(c *jetstream.StreamConfig) {
 			c.Subjects = []string{"plaspy.location.*", "plaspy.alert.>", "plaspy.device.>", "more"}
 		}, 1, 0, `warn stream PLASPY_EVENTS: subjects is`},
-		{"no acks", func(c *jetstream.StreamConfig) { c.NoAck = true }, 0, 1, `FAIL stream PLASPY_EVENTS: acknowledges nothing`},
-		{"in another stream", func(c *jetstream.StreamConfig) { c.Name = "MINE" }, 0, 1, `FAIL stream PLASPY_EVENTS: is missing, and cannot be created: stream MINE takes plaspy\.`},
+		{"no acks", func(c *jetstream.StreamConfig) { c.NoAck = true }, 0, 1, `FAIL stream PLASPY_EVENTS: sends no acknowledgements`},
+		{"in another stream", func(c *jetstream.StreamConfig) { c.Name = "MINE" }, 0, 1, `FAIL stream PLASPY_EVENTS: is missing, and cannot be created: stream MINE already has the subject plaspy\.`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -361,7 +361,7 @@ func TestPermissions(t *testing.T) {
 	}{
 		{"replies", "", "_INBOX.>", 0, 1, `FAIL permissions: .*: allow this user to subscribe to _INBOX`},
 		{"stream info", "$JS.API.STREAM.INFO.PLASPY_EVENTS", "", 0, 1, `FAIL stream PLASPY_EVENTS: .*: allow this user to publish to \$JS.API.STREAM.INFO.PLASPY_EVENTS`},
-		{"stream create", "$JS.API.STREAM.CREATE.PLASPY_DLQ", "", 0, 1, `FAIL stream PLASPY_DLQ: is missing, and this user may not create it: create it yourself`},
+		{"stream create", "$JS.API.STREAM.CREATE.PLASPY_DLQ", "", 0, 1, `FAIL stream PLASPY_DLQ: is missing, and this user may not create it: create it, or allow`},
 		{"consumers", "$JS.API.CONSUMER.CREATE.PLASPY_EVENTS.>", "", 0, 1, `FAIL permissions: .*allow this user to publish to \$JS.API.CONSUMER.CREATE.PLASPY_EVENTS.*cannot read what it published`},
 		{"filtered consumers", "$JS.API.CONSUMER.CREATE.PLASPY_EVENTS.*.>", "", 0, 1, `FAIL permissions: .*allow this user to publish to \$JS.API.CONSUMER.CREATE.PLASPY_EVENTS.>: without it the bridge cannot read what it published`},
 		{"pulling", "$JS.API.CONSUMER.MSG.NEXT.PLASPY_EVENTS.*", "", 0, 1, `FAIL permissions: .*publish to \$JS.API.CONSUMER.MSG.NEXT.PLASPY_EVENTS.\*`},
@@ -384,7 +384,7 @@ func TestPermissions(t *testing.T) {
 		{"replicas", "$KV.plaspy_replicas.>", "", 0, 1, `FAIL permissions: .*publish to \$KV.plaspy_replicas.>: without it replicas cannot share`},
 		{"query service", "", "plaspy.api.>", 0, 1, `FAIL permissions: .*subscribe to plaspy.api`},
 		{"account's limits", "$JS.API.INFO", "", 1, 0, `ok   JetStream: limits are unknown`},
-		{"what the user may", "$SYS.REQ.USER.INFO", "", 1, 0, `warn permissions: publishing events was not tried.*\$SYS.REQ.USER.INFO`},
+		{"what the user may", "$SYS.REQ.USER.INFO", "", 1, 0, `warn permissions: the permission to publish events was not tested.*\$SYS.REQ.USER.INFO`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

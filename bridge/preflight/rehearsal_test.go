@@ -20,8 +20,8 @@ func TestEmbeddedConfiguration(t *testing.T) {
 	}{
 		{"nobody has to log in", `jetstream: enabled`, "", 0, 0, []string{`ok   JetStream: `, `ok   permissions: `}},
 		{"a user that is there", users, "bridge", 0, 0, []string{`ok   JetStream: `}},
-		{"no user", users, "", 0, 1, []string{`FAIL NATS: .* does not let the bridge in: set NATS_USER`}},
-		{"another user", users, "other", 0, 1, []string{`FAIL NATS: .* does not let the bridge in`}},
+		{"no user", users, "", 0, 1, []string{`FAIL NATS: .* refuses the bridge's login: set NATS_USER`}},
+		{"another user", users, "other", 0, 1, []string{`FAIL NATS: .* refuses the bridge's login`}},
 		{"a user who may do little", users, "little", 2, -1, []string{`FAIL permissions: .* allow this user to publish to \$JS.API.STREAM.MSG.GET.PLASPY_INBOUND`}},
 		{"an account without JetStream", `jetstream: enabled
 			accounts { A { users: [{user: bridge, password: "s3cret-password"}] } }`, "bridge", 0, 1, []string{`FAIL JetStream: not enabled for this account`}},

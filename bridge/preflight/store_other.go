@@ -2,8 +2,8 @@
 
 package preflight
 
-// inUse cannot be told: the embedded server takes no lock here.
+// inUse returns false: the embedded server takes no lock on this system.
 func inUse(string) bool { return false }
 
-// available cannot be told without a system call of its own for each system.
+// available is not implemented for this system.
 func available(string) (n uint64, known bool) { return 0, false }

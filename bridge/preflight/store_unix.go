@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// inUse reports whether another process holds the embedded server's store. It
-// holds the lock itself for no longer than it takes to ask.
+// inUse reports whether another process has locked the embedded server's store. It
+// takes the lock only briefly.
 func inUse(dir string) bool {
 	f, err := os.Open(filepath.Join(dir, ".lock"))
 	if err != nil {
@@ -19,7 +19,7 @@ func inUse(dir string) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == syscall.EWOULDBLOCK
 }
 
-// available is how many bytes a folder's disk has for this user.
+// available returns the number of bytes that this user can still store in dir.
 func available(dir string) (n uint64, known bool) {
 	var st syscall.Statfs_t
 	if syscall.Statfs(dir, &st) != nil {
