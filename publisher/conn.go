@@ -20,9 +20,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// ConnOptions say how to reach NATS. All of them but InProcess mean what they
-// mean to the nats CLI; files are read at every connect, so a rotated file needs
-// no restart.
+// ConnOptions configure a [Conn]. All of them but InProcess have the same meaning as
+// in the nats CLI. Files are read at every connect, so a rotated file needs no
+// restart.
 type ConnOptions struct {
 	URL         string                     // comma separated; ignored if InProcess is set
 	InProcess   nats.InProcessConnProvider // an embedded server
@@ -32,17 +32,17 @@ type ConnOptions struct {
 	User        string                     // a token if Password is empty
 	Password    string                     //
 	Token       string                     //
-	CA          string                     // PEM file of trusted authorities
+	CA          string                     // PEM file of trusted certificate authorities
 	Cert, Key   string                     // PEM files of a client certificate
-	TLSFirst    bool                       // TLS begins before the server has sent anything
-	InboxPrefix string                     // of the subjects that answers arrive at; empty means _INBOX
+	TLSFirst    bool                       // TLS handshake before the server's INFO
+	InboxPrefix string                     // prefix of reply subjects; empty means _INBOX
 	Domain      string                     // JetStream domain; empty means the server's own
 	OnConnect   func(reconnected bool)     // called after every connect; must not block
-	OnClosed    func(err error)            // called if the client gives up for good; nil while Close is called
+	OnClosed    func(err error)            // called if the client closes without a call of Shut
 }
 
-// Conn is a connection to NATS that is made again for ever, with its state for a
-// health check. It is safe for concurrent use.
+// Conn is a connection to NATS that reconnects without a limit, and reports its
+// state for a health check. It is safe for concurrent use.
 type Conn struct {
 	*nats.Conn
 
@@ -53,7 +53,7 @@ type Conn struct {
 	downSince atomic.Int64 // Unix nanoseconds, 0 while connected
 
 	mu     sync.Mutex
-	logged map[string]bool // guarded by mu: reasons logged since the connection was last there
+	logged map[string]bool // guarded by mu: reasons logged since the last connect
 }
 
 // ConnError is the last asynchronous error of a connection, such as a
@@ -74,10 +74,9 @@ const (
 	maxReconnect = 2 * time.Second
 )
 
-// Connect tries every server once and returns, with an error only if the options
-// themselves are wrong (a missing file, a malformed URL). The connection is made,
-// and made again, in the background until it is closed. Close it with
-// [Conn.Shut].
+// Connect tries every server once and returns. It fails only if the options are
+// invalid (a missing file, a malformed URL). If no server is reachable, the
+// connection is made in the background. Close it with [Conn.Shut].
 func Connect(o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn, error) {
 	c := &Conn{log: log, opts: o, logged: map[string]bool{}}
 	c.downSince.Store(time.Now().UnixNano())
@@ -90,8 +89,8 @@ func Connect(o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn,
 		nats.MaxReconnects(-1),
 		nats.CustomReconnectDelay(reconnectDelay),
 		nats.IgnoreAuthErrorAbort(),
-		// What is published while disconnected fails at once and is sent
-		// again with its fence; a buffer would only hide it.
+		// A publish without a connection fails at once and is retried with
+		// its expected sequence. A buffer would only delay that.
 		nats.ReconnectBufSize(-1),
 		nats.ConnectHandler(func(nc *nats.Conn) { c.connected(nc, false) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) { c.connected(nc, true) }),
@@ -125,8 +124,8 @@ func Connect(o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn,
 	return c, nil
 }
 
-// ConnectContext is [Connect], but returns as soon as ctx is cancelled: a server
-// that does not answer holds up nothing.
+// ConnectContext is [Connect], but returns as soon as ctx is cancelled, even if a
+// server does not answer.
 func ConnectContext(ctx context.Context, o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn, error) {
 	type result struct {
 		conn *Conn
@@ -158,10 +157,10 @@ func (c *Conn) OpenJetStream(opts ...jetstream.JetStreamOpt) (jetstream.JetStrea
 	return jetstream.New(c.Conn, opts...)
 }
 
-// InboxPrefix is the prefix of the subjects that answers arrive at.
+// InboxPrefix returns the prefix of reply subjects.
 func (c *Conn) InboxPrefix() string { return cmp.Or(c.opts.InboxPrefix, DefaultInboxPrefix) }
 
-// Domain is the JetStream domain of the connection, or empty.
+// Domain returns the JetStream domain of the connection, or "".
 func (c *Conn) Domain() string { return c.opts.Domain }
 
 // DefaultInboxPrefix is the inbox prefix of a client that sets none.
@@ -207,7 +206,7 @@ func (o ConnOptions) options() ([]nats.Option, error) {
 	return opts, nil
 }
 
-// reconnectDelay keeps a fleet of bridges from coming back in step.
+// reconnectDelay adds jitter, so that many bridges do not reconnect at once.
 func reconnectDelay(attempts int) time.Duration {
 	d := min(100*time.Millisecond<<min(attempts, 5), maxReconnect)
 	return d/2 + rand.N(d/2)
@@ -236,8 +235,8 @@ func (c *Conn) disconnected(err error) {
 	c.log.Warn("nats disconnected, reconnecting", "err", err)
 }
 
-// unreachable keeps the reason why there is no connection, and logs each reason
-// once until there is one: several servers fail in turn, each in its own way.
+// unreachable keeps the reason for a missing connection. It logs each reason once
+// until the next connect, because several servers may fail for different reasons.
 func (c *Conn) unreachable(err error) {
 	c.lastError.Store(&ConnError{Err: err, At: time.Now()})
 	const most = 16
@@ -255,7 +254,7 @@ func (c *Conn) closed(err error) {
 	if c.closing.Load() {
 		return
 	}
-	c.log.Error("nats client closed for good", "err", err)
+	c.log.Error("nats client closed permanently", "err", err)
 	if c.opts.OnClosed != nil {
 		c.opts.OnClosed(err)
 	}
@@ -273,8 +272,8 @@ func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	c.log.Warn("nats reported an error", attrs...)
 }
 
-// Trouble returns in one sentence why there is no connection, or "" while there
-// is one.
+// Trouble returns in one sentence the reason for a missing connection, or "" while
+// connected.
 func (c *Conn) Trouble() string {
 	if c.IsConnected() {
 		return ""
@@ -285,9 +284,8 @@ func (c *Conn) Trouble() string {
 	return "not connected to NATS"
 }
 
-// Denied is the last thing that the server's permissions forbade, or "" if that
-// was more than a minute ago. The request itself returns no such error: it is
-// not answered.
+// Denied returns the last permission violation, or "" if that was more than a minute
+// ago. The request itself returns no such error: it gets no answer.
 func (c *Conn) Denied() string {
 	last := c.lastError.Load()
 	if last == nil || !errors.Is(last.Err, nats.ErrPermissionViolation) || time.Since(last.At) > time.Minute {
@@ -296,14 +294,14 @@ func (c *Conn) Denied() string {
 	return last.Err.Error()
 }
 
-// Elsewhere connects to another server of the cluster. It reports false if none
-// is known.
-func (c *Conn) Elsewhere() bool {
+// SwitchServer connects to another server of the cluster. It returns false if none is
+// known.
+func (c *Conn) SwitchServer() bool {
 	return len(c.Servers()) > 1 && c.ForceReconnect() == nil
 }
 
-// Shut closes the connection. The buffer is flushed first, within the timeout; 0
-// means not at all.
+// Shut flushes the buffer, within the timeout, and closes the connection. A timeout of
+// 0 means no flush.
 func (c *Conn) Shut(timeout time.Duration) error {
 	c.closing.Store(true)
 	defer c.Close()
@@ -316,14 +314,14 @@ func (c *Conn) Shut(timeout time.Duration) error {
 	return nil
 }
 
-// handshakeWrites is how many writes the client makes before it reads the
-// server's answer to its login: CONNECT and PING.
+// handshakeWrites is the number of writes before the client reads the server's answer
+// to its login: CONNECT and PING.
 const handshakeWrites = 2
 
-// inProcess is an embedded server, to connect to. The server writes its refusal
-// of a login while the client still writes, and a pipe has no buffer: both would
-// wait until the server's write deadline of 10 s, and the reason would be lost.
-// So the writes of the handshake do not wait.
+// inProcess connects to an embedded server over a pipe, which has no buffer. If the
+// server refuses a login, it writes while the client still writes. Both would block
+// until the server's write deadline of 10 s, and the reason would be lost. Therefore
+// the writes of the handshake return at once.
 type inProcess struct{ nats.InProcessConnProvider }
 
 // InProcessConn returns one end of a new pipe to the server.
@@ -335,18 +333,18 @@ func (p inProcess) InProcessConn() (net.Conn, error) {
 	return &handshake{Conn: conn, left: handshakeWrites}, nil
 }
 
-// handshake is a connection whose first writes return at once. They reach the
-// other end in order, and before all later ones.
+// handshake is a connection with asynchronous first writes. The order of all writes
+// is kept.
 type handshake struct {
 	net.Conn
 
 	mu      sync.Mutex
-	left    int           // guarded by mu: writes that do not wait
+	left    int           // guarded by mu: remaining asynchronous writes
 	pending chan struct{} // guarded by mu: closed when the last of them is done; nil without one
 	failed  error         // written before pending is closed
 }
 
-// Write writes p, or has it written by a goroutine of its own.
+// Write writes p. The first writes happen in a goroutine.
 func (h *handshake) Write(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 
 const description = "Devices, locations and alerts of the Plaspy account, through plaspy-bridge"
 
-// verbs are the subjects of service discovery and what answers them: every
-// service, every instance of this one, and this instance.
+// verbs maps the subjects of service discovery to their answers. Each verb exists for
+// all services, for all instances of this one, and for this instance.
 func (s *Service) verbs() map[string]func() any {
 	name, all := string(s.opt.Subjects), map[string]func() any{}
 	for verb, answer := range map[micro.Verb]func() any{micro.PingVerb: s.ping, micro.InfoVerb: s.info, micro.StatsVerb: s.stats} {

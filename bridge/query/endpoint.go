@@ -23,7 +23,7 @@ type answerer func(ctx context.Context, device string, body []byte) ([]byte, err
 // endpoint is one kind of question.
 type endpoint struct {
 	name    string
-	subject string // what is subscribed to
+	subject string // of the subscription
 	prefix  string // of subject, before the device's token; empty without one
 	queue   string // empty: every replica receives every request
 	answer  answerer
@@ -34,8 +34,8 @@ type endpoint struct {
 // device to answer why.
 const othersFirst = 300 * time.Millisecond
 
-// lateFactor is how many more requests may wait for that than are answered at
-// once. This replica does not answer one more; the other one does.
+// lateFactor bounds the requests that wait for that, in multiples of the requests
+// answered at once. This replica does not answer a request above the bound.
 const lateFactor = 8
 
 // routes lists the endpoints.
@@ -140,7 +140,7 @@ func (s *Service) receive(ctx context.Context, e *endpoint, m *nats.Msg) {
 	select {
 	case slots <- struct{}{}:
 	default:
-		if slots == s.slots { // else the replica that polls the device answers
+		if slots == s.slots { // otherwise the replica that polls the device answers
 			s.fail(e, m, &failure{http.StatusTooManyRequests, "too many queries at once"}, 0)
 		}
 		return

@@ -11,8 +11,8 @@
 // NATS does not check a request's reply subject against the requester's
 // permissions, so a service that answers any reply subject publishes on behalf
 // of its callers. This one answers inboxes only, the discovery verbs under $SRV
-// included. That is why it does not use the micro framework's own service, whose
-// verbs answer any subject; the wire format is the framework's (NATS ADR-32).
+// included. That is why it does not use the micro framework's own service, which
+// answers any reply subject; the wire format is the framework's (NATS ADR-32).
 package query
 
 import (
@@ -171,7 +171,7 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // watchDenials sends permission violations of the service's subscriptions to
-// denied, and every error where it went before. The client's error names the
+// denied, and every error to the previous handler. The client's error names the
 // subscription only in its text.
 func (s *Service) watchDenials(denied chan<- error) (restore func()) {
 	nc := s.opt.Conn

@@ -11,11 +11,11 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// Version is that of the messages, in the document's info: the first number
-// grows when a subscriber has to change.
+// Version is the version of the messages. The major number grows with incompatible
+// changes.
 const Version = "1.0.0"
 
-// componentPrefix begins a reference to a schema of the document.
+// componentPrefix is the prefix of a reference to a schema of the document.
 const componentPrefix = "#/components/schemas/"
 
 //go:embed schemas.json
@@ -24,7 +24,7 @@ var bodySchemas []byte
 //go:embed headers.json
 var headerSchemas []byte
 
-// The objects of AsyncAPI 3.0 that the document needs, by their names there:
+// The objects of AsyncAPI 3.0 that the document needs, with their names:
 // https://www.asyncapi.com/docs/reference/specification/v3.0.0
 type (
 	document struct {
@@ -53,7 +53,7 @@ type (
 		Description string `json:"description"`
 	}
 	channel struct {
-		Address     *string              `json:"address"` // null: the asker names it
+		Address     *string              `json:"address"` // null means the requester chooses it
 		Title       string               `json:"title"`
 		Description string               `json:"description,omitempty"`
 		Messages    map[string]reference `json:"messages"`
@@ -98,7 +98,7 @@ type (
 	}
 )
 
-// Document gives the AsyncAPI document of a bridge as indented JSON. The same
+// Document returns the AsyncAPI document of a bridge as indented JSON. The same
 // subjects give the same bytes.
 func Document(subjects publisher.Subjects) ([]byte, error) {
 	schemas, err := schemas()
@@ -114,13 +114,13 @@ func Document(subjects publisher.Subjects) ([]byte, error) {
 		},
 		DefaultContentType: "application/json",
 		Servers: map[string]server{"nats": {
-			Host: "127.0.0.1:4222", Protocol: "nats", Description: "The embedded server by default; the servers of NATS_URL where that is set.",
+			Host: "127.0.0.1:4222", Protocol: "nats", Description: "The embedded server, or the servers of NATS_URL if that is set.",
 		}},
 		Channels:   map[string]channel{},
 		Operations: map[string]operation{},
 		Components: components{Messages: messages(), Schemas: schemas, Parameters: map[string]parameter{
-			"device": {"The device's id, every byte of it but ASCII letters, digits, - and _ written as = and two upper-case hex digits.", []string{"dev=201"}},
-			"alert":  {"The alert's name, written as a device's id is.", []string{"SpeedLimit", "High=20Speed"}},
+			"device": {"The device's id. Every byte except ASCII letters, digits, - and _ is encoded as = and two upper-case hex digits.", []string{"dev=201"}},
+			"alert":  {"The alert's name, encoded like a device's id.", []string{"SpeedLimit", "High=20Speed"}},
 		}},
 	}
 	doc.addEvents(subjects)
@@ -134,14 +134,14 @@ func Document(subjects publisher.Subjects) ([]byte, error) {
 }
 
 func description(s publisher.Subjects) string {
-	return "What plaspy-bridge publishes to NATS, takes from it and answers over it. The application described is the bridge: " +
-		"it sends what subscribers receive, and receives what gateways send.\n\n" +
-		"Everything it sends is stored in a JetStream stream, named at each channel; an answer goes to the inbox of whoever asked. " +
+	return "The messages that plaspy-bridge publishes to NATS, consumes and answers. The described application is the bridge: " +
+		"it sends to subscribers and receives from gateways.\n\n" +
+		"Each message that it sends is stored in the JetStream stream of its channel. Answers go to the requester's inbox. " +
 		"Over MQTT a subject is a topic with / for each dot. The query service is a NATS micro service called " + string(s) + ".\n\n" +
-		"Events come at least once and, for each device, in order; the same event has the same ce-id."
+		"Events are delivered at least once and, for each device, in order. Copies of one event have the same ce-id."
 }
 
-// schemas joins the embedded schemas.
+// schemas returns all embedded schemas by name.
 func schemas() (map[string]json.RawMessage, error) {
 	all := make(map[string]json.RawMessage)
 	for name, source := range map[string][]byte{"schemas.json": bodySchemas, "headers.json": headerSchemas} {
@@ -152,15 +152,15 @@ func schemas() (map[string]json.RawMessage, error) {
 	return all, nil
 }
 
-// Messages names the messages that [Standalone] has schemas of, sorted.
+// Messages returns the names that [Standalone] accepts, sorted.
 func Messages() []string { return slices.Sorted(maps.Keys(messages())) }
 
-// Standalone gives the JSON Schema of a message's body by itself, for tools that
-// know nothing of AsyncAPI. The error is about the name.
+// Standalone returns the JSON Schema of one message's body, for tools without
+// AsyncAPI support. It fails for an unknown name.
 func Standalone(name string) ([]byte, error) {
 	m, ok := messages()[name]
 	if !ok {
-		return nil, fmt.Errorf("no message is called %q, but %s", name, strings.Join(Messages(), ", "))
+		return nil, fmt.Errorf("unknown message %q, want one of %s", name, strings.Join(Messages(), ", "))
 	}
 	all, err := schemas()
 	if err != nil {
@@ -180,7 +180,7 @@ func Standalone(name string) ([]byte, error) {
 	return append([]byte(strings.ReplaceAll(string(b), `"`+componentPrefix, `"#/$defs/`)), '\n'), nil
 }
 
-// collect copies a schema, and those that it refers to, from all to needed.
+// collect copies a schema and all schemas that it refers to, from all to needed.
 func collect(all map[string]json.RawMessage, name string, needed map[string]json.RawMessage) {
 	if _, done := needed[name]; done {
 		return

@@ -80,7 +80,7 @@ func (k *Keeper) Attach(conn *publisher.Conn, pub *publisher.Publisher) {
 	k.conn, k.pub = conn, pub
 	k.filler = filler{pub: pub, log: k.log}
 	k.switcher.well = func() bool { return k.Ready() && pub.Trouble() == "" }
-	k.switcher.move = conn.Elsewhere
+	k.switcher.move = conn.SwitchServer
 }
 
 // Health returns the state of the streams when they were last looked at.

@@ -14,26 +14,25 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// ConfigError means that the configuration file is wrong. Its problems say where
-// and of what kind, in fixed words: nats-server's own errors quote the file, and
-// with it the passwords and tokens in it.
+// ConfigError means that the configuration file is invalid. Its problems use fixed
+// texts, because nats-server's own errors quote passwords and tokens of the file.
 type ConfigError struct {
 	Problems []string // such as "nats.conf:12:5: unknown field"
 }
 
-// Problem is what follows the name of the variable in an error or a finding.
+// Problem returns the error's text without the name of the variable.
 func (e *ConfigError) Problem() string {
-	return "is not a configuration that nats-server takes: " + strings.Join(e.Problems, "; ") + " (nats-server -t -c FILE shows more, with the values)"
+	return "is not a valid nats-server configuration: " + strings.Join(e.Problems, "; ") + " (nats-server -t -c FILE shows more, with the values)"
 }
 
-// Error returns the variable and its problem.
+// Error returns the variable and its problems.
 func (e *ConfigError) Error() string { return "BRIDGE_EMBEDDED_CONFIG " + e.Problem() }
 
 // mostProblems bounds how many problems of one file are listed.
 const mostProblems = 5
 
-// load reads a configuration file. secrets are the texts in it that must not be
-// shown.
+// load reads a configuration file. secrets are the texts in it that errors and log
+// lines must not contain.
 func load(name string) (opts *server.Options, secrets []string, err error) {
 	if _, err := os.ReadFile(name); err != nil {
 		return nil, nil, &ConfigError{[]string{"the file cannot be read: " + cause(err)}}
@@ -48,8 +47,8 @@ func load(name string) (opts *server.Options, secrets []string, err error) {
 	return opts, texts(values), nil
 }
 
-// cause is a file error without its path, which may be a secret that was put into
-// the wrong variable.
+// cause returns a file error without its path. The path may be a secret in the
+// wrong variable.
 func cause(err error) string {
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err.Error()
@@ -59,40 +58,40 @@ func cause(err error) string {
 
 var lineOf = regexp.MustCompile(`(?:on line |:)(\d+)`)
 
-// syntax describes an error of the parser: the line is all that it is taken for.
+// syntax describes an error of the parser. Of its text it uses only the line number.
 func syntax(name, text string) string {
-	problem, where := "syntax error", filepath.Base(name)
+	problem, position := "syntax error", filepath.Base(name)
 	switch {
 	case strings.HasPrefix(text, "variable reference cycle"):
 		problem = "a variable refers to itself"
 	case strings.HasPrefix(text, "variable reference") && strings.HasSuffix(text, "can not be found"):
-		problem = "a variable that is neither in the file nor in the environment"
+		problem = "an undefined variable, in the file and in the environment"
 	case strings.HasPrefix(text, "variable reference"):
-		problem = "a variable whose value in the environment cannot be understood (put double quotes inside the value)"
+		problem = "an environment variable with an invalid value (put double quotes inside the value)"
 	case strings.HasPrefix(text, "error parsing include file"):
-		return where + ": an included file cannot be read or understood"
+		return position + ": an included file cannot be read or is invalid"
 	}
 	// The parser quotes the file after the line's number.
 	if m := lineOf.FindStringSubmatch(text); m != nil {
-		where += ":" + m[1]
+		position += ":" + m[1]
 	}
-	return where + ": " + problem
+	return position + ": " + problem
 }
 
-// kinds are the beginnings of nats-server's reasons, and the words for them.
+// kinds maps the prefixes of nats-server's errors to fixed texts.
 var kinds = []struct{ reason, problem string }{
 	{"unknown field", "unknown field"},
 	{"interface conversion", "a value of another type (text that looks like a number or true needs double quotes, inside an environment variable too)"},
-	{"Duplicate user", "a user that is there twice"},
-	{"Duplicate account", "an account that is there twice"},
-	{"error parsing leafnode url", "a leaf node's URL that is none (special characters in a password are percent-encoded)"},
-	{"error parsing route url", "a route that is no URL (special characters in a password are percent-encoded)"},
-	{"error parsing gateway url", "a gateway's URL that is none (special characters in a password are percent-encoded)"},
+	{"Duplicate user", "a duplicate user"},
+	{"Duplicate account", "a duplicate account"},
+	{"error parsing leafnode url", "an invalid leaf node URL (special characters in a password are percent-encoded)"},
+	{"error parsing route url", "an invalid route URL (special characters in a password are percent-encoded)"},
+	{"error parsing gateway url", "an invalid gateway URL (special characters in a password are percent-encoded)"},
 	{"Not a valid public nkey", "not a public nkey"},
-	{"error parsing tls", "a TLS block that cannot be used"},
+	{"error parsing tls", "an unusable TLS block"},
 }
 
-// meaning describes the errors of a file whose syntax is right.
+// meaning describes the errors of a file with valid syntax.
 func meaning(err error) []string {
 	all := []error{err}
 	if several, ok := err.(interface{ Errors() []error }); ok { //nolint:errorlint // nats-server does not wrap it
@@ -100,18 +99,18 @@ func meaning(err error) []string {
 	}
 	var problems []string
 	for _, one := range all {
-		where, reason := "", one.Error()
+		file, reason := "", one.Error()
 		if at, ok := one.(interface{ Source() string }); ok { //nolint:errorlint // likewise
 			reason = strings.TrimPrefix(reason, at.Source()+": ")
-			where = filepath.Base(at.Source()) + ": "
+			file = filepath.Base(at.Source()) + ": "
 		}
-		problem := "a value that nats-server does not take here"
+		problem := "a value that nats-server does not accept"
 		for _, k := range kinds {
 			if strings.HasPrefix(reason, k.reason) {
 				problem = k.problem
 			}
 		}
-		problems = append(problems, where+problem)
+		problems = append(problems, file+problem)
 	}
 	slices.Sort(problems)
 	problems = slices.Compact(problems)
@@ -121,17 +120,17 @@ func meaning(err error) []string {
 	return problems
 }
 
-// shortest is the length from which a text of the file may be a secret.
+// shortest is the minimum length of a text that may be a secret.
 const shortest = 4
 
-// texts returns every text in a configuration that may be a secret, the longest
-// first, so that none is left because a part of it went before.
+// texts returns every text in a configuration that may be a secret. The longest come
+// first, so that replacing a shorter text does not split a longer one.
 func texts(value any) []string {
 	var all []string
 	switch v := value.(type) {
 	case map[string]any:
 		for key, member := range v {
-			if !harmless[strings.ToLower(key)] {
+			if !public[strings.ToLower(key)] {
 				all = append(all, texts(member)...)
 			}
 		}
@@ -148,8 +147,8 @@ func texts(value any) []string {
 	return slices.Compact(all)
 }
 
-// harmless are the keys whose text helps to understand an error.
-var harmless = map[string]bool{
+// public are the keys with values that are no secrets and help to understand an error.
+var public = map[string]bool{
 	"listen": true, "host": true, "store_dir": true, "server_name": true, "name": true, "user": true, "username": true, "account": true,
 	"cert_file": true, "key_file": true, "ca_file": true, "system_account": true, "cluster_name": true, "domain": true, "jetstream_domain": true,
 	"publish": true, "subscribe": true, "allow": true, "deny": true, "exports": true, "imports": true, "http": true, "https": true,
@@ -157,7 +156,7 @@ var harmless = map[string]bool{
 
 var userInfo = regexp.MustCompile(`://[^\s/]*@`)
 
-// masked is a text of nats-server's without the secrets of its configuration.
+// masked returns a text of nats-server without the secrets of its configuration.
 func masked(text string, secrets []string) string {
 	for _, secret := range secrets {
 		text = strings.ReplaceAll(text, secret, "[...]")
@@ -170,8 +169,8 @@ var (
 	including = regexp.MustCompile(`(?m)^\s*include\s+['"]?([^'"\s;]+)`)
 )
 
-// Variables returns the names of the variables that a configuration file and the
-// files it includes refer to. What cannot be read counts as empty.
+// Variables returns the names of the variables that a configuration file and its
+// included files refer to. It skips unreadable files.
 func Variables(name string) []string {
 	const depth = 8
 	var names []string

@@ -35,12 +35,12 @@ func TestConfigErrorsShowNoSecret(t *testing.T) {
 		{`authorization { users: [ {user: a, password: SECRETword, permisions: {}} ] }`, ""},
 		{`authorization { user: a, password: 123456789SECRETword }`, ""},
 		{`authorization { user: a, password: 1234567890123456789012SECRET }`, ""},
-		{`authorization { user: a, password: $SECRETword }`, "a variable that is neither in the file"},
+		{`authorization { user: a, password: $SECRETword }`, "an undefined variable"},
 		{`authorization { user: a, password: SECRET$word }`, ""},
 		{`authorization { user: a, password: $PW_NUMBER }`, "a value of another type"},
-		{`authorization { user: a, password: $PW_BRACE }`, "a variable whose value in the environment"},
+		{`authorization { user: a, password: $PW_BRACE }`, "an environment variable with an invalid value"},
 		{`accounts { A { users: [ {nkey: SECRETword} ] } }`, "nkey"},
-		{`leafnodes { remotes: [ { url: "nats://user:SECRET%word@host:7422" } ] }`, "a leaf node's URL"},
+		{`leafnodes { remotes: [ { url: "nats://user:SECRET%word@host:7422" } ] }`, "an invalid leaf node URL"},
 		{`leafnodes { remotes: [ { url: "nats://user:SECRET word@host:7422" } ] }`, ""},
 		{`leafnodes { remotes: [ { urls: ["nats://SECRET\"%word@host:7422"] } ] }`, ""},
 		{`leafnodes { authorization { user: a, password: 99, SECRETword: 1 } }`, ""},
@@ -94,7 +94,7 @@ func TestConfigErrorsSayWhere(t *testing.T) {
 	for conf, want := range map[string]string{
 		"port: 4222\nfoo: 1\n":                                  "nats.conf:2:",
 		"port: 4222\n\nauthorization { user: a, password: 7 }":  "nats.conf:3:",
-		"port: 4222\nauthorization { user: a, password: $NO_ }": "nats.conf:2: a variable",
+		"port: 4222\nauthorization { user: a, password: $NO_ }": "nats.conf:2: an undefined variable",
 		"port: 4222\nfoo: [1\n":                                 "nats.conf:",
 	} {
 		_, err := Options{Config: confFile(t, conf), Dir: t.TempDir()}.ServerOptions()
@@ -140,7 +140,7 @@ func TestLogger(t *testing.T) {
 		t.Errorf("got\n%s", got)
 	}
 	for _, r := range l.seen {
-		r.logged = r.logged.Add(-2 * quiet)
+		r.logged = r.logged.Add(-2 * repeatInterval)
 	}
 	l.Errorf("127.0.0.1:1 - mid:7 - authentication error - User %q", "x")
 	if got := b.String(); !strings.Contains(got, "suppressed=59") {

@@ -7,7 +7,8 @@ import (
 	"os"
 )
 
-// lockDir makes the folder. There is no lock that goes with the process here.
+// lockDir creates the folder. It takes no lock: this system has none that ends with
+// the process.
 func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
@@ -15,5 +16,5 @@ func lockDir(dir string) (*os.File, error) {
 	return nil, nil
 }
 
-// freeBytes is unknown here.
+// freeBytes is not implemented for this system.
 func freeBytes(string) int64 { return -1 }

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// lockDir makes the folder and takes it for this process: two servers on one
-// store destroy it. The lock goes with the process, however it ends.
+// lockDir creates the folder and locks it for this process, because two servers on
+// one store destroy it. The lock ends with the process.
 func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("BRIDGE_DATA_DIR: %w", err)
@@ -26,7 +26,7 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// freeBytes is how much the folder's disk has room for; negative: unknown.
+// freeBytes returns the free space of the folder's disk, or -1 if unknown.
 func freeBytes(dir string) int64 {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {

@@ -1,6 +1,6 @@
-// Package embedded runs a NATS server with JetStream inside the process, for
-// those who bring none of their own. It listens where it is told to, so that
-// other programs can subscribe, and keeps its streams in files.
+// Package embedded runs a NATS server with JetStream inside the process. It listens
+// on the configured address, so that other programs can subscribe, and keeps its
+// streams in files.
 package embedded
 
 import (
@@ -21,19 +21,19 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// startTimeout is how long the server may take to be ready, the recovery of a
-// large store included.
+// startTimeout is the time limit for the server's start. It includes the recovery of
+// a large store.
 const startTimeout = 60 * time.Second
 
-// Options say where the server listens and stores.
+// Options configure a [Server].
 type Options struct {
-	// Addr is host:port; port 0 takes a free one. Ignored where Config is set.
+	// Addr is host:port; port 0 means any free port. Ignored if Config is set.
 	Addr string
-	// Dir is the folder of the store; it is created. One process at a time may
-	// use it. A configuration file that names a store of its own wins.
+	// Dir is the folder of the store. Start creates it. Only one process at a time
+	// can use it. The store_dir of a configuration file takes precedence.
 	Dir string
-	// Config is a nats-server configuration file to follow instead: accounts,
-	// TLS, MQTT, leaf nodes. JetStream is turned on where it leaves it out.
+	// Config is a nats-server configuration file, for accounts, TLS, MQTT or leaf
+	// nodes. JetStream is always enabled. Optional.
 	Config string
 	// Name is the server's name.
 	Name string
@@ -46,17 +46,17 @@ type Server struct {
 	lock *os.File
 	dir  string
 
-	limit atomic.Int64 // of the store in bytes; 0: the configuration file's, or unknown
+	limit atomic.Int64 // of the store in bytes; 0 means set by the configuration file, or unknown
 
 	mu      sync.Mutex
 	srv     *server.Server
-	reviver sync.Mutex // held while the server is replaced, and once it is stopped for good
+	reviver sync.Mutex // held while the server is restarted or stopped
 	stopped bool       // guarded by reviver
 }
 
-// Start starts a server and waits until it takes connections. Its errors say
-// what to change: the address in use, the store in use or not writable, the
-// configuration file wrong. Stop it with [Server.Stop].
+// Start starts a server and waits until it accepts connections. An error names the
+// setting to change, for an address in use, a store in use or not writable, or an
+// invalid configuration file. Stop the server with [Server.Stop].
 func Start(o Options, log *slog.Logger) (*Server, error) {
 	opts, secrets, err := o.server()
 	if err != nil {
@@ -76,7 +76,7 @@ func (s *Server) start(opts *server.Options) error {
 	if err := listenable(opts); err != nil {
 		return err
 	}
-	if err := sweep(s.dir); err != nil {
+	if err := removeProbe(s.dir); err != nil {
 		return err
 	}
 	if opts.JetStreamMaxStore == 0 {
@@ -105,10 +105,10 @@ func (s *Server) start(opts *server.Options) error {
 	return err
 }
 
-// sweep removes the empty file by which a server that was killed at that very
-// moment of its start was finding out whether it can write. The next one would
-// take it for an account, and itself for unhealthy for good (2.15.2).
-func sweep(dir string) error {
+// removeProbe removes the empty file with which nats-server tests at its start
+// whether the store is writable. A kill at that moment leaves the file behind. The
+// next server would treat it as an account and stay unhealthy (2.15.2).
+func removeProbe(dir string) error {
 	dir = filepath.Join(dir, server.JetStreamStoreDir)
 	list, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -134,18 +134,17 @@ func (s *Server) current() *server.Server {
 	return s.srv
 }
 
-// InProcessConn connects to the server without a socket; it makes a Server a
-// [nats.InProcessConnProvider] that stays good across [Server.Revive].
+// InProcessConn connects to the server without a socket. It implements
+// [nats.InProcessConnProvider] and works again after [Server.Revive].
 func (s *Server) InProcessConn() (net.Conn, error) { return s.current().InProcessConn() }
 
-// ClientURL is where other programs reach the server.
+// ClientURL returns the URL for other programs.
 func (s *Server) ClientURL() string { return s.current().ClientURL() }
 
-// Addr is the address that the server listens on, or nil.
+// Addr returns the address that the server listens on, or nil.
 func (s *Server) Addr() net.Addr { return s.current().Addr() }
 
-// URL is where a server with these options would take other programs'
-// connections on this machine. It wants a port that is no 0.
+// URL returns the URL for other programs on this machine. It needs a fixed port.
 func (o Options) URL() (string, error) {
 	opts, _, err := o.server()
 	if err != nil {
@@ -154,7 +153,7 @@ func (o Options) URL() (string, error) {
 	host, port := opts.Host, opts.Port
 	switch {
 	case opts.DontListen || port < 0:
-		return "", errors.New("the embedded NATS server takes no connections at a known port; set NATS_URL")
+		return "", errors.New("the embedded NATS server does not listen on a fixed port; set NATS_URL")
 	case port == 0:
 		port = server.DEFAULT_PORT
 	}
@@ -164,9 +163,8 @@ func (o Options) URL() (string, error) {
 	return "nats://" + net.JoinHostPort(host, strconv.Itoa(port)), nil
 }
 
-// Rehearse starts a server after the configuration file, without a listener and
-// with a store of its own in a folder that may be thrown away, to find out who
-// may connect to it.
+// Rehearse starts a server with the configuration file's users and permissions, to
+// test them. The server does not listen. It stores in dir, a temporary folder.
 func (o Options) Rehearse(dir string) (*server.Server, error) {
 	opts, secrets, err := o.server()
 	if err != nil {
@@ -184,12 +182,12 @@ func (o Options) Rehearse(dir string) (*server.Server, error) {
 	srv.Start()
 	if !srv.ReadyForConnections(10 * time.Second) {
 		srv.Shutdown()
-		return nil, errors.New("the server does not come up")
+		return nil, errors.New("the server does not start")
 	}
 	return srv, nil
 }
 
-// refused is an error of a server that does not take its options.
+// refused returns the error for options that nats-server does not accept.
 func (o Options) refused(err error, secrets []string) error {
 	if o.Config == "" {
 		return fmt.Errorf("embedded NATS server: %w", err)
@@ -197,15 +195,15 @@ func (o Options) refused(err error, secrets []string) error {
 	return &ConfigError{[]string{masked(err.Error(), secrets)}}
 }
 
-// ServerOptions returns the options of a server that follows o: the configuration
-// file's, or those made of the address and the folder.
+// ServerOptions returns the nats-server options: those of the configuration file, or
+// those for the address and the folder.
 func (o Options) ServerOptions() (*server.Options, error) {
 	opts, _, err := o.server()
 	return opts, err
 }
 
-// server returns the server's options, and the texts in them that must not be
-// shown.
+// server returns the nats-server options, and the texts in them that errors and log
+// lines must not contain.
 func (o Options) server() (opts *server.Options, secrets []string, err error) {
 	opts = &server.Options{}
 	if o.Config != "" {
@@ -241,8 +239,8 @@ func (o Options) server() (opts *server.Options, secrets []string, err error) {
 	return opts, secrets, nil
 }
 
-// listenable finds out before the server does, which would end the process,
-// whether its address is free.
+// listenable returns an error if the server's address is in use. nats-server itself
+// would end the process.
 func listenable(opts *server.Options) error {
 	if opts.Port <= 0 || opts.DontListen {
 		return nil
@@ -255,18 +253,18 @@ func listenable(opts *server.Options) error {
 	return l.Close()
 }
 
-// Dir is the folder of the store.
+// Dir returns the folder of the store.
 func (s *Server) Dir() string { return s.dir }
 
-// Trouble tells in one sentence why the server does not store, or "" while it
-// does. Neither a server that could not write, nor one that has used up the room
-// that there was when it started, comes back by itself; [Server.Revive] brings it
-// back where [Server.Room] reports that it would help.
+// Trouble returns in one sentence the reason that the server does not store
+// messages, or "" if it does. A server does not recover by itself after a failed
+// write, or after it has reached its limit, which is set at the start. Call
+// [Server.Revive] when [Server.Room] returns true.
 func (s *Server) Trouble() string {
 	srv := s.current()
 	switch h := srv.Healthz(nil); {
 	case !srv.JetStreamEnabled():
-		return "the embedded server has turned JetStream off: " + s.room()
+		return "the embedded server has disabled JetStream: " + s.room()
 	case h.Error != "":
 		return "the embedded server cannot store: " + h.Error + "; " + s.room()
 	case s.full(srv):
@@ -285,12 +283,11 @@ func (s *Server) full(srv *server.Server) bool {
 	return err == nil && int64(info.Store) >= limit-limit/100
 }
 
-// Room reports whether there is room again for a server that is in trouble for
-// the lack of it.
+// Room reports whether the disk has enough free space for a restart to help.
 func (s *Server) Room() bool {
 	now := storeLimit(s.dir)
 	if now == 0 {
-		return true // unknown: try
+		return true // unknown
 	}
 	if s.full(s.current()) {
 		return now > s.limit.Load()+minRoom
@@ -298,17 +295,17 @@ func (s *Server) Room() bool {
 	return freeBytes(s.dir) > minRoom
 }
 
-// minRoom is how much more room there has to be for a restart to be worth it.
+// minRoom is the minimum of additional free space for a restart.
 const minRoom = 2 << 20
 
 func (s *Server) room() string {
 	const mib = 1 << 20
-	return fmt.Sprintf("the disk of %s has %d MiB free; make room or shorten BRIDGE_RETENTION, and it recovers by itself", s.dir, freeBytes(s.dir)/mib)
+	return fmt.Sprintf("the disk of %s has %d MiB free; free some space or shorten BRIDGE_RETENTION, then the bridge restarts it", s.dir, freeBytes(s.dir)/mib)
 }
 
-// storeLimit is what the store may grow to: what it has, and three quarters of
-// what is free. The server's own default leaves out what it has, so that a
-// large store cannot be opened again on a disk that is rather full. 0: unknown.
+// storeLimit returns the size limit of the store: its present size plus three
+// quarters of the free space, or 0 if unknown. nats-server's default ignores the
+// present size, so it cannot open a large store again on a nearly full disk.
 func storeLimit(dir string) int64 {
 	free := freeBytes(dir)
 	if free < 0 {
@@ -316,7 +313,7 @@ func storeLimit(dir string) int64 {
 	}
 	var used int64
 	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() { // else it is gone meanwhile, and does not count
+		if err == nil && !e.IsDir() { // a file that is gone does not count
 			if info, err := e.Info(); err == nil {
 				used += info.Size()
 			}
@@ -326,8 +323,8 @@ func storeLimit(dir string) int64 {
 	return used + free/4*3
 }
 
-// Revive restarts a server that no longer stores. Clients come
-// back by themselves.
+// Revive restarts a server that no longer stores messages. Clients reconnect by
+// themselves.
 func (s *Server) Revive() error {
 	s.reviver.Lock()
 	defer s.reviver.Unlock()
@@ -348,7 +345,7 @@ func (s *Server) Revive() error {
 	return s.start(opts)
 }
 
-// Stop shuts the server down and waits for its files to be closed.
+// Stop shuts the server down and waits until its files are closed.
 func (s *Server) Stop() error {
 	s.reviver.Lock()
 	defer s.reviver.Unlock()

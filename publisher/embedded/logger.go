@@ -10,50 +10,49 @@ import (
 	"time"
 )
 
-// says is the message of every line of the server's own.
-const says = "nats-server reports"
+// reported is the message of every line that the server logs.
+const reported = "nats-server reports"
 
-// quiet is how long a line that was logged is not logged again.
-const quiet = time.Minute
+// repeatInterval is the minimum time between two log lines of one kind.
+const repeatInterval = time.Minute
 
-// logger passes the server's own lines on. What it says at start is for
-// debugging; what it warns of is for the operator. What clients do wrong is a
-// warning, and the same mistake is logged once a minute with a count. Safe for
-// concurrent use.
+// logger logs the server's own lines. Notices are logged at Debug. Errors of clients
+// are logged as warnings, each kind once a minute with a count. Safe for concurrent
+// use.
 type logger struct {
 	log     *slog.Logger
-	secrets []string // that no line may show
+	secrets []string // texts that no line may contain
 
 	mu    sync.Mutex
 	error string                // guarded by mu: the last error
 	seen  map[string]*repeating // guarded by mu
 }
 
-// repeating is a line that came lately.
+// repeating is the state of one kind of line.
 type repeating struct {
-	logged time.Time
-	held   int // lines like it since
+	logged     time.Time
+	suppressed int // lines since then
 }
 
-// Noticef logs what the server says at start and stop, for debugging.
+// Noticef logs notices of the server, such as those at start and stop, at Debug.
 func (l *logger) Noticef(format string, v ...any) { l.write(slog.LevelDebug, format, v) }
 
-// Debugf logs for debugging.
+// Debugf logs at Debug.
 func (l *logger) Debugf(format string, v ...any) { l.write(slog.LevelDebug, format, v) }
 
-// Tracef logs for debugging.
+// Tracef logs at Debug.
 func (l *logger) Tracef(format string, v ...any) { l.write(slog.LevelDebug, format, v) }
 
-// Warnf logs what the operator should know.
+// Warnf logs at Warn.
 func (l *logger) Warnf(format string, v ...any) { l.write(slog.LevelWarn, format, v) }
 
-// Errorf logs what the operator should know, and keeps it for an error's text.
+// Errorf logs at Error and keeps the text for the error of Start.
 func (l *logger) Errorf(format string, v ...any) { l.write(slog.LevelError, format, v) }
 
-// Fatalf does not end the process: Start reports it.
+// Fatalf is Errorf. It does not end the process; Start returns the error.
 func (l *logger) Fatalf(format string, v ...any) { l.Errorf(format, v...) }
 
-// client is the beginning of a line about one connection, which differs for each.
+// client matches the prefix of a line about one connection.
 var client = regexp.MustCompile(`^(pipe|\S+:\d+) - (?:cid|mid|wid|mid_ws|lid|rid|gid):"?[^ ]*"? - (?:"[^"]*" - )*`)
 
 func (l *logger) write(level slog.Level, format string, v []any) {
@@ -62,7 +61,7 @@ func (l *logger) write(level slog.Level, format string, v []any) {
 	if m := client.FindStringSubmatch(text); m != nil {
 		kind = text[len(m[0]):]
 		level = min(level, slog.LevelWarn)
-		if m[1] == "pipe" { // the bridge itself, which logs the same
+		if m[1] == "pipe" { // the bridge's own connection, which logs the error itself
 			level = slog.LevelDebug
 		}
 	} else if level == slog.LevelError {
@@ -70,42 +69,42 @@ func (l *logger) write(level slog.Level, format string, v []any) {
 		l.error = text
 		l.mu.Unlock()
 	}
-	if strings.Contains(text, "errored: prior state file") { // after a kill: the server rebuilds what is missing
+	if strings.Contains(text, "errored: prior state file") { // after a kill; the server rebuilds the file
 		level = slog.LevelDebug
 	}
-	held, again := 0, true
+	suppressed, again := 0, true
 	if level > slog.LevelDebug {
-		held, again = l.repeats(kind, time.Now())
+		suppressed, again = l.repeats(kind, time.Now())
 	}
 	switch {
 	case !again:
-	case held > 0:
-		l.log.Log(context.Background(), level, says, "text", text, "suppressed", held)
+	case suppressed > 0:
+		l.log.Log(context.Background(), level, reported, "text", text, "suppressed", suppressed)
 	default:
-		l.log.Log(context.Background(), level, says, "text", text)
+		l.log.Log(context.Background(), level, reported, "text", text)
 	}
 }
 
-// mostKinds bounds how many kinds of lines are told apart.
+// mostKinds bounds the number of kinds that are remembered.
 const mostKinds = 256
 
-// repeats reports whether a line of a kind is to be logged now, and how many like
-// it were not since the last one.
-func (l *logger) repeats(kind string, now time.Time) (held int, again bool) {
+// repeats reports whether to log a line of a kind now, and the number of lines of
+// this kind that were suppressed before it.
+func (l *logger) repeats(kind string, now time.Time) (suppressed int, again bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r := l.seen[kind]; r != nil {
-		if now.Sub(r.logged) < quiet {
-			r.held++
+		if now.Sub(r.logged) < repeatInterval {
+			r.suppressed++
 			return 0, false
 		}
-		held = r.held
+		suppressed = r.suppressed
 	}
 	if l.seen == nil || len(l.seen) >= mostKinds {
 		l.seen = map[string]*repeating{}
 	}
 	l.seen[kind] = &repeating{logged: now}
-	return held, true
+	return suppressed, true
 }
 
 func (l *logger) last() string {

@@ -1,5 +1,6 @@
-// Package natstest runs real nats-servers inside tests: JetStream on files in
-// the test's own folder, no sockets unless asked for, gone when the test ends.
+// Package natstest runs real nats-servers inside tests. JetStream stores in a
+// temporary folder, the servers use no sockets by default, and they stop when the
+// test ends.
 package natstest
 
 import (
@@ -16,8 +17,8 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// Server is a server that can be stopped and started again on the same store
-// and, where it listens, the same port.
+// Server is a server that can be stopped and restarted with the same store and, if it
+// listens, the same port.
 type Server struct {
 	*server.Server
 
@@ -25,8 +26,7 @@ type Server struct {
 	opts server.Options
 }
 
-// Start starts a server; set changes its options, which by default do not
-// listen.
+// Start starts a server. By default it does not listen; set changes its options.
 func Start(tb testing.TB, set ...func(*server.Options)) *Server {
 	tb.Helper()
 	s := &Server{tb: tb, opts: server.Options{DontListen: true, JetStream: true, StoreDir: tb.TempDir(), NoSigs: true, NoLog: true}}
@@ -60,7 +60,7 @@ func (s *Server) start() {
 	}
 }
 
-// Kill stops the server and waits until it is gone.
+// Kill stops the server and waits until it has shut down.
 func (s *Server) Kill() {
 	s.Shutdown()
 	s.WaitForShutdown()
@@ -72,10 +72,10 @@ func (s *Server) Restart() {
 	s.start()
 }
 
-// Dir is the server's store.
+// Dir returns the folder of the server's store.
 func (s *Server) Dir() string { return s.opts.StoreDir }
 
-// Client connects a client that is closed when the test ends.
+// Client connects a client and closes it when the test ends.
 func (s *Server) Client(tb testing.TB) *nats.Conn {
 	tb.Helper()
 	opts := []nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond)}
@@ -119,7 +119,7 @@ func (s *Server) Conn(tb testing.TB) *publisher.Conn {
 	return c
 }
 
-// Publisher makes the bridge's streams and a running publisher on them.
+// Publisher creates the bridge's streams and runs a publisher on them.
 func (s *Server) Publisher(tb testing.TB, subjects publisher.Subjects) *publisher.Publisher {
 	tb.Helper()
 	p, err := publisher.New(s.Conn(tb), subjects, slog.New(slog.DiscardHandler), nil)
@@ -151,9 +151,9 @@ func Run(tb testing.TB, f func(context.Context)) {
 // Main runs a package's tests and fails if they leave goroutines behind.
 func Main(m *testing.M) { goleak.VerifyTestMain(m, Leaks()...) }
 
-// Leaks are the goroutines that nats-server 2.15.2 itself leaves behind where it
-// is shut down while a stream is being made or its source set up: the first for
-// half a minute, the others for good.
+// Leaks ignores goroutines that nats-server 2.15.2 itself leaks if it is shut down
+// while it creates a stream or sets up a source. The first one ends after half a
+// minute, the others never end.
 func Leaks() []goleak.Option {
 	return []goleak.Option{
 		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"),
