@@ -57,7 +57,7 @@ func TestAccountLimits(t *testing.T) {
 		{"room", "max_file: 1GB, max_streams: 6, max_consumers: 10", false, 0, 0, `ok   JetStream: enabled, 0 of 1024 MiB of the account's storage used`},
 		{"streams", "max_file: 1GB, max_streams: 4", false, 0, 2, `FAIL stream PLASPY_DLQ: is missing, and cannot be created: the account has 0 of at most 4 streams, and 6 are missing: raise`},
 		{"size limit wanted", "max_file: 1GB, max_bytes_required: true", false, 0, 6, `FAIL stream PLASPY_EVENTS: .*requires a size limit \(max_bytes\)`},
-		{"consumers", "max_file: 4GB, max_consumers: 1", true, 0, 6, `FAIL stream PLASPY_EVENTS: has 0 of at most 1 consumers, and the bridge creates up to 2 more: raise`},
+		{"consumers", "max_file: 4GB, max_consumers: 1", true, 0, 5, `FAIL stream PLASPY_EVENTS: has 0 of at most 1 consumers, and the bridge creates up to 2 more: raise`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, sim.Options{})
@@ -95,12 +95,12 @@ func TestStreamLimits(t *testing.T) {
 		warn, fail int
 		want       string
 	}{
-		{"consumers", "PLASPY_INBOUND", func(c *jetstream.StreamConfig) { c.MaxConsumers = 1 }, 0, 0, 1, `FAIL stream PLASPY_INBOUND: has 0 of at most 1 consumers`},
+		{"consumers", "PLASPY_RESULTS", func(c *jetstream.StreamConfig) { c.MaxConsumers = 1 }, 0, 0, 1, `FAIL stream PLASPY_RESULTS: has 0 of at most 1 consumers`},
 		{"nearly full", "PLASPY_INBOUND", func(c *jetstream.StreamConfig) { c.MaxMsgs = 10 }, 9, 1, 0, `warn stream PLASPY_INBOUND: is nearly full and then rejects messages: 9 messages`},
 		{"results' window", "PLASPY_RESULTS", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, 0, 1, 0,
 			`warn stream PLASPY_RESULTS: duplicate_window is 1s, the bridge would set 2m0s: set it to at least 30s: a message that is sent again more than 1s after .* stored twice`},
 		{"inbound's window", "PLASPY_INBOUND", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, 0, 1, 0,
-			`warn stream PLASPY_INBOUND: duplicate_window is 1s.*: make it as long as producers go on trying`},
+			`warn stream PLASPY_INBOUND: duplicate_window is 1s.*: set it to the longest retry time of your producers`},
 		{"events' window", "PLASPY_EVENTS", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, 0, 1, 0, `warn stream PLASPY_EVENTS: duplicate_window is 1s.*: harmless`},
 		{"a window that suffices", "PLASPY_RESULTS", func(c *jetstream.StreamConfig) { c.Duplicates = time.Minute }, 0, 1, 0, `warn stream PLASPY_RESULTS: .*uses it as it is`},
 	} {
@@ -183,7 +183,7 @@ func TestVersions(t *testing.T) {
 		{"2.10.29", "true", 0, 1, `FAIL NATS: connected to .*nats-server 2.10.29: upgrade the server: the bridge needs 2.11 or newer`},
 		{"2.11.0", "true", 0, 0, `ok   NATS: connected to .*nats-server 2.11.0; if the account has msg_trace`},
 		{"2.12.2", "true", 0, 0, `ok   NATS: connected`},
-		{"2.12.3", "true", 1, 0, `warn NATS: .*nats-server 2.12.3: upgrade it, if PLASPY_INBOUND is to have replicas.*work queues`},
+		{"2.12.3", "true", 1, 0, `warn NATS: .*nats-server 2.12.3: upgrade it before you give PLASPY_INBOUND replicas.*work queues`},
 		{"2.12.4", "true", 1, 0, `warn NATS: .*nats-server 2.12.4: upgrade it`},
 		{"2.12.4", "false", 0, 0, `ok   NATS: connected`},
 		{"2.12.5", "true", 0, 0, `ok   NATS: connected`},

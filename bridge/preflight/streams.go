@@ -82,7 +82,7 @@ func (b *broker) existing(want jetstream.StreamConfig, r publisher.StreamReport)
 		b.say(Fail, item, "sends no acknowledgements (no_ack)", "delete it, or set BRIDGE_PREFIX to another value")
 	case got.Storage == jetstream.MemoryStorage:
 		b.say(Warn, item, strings.Join(r.Differs, "; "), "the bridge uses it, but a restart of the server empties it: create it again with file storage")
-	case b.room.consumers(r.Info) != "":
+	case r.Stream != b.subjects.Inbound() && b.room.consumers(r.Info) != "": // inbound messages are read without a consumer
 		b.say(Fail, item, b.room.consumers(r.Info), "raise max_consumers, or delete unused consumers")
 	case got.Discard == jetstream.DiscardNew && full(r.Info):
 		b.say(Warn, item, fmt.Sprintf("is nearly full and then rejects messages: %d messages, %d MiB", r.Info.State.Msgs, r.Info.State.Bytes>>20), "raise its max_bytes or max_msgs")
@@ -206,7 +206,7 @@ func (r *room) creatable(missing int) string {
 // consumers returns the limit that prevents the creation of the bridge's consumers
 // on a stream, or "".
 func (r *room) consumers(info *jetstream.StreamInfo) string {
-	// One permanent consumer and one more for a read.
+	// Reads of two replicas, or a watch and a read.
 	const wanted = 2
 	most := info.Config.MaxConsumers
 	if r != nil && r.MaxConsumers > 0 && (most <= 0 || r.MaxConsumers < most) {
