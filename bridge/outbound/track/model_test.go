@@ -113,7 +113,7 @@ func (w *world) check() string {
 				shown = e.answer
 			}
 			for _, a := range w.shown[e.answer].fix.Alerts {
-				if e.stored.Since != "" {
+				if w.owed(e.fixTime) {
 					break // a restart does not remember which alerts stayed raised meanwhile
 				}
 				history[fmt.Sprint(a, e.fixTime)] = true
@@ -136,6 +136,14 @@ func (w *world) check() string {
 		}
 	}
 	return ""
+}
+
+// owed reports whether the history was left unread from before an instant on.
+func (w *world) owed(at time.Time) bool {
+	return slices.ContainsFunc(w.log, func(e event) bool {
+		since, err := time.Parse(time.RFC3339Nano, e.stored.Since)
+		return err == nil && !since.After(at)
+	})
 }
 
 // settle has one replica start anew and poll until nothing is left to publish, and

@@ -189,7 +189,7 @@ func (w *world) age() {
 	// told sooner.
 	for i := range w.replicas {
 		r := &w.replicas[i]
-		r.reread = r.reread || r.pub != nil || i != w.by
+		r.reread = r.reread || r.pub != nil || i != w.by || r.track.Last.Hash != w.bucket.hash
 		r.asked, r.pub, r.part = nil, nil, nil
 	}
 	w.msgs = w.msgs[n:]
