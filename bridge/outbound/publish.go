@@ -130,7 +130,8 @@ func (t *turn) published(ctx context.Context, err error) {
 	case refused:
 		p.metrics.conflicts.Inc()
 		next = func() { t.resolve(ctx, conflict) }
-	default: // the next part, or an event was found: another replica may have gone on
+	case errors.Is(err, publisher.ErrFound) && !t.pub.Found():
+		next = func() { t.abandon(errOutdated) }
 	}
 	if errors.Is(err, publisher.ErrStopped) || !p.background(next) {
 		t.d.track = t.pub.Track()

@@ -189,6 +189,16 @@ func (p *Publication) Stored(seq uint64) {
 	p.steps = p.steps[1:]
 }
 
+// Found reports whether the publication goes on after an event was in the stream
+// already. It does not if locations follow: if another replica published the event,
+// the API may have shown them before it. Back-fill finds them again.
+func (p *Publication) Found() bool {
+	return !slices.ContainsFunc(p.steps, func(s step) bool {
+		_, location := s.(*locationStep)
+		return location
+	})
+}
+
 // Refuse drops the next event, which the stream will never accept.
 func (p *Publication) Refuse() {
 	p.refused++

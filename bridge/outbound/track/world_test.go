@@ -409,6 +409,10 @@ func (w *world) send(i int) {
 		e.seq = tail.seq
 		r.pub.Stored(e.seq)
 		r.part = nil // another replica may have gone on
+		if !r.pub.Found() {
+			r.track, r.pub, r.reread = r.pub.Track(), nil, true
+			return
+		}
 	case tail == nil && w.aged(e.expect):
 		r.pub.Expire(w.first)
 		r.part = nil
