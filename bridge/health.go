@@ -218,6 +218,8 @@ func (b *Bridge) load() replica.Load {
 	if b.consumer != nil {
 		l.Posts = b.consumer.Wanted(b.budget.Waiting(plaspy.Post) > 0)
 	}
+	// Polls show whether this replica reaches the API, also while another one posts.
+	l.NoAPI = b.circuit.State().Open
 	return l
 }
 
