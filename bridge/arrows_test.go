@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"bridge/sim":                nil,
 	"bridge/outbound/schedule":  nil,
 	"bridge/outbound/quota":     nil,
+	"bridge/outbound/memory":    nil,
 	"bridge/outbound/track":     {"bridge/plaspy/rawjson", "publisher"},
 	"bridge/outbound/gap":       {"bridge/outbound/quota", "bridge/outbound/track", "bridge/plaspy", "bridge/plaspy/rawjson", "publisher"},
 	"bridge/plaspy/rawjson":     nil,
@@ -46,7 +47,7 @@ var arrows = map[string][]string{
 	"bridge/inbound/echo":       {"bridge/inbound/message", "publisher"},
 	"bridge/inbound/deadletter": {"auth/redact", "bridge/inbound/message", "publisher"},
 	"bridge/inbound":            {"bridge/inbound/message", "bridge/inbound/echo", "auth/backoff", "auth/redact", "bridge/inbound/lane", "bridge/plaspy", "bridge/trace", "publisher"},
-	"bridge":                    {"bridge/plaspy/rawjson", "auth", "auth/backoff", "auth/redact", "publisher", "bridge/config", "bridge/control", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/feed", "bridge/forget", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
+	"bridge":                    {"bridge/plaspy/rawjson", "auth", "auth/backoff", "auth/redact", "publisher", "bridge/config", "bridge/control", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/memory", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/feed", "bridge/forget", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
 	"cmd":                       {"auth", "auth/backoff", "auth/redact", "publisher", "bridge", "bridge/config", "bridge/control", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/feed", "bridge/forget", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
 }
 

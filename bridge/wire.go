@@ -20,6 +20,7 @@ import (
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/inventory"
+	"plaspy-bridge/bridge/outbound/memory"
 	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
@@ -186,7 +187,7 @@ func (b *Bridge) openPool(context.Context) error {
 	}, outbound.Parts{
 		API: countedPolls{b.client, &b.live.asked}, Devices: countedPolls{b.client, &b.live.asked}, Gaps: countedPolls{b.client, &b.live.asked},
 		Budget: b.budget, Circuit: b.circuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected, RememberSilent: func(ctx context.Context) error { return publisher.RememberSilent(ctx, b.pub) },
-		Owner: &b.assigned, Schedule: newPolicy(b.cfg), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
+		Owner: &b.assigned, Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, b.pub), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
 	})
 	return nil
 }
@@ -214,6 +215,17 @@ func newQuota(results int, pub *publisher.Publisher) *quota.Quota {
 	return quota.New(results, quota.NewBucket(func(ctx context.Context) (jetstream.KeyValue, error) {
 		return pub.JetStream().KeyValue(ctx, pub.Subjects().ReplicasBucket())
 	}))
+}
+
+// newMemory returns the store of the schedule's memory in the bucket of the replicas,
+// or nil if the schedule learns nothing.
+func newMemory(c config.Config, pub *publisher.Publisher) outbound.Memory {
+	if c.Schedule == config.ScheduleFixed {
+		return nil
+	}
+	return memory.New(func(ctx context.Context) (jetstream.KeyValue, error) {
+		return pub.JetStream().KeyValue(ctx, pub.Subjects().ReplicasBucket())
+	})
 }
 
 func newPolicy(c config.Config) *schedule.Schedule {

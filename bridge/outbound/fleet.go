@@ -51,17 +51,18 @@ type fleet struct {
 
 	mu       sync.Mutex
 	policy   *schedule.Schedule
-	devices  map[string]*device      // by token, those no longer listed too
-	byID     map[string]*device      // active ones
-	rate     float64                 // of the schedule; negative: none yet
-	rated    time.Time               // when the schedule was last given the rate
-	busy     int                     // devices that are busy
-	ended    uint64                  // turns that ended
-	idle     chan struct{}           // if not nil, closed when no device is busy
-	suspects int                     // devices with failures that are being polled
-	watched  bool                    // Changed is called
-	changed  []*device               // for its next call
-	wishes   wishes                  // guarded like the rest
+	devices  map[string]*device // by token, those no longer listed too
+	byID     map[string]*device // active ones
+	rate     float64            // of the schedule; negative: none yet
+	rated    time.Time          // when the schedule was last given the rate
+	busy     int                // devices that are busy
+	ended    uint64             // turns that ended
+	idle     chan struct{}      // if not nil, closed when no device is busy
+	suspects int                // devices with failures that are being polled
+	watched  bool               // Changed is called
+	changed  []*device          // for its next call
+	wishes   wishes             // guarded like the rest
+	memory   recollection
 	waiting  map[string][]chan asked // callers of Poll, by the id of their device
 }
 
@@ -147,6 +148,7 @@ func (f *fleet) follow(now time.Time, devices []inventory.Device) {
 			f.activateLocked(now, d)
 		}
 	}
+	f.memory.listed, f.memory.devices = true, nil
 	f.setDevices(f.policy.Len())
 }
 

@@ -80,6 +80,7 @@ type Parts struct {
 	RememberSilent func(ctx context.Context) error
 	Owner          Ownership // nil means that this replica polls all devices
 	Schedule       *schedule.Schedule
+	Memory         Memory // of the schedule; nil means none
 	Subjects       publisher.Subjects
 	Log            *slog.Logger
 	Registry       prometheus.Registerer // nil means no metrics
@@ -213,6 +214,7 @@ func (p *Pool) Run(ctx context.Context) {
 	loops.Go(func() { p.keepState(ctx) })
 	loops.Go(func() { p.inventory.Run(ctx, work) })
 	loops.Go(func() { p.keepTerms(ctx.Done()) })
+	loops.Go(func() { p.keepMemory(ctx) })
 	p.dispatch(ctx)
 	p.mu.Lock()
 	p.closing = true
@@ -229,6 +231,7 @@ func (p *Pool) Run(ctx context.Context) {
 	p.over = true
 	p.mu.Unlock()
 	p.tasks.Wait()
+	p.lastMemory()
 }
 
 // background runs f on a goroutine that Run waits for. It returns false if Run has

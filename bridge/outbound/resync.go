@@ -110,7 +110,9 @@ func stored(s *publisher.Stored) *track.Stored {
 // load reads what the stream holds of every device and makes it the devices'
 // state. A device that is busy is read again before its next poll. It returns the
 // number of devices.
-func (p *Pool) load(ctx context.Context) (int, error) {
+func (p *Pool) load(ctx context.Context) (n int, err error) {
+	finish := p.recall(ctx)
+	defer func() { finish(err == nil) }()
 	// An event that is on its way now may be stored after it was read, and its
 	// turn be over before the tracks are replaced.
 	p.fleet.rereadBusy()

@@ -87,7 +87,11 @@ func (f *fleet) enterLocked(now time.Time, d *device) {
 
 // scheduleLocked adds a device to the schedule, with what the schedule knew of it.
 func (f *fleet) scheduleLocked(now time.Time, d *device) {
-	if memory := d.terms.memory; memory != nil {
+	memory := d.terms.memory
+	if memory == nil {
+		memory = f.memory.devices[d.token]
+	}
+	if memory != nil {
 		f.policy.Restore(now, d.id, memory)
 	} else {
 		f.policy.Add(now, d.id)
