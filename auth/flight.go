@@ -166,7 +166,7 @@ func (m *Manager) install(g *grant, now time.Time) {
 	m.cur.Store(g)
 	m.since = now
 	if g.source != m.source && g.source == sourceDefault {
-		m.log.Warn("token expiry is missing, unreadable or past; ten minutes are assumed")
+		m.log.Warn("token expiry is missing, unreadable or past; assuming ten minutes")
 	}
 	m.source = g.source
 	m.metrics.ok.Inc()

@@ -456,7 +456,7 @@ func TestUnprovenTokensAreSpaced(t *testing.T) {
 		if got := time.Since(start); got != 0 {
 			t.Errorf("after a success a refused token is replaced after %v, want at once", got)
 		}
-		if got := l.count(t, "tokens last again"); got != 1 {
+		if got := l.count(t, "tokens are accepted again"); got != 1 {
 			t.Errorf("got %d lines for the end, want 1", got)
 		}
 	})

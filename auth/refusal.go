@@ -47,7 +47,7 @@ func (m *Manager) drop(g *grant, now time.Time) {
 	}
 	if g.doubtedAt.Sub(g.issued) >= young {
 		m.lasting()
-		m.log.Info("token refused by the API, fetching another", "elapsed", now.Sub(g.issued))
+		m.log.Info("token refused by the API, requesting a new one", "elapsed", now.Sub(g.issued))
 		return
 	}
 	m.early++
@@ -68,7 +68,7 @@ func (m *Manager) drop(g *grant, now time.Time) {
 // lasting ends a row of tokens that did not last. The caller holds mu.
 func (m *Manager) lasting() {
 	if m.early > 1 {
-		m.log.Info("tokens last again", "attempt", m.early+1)
+		m.log.Info("tokens are accepted again", "attempt", m.early+1)
 	}
 	m.early = 0
 }

@@ -174,7 +174,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		b.log.Info("stopping")
 	case broken = <-b.fatal:
-		b.log.Error("stopping, because the bridge cannot go on", "err", broken)
+		b.log.Error("stopping because of an unrecoverable error", "err", broken)
 	}
 	start := time.Now()
 	b.stopping.Store(true)
@@ -200,7 +200,7 @@ func (b *Bridge) stop(start time.Time, stopWork func(), work *sync.WaitGroup, st
 	drain, cancel := context.WithDeadline(context.Background(), start.Add(b.cfg.ShutdownTimeout*8/10))
 	defer cancel()
 	if err := b.pub.Drain(drain); err != nil {
-		b.log.Warn("stopped with events not stored; the next start publishes what the API then still shows", "err", err)
+		b.log.Warn("stopped before all events were stored; the next start publishes each device's newest state", "err", err)
 	}
 	stopServing()
 	servers.Go(func() { b.flushTraces(start) }) // beside the rest, because it takes time
@@ -270,6 +270,6 @@ func (b *Bridge) flushTraces(start time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), min(whole/5, time.Until(start.Add(whole*9/10))))
 	defer cancel()
 	if err := b.tracer.Shutdown(ctx); err != nil {
-		b.log.Warn("stopped with traces not exported", "component", "trace", "err", err)
+		b.log.Warn("stopped before all traces were exported", "component", "trace", "err", err)
 	}
 }

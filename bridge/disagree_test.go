@@ -11,7 +11,7 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// TestReplicasDisagree: replicas that were told different devices work, say so on
+// TestReplicasDisagree: replicas with different BRIDGE_DEVICES work, say so on
 // /readyz, and stop saying so when the other one is gone.
 func TestReplicasDisagree(t *testing.T) {
 	_, cfg := fleetOf(t, sim.Options{Devices: 20, Seed: 1, Profile: fleet.EverySecond})
@@ -28,8 +28,8 @@ func TestReplicasDisagree(t *testing.T) {
 			return status == http.StatusOK && strings.Contains(body, "replica "+other+" has other values of BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS")
 		}
 	}
-	readyz(t, a, "that b was told other devices", said("b"))
-	readyz(t, b, "that a was told other devices", said("a"))
+	readyz(t, a, "that b has different devices", said("b"))
+	readyz(t, b, "that a has different devices", said("a"))
 	end()
 	readyz(t, a, "that it is over", func(status int, body string) bool {
 		return status == http.StatusOK && !strings.Contains(body, "was told")

@@ -65,7 +65,7 @@ func (b *Bridge) runQueries(ctx context.Context) {
 		}
 		if err.Error() != logged {
 			logged = err.Error()
-			b.log.Warn("query service not set up, trying again", "component", "query", "err", err)
+			b.log.Warn("could not start the query service, retrying", "component", "query", "err", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -41,7 +41,7 @@ func (l *stateLog) look(now time.Time, parts map[string]ops.PartStatus) {
 		case name == "lifecycle":
 		case p.OK && !p.Degraded:
 			if known {
-				l.log.Info("part is well again", "part", name, "elapsed", now.Sub(was.since).Round(time.Second))
+				l.log.Info("part is healthy again", "part", name, "elapsed", now.Sub(was.since).Round(time.Second))
 				delete(l.logged, name)
 			}
 		case now.Sub(p.Since) < lastingState:

@@ -30,7 +30,7 @@ func TestStateLog(t *testing.T) {
 		{"another reason, soon", 20 * time.Second, at(ops.Down("timeout"), 0), ""},
 		{"another reason, later", 64 * time.Second, at(ops.Down("timeout"), 0), `reason=timeout`},
 		{"another state", 70 * time.Second, at(ops.Degraded("a permission is missing"), 66*time.Second), `msg="part is degraded" part=nats`},
-		{"well", 80 * time.Second, at(ops.Up(), 80*time.Second), `msg="part is well again" part=nats elapsed=1m20s`},
+		{"well", 80 * time.Second, at(ops.Up(), 80*time.Second), `msg="part is healthy again" part=nats elapsed=1m20s`},
 		{"still well", 90 * time.Second, at(ops.Up(), 80*time.Second), ""},
 	} {
 		out.Reset()

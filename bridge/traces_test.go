@@ -232,7 +232,7 @@ func checkSecrets(t *testing.T, spans []tracetest.Span, log *logged) {
 			t.Errorf("%s shows in the log", secret)
 		}
 	}
-	if !strings.Contains(log.String(), `"msg":"traces are exported","component":"trace","url":"http://[redacted]@`) {
+	if !strings.Contains(log.String(), `"msg":"exporting traces","component":"trace","url":"http://[redacted]@`) {
 		t.Error("the log does not tell where traces go")
 	}
 }
@@ -250,7 +250,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 		if n := strings.Count(log.String(), "traces are not exported"); n != 1 {
 			t.Errorf("%d lines about the collector, want 1", n)
 		}
-		if !strings.Contains(log.String(), "stopped with traces not exported") {
+		if !strings.Contains(log.String(), "stopped before all traces were exported") {
 			t.Error("nothing was said of what was lost at the end")
 		}
 	})
@@ -266,7 +266,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 		if took := stop(); took > cfg.ShutdownTimeout {
 			t.Errorf("stopped after %v, which is more than %v", took, cfg.ShutdownTimeout)
 		}
-		if !strings.Contains(log.String(), "stopped with traces not exported") {
+		if !strings.Contains(log.String(), "stopped before all traces were exported") {
 			t.Error("nothing was said of what was lost at the end")
 		}
 	})

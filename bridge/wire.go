@@ -50,7 +50,7 @@ func (b *Bridge) openTraces(ctx context.Context) error {
 		return fmt.Errorf("traces: %w", err)
 	}
 	if b.tracer != nil {
-		log.Info("traces are exported", "url", config.MaskURL(trace.Endpoint()))
+		log.Info("exporting traces", "url", config.MaskURL(trace.Endpoint()))
 	}
 	// If the bridge does not come to run, there is nothing to send.
 	b.closing("traces", func() error { b.flushTraces(time.Now()); return nil })

@@ -203,7 +203,7 @@ func (p *Publisher) foreign(ack *jetstream.PubAck) {
 		return
 	}
 	p.strangers[name] = true
-	p.log.Warn("another stream takes the events by their subjects and refuses most: copy them with sources or a mirror instead",
+	p.log.Warn("another stream captures the event subjects and rejects most events; copy events with sources or a mirror instead",
 		"stream", ack.Stream, "domain", ack.Domain)
 }
 
@@ -248,7 +248,7 @@ func (p *Publisher) giveUp(f *flight, err error) {
 // that is sent again now, but for events that were refused themselves.
 func (p *Publisher) atWork() {
 	if p.trouble.Swap(nil) != nil {
-		p.log.Info("publishing again", "count", p.retries.failed)
+		p.log.Info("publishing works again", "count", p.retries.failed)
 	}
 	p.retries.answered(time.Now())
 }
@@ -261,13 +261,13 @@ func (p *Publisher) doubt(f *flight, err error) {
 	p.retries.add(f, time.Now())
 	if own && (judge(err) == never || time.Since(p.LastAck()) < late) {
 		if f.refused == 2 {
-			p.log.Warn("event was refused, trying again", "err", reason(err), "subject", f.events[f.next].Subject)
+			p.log.Warn("event was refused, retrying", "err", reason(err), "subject", f.events[f.next].Subject)
 		}
 		return
 	}
 	text := reason(err)
 	if old := p.trouble.Swap(&text); old == nil || *old != text {
-		p.log.Warn("publish failed, trying again", "err", text, "subject", f.events[f.next].Subject)
+		p.log.Warn("publish failed, retrying", "err", text, "subject", f.events[f.next].Subject)
 	}
 }
 

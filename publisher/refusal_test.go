@@ -247,7 +247,7 @@ func TestStoreFull(t *testing.T) {
 	if err := <-stored; err != nil {
 		t.Fatal(err)
 	}
-	if p.Trouble() != "" || log.count("publishing again") != 1 {
+	if p.Trouble() != "" || log.count("publishing works again") != 1 {
 		t.Errorf("trouble %q, log %s", p.Trouble(), log.b.String())
 	}
 }

@@ -78,7 +78,7 @@ func (s *KeySource) Watch(ctx context.Context, changed func()) {
 			// request that read the new key first must not hide the change.
 			if key, _ := s.refresh(); key != seen {
 				seen = key
-				s.log.Info("api key changed")
+				s.log.Info("API key changed")
 				changed()
 			}
 		}
@@ -95,13 +95,13 @@ func (s *KeySource) refresh() (key string, ok bool) {
 	key, err := readKey(s.path)
 	if err != nil {
 		if err.Error() != s.fault {
-			s.log.Warn("api key file gives no key, the old one stays", "err", err)
+			s.log.Warn("could not read the API key file, keeping the previous key", "err", err)
 		}
 		s.fault = err.Error()
 		return s.key, false
 	}
 	if s.fault != "" {
-		s.log.Info("api key file gives a key again")
+		s.log.Info("API key file is readable again")
 	}
 	s.fault, s.key = "", key
 	return key, true

@@ -46,7 +46,7 @@ func (f *Feed) serveEvents(w http.ResponseWriter, r *http.Request) {
 	out := &stream{w: w, rc: http.NewResponseController(w)}
 	consumer, reset, err := f.consumer(r.Context(), filters, last, resumes)
 	if err != nil {
-		f.opts.Log.Debug("events not read", "err", err)
+		f.opts.Log.Debug("could not read events", "err", err)
 		http.Error(w, "The events cannot be read from the stream now.", http.StatusServiceUnavailable)
 		return
 	}
@@ -69,7 +69,7 @@ func (f *Feed) serveEvents(w http.ResponseWriter, r *http.Request) {
 func (f *Feed) follow(ctx context.Context, out *stream, consumer jetstream.Consumer) {
 	it, err := consumer.Messages(jetstream.PullMaxMessages(64))
 	if err != nil {
-		f.opts.Log.Debug("events not read", "err", err)
+		f.opts.Log.Debug("could not read events", "err", err)
 		return
 	}
 	defer it.Stop()
@@ -84,7 +84,7 @@ func (f *Feed) follow(ctx context.Context, out *stream, consumer jetstream.Consu
 				return
 			}
 		case err != nil: // the client comes again, with the last id that it has
-			f.opts.Log.Debug("events end", "err", err)
+			f.opts.Log.Debug("event stream ended", "err", err)
 			return
 		default:
 			meta, err := m.Metadata()

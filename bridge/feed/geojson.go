@@ -127,13 +127,13 @@ func (f *Feed) serveDevices(w http.ResponseWriter, r *http.Request) {
 	}
 	members, err := f.members(r.Context(), query["group"])
 	if err != nil {
-		f.opts.Log.Debug("groups not read", "err", err)
+		f.opts.Log.Debug("could not read groups", "err", err)
 		http.Error(w, "The groups cannot be read from the API now.", http.StatusBadGateway)
 		return
 	}
 	list, err := f.positions.get(r.Context())
 	if err != nil {
-		f.opts.Log.Debug("positions not read", "err", err)
+		f.opts.Log.Debug("could not read positions", "err", err)
 		http.Error(w, "The positions cannot be read from the stream now.", http.StatusServiceUnavailable)
 		return
 	}

@@ -56,7 +56,7 @@ func (l *List) Watch(ctx context.Context, open func(context.Context) (jetstream.
 		}
 		if err != nil && err.Error() != logged {
 			logged = err.Error()
-			log.Debug("forgotten devices cannot be watched, trying again", "err", err)
+			log.Debug("could not watch the forgotten devices, retrying", "err", err)
 		}
 		select {
 		case <-ctx.Done():

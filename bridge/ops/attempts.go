@@ -80,7 +80,7 @@ func (a *attempts) wrong(remote string, digest [sha256.Size]byte, now time.Time)
 	g.full = g.full.Add(guessEvery)
 	if !g.logged && g.left(now) <= 0 {
 		g.logged = true
-		a.log.Warn("wrong tokens for the live view, that address is slowed down", "remote", remote)
+		a.log.Warn("repeated wrong BRIDGE_HTTP_TOKEN, delaying requests from this address", "remote", remote)
 	}
 	return 0
 }

@@ -89,7 +89,7 @@ func (p *statusPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var page bytes.Buffer
 	if err := p.template.Execute(&page, data); err != nil {
 		http.Error(w, "the page cannot be shown", http.StatusInternalServerError)
-		p.options.Log.Error("status page", "err", err)
+		p.options.Log.Error("could not render the status page", "err", err)
 		return
 	}
 	w.Header().Set("Content-Security-Policy", p.policy)

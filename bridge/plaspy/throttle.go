@@ -153,7 +153,7 @@ func (b *Budget) braked(now time.Time) {
 	k.last = now
 	if k.since.IsZero() {
 		k.since = now
-		b.log.Warn("API throttles, slowing down", "delay", max(0, k.until.Sub(now)))
+		b.log.Warn("API is throttling requests, slowing down", "delay", max(0, k.until.Sub(now)))
 	}
 	if b.limit == 0 && b.free.Swap(false) {
 		b.slot = now
@@ -179,7 +179,7 @@ func (b *Budget) settle(now time.Time) {
 	if now.Sub(k.last) < quiet {
 		return
 	}
-	b.log.Info("API throttling over", "attempt", k.count, "elapsed", now.Sub(k.since))
+	b.log.Info("API throttling ended", "attempt", k.count, "elapsed", now.Sub(k.since))
 	k.since, k.count = time.Time{}, 0
 }
 

@@ -124,11 +124,11 @@ func (t *membership) evict(m *member) {
 				if revision > 0 {
 					m.revision = revision
 				}
-				t.g.log.Debug("silent replica not evicted", "replica", seen.record.ID, "err", err)
+				t.g.log.Debug("could not evict the silent replica", "replica", seen.record.ID, "err", err)
 				return
 			}
 			m.revision, m.record.Left, m.record.Posting = revision, true, false
-			t.g.log.Warn("replica was not heard of and is replaced", "replica", seen.record.ID)
+			t.g.log.Warn("replica stopped renewing its lease and was evicted", "replica", seen.record.ID)
 		}
 	})
 }
@@ -145,7 +145,7 @@ func (t *membership) write(next plan) {
 				// The watch shows the plan in force, also if this one was stored and
 				// only the answer was lost.
 				t.plan.notBefore = t.now.Add(t.g.opts.Lease / 20)
-				t.g.log.Debug("plan not written", "epoch", next.Epoch, "err", err)
+				t.g.log.Debug("could not write the plan", "epoch", next.Epoch, "err", err)
 				return
 			}
 			t.obey(next, revision)
@@ -163,7 +163,7 @@ func (t *membership) clean(m *member) {
 		err := t.kv.Delete(ctx, seen.key, jetstream.LastRevision(seen.revision))
 		return func() {
 			if err != nil {
-				t.g.log.Debug("key of a replica that is gone not deleted", "err", err)
+				t.g.log.Debug("could not delete the key of a replica that is gone", "err", err)
 			}
 		}
 	})

@@ -154,7 +154,7 @@ func New(o Options) *Group {
 			}
 			return float64(g.members.Load())
 		}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_replicas_told_otherwise", Help: "Living replicas that have other settings than this one, of those that must agree.",
+			Name: "plaspy_bridge_replicas_different_settings", Help: "Live replicas whose settings differ from this replica's, of those that must agree.",
 		}, func() float64 { return float64(len(g.Differences())) }))
 	}
 	return g
@@ -183,7 +183,7 @@ func (g *Group) Run(ctx context.Context) error {
 		}
 		if text := err.Error(); text != complaint {
 			complaint = text
-			g.log.Warn("no part in the work, trying again", "err", err)
+			g.log.Warn("could not join the replica group, retrying", "err", err)
 		}
 		g.troubled(err.Error())
 		if errors.Is(err, errStateLost) {

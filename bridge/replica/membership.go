@@ -233,7 +233,7 @@ func (t *membership) suspend() {
 	switch {
 	case live && t.suspended:
 		t.suspended = false
-		t.g.log.Info("lease renewed in time, no other replica had taken over")
+		t.g.log.Info("lease renewed before another replica took over")
 		t.resetSilence()
 	case !live && !t.suspended && t.g.lease.Load() != nil:
 		t.suspended = true
@@ -246,7 +246,7 @@ func (t *membership) suspend() {
 		} else if full := publisher.Full(err); full != "" {
 			err = errors.New(full)
 		}
-		t.g.log.Warn("lease could not be renewed, this replica holds still", "err", err)
+		t.g.log.Warn("could not renew the lease, pausing work", "err", err)
 	}
 }
 

@@ -137,12 +137,12 @@ func (t *membership) compare() {
 	}
 	for id, d := range found {
 		if logged[id] != d.String() {
-			g.log.Warn("replica was told other settings than this one", "replica", id, "differs", strings.Join(d.Settings, ", "))
+			g.log.Warn("replica has different settings", "replica", id, "differs", strings.Join(d.Settings, ", "))
 		}
 		delete(logged, id)
 	}
 	for _, id := range slices.Sorted(maps.Keys(logged)) {
-		g.log.Info("replica that was told other settings is gone, or told the same now", "replica", id)
+		g.log.Info("replica no longer has different settings", "replica", id)
 	}
 	list := slices.SortedFunc(maps.Values(found), func(a, b Difference) int { return strings.Compare(a.Replica, b.Replica) })
 	g.differences.Store(&list)

@@ -119,7 +119,7 @@ func (t *membership) takeSeat() {
 	if earlierVersions(t) {
 		t.earlier.clear = false
 		if s.set(false) {
-			t.g.log.Warn("a replica of an earlier version runs: it posts inbound messages until it is replaced")
+			t.g.log.Warn("a replica of an earlier version is running and posts inbound messages until it is replaced")
 		}
 		return
 	}
@@ -149,7 +149,7 @@ func (t *membership) takeSeat() {
 // yieldSeat stops new posts; those under way keep others waiting.
 func (t *membership) yieldSeat(why string) {
 	if t.g.seat.set(false) {
-		t.g.log.Info("this replica begins no more posts", "reason", why)
+		t.g.log.Info("this replica starts no further posts", "reason", why)
 	}
 }
 
@@ -191,7 +191,7 @@ func (t *membership) lookForEarlier() {
 				e.clear = true
 			case err != nil:
 				e.revision = max(e.revision, 1) // not to be asked at every step
-				t.g.log.Debug("posting lease of earlier versions not read", "err", err)
+				t.g.log.Debug("could not read the posting lease of earlier versions", "err", err)
 			case entry.Revision() != e.revision:
 				e.revision, e.since = entry.Revision(), t.now
 			case t.now.Since(e.since) >= earlierTTL:

@@ -45,9 +45,9 @@ func (w *told) by(settings map[string]string) func(*node, *Options) {
 
 func (w *told) gauge(t *testing.T, want string) {
 	t.Helper()
-	err := testutil.GatherAndCompare(w.reg, strings.NewReader(`# HELP plaspy_bridge_replicas_told_otherwise Living replicas that have other settings than this one, of those that must agree.
-# TYPE plaspy_bridge_replicas_told_otherwise gauge
-plaspy_bridge_replicas_told_otherwise `+want+"\n"), "plaspy_bridge_replicas_told_otherwise")
+	err := testutil.GatherAndCompare(w.reg, strings.NewReader(`# HELP plaspy_bridge_replicas_different_settings Live replicas whose settings differ from this replica's, of those that must agree.
+# TYPE plaspy_bridge_replicas_different_settings gauge
+plaspy_bridge_replicas_different_settings `+want+"\n"), "plaspy_bridge_replicas_different_settings")
 	if err != nil {
 		t.Error(err)
 	}
@@ -76,7 +76,7 @@ func TestDifferences(t *testing.T) {
 		t.Errorf("on the other side: %s", d)
 	}
 	r.elapse(2 * testLease)
-	if n := log.lines(`msg="replica was told other settings than this one" replica=b differs="devices, limits"`); n != 1 {
+	if n := log.lines(`msg="replica has different settings" replica=b differs="devices, limits"`); n != 1 {
 		t.Errorf("told %d times, want once", n)
 	}
 	b.kill()

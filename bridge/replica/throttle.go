@@ -92,7 +92,7 @@ func (t *membership) spread() {
 				s.revision = max(s.revision, revision)
 			} else {
 				s.after = t.now.Add(throttleRetry)
-				g.log.Debug("throttling not sent to the other replicas", "err", err)
+				g.log.Debug("could not send throttling to the other replicas", "err", err)
 				g.Throttled(time.UnixMilli(brakes.Until), brakes.Factor)
 			}
 		}

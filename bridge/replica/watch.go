@@ -92,7 +92,7 @@ func (t *membership) unopened(err error) {
 		t.lost = fmt.Errorf("%w: it is gone", errStateLost)
 		return
 	}
-	t.g.log.Debug("replicas cannot be watched", "err", err)
+	t.g.log.Debug("could not watch the replicas", "err", err)
 }
 
 func (t *membership) unwatch() {

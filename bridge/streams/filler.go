@@ -41,7 +41,7 @@ func (f *filler) run(ctx context.Context) {
 		err := f.pub.FillLast(ctx)
 		if ctx.Err() == nil && err != nil && err.Error() != logged {
 			logged = err.Error()
-			f.log.Warn("bucket of the last locations is not filled, trying again", "stream", f.pub.Subjects().LastBucket(), "err", err)
+			f.log.Warn("could not fill the bucket of last locations, retrying", "stream", f.pub.Subjects().LastBucket(), "err", err)
 		}
 		select {
 		case <-ctx.Done():

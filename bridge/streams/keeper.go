@@ -126,7 +126,7 @@ func (k *Keeper) Run(ctx context.Context, changed func()) {
 		if k.conn.IsConnected() {
 			k.look(ctx, changed)
 			if elapsed, moved := k.switcher.look(time.Now()); moved {
-				k.log.Warn("this server cannot store anything, connecting to another one of the cluster", "elapsed", elapsed.Round(time.Second))
+				k.log.Warn("server cannot store messages, connecting to another server of the cluster", "elapsed", elapsed.Round(time.Second))
 			}
 		} else {
 			k.switcher.lost()
@@ -166,7 +166,7 @@ func (k *Keeper) look(ctx context.Context, changed func()) {
 	}
 	k.report(ops.Up())
 	if k.trouble != "" {
-		k.log.Info("streams are there again")
+		k.log.Info("streams are usable again")
 		k.trouble = ""
 	}
 	k.good.Store(true)
@@ -200,15 +200,15 @@ func (k *Keeper) observe(ctx context.Context, fresh bool, changed func()) error 
 	mark, verdict, err := k.pub.Observe(ctx)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound) && !fresh:
-		k.log.Warn("stream is gone, creating it again", "stream", stream)
+		k.log.Warn("stream is missing, creating it again", "stream", stream)
 		k.Look()
 		return err
 	case err != nil:
 		return err
 	case verdict == publisher.Replaced:
-		k.log.Warn("stream does not hold what it acknowledged, comparing all devices with it", "stream", stream, "seq", mark.LastSeq)
+		k.log.Warn("stream lost acknowledged events, comparing all devices with it", "stream", stream, "seq", mark.LastSeq)
 	case verdict == publisher.Purged:
-		k.log.Warn("stream was purged of events, comparing all devices with it", "stream", stream, "seq", mark.FirstSeq, "deleted", mark.Deleted)
+		k.log.Warn("events were deleted from the stream, comparing all devices with it", "stream", stream, "seq", mark.FirstSeq, "deleted", mark.Deleted)
 	}
 	if fresh || verdict != publisher.Intact {
 		changed()
@@ -241,7 +241,7 @@ func (k *Keeper) logReports(reports []publisher.StreamReport) {
 		case r.Created:
 			k.log.Info("stream created", "stream", r.Stream)
 		case text != "" && text != k.logged[r.Stream]:
-			k.log.Warn("stream has other settings and is used as it is", "stream", r.Stream, "differs", text)
+			k.log.Warn("stream has different settings and is used as it is", "stream", r.Stream, "differs", text)
 		}
 		k.logged[r.Stream] = text
 	}
@@ -255,7 +255,7 @@ func (k *Keeper) reviveServer() {
 	k.reviveAt = now.Add(k.revive)
 	k.revive = min(2*k.revive, reviveMax)
 	if err := k.opts.Server.Revive(); err != nil {
-		k.log.Warn("embedded nats server not restarted", "err", err)
+		k.log.Warn("could not restart the embedded nats server", "err", err)
 		return
 	}
 	k.log.Info("embedded nats server restarted")

@@ -247,8 +247,8 @@ func TestCollectorFailsAndComesBack(t *testing.T) {
 		t.Error(err)
 	}
 	text := log.String()
-	if n := strings.Count(text, "\n"); n != 2 || !strings.Contains(text, `"msg":"traces are not exported, trying on with the next ones"`) ||
-		!strings.Contains(text, "400 Bad Request") || !strings.Contains(text, `"msg":"traces are exported again","count":`) {
+	if n := strings.Count(text, "\n"); n != 2 || !strings.Contains(text, `"msg":"trace export failed, retrying with the next batch"`) ||
+		!strings.Contains(text, "400 Bad Request") || !strings.Contains(text, `"msg":"trace export works again","count":`) {
 		t.Errorf("logged: %s", text)
 	}
 	if strings.Contains(text, "s3cret") || strings.Contains(text, "pa55word") || strings.Contains(text, "bWU6cGE1NXdvcmQ") || len(text) > 2000 {

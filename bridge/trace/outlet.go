@@ -60,7 +60,7 @@ func (o *outlet) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) erro
 	if err == nil {
 		o.metrics.exported.Add(float64(len(spans)))
 		if o.failing {
-			o.log.Info("traces are exported again", "count", o.lost)
+			o.log.Info("trace export works again", "count", o.lost)
 			o.failing, o.lost = false, 0
 		}
 		return nil
@@ -69,7 +69,7 @@ func (o *outlet) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) erro
 	o.lost += len(spans)
 	if !o.failing {
 		o.failing = true
-		o.log.Warn("traces are not exported, trying on with the next ones", "err", o.reason(err))
+		o.log.Warn("trace export failed, retrying with the next batch", "err", o.reason(err))
 	}
 	return nil
 }

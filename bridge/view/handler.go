@@ -125,7 +125,7 @@ func (v *View) serveLetters(w http.ResponseWriter, r *http.Request) {
 	}
 	letters, err := v.opts.DeadLetters(r.Context(), lettersShown)
 	if err != nil {
-		v.opts.Log.Debug("dead letters not read", "err", err)
+		v.opts.Log.Debug("could not read dead letters", "err", err)
 		http.Error(w, "The dead letters cannot be read now.", http.StatusBadGateway)
 		return
 	}

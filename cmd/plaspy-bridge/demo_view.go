@@ -200,7 +200,7 @@ func (v *view) sumUp(log *slog.Logger) {
 	if s, err := v.js.Stream(ctx, v.subjects.Events()); err == nil {
 		stored = fmt.Sprintf(", %d stored in the stream %s", s.CachedInfo().State.LastSeq, v.subjects.Events())
 	} else {
-		log.Debug("stream not asked for the summary", "err", err)
+		log.Debug("could not read the stream for the summary", "err", err)
 	}
 	v.write(fmt.Sprintf("\n%s of %s in %.0f s, %d shown%s.\n",
 		several(v.count, "message"), several(len(v.seen), "device"), time.Since(v.begun).Seconds(), v.shown, stored))

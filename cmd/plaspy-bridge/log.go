@@ -21,7 +21,7 @@ func openLog(c config.Config, level slog.Leveler, w io.Writer) (log *slog.Logger
 	queue = ops.NewLogQueue(w)
 	log = newLogger(c, level, queue, isTerminal(w))
 	go queue.Run(func(dropped uint64) {
-		log.Warn("log lines were dropped, because their reader stalled or went away", "count", dropped)
+		log.Warn("log lines dropped because the log reader stalled or closed", "count", dropped)
 	})
 	return log, queue, func() { queue.Close(logFlush) }
 }
@@ -77,6 +77,6 @@ func isTerminal(w io.Writer) bool {
 // warn logs the warnings of Load.
 func warn(log *slog.Logger, warnings []config.Warning) {
 	for _, w := range warnings {
-		log.Warn("doubtful setting", "variable", w.Variable, "problem", w.Problem)
+		log.Warn("setting looks wrong", "variable", w.Variable, "problem", w.Problem)
 	}
 }

@@ -258,7 +258,7 @@ func TestNewLogger(t *testing.T) {
 func TestWarn(t *testing.T) {
 	var out bytes.Buffer
 	warn(newLogger(config.Config{LogFormat: config.LogText}, slog.LevelInfo, &out, false), []config.Warning{{Variable: "BRIDGE_X", Problem: "is odd"}})
-	if !strings.Contains(out.String(), `WRN doubtful setting variable=BRIDGE_X problem="is odd"`) {
+	if !strings.Contains(out.String(), `WRN setting looks wrong variable=BRIDGE_X problem="is odd"`) {
 		t.Errorf("logged %s", &out)
 	}
 }

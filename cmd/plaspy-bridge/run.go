@@ -36,7 +36,7 @@ func runBridge(ctx context.Context, w io.Writer) error {
 	log, queue, flush := openLog(cfg, level, w)
 	defer flush()
 	version, revision := thisBuild()
-	log.Info("plaspy-bridge starts", "version", version, "revision", revision, "go", runtime.Version())
+	log.Info("plaspy-bridge starting", "version", version, "revision", revision, "go", runtime.Version())
 	// Before the error: a name that is misspelt may be why another one is missing.
 	warn(log, warnings)
 	if err != nil {

@@ -117,7 +117,7 @@ func TestHelmEgress(t *testing.T) {
 		{"tracing", needed + "otel: {endpoint: 'http://collector.monitoring.svc:4318'}", "53 53; 443; 4222; 4318"},
 		{"tracing over TLS", needed + "otel: {endpoint: 'https://collector'}", "53 53; 443; 4222; 443"},
 		{
-			"told otherwise", needed + `
+			"other value", needed + `
 networkPolicy: {apiPort: 1, natsPort: 2, natsTo: [{podSelector: {}}], otlpPort: 3, otlpTo: [{podSelector: {}}], extraEgress: [{ports: [{port: 4}]}]}
 otel: {endpoint: 'http://collector:4318'}
 `, "53 53; 1; 2 to 1; 3 to 1; 4",
@@ -150,7 +150,7 @@ func TestHelmIngress(t *testing.T) {
 		{"this namespace", "", false},
 		{"Prometheus is elsewhere", "serviceMonitor: {enabled: true}", true},
 		{"told", "networkPolicy: {ingressFrom: [{namespaceSelector: {}}]}", true},
-		{"told otherwise", "serviceMonitor: {enabled: true}\nnetworkPolicy: {ingressFrom: [{podSelector: {}}]}", false},
+		{"other value", "serviceMonitor: {enabled: true}\nnetworkPolicy: {ingressFrom: [{podSelector: {}}]}", false},
 	} {
 		from := template(t, needed+tt.values).policy.Spec.Ingress[0].From
 		if len(from) != 1 || (from[0].NamespaceSelector != nil) != tt.namespaces || (from[0].PodSelector != nil) == tt.namespaces {
@@ -188,7 +188,7 @@ func TestHelmMemory(t *testing.T) {
 	}
 	m := template(t, needed+"extraEnv: [{name: GOMEMLIMIT, value: 400MiB}]")
 	if got := m.environment()["GOMEMLIMIT"]; got != "400MiB" {
-		t.Errorf("told otherwise: %q", got)
+		t.Errorf("other value: %q", got)
 	}
 	names := []string{}
 	for _, v := range m.deployment.Spec.Template.Spec.Containers[0].Env {
