@@ -16,11 +16,11 @@ func checkCommand() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Tell what would keep the bridge from working",
+		Short: "Find what would keep the bridge from working",
 		Long: "Checks the configuration, the credentials, the device list, NATS, its streams and permissions, the\n" +
-			"clocks, ports and disk, one line each: ok, warn or FAIL and what to do about it. It changes nothing\n" +
-			"and may run beside the bridge. Exits 0 unless something failed, also with warnings; 1 where\n" +
-			"something would keep the bridge from working; 2 where the configuration is wrong.",
+			"clocks, ports and disk. Prints one line for each: ok, warn or FAIL, and what to do about it. It changes\n" +
+			"nothing and may run beside the bridge. Exits 0 if no check failed, even with warnings; 1 if a check\n" +
+			"failed; 2 if the configuration is wrong.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runCheck(cmd.Context(), cmd.OutOrStdout(), asJSON)

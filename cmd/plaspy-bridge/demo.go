@@ -27,7 +27,7 @@ import (
 type demoOptions struct {
 	devices uint
 	seed    uint64
-	length  time.Duration // 0: until it is interrupted
+	length  time.Duration // 0 means until interrupted
 }
 
 func demoCommand() *cobra.Command {
@@ -36,13 +36,13 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Show everything working in one process, without an account or a server",
 		Long: "Runs a simulated fleet behind the Plaspy API's wire format, a NATS server and the bridge between\n" +
-			"them in one process, and shows what flows, until it is interrupted. Nothing is left behind.\n\n" +
-			"The BRIDGE_ variables count as they do for run; PLASPY_ and NATS_ ones do not: the demo never talks\n" +
-			"to an account or a server of yours. Where a default port is taken, it uses a free one.",
+			"them in one process, and shows the messages, until it is interrupted. It keeps no data.\n\n" +
+			"The BRIDGE_ variables apply as they do for run. The PLASPY_ and NATS_ variables do not: the demo never\n" +
+			"connects to your account or server. If a default port is in use, it takes a free one.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// The store goes with the demo also where its terminal is closed, or
-			// what its output was piped into.
+			// Without this, closing the terminal or the reader of a pipe would end
+			// the process before it has removed its store.
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
 			defer stop()
 			signal.Ignore(syscall.SIGPIPE)
@@ -53,7 +53,7 @@ func demoCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.UintVar(&o.devices, "devices", 20, "how many devices the fleet has")
 	f.Uint64Var(&o.seed, "seed", 1, "the same seed gives the same fleet")
-	f.DurationVar(&o.length, "for", 0, "how long to run; 0: until it is interrupted")
+	f.DurationVar(&o.length, "for", 0, "how long to run; 0 means until interrupted")
 	return cmd
 }
 
@@ -102,7 +102,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 
 // watchBridge runs the bridge and shows what it publishes.
 func watchBridge(ctx context.Context, b *bridge.Bridge, cfg config.Config, api string, o demoOptions, guest *visitor, stdout io.Writer, log *slog.Logger) error {
-	// The bridge stops after the view has asked it what is stored.
+	// The bridge stops last, because the view's summary reads the stream.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	showing, hide := context.WithCancel(ctx)
@@ -130,7 +130,8 @@ func watchBridge(ctx context.Context, b *bridge.Bridge, cfg config.Config, api s
 	return errors.Join(viewErr, <-stopped)
 }
 
-// demoConfig is the configuration of run, but for what makes it a demo.
+// demoConfig returns the configuration of run with the account, the server and
+// the store of the demo.
 func demoConfig(ctx context.Context, dir, api string) (config.Config, []config.Warning, error) {
 	cfg, warnings, err := config.Load("PLASPY_", "NATS_", "BRIDGE_DATA_DIR", "BRIDGE_STREAM_REPLICAS", "BRIDGE_EMBEDDED_CONFIG")
 	if err != nil {
@@ -168,8 +169,8 @@ func demoConfig(ctx context.Context, dir, api string) (config.Config, []config.W
 	return cfg, demoWarnings(warnings, set), nil
 }
 
-// demoWarnings are those about variables that count for the demo, and one for
-// each that somebody may expect to count.
+// demoWarnings keeps the warnings about variables that apply to the demo, and adds
+// one for each variable that is set and does not apply.
 func demoWarnings(warnings []config.Warning, set map[string]bool) []config.Warning {
 	var kept []config.Warning
 	for _, w := range warnings {
@@ -179,13 +180,13 @@ func demoWarnings(warnings []config.Warning, set map[string]bool) []config.Warni
 	}
 	for _, name := range []string{"BRIDGE_DATA_DIR", "BRIDGE_EMBEDDED_CONFIG"} {
 		if set[name] {
-			kept = append(kept, config.Warning{Variable: name, Problem: "does not count for the demo, which keeps nothing"})
+			kept = append(kept, config.Warning{Variable: name, Problem: "does not apply to the demo, which keeps no data"})
 		}
 	}
 	return kept
 }
 
-// lively is a fleet worth looking at: short trips, short rests, no outages.
+// lively makes a fleet that is never dull: short trips, short rests, no outages.
 func lively(r *rand.Rand) fleet.Cadence {
 	return fleet.Cadence{
 		Moving: time.Duration(2+r.IntN(5)) * time.Second, Parked: 20 * time.Second,
@@ -193,8 +194,8 @@ func lively(r *rand.Rand) fleet.Cadence {
 	}
 }
 
-// clientURL is where a person would connect to a server that listens on every
-// interface.
+// clientURL replaces the address of every interface, which a client cannot
+// connect to, with loopback.
 func clientURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil || u.Hostname() != "0.0.0.0" && u.Hostname() != "::" {

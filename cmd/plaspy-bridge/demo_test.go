@@ -51,7 +51,7 @@ func TestDemo(t *testing.T) {
 		`\n  curl -s http://127\.0\.0\.1:\d+/readyz\n`,
 		`\n[0-9:.]{10}  plaspy\.device\.device0001 +device added\n`,
 		`\n[0-9:.]{10}  plaspy\.location\.device0001 +\S+ 1 +\d+ km/h [NESW]+ +4\.\d{5},-7\d\.\d{5}\n`,
-		`\n[0-9:.]{10}  plaspy\.in\.location\.gateway-1 +handed in, to be posted to the API\n`,
+		`\n[0-9:.]{10}  plaspy\.in\.location\.gateway-1 +received, to be posted to the API\n`,
 		`\n[0-9:.]{10}  plaspy\.result\.location\.gateway-1 +posted to the API, which answered 200\n`,
 		`\n[0-9:.]{10}  plaspy\.location\.gateway-1 +Boat behind MQTT +64 km/h`,
 		`\n\d\d+ messages of \d devices in 3 s, \d+ shown, \d\d+ stored in the stream PLASPY_EVENTS\.\n$`,
@@ -189,7 +189,7 @@ func TestDemoPorts(t *testing.T) {
 	if status := execute(ctx, []string{"demo", "--for=30s"}, &stdout, &stderr); status != 0 {
 		t.Errorf("status %d, want 0\n%s", status, &stderr)
 	}
-	for _, want := range []string{`NATS        nats://127\.0\.0\.1:\d+ \(127\.0\.0\.1:4222 is taken\)`, `HTTP        http://127\.0\.0\.1:\d+ \(127\.0\.0\.1:8080 is taken\)`} {
+	for _, want := range []string{`NATS        nats://127\.0\.0\.1:\d+ \(127\.0\.0\.1:4222 is in use\)`, `HTTP        http://127\.0\.0\.1:\d+ \(127\.0\.0\.1:8080 is in use\)`} {
 		if !regexp.MustCompile(want).MatchString(stdout.text.String()) {
 			t.Errorf("not shown: %s\n%s", want, stdout.text.String())
 		}

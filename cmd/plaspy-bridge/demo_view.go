@@ -19,22 +19,22 @@ import (
 )
 
 const (
-	linesPerSecond = 8 // of each kind: what a person can follow
+	linesPerSecond = 8 // of each kind; a person can read no more
 	summaryEvery   = 10 * time.Second
 	askTimeout     = time.Second
 )
 
-// view shows what arrives on the bridge's subjects to a person. It is an
-// ordinary subscriber: it knows nothing that another program could not know.
+// view prints the messages on the bridge's subjects. It is an ordinary
+// subscriber, without access to the bridge's internals.
 type view struct {
 	out      io.Writer
-	broken   error // of the first write that failed: nobody reads any more
+	broken   error // of the first write that failed; nothing is written after it
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	sub      *nats.Subscription
 	events   chan *nats.Msg
 	subjects publisher.Subjects
-	visitor  *visitor // nil: nothing is posted
+	visitor  *visitor // nil means that nothing is posted
 	begun    time.Time
 
 	count, shown int
@@ -53,7 +53,7 @@ func newView(server string, subjects publisher.Subjects, out io.Writer) (*view, 
 		lines: map[string]int{}, recent: map[string]int{}, recentFrom: time.Now(), seen: map[string]bool{},
 	}
 	var err error
-	// What is too much for the terminal is dropped, here and not in the stream.
+	// Messages that the terminal is too slow for are dropped here, not in the stream.
 	v.nc, err = nats.Connect(server, nats.Name("plaspy-bridge demo"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to the demo's NATS server: %w", err)
@@ -79,7 +79,7 @@ func (v *view) write(text string) {
 	}
 }
 
-// run shows events until ctx is done or nobody reads any more.
+// run shows events until ctx is done or the output is closed.
 func (v *view) run(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -104,7 +104,7 @@ func (v *view) tick(ctx context.Context, now time.Time) {
 	}
 }
 
-// show writes an event's line, unless there were enough in this second.
+// show writes a line for an event, at most linesPerSecond of each kind.
 func (v *view) show(m *nats.Msg, now time.Time) {
 	kind, text := v.describe(m)
 	if kind == "" {
@@ -125,7 +125,7 @@ func (v *view) show(m *nats.Msg, now time.Time) {
 	v.write(fmt.Sprintf("%s  %-40s %s\n", now.Format("15:04:05.0"), m.Subject, text))
 }
 
-// message is what the view reads of any of the bridge's messages.
+// message has the fields that the view reads, of all kinds of messages.
 type message struct {
 	DeviceID, Name, Change, Alert, State string
 	Critical                             bool
@@ -137,13 +137,13 @@ type message struct {
 	}
 }
 
-// describe tells what kind of message one is, "" for none that is shown, and
-// what it says.
+// describe returns a message's kind and a text for it. The kind is empty if the
+// message is not shown.
 func (v *view) describe(m *nats.Msg) (kind, text string) {
 	rest := strings.TrimPrefix(m.Subject, string(v.subjects)+".")
 	kind, _, _ = strings.Cut(rest, ".")
 	var body message
-	_ = json.Unmarshal(m.Data, &body) // a message that is none of ours has no text
+	_ = json.Unmarshal(m.Data, &body) // another program's message has no text
 	switch kind {
 	case "location":
 		v.seen[body.DeviceID] = true
@@ -158,7 +158,7 @@ func (v *view) describe(m *nats.Msg) (kind, text string) {
 	case "device":
 		return kind, "device " + body.Change
 	case "in":
-		return kind, "handed in, to be posted to the API"
+		return kind, "received, to be posted to the API"
 	case "result":
 		return kind, fmt.Sprintf("posted to the API, which answered %d", body.Status)
 	case "dlq":
@@ -168,13 +168,13 @@ func (v *view) describe(m *nats.Msg) (kind, text string) {
 	}
 }
 
-// heading is a course as one of eight directions.
+// heading returns a course as one of eight directions.
 func heading(course float64) string {
 	directions := [...]string{"N ", "NE", "E ", "SE", "S ", "SW", "W ", "NW"}
 	return directions[int(course/45+0.5)&7]
 }
 
-// summary writes what the last seconds brought.
+// summary writes the totals since the last summary.
 func (v *view) summary(now time.Time) {
 	span := now.Sub(v.recentFrom)
 	total := 0
@@ -182,7 +182,7 @@ func (v *view) summary(now time.Time) {
 		total += n
 	}
 	if v.count == 0 {
-		v.write(fmt.Sprintf("--- nothing yet after %.0f s: /readyz and the log on stderr say why\n", now.Sub(v.begun).Seconds()))
+		v.write(fmt.Sprintf("--- no event yet after %.0f s: see /readyz and the log on stderr\n", now.Sub(v.begun).Seconds()))
 	} else {
 		v.write(fmt.Sprintf("--- last %.0f s: %s, %s (%.1f events a second, %d not shown)   %s so far\n",
 			span.Seconds(), several(v.recent["location"], "location"), several(v.recent["alert"], "alert"),
@@ -192,7 +192,7 @@ func (v *view) summary(now time.Time) {
 	v.recentFrom, v.hidden = now, 0
 }
 
-// sumUp writes the demo's last line. What is stored is the stream's to tell.
+// sumUp writes the demo's last line, with the number of events that the stream holds.
 func (v *view) sumUp(log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
@@ -206,19 +206,19 @@ func (v *view) sumUp(log *slog.Logger) {
 		several(v.count, "message"), several(len(v.seen), "device"), time.Since(v.begun).Seconds(), v.shown, stored))
 }
 
-func several(n int, what string) string {
+func several(n int, noun string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// intro is what the demo says first.
+// intro returns the demo's first lines.
 func intro(b *bridge.Bridge, cfg config.Config, api string, devices uint) string {
 	var w strings.Builder
 	server := clientURL(b.ClientURL())
 	s := publisher.Subjects(cfg.Prefix)
-	fmt.Fprintf(&w, "plaspy-bridge demo: %s, all in this process; Ctrl-C ends it and nothing stays behind.\n\n", several(int(devices), "simulated vehicle"))
+	fmt.Fprintf(&w, "plaspy-bridge demo: %s, all in this process; Ctrl-C ends it and removes its data.\n\n", several(int(devices), "simulated vehicle"))
 	fmt.Fprintf(&w, "  Plaspy API  %s (simulated)\n  NATS        %s%s\n", api, server, instead(cfg.EmbeddedAddr, "BRIDGE_EMBEDDED_ADDR"))
 	health := ""
 	if addr := b.HTTPAddr(); addr != nil {
@@ -240,8 +240,7 @@ func intro(b *bridge.Bridge, cfg config.Config, api string, devices uint) string
 	return w.String()
 }
 
-// subjectLines are the subjects that somebody may subscribe or publish to, and
-// what for.
+// subjectLines returns the subjects to subscribe or publish to, each with its use.
 func subjectLines(s publisher.Subjects, inbound bool) [][2]string {
 	out := [][2]string{
 		{s.Location("<device>"), "a new or changed last location"},
@@ -254,15 +253,15 @@ func subjectLines(s publisher.Subjects, inbound bool) [][2]string {
 	return append(out,
 		[2]string{s.InLocation("<device>"), "for you: a location to post to the API"},
 		[2]string{s.InAlert("<device>"), "for you: an alert to post to the API"},
-		[2]string{s.Result("*", "<device>"), "what the API answered to that"},
+		[2]string{s.Result("*", "<device>"), "the API's answer to it"},
 	)
 }
 
-// instead tells that a default address was taken.
+// instead returns a note if the default address was in use, else "".
 func instead(addr, variable string) string {
 	for _, v := range config.Variables() {
 		if v.Name == variable && os.Getenv(variable) == "" && addr != v.Default {
-			return " (" + v.Default + " is taken)"
+			return " (" + v.Default + " is in use)"
 		}
 	}
 	return ""

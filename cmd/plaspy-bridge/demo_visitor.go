@@ -18,15 +18,15 @@ const (
 	visitorEvery = 5 * time.Second
 )
 
-// visitor is a tracker that does not report to the API: a gateway hands in its
+// visitor is a tracker that does not report to the API. Its gateway publishes its
 // locations on the inbound subject, and the bridge posts them.
 type visitor struct {
 	subjects publisher.Subjects
 	next     time.Time
-	turn     float64 // radians along its circle
+	turn     float64 // radians along the circle
 }
 
-// position is the part of a location that the visitor's gateway knows.
+// position is a location as the visitor's gateway publishes it.
 type position struct {
 	DateTime  string  `json:"dateTime"`
 	Latitude  float64 `json:"latitude"`
@@ -42,7 +42,7 @@ func (g *visitor) admit(api *sim.Server) {
 	api.SetDevice(visitorID, func(d *sim.DeviceInfo) { d.Name = "Boat behind MQTT" })
 }
 
-// tick hands in a location when it is time for one.
+// tick publishes a location every visitorEvery.
 func (g *visitor) tick(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, now time.Time) {
 	if now.Before(g.next) {
 		return
@@ -63,8 +63,8 @@ func (g *visitor) tick(ctx context.Context, nc *nats.Conn, js jetstream.JetStrea
 	}
 }
 
-// at is where the visitor is: on a lake west of the simulated city, going
-// round it clockwise.
+// at returns the visitor's position: it circles clockwise on a lake west of the
+// simulated city.
 func (g *visitor) at(now time.Time) position {
 	north, east := math.Sincos(math.Pi/2 - g.turn)
 	return position{

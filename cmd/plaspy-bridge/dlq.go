@@ -21,8 +21,8 @@ func dlqCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dlq",
 		Short: "Inspect dead letters and put them back where they came from",
-		Long: "Looks after the inbound messages that the bridge gave up. SEQ is the sequence in the stream of dead\n" +
-			"letters, as list shows it. Without NATS_URL it talks to the embedded server of a running bridge, on\n" +
+		Long: "Manages the inbound messages that the bridge could not post. SEQ is the sequence in the stream of dead\n" +
+			"letters, as list shows it. Without NATS_URL it connects to the embedded server of a running bridge, on\n" +
 			"BRIDGE_EMBEDDED_ADDR.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -51,7 +51,7 @@ func dlqListCommand() *cobra.Command {
 		},
 	}
 	filterFlags(cmd, &filter)
-	cmd.Flags().IntVar(&list.limit, "limit", 0, "show no more than this many; 0 means no limit")
+	cmd.Flags().IntVar(&list.limit, "limit", 0, "show at most this many; 0 means no limit")
 	cmd.Flags().BoolVar(&list.json, "json", false, "print a JSON array, one letter a line")
 	return cmd
 }
@@ -60,7 +60,7 @@ func dlqShowCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "show SEQ",
-		Short: "Show one dead letter whole",
+		Short: "Show one dead letter in full",
 		Args:  all(cobra.ExactArgs(1), sequences),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withBox(cmd.Context(), func(box *deadletter.Box) error {
@@ -88,9 +88,9 @@ func dlqReplayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay SEQ...|--all",
 		Short: "Put dead letters back into the inbound stream",
-		Long: "Puts dead letters back where they came from, in the order in which they died, and removes each once\n" +
-			"the inbound stream has accepted it. A letter that cannot go back stays, is named, and makes the exit\n" +
-			"status 1. A replay that was interrupted can be repeated.",
+		Long: "Publishes dead letters to their inbound subjects again, oldest first, and removes each once the inbound\n" +
+			"stream has accepted it. A letter that cannot be replayed is kept and reported, and the exit status is 1.\n" +
+			"An interrupted replay can be repeated.",
 		Args: all(sequences, chosen(&everything), filtered(&job.Filter), func(*cobra.Command, []string) error {
 			switch {
 			case job.Rate < 0:
@@ -107,7 +107,7 @@ func dlqReplayCommand() *cobra.Command {
 	}
 	jobFlags(cmd, &job, &everything)
 	cmd.Flags().Float64Var(&job.Rate, "rate", 0, "letters a second; 0 means no limit")
-	cmd.Flags().BoolVar(&report.wait, "wait", false, "wait for the results, and report what became of each message")
+	cmd.Flags().BoolVar(&report.wait, "wait", false, "wait for the results, and report the outcome of each message")
 	cmd.Flags().DurationVar(&report.patience, "timeout", time.Minute, "with --wait: how long to wait for the results")
 	return cmd
 }
@@ -117,10 +117,10 @@ func dlqPurgeCommand() *cobra.Command {
 	var everything, yes bool
 	cmd := &cobra.Command{
 		Use:   "purge SEQ...|--all --yes",
-		Short: "Remove dead letters for good",
+		Short: "Remove dead letters permanently",
 		Args: all(sequences, chosen(&everything), filtered(&job.Filter), func(*cobra.Command, []string) error {
 			if everything && !yes && !job.DryRun {
-				return errors.New("purge --all removes letters for good: say --yes, or --dry-run to see which")
+				return errors.New("purge --all removes letters permanently: add --yes, or --dry-run to list them")
 			}
 			return nil
 		}),
@@ -131,25 +131,25 @@ func dlqPurgeCommand() *cobra.Command {
 		},
 	}
 	jobFlags(cmd, &job, &everything)
-	cmd.Flags().BoolVar(&yes, "yes", false, "with --all: really")
+	cmd.Flags().BoolVar(&yes, "yes", false, "with --all: confirm")
 	return cmd
 }
 
 func filterFlags(cmd *cobra.Command, f *deadletter.Filter) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.Device, "device", "", "only this device's, by its id")
-	flags.StringVar((*string)(&f.Kind), "kind", "", "only these: location, alert or unknown")
-	flags.StringVar(&f.Reason, "reason", "", "only those whose reason contains this")
-	flags.DurationVar(&f.OlderThan, "older-than", 0, "only those that died at least this long ago, such as 24h")
+	flags.StringVar(&f.Device, "device", "", "only letters of this device id")
+	flags.StringVar((*string)(&f.Kind), "kind", "", "only this kind: location, alert or unknown")
+	flags.StringVar(&f.Reason, "reason", "", "only letters with this text in their reason")
+	flags.DurationVar(&f.OlderThan, "older-than", 0, "only letters at least this old, such as 24h")
 }
 
 func jobFlags(cmd *cobra.Command, job *deadletter.Job, everything *bool) {
 	filterFlags(cmd, &job.Filter)
-	cmd.Flags().BoolVar(everything, "all", false, "all letters that the filters choose")
-	cmd.Flags().BoolVar(&job.DryRun, "dry-run", false, "only show what would be done")
+	cmd.Flags().BoolVar(everything, "all", false, "all letters that match the filters")
+	cmd.Flags().BoolVar(&job.DryRun, "dry-run", false, "only list the letters that would be affected")
 }
 
-// all checks a command line with each of several checks.
+// all runs several checks of a command line.
 func all(checks ...cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		for _, check := range checks {
@@ -165,11 +165,11 @@ func filtered(f *deadletter.Filter) cobra.PositionalArgs {
 	return func(*cobra.Command, []string) error { return f.Check() }
 }
 
-// chosen wants letters by number or all of them, and not both.
+// chosen requires either sequences or --all.
 func chosen(everything *bool) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if (len(args) > 0) == *everything {
-			return errors.New("name the letters by SEQ, or all of them with --all")
+			return errors.New("give the letters' SEQ, or --all")
 		}
 		return nil
 	}
@@ -178,7 +178,7 @@ func chosen(everything *bool) cobra.PositionalArgs {
 func sequences(_ *cobra.Command, args []string) error {
 	for _, arg := range args {
 		if n, err := strconv.ParseUint(arg, 10, 64); err != nil || n == 0 {
-			return fmt.Errorf("%q is not the sequence of a letter", arg)
+			return fmt.Errorf("%q is not a sequence number", arg)
 		}
 	}
 	return nil
@@ -223,7 +223,7 @@ func withBox(ctx context.Context, f func(*deadletter.Box) error) error {
 	return failure{err}
 }
 
-// connectNATS connects as the bridge does, but gives up.
+// connectNATS connects as the bridge does, but gives up after a few seconds.
 func connectNATS(ctx context.Context, c config.Config) (*publisher.Conn, error) {
 	const patience = 5 * time.Second
 	up := make(chan struct{}, 1)

@@ -12,12 +12,11 @@ import (
 	"plaspy-bridge/bridge/inbound/deadletter"
 )
 
-// jobReport does a job and reports it: each letter of a dry run and of a wait on
-// stdout, the progress of a long job and the letters that stay on stderr, the sum
-// at the end.
+// jobReport runs a job and reports on it. The letters of a dry run, the results
+// of --wait and the total go to stdout; progress and failures go to stderr.
 type jobReport struct {
-	done     string // the participle of the job
-	wait     bool   // for the results of messages that go back
+	done     string // the job's past participle
+	wait     bool   // for the results of replayed messages
 	patience time.Duration
 
 	out, progress io.Writer
@@ -69,7 +68,7 @@ func (r *jobReport) printf(format string, args ...any) {
 func (r *jobReport) letter(d deadletter.Done, dry bool) {
 	l := d.Letter
 	if d.Err != nil {
-		_, _ = fmt.Fprintf(r.progress, "letter %d stays: %s\n", l.Seq, shown(d.Err.Error()))
+		_, _ = fmt.Fprintf(r.progress, "letter %d is kept: %s\n", l.Seq, shown(d.Err.Error()))
 		return
 	}
 	r.count++
@@ -84,7 +83,7 @@ func (r *jobReport) letter(d deadletter.Done, dry bool) {
 	}
 }
 
-// await reports the outcome of each message that went back.
+// await reports the outcome of each replayed message.
 func (r *jobReport) await(ctx context.Context, results *deadletter.Results) error {
 	ctx, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()

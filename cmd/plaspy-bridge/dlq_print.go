@@ -19,7 +19,7 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// errEnough ends a list that has as many letters as were asked for.
+// errEnough ends a list that has reached its limit.
 var errEnough = errors.New("enough letters")
 
 // letterList prints letters, as a table or as JSON.
@@ -29,7 +29,7 @@ type letterList struct {
 	json  bool
 }
 
-// print prints the letters that each gives.
+// print prints the letters that each yields.
 func (p *letterList) print(each func(func(deadletter.Letter) error) error) error {
 	w := tabwriter.NewWriter(p.out, 0, 4, 2, ' ', 0)
 	n := 0
@@ -79,7 +79,8 @@ func letters(n int) string {
 	return strconv.Itoa(n) + " dead letters"
 }
 
-// sentence is the API's own text in the excerpt of an answer, or its beginning.
+// sentence returns the API's error text from the excerpt of an answer, or the
+// beginning of the excerpt.
 func sentence(excerpt string) string {
 	var answer struct {
 		Error string `json:"error"`
@@ -105,10 +106,10 @@ type letterView struct {
 	Subject  string    `json:"subject"`
 	Sequence uint64    `json:"sequence"`
 	History  []string  `json:"history,omitempty"`
-	// The rest is there if the letter is shown whole.
+	// The other fields are set only if the letter is shown in full.
 	Headers    map[string][]string `json:"headers,omitempty"`
 	Body       *string             `json:"body,omitempty"`
-	BodyBase64 string              `json:"bodyBase64,omitempty"` // of a body that is no UTF-8
+	BodyBase64 string              `json:"bodyBase64,omitempty"` // if the body is not UTF-8
 	Truncated  bool                `json:"truncated,omitempty"`
 }
 
@@ -138,13 +139,13 @@ func letterJSON(l *deadletter.Letter, whole bool) string {
 	}
 	return strings.Map(func(r rune) rune {
 		if r == '\x7f' || r >= 0x80 && !unicode.IsPrint(r) {
-			return unicode.ReplacementChar // JSON leaves it as it is, and a terminal might not
+			return unicode.ReplacementChar // JSON does not escape it, and a terminal might obey it
 		}
 		return r
 	}, string(b))
 }
 
-// describe writes a letter for a person: the failure, the message's own headers,
+// describe formats a letter as text: the failure, the message's own headers and
 // its body.
 func describe(l *deadletter.Letter) string {
 	var b strings.Builder
@@ -156,8 +157,8 @@ func describe(l *deadletter.Letter) string {
 	line("letter", strconv.FormatUint(l.Seq, 10))
 	line("died", l.At.UTC().Format(publisher.TimeFormat))
 	line("reason", l.Reason)
-	if said := sentence(l.Error); said != redact.Line(l.Error, 80) {
-		line("answer", said)
+	if answer := sentence(l.Error); answer != redact.Line(l.Error, 80) {
+		line("answer", answer)
 	}
 	line("error", l.Error)
 	line("status", l.Status)
@@ -193,7 +194,7 @@ func describe(l *deadletter.Letter) string {
 	return b.String()
 }
 
-// shown keeps a text from outside from steering the terminal.
+// shown quotes a text that could control the terminal. It returns "-" for "".
 func shown(s string) string {
 	if s == "" {
 		return "-"

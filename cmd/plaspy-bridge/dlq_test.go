@@ -85,7 +85,7 @@ func TestDLQ(t *testing.T) {
 		{"list --json --reason nothing", 0, "[]\n", "", 3},
 		{"show 1 --json", 0, `"body":"{\"n\":1}\u001b[31m"`, "", 3},
 		{"replay --all --timeout 0s", 2, "", "--timeout", 3},
-		{"replay 9", 1, "0 replayed, 1 left", "letter 9 stays", 3},
+		{"replay 9", 1, "0 replayed, 1 left", "letter 9 is kept", 3},
 		{"list --reason rejected --device dev=201", 0, "0 dead letters", "", 3},
 		{"list --reason REJECTED", 0, "2 dead letters", "", 3},
 		{"list --kind picture", 2, "", "kind", 3},
@@ -149,7 +149,7 @@ func TestDLQLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, stdout, stderr := dlq(t, "replay --all --wait --timeout 100ms")
-	if status != 1 || !strings.Contains(stdout, "3 replayed, 1 left\n") || !strings.Contains(stderr, "letter 4 stays") || !strings.Contains(stderr, "1 dead letter could not be replayed") {
+	if status != 1 || !strings.Contains(stdout, "3 replayed, 1 left\n") || !strings.Contains(stderr, "letter 4 is kept") || !strings.Contains(stderr, "1 dead letter could not be replayed") {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
 	}
 	if !strings.Contains(stdout, "1\tnot decided yet, it is message 1 of the inbound stream\n") || !strings.Contains(stderr, "3 are not decided") {

@@ -17,7 +17,7 @@ func envCommand() *cobra.Command {
 		Use:   "env",
 		Short: "Show every environment variable and the value in force",
 		Long: "Shows every environment variable with its type, default and meaning, and the value in force\n" +
-			"with secrets masked. Works without any configuration, and exits 0 even with a wrong one.",
+			"with secrets masked. Needs no configuration, and exits 0 even if the configuration is wrong.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
@@ -36,10 +36,10 @@ func envCommand() *cobra.Command {
 	return cmd
 }
 
-// writeEnv writes the table of settings, and below it what is odd or wrong.
+// writeEnv writes the table of settings, and below it their errors and warnings.
 func writeEnv(w io.Writer, c config.Config, warnings []config.Warning, err error) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "VARIABLE\tVALUE\tDEFAULT\tTYPE\tMEANING") // Flush tells of an error
+	_, _ = fmt.Fprintln(table, "VARIABLE\tVALUE\tDEFAULT\tTYPE\tMEANING") // Flush returns the error
 	for _, s := range c.Settings(err) {
 		value := s.Value
 		switch {

@@ -23,8 +23,8 @@ func forgetCommand() *cobra.Command {
 		Use:   "forget DEVICE",
 		Short: "Erase a device and keep it from being published",
 		Long: "Removes a device's events, last position, results and dead letters from the streams, and keeps every\n" +
-			"replica from polling it until forget --undo DEVICE. The NATS user needs to purge the streams, which the\n" +
-			"bridge's own must not. Messages to post that still wait for the device are not touched.",
+			"replica from polling it until forget --undo DEVICE. The NATS user must be allowed to purge the streams,\n" +
+			"which the bridge's own user must not. Inbound messages that wait for the device are not removed.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if list {
 				return cobra.NoArgs(cmd, args)
@@ -44,17 +44,17 @@ func forgetCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&undo, "undo", false, "let the device be published again; what was removed stays removed")
+	cmd.Flags().BoolVar(&undo, "undo", false, "publish the device again; removed messages stay removed")
 	cmd.Flags().BoolVar(&list, "list", false, "list the forgotten devices")
 	cmd.MarkFlagsMutuallyExclusive("undo", "list")
 	return cmd
 }
 
 func forgetDevice(ctx context.Context, w io.Writer, js jetstream.JetStream, subjects publisher.Subjects, id string) error {
-	const pause = 1500 * time.Millisecond // longer than replicas take to follow, and than most polls
+	const pause = 1500 * time.Millisecond // longer than replicas take to notice, and than most polls
 	removed, err := forget.Erase(ctx, js, subjects, id, pause)
 	for _, stream := range slices.Sorted(maps.Keys(removed)) {
-		_, _ = fmt.Fprintf(w, "%d removed from %s\n", removed[stream], stream) // the last line tells of an error
+		_, _ = fmt.Fprintf(w, "%d removed from %s\n", removed[stream], stream) // the last write returns the error
 	}
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func undoForget(ctx context.Context, w io.Writer, js jetstream.JetStream, subjec
 		return err
 	}
 	if !known {
-		return errors.New("that device was not forgotten")
+		return errors.New("the device was not forgotten")
 	}
 	_, err = fmt.Fprintf(w, "%s is published again\n", shown(id))
 	return err

@@ -24,9 +24,9 @@ const (
 )
 
 // gcPercent returns the target for a live heap and an allocation rate in bytes a
-// second. Nearly everything that a poll allocates is garbage when it ends: with
-// few polls a small headroom is enough, whatever the size of the fleet, and with
-// many polls a larger one saves a quarter of the CPU time.
+// second. Nearly everything that a poll allocates is garbage when it ends. So a
+// small headroom is enough for few polls, regardless of the size of the fleet. A
+// larger one saves a quarter of the CPU time of many polls.
 func gcPercent(live, rate float64) int {
 	if live <= 0 {
 		return 100
@@ -57,7 +57,7 @@ func followHeap(ctx context.Context) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
-	// Little at first: what is read at the start is mostly there to stay.
+	// Low at first, because most objects of the start live as long as the process.
 	percent, before := 60, uint64(0)
 	debug.SetGCPercent(percent)
 	for {

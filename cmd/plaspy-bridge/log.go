@@ -12,7 +12,7 @@ import (
 	"plaspy-bridge/bridge/ops"
 )
 
-// logFlush bounds how long the end of the process waits for the reader of its log.
+// logFlush is how long the process waits for its log's reader before it exits.
 const logFlush = time.Second
 
 // openLog returns the process's logger, which writes to w through a queue, and
@@ -62,9 +62,8 @@ func levelOf(c config.Config) *slog.LevelVar {
 	return level
 }
 
-// isTerminal reports whether w is a character device. /dev/null is one too, for
-// which it makes no difference. It needs no system call that differs between
-// systems.
+// isTerminal reports whether w is a character device. That includes /dev/null,
+// which is harmless, and needs no system-specific call.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -11,11 +11,11 @@ import (
 
 func main() { os.Exit(run()) }
 
-// run returns the process's exit status. The first signal cancels the context;
-// a second one finds the default handling back and ends the process at once.
+// run returns the process's exit status. The first signal cancels the context and
+// restores the default handling, so a second one ends the process at once.
 func run() int {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
 		signals = append(signals, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)

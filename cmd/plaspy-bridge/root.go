@@ -19,22 +19,23 @@ const (
 	exitWrong  = 2 // the configuration or the command line
 )
 
-// failure is an error that ends the process with status 1, whatever it wraps.
+// failure is an error that ends the process with status 1, even if it wraps a
+// configuration error.
 type failure struct{ err error }
 
 func (f failure) Error() string { return f.err.Error() }
 func (f failure) Unwrap() error { return f.err }
 
-// execute runs one command line and returns the exit status. It is all of the
-// program but the process's own context, arguments and streams.
+// execute runs one command line and returns the exit status. It is the whole
+// program except for the process's own context, arguments and streams.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	begun := false
 	root := &cobra.Command{
 		Use:   "plaspy-bridge",
 		Short: "Carries locations and alerts between the Plaspy REST API and NATS",
-		Long: "plaspy-bridge polls the Plaspy REST API and publishes what changed to NATS JetStream,\n" +
-			"and posts what arrives on its inbound subjects to the API.\n\n" +
-			"Settings are environment variables: plaspy-bridge env shows them all.\n" +
+		Long: "plaspy-bridge polls the Plaspy REST API, publishes changed locations and alerts to NATS JetStream,\n" +
+			"and posts the messages of its inbound subjects to the API.\n\n" +
+			"Settings are environment variables; plaspy-bridge env shows all of them.\n" +
 			"Exit status: 0 done, 1 failed at run time, 2 the configuration is wrong.",
 		SilenceErrors:    true, // printed here, once
 		SilenceUsage:     true,
@@ -47,14 +48,14 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 
 	err := root.ExecuteContext(ctx)
-	status, said := exitStatus(err, begun)
-	say(stderr, said)
+	status, text := exitStatus(err, begun)
+	writeLast(stderr, text)
 	return status
 }
 
-// say writes the last words of the process, and waits for their reader as long as
-// for that of the log.
-func say(w io.Writer, text string) {
+// writeLast writes the process's last output. It waits for a stalled reader as long
+// as the log does.
+func writeLast(w io.Writer, text string) {
 	if text == "" {
 		return
 	}
@@ -69,8 +70,8 @@ func say(w io.Writer, text string) {
 	}
 }
 
-// exitStatus makes an exit status of err, and a text for a person. begun reports
-// whether a command's own code was reached; if not, the command line is wrong.
+// exitStatus returns the exit status for err, and a message. begun reports whether
+// a command's own code was reached; if not, the command line is wrong.
 func exitStatus(err error, begun bool) (status int, text string) {
 	if err == nil {
 		return exitDone, ""
@@ -90,7 +91,7 @@ func exitStatus(err error, begun bool) (status int, text string) {
 	}
 }
 
-// commands are all there are, in the order that help shows them.
+// commands returns all commands in the order in which help shows them.
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		runCommand(),

@@ -18,8 +18,9 @@ func runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "Run the bridge until SIGINT, SIGTERM or SIGHUP",
-		Long: "Polls the Plaspy API and publishes what changed to NATS JetStream, until SIGINT, SIGTERM or SIGHUP. Then it\n" +
-			"completes the work in flight and exits with status 0. A second signal ends it at once.",
+		Long: "Polls the Plaspy API, publishes changes to NATS JetStream and posts inbound messages, until SIGINT,\n" +
+			"SIGTERM or SIGHUP. Then it completes the work in flight and exits with status 0. A second signal ends it\n" +
+			"at once.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// A log reader that went away is no reason to die; see ops.LogQueue.
@@ -37,7 +38,7 @@ func runBridge(ctx context.Context, w io.Writer) error {
 	defer flush()
 	version, revision := thisBuild()
 	log.Info("plaspy-bridge starting", "version", version, "revision", revision, "go", runtime.Version())
-	// Before the error: a name that is misspelt may be why another one is missing.
+	// Before the error, because a misspelt name may explain a missing variable.
 	warn(log, warnings)
 	if err != nil {
 		return err

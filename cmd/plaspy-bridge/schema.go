@@ -18,7 +18,7 @@ func schemaCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "schema",
 		Short: "Show every subject and message as an AsyncAPI document",
-		Long: "Shows the AsyncAPI 3 document of every subject and message, JSON Schemas inside. Works without any\n" +
+		Long: "Shows the AsyncAPI 3 document of every subject and message, with their JSON Schemas. Needs no\n" +
 			"configuration; subjects begin with BRIDGE_PREFIX.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,7 +36,7 @@ func schemaCommand() *cobra.Command {
 	return cmd
 }
 
-// prefix is BRIDGE_PREFIX, whatever may be wrong with the other variables.
+// subjectPrefix returns BRIDGE_PREFIX, even if other variables are wrong.
 func subjectPrefix() (string, error) {
 	c, _, err := config.Load()
 	faults, _ := errors.AsType[config.Faults](err)

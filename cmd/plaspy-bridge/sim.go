@@ -21,9 +21,9 @@ func simCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sim",
 		Short: "Run the simulated Plaspy API alone",
-		Long: "Runs the simulated Plaspy API alone, for trying a bridge against, until it is interrupted,\n" +
-			"and prints the environment that a bridge needs to use it. On a loopback address it also\n" +
-			"serves, under /_sim/, what a test needs to cause faults and to see what was shown.",
+		Long: "Runs the simulated Plaspy API alone until it is interrupted, and prints the environment\n" +
+			"that a bridge needs to use it. On a loopback address it also serves a control interface\n" +
+			"for tests under /_sim/, which causes faults and lists the answers that were sent.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Devices, o.RateLimit, o.Record = int(devices), int(rate), int(record)
@@ -31,10 +31,10 @@ func simCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&addr, "addr", "127.0.0.1:8090", "where to listen; port 0: a free one")
+	f.StringVar(&addr, "addr", "127.0.0.1:8090", "address to listen on; port 0 means a free one")
 	f.UintVar(&devices, "devices", 20, "how many devices the fleet has")
 	f.Uint64Var(&o.Seed, "seed", 1, "the same seed gives the same fleet")
-	f.UintVar(&rate, "rate-limit", 0, "requests a minute that are let through, the others get 429; 0: all")
+	f.UintVar(&rate, "rate-limit", 0, "requests a minute that are answered, others get 429; 0 means no limit")
 	f.StringVar(&o.UserName, "username", "sim", "user name of the account")
 	f.StringVar(&o.APIKey, "api-key", "sim-key", "API key of the account")
 	f.UintVar(&record, "record", 0, "answers and posts remembered per device, for /_sim/")
@@ -60,7 +60,7 @@ func simulate(ctx context.Context, w io.Writer, addr string, o sim.Options) erro
 	return listener.Close()
 }
 
-// instructions are shell commands: what they say to a person is in comments.
+// instructions returns shell commands; explanations are in shell comments.
 func instructions(base string, o sim.Options) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# The simulated Plaspy API with %d devices is at %s until Ctrl-C.\n# For a bridge in another terminal:\n", o.Devices, base)
@@ -71,7 +71,7 @@ func instructions(base string, o sim.Options) string {
 	return b.String()
 }
 
-// quote makes one word of a POSIX shell of s.
+// quote returns s quoted as one word of a POSIX shell, if it needs quotes.
 func quote(s string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+,", r)

@@ -26,8 +26,8 @@ func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show readiness, budget, replicas, backlog and store of a running bridge",
-		Long: "Asks the bridge on BRIDGE_HTTP_ADDR for /readyz and /metrics and shows on one screen what they say.\n" +
-			"Exits 0 if the bridge is ready, else 1. With --watch it shows that again and again.",
+		Long: "Reads /readyz and /metrics of the bridge on BRIDGE_HTTP_ADDR and shows a summary on one screen.\n" +
+			"Exits 0 if the bridge is ready, else 1. With --watch it refreshes the summary until interrupted.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, _, err := config.Load("PLASPY_", "NATS_", "OTEL_")
@@ -35,7 +35,7 @@ func statusCommand() *cobra.Command {
 				return err
 			}
 			if c.HTTPAddr == "" {
-				return failure{errors.New("BRIDGE_HTTP_ADDR is set to nothing, so that the bridge has no status to ask for")}
+				return failure{errors.New("BRIDGE_HTTP_ADDR is set to nothing, so the bridge does not serve its status")}
 			}
 			if !watch {
 				return showStatus(cmd.Context(), cmd.OutOrStdout(), c.HTTPAddr)
@@ -43,8 +43,8 @@ func statusCommand() *cobra.Command {
 			return watchStatus(cmd.Context(), cmd.OutOrStdout(), c.HTTPAddr, every)
 		},
 	}
-	cmd.Flags().BoolVar(&watch, "watch", false, "show the status again and again, until interrupted")
-	cmd.Flags().DurationVar(&every, "every", 2*time.Second, "with --watch: how often")
+	cmd.Flags().BoolVar(&watch, "watch", false, "refresh the status until interrupted")
+	cmd.Flags().DurationVar(&every, "every", 2*time.Second, "with --watch: time between refreshes")
 	return cmd
 }
 
@@ -56,7 +56,7 @@ func watchStatus(ctx context.Context, w io.Writer, addr string, every time.Durat
 		if isTerminal(w) {
 			_, _ = io.WriteString(w, "\x1b[H\x1b[2J") // clears the screen
 		}
-		// A bridge that is not ready, or not there, may be so again.
+		// Keep going if the bridge is not ready or not running: it may recover.
 		if err := showStatus(ctx, w, addr); err != nil && ctx.Err() == nil {
 			if _, err = fmt.Fprintln(w, err); err != nil {
 				return fmt.Errorf("write status: %w", err)
@@ -91,7 +91,7 @@ func showStatus(ctx context.Context, w io.Writer, addr string) error {
 	return nil
 }
 
-// series are the samples of a scrape by name, labels included.
+// series holds the samples of a scrape by name, labels included.
 type series map[string]float64
 
 // scrape reads the bridge's metrics.
@@ -171,7 +171,7 @@ func limit(used, most float64) string {
 	return fmt.Sprintf(", %s of %s of the account used (%.0f%%)", size(used), size(most), 100*used/most)
 }
 
-// size writes a number of bytes for people.
+// size formats a number of bytes with a unit.
 func size(bytes float64) string {
 	const unit = 1024
 	for _, suffix := range []string{"B", "KiB", "MiB"} {

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Set by the linker in a release: -X main.version=v1.2.3 -X main.commit=abc. A
-// build without them goes by what the Go tool noted down.
+// Set by the linker in a release: -X main.version=v1.2.3 -X main.commit=abc.
+// Without them the build information of the Go tool is used.
 var version, commit string
 
 func versionCommand() *cobra.Command {
@@ -35,8 +35,8 @@ func writeVersion(w io.Writer, stampedVersion, stampedCommit string, info *debug
 	return nil
 }
 
-// build returns the version and the commit that the program was made from, as
-// far as is known. What was stamped on it counts first; info may be nil.
+// build returns the version and the commit that the program was built from, as
+// far as they are known. The stamped values take precedence; info may be nil.
 func build(stampedVersion, stampedCommit string, info *debug.BuildInfo) (number, hash string) {
 	if info == nil {
 		info = &debug.BuildInfo{}

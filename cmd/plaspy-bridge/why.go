@@ -19,8 +19,8 @@ func whyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "why DEVICE",
 		Short: "Show the last decisions on a device",
-		Long: "Asks the query service of the running bridges for the last decisions on a device: when it was polled,\n" +
-			"with what result, when it is polled next, and why then. Prints the answer as JSON.",
+		Long: "Asks the query service of the running bridges for the last decisions on a device: its polls, their\n" +
+			"results, the time of the next poll and its reason. Prints the answer as JSON.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, _, err := config.Load("PLASPY_", "OTEL_")
@@ -53,7 +53,7 @@ func askWhy(ctx context.Context, cfg config.Config, id string) ([]byte, error) {
 	m, err := conn.RequestWithContext(ctx, publisher.Subjects(cfg.Prefix).API()+".why."+token, nil)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
-		return nil, errors.New("no bridge answers: none runs with this BRIDGE_PREFIX, or BRIDGE_QUERY is false")
+		return nil, errors.New("no bridge answers: none is running with this BRIDGE_PREFIX, or BRIDGE_QUERY is false")
 	case err != nil && conn.Denied() != "":
 		return nil, fmt.Errorf("ask the query service: %w (%s)", err, conn.Denied())
 	case err != nil:
