@@ -16,8 +16,8 @@ import (
 //go:embed assets
 var files embed.FS
 
-// policy lets the page load its own files and nothing else, and take no text for
-// markup: what creates elements from strings throws.
+// policy lets the page load only its own files. Scripts cannot create elements from
+// strings.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
@@ -30,8 +30,7 @@ type asset struct {
 	tag    string
 }
 
-// assets are the page's files by the path that they are served at. They are
-// packed once.
+// assets returns the page's files by their paths. They are compressed once.
 var assets = sync.OnceValue(func() map[string]*asset {
 	list := make(map[string]*asset)
 	entries, err := files.ReadDir("assets")
@@ -54,7 +53,7 @@ var assets = sync.OnceValue(func() map[string]*asset {
 
 func newAsset(name string, data []byte) *asset {
 	kind := map[string]string{".js": "text/javascript; charset=utf-8", ".bin": "application/octet-stream"}[path.Ext(name)]
-	if kind == "" { // what a system's own table says of scripts is not to be trusted
+	if kind == "" { // scripts are above, because the system's table may be wrong for them
 		kind = mime.TypeByExtension(path.Ext(name))
 	}
 	digest := sha256.Sum256(data)
@@ -68,8 +67,8 @@ func newAsset(name string, data []byte) *asset {
 	}
 }
 
-// ServeHTTP writes the file, or that the browser has it already. Browsers ask each
-// time: files of two versions do not go together.
+// ServeHTTP writes the file, or 304 if the browser has it. Browsers revalidate each
+// time, because files of two versions do not work together.
 func (a *asset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
@@ -86,5 +85,5 @@ func (a *asset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("Content-Encoding", "gzip")
 		body = a.packed
 	}
-	_, _ = w.Write(body) // the reader may have gone
+	_, _ = w.Write(body) // the client may have disconnected
 }

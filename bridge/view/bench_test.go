@@ -54,6 +54,6 @@ func BenchmarkPicture(b *testing.B) {
 	v := busy(b, 10_000)
 	b.ReportAllocs()
 	for b.Loop() {
-		b.SetBytes(int64(len(v.paint(time.Now()))))
+		b.SetBytes(int64(len(v.takeSnapshotLocked(time.Now()))))
 	}
 }

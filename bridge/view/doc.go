@@ -1,17 +1,17 @@
-// Package view is the live view: one page that shows the fleet, what the bridge
-// does with it and how the bridge itself fares, and keeps itself up to date.
+// Package view serves the live view: one page that shows the fleet, its polls and
+// the health of the bridge, and updates itself.
 //
-// [View] is the handler. [View.Run] is its only goroutine: once a second it asks
-// the [Source] which devices have changed, and writes what did into one frame of
-// JSON, the same bytes for every page that is open. A page gets one picture of
-// everything when it opens its stream of server-sent events, and frames from then
-// on, so that the work is proportional to what changes, not to how many look. A
-// page that does not take its frames in time is cut off, and begins anew; there is
-// room for a fixed number of them.
+// [View] is the handler. [View.Run] is its only goroutine. Once a second it asks
+// the [Source] for the devices that changed and writes the changes into one JSON
+// frame, the same bytes for every open page. A page opens a stream of server-sent
+// events. It gets a snapshot of everything first and frames from then on, so the
+// work depends on the number of changes and not on the number of pages. A page that
+// does not read its frames in time is disconnected and reconnects. The number of
+// pages is limited.
 //
-// The page and all it needs are in the binary: it asks no other host for anything,
-// runs only the scripts that belong to it, and puts what comes from the API into
-// the document as text and never as markup. Its policy says so to the browser.
+// The page and all its files are in the binary. It requests nothing from other
+// hosts, runs only its own scripts, and inserts data of the API as text, never as
+// markup. Its content security policy enforces that.
 //
-// Whom to let in is up to whoever serves the handler.
+// The handler does not authenticate; its server has to.
 package view

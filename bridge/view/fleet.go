@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// What of a row is not told yet.
+// The parts of a row that have changed since the last frame.
 const (
 	changedName = 1 << iota
 	changedFix
@@ -16,21 +16,21 @@ const (
 // Trails are the positions of the last minutes.
 const (
 	trailAge    = 15 * time.Minute
-	trailStep   = 15 * time.Second // between two spots, at least; but for the newest
-	trailPoints = 48               // kept of them, at most
+	trailStep   = 15 * time.Second // least time between two spots, except for the newest
+	trailPoints = 48               // most spots of a trail
 )
 
-// row is what the pages have of one device. Positions are in 1e-5 degrees, about
-// a metre; times in Unix milliseconds, 0 for none.
+// row is a device as the pages show it. Positions are in 1e-5 degrees, about a
+// metre. Times are in Unix milliseconds; 0 means none.
 type row struct {
 	slot     int // its number in frames
 	id, name string
 	changes  uint8
-	told     bool // the pages know of it
+	sent     bool // the pages know it
 
 	fix, seen int64
 	lat, lon  int32
-	speed     int32 // tenths; unknownSpeed: not told
+	speed     int32 // tenths of km/h, or unknownSpeed
 	alerts    []string
 	trail     []spot // oldest first
 
@@ -46,7 +46,7 @@ type spot struct {
 	lat, lon int32
 }
 
-// occurrence is an alert that was raised or cleared while the view looked on.
+// occurrence is an alert that was raised or cleared while the view ran.
 type occurrence struct {
 	At     int64  `json:"at"` // Unix milliseconds
 	Slot   int    `json:"slot"`
@@ -56,28 +56,27 @@ type occurrence struct {
 	Raised bool   `json:"raised"`
 }
 
-// occurrences is how many alerts are remembered.
+// occurrences is the number of alerts that are kept.
 const occurrences = 200
 
-// fleet is what the pages are told of the devices. It is guarded by the hub's
-// mutex.
+// fleet holds the devices that the pages show. The view's mutex guards it.
 type fleet struct {
 	rows    map[string]*row // by id
-	slots   []*row          // nil: free
+	slots   []*row          // nil means free
 	free    []int
 	changed []*row
-	gone    []int        // slots; they are free once that is told
+	gone    []int        // slots that are free after the next frame
 	events  []occurrence // the last ones, oldest first
-	news    []occurrence // of those, not told yet
-	// settled: every device was told of once, so that an alert that appears was
-	// raised just now.
-	settled bool
+	unsent  []occurrence // those of events that the next frame has
+	// loaded means that every device was read once, so an alert that appears has
+	// just been raised.
+	loaded bool
 }
 
 func newFleet() *fleet { return &fleet{rows: make(map[string]*row)} }
 
-// take notes what a source tells of a device.
-func (f *fleet) take(now time.Time, d *Device) {
+// update records the state of a device.
+func (f *fleet) update(now time.Time, d *Device) {
 	r, known := f.rows[d.ID]
 	switch {
 	case d.Gone && known:
@@ -98,7 +97,7 @@ func (f *fleet) take(now time.Time, d *Device) {
 		return
 	}
 	if d.Fix {
-		f.takeFix(now, r, d, known)
+		f.updateFix(now, r, d, known)
 	}
 	polled, next := unixMilli(d.Polled), unixMilli(d.Next)
 	if r.polled != polled || r.next != next || r.result != d.Result || r.reason != d.Reason || r.failures != d.Failures {
@@ -107,7 +106,7 @@ func (f *fleet) take(now time.Time, d *Device) {
 	}
 }
 
-func (f *fleet) takeFix(now time.Time, r *row, d *Device, known bool) {
+func (f *fleet) updateFix(now time.Time, r *row, d *Device, known bool) {
 	fix, seen := unixMilli(d.FixTime), unixMilli(d.Seen)
 	lat, lon := int32(math.Round(float64(d.Lat)*1e5)), int32(math.Round(float64(d.Lon)*1e5))
 	speed := int32(unknownSpeed)
@@ -115,10 +114,10 @@ func (f *fleet) takeFix(now time.Time, r *row, d *Device, known bool) {
 		speed = int32(math.Round(float64(d.Speed) * 10))
 	}
 	if r.fix == 0 || r.lat != lat || r.lon != lon {
-		r.walk(now, spot{seen, lat, lon})
+		r.extendTrail(now, spot{seen, lat, lon})
 	}
 	if !slices.Equal(r.alerts, d.Alerts) {
-		f.alerts(now, r, d.Alerts, known || f.settled)
+		f.updateAlerts(now, r, d.Alerts, known || f.loaded)
 		r.alerts = d.Alerts
 	} else if r.fix == fix && r.seen == seen && r.lat == lat && r.lon == lon && r.speed == speed {
 		return
@@ -127,8 +126,8 @@ func (f *fleet) takeFix(now time.Time, r *row, d *Device, known bool) {
 	f.touch(r, changedFix)
 }
 
-// walk adds a position to the trail and forgets what is too old.
-func (r *row) walk(now time.Time, s spot) {
+// extendTrail adds a position to the trail and removes old ones.
+func (r *row) extendTrail(now time.Time, s spot) {
 	if n := len(r.trail); n > 1 && r.trail[n-1].at-r.trail[n-2].at < trailStep.Milliseconds() {
 		r.trail = r.trail[:n-1]
 	}
@@ -138,14 +137,15 @@ func (r *row) walk(now time.Time, s spot) {
 	r.trail = append(slices.Delete(r.trail, 0, old), s)
 }
 
-// alerts notes what appeared and what went.
-func (f *fleet) alerts(now time.Time, r *row, alerts []string, told bool) {
-	if !told {
+// updateAlerts records the alerts that were raised and cleared, if the earlier ones
+// are known.
+func (f *fleet) updateAlerts(now time.Time, r *row, alerts []string, known bool) {
+	if !known {
 		return
 	}
 	note := func(alert string, raised bool) {
 		o := occurrence{At: now.UnixMilli(), Slot: r.slot, ID: r.id, Name: r.name, Alert: alert, Raised: raised}
-		f.news = append(f.news, o)
+		f.unsent = append(f.unsent, o)
 		f.events = append(f.events, o)
 	}
 	for _, a := range alerts {
@@ -159,7 +159,7 @@ func (f *fleet) alerts(now time.Time, r *row, alerts []string, told bool) {
 		}
 	}
 	f.events = slices.Delete(f.events, 0, max(len(f.events)-occurrences, 0))
-	f.news = slices.Delete(f.news, 0, max(len(f.news)-occurrences, 0))
+	f.unsent = slices.Delete(f.unsent, 0, max(len(f.unsent)-occurrences, 0))
 }
 
 func (f *fleet) slot() int {
@@ -175,7 +175,7 @@ func (f *fleet) slot() int {
 func (f *fleet) remove(r *row) {
 	delete(f.rows, r.id)
 	f.slots[r.slot] = nil
-	if r.told {
+	if r.sent {
 		f.gone = append(f.gone, r.slot)
 	} else {
 		f.free = append(f.free, r.slot)
@@ -183,20 +183,20 @@ func (f *fleet) remove(r *row) {
 	r.changes = 0
 }
 
-func (f *fleet) touch(r *row, what uint8) {
+func (f *fleet) touch(r *row, parts uint8) {
 	if r.changes == 0 {
 		f.changed = append(f.changed, r)
 	}
-	r.changes |= what
+	r.changes |= parts
 }
 
-// told forgets what was to be told.
-func (f *fleet) told() {
+// markSent clears the changes after a frame has been written.
+func (f *fleet) markSent() {
 	for _, r := range f.changed {
-		r.changes, r.told = 0, true
+		r.changes, r.sent = 0, true
 	}
 	f.free = append(f.free, f.gone...)
-	f.changed, f.gone, f.news = f.changed[:0], f.gone[:0], f.news[:0]
+	f.changed, f.gone, f.unsent = f.changed[:0], f.gone[:0], f.unsent[:0]
 }
 
 func unixMilli(t time.Time) int64 {

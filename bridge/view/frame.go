@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// Frames are the data of the server-sent events that a page gets. They are
-// written by hand, since a thousand rows a second through reflection would be
-// most of what the view costs; strings alone are left to encoding/json.
+// frame collects server-sent events for the pages. Rows are written by hand, because
+// reflection over a thousand rows a second would be most of the view's cost; only
+// strings go through encoding/json.
 //
-//	event fleet: {"now": ms, "gone": [slot..], "who": [[slot, id, name]..],
+//	event fleet: {"now": ms, "gone": [slot..], "ids": [[slot, id, name]..],
 //	  "fix": [[slot, lat, lon, fix, seen, speed, [alert..]]..],
 //	  "poll": [[slot, polled, next, result, reason, failures]..],
 //	  "alerts": [{at, slot, id, name, alert, raised}..]}
-//	event trails: [[slot, at, lat, lon, at, lat, lon ..]..], each time and position
-//	  but the first as the difference to the one before, oldest first
-//	event sample, event status, event hello: see there
+//	event trails: [[slot, at, lat, lon, at, lat, lon ..]..], oldest first; each time
+//	  and position after the first is the difference from the one before
+//	event sample, event status, event hello: see the types of these names
 //
 // Positions are in 1e-5 degrees, times in Unix milliseconds, speeds in tenths.
-// A member without elements is left out. Slots in gone are free for who of the
-// same frame.
+// A member without elements is left out. Slots in gone may be used again by ids of
+// the same frame.
 type frame struct{ buf []byte }
 
 // begin starts an event.
@@ -31,18 +31,18 @@ func (f *frame) begin(name string) {
 // end ends an event. JSON has no line breaks of its own.
 func (f *frame) end() { f.buf = append(f.buf, '\n', '\n') }
 
-// event is one whose data is made by encoding/json.
+// event writes an event with data that encoding/json encodes.
 func (f *frame) event(name string, v any) {
 	data, err := json.Marshal(v)
 	if err != nil {
-		return // no value of these types does that
+		return // values of these types can always be encoded
 	}
 	f.begin(name)
 	f.buf = append(f.buf, data...)
 	f.end()
 }
 
-// fleet writes rows, what of them mask tells or else what has changed.
+// fleet writes rows: the parts in mask, and the parts that have changed.
 func (f *frame) fleet(now time.Time, rows []*row, mask uint8, gone []int, news []occurrence) {
 	f.begin("fleet")
 	f.buf = strconv.AppendInt(append(f.buf, `{"now":`...), now.UnixMilli(), 10)
@@ -54,13 +54,13 @@ func (f *frame) fleet(now time.Time, rows []*row, mask uint8, gone []int, news [
 		f.close(']')
 	}
 	for _, part := range [...]struct {
-		what  uint8
+		part  uint8
 		head  string
 		write func(*row)
-	}{{changedName, `,"who":[`, f.who}, {changedFix, `,"fix":[`, f.fix}, {changedPoll, `,"poll":[`, f.poll}} {
+	}{{changedName, `,"ids":[`, f.ids}, {changedFix, `,"fix":[`, f.fix}, {changedPoll, `,"poll":[`, f.poll}} {
 		some := false
 		for _, r := range rows {
-			if (r.changes|mask)&part.what == 0 || part.what == changedFix && r.fix == 0 && r.seen == 0 {
+			if (r.changes|mask)&part.part == 0 || part.part == changedFix && r.fix == 0 && r.seen == 0 {
 				continue
 			}
 			if !some {
@@ -85,7 +85,7 @@ func (f *frame) fleet(now time.Time, rows []*row, mask uint8, gone []int, news [
 	f.end()
 }
 
-func (f *frame) who(r *row) {
+func (f *frame) ids(r *row) {
 	f.text(r.id)
 	f.text(r.name)
 }
@@ -111,7 +111,7 @@ func (f *frame) poll(r *row) {
 	f.int(int64(r.failures))
 }
 
-// trails writes those with a length, of their spots every nth and the newest.
+// trails writes the trails of two or more spots: every nth spot and the newest.
 func (f *frame) trails(rows []*row, nth int) {
 	f.begin("trails")
 	f.buf = append(f.buf, '[')
@@ -136,7 +136,7 @@ func (f *frame) trails(rows []*row, nth int) {
 	f.end()
 }
 
-// text writes a string, by hand where it has nothing to escape.
+// text writes a string, by hand if there is nothing to escape.
 func (f *frame) text(s string) {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
@@ -147,13 +147,13 @@ func (f *frame) text(s string) {
 	f.buf = append(append(append(f.buf, '"'), s...), '"', ',')
 }
 
-// int and json write an element and a comma, which close takes back.
+// int and json write an element and a comma. close removes the last comma.
 func (f *frame) int(n int64) { f.buf = append(strconv.AppendInt(f.buf, n, 10), ',') }
 
 func (f *frame) json(v any) {
 	data, err := json.Marshal(v)
 	if err != nil {
-		data = []byte("null") // no value of these types does that
+		data = []byte("null") // values of these types can always be encoded
 	}
 	f.buf = append(append(f.buf, data...), ',')
 }

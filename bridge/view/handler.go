@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// routes are below /view/ but for the page itself, so that the bridge's other
-// addresses stay apart from it.
+// routes returns the handlers. All but the page itself are below /view/, apart from
+// the bridge's other paths.
 func (v *View) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	for path, a := range assets() {
@@ -24,39 +24,38 @@ func (v *View) routes() *http.ServeMux {
 }
 
 // sameSite keeps pages of other hosts from opening streams with the credentials
-// that the browser remembers. They could read none of it, but use up the room.
-// Browsers tell the site only where they trust the address, the origin everywhere.
+// that the browser remembers. They could not read them, but would use up the limit.
+// Browsers send Sec-Fetch-Site only to trustworthy addresses, and Origin to all.
 func sameSite(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
 		if site != "" && site != "none" && site != "same-origin" || origin != "" && !ofHost(origin, r.Host) {
-			http.Error(w, "This is for the bridge's own page.", http.StatusForbidden)
+			http.Error(w, "Only the bridge's own page may request this.", http.StatusForbidden)
 			return
 		}
 		next(w, r)
 	})
 }
 
-// ofHost reports whether an origin is the host's, by whatever scheme: a proxy may
-// have taken TLS off.
+// ofHost reports whether an origin is the host's. The scheme may differ, because a
+// proxy may end TLS.
 func ofHost(origin, host string) bool {
 	u, err := url.Parse(origin)
 	return err == nil && strings.EqualFold(u.Host, host)
 }
 
-// serveEvents streams until the page goes, the view is over, or the page is too
-// slow.
+// serveEvents streams until the page closes, the view ends, or the page is too slow.
 func (v *View) serveEvents(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // a proxy should not save up what is live
+	h.Set("X-Accel-Buffering", "no") // nginx must not buffer the stream
 	if r.Method == http.MethodHead {
 		return
 	}
 	c := v.join()
 	if c == nil {
 		h.Set("Content-Type", "text/plain; charset=utf-8")
-		http.Error(w, "There is no room for another live view; close one.", http.StatusServiceUnavailable)
+		http.Error(w, "Too many live views are open; close one.", http.StatusServiceUnavailable)
 		return
 	}
 	defer v.leave(c)
@@ -69,19 +68,19 @@ func (v *View) serveEvents(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			if c.write(w, data) != nil {
-				return // it has gone, or takes nothing
+				return // the page has closed or does not read
 			}
 		}
 	}
 }
 
-// errCutOff is of a stream that fell behind, or of a view that is over.
-var errCutOff = errors.New("cut off")
+// errCutOff is the error of a page that was disconnected while a frame was written.
+var errCutOff = errors.New("disconnected")
 
-// write writes one frame. A picture of everything may be large and a line slow, so
-// patience is counted anew for every part, and who falls behind meanwhile still
-// gets all of it. But not for ever: a page that takes a little now and then would
-// keep its place, and an old picture in memory, for minutes.
+// write writes one frame. A snapshot may be large and the connection slow, so each
+// part has its own deadline, and a page that falls behind during the snapshot still
+// gets all of it. The total is limited too: a page that reads a little now and then
+// would hold its place, and an old snapshot in memory, for minutes.
 func (c *client) write(w http.ResponseWriter, data []byte) error {
 	out, began := http.NewResponseController(w), time.Now()
 	for part := range slices.Chunk(data, partSize) {
@@ -92,7 +91,7 @@ func (c *client) write(w http.ResponseWriter, data []byte) error {
 			default:
 			}
 		}
-		// The server's own deadline is for answers that end.
+		// The server's own deadline is too short for a stream.
 		if err := out.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return err
 		}
@@ -103,7 +102,7 @@ func (c *client) write(w http.ResponseWriter, data []byte) error {
 	return out.Flush()
 }
 
-// serveWhy tells the last decisions on the device that ?device= names.
+// serveWhy returns the last decisions on the device that ?device= names.
 func (v *View) serveWhy(w http.ResponseWriter, r *http.Request) {
 	answer, ok := v.opts.Source.Why(r.URL.Query().Get("device"))
 	if !ok {
@@ -111,11 +110,11 @@ func (v *View) serveWhy(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(answer) // the asker may have gone
+	_, _ = w.Write(answer) // the client may have disconnected
 }
 
-// lettersShown is how many dead letters the page lists; the rest is for the
-// command line.
+// lettersShown is the number of dead letters that the page lists. The dlq command
+// lists all.
 const lettersShown = 50
 
 func (v *View) serveLetters(w http.ResponseWriter, r *http.Request) {
@@ -126,17 +125,17 @@ func (v *View) serveLetters(w http.ResponseWriter, r *http.Request) {
 	letters, err := v.opts.DeadLetters(r.Context(), lettersShown)
 	if err != nil {
 		v.opts.Log.Debug("could not read dead letters", "err", err)
-		http.Error(w, "The dead letters cannot be read now.", http.StatusBadGateway)
+		http.Error(w, "Could not read the dead letters.", http.StatusBadGateway)
 		return
 	}
 	if letters == nil {
 		letters = []DeadLetter{}
 	}
 	body, err := json.Marshal(letters)
-	if err != nil { // no value of this type does that
-		http.Error(w, "encode answer", http.StatusInternalServerError)
+	if err != nil { // values of this type can always be encoded
+		http.Error(w, "could not encode the answer", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // the asker may have gone
+	_, _ = w.Write(body) // the client may have disconnected
 }

@@ -59,7 +59,7 @@ func TestAnswers(t *testing.T) {
 		{"letters where they cannot be listed", "/view/letters", nil, nil, 404, ""},
 		{"no letters", "/view/letters", none, []string{"Sec-Fetch-Site", "same-origin"}, 200, "[]"},
 		{"letters", "/view/letters", someLetters(time.Now()), nil, 200, `\u003cimg src=x`},
-		{"letters that cannot be read", "/view/letters", broken, nil, 502, "cannot be read"},
+		{"letters that cannot be read", "/view/letters", broken, nil, 502, "Could not read the dead letters"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

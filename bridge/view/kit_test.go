@@ -190,9 +190,9 @@ func busy(tb testing.TB, n int) *View {
 	})
 	counters := newCounters(reg, n)
 	for at := source.now; at.Before(now); at = at.Add(5 * time.Second) {
-		source.drive(at, func(d Device) { v.fleet.take(at, &d) })
-		v.fleet.settled = true
-		v.fleet.told()
+		source.drive(at, func(d Device) { v.fleet.update(at, &d) })
+		v.fleet.loaded = true
+		v.fleet.markSent()
 		counters.turn()
 		if s, ok := v.history.read(at); ok {
 			v.history.keep(s)

@@ -9,15 +9,15 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, v *View) *metrics {
 	m := &metrics{
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plaspy_bridge_view_dropped_total", Help: "Live views that were cut off because they did not take what they were sent.",
+			Name: "plaspy_bridge_view_dropped_total", Help: "Live views that were disconnected because they did not read their frames in time.",
 		}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plaspy_bridge_view_refused_total", Help: "Live views that found no room.",
+			Name: "plaspy_bridge_view_refused_total", Help: "Live views that were refused because too many were open.",
 		}),
 	}
 	if reg != nil {
 		reg.MustRegister(m.dropped, m.refused, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_view_clients", Help: "Live views that are open.",
+			Name: "plaspy_bridge_view_clients", Help: "Open live views.",
 		}, func() float64 {
 			v.mu.Lock()
 			defer v.mu.Unlock()

@@ -97,7 +97,7 @@ func (p *page) fleet(body []byte) {
 	var f struct {
 		Now            int64
 		Gone           []int
-		Who, Fix, Poll [][]json.RawMessage
+		IDs, Fix, Poll [][]json.RawMessage
 		Alerts         []occurrence
 	}
 	p.decode(body, &f)
@@ -108,7 +108,7 @@ func (p *page) fleet(body []byte) {
 		p.row(slot)
 		delete(p.rows, slot)
 	}
-	for _, w := range f.Who {
+	for _, w := range f.IDs {
 		var slot int
 		p.decode(w[0], &slot)
 		if p.rows[slot] == nil {

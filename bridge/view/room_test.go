@@ -149,7 +149,7 @@ func TestPagesThatTrickle(t *testing.T) {
 				running.Go(func() { v.Run(ctx) })
 				synctest.Wait()
 				v.mu.Lock()
-				picture := len(v.paint(time.Now()))
+				picture := len(v.takeSnapshotLocked(time.Now()))
 				v.mu.Unlock()
 				w := &trickle{ResponseRecorder: httptest.NewRecorder(), each: tt.each}
 				began := time.Now()

@@ -10,21 +10,21 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// The charts show the last quarter of an hour.
+// The charts show the last 15 minutes.
 const (
 	sampleEvery = 5 * time.Second
 	samplesKept = int(15 * time.Minute / sampleEvery)
-	// quantileSpan is how many samples quantiles are taken over: of a small fleet
-	// hardly anything happens in five seconds.
+	// quantileSpan is the number of samples that a quantile covers. A small fleet has
+	// too few observations in five seconds.
 	quantileSpan = 12
 )
 
-// series is one number of a sample and where it comes from: a counter's rate per
-// second, a gauge, or a quantile of a histogram.
+// series is one number of a sample and its source: the rate of a counter per second,
+// a gauge, or a quantile of a histogram.
 type series struct {
 	name     string // in the page
 	metric   string
-	label    string // whose value is one of values; "": all are added up
+	label    string // selects metrics with one of values; empty means all
 	values   []string
 	kind     kind
 	quantile float64
@@ -62,14 +62,14 @@ var charted = []series{
 	{name: "poll95", metric: "plaspy_bridge_poll_duration_seconds", kind: quantile, quantile: 0.95},
 }
 
-// sample is the time in Unix milliseconds, then one number for each series: NaN
-// where there is none.
+// sample is a time in Unix milliseconds and one number for each series, NaN if there
+// is none.
 type sample struct {
 	at     int64
 	values []float64
 }
 
-// MarshalJSON writes an array; JSON has no NaN, so that is null.
+// MarshalJSON writes an array, with null for NaN, which JSON does not have.
 func (s sample) MarshalJSON() ([]byte, error) {
 	b := strconv.AppendInt([]byte{'['}, s.at, 10)
 	for _, v := range s.values {
@@ -82,8 +82,8 @@ func (s sample) MarshalJSON() ([]byte, error) {
 	return append(b, ']'), nil
 }
 
-// history is the charts' memory. It belongs to the goroutine of Run but for
-// samples, which the hub's mutex guards.
+// history holds the data of the charts. The view's mutex guards samples; only the
+// goroutine of Run uses the other fields.
 type history struct {
 	gatherer prometheus.Gatherer
 	last     map[string]*dto.MetricFamily
@@ -92,10 +92,9 @@ type history struct {
 	samples  []sample             // oldest first
 }
 
-// read takes a sample; ok is false for the first one, which has no rates yet.
+// read takes a sample. ok is false for the first one, which has no rates yet.
 func (h *history) read(now time.Time) (s sample, ok bool) {
-	// Gather returns what it could in spite of an error, and the scrape of /metrics
-	// tells of that one.
+	// Gather returns partial results with an error, and /metrics reports that error.
 	families, _ := h.gatherer.Gather()
 	byName := make(map[string]*dto.MetricFamily, len(families))
 	for _, f := range families {
@@ -136,13 +135,13 @@ func newHistory(g prometheus.Gatherer) *history {
 	return h
 }
 
-// keep remembers a sample for as long as the charts reach back.
+// keep stores a sample and removes those that are older than the charts show.
 func (h *history) keep(s sample) {
 	h.samples = append(h.samples, s)
 	h.samples = slices.Delete(h.samples, 0, max(len(h.samples)-samplesKept, 0))
 }
 
-// sum adds up a family's metrics; NaN where there is no such family.
+// sum adds up a family's metrics. It returns NaN for a gauge that does not exist.
 func (c *series) sum(families map[string]*dto.MetricFamily) float64 {
 	family := families[c.metric]
 	if family == nil {
@@ -189,7 +188,7 @@ func bucketsOf(family *dto.MetricFamily) buckets {
 	return b
 }
 
-// since takes off what was counted before.
+// since returns the counts since an earlier state.
 func (b buckets) since(before buckets) buckets {
 	if len(before.counts) != len(b.counts) {
 		return b
@@ -201,8 +200,8 @@ func (b buckets) since(before buckets) buckets {
 	return d
 }
 
-// quantile interpolates within a bucket, as Prometheus does; NaN where nothing
-// was counted.
+// quantile interpolates within a bucket, as Prometheus does. It returns NaN if
+// there are no observations.
 func (b buckets) quantile(q float64) float64 {
 	if b.total <= 0 || len(b.bounds) == 0 {
 		return math.NaN()

@@ -5,47 +5,47 @@ import (
 	"time"
 )
 
-// Device is what is shown of one device.
+// Device is the state of one device that the page shows.
 type Device struct {
 	ID   string
 	Name string // may be empty
-	Gone bool   // it is not shown any more; nothing else but the id counts
-	// Busy: it is being polled. Only id and name count, and whatever was shown of
-	// it stays.
+	Gone bool   // the device is removed; only ID is set
+	// Busy means that the device is being polled. Only ID and Name are set; the page
+	// keeps the rest.
 	Busy bool
 
-	Fix      bool // there is a fix; what follows up to Alerts is its
+	Fix      bool // there is a fix: the fields up to Alerts are set
 	FixTime  time.Time
-	Seen     time.Time // when the bridge first saw it
+	Seen     time.Time // when the bridge first saw the fix
 	Lat, Lon float32   // degrees, WGS 84
-	Speed    float32   // km/h; NaN: not told
+	Speed    float32   // km/h; NaN means not known
 	Alerts   []string  // raised now; the view keeps the slice
 
-	Polled   time.Time // end of the last poll; zero: none yet
-	Result   string    // of it
+	Polled   time.Time // end of the last poll; zero means none yet
+	Result   string    // of the last poll
 	Detail   string    // its error, or empty
-	Failures int       // polls in a row that failed
-	Next     time.Time // next poll; zero: not known
-	Reason   string    // why then, one word
+	Failures int       // consecutive failed polls
+	Next     time.Time // of the next poll; zero means not known
+	Reason   string    // for the time of the next poll, one word
 }
 
-// Source knows the devices.
+// Source provides the state of the devices.
 type Source interface {
-	// Changed calls f with each device that changed since the call before, on the
-	// first call with every one. Only [View.Run] calls it.
+	// Changed calls f with each device that changed since the last call; the first
+	// call passes every device. Only [View.Run] calls it.
 	Changed(f func(Device))
-	// Why tells the last decisions on a device as JSON; ok is false for one that is
-	// not known. It is called from many goroutines, and asks nobody.
+	// Why returns the last decisions on a device as JSON; ok is false if the device is
+	// not known. It is safe for concurrent use and must not block.
 	Why(id string) (answer []byte, ok bool)
 }
 
-// Status is how the bridge fares. It is compared by its JSON.
+// Status is the health of the bridge. It is sent to the pages when its JSON changes.
 type Status struct {
 	Ready  bool    `json:"ready"`
 	Live   bool    `json:"live"`
 	Parts  []Part  `json:"parts"`  // in the order shown
-	Hearts []Heart `json:"hearts"` // likewise
-	Facts  []Fact  `json:"facts"`  // anything else worth a line, likewise
+	Hearts []Heart `json:"hearts"` // in the order shown
+	Facts  []Fact  `json:"facts"`  // other lines, in the order shown
 }
 
 // Part is one part of the bridge.
@@ -57,20 +57,20 @@ type Part struct {
 	Since    time.Time `json:"since"`
 }
 
-// Heart is one loop that must not stand still.
+// Heart is one loop that must make progress.
 type Heart struct {
 	Name string `json:"name"`
 	OK   bool   `json:"ok"`
-	Idle bool   `json:"idle,omitempty"` // it has nothing to do
+	Idle bool   `json:"idle,omitempty"` // the loop has nothing to do
 }
 
-// Fact is one thing to know about the bridge, such as how many replicas there are.
+// Fact is one line about the bridge, such as the number of replicas.
 type Fact struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 }
 
-// DeadLetter is an inbound message that was given up.
+// DeadLetter is an inbound message that could not be posted.
 type DeadLetter struct {
 	Sequence uint64    `json:"sequence"`
 	At       time.Time `json:"at"`
@@ -81,5 +81,5 @@ type DeadLetter struct {
 	Attempts int       `json:"attempts"`
 }
 
-// DeadLetters gives the newest dead letters, the newest first, limit at most.
+// DeadLetters returns the newest dead letters, newest first, at most limit.
 type DeadLetters func(ctx context.Context, limit int) ([]DeadLetter, error)

@@ -15,59 +15,62 @@ import (
 // Options of a [View]. Source and Log are required.
 type Options struct {
 	Source      Source
-	Gatherer    prometheus.Gatherer // the bridge's metrics, for the charts; nil: none
-	Status      func() Status       // called once a second; nil: nothing to say
-	DeadLetters DeadLetters         // nil: their number only
+	Gatherer    prometheus.Gatherer // the bridge's metrics, for the charts; nil means no charts
+	Status      func() Status       // called once a second; optional
+	DeadLetters DeadLetters         // nil means that the page shows only their number
 	Version     string
 	Replica     string // this replica's name
-	Clients     int    // streams at once; 0: 16
+	Clients     int    // streams at once; 0 means 16
 	Log         *slog.Logger
-	Registerer  prometheus.Registerer // nil: metrics are not registered
+	Registerer  prometheus.Registerer // nil means that metrics are not registered
 }
 
 // Limits of the streams.
 const (
 	clientsAtOnce = 16
-	tick          = time.Second // frames are this far apart
-	// queued is how many frames a page may be behind before it is cut off.
+	tick          = time.Second // between frames
+	// queued is the number of frames that a page may be behind. One more, and it is
+	// disconnected.
 	queued = 16
-	// patience is how long partSize bytes may take to be written.
+	// patience limits the time to write partSize bytes.
 	patience = 15 * time.Second
 	partSize = 64 << 10
-	// longest is how long a page that was cut off may go on taking its last frame.
+	// longest limits the time that a disconnected page may take for its last frame.
 	longest = time.Minute
-	// rowsPerFrame keeps a page from standing still over the picture it gets first;
-	// of large fleets it gets the trails more coarsely.
-	rowsPerFrame    = 1000
-	spotsPerPicture = 60_000
+	// rowsPerFrame splits the snapshot, so that the page stays responsive while it
+	// reads it.
+	rowsPerFrame = 1000
+	// spotsPerSnapshot limits the trails in a snapshot. Those of a large fleet are
+	// thinned out.
+	spotsPerSnapshot = 60_000
 )
 
-// View is the live view's handler. Make it with [New]; it shows nothing new
-// unless [View.Run] runs. It is safe for concurrent use.
+// View is the live view's handler. Make it with [New]. [View.Run] has to run, or
+// the pages are not updated. It is safe for concurrent use.
 type View struct {
 	opts    Options
 	metrics *metrics
 	mux     *http.ServeMux
-	history *history // nil: no charts
+	history *history // nil means no charts
 
-	mu      sync.Mutex
-	fleet   *fleet
-	status  []byte // the last event of it
-	clients map[*client]struct{}
-	open    int    // streams that hold a place; one that was cut off does until its handler is out of its write
-	size    int    // of the last frame
-	picture []byte // what a page gets first; nil: something changed since it was made
-	over    bool   // Run has ended
+	mu       sync.Mutex // guards the fields below
+	fleet    *fleet
+	status   []byte // the last status event
+	clients  map[*client]struct{}
+	open     int    // handlers that have not returned, those of disconnected pages included
+	size     int    // of the last frame
+	snapshot []byte // the first data of a new page; nil if it is out of date
+	over     bool   // Run has ended
 }
 
 // client is one open stream.
 type client struct {
-	frames chan []byte   // closed where it is cut off, or the view is over
-	cut    chan struct{} // closed then, too: for a handler that is busy with a frame
-	left   bool          // its handler has ended
+	frames chan []byte   // closed when the page is disconnected or the view ends
+	cut    chan struct{} // closed at the same time, for a handler that is writing a frame
+	left   bool          // its handler has returned
 }
 
-// New returns a view with nothing in it.
+// New returns an empty view.
 func New(o Options) *View {
 	if o.Clients <= 0 {
 		o.Clients = clientsAtOnce
@@ -81,11 +84,10 @@ func New(o Options) *View {
 	return v
 }
 
-// ServeHTTP serves the page at / and what belongs to it below /view/.
+// ServeHTTP serves the page at / and its files and streams below /view/.
 func (v *View) ServeHTTP(w http.ResponseWriter, r *http.Request) { v.mux.ServeHTTP(w, r) }
 
-// Run keeps the view up to date until the context ends; then it ends every
-// stream. It runs once.
+// Run updates the view until ctx is cancelled, then ends every stream. Call it once.
 func (v *View) Run(ctx context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -106,7 +108,7 @@ func (v *View) Run(ctx context.Context) {
 	}
 }
 
-// update takes what has changed and tells it.
+// update reads the changes and sends them to every page.
 func (v *View) update(now time.Time) {
 	var status Status
 	if v.opts.Status != nil {
@@ -114,23 +116,23 @@ func (v *View) update(now time.Time) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.opts.Source.Changed(func(d Device) { v.fleet.take(now, &d) })
-	v.fleet.settled = v.fleet.settled || len(v.fleet.rows) > 0
+	v.opts.Source.Changed(func(d Device) { v.fleet.update(now, &d) })
+	v.fleet.loaded = v.fleet.loaded || len(v.fleet.rows) > 0
 	f := frame{buf: make([]byte, 0, v.size)}
 	if v.opts.Status != nil {
-		v.tellStatus(&f, status)
+		v.writeStatusLocked(&f, status)
 	}
 	if len(v.clients) > 0 {
-		f.fleet(now, v.fleet.changed, 0, v.fleet.gone, v.fleet.news)
+		f.fleet(now, v.fleet.changed, 0, v.fleet.gone, v.fleet.unsent)
 	}
-	v.fleet.told()
-	v.picture, v.size = nil, len(f.buf)+len(f.buf)/8
-	v.send(f.buf)
+	v.fleet.markSent()
+	v.snapshot, v.size = nil, len(f.buf)+len(f.buf)/8
+	v.sendLocked(f.buf)
 }
 
-// tellStatus runs under the mutex.
-func (v *View) tellStatus(f *frame, status Status) {
-	// The page wants lists.
+// writeStatusLocked adds the status to a frame if it has changed.
+func (v *View) writeStatusLocked(f *frame, status Status) {
+	// The page expects lists, not null.
 	status.Parts = append([]Part{}, status.Parts...)
 	status.Hearts = append([]Heart{}, status.Hearts...)
 	status.Facts = append([]Fact{}, status.Facts...)
@@ -152,13 +154,12 @@ func (v *View) sample(now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.history.keep(s)
-	v.picture = nil
-	v.send(f.buf)
+	v.snapshot = nil
+	v.sendLocked(f.buf)
 }
 
-// send gives a frame to every page, and cuts those off that are too far behind.
-// It runs under the mutex.
-func (v *View) send(data []byte) {
+// sendLocked queues a frame for every page and disconnects pages whose queue is full.
+func (v *View) sendLocked(data []byte) {
 	if len(data) == 0 {
 		return
 	}
@@ -167,15 +168,15 @@ func (v *View) send(data []byte) {
 		case c.frames <- data:
 		default:
 			v.metrics.dropped.Inc()
-			v.remove(c)
+			v.removeLocked(c)
 		}
 	}
 }
 
-// remove runs under the mutex. Nothing is sent to a client that is not in the
-// map, so that its channel is closed once.
-func (v *View) remove(c *client) {
-	if _, there := v.clients[c]; there {
+// removeLocked closes a client's channels, once: a client that is not in the map
+// is closed already.
+func (v *View) removeLocked(c *client) {
+	if _, found := v.clients[c]; found {
 		delete(v.clients, c)
 		close(c.frames)
 		close(c.cut)
@@ -187,12 +188,12 @@ func (v *View) stop() {
 	defer v.mu.Unlock()
 	v.over = true
 	for c := range v.clients {
-		v.remove(c)
+		v.removeLocked(c)
 	}
 }
 
-// join adds a page and puts the picture of everything first into its queue. It
-// is nil where there is no room. Who joined must leave.
+// join adds a page, with the snapshot as the first frame in its queue. It returns
+// nil if there are too many pages. Pass the client to leave afterwards.
 func (v *View) join() *client {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -200,12 +201,12 @@ func (v *View) join() *client {
 		v.metrics.refused.Inc()
 		return nil
 	}
-	if v.picture == nil {
-		v.picture = v.paint(time.Now())
+	if v.snapshot == nil {
+		v.snapshot = v.takeSnapshotLocked(time.Now())
 	}
 	c := &client{frames: make(chan []byte, queued), cut: make(chan struct{})}
 	v.open++
-	c.frames <- v.picture
+	c.frames <- v.snapshot
 	v.clients[c] = struct{}{}
 	return c
 }
@@ -213,7 +214,7 @@ func (v *View) join() *client {
 func (v *View) leave(c *client) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.remove(c)
+	v.removeLocked(c)
 	if !c.left {
 		c.left = true
 		v.open--
@@ -232,15 +233,15 @@ type hello struct {
 	Alerts  []occurrence `json:"alerts"`
 }
 
-// paint makes the picture of everything. It runs under the mutex; pages that come
-// within the same second share one.
-func (v *View) paint(now time.Time) []byte {
+// takeSnapshotLocked returns the first data of a new page. Pages that open within
+// the same second share it.
+func (v *View) takeSnapshotLocked(now time.Time) []byte {
 	h := hello{
 		Version: v.opts.Version, Replica: v.opts.Replica, Now: now.UnixMilli(), Devices: len(v.fleet.rows),
 		Letters: v.opts.DeadLetters != nil, Columns: []string{}, Samples: []sample{}, Alerts: v.fleet.events,
 	}
 	if h.Alerts == nil {
-		h.Alerts = []occurrence{} // the page wants lists
+		h.Alerts = []occurrence{} // the page expects a list, not null
 	}
 	if v.history != nil {
 		for _, c := range charted {
@@ -255,7 +256,7 @@ func (v *View) paint(now time.Time) []byte {
 	for _, r := range v.fleet.rows {
 		spots += len(r.trail)
 	}
-	nth := (spots + spotsPerPicture - 1) / spotsPerPicture
+	nth := (spots + spotsPerSnapshot - 1) / spotsPerSnapshot
 	rows := make([]*row, 0, rowsPerFrame)
 	flush := func() {
 		f.fleet(now, rows, changedName|changedFix|changedPoll, nil, nil)

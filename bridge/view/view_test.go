@@ -445,7 +445,7 @@ func FuzzFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, id, name, alert, result string) {
 		fl := newFleet()
 		now := time.Now()
-		fl.take(now, &Device{ID: id, Name: name, Fix: true, FixTime: now, Seen: now, Alerts: []string{alert}, Result: result})
+		fl.update(now, &Device{ID: id, Name: name, Fix: true, FixTime: now, Seen: now, Alerts: []string{alert}, Result: result})
 		var out frame
 		out.fleet(now, fl.changed, 0, nil, nil)
 		p := newPage(t)

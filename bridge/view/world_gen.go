@@ -5,8 +5,8 @@
 //	go run world_gen.go countries-50m.json cities.pbf assets/world.bin
 //
 // The format, all numbers varints (signed ones zigzag), positions in hundredths
-// of a degree, longitude first. A line that crosses the date line goes on beyond
-// 180 degrees; one that begins where another ends may be a whole turn away from it:
+// of a degree, longitude first. A line that crosses the date line continues beyond
+// 180 degrees, so adjoining lines may be 360 degrees apart:
 //
 //	arcs: count, then each: 1 for a border between countries or 0 for a coast,
 //	  count of points, the first point, the differences between the others

@@ -199,7 +199,7 @@ new Feed(fleet, {
     for (const e of frame.alerts ?? []) events.unshift(e);
     events.length = Math.min(events.length, 200);
     settle();
-    if (!loading && !map.touched && frame.who) map.fit(false);
+    if (!loading && !map.touched && frame.ids) map.fit(false);
   },
   status(s) {
     health.status(s);

@@ -31,7 +31,7 @@ export class Fleet {
       if (d && this.byID.get(d.id) === d) this.byID.delete(d.id);
       this.names++;
     }
-    for (const [slot, id, name] of frame.who ?? []) {
+    for (const [slot, id, name] of frame.ids ?? []) {
       let d = this.devices.get(slot);
       if (!d) {
         d = { slot, id, name, fix: 0, seen: 0, lat: 0, lon: 0, x: 0, y: 0, speed: -1, alerts: [], trail: [],
