@@ -206,7 +206,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		failed:  refreshes.WithLabelValues("error"),
 		expiry: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_token_expiry_timestamp_seconds",
-			Help: "When the API token held ends, in seconds since 1970; 0 while none is held.",
+			Help: "Expiry of the current API token in seconds since 1970; 0 if there is none.",
 		}),
 	}
 	if reg != nil {

@@ -247,7 +247,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 		b, log, stop := launchTraced(t, cfg)
 		follow(t, b, "plaspy.location.*", 4)
 		stop()
-		if n := strings.Count(log.String(), "traces are not exported"); n != 1 {
+		if n := strings.Count(log.String(), "trace export failed"); n != 1 {
 			t.Errorf("%d lines about the collector, want 1", n)
 		}
 		if !strings.Contains(log.String(), "stopped before all traces were exported") {

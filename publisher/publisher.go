@@ -298,19 +298,19 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	}, []string{"kind"})
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "plaspy_bridge_events_refused_total",
-		Help: "Events that can never be stored, because they or their headers are too large for the stream or it refuses them, by kind.",
+		Help: "Events that can never be stored because they are too large or the stream refuses them, by kind.",
 	}, []string{"kind"})
 	m := metrics{
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plaspy_bridge_publish_errors_total", Help: "Tries to store an event that failed; each is tried again.",
+			Name: "plaspy_bridge_publish_errors_total", Help: "Failed attempts to store an event; each is retried.",
 		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "plaspy_bridge_publish_duration_seconds", Help: "From an event's first try to its acknowledgement.",
+			Name: "plaspy_bridge_publish_duration_seconds", Help: "Time from an event's first attempt to its acknowledgement.",
 			Buckets:                     []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 		}),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_publish_pending", Help: "Chains of events that wait for the stream's acknowledgement.",
+			Name: "plaspy_bridge_publish_pending", Help: "Chains of events that wait for an acknowledgement.",
 		}),
 	}
 	for k, label := range map[kind]string{kindLocation: "location", kindAlert: "alert", kindDevice: "device"} {

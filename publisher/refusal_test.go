@@ -215,7 +215,7 @@ func TestForeignAnswer(t *testing.T) {
 			if len(got) != 6 || expect != 6 {
 				t.Errorf("%d events, the last one's sequence %d, want 6 and 6", len(got), expect)
 			}
-			if n := log.count("another stream takes the events"); n > 1 {
+			if n := log.count("another stream captures the event subjects"); n > 1 {
 				t.Errorf("logged %d times", n)
 			}
 		})

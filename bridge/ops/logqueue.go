@@ -111,6 +111,6 @@ func (q *LogQueue) Dropped() uint64 { return q.dropped.Load() }
 func (q *LogQueue) Collector() prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "plaspy_bridge_log_lines_dropped_total",
-		Help: "Lines of the log that were dropped because its reader stalled or went away.",
+		Help: "Log lines that were dropped because the log reader stalled or closed.",
 	}, func() float64 { return float64(q.Dropped()) })
 }

@@ -157,7 +157,7 @@ func NewRegistry(h *Health) *prometheus.Registry {
 // BuildInfo returns the metric that names the program.
 func BuildInfo(version, revision string) prometheus.Collector {
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "plaspy_bridge_build_info", Help: "1, with the version of the program, the commit that it was built from, and the version of Go.",
+		Name: "plaspy_bridge_build_info", Help: "Always 1; the labels are the version, the commit and the version of Go.",
 	}, []string{"version", "revision", "goversion"})
 	info.WithLabelValues(version, revision, runtime.Version()).Set(1)
 	return info

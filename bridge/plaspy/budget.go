@@ -92,11 +92,11 @@ func NewBudget(perMinute int, log *slog.Logger, reg prometheus.Registerer) *Budg
 	}))
 	b.deviceThrottled = register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "plaspy_bridge_api_device_throttled_total",
-		Help: "Answers 429 that concern one device only, which waits alone; they count in plaspy_bridge_api_throttled_total too.",
+		Help: "Answers 429 that concern a single device; plaspy_bridge_api_throttled_total includes them.",
 	}))
 	register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "plaspy_bridge_api_budget_requests_per_minute",
-		Help: "Requests a minute that this replica may send now: its share, lowered by throttling, 0 while a Retry-After runs; +Inf without a limit.",
+		Help: "Requests a minute that this replica may send now: its share, lowered by throttling; 0 during a Retry-After, +Inf without a limit.",
 	}, b.gauge))
 	return b
 }

@@ -112,7 +112,7 @@ func New(o Options) (*Client, error) {
 	c := &Client{opt: o, prefix: *o.BaseURL, wire: o.wire(), made: time.Now(), queries: make(chan struct{}, 4)}
 	c.usage = register(o.Registerer, prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "plaspy_bridge_api_daily_usage",
-		Help: "The account's usage today as the API counts it in apiDailyUsage, from the last answer that had it.",
+		Help: "The account's usage today, from the last answer with apiDailyUsage.",
 	}))
 	c.rt = &auth.Transport{Source: o.Tokens, Base: c.wire, Admit: o.Budget.Admit}
 	c.prefix.Path = strings.TrimRight(o.BaseURL.Path, "/")

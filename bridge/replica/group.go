@@ -147,7 +147,7 @@ func New(o Options) *Group {
 	g.troubled("the replicas of this bridge are not known yet")
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_replicas", Help: "Replicas that share the work, this one included; 0 while this one has no part in it.",
+			Name: "plaspy_bridge_replicas", Help: "Replicas that share the work, this one included; 0 while this replica has no lease.",
 		}, func() float64 {
 			if !g.Live() {
 				return 0

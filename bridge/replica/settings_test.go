@@ -77,12 +77,12 @@ func TestDifferences(t *testing.T) {
 	}
 	r.elapse(2 * testLease)
 	if n := log.lines(`msg="replica has different settings" replica=b differs="devices, limits"`); n != 1 {
-		t.Errorf("told %d times, want once", n)
+		t.Errorf("logged %d times, want once", n)
 	}
 	b.kill()
 	r.await("it is over", func() bool { return len(a.Differences()) == 0 })
-	if n := log.lines("is gone, or told the same now"); n != 1 {
-		t.Errorf("the end told %d times, want once", n)
+	if n := log.lines("no longer has different settings"); n != 1 {
+		t.Errorf("the end is logged %d times, want once", n)
 	}
 	log.gauge(t, "0")
 	r.awaitDivided(a, alike, silent)

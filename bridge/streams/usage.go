@@ -27,14 +27,14 @@ func newUsage(reg prometheus.Registerer) *usage {
 			Name: "plaspy_bridge_store_bytes", Help: "Bytes that a stream or bucket holds.",
 		}, []string{"stream"}),
 		limit: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_store_limit_bytes", Help: "The most bytes that a stream or bucket may hold (max_bytes); 0 means no limit.",
+			Name: "plaspy_bridge_store_limit_bytes", Help: "Limit of the bytes that a stream or bucket holds (max_bytes); 0 means no limit.",
 		}, []string{"stream"}),
 		accountBytes: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_store_account_bytes", Help: "Bytes on disk of all streams of the NATS account; 0 if the server does not say.",
+			Name: "plaspy_bridge_store_account_bytes", Help: "Bytes on disk of all streams of the NATS account; 0 if unknown.",
 		}),
 		accountLimit: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_store_account_limit_bytes",
-			Help: "The most bytes on disk that all streams of the NATS account may hold; 0 means no limit, or that the server does not say.",
+			Help: "Limit of the bytes on disk of all streams of the NATS account; 0 means no limit or unknown.",
 		}),
 	}
 	if reg != nil {

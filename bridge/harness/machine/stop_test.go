@@ -43,7 +43,7 @@ func TestStopFull(t *testing.T) {
 			}
 			log, err := r.Bridge.Log()
 			ok(t, err)
-			if said := strings.Contains(log, "stopped with events not stored"); said != test.broker {
+			if said := strings.Contains(log, "stopped before all events were stored"); said != test.broker {
 				t.Errorf("said that events were not stored: %v, want %v", said, test.broker)
 			}
 			end()
