@@ -165,11 +165,11 @@ func BuildInfo(version, revision string) prometheus.Collector {
 
 var (
 	readyDesc = prometheus.NewDesc("plaspy_bridge_ready",
-		"Whether the bridge is ready (1) or /readyz has a reason why not (0).", nil, nil)
+		"Whether the bridge is ready (1) or not (0); /readyz has the reason.", nil, nil)
 	partReadyDesc = prometheus.NewDesc("plaspy_bridge_part_ready",
-		"Whether this part lets the bridge be ready (1) or not (0), as /readyz shows it.", []string{"part"}, nil)
+		"Whether this part is ready (1) or not (0), as in /readyz.", []string{"part"}, nil)
 	partDegradedDesc = prometheus.NewDesc("plaspy_bridge_part_degraded",
-		"Whether this part works, but not as it should (1), as /readyz shows it, else 0.", []string{"part"}, nil)
+		"Whether this part works but needs attention (1) or not (0), as in /readyz.", []string{"part"}, nil)
 )
 
 // healthCollector shows the health table as metrics.
