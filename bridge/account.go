@@ -18,9 +18,8 @@ type deviceLister interface {
 	Devices(ctx context.Context) (devices []plaspy.Device, skipped []error, err error)
 }
 
-// accountDevices answers whether the account has a device, from a list that is read
-// for the question. Questions at the same time share one reading. It is safe for
-// concurrent use.
+// accountDevices reports whether the account has a device. It reads the device list
+// for each call; concurrent calls share one reading. It is safe for concurrent use.
 type accountDevices struct {
 	api deviceLister
 
@@ -36,8 +35,8 @@ func newAccountDevices(api deviceLister) *accountDevices {
 
 var errNotReread = errors.New("the device list was read less than a minute ago")
 
-// Has reports whether the API's list has a device. An empty list says nothing. It
-// blocks while the list is read.
+// Has reports whether the API's list has a device. It returns an error for an empty
+// list, which is not trusted. It blocks while the list is read.
 func (d *accountDevices) Has(ctx context.Context, deviceID string) (bool, error) {
 	asked := time.Now()
 	select {

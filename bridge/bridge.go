@@ -93,10 +93,10 @@ type closer struct {
 	close func() error
 }
 
-// New makes a bridge of a configuration that [config.Load] found good. It opens
-// the embedded server and the listeners and returns their errors. Run connects
-// to everything else, and connects again if need be. version is shown to the
-// API, on pages and in traces.
+// New makes a bridge from a configuration that [config.Load] returned without an
+// error. It starts the embedded server, the connection to NATS, which is retried in
+// the background, and the listener. The rest starts in Run. The API, the pages and
+// the traces show the version.
 func New(ctx context.Context, cfg config.Config, version string, log *slog.Logger) (*Bridge, error) {
 	b := &Bridge{cfg: cfg, version: version, log: log, health: ops.NewHealth("lifecycle"), fatal: make(chan error, 4)}
 	b.metrics = ops.NewRegistry(b.health)
@@ -120,8 +120,8 @@ func (b *Bridge) HTTPAddr() net.Addr {
 	return b.listener.Addr()
 }
 
-// ClientURL returns the address that the embedded server takes connections of
-// other programs on, or "" if there is no such server.
+// ClientURL returns the URL of the embedded server for other programs, or "" if
+// there is no embedded server.
 func (b *Bridge) ClientURL() string {
 	if b.nats == nil {
 		return ""
@@ -129,8 +129,7 @@ func (b *Bridge) ClientURL() string {
 	return b.nats.ClientURL()
 }
 
-// Metrics is the registry behind /metrics, for metrics of the process that the
-// bridge does not know.
+// Metrics returns the registry behind /metrics, for further metrics of the process.
 func (b *Bridge) Metrics() prometheus.Registerer { return b.metrics }
 
 // fail ends Run with an error.
@@ -160,7 +159,7 @@ func (b *Bridge) close() error {
 // timeout. Its error is nil unless a part that the bridge needs broke for good, or
 // could not be closed.
 func (b *Bridge) Run(ctx context.Context) error {
-	// What serves the polls and the posts outlives them.
+	// The loops of serve must outlive the polls and the posts, which need them.
 	working, stopWork := context.WithCancel(ctx)
 	defer stopWork()
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
@@ -186,14 +185,14 @@ func (b *Bridge) Run(ctx context.Context) error {
 		b.log.Info("stopped", "elapsed", time.Since(start).Round(time.Millisecond))
 		return errors.Join(broken, err)
 	case <-time.After(b.cfg.ShutdownTimeout):
-		// Each step has its own limit; a step that hangs all the same, in the kernel
-		// or in a library, ends with the process.
+		// Each step has its own limit. A step that hangs nevertheless, in the kernel or
+		// in a library, ends with the process.
 		return errors.Join(broken, errors.New("not stopped within BRIDGE_SHUTDOWN_TIMEOUT"))
 	}
 }
 
-// stop ends the work, then what the work needed, and returns what could not be
-// closed.
+// stop ends the work, then the parts that the work needed. It returns the errors of
+// closing them.
 func (b *Bridge) stop(start time.Time, stopWork func(), work *sync.WaitGroup, stopServing func(), servers *sync.WaitGroup) error {
 	stopWork()
 	work.Wait()
@@ -203,7 +202,7 @@ func (b *Bridge) stop(start time.Time, stopWork func(), work *sync.WaitGroup, st
 		b.log.Warn("stopped before all events were stored; the next start publishes each device's newest state", "err", err)
 	}
 	stopServing()
-	servers.Go(func() { b.flushTraces(start) }) // beside the rest, because it takes time
+	servers.Go(func() { b.flushTraces(start) }) // concurrently, because it takes time
 	err := b.close()
 	servers.Wait()
 	return err
@@ -262,9 +261,8 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 	})
 }
 
-// flushTraces exports the remaining traces of a bridge whose stop began at
-// start, within a fifth of the time that a stop may take, or less if less is left
-// of it.
+// flushTraces exports the remaining traces after a stop that began at start. It
+// takes at most a fifth of the shutdown timeout, and no more than is left of it.
 func (b *Bridge) flushTraces(start time.Time) {
 	whole := b.cfg.ShutdownTimeout
 	ctx, cancel := context.WithTimeout(context.Background(), min(whole/5, time.Until(start.Add(whole*9/10))))

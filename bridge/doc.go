@@ -4,29 +4,53 @@
 // # The tour
 //
 // [config.Load] reads the environment into a [config.Config]. [New] makes the
-// parts in wire.go, each out of the ones before it; nothing runs yet.
-// [Bridge.Run] runs them until its context is cancelled. Then it stops them so
-// that nothing is lost: no new polls start, the ones in flight end, their events
-// are stored, and the connections are closed.
+// parts with the open methods, most of them in wire.go, each out of the parts
+// before it:
 //
-//	trace.Tracer           traces of everything, if a collector is set
-//	auth.Manager           one token for everything
-//	plaspy.Client          the REST API, behind plaspy.Budget
-//	embedded.Server        NATS, if no server is set
-//	publisher.Publisher    stores events in the stream, behind the fence
-//	replica.Group          divides devices and budget among replicas
-//	outbound.Pool          polls, finds changes, plans with a schedule
-//	inbound.Consumer       posts the messages of the inbound subjects
-//	query.Service          answers questions over NATS
-//	ops.Server             health, metrics, the live view
+//	trace.Tracer          traces of polls, posts and queries, if a collector is set
+//	auth.Manager          the API token that all requests share
+//	plaspy.Client         the REST API, behind plaspy.Budget and two plaspy.Circuits
+//	embedded.Server       NATS, if NATS_URL is not set
+//	publisher.Conn        the connection to NATS
+//	publisher.Publisher   stores events in the stream, fenced by sequences
+//	streams.Keeper        creates streams and buckets, and watches them
+//	replica.Group         divides devices, budget and posts among replicas
+//	outbound.Pool         polls devices by a schedule.Schedule and publishes changes
+//	inbound.Consumer      posts the messages of the inbound subjects
+//	control.Watcher       applies settings that change at run time
+//	query.Service         answers requests over NATS
+//	ops.Server            health, metrics, view.View and feed.Feed over HTTP
 //
-// The keeper watches the streams: it creates a missing one, notices that the
-// broker was away or lost acknowledged data, and has the pool read its state
-// again.
+// The embedded server and the connection to NATS start there, and the listener is
+// open. [Bridge.Run] runs everything else until its context is cancelled.
+//
+// # From a poll to an event
+//
+// The group assigns devices to this replica. When the budget has a slot, the pool
+// asks the schedule for a device and the client for its last location, and compares
+// the answer with the device's track. It passes a change to the publisher, which
+// stores it in the events stream.
+//
+// # From a message to a post
+//
+// One replica has the posting seat. Its consumer reads the inbound stream in order
+// for each device and posts through the same client and budget. It stores the
+// result or the dead letter and deletes the message.
+//
+// # Losses
+//
+// When the keeper finds that the broker was away, or that the events stream lost
+// acknowledged events, the pool compares every device with the stream again.
+//
+// # Stopping
+//
+// The polls and the posts end first: none starts, and those in flight have half of
+// the shutdown timeout. Then the publisher drains, the remaining traces are
+// exported, and the parts are closed in the reverse order.
 //
 // # Health
 //
 // Each part has a row in the health table of health.go. /readyz, the metrics, the
-// log and the live view read that table. Liveness, in liveness.go, is another
+// log and the live view show that table. Liveness, in liveness.go, answers another
 // question: whether work that is due makes progress.
 package bridge

@@ -103,8 +103,8 @@ func listState(list inventory.State) ops.State {
 	}
 }
 
-// apiState is never down: if the API is away, nothing is wrong with the bridge,
-// and it resumes by itself.
+// apiState is never down: if the API is unreachable, the bridge works and resumes
+// by itself.
 func (b *Bridge) apiState() ops.State {
 	if c := b.circuit.State(); c.Open {
 		problem := "the API does not answer"
@@ -124,7 +124,7 @@ func (b *broker) connState() ops.State {
 		return ops.Down(trouble)
 	}
 	if denied := b.conn.Denied(); denied != "" {
-		// A permission that the bridge cannot do without shows in other parts as well.
+		// A missing permission that the bridge needs shows in other parts as well.
 		return ops.Degraded(denied)
 	}
 	return ops.Up()
@@ -140,7 +140,7 @@ func (b *broker) publishState() ops.State {
 	return ops.Up()
 }
 
-// inboundState is never down: without its consumer the bridge still polls.
+// state is never down: without its consumer the bridge still polls.
 func (c *consuming) state() ops.State {
 	if trouble := c.consumer.Trouble(); trouble != "" {
 		return ops.Degraded(trouble)
@@ -151,8 +151,8 @@ func (c *consuming) state() ops.State {
 	return ops.Up()
 }
 
-// replicaState is the part that this replica has in the work. One whose settings
-// differ from those of the others works all the same, with its own.
+// replicaState is the state of this replica's membership. A replica with different
+// settings is degraded, but works with its own settings.
 func replicaState(g *replica.Group) ops.State {
 	if trouble := g.Trouble(); trouble != "" {
 		return ops.Down(trouble)
@@ -166,8 +166,8 @@ func replicaState(g *replica.Group) ops.State {
 	return ops.Up()
 }
 
-// unlessStandby makes the state of a part that needs requests to the API: a
-// replica that stands by has none to make, and is ready to begin.
+// unlessStandby wraps the state of a part that sends requests to the API. A replica
+// on standby sends none, and is ready to begin.
 func (b *Bridge) unlessStandby(state func() ops.State) func() ops.State {
 	return func() ops.State {
 		if b.group.Standby() != "" {
@@ -177,8 +177,8 @@ func (b *Bridge) unlessStandby(state func() ops.State) func() ops.State {
 	}
 }
 
-// readState is the state of what is known of the stream; waits is why it is not
-// known yet.
+// readState is the state of the pool's copy of the stream. waits is the reason why
+// it was not read yet, or "".
 func readState(waits string) ops.State {
 	if waits != "" {
 		return ops.Down(waits)
@@ -204,15 +204,16 @@ func (b *Bridge) assign(a replica.Assignment) {
 	b.budget.SetShare(a.Share)
 	b.budget.FavorPosts(favor(a))
 	if a.Suspended {
-		return // the polls ask Live; what was learnt about the devices is kept
+		return // the polls ask Live; the state of the devices is kept
 	}
-	if a.Moved { // with another share alone, what was read of the devices stays true
+	if a.Moved { // a new share alone does not invalidate the state of the devices
 		b.assigned.owned.Store(&a.Owned)
 		b.pool.Reassign()
 	}
 }
 
-// load is what this replica would send in a minute if the budget permitted it.
+// load returns the requests that this replica would send in a minute without a
+// budget.
 func (b *Bridge) load() replica.Load {
 	l := replica.Load{Polls: int(math.Ceil(float64(b.pool.Owned()) * float64(time.Minute) / float64(b.cfg.PollInterval)))}
 	if b.consumer != nil {
@@ -223,9 +224,9 @@ func (b *Bridge) load() replica.Load {
 	return l
 }
 
-// favor is the number of posts that go out for each poll while both wait. A
-// replica's even part of the group's polls is shared with its posts one to one.
-// The rest of its share was assigned for posts, which it makes for all replicas.
+// favor returns the number of posts for each poll while both wait. Posts get half
+// of an even share of the budget, and the rest of this replica's share, which the
+// group assigned because this replica posts for all.
 func favor(a replica.Assignment) float64 {
 	return 2*a.Share*float64(a.Members) - 1
 }

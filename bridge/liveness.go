@@ -11,91 +11,90 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 )
 
-// livenessAge is how long nothing may get anywhere before the process counts as
-// dead: longer than any wait that it may have a reason for.
+// livenessAge is the time without progress after which the process counts as dead.
+// It is longer than any legitimate wait.
 func livenessAge(c config.Config) time.Duration { return time.Minute + 2*c.Timeout }
 
-// pulse is the visible state of the bridge's work at one moment. The numbers
-// that count only ever grow.
+// pulse is the state of the bridge's work at one moment. The counters only grow.
 type pulse struct {
 	broker string // why nothing can be published now, or ""
-	api    string // why nothing is asked of the API now, or ""
-	// rate is how many polls a minute there is room for; +Inf: any.
+	api    string // why the API is not called now, or ""
+	// rate is the number of polls a minute that the budget admits; +Inf means no limit.
 	rate float64
 
-	polls    int    // devices being polled, or whose events are on their way; calls for lists
-	ended    uint64 // turns of devices, and calls to the API within them
-	pending  int    // chains on their way to the stream
-	acked    uint64 // when the stream last took one
-	posts    int    // messages being posted, or with a worker
-	posted   uint64 // calls that ended, successful or not
+	polls    int    // devices that are polled or have events in flight, and calls for lists
+	ended    uint64 // counts the ends of polls, and of calls to the API within them
+	pending  int    // chains of events in flight
+	acked    uint64 // time of the last acknowledgement
+	posts    int    // messages that are posted or assigned to a worker
+	posted   uint64 // counts the ends of calls, successful or not
 	consumer string // why nothing is posted now, or ""
 }
 
-// liveness tells the health whether what is due gets anywhere: whether polls end,
-// events are acknowledged and posts end, whatever they end with. What holds them
-// up outside of this process, which a restart would not mend, is no reason to
-// count as dead: the API's silence ends in timeouts, and a broker that is away, a
-// missing token or a Retry-After are waited for.
+// liveness reports to the health table whether due work makes progress: whether
+// polls end, events are acknowledged and posts end, successfully or not. A cause
+// outside of this process does not count, because a restart would not help: a
+// disconnected broker, a missing token or a Retry-After. Calls to an API that does
+// not answer end with timeouts, which is progress.
 type liveness struct {
-	health *ops.Health
-	limit  time.Duration
-	last   time.Time // when it was last looked at
-	asked  calls     // calls to the API by polls
-	sent   calls     // calls to the API by posts
+	health    *ops.Health
+	limit     time.Duration
+	last      time.Time // of the last call of look
+	pollCalls calls     // calls to the API by polls
+	postCalls calls     // calls to the API by posts
 
 	watch               *ops.Heartbeat
-	polls, acks, posts  vital
-	dispatcher, inbound *ops.Heartbeat // beaten by the loops themselves; inbound may be nil
+	polls, acks, posts  progress
+	dispatcher, inbound *ops.Heartbeat // their loops beat them; inbound may be nil
 }
 
-// vital is one kind of work.
-type vital struct {
+// progress watches one kind of work.
+type progress struct {
 	heart *ops.Heartbeat
 	name  string
 	limit time.Duration
-	mark  [3]uint64 // its progress
-	rests bool
+	mark  [3]uint64 // the counters at the last look
+	rests bool      // there was nothing to do, or a reason to wait
 }
 
 func newLiveness(h *ops.Health, limit time.Duration, consumes bool) *liveness {
 	l := &liveness{health: h, limit: limit, watch: h.Progress("watch", limit), dispatcher: h.Progress("dispatcher", limit)}
-	l.polls, l.acks = l.vital("polls"), l.vital("acknowledgements")
+	l.polls, l.acks = l.progress("polls"), l.progress("acknowledgements")
 	if consumes {
-		l.posts, l.inbound = l.vital("posts"), h.Progress("inbound", limit)
+		l.posts, l.inbound = l.progress("posts"), h.Progress("inbound", limit)
 	}
 	return l
 }
 
-func (l *liveness) vital(name string) vital {
-	return vital{heart: l.health.Progress(name, l.limit), name: name, limit: l.limit, rests: true}
+func (l *liveness) progress(name string) progress {
+	return progress{heart: l.health.Progress(name, l.limit), name: name, limit: l.limit, rests: true}
 }
 
-// look is called a few times a second.
+// look compares the pulse with the last one. It is called a few times a second.
 func (l *liveness) look(p pulse) {
 	l.watch.Beat()
 	now := time.Now()
 	if now.Sub(l.last) > suspended {
-		// The process was stopped, and everything in it: the time does not count.
+		// The whole process was suspended, so this time does not count.
 		l.polls.rests, l.acks.rests, l.posts.rests = true, true, true
 	}
 	l.last = now
-	l.patience(&l.polls, p.polls, p.rate)
+	l.extend(&l.polls, p.polls, p.rate)
 	l.polls.look(p.polls > 0, either(p.api, p.broker), [3]uint64{p.ended})
 	l.acks.look(p.pending > 0, p.broker, [3]uint64{p.acked, uint64(p.pending), p.ended})
 	if l.posts.heart != nil {
-		l.patience(&l.posts, p.posts, p.rate)
+		l.extend(&l.posts, p.posts, p.rate)
 		l.posts.look(p.posts > 0, either(p.consumer, p.api), [3]uint64{p.posted, uint64(p.posts)})
 	}
 }
 
-// suspended is the longest time from one look to the next if the process was not
-// stopped meanwhile.
+// suspended is the time between two looks after which the process must have been
+// suspended in between.
 const suspended = 5 * time.Second
 
-// look takes a look: whether there is work, and why it need not get anywhere, or
-// "".
-func (v *vital) look(work bool, waits string, mark [3]uint64) {
+// look compares the counters with those of the last look. waits is the reason why
+// the work need not make progress, or "".
+func (v *progress) look(work bool, waits string, mark [3]uint64) {
 	switch {
 	case !work:
 		v.heart.Wait("there is nothing to do")
@@ -110,9 +109,9 @@ func (v *vital) look(work bool, waits string, mark [3]uint64) {
 	v.mark = mark
 }
 
-// patience gives work that waits for the request budget its time: each of those
-// under way may have to wait for a slot.
-func (l *liveness) patience(v *vital, underway int, rate float64) {
+// extend adds the time that the work may wait for the request budget to its limit:
+// each call may have to wait for a slot.
+func (l *liveness) extend(v *progress, underway int, rate float64) {
 	const longest = 1000 * time.Hour
 	slots := time.Duration(min(float64(underway+1)/max(rate, 1e-9)*float64(time.Minute), float64(longest)))
 	if limit := (l.limit + slots).Round(time.Second); limit != v.limit {
@@ -121,8 +120,8 @@ func (l *liveness) patience(v *vital, underway int, rate float64) {
 	}
 }
 
-// stopping ends the watch: what is stopped beats no more, and takes the time that
-// it was given.
+// stopping ends the watch. Stopped loops do not beat, and the shutdown has a timeout
+// of its own.
 func (l *liveness) stopping() {
 	for _, heart := range []*ops.Heartbeat{l.watch, l.dispatcher, l.inbound, l.polls.heart, l.acks.heart, l.posts.heart} {
 		if heart != nil {
@@ -138,32 +137,32 @@ func either(a, b string) string {
 	return b
 }
 
-// pulse looks at the parts.
+// pulse reads the state of the work from the parts.
 func (b *Bridge) pulse() pulse {
 	p := pulse{rate: b.budget.PollRate(), pending: b.pub.Pending(), acked: uint64(b.pub.LastAck().UnixNano())}
 	switch trouble := b.pub.Trouble(); {
 	case !b.conn.IsConnected(), !b.keeper.Ready():
-		p.broker = "NATS is away, or has not the streams"
+		p.broker = "NATS is not connected, or its streams are missing"
 	case trouble != "":
-		p.broker = "the stream takes no events"
+		p.broker = "the stream does not store events"
 	}
 	switch t := b.tokens.State(); {
 	case !t.Held && (t.Refused || t.Err != ""):
 		p.api = "there is no token"
 	case b.budget.Paused():
-		p.api = "the API has asked to be left alone for a while"
+		p.api = "the API asked for a pause (Retry-After)"
 	}
 	p.polls, p.ended = b.pool.Work()
-	p.polls = max(p.polls, int(b.live.asked.underway.Load()))
-	p.ended += b.live.asked.ended.Load()
+	p.polls = max(p.polls, int(b.live.pollCalls.underway.Load()))
+	p.ended += b.live.pollCalls.ended.Load()
 	if b.consumer != nil {
 		s := b.consumer.Status()
-		p.posts, p.posted = max(s.Ready, int(b.live.sent.underway.Load())), b.live.sent.ended.Load()
+		p.posts, p.posted = max(s.Ready, int(b.live.postCalls.underway.Load())), b.live.postCalls.ended.Load()
 		switch {
 		case p.broker != "":
 			p.consumer = p.broker
 		case b.consumer.Trouble() != "":
-			p.consumer = "the streams of the consumer side cannot be used"
+			p.consumer = "the inbound streams cannot be used"
 		}
 	}
 	return p
@@ -182,7 +181,7 @@ func (c *calls) end() {
 	c.ended.Add(1)
 }
 
-// countedPolls is the API as the pool uses it.
+// countedPolls is the API for the pool, with its calls counted.
 type countedPolls struct {
 	*plaspy.Client
 	calls *calls
@@ -223,7 +222,7 @@ func (c countedPolls) Alerts(ctx context.Context, id string, body []byte, o plas
 	return c.Client.Alerts(ctx, id, body, o)
 }
 
-// countedPosts is the API as the consumer uses it.
+// countedPosts is the API for the consumer, with its calls counted.
 type countedPosts struct {
 	inbound.Poster
 	calls *calls

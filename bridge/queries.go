@@ -15,7 +15,7 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// asking is the part of a bridge that answers questions.
+// asking is the query side.
 type asking struct {
 	queries   *query.Service  // nil if it is off
 	queryConn *publisher.Conn // nil if the query service has no NATS user of its own

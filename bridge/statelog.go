@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	// lastingState is how long a part must be in a state for the log: a hiccup,
-	// and the start, are over sooner.
+	// lastingState is the time that a part must be in a state before it is logged.
+	// Short interruptions, and the start, are not logged.
 	lastingState = 3 * time.Second
-	// stateAgain is how soon a new reason of the same state is logged.
+	// stateAgain is the least time between two logged reasons of the same state.
 	stateAgain = time.Minute
 )
 
-// stateLog logs the health table: a part that is not ready or degraded once, with
-// its reason, and its recovery.
+// stateLog logs the health table. A part that is not ready or degraded is logged
+// once, with its reason, and its recovery once.
 type stateLog struct {
 	log    *slog.Logger
 	logged map[string]loggedState

@@ -72,8 +72,8 @@ func (b *Bridge) facts() []view.Fact {
 	}
 }
 
-// newestLetters walks back from the last dead letter. Letters that were replayed
-// or purged leave holes, over which it goes only so far.
+// newestLetters reads backwards from the last dead letter. Replayed and purged
+// letters leave gaps, so the number of reads is limited.
 func newestLetters(ctx context.Context, pub *publisher.Publisher, box *deadletter.Box, limit int) ([]view.DeadLetter, error) {
 	stream, err := pub.JetStream().Stream(ctx, pub.Subjects().DeadLetters())
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -101,8 +101,8 @@ func newestLetters(ctx context.Context, pub *publisher.Publisher, box *deadlette
 	return list, nil
 }
 
-// newFeed makes the feed of positions and events. It reads the stream, so that it
-// has the devices of every replica.
+// newFeed makes the feed of positions and events. It reads the stream, so it has
+// the devices of all replicas.
 func newFeed(pub *publisher.Publisher, client *plaspy.Client, log *slog.Logger, reg prometheus.Registerer) *feed.Feed {
 	return feed.New(feed.Options{
 		State: pub.State, JetStream: pub.JetStream(), Subjects: pub.Subjects(), Log: log, Registerer: reg,

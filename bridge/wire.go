@@ -52,7 +52,7 @@ func (b *Bridge) openTraces(ctx context.Context) error {
 	if b.tracer != nil {
 		log.Info("exporting traces", "url", config.MaskURL(trace.Endpoint()))
 	}
-	// If the bridge does not come to run, there is nothing to send.
+	// This covers an error of New; after Run there is nothing left to export.
 	b.closing("traces", func() error { b.flushTraces(time.Now()); return nil })
 	return nil
 }
@@ -117,8 +117,8 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 		return err
 	}
 	b.closing("NATS connection", func() error {
-		// A server that does not answer is no failure of this process: the drain has
-		// logged the events that it did not store, and unacknowledged ones come again.
+		// A server that does not answer is not an error of this process. The drain has
+		// logged the events that were not stored, and the next start publishes them.
 		if err := b.conn.Shut(time.Second); err != nil {
 			b.log.Warn("the NATS server does not answer, closing the connection anyway", "err", err)
 		}
@@ -146,8 +146,8 @@ func (b *Bridge) startEmbedded() error {
 	return nil
 }
 
-// openGroup joins this replica with those that share its prefix and NATS: they
-// divide the devices and the budget.
+// openGroup makes the group of replicas that share the prefix and NATS. They divide
+// the devices, the budget and the posts.
 func (b *Bridge) openGroup(context.Context) error {
 	b.budget.SetShare(0)
 	b.group = replica.New(replica.Options{
@@ -159,7 +159,7 @@ func (b *Bridge) openGroup(context.Context) error {
 	return nil
 }
 
-// openPool makes the polls.
+// openPool makes the pool of polls.
 func (b *Bridge) openPool(context.Context) error {
 	log := b.logger("poll")
 	var posted func(string, time.Time, float64, float64) bool
@@ -167,7 +167,7 @@ func (b *Bridge) openPool(context.Context) error {
 		b.echoes = echo.New()
 		posted = b.echoes.Posted
 	}
-	stream := heldStream{b.pub, b.keeper}
+	stream := gatedStream{b.pub, b.keeper}
 	b.assigned.group = b.group
 	b.pool = outbound.New(outbound.Options{
 		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh, EventGroups: b.cfg.EventGroups,
@@ -185,15 +185,15 @@ func (b *Bridge) openPool(context.Context) error {
 			return err
 		},
 	}, outbound.Parts{
-		API: countedPolls{b.client, &b.live.asked}, Devices: countedPolls{b.client, &b.live.asked}, Gaps: countedPolls{b.client, &b.live.asked},
+		API: countedPolls{b.client, &b.live.pollCalls}, Devices: countedPolls{b.client, &b.live.pollCalls}, Gaps: countedPolls{b.client, &b.live.pollCalls},
 		Budget: b.budget, Circuit: b.circuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected, RememberSilent: func(ctx context.Context) error { return publisher.RememberSilent(ctx, b.pub) },
 		Owner: &b.assigned, Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, b.pub), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
 	})
 	return nil
 }
 
-// assigned are the devices that the group has assigned to this replica; none
-// before it has.
+// assigned holds the devices that the group has assigned to this replica, without
+// the forgotten ones. It is empty before the first assignment.
 type assigned struct {
 	group     *replica.Group
 	forgotten forget.List
@@ -237,15 +237,15 @@ func newPolicy(c config.Config) *schedule.Schedule {
 	})
 }
 
-// heldStream is the stream, which counts as not connected while the keeper has
-// not made sure that it is there.
-type heldStream struct {
+// gatedStream is the events stream, which counts as not connected until the keeper
+// has found it.
+type gatedStream struct {
 	*publisher.Publisher
 	keeper *streams.Keeper
 }
 
 // Connected reports whether the broker can be reached and has the streams.
-func (s heldStream) Connected() bool { return s.Publisher.Connected() && s.keeper.Ready() }
+func (s gatedStream) Connected() bool { return s.Publisher.Connected() && s.keeper.Ready() }
 
 // openConsumer makes the consumer side, unless it is switched off.
 func (b *Bridge) openConsumer(context.Context) error {
@@ -258,7 +258,7 @@ func (b *Bridge) openConsumer(context.Context) error {
 		return err
 	}
 	b.consumer, err = inbound.New(inbound.Options{
-		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.live.sent},
+		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.live.postCalls},
 		Circuit: b.posts, Renew: func() { b.tokens.Renew(auth.Token{}) }, Source: b.client.DeviceURL,
 		Seat: seat{b.group, b.keeper}, Directory: newAccountDevices(b.client),
 		Trace: b.tracer, Echo: b.echoes, Reader: message.Reader{Forms: forms},
@@ -271,7 +271,7 @@ func (b *Bridge) openConsumer(context.Context) error {
 	return nil
 }
 
-// seat is the posting seat, which is not taken before the streams are there.
+// seat is the posting seat, which this replica takes only when the streams exist.
 type seat struct {
 	*replica.Group
 	keeper *streams.Keeper
@@ -285,8 +285,8 @@ func (s seat) AwaitPosts(ctx context.Context) (context.Context, error) {
 	return s.Group.AwaitPosts(ctx)
 }
 
-// openServer serves health, metrics and the live view of everything that was
-// opened before it.
+// openServer opens the listener and makes the server of health, metrics, the live
+// view and the feed.
 func (b *Bridge) openServer(ctx context.Context) error {
 	if b.cfg.HTTPAddr == "" {
 		return nil

@@ -91,7 +91,7 @@ func TestDLQ(t *testing.T) {
 		{"list --kind picture", 2, "", "kind", 3},
 		{"show 1", 0, "sequence 10", "", 3},
 		{"show 9", 1, "", "no such dead letter", 3},
-		{"show x", 2, "", "not the sequence", 3},
+		{"show x", 2, "", "not a sequence number", 3},
 		{"replay", 2, "", "--all", 3},
 		{"replay 1 --all", 2, "", "--all", 3},
 		{"replay 1 --rate -1", 2, "", "--rate", 3},
