@@ -136,6 +136,9 @@ func (p *Publication) rows(t *Track, n News) {
 	}
 	for i := range n.Rows {
 		k := alertKey{n.Rows[i].Alert, n.Rows[i].Time.UnixNano()}
+		if newest := t.Times.Newest; n.Rows[i].Time.Equal(newest) && !t.Last.Time.Equal(newest) {
+			continue // a restart does not remember the alerts of a fix that is not the last one
+		}
 		if !known[k] {
 			known[k] = true
 			p.steps = append(p.steps, &rowStep{&n.Rows[i]})
