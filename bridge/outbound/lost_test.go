@@ -1,12 +1,15 @@
 package outbound
 
 import (
+	"context"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -94,6 +97,40 @@ func TestDevicesThatTheBrokerLostAreToldAgain(t *testing.T) {
 	r.until("the next fix", body(`"v":2`)) // the stream knows the device, but was not told that it was added
 	r.pool.Resync()
 	r.until("its addition", func(e event) bool { return e.subject == "plaspy.device.a" })
+}
+
+// TestAnswerOfAPollThatTheEndMeets has a pool told to stop, and its devices given
+// up, while the API has a poll in hand: the answer is the last that this process
+// sees, and is published.
+func TestAnswerOfAPollThatTheEndMeets(t *testing.T) {
+	api := newFakeAPI("a")
+	answer := make(chan struct{})
+	api.next["a"] = func(n int) (string, error) {
+		if n == 0 {
+			return at(1, 1), nil
+		}
+		<-answer
+		return at(2, 2), nil
+	}
+	r := &rig{t: t, api: api, srv: natstest.Start(t)}
+	r.pub = r.srv.Publisher(t, subjects)
+	p := parts(api, r.pub, schedule.NewFixed(interval))
+	p.Owner = &r.share
+	r.pool = New(options(), p)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var run sync.WaitGroup
+	run.Go(func() { r.pool.Run(ctx) })
+	r.until("the first fix", body(`"v":1`))
+	r.polls("a", 2)
+	cancel()
+	r.own(func(string) bool { return false }) // as a replica does that leaves the group
+	close(answer)
+	run.Wait()
+	if err := r.pub.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+	equal(t, without(summary(r.events()), "device"), []string{"location.a 1", "location.a 2"})
 }
 
 func TestAgedOutLocationIsNotNews(t *testing.T) {

@@ -141,8 +141,9 @@ type Pool struct {
 	state      resync
 	widespread widespread
 
-	jobs chan *turn
-	wake chan struct{} // the dispatcher should look again
+	jobs  chan *turn
+	wake  chan struct{}   // the dispatcher should look again
+	ended <-chan struct{} // closed when Run is told to stop; set by Run
 
 	mu      sync.Mutex
 	closing bool           // the dispatcher has ended
@@ -206,6 +207,7 @@ func (p *Pool) Run(ctx context.Context) {
 		time.AfterFunc(p.opts.Grace, func() { cancel(errGrace) })
 	})
 	defer stop()
+	p.ended = ctx.Done()
 
 	var workers, loops sync.WaitGroup
 	for range p.opts.Workers {
@@ -232,6 +234,16 @@ func (p *Pool) Run(ctx context.Context) {
 	p.mu.Unlock()
 	p.tasks.Wait()
 	p.lastMemory()
+}
+
+// ending reports whether Run was told to stop.
+func (p *Pool) ending() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // background runs f on a goroutine that Run waits for. It returns false if Run has

@@ -125,8 +125,10 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 // nothing was published and the turn has not ended.
 func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	p, d := t.pool, t.d
-	if t.reading != p.state.asked.Load() {
-		// The broker may have lost data meanwhile, or another replica published.
+	if t.reading != p.state.asked.Load() && !p.ending() {
+		// The broker may have lost data meanwhile, or another replica published. A
+		// process that stops does not poll again. It publishes the answer, although it
+		// has given its devices up, and the fence refuses what is no longer news.
 		t.result.note(resultPutOff, errRead)
 		t.end(ending{reread: true})
 		return nil
