@@ -41,6 +41,8 @@ type Loss struct {
 
 	Held []Event   // what the stream held just before
 	Read time.Time // when that was read
+
+	again time.Time // when the stream took an event again; set by Judge, zero: not known
 }
 
 // NewBroker makes a broker that does not run yet.

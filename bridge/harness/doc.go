@@ -59,7 +59,10 @@
 // Taken: the broker lost what it had acknowledged (it was restarted on an older
 // copy of its store, or the stream was deleted), the change was first shown
 // before that, shown or stored after the copy was made, and it was in the stream
-// when the harness read that just before, or was shown in the moment between. Each
+// when the harness read that just before, or was shown in the moment between. If
+// the stream was deleted, the moment lasts until the grace after it took the next
+// event: the fence of a publication under way is a message that is gone, and the
+// bridge then polls the device again instead of publishing the answer. Each
 // device's newest state has to be there again: Stale does not know this excuse.
 //
 // With back-fill nothing is excused, and what the API never showed, but keeps

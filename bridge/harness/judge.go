@@ -68,9 +68,14 @@ func Judge(c Case) Report {
 	for device := range c.Shown {
 		of(device)
 	}
-	for _, l := range c.Losses {
-		for i := range l.Held {
-			l.Held[i].key = key(l.Held[i].Raw)
+	c.Losses = slices.Clone(c.Losses)
+	for i := range c.Losses {
+		l := &c.Losses[i]
+		for j := range l.Held {
+			l.Held[j].key = key(l.Held[j].Raw)
+		}
+		if n := slices.IndexFunc(c.Events, func(e Event) bool { return e.Stored.After(l.At) }); n >= 0 {
+			l.again = c.Events[n].Stored
 		}
 	}
 	ids := map[string]uint64{}

@@ -180,6 +180,16 @@ func TestJudge(t *testing.T) {
 			c.Losses = []harness.Loss{{Since: second(0.5), At: second(1.5), Read: second(1.5)}}
 		}, report{Shown: 2, Published: 1, Taken: 1, Stale: 1}},
 
+		{"under way when the stream was deleted", "A B C D", "C D", func(c *harness.Case) {
+			c.Losses = []harness.Loss{{All: true, At: second(0.5), Read: second(0.4)}}
+			c.Events[1].Stored, c.Events[2].Stored = second(1.5), second(3)
+		}, report{Shown: 4, Published: 2, Taken: 2}},
+		{"long after the stream was deleted", "A B C D", "A D", func(c *harness.Case) {
+			c.Shown["d"][2].At, c.Shown["d"][3].At = second(5), second(6)
+			c.Losses = []harness.Loss{{All: true, At: second(-1), Read: second(-1.5)}}
+			c.Events[1].Stored, c.Events[2].Stored = second(0.1), second(6)
+		}, report{Shown: 4, Published: 2, Taken: 1, Lost: 1}},
+
 		{"back-fill excuses nothing", "A B/0 C/1", "A C", func(c *harness.Case) {
 			c.Lives = killedAt(1.5)
 			c.History = map[string][]string{"d": {raw("A", 0), raw("B", 0), raw("C", 0)}}
