@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Launch starts the server with further arguments and variables, each
@@ -37,6 +39,11 @@ func (b *Broker) Lost(l Loss) {
 
 // Close ends the client and the server, where the broker is not a rig's.
 func (b *Broker) Close() { b.close() }
+
+// Count gives the number of messages in a stream, 0 if it does not exist.
+func Count(ctx context.Context, js jetstream.JetStream, stream string) (uint64, error) {
+	return count(ctx, js, stream)
+}
 
 // PID is the number of the running process, 0 where none runs.
 func (p *Process) PID() int {

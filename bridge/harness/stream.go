@@ -134,15 +134,54 @@ func count(ctx context.Context, js jetstream.JetStream, stream string) (uint64, 
 	return st.CachedInfo().State.Msgs, nil
 }
 
-// lookUp asks for a stream until somebody answers: in a cluster that elects a
-// leader, a question may find nobody.
+// lookUp asks for a stream until a server answers that knows its present content.
+// In a cluster that elects a leader, no server may answer. Worse, one that was cut
+// off answers for the stream with its own copy, which may lack most of it: the last
+// leader until it hears of its successor, and a follower that hears of no leader.
 func lookUp(ctx context.Context, js jetstream.JetStream, stream string) (jetstream.Stream, error) {
+	var last uint64
+	again := false // the answer before this one was current, and ended with last
 	for {
 		try, cancel := context.WithTimeout(ctx, 2*time.Second)
 		st, err := js.Stream(try, stream)
 		cancel()
-		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		switch {
+		case ctx.Err() != nil:
+			return st, fmt.Errorf("no server that follows the others answers for %s: %w", stream, context.Cause(ctx))
+		case errors.Is(err, context.DeadlineExceeded):
+			continue
+		case err != nil:
 			return st, err
 		}
+		info := st.CachedInfo()
+		if info.Cluster == nil || len(info.Cluster.Replicas) == 0 {
+			return st, nil
+		}
+		// A leader that was elected just now may have more to read from its log.
+		current := leads(info.Cluster)
+		if current && again && info.State.LastSeq == last {
+			return st, nil
+		}
+		last, again = info.State.LastSeq, current
+		if err := until(ctx, time.Now().Add(200*time.Millisecond)); err != nil {
+			return nil, fmt.Errorf("no server that follows the others answers for %s: %w", stream, err)
+		}
 	}
+}
+
+// lease is how long ago a replica may have answered its leader: half of the
+// shortest time after which it elects another one.
+const lease = 2 * time.Second
+
+// leads reports whether the server that answered with this leads the stream: a
+// majority of its replicas have answered its heartbeats so recently that they
+// cannot have elected another leader.
+func leads(c *jetstream.ClusterInfo) bool {
+	heard := 1 // itself
+	for _, r := range c.Replicas {
+		if !r.Offline && r.Active > 0 && r.Active < lease {
+			heard++
+		}
+	}
+	return c.Leader != "" && heard > (len(c.Replicas)+1)/2
 }

@@ -5,12 +5,15 @@ package machine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/harness"
 )
@@ -184,6 +187,100 @@ func TestLeaderGone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestServerThatWasCutOff has the harness read through a server that was cut off
+// from the others while these went on. The server answers for the stream with its
+// own copy, as if nothing had happened since; the harness waits until it follows
+// the others again, and reads what they hold.
+func TestServerThatWasCutOff(t *testing.T) {
+	t.Parallel()
+	for _, leader := range []bool{true, false} {
+		t.Run(map[bool]string{true: "leader", false: "follower"}[leader], func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, harness.Options{Devices: 1}, false)
+			ctx := within(t, 3*time.Minute)
+			c := r.cluster(ctx, t)
+			const before, after = 31, 159
+			_, err := r.Broker.JetStream().CreateStream(ctx, jetstream.StreamConfig{Name: "COUNTED", Subjects: []string{"counted"}, Replicas: nodes})
+			ok(t, err)
+			publish(ctx, t, r.Broker, before)
+			cut := c.leader(ctx, t, "COUNTED", -1)
+			if !leader {
+				cut = (cut + 1) % nodes
+			}
+			n, other := c.nodes[cut], c.nodes[(cut+1)%nodes]
+			c.replicated(ctx, t, cut, before)
+			c.each(cut, (*harness.Link).Reset)
+			publish(ctx, t, other, after)
+			stale := askUntil(ctx, t, n, func(*jetstream.StreamInfo) bool { return true })
+			t.Logf("cut off, node%d answers for the stream, leader %q: last message %d of %d", cut, stale.Cluster.Leader, stale.State.LastSeq, before+after)
+			if stale.State.LastSeq != before {
+				t.Errorf("the fault was not there: it holds %d messages", stale.State.LastSeq)
+			}
+			read := make(chan uint64, 1)
+			go func() {
+				count, err := harness.Count(ctx, n.JetStream(), "COUNTED")
+				if err != nil {
+					t.Error(err)
+				}
+				read <- count
+			}()
+			wait(ctx, t, time.Second)
+			select {
+			case count := <-read:
+				t.Fatalf("the harness read %d messages through a server that is cut off", count)
+			default:
+			}
+			healed := time.Now()
+			c.each(cut, (*harness.Link).Restore)
+			count := <-read
+			t.Logf("the harness read %d messages %v after the end of the partition", count, time.Since(healed).Round(time.Millisecond))
+			if count != before+after {
+				t.Errorf("the harness read %d messages, want %d", count, before+after)
+			}
+		})
+	}
+}
+
+// publish publishes messages that a majority has stored.
+func publish(ctx context.Context, t *testing.T, b *harness.Broker, n int) {
+	t.Helper()
+	for i := range n {
+		for {
+			try, cancel := context.WithTimeout(ctx, 2*time.Second)
+			_, err := b.JetStream().Publish(try, "counted", nil, jetstream.WithMsgID(fmt.Sprint(b.URL(), i)), jetstream.WithRetryAttempts(0))
+			cancel()
+			if err == nil {
+				break
+			}
+			ok(t, ctx.Err())
+		}
+	}
+}
+
+// askUntil asks a server about the stream until its answer suits.
+func askUntil(ctx context.Context, t *testing.T, b *harness.Broker, suits func(*jetstream.StreamInfo) bool) *jetstream.StreamInfo {
+	t.Helper()
+	for {
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		st, err := b.JetStream().Stream(try, "COUNTED")
+		cancel()
+		if err == nil && suits(st.CachedInfo()) {
+			return st.CachedInfo()
+		}
+		if ctx.Err() != nil {
+			t.Fatal(context.Cause(ctx))
+		}
+	}
+}
+
+// replicated waits until a node has stored what the others have.
+func (c *cluster) replicated(ctx context.Context, t *testing.T, node int, n uint64) {
+	t.Helper()
+	askUntil(ctx, t, c.nodes[node], func(i *jetstream.StreamInfo) bool {
+		return i.State.LastSeq == n && !slices.ContainsFunc(i.Cluster.Replicas, func(p *jetstream.PeerInfo) bool { return !p.Current })
+	})
 }
 
 // TestPartition cuts the server that the bridge is connected to off from the
