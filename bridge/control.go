@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 
 	"plaspy-bridge/bridge/control"
 	"plaspy-bridge/bridge/outbound"
@@ -14,7 +15,7 @@ import (
 // controlling is live control.
 type controlling struct {
 	watcher *control.Watcher
-	level   *slog.LevelVar // of the log; nil if it cannot be changed
+	level   atomic.Pointer[slog.LevelVar] // of the log; nil if it cannot be changed
 	// selected are the patterns that were given to the pool last.
 	selected inventory.Selection
 }
@@ -28,9 +29,8 @@ func (b *Bridge) openControl(context.Context) error {
 	return nil
 }
 
-// ControlLevel lets live control change the level of the log. Call it before
-// [Bridge.Run].
-func (b *Bridge) ControlLevel(level *slog.LevelVar) { b.level = level }
+// ControlLevel lets live control change the level of the log.
+func (b *Bridge) ControlLevel(level *slog.LevelVar) { b.level.Store(level) }
 
 // control applies new rules of live control.
 func (b *Bridge) control(r *control.Rules) {
@@ -46,8 +46,8 @@ func (b *Bridge) control(r *control.Rules) {
 		}
 	}
 	b.budget.SetLimit(limit)
-	if b.level != nil {
-		b.level.Set(level)
+	if of := b.level.Load(); of != nil {
+		of.Set(level)
 	}
 	b.pool.SetTerms(b.terms(r), r.Groups())
 	devices, exclude := b.cfg.Devices, b.cfg.DevicesExclude
