@@ -11,6 +11,7 @@ import (
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/plaspy/daily"
 	"plaspy-bridge/bridge/replica"
 )
 
@@ -35,6 +36,9 @@ func (b *Bridge) parts() []part {
 	}
 	if b.consumer != nil {
 		table = append(table, part{"inbound", b.consuming.state})
+	}
+	if b.cfg.DailyUsage > 0 {
+		table = append(table, part{"usage", b.unlessStandby(func() ops.State { return usageState(b.budget.Day()) })})
 	}
 	if b.queryConn != nil {
 		table = append(table, part{"queries", b.asking.state})
@@ -115,6 +119,21 @@ func (b *Bridge) apiState() ops.State {
 	}
 	if w := b.pool.Widespread(); w.Polls > 0 {
 		return ops.Degraded("the API answers, but no poll of any device succeeds since " + w.Since.UTC().Format(time.RFC3339) + ": " + w.Reason)
+	}
+	return ops.Up()
+}
+
+// usageState is never down: what the account's daily usage permits is carried out.
+func usageState(day daily.State) ops.State {
+	reached := fmt.Sprintf("PLASPY_DAILY_USAGE of %d is used up", day.Limit)
+	if day.Learnt {
+		reached = fmt.Sprintf("the API refuses every request since the account's usage today reached %d, which is below PLASPY_DAILY_USAGE", day.Limit)
+	}
+	switch {
+	case day.UsedUp:
+		return ops.Degraded(reached + ": requests go on at midnight UTC")
+	case day.Short:
+		return ops.Degraded(fmt.Sprintf("PLASPY_DAILY_USAGE of %d lasts until midnight UTC only with fewer requests than PLASPY_RATE_LIMIT permits: posts go first, polls are less frequent", day.Limit))
 	}
 	return ops.Up()
 }

@@ -64,6 +64,7 @@ func (b *Bridge) openAPI(context.Context) error {
 		return err
 	}
 	b.budget = plaspy.NewBudget(b.cfg.RateLimit, b.logger("budget"), b.metrics)
+	b.budget.LimitDay(b.cfg.DailyUsage)
 	o := plaspy.Options{
 		BaseURL: &b.cfg.BaseURL, Timeout: b.cfg.Timeout, Budget: b.budget, Log: b.logger("plaspy"), Registerer: b.metrics,
 		MaxConns: b.cfg.Workers + b.cfg.InboundWorkers, UserAgent: "plaspy-bridge/" + b.version, Trace: b.tracer,

@@ -27,6 +27,7 @@ func TestAgreement(t *testing.T) {
 		{"groups", func(c *Config) { c.Groups = []string{"a"} }, []string{"devices"}},
 		{"limit", func(c *Config) { c.RateLimit = 60 }, []string{"rate limit"}},
 		{"daily results", func(c *Config) { c.DailyResults = 60 }, []string{"daily results"}},
+		{"daily usage", func(c *Config) { c.DailyUsage = 60 }, []string{"daily usage"}},
 		{"ignored fields", func(c *Config) { c.IgnoreFields = []string{"rpm"} }, []string{"ignored fields"}},
 		{"back-fill", func(c *Config) { c.Backfill = false }, []string{"back-fill"}},
 		{"back-fill after", func(c *Config) { c.BackfillAfter = time.Second }, []string{"back-fill"}},

@@ -56,6 +56,8 @@ type Config struct {
 	RateLimit int `envconfig:"PLASPY_RATE_LIMIT" default:"600"`
 	// DailyResults is off because the vendor publishes no number for it either.
 	DailyResults int `envconfig:"PLASPY_DAILY_RESULTS" default:"0"`
+	// DailyUsage is off for the same reason; the metric api_daily_usage shows the usage.
+	DailyUsage int `envconfig:"PLASPY_DAILY_USAGE" default:"0"`
 
 	// NATSURL empty means the embedded server.
 	NATSURL      Servers `envconfig:"NATS_URL"`

@@ -83,7 +83,7 @@ func TestLoadDefaults(t *testing.T) {
 	delete(got, "BRIDGE_REPLICA_ID")
 	want := map[string]string{
 		"PLASPY_BASE_URL": "https://api.plaspy.com", "PLASPY_ALLOW_HTTP": "false", "PLASPY_USERNAME": "operator", "PLASPY_API_KEY": "[redacted]",
-		"PLASPY_TIMEOUT": "10s", "PLASPY_RATE_LIMIT": "600", "PLASPY_DAILY_RESULTS": "0",
+		"PLASPY_TIMEOUT": "10s", "PLASPY_RATE_LIMIT": "600", "PLASPY_DAILY_RESULTS": "0", "PLASPY_DAILY_USAGE": "0",
 		"BRIDGE_DATA_DIR": "./data", "BRIDGE_EMBEDDED_ADDR": "127.0.0.1:4222", "BRIDGE_PREFIX": "plaspy", "BRIDGE_STREAM_REPLICAS": "1",
 		"BRIDGE_RETENTION": "168h", "BRIDGE_EVENTS_MAX_BYTES": "0", "BRIDGE_WORKERS": "16", "BRIDGE_POLL_INTERVAL": "1m", "BRIDGE_SCHEDULE": "adaptive", "BRIDGE_TRIP_START_WEIGHT": "1",
 		"BRIDGE_DEVICES_REFRESH": "5m", "BRIDGE_IGNORE_FIELDS": "inactiveSeconds", "BRIDGE_SILENT_AFTER": "0s", "BRIDGE_BACKFILL": "false",
@@ -159,6 +159,7 @@ func TestLoadFaults(t *testing.T) {
 		{"rate fractional", minimal("PLASPY_RATE_LIMIT=1.5"), "PLASPY_RATE_LIMIT cannot be understood"},
 		{"rate too long", minimal("PLASPY_RATE_LIMIT=99999999999999999999"), "PLASPY_RATE_LIMIT cannot be understood"},
 		{"daily negative", minimal("PLASPY_DAILY_RESULTS=-5"), "PLASPY_DAILY_RESULTS is -5"},
+		{"daily usage negative", minimal("PLASPY_DAILY_USAGE=-1"), "PLASPY_DAILY_USAGE is -1"},
 		{"nats scheme", minimal("NATS_URL=http://u:s3cret@h"), "NATS_URL has an entry (number 1) with another scheme"},
 		{"nats unparseable", minimal("NATS_URL=nats://a,nats://u:s3cret%@h"), "NATS_URL has an entry (number 2) that is no URL"},
 		{"nats password with hash", minimal("NATS_URL=nats://u:s3cret#1@h"), "NATS_URL has an entry (number 1) that is no URL"},

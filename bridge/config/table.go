@@ -60,6 +60,9 @@ var table = []section{
 		{Name: "PLASPY_DAILY_RESULTS", Type: typeInt, Min: "0", Max: "1000000000",
 			Meaning: "results (a location or an alert in an answer) per device and UTC day that polling, back-fill and " +
 				"alert history may use; 0 means no limit"},
+		{Name: "PLASPY_DAILY_USAGE", Type: typeInt, Min: "0", Max: "1000000000",
+			Meaning: "the account's usage per UTC day, as the API counts it in apiDailyUsage; all replicas pace their requests so " +
+				"that it lasts until midnight, posts first; 0 means no limit"},
 	}},
 	{"NATS", []Variable{
 		{Name: "NATS_URL", Type: typeURLs,

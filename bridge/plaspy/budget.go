@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"plaspy-bridge/bridge/plaspy/daily"
 )
 
 // Kind is the purpose of a request, which decides its place in the queue for the budget.
@@ -55,7 +57,7 @@ type Budget struct {
 	limit int // requests per minute, 0: none
 	log   *slog.Logger
 
-	free       atomic.Bool // no limit and no throttling: nothing to wait for
+	free       atomic.Bool // no limit, no daily limit and no throttling: nothing to wait for
 	made       time.Time
 	meter      meter
 	blame      blame
@@ -71,6 +73,7 @@ type Budget struct {
 	timer  *time.Timer
 	others usage // slots given to anything but polls
 	brake  brake
+	day    *daily.Pace
 }
 
 // waiter is one call of Wait.
@@ -83,7 +86,7 @@ type waiter struct {
 // NewBudget returns a budget of perMinute requests per minute; 0 means no limit, though 429 and Retry-After
 // are obeyed all the same. reg may be nil.
 func NewBudget(perMinute int, log *slog.Logger, reg prometheus.Registerer) *Budget {
-	b := &Budget{limit: max(perMinute, 0), log: log, made: time.Now(), share: 1, brake: brake{factor: 1}}
+	b := &Budget{limit: max(perMinute, 0), log: log, made: time.Now(), share: 1, brake: brake{factor: 1}, day: daily.New(0, time.Time{})}
 	b.slot, b.meter.started, b.queues.posts = b.made, b.made, 1
 	b.free.Store(b.limit == 0)
 	b.throttled = register(reg, prometheus.NewCounter(prometheus.CounterOpts{
@@ -96,8 +99,12 @@ func NewBudget(perMinute int, log *slog.Logger, reg prometheus.Registerer) *Budg
 	}))
 	register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "plaspy_bridge_api_budget_requests_per_minute",
-		Help: "Requests a minute that this replica may send now: its share, lowered by throttling; 0 during a Retry-After, +Inf without a limit.",
+		Help: "Requests a minute that this replica may send now: its share, lowered by throttling and PLASPY_DAILY_USAGE; 0 during a Retry-After, +Inf without a limit.",
 	}, b.gauge))
+	register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "plaspy_bridge_api_daily_usage_limit",
+		Help: "The limit of the account's usage today: PLASPY_DAILY_USAGE, or less if the API refuses everything before; 0 means no limit.",
+	}, func() float64 { return float64(b.Day().Limit) }))
 	return b
 }
 
@@ -110,7 +117,9 @@ func (b *Budget) SetShare(fraction float64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.share = min(fraction, 1)
-	b.dispatch(time.Now())
+	now := time.Now()
+	b.day.SetShare(now.Sub(b.made), b.share)
+	b.dispatch(now)
 }
 
 // FavorPosts sets how many posts go out for each poll while both wait, for a replica with a share that was made larger
@@ -141,11 +150,10 @@ func (b *Budget) PollRate() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	rate := b.rate(now)
-	if math.IsInf(rate, 1) {
-		return rate
+	pace := b.pace(now)
+	if math.IsInf(pace, 1) {
+		return pace
 	}
-	pace := rate / stretch
 	guaranteed := pace * weight[Poll] / (b.queues.weightOf(Post) + weight[Poll] + weight[Query])
 	return max(pace-b.others.perMinute(now.Sub(b.made)), guaranteed)
 }
@@ -166,12 +174,18 @@ func (b *Budget) admit(ctx context.Context, otherwise Kind) error {
 		b.meter.tick()
 		return nil
 	}
-	if otherwise != Token && permitOf(ctx).take() {
-		return nil
+	p := permitOf(ctx)
+	if otherwise == Token || !p.take() {
+		var err error
+		if p, err = b.Wait(ctx, kindOf(ctx, otherwise)); err != nil {
+			return err
+		}
+		p.take()
 	}
-	p, err := b.Wait(ctx, kindOf(ctx, otherwise))
-	p.take()
-	return err
+	if c := callOf(ctx); c != nil && otherwise != Token {
+		c.permit = p
+	}
+	return nil
 }
 
 // Wait blocks until there is a slot for a request of this kind and returns the permit to send it, which is nil
@@ -236,6 +250,12 @@ func (b *Budget) rate(now time.Time) float64 {
 	return part * factor
 }
 
+// pace is the requests per minute that may be counted on, now and until midnight.
+func (b *Budget) pace(now time.Time) float64 {
+	rate := b.rate(now)
+	return min(rate/stretch, b.day.State(now.Sub(b.made), int(Poll), rate).Rate)
+}
+
 func (b *Budget) gauge() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -244,7 +264,7 @@ func (b *Budget) gauge() float64 {
 	if b.brake.until.After(now) {
 		return 0
 	}
-	return b.rate(now)
+	return min(b.rate(now), b.pace(now)*stretch)
 }
 
 // Permit is a slot in the budget for one request. With it, a caller decides on the request only when
@@ -253,6 +273,7 @@ type Permit struct {
 	budget       *Budget
 	kind         Kind
 	slot, before time.Time
+	usage        daily.Grant
 	spent        atomic.Bool
 }
 
@@ -271,7 +292,14 @@ func (p *Permit) Return() {
 // take uses the permit up and reports whether it was good. One that is too old is void: while permits were
 // held back, for instance by a wait for a token, their slots have passed, and using them all at once would be a burst.
 func (p *Permit) take() bool {
-	return p != nil && !p.spent.Swap(true) && time.Since(p.slot) <= permitLife
+	if p == nil || p.spent.Swap(true) {
+		return false
+	}
+	if time.Since(p.slot) <= permitLife {
+		return true
+	}
+	p.budget.unused(p)
+	return false
 }
 
 type (

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/plaspy/daily"
 	"plaspy-bridge/bridge/trace"
 )
 
@@ -152,6 +153,22 @@ func (c *Client) answered(p *reply) {
 	}
 }
 
+// noteUsage notes the usage that an answer of the API states.
+func (c *Client) noteUsage(p *reply, env envelope) {
+	if env.dailyUsage > 0 {
+		c.usage.Set(float64(env.dailyUsage))
+	}
+	if p.permit == nil || !c.opt.Budget.day.On() {
+		return
+	}
+	a := daily.Answer{
+		Usage: env.usage, Total: env.dailyUsage, Served: p.status <= 299 && env.success != no,
+		Refused: p.status == http.StatusTooManyRequests && !p.device,
+	}
+	a.Date, _ = http.ParseTime(p.header.Get("Date")) // the zero time if there is none
+	c.opt.Budget.heard(p.permit, a)
+}
+
 // request is one request of a method.
 type request struct {
 	endpoint endpoint
@@ -177,6 +194,7 @@ type reply struct {
 	device bool // it is a 429 for this device alone
 	own    bool // the API itself answered: the body is a JSON object with success or error
 	token  auth.Token
+	permit *Permit
 }
 
 // call sends a request and judges the answer; payload names the member to look for. If the answer says that the
@@ -193,9 +211,6 @@ func (c *Client) call(ctx context.Context, r *request, payload string) (p reply,
 			c.answered(&p)
 		default:
 			env, err = c.open(r, &p, payload)
-			if env.dailyUsage > 0 {
-				c.usage.Set(float64(env.dailyUsage))
-			}
 		}
 		e, ok := errors.AsType[*Error](err)
 		if !ok || !e.tokenRefused || !c.another(r, p.token, e, try) {
@@ -228,7 +243,7 @@ func (c *Client) do(ctx context.Context, r *request) (reply, error) {
 		return reply{buf: r.buf}, c.failure(ctx, call, r, err)
 	}
 	defer func() { _ = res.Body.Close() }() // the body has been read; closing adds nothing
-	out := reply{status: res.StatusCode, header: res.Header, at: time.Now(), device: call.deviceOnly, token: token}
+	out := reply{status: res.StatusCode, header: res.Header, at: time.Now(), device: call.deviceOnly, token: token, permit: call.permit}
 	if encoding := res.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		out.buf = r.buf
 		return out, c.bad(r, &out, fmt.Sprintf("answer is encoded (%s), which was not asked for", encoding), nil)
@@ -366,6 +381,7 @@ func (c *Client) refusal(r *request, p *reply) *Error {
 	} else if env, err := openEnvelope(p.body, ""); err == nil && env.own {
 		message, tokenRefused = env.message, env.refusesToken()
 		c.answered(p)
+		c.noteUsage(p, env)
 	}
 	if message == "" {
 		message = strings.ToLower(http.StatusText(p.status))

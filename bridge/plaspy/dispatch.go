@@ -6,6 +6,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"plaspy-bridge/bridge/plaspy/daily"
 )
 
 // queues holds the waiters by kind, and decides on the order in which they get slots. It belongs to the Budget's
@@ -35,21 +37,47 @@ func (q *queues) add(w *waiter) *list.Element {
 	return q.waiters[w.kind].PushBack(w)
 }
 
-// first returns the kind that gets the next slot. rate is requests per minute.
-func (q *queues) first(now time.Time, rate float64) (Kind, bool) {
+// first returns the kind that gets the next slot. rate is requests per minute. Kinds for which held has a wait get
+// none; wait is the least of these if they are the only ones with waiters.
+func (q *queues) first(now time.Time, rate float64, held *holds) (k Kind, wait time.Duration, waiting bool) {
 	if q.waiters[Token].Len() > 0 {
-		return Token, true
+		return Token, 0, true
 	}
 	best, found := Query, false
 	for _, k := range []Kind{Post, Poll, Query} {
-		if q.waiters[k].Len() > 0 && (!found || q.virtual[k] < q.virtual[best]) {
+		switch {
+		case q.waiters[k].Len() == 0:
+		case held.wait[k] > 0:
+			wait, waiting = held.least(k, wait, waiting)
+		case !found || !(best == Post && held.postsFirst) && q.virtual[k] < q.virtual[best]:
 			best, found = k, true
 		}
 	}
-	if q.waiters[List].Len() > 0 && (!found || q.room(List, now, rate, 0)) {
-		return List, true
+	switch {
+	case q.waiters[List].Len() == 0:
+	case held.wait[List] > 0:
+		wait, waiting = held.least(List, wait, waiting)
+	case !found || q.room(List, now, rate, 0):
+		return List, 0, true
 	}
-	return best, found
+	if found {
+		return best, 0, true
+	}
+	return best, wait, waiting
+}
+
+// holds are the kinds that have to wait so that the account's daily usage lasts until midnight.
+type holds struct {
+	wait       [kinds]time.Duration
+	postsFirst bool
+}
+
+// least returns the lesser of k's wait and the one of other kinds, if there are any.
+func (h *holds) least(k Kind, wait time.Duration, others bool) (time.Duration, bool) {
+	if others {
+		return min(wait, h.wait[k]), true
+	}
+	return h.wait[k], true
 }
 
 // room reports whether one more slot for kind k, behind those ahead of it, fits into a quarter of the rate.
@@ -86,7 +114,7 @@ func (q *queues) unserve(k Kind) {
 // dispatch gives out every slot that is due and sets the timer for the next. The caller holds mu.
 func (b *Budget) dispatch(now time.Time) {
 	for {
-		k, waiting := b.queues.first(now, b.rate(now))
+		k, wait, waiting := b.queues.first(now, b.rate(now), b.holds(now))
 		if !waiting {
 			b.queued = false
 			b.settle(now)
@@ -98,13 +126,65 @@ func (b *Budget) dispatch(now time.Time) {
 			return
 		}
 		due := b.due(now)
-		if due.After(now) {
-			b.queued = true
-			b.wakeAt(due.Sub(now))
+		if late := max(wait, due.Sub(now)); late > 0 {
+			b.queued = wait == 0
+			b.wakeAt(late)
 			return
 		}
 		b.grant(k, due, now)
 	}
+}
+
+// request is a request of a kind as the daily pace sees it.
+func (k Kind) request() daily.Request {
+	return daily.Request{Kind: int(k), First: k == Post || k == List}
+}
+
+// holds returns the kinds that the daily pace holds back. Requests for a token have no usage.
+func (b *Budget) holds(now time.Time) *holds {
+	h := &holds{}
+	if b.day.On() {
+		at := now.Sub(b.made)
+		for k := List; k < kinds; k++ {
+			h.wait[k] = b.day.Wait(at, k.request())
+		}
+		h.postsFirst = b.day.State(at, int(Poll), b.rate(now)).Short
+	}
+	return h
+}
+
+// LimitDay sets the limit of the account's usage on one UTC day, which all replicas share; 0 means no limit. It
+// must be called before the first request.
+func (b *Budget) LimitDay(usage int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.day = daily.New(usage, b.made)
+	b.day.SetShare(0, b.share)
+	b.free.Store(b.limit == 0 && !b.day.On())
+}
+
+// Day returns how the account's daily usage stands.
+func (b *Budget) Day() daily.State {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	return b.day.State(now.Sub(b.made), int(Poll), b.rate(now))
+}
+
+// heard notes the usage that the answer to a request with permit p states.
+func (b *Budget) heard(p *Permit, a daily.Answer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	b.day.Heard(now.Sub(b.made), p.usage, a)
+	b.dispatch(now)
+}
+
+// unused notes that no request was sent with p, which is too old for its slot to be given again.
+func (b *Budget) unused(p *Permit) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.day.Return(time.Since(b.made), p.usage)
 }
 
 func (b *Budget) wakeAt(d time.Duration) {
@@ -133,6 +213,9 @@ func (b *Budget) due(now time.Time) time.Time {
 func (b *Budget) grant(k Kind, due, now time.Time) {
 	p := &Permit{budget: b, kind: k, before: b.slot}
 	p.slot = b.claim(due, now)
+	if k != Token {
+		p.usage = b.day.Grant(now.Sub(b.made), k.request())
+	}
 	if k != Poll {
 		b.others.add(now.Sub(b.made), 1)
 	}
@@ -154,14 +237,21 @@ func (b *Budget) claim(due, now time.Time) time.Time {
 	return b.slot
 }
 
+// leastPace stands for a pace of 0, in requests per minute.
+const leastPace = 1e-3
+
 // queryRoom reports whether one more query fits into a quarter of the budget, and into its deadline.
 func (b *Budget) queryRoom(ctx context.Context, now time.Time) bool {
 	ahead := b.queues.waiters[Query].Len()
-	if !b.queues.room(Query, now, b.rate(now), ahead) {
+	if !b.queues.room(Query, now, max(b.pace(now), leastPace), ahead) {
 		return false
 	}
 	deadline, limited := ctx.Deadline()
-	expected := b.due(now).Add(time.Duration(ahead) * 4 * b.spacing(now))
+	expected := b.due(now)
+	if held := now.Add(b.day.Wait(now.Sub(b.made), Query.request())); held.After(expected) {
+		expected = held
+	}
+	expected = expected.Add(time.Duration(ahead) * 4 * b.spacing(now))
 	return !limited || expected.Before(deadline)
 }
 
@@ -175,6 +265,7 @@ func (b *Budget) charge() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
+	b.day.Grant(now.Sub(b.made), Poll.request())
 	if b.slot = b.slot.Add(b.spacing(now)); b.slot.Before(now) {
 		b.slot = now
 	}
@@ -182,6 +273,7 @@ func (b *Budget) charge() {
 
 // giveBack makes a slot available again if none has been given out since. The caller holds mu.
 func (b *Budget) giveBack(p *Permit) {
+	b.day.Return(time.Since(b.made), p.usage)
 	if !b.slot.Equal(p.slot) || time.Since(p.slot) > permitLife {
 		return
 	}

@@ -20,6 +20,9 @@
 // A 429 concerns one device alone until several devices in a row have it, and no call asks for that device until
 // its Retry-After has passed. Any other 429 lowers or stops the budget.
 //
+// With [Budget.LimitDay], the usage that answers state paces requests so that it lasts until midnight UTC: see
+// package daily.
+//
 // [IsOutage] reports whether a failure shows the API to be down, and a [Circuit] turns a row of those into a pause.
 // Foreign answers count in it only while [Client.Answered] stands still.
 //

@@ -251,6 +251,7 @@ func (c *Client) open(r *request, p *reply, payload string) (envelope, error) {
 	env, err := openEnvelope(p.body, payload)
 	if err == nil && (env.own || env.payload != nil) {
 		c.answered(p)
+		c.noteUsage(p, env)
 	}
 	switch {
 	case err != nil:

@@ -140,11 +140,36 @@ func (b *Budget) ThrottleUntil(until time.Time, factor float64) {
 	}
 }
 
-// Paused reports whether the API has asked to be left alone, so that nothing is sent.
+// Paused reports whether the API has asked to be left alone, or the account's daily usage is used up, so that nothing
+// is sent.
 func (b *Budget) Paused() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.brake.until.After(time.Now())
+	now := time.Now()
+	return b.brake.until.After(now) || b.day.State(now.Sub(b.made), int(Poll), b.rate(now)).UsedUp
+}
+
+// SetLimit replaces the limit that [NewBudget] was given, in requests per minute; 0 means no limit. Requests that
+// were sent under a higher limit still count.
+func (b *Budget) SetLimit(perMinute int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	b.settle(now)
+	perMinute = max(perMinute, 0)
+	if perMinute == b.limit {
+		return
+	}
+	b.limit = perMinute
+	braked := b.brake.until.After(now) || b.brake.factorAt(now) < 1
+	if perMinute == 0 && braked && b.brake.observed == 0 {
+		b.brake.observed = b.meter.perMinute(now)
+	}
+	free := perMinute == 0 && !braked && !b.day.On()
+	if b.free.Swap(free) && !free {
+		b.slot = now // nothing was counted until now
+	}
+	b.dispatch(now)
 }
 
 // braked logs the beginning, takes the fast path away, and moves waiters to their new slots.
@@ -174,7 +199,7 @@ func (b *Budget) settle(now time.Time) {
 	}
 	k.factor = 1
 	if b.limit == 0 {
-		b.free.Store(true)
+		b.free.Store(!b.day.On())
 	}
 	if now.Sub(k.last) < quiet {
 		return

@@ -33,6 +33,7 @@ type call struct {
 	kind            Kind
 	timer           *time.Timer
 	before          func() error // nil, or asked before each send
+	permit          *Permit      // of the send under way; nil without a limit
 	kept            error        // before's, which kept the request from being sent
 	refused         func()       // nil, or called when an answer refused the token
 	conns           int          // that net/http took for the send under way; GotConn runs on RoundTrip's goroutine

@@ -38,8 +38,9 @@ type ledger struct {
 	limit    limiter
 	maxPolls int
 	maxPosts int
-	day      int64 // since the epoch, UTC
-	results  int64 // on that day
+	skew     time.Duration // Options.Skew
+	day      int64         // since the epoch, UTC, of the API's clock
+	results  int64         // on that day
 }
 
 // begin notes a request's arrival and tells how long it should have waited; 0
@@ -82,7 +83,7 @@ func (l *ledger) end(c *call, status int) {
 
 // used adds to today's results of the account and tells how many there are.
 func (l *ledger) used(results int) int64 {
-	today := time.Now().Unix() / 86400
+	today := time.Now().Add(l.skew).Unix() / 86400
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.day != today {

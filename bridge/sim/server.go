@@ -34,6 +34,7 @@ type Options struct {
 
 	RateLimit    int  // requests let through in any 60 seconds, the others get 429; 0: no limit
 	NoRetryAfter bool // such a 429 does not say when to come back
+	DailyUsage   int  // usage of the account per UTC day, 429 beyond; 0: no limit
 	DailyResults int  // results per device and UTC day, 429 beyond; 0: no limit
 	Idempotent   bool // honours Idempotency-Key: a repeated one is answered as the first time and stored once
 
@@ -102,6 +103,7 @@ func New(o Options) *Server {
 	s := &Server{opts: o, profile: o.Profile, devices: make(map[string]*device, o.Devices+len(o.IDs))}
 	s.tokens = newTokens(o)
 	s.ledger.limit.size(o.RateLimit)
+	s.ledger.skew = o.Skew
 	s.faults.seed(o.Seed)
 	for i := range o.Devices {
 		s.add(deviceID(i + 1))
@@ -220,6 +222,9 @@ func (s *Server) work(r *http.Request, c *call) answer {
 	}
 	if c.token = s.tokens.check(r); c.token == 0 {
 		return s.failure(http.StatusUnauthorized, "Unauthorized.")
+	}
+	if s.opts.DailyUsage > 0 && s.ledger.used(0) >= int64(s.opts.DailyUsage) {
+		return s.failure(http.StatusTooManyRequests, "Daily limit of usage reached for this account.")
 	}
 	switch c.endpoint {
 	case devices:

@@ -205,6 +205,36 @@ func TestDailyUsage(t *testing.T) {
 	}
 }
 
+func TestDailyUsageLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sim.New(sim.Options{Devices: 1, DailyUsage: 3, Skew: 12 * time.Hour, TokenLife: 100 * time.Hour})
+		u := inProcess(t, s)
+		poll := func() (status int, text string) {
+			var got struct{ Error string }
+			a := u.get(device("device0001", "/lastLocation"))
+			a.into(&got)
+			return a.status, got.Error
+		}
+		for i := range 5 {
+			want := 200
+			if i >= 3 {
+				want = 429
+			}
+			if got, text := poll(); got != want {
+				t.Errorf("request %d: status %d (%s), want %d", i, got, text, want)
+			}
+		}
+		time.Sleep(12*time.Hour - time.Second)
+		if got, _ := poll(); got != 429 {
+			t.Errorf("status %d before the API's midnight, want 429", got)
+		}
+		time.Sleep(2 * time.Second)
+		if got, text := poll(); got != 200 {
+			t.Errorf("status %d (%s) after the API's midnight, want 200", got, text)
+		}
+	})
+}
+
 // What is shown, and what Changes makes of it, over a minute of seconds.
 func TestShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -146,7 +146,7 @@ func demoConfig(ctx context.Context, dir, api string) (config.Config, []config.W
 		return cfg, nil, fmt.Errorf("simulated API: %w", err)
 	}
 	cfg.BaseURL, cfg.AllowHTTP, cfg.Username, cfg.APIKey, cfg.APIKeyFile = *base, false, "demo", "demo-key", ""
-	cfg.RateLimit, cfg.DailyResults = 0, 0
+	cfg.RateLimit, cfg.DailyResults, cfg.DailyUsage = 0, 0, 0
 	cfg.NATSURL, cfg.NATSCreds, cfg.NATSNKey, cfg.NATSUser, cfg.NATSPassword, cfg.NATSToken = "", "", "", "", "", ""
 	cfg.NATSCA, cfg.NATSCert, cfg.NATSKey = "", "", ""
 	cfg.DataDir, cfg.EmbeddedConfig, cfg.StreamReplicas = dir, "", 1

@@ -16,7 +16,7 @@ import (
 
 func simCommand() *cobra.Command {
 	var addr string
-	var devices, rate, record uint
+	var devices, rate, usage, record uint
 	var o sim.Options
 	cmd := &cobra.Command{
 		Use:   "sim",
@@ -26,7 +26,7 @@ func simCommand() *cobra.Command {
 			"for tests under /_sim/, which causes faults and lists the answers that were sent.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Devices, o.RateLimit, o.Record = int(devices), int(rate), int(record)
+			o.Devices, o.RateLimit, o.DailyUsage, o.Record = int(devices), int(rate), int(usage), int(record)
 			return simulate(cmd.Context(), cmd.OutOrStdout(), addr, o)
 		},
 	}
@@ -35,6 +35,7 @@ func simCommand() *cobra.Command {
 	f.UintVar(&devices, "devices", 20, "how many devices the fleet has")
 	f.Uint64Var(&o.Seed, "seed", 1, "the same seed gives the same fleet")
 	f.UintVar(&rate, "rate-limit", 0, "requests a minute that are answered, others get 429; 0 means no limit")
+	f.UintVar(&usage, "daily-usage", 0, "usage of the account per UTC day, above it all requests get 429; 0 means no limit")
 	f.StringVar(&o.UserName, "username", "sim", "user name of the account")
 	f.StringVar(&o.APIKey, "api-key", "sim-key", "API key of the account")
 	f.UintVar(&record, "record", 0, "answers and posts remembered per device, for /_sim/")
