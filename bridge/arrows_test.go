@@ -32,6 +32,7 @@ var arrows = map[string][]string{
 	"bridge/plaspy/rawjson":     nil,
 	"bridge/outbound/inventory": {"bridge/plaspy/rawjson", "bridge/plaspy", "bridge/trace", "publisher"},
 	"bridge/control":            {"publisher"},
+	"bridge/schema/plaspy":      nil, // what schema --types go prints
 	"bridge/ops":                nil,
 	"bridge/view":               nil,
 	"bridge/forget":             {"auth/backoff", "auth/redact", "publisher"},

@@ -23,10 +23,10 @@ const (
 
 func ref(path string) reference { return reference{"#/" + path} }
 
-// body returns a message with a schema for its body and one for its headers. An empty
-// headers allows any.
-func body(title, payload, headers string) message {
-	m := message{Title: title, ContentType: jsonType, Payload: reference{componentPrefix + payload}}
+// body returns a message: a title that code generators use as a name, a sentence,
+// a schema for its body and one for its headers. An empty headers allows any.
+func body(title, sentence, payload, headers string) message {
+	m := message{Title: title, Description: sentence, ContentType: jsonType, Payload: reference{componentPrefix + payload}}
 	if headers != "" {
 		m.Headers = &reference{componentPrefix + headers}
 	}
@@ -35,37 +35,65 @@ func body(title, payload, headers string) message {
 
 // messages returns all messages by name.
 func messages() map[string]message {
-	dead := body("An inbound message that is not retried", "anyBody", "deadLetterHeaders")
+	dead := body("DeadLetter", "An inbound message that is not retried.", "anyBody", "deadLetterHeaders")
 	dead.ContentType = anyType
-	question := body("A query without a body", "nothing", "questionHeaders")
+	question := body("Question", "A query without a body.", "nothing", "questionHeaders")
 	question.ContentType = anyType
-	refusal := body("An answer that is an error", "nothing", "errorHeaders")
+	refusal := body("QueryError", "An answer that is an error.", "nothing", "errorHeaders")
 	refusal.ContentType = anyType
 	all := map[string]message{
-		"location":        body("A new or changed last location", "locationEvent", "locationHeaders"),
-		"newest":          body("A device's newest location, in the bucket", "locationEvent", "newestHeaders"),
-		"alert":           body("An alert was raised or cleared", "alertEvent", "alertHeaders"),
-		"device":          body("A device was added, changed or removed", "deviceEvent", "deviceHeaders"),
-		"inboundLocation": body("A location to post", "inboundLocation", "inboundHeaders"),
-		"inboundAlert":    body("An alert to post", "inboundAlert", "inboundHeaders"),
-		"result":          body("The result of an inbound message", "result", "resultHeaders"),
+		"location":        body("LocationEvent", "A new or changed last location.", "locationEvent", "locationHeaders"),
+		"newest":          body("NewestLocation", "A device's newest location, in the bucket.", "locationEvent", "newestHeaders"),
+		"alert":           body("AlertEvent", "An alert was raised or cleared.", "alertEvent", "alertHeaders"),
+		"device":          body("DeviceEvent", "A device was added, changed or removed.", "deviceEvent", "deviceHeaders"),
+		"inboundLocation": body("InboundLocation", "A location to post, or a batch of them.", "inboundLocation", "inboundHeaders"),
+		"inboundAlert":    body("InboundAlert", "An alert to post.", "inboundAlert", "inboundHeaders"),
+		"result":          body("Result", "The result of an inbound message.", "result", "resultHeaders"),
 		"deadLetter":      dead,
 		"question":        question,
-		"range":           body("A query for a time range", "range", "questionHeaders"),
-		"alertRange":      body("A query for a time range, optionally for one alert", "alertRange", "questionHeaders"),
-		"devicesAnswer":   body("The device list", "devicesAnswer", "answerHeaders"),
-		"deviceAnswer":    body("A device", "deviceAnswer", "answerHeaders"),
-		"lastAnswer":      body("A last location", "lastAnswer", "answerHeaders"),
-		"locationsAnswer": body("Locations of a time range", "locationsAnswer", "answerHeaders"),
-		"alertsAnswer":    body("Alerts of a time range", "alertsAnswer", "answerHeaders"),
-		"whyAnswer":       body("The last decisions on a device", "why", "answerHeaders"),
+		"range":           body("Range", "A query for a time range.", "range", "questionHeaders"),
+		"alertRange":      body("AlertRange", "A query for a time range, optionally for one alert.", "alertRange", "questionHeaders"),
+		"devicesAnswer":   body("DevicesAnswer", "The device list.", "devicesAnswer", "answerHeaders"),
+		"deviceAnswer":    body("DeviceAnswer", "A device.", "deviceAnswer", "answerHeaders"),
+		"lastAnswer":      body("LastAnswer", "A last location.", "lastAnswer", "answerHeaders"),
+		"locationsAnswer": body("LocationsAnswer", "Locations of a time range.", "locationsAnswer", "answerHeaders"),
+		"alertsAnswer":    body("AlertsAnswer", "Alerts of a time range.", "alertsAnswer", "answerHeaders"),
+		"whyAnswer":       body("WhyAnswer", "The last decisions on a device.", "why", "answerHeaders"),
 		"refusal":         refusal,
+	}
+	correlated := map[string]string{
+		"location": "event", "newest": "event", "alert": "event", "device": "event",
+		"inboundLocation": "inbound", "inboundAlert": "inbound", "result": "result", "deadLetter": "deadLetter",
 	}
 	for name, m := range all {
 		m.Name = name
+		if id := correlated[name]; id != "" {
+			to := ref("components/correlationIds/" + id)
+			m.Correlation = &to
+		}
 		all[name] = m
 	}
 	return all
+}
+
+// correlations returns the places of the ids by which messages belong together.
+func correlations() map[string]address {
+	return map[string]address{
+		"event":      {"$message.header#/ce-id", "Copies of one event have the same id."},
+		"inbound":    {"$message.header#/Nats-Msg-Id", "The producer's id of the message. The result carries it."},
+		"result":     {"$message.payload#/id", "The inbound message's id."},
+		"deadLetter": {"$message.header#/Plaspy-Original-Nats-Msg-Id", "The inbound message's id."},
+	}
+}
+
+// security returns the ways to authenticate to a NATS server.
+func security() map[string]securityScheme {
+	return map[string]securityScheme{
+		"userPassword": {Type: "userPassword", Description: "User name and password."},
+		"token":        {Type: "apiKey", In: "password", Description: "A token of the server."},
+		"nkey":         {Type: "asymmetricEncryption", Description: "An nkey, or a credentials file with a JWT and an nkey."},
+		"certificate":  {Type: "X509", Description: "A client certificate, if the server verifies them."},
+	}
 }
 
 // addEvents describes the events and the bucket of newest locations.

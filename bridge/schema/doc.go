@@ -1,5 +1,5 @@
 // Package schema describes every subject and message of the bridge, as an
-// AsyncAPI 3.0 document and as JSON Schemas.
+// AsyncAPI 3.1 document and as JSON Schemas.
 //
 // Subjects come from [publisher.Subjects], as in the code, with any prefix. Bodies and headers are the schemas in schemas.json and
 // headers.json. They have the same meaning in JSON Schema draft 7, which

@@ -11,8 +11,8 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// Version is the version of the messages. The major number grows with incompatible
-// changes.
+// Version is the version of the messages, x-messages-version in the document. The
+// major number grows with incompatible changes.
 const Version = "1.0.0"
 
 // componentPrefix is the prefix of a reference to a schema of the document.
@@ -24,8 +24,8 @@ var bodySchemas []byte
 //go:embed headers.json
 var headerSchemas []byte
 
-// The objects of AsyncAPI 3.0 that the document needs, with their names:
-// https://www.asyncapi.com/docs/reference/specification/v3.0.0
+// The objects of AsyncAPI 3.1 that the document needs, with their names:
+// https://www.asyncapi.com/docs/reference/specification/v3.1.0
 type (
 	document struct {
 		AsyncAPI           string               `json:"asyncapi"`
@@ -40,6 +40,7 @@ type (
 	info struct {
 		Title       string  `json:"title"`
 		Version     string  `json:"version"`
+		Messages    string  `json:"x-messages-version"`
 		Description string  `json:"description"`
 		License     license `json:"license"`
 	}
@@ -48,9 +49,10 @@ type (
 		URL  string `json:"url"`
 	}
 	server struct {
-		Host        string `json:"host"`
-		Protocol    string `json:"protocol"`
-		Description string `json:"description"`
+		Host        string      `json:"host"`
+		Protocol    string      `json:"protocol"`
+		Description string      `json:"description"`
+		Security    []reference `json:"security"`
 	}
 	channel struct {
 		Address     *string              `json:"address"` // null means the requester chooses it
@@ -78,16 +80,25 @@ type (
 		Description string `json:"description"`
 	}
 	components struct {
-		Messages   map[string]message         `json:"messages"`
-		Parameters map[string]parameter       `json:"parameters"`
-		Schemas    map[string]json.RawMessage `json:"schemas"`
+		Messages     map[string]message         `json:"messages"`
+		Parameters   map[string]parameter       `json:"parameters"`
+		Correlations map[string]address         `json:"correlationIds"`
+		Security     map[string]securityScheme  `json:"securitySchemes"`
+		Schemas      map[string]json.RawMessage `json:"schemas"`
 	}
 	message struct {
 		Name        string     `json:"name"`
 		Title       string     `json:"title"`
+		Description string     `json:"description"`
 		ContentType string     `json:"contentType"`
+		Correlation *reference `json:"correlationId,omitempty"`
 		Headers     *reference `json:"headers,omitempty"`
 		Payload     reference  `json:"payload"`
+	}
+	securityScheme struct {
+		Type        string `json:"type"`
+		In          string `json:"in,omitempty"`
+		Description string `json:"description"`
 	}
 	parameter struct {
 		Description string   `json:"description"`
@@ -98,27 +109,31 @@ type (
 	}
 )
 
-// Document returns the AsyncAPI document of a bridge as indented JSON. The same
-// subjects give the same bytes.
-func Document(subjects publisher.Subjects) ([]byte, error) {
+// Document returns the AsyncAPI document of a bridge as indented JSON.
+// version is that of the release. The same arguments give the same bytes.
+func Document(subjects publisher.Subjects, version string) ([]byte, error) {
 	schemas, err := schemas()
 	if err != nil {
 		return nil, err
 	}
 	doc := document{
-		AsyncAPI: "3.0.0",
+		AsyncAPI: "3.1.0",
 		ID:       "urn:plaspy-bridge:" + string(subjects),
 		Info: info{
-			Title: "plaspy-bridge", Version: Version, Description: description(subjects),
+			Title: "plaspy-bridge", Version: version, Messages: Version, Description: description(subjects),
 			License: license{"Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0"},
 		},
 		DefaultContentType: "application/json",
 		Servers: map[string]server{"nats": {
 			Host: "127.0.0.1:4222", Protocol: "nats", Description: "The embedded server, or the servers of NATS_URL if that is set.",
+			Security: []reference{
+				ref("components/securitySchemes/userPassword"), ref("components/securitySchemes/token"),
+				ref("components/securitySchemes/nkey"), ref("components/securitySchemes/certificate"),
+			},
 		}},
 		Channels:   map[string]channel{},
 		Operations: map[string]operation{},
-		Components: components{Messages: messages(), Schemas: schemas, Parameters: map[string]parameter{
+		Components: components{Messages: messages(), Correlations: correlations(), Security: security(), Schemas: schemas, Parameters: map[string]parameter{
 			"device": {"The device's id. Every byte except ASCII letters, digits, - and _ is encoded as = and two upper-case hex digits.", []string{"dev=201"}},
 			"alert":  {"The alert's name, encoded like a device's id.", []string{"SpeedLimit", "High=20Speed"}},
 		}},

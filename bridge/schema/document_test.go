@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write the document instead of comparing
 const shipped = "../../deploy/asyncapi.json"
 
 func TestShippedDocument(t *testing.T) {
-	want, err := schema.Document("plaspy")
+	want, err := schema.Document("plaspy", "development")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestReferencesResolve(t *testing.T) {
 	}
 }
 
-// TestStructure checks what AsyncAPI 3.0 demands of channels and operations.
+// TestStructure checks what AsyncAPI 3.1 demands of channels and operations.
 func TestStructure(t *testing.T) {
 	a := read(t, "plaspy")
 	parameter := regexp.MustCompile(`\{([a-z]+)\}`)

@@ -32,7 +32,7 @@ type address struct {
 
 func read(tb testing.TB, subjects publisher.Subjects) *asyncapi {
 	tb.Helper()
-	text, err := schema.Document(subjects)
+	text, err := schema.Document(subjects, "v1.2.3")
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -119,6 +119,7 @@ func (r *run) check(channel string, m *nats.Msg) {
 	if err := r.headers(r.t, message, m.Header); err != nil {
 		r.t.Errorf("headers of %s %v: %v", m.Subject, m.Header, err)
 	}
+	r.decodes(m)
 	r.seen[channel] = true
 	for name, value := range kindsOf(message, m) {
 		r.seen[message+" "+name+" "+fmt.Sprint(value)] = true

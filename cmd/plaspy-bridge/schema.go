@@ -14,13 +14,15 @@ import (
 )
 
 func schemaCommand() *cobra.Command {
-	var message string
+	var message, types string
 	cmd := &cobra.Command{
 		Use:   "schema",
 		Short: "Show every subject and message as an AsyncAPI document",
-		Long: "Shows the AsyncAPI 3 document of every subject and message, with their JSON Schemas. Needs no\n" +
+		Long: "Shows the AsyncAPI 3 document of every subject and message, with their JSON Schemas. With --types it prints\n" +
+			"one source file without dependencies instead: message types, id encoding and decoding. Needs no\n" +
 			"configuration; subjects begin with BRIDGE_PREFIX.",
-		Args: cobra.NoArgs,
+		Example: "  plaspy-bridge schema --types go > plaspy/plaspy.go\n  plaspy-bridge schema --types typescript > plaspy.ts",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if message != "" {
 				return writeSchema(cmd, func() ([]byte, error) { return schema.Standalone(message) })
@@ -29,10 +31,16 @@ func schemaCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writeSchema(cmd, func() ([]byte, error) { return schema.Document(publisher.Subjects(prefix)) })
+			subjects := publisher.Subjects(prefix)
+			if types != "" {
+				return writeSchema(cmd, func() ([]byte, error) { return schema.Types(types, subjects) })
+			}
+			return writeSchema(cmd, func() ([]byte, error) { return schema.Document(subjects, number()) })
 		},
 	}
 	cmd.Flags().StringVar(&message, "message", "", "print the JSON Schema of one message's body instead: "+strings.Join(schema.Messages(), ", "))
+	cmd.Flags().StringVar(&types, "types", "", "print message types as one source file instead: "+strings.Join(schema.Languages(), " or "))
+	cmd.MarkFlagsMutuallyExclusive("message", "types")
 	return cmd
 }
 

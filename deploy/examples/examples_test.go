@@ -141,6 +141,7 @@ func TestJavaScript(t *testing.T) {
 		{"replay", "subscriber", []string{"subscriber.mjs", "replay", "3600"}, []string{"dev 1", "-74.1"}, true},
 		{"queue", "subscriber", []string{"subscriber.mjs", "queue", "dashboards"}, []string{"dev 1", "-74.1"}, false},
 		{"alerts", "subscriber", []string{"subscriber.mjs", "alerts"}, []string{"dev 1", "SpeedLimit"}, false},
+		{"durable", "subscriber", []string{"subscriber.mjs", "durable", "reports", "3"}, []string{"dev 1", "-74.1"}, true},
 		{"gateway", "gateway", []string{"gateway.mjs", "dev 1", "4.5", "-74.25"}, []string{`"deviceId":"dev 1"`, `"status":200`}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -7,15 +7,7 @@
 // and NATS_PASSWORD if the server wants them.
 import { connect, createInbox, headers } from "@nats-io/transport-node";
 import { jetstream } from "@nats-io/jetstream";
-
-// A device's id as one token of a subject.
-const token = (id) =>
-  [...new TextEncoder().encode(id)]
-    .map((b) => {
-      const c = String.fromCharCode(b);
-      return /[A-Za-z0-9_-]/.test(c) ? c : "=" + b.toString(16).toUpperCase().padStart(2, "0");
-    })
-    .join("");
+import { decode, inLocationSubject } from "./plaspy.mjs";
 
 const [device, latitude, longitude, ...more] = process.argv.slice(2);
 if (!device || longitude === undefined || more.length > 0 || [latitude, longitude].some((n) => n.trim() === "" || Number.isNaN(Number(n)))) {
@@ -33,7 +25,7 @@ const h = headers();
 h.set("Reply-To", inbox);
 // The id of the message: sent again with the same one, it is stored once.
 const ack = await jetstream(nc).publish(
-  `plaspy.in.location.${token(device)}`,
+  inLocationSubject(device),
   JSON.stringify({ dateTime, latitude: Number(latitude), longitude: Number(longitude) }),
   { headers: h, msgID: `${device}@${dateTime}` },
 );
@@ -42,13 +34,14 @@ console.error(`stored as ${ack.stream} ${ack.seq}`);
 // or refused and kept as a dead letter.
 try {
   for await (const m of results) {
-    const result = m.json();
+    const { type, event: result } = decode(m.subject, m.headers, m.string());
+    if (type !== "result") continue;
     console.log(result.posted ? "yes" : `no: ${result.reason}`);
     console.log(m.string());
     process.exitCode = result.posted ? 0 : 1;
   }
 } catch (err) {
-  if (err.name !== "TimeoutError") throw err;
+  if (!(err instanceof Error) || err.name !== "TimeoutError") throw err;
   console.error("stored, and not decided yet: the bridge goes on trying");
   process.exitCode = 3;
 }
