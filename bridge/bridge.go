@@ -231,16 +231,29 @@ func (b *Bridge) serve(ctx context.Context, wg *sync.WaitGroup) {
 	})
 }
 
+// lastPolls is how long the polls in flight may take at a stop before another
+// replica takes over the devices.
+const lastPolls = time.Second
+
 // work starts the polls, the posts, the query service and the membership that
 // says which of them are this replica's.
+//
+// At a stop the polls in flight end before this replica leaves the group: an
+// answer that arrives afterwards may be older than one that another replica has
+// published, and is dropped.
 func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
-	wg.Go(func() { b.pool.Run(ctx) })
+	member, leave := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { time.AfterFunc(lastPolls, leave) })
+	wg.Go(func() {
+		defer leave()
+		b.pool.Run(ctx)
+	})
 	if b.queries != nil {
 		wg.Go(func() { b.runQueries(ctx) })
 	}
 	wg.Go(func() {
 		b.group.Handle(b.load, b.assign)
-		if err := b.group.Run(ctx); err != nil {
+		if err := b.group.Run(member); err != nil {
 			b.log.Warn("could not announce shutdown to the other replicas", "err", err)
 		}
 	})

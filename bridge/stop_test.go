@@ -1,0 +1,53 @@
+package bridge
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/publisher/natstest"
+)
+
+// TestStopPublishesLastAnswers: an answer that a poll in flight gets while the
+// bridge stops is published, as the API will not show it again.
+func TestStopPublishesLastAnswers(t *testing.T) {
+	api, cfg := fleetOf(t, sim.Options{Devices: 20, Seed: 1, Profile: fleet.Percent(100), Record: 10_000})
+	srv := natstest.Start(t, natstest.Listen)
+	cfg.NATSURL, cfg.Workers = config.Servers(srv.ClientURL()), 20
+	b, stop := launch(t, cfg)
+	readyz(t, b, "ready", ready)
+	api.Fault(sim.Fault{Kind: sim.Slow, Endpoint: "last_location", Delay: 200 * time.Millisecond})
+	before := api.Counts()
+	eventually(t, "slow polls are in flight", func() bool { return api.Counts().Requests > before.Requests+20 })
+	stop()
+	js, err := jetstream.New(srv.Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "PLASPY_EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range api.IDs() {
+		shown := api.Changes(id)
+		if len(shown) == 0 {
+			t.Fatalf("%s was never shown", id)
+		}
+		stored, err := stream.GetLastMsgForSubject(t.Context(), "plaspy.location."+id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var event struct{ Location json.RawMessage }
+		if err := json.Unmarshal(stored.Data, &event); err != nil {
+			t.Fatal(err)
+		}
+		if want := string(shown[len(shown)-1].Raw); string(event.Location) != want {
+			t.Errorf("%s: stored %s, shown last %s", id, event.Location, want)
+		}
+	}
+}
