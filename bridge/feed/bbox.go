@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// bbox is a bounding box in degrees, WGS 84, as RFC 7946 section 5 has it.
+// bbox is a bounding box in degrees, WGS 84, as in RFC 7946 section 5.
 type bbox struct{ west, south, east, north float64 }
 
 var errBBox = errors.New("bbox must be west,south,east,north in degrees: longitudes -180 to 180, latitudes -90 to 90, south not above north")
@@ -25,7 +25,7 @@ func parseBBox(text string) (bbox, error) {
 			limit = 90
 		}
 		v, err := strconv.ParseFloat(strings.TrimSpace(field), 64)
-		if err != nil || !(math.Abs(v) <= limit) { // so written that NaN is refused
+		if err != nil || !(math.Abs(v) <= limit) { // this form also refuses NaN
 			return bbox{}, errBBox
 		}
 		n[i] = v
@@ -37,8 +37,8 @@ func parseBBox(text string) (bbox, error) {
 	return b, nil
 }
 
-// has reports whether a position lies in the box or on its edge. A box whose west
-// is greater than its east crosses the antimeridian.
+// has reports whether a position lies in the box or on its edge. If west is greater
+// than east, the box crosses the antimeridian.
 func (b bbox) has(lat, lon float64) bool {
 	if lat < b.south || lat > b.north {
 		return false

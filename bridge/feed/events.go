@@ -17,17 +17,17 @@ import (
 )
 
 const (
-	// patience is how long one event may take to be written.
+	// patience limits the time to write one event.
 	patience = 15 * time.Second
-	// reconnect is how long a client waits before it asks again, in milliseconds.
+	// reconnect is the time before a client connects again, in milliseconds.
 	reconnect = 2000
 )
 
 // kinds of events.
 var kinds = []string{"location", "alert", "device"}
 
-// serveEvents answers /events, until the client goes, is too slow, or the server
-// stops.
+// serveEvents answers /events until the client disconnects or is too slow, or the
+// server stops.
 func (f *Feed) serveEvents(w http.ResponseWriter, r *http.Request) {
 	filters, err := f.filters(r)
 	last, resumes, idErr := lastEvent(r)
@@ -40,19 +40,19 @@ func (f *Feed) serveEvents(w http.ResponseWriter, r *http.Request) {
 		defer func() { <-f.places }()
 	default:
 		w.Header().Set("Retry-After", "10")
-		http.Error(w, "There is no room for another stream of events; close one.", http.StatusServiceUnavailable)
+		http.Error(w, "Too many streams of events are open; close one.", http.StatusServiceUnavailable)
 		return
 	}
 	out := &stream{w: w, rc: http.NewResponseController(w)}
 	consumer, reset, err := f.consumer(r.Context(), filters, last, resumes)
 	if err != nil {
 		f.opts.Log.Debug("could not read events", "err", err)
-		http.Error(w, "The events cannot be read from the stream now.", http.StatusServiceUnavailable)
+		http.Error(w, "Could not read the events from the stream.", http.StatusServiceUnavailable)
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // a proxy should not hold back live events
+	h.Set("X-Accel-Buffering", "no") // nginx must not buffer the stream
 	if r.Method == http.MethodHead {
 		return
 	}
@@ -83,7 +83,7 @@ func (f *Feed) follow(ctx context.Context, out *stream, consumer jetstream.Consu
 			if out.write([]byte(": nothing new\n\n")) != nil {
 				return
 			}
-		case err != nil: // the client comes again, with the last id that it has
+		case err != nil: // the client reconnects with its last id
 			f.opts.Log.Debug("event stream ended", "err", err)
 			return
 		default:
@@ -130,7 +130,7 @@ func (f *Feed) filters(r *http.Request) ([]string, error) {
 	}
 	const most = 100
 	if len(wanted)*len(tokens) > most {
-		return nil, fmt.Errorf("more than %d devices and kinds; leave device out and filter what comes", most)
+		return nil, fmt.Errorf("more than %d devices and kinds; leave device out and filter the events yourself", most)
 	}
 	var subjects []string
 	for _, kind := range wanted {
@@ -164,7 +164,7 @@ func lastEvent(r *http.Request) (seq uint64, ok bool, err error) {
 }
 
 // consumer makes a consumer that begins after a sequence, or with the next message.
-// reset reports that the stream does not know the sequence: it was made anew.
+// reset reports that the sequence is not of this stream, which was created again.
 func (f *Feed) consumer(ctx context.Context, filters []string, last uint64, resumes bool) (c jetstream.Consumer, reset bool, err error) {
 	cfg := jetstream.OrderedConsumerConfig{
 		FilterSubjects: filters, DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: 2 * f.heartbeat,
@@ -190,7 +190,7 @@ type stream struct {
 
 // write writes and flushes, within patience.
 func (s *stream) write(data []byte) error {
-	// The server's own deadline is for answers that end.
+	// The server's own deadline is too short for a stream.
 	if err := s.rc.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}

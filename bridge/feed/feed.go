@@ -23,13 +23,13 @@ type Options struct {
 	Groups     func(ctx context.Context) (map[string][]string, error)
 	Clients    int // of /events at once; 0 means 16
 	Log        *slog.Logger
-	Registerer prometheus.Registerer // nil: metrics are not registered
+	Registerer prometheus.Registerer // nil means that metrics are not registered
 }
 
 const (
 	clientsAtOnce = 16
-	// stateAge is how old a picture of the positions may be, and groupsAge one of
-	// the groups: many maps that ask at once cost one reading.
+	// stateAge is how old the cached positions may be, and groupsAge the cached
+	// groups. Many concurrent requests cost one read.
 	stateAge  = time.Second
 	groupsAge = 5 * time.Minute
 	readLimit = 20 * time.Second
@@ -70,13 +70,13 @@ func New(o Options) *Feed {
 // ServeHTTP serves /devices.geojson and /events.
 func (f *Feed) ServeHTTP(w http.ResponseWriter, r *http.Request) { f.mux.ServeHTTP(w, r) }
 
-// cached is a value that is read again when it is asked for and too old. Readers
-// wait for one reading together, and leave when their context ends.
+// cached is a value that is read again if it is too old when it is requested.
+// Concurrent callers wait for one read together, each until its context ends.
 type cached[T any] struct {
 	age  time.Duration
 	read func(context.Context) (T, error)
 
-	turn  chan struct{} // holds one token: the right to read, and to use the fields below
+	turn  chan struct{} // holds one value while the fields below are in use
 	value T
 	at    time.Time
 }

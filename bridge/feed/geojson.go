@@ -128,13 +128,13 @@ func (f *Feed) serveDevices(w http.ResponseWriter, r *http.Request) {
 	members, err := f.members(r.Context(), query["group"])
 	if err != nil {
 		f.opts.Log.Debug("could not read groups", "err", err)
-		http.Error(w, "The groups cannot be read from the API now.", http.StatusBadGateway)
+		http.Error(w, "Could not read the groups from the API.", http.StatusBadGateway)
 		return
 	}
 	list, err := f.positions.get(r.Context())
 	if err != nil {
 		f.opts.Log.Debug("could not read positions", "err", err)
-		http.Error(w, "The positions cannot be read from the stream now.", http.StatusServiceUnavailable)
+		http.Error(w, "Could not read the positions from the stream.", http.StatusServiceUnavailable)
 		return
 	}
 	alerts := query["alert"]
@@ -156,7 +156,7 @@ func (f *Feed) serveDevices(w http.ResponseWriter, r *http.Request) {
 	}
 	body.WriteString("]}\n")
 	w.Header().Set("Content-Type", "application/geo+json")
-	_, _ = w.Write([]byte(body.String())) // the client may have gone
+	_, _ = w.Write([]byte(body.String())) // the client may have disconnected
 }
 
 // members returns the devices of any of the groups, by id or name; nil means all.

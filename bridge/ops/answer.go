@@ -9,7 +9,7 @@ import (
 // Readiness is the JSON that /readyz answers, with status 200 or 503.
 type Readiness struct {
 	Ready    bool                  `json:"ready"`
-	Degraded bool                  `json:"degraded,omitempty"` // a part is: it works, but a person should look
+	Degraded bool                  `json:"degraded,omitempty"` // a part works but needs attention
 	Version  string                `json:"version,omitempty"`
 	Parts    map[string]PartStatus `json:"parts"`
 }
@@ -37,9 +37,8 @@ func degraded(parts map[string]PartStatus) bool {
 	return false
 }
 
-// secondLook is how long a process that seems dead is given to show that it was
-// only stopped: after a suspension all its hearts are overdue until they have
-// beaten once.
+// secondLook is the time that an overdue heartbeat gets before /livez fails. After a
+// suspension of the process all heartbeats are overdue until they have beaten once.
 const secondLook = 500 * time.Millisecond
 
 func (h *Health) serveLive(w http.ResponseWriter, r *http.Request) {
@@ -57,15 +56,15 @@ func (h *Health) serveLive(w http.ResponseWriter, r *http.Request) {
 // answer writes v as JSON under 200 or 503.
 func answer(w http.ResponseWriter, ok bool, v any) {
 	body, err := json.MarshalIndent(v, "", "  ")
-	if err != nil { // no value of these types does that
-		http.Error(w, "encode answer", http.StatusInternalServerError)
+	if err != nil { // values of these types can always be encoded
+		http.Error(w, "could not encode the answer", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if !ok {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_, _ = w.Write(append(body, '\n')) // the asker may have gone
+	_, _ = w.Write(append(body, '\n')) // the client may have disconnected
 }
 
 // secure sets the headers that keep a browser from misusing an answer. A page that
@@ -81,8 +80,8 @@ func secure(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
 		if r.ContentLength != 0 {
-			// Nothing here reads a body, but the server skips one to get at the next
-			// request, for as long as its sender likes to take.
+			// No handler reads a body, but the server discards it before the next
+			// request, which a slow sender could draw out.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout)) // a recorder has none
 		}
 		next.ServeHTTP(w, r)

@@ -14,12 +14,12 @@ import (
 	"strings"
 )
 
-// maxAnswer bounds the size of an answer, in case another program listens there.
+// maxAnswer bounds the size of an answer, in case another program listens on the port.
 const maxAnswer = 1 << 20
 
-// Ask asks the bridge that listens on addr, as BRIDGE_HTTP_ADDR has it, whether
-// it is ready, or, with live, whether it lives. It returns nil for yes, and an
-// error with the reasons for no. An address of all interfaces is asked on
+// Ask asks the bridge that listens on addr, an address as in BRIDGE_HTTP_ADDR,
+// whether it is ready, or with live whether it is alive. It returns nil for yes, and
+// an error with the reasons for no. If addr is every interface, it connects to
 // loopback.
 func Ask(ctx context.Context, addr string, live bool) error {
 	path := "/readyz"
@@ -74,8 +74,8 @@ func read(ctx context.Context, addr, path string) (status int, body []byte, err 
 	return resp.StatusCode, body, nil
 }
 
-// Get asks the bridge that listens on addr for a path, with the token of
-// BRIDGE_HTTP_TOKEN if there is one. The caller closes the body.
+// Get requests a path from the bridge that listens on addr, with token if it is not
+// empty. The caller closes the body.
 func Get(ctx context.Context, addr, path, token string) (*http.Response, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -91,11 +91,11 @@ func Get(ctx context.Context, addr, path, token string) (*http.Response, error) 
 	if err != nil {
 		return nil, fmt.Errorf("address of the bridge: %w", err)
 	}
-	req.Host = "localhost" // it may answer to no other name
+	req.Host = "localhost" // the bridge may refuse other names
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	// No proxy, no connection kept: one question to a neighbour.
+	// No proxy and no idle connections: this is one request to the same machine.
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -104,14 +104,14 @@ func Get(ctx context.Context, addr, path, token string) (*http.Response, error) 
 	return resp, nil
 }
 
-// reasons makes an error of a refusal.
+// reasons returns the error for an answer other than 200.
 func reasons(status int, body []byte) error {
 	var said struct {
 		Parts      map[string]PartStatus  `json:"parts"`
 		Heartbeats map[string]HeartStatus `json:"heartbeats"`
 	}
 	if json.Unmarshal(body, &said) != nil || len(said.Parts)+len(said.Heartbeats) == 0 {
-		return fmt.Errorf("what listens there answers %d %s, and not as a bridge does", status, http.StatusText(status))
+		return fmt.Errorf("another program seems to listen on this address: it answers %d %s", status, http.StatusText(status))
 	}
 	var lines []string
 	for name, part := range said.Parts {
@@ -121,7 +121,7 @@ func reasons(status int, body []byte) error {
 	}
 	for name, heart := range said.Heartbeats {
 		if !heart.OK {
-			lines = append(lines, fmt.Sprintf("%s: no progress for %.0f s, at most %.0f s are normal", name, heart.Age, heart.MaxAge))
+			lines = append(lines, fmt.Sprintf("%s: no progress for %.0f s; the limit is %.0f s", name, heart.Age, heart.MaxAge))
 		}
 	}
 	slices.Sort(lines)

@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// Limits of wrong tokens from one address: a few at once, for mistakes, then so
-// slowly that even a short token takes years. The right token is let in all the
-// same, at the pace of the guesses: behind a proxy everybody has one address, and
-// one person with an old token must not lock the others out.
+// Limits of wrong tokens from one address: a few at once, for mistakes, then so few
+// that guessing even a short token takes years. The right token is still accepted,
+// at the same pace. Behind a proxy all users share one address, and a user with an
+// old token must not lock out the others.
 const (
 	guessesAtOnce  = 10
 	guessEvery     = 6 * time.Second
-	turnEvery      = 50 * time.Millisecond // for an address without a guess left
-	turnsWaiting   = 64                    // more requests of it are refused unseen
-	guessersKnown  = 1024                  // addresses; all others share one account
+	turnEvery      = 50 * time.Millisecond // between requests of an address without a guess left
+	turnsWaiting   = 64                    // further requests are refused without a comparison
+	guessersKnown  = 1024                  // addresses with accounts; all others share one
 	guesserBits6   = 64                    // an IPv6 address counts as its whole network
 	tooManyGuesses = "Too many wrong tokens came from this address. Wait a minute."
 )
@@ -33,18 +33,18 @@ type attempts struct {
 
 // guesser is the account of one address.
 type guesser struct {
-	full   time.Time         // when it may try guessesAtOnce again; a bucket that drains
-	turn   time.Time         // when its last request is looked at
+	full   time.Time         // when guessesAtOnce are left again; a token bucket
+	turn   time.Time         // when the last waiting request is handled
 	last   [sha256.Size]byte // digest of the last wrong token
-	logged bool              // that it was slowed down
+	logged bool              // the delay was logged
 }
 
 func newAttempts(log *slog.Logger) *attempts {
 	return &attempts{log: log, known: make(map[netip.Prefix]*guesser)}
 }
 
-// turn returns how long a request with a token must wait before the token is
-// compared, and false if it is to be refused unseen.
+// turn returns how long a request must wait before its token is compared, and false
+// if the request is to be refused.
 func (a *attempts) turn(remote string, now time.Time) (wait time.Duration, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -63,9 +63,9 @@ func (a *attempts) turn(remote string, now time.Time) (wait time.Duration, ok bo
 	return wait, true
 }
 
-// wrong counts a wrong token. The same one again, as a script or a page with an
-// old token sends it, is no new guess. It returns how long the address has no
-// guess left; 0 means that it has one.
+// wrong counts a wrong token. A repetition of the last one, as scripts and pages
+// with an old token send it, does not count. It returns the time until the address
+// has a guess again; 0 means that it has one.
 func (a *attempts) wrong(remote string, digest [sha256.Size]byte, now time.Time) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -85,8 +85,8 @@ func (a *attempts) wrong(remote string, digest [sha256.Size]byte, now time.Time)
 	return 0
 }
 
-// left is positive while there is a guess left. Otherwise its negative is the time
-// until there is one.
+// left is positive if there is a guess left. If it is negative, the next guess is
+// that far away.
 func (g *guesser) left(now time.Time) time.Duration {
 	return guessesAtOnce*guessEvery - max(0, g.full.Sub(now)) - guessEvery + 1
 }
@@ -100,9 +100,9 @@ func (a *attempts) accountLocked(from netip.Prefix) *guesser {
 	return g
 }
 
-// openLocked returns the account of an address, a new one if it has none. If
-// there is no room, it forgets the accounts that have all guesses left; if there
-// are none, the address shares an account.
+// openLocked returns the account of an address, and makes it if it has none. If the
+// table is full, accounts with all guesses left are removed. If that is not enough,
+// the address uses the shared account.
 func (a *attempts) openLocked(from netip.Prefix, now time.Time) *guesser {
 	if g := a.known[from]; g != nil {
 		return g
@@ -137,6 +137,6 @@ func network(remote string) netip.Prefix {
 	if ip.Is6() {
 		bits = guesserBits6
 	}
-	p, _ := ip.Prefix(bits) // the number of bits is right
+	p, _ := ip.Prefix(bits) // bits is always in range
 	return p
 }

@@ -1,17 +1,16 @@
-// Package ops answers the questions of operators and orchestrators:
-// whether it lives, whether it is ready and if not why, its metrics, and a page
-// for people.
+// Package ops serves the health of the bridge, its metrics and a status page.
 //
-// [Health] collects the answers. Whoever knows something about a part of the
-// bridge says so through a [Part]; whoever has a loop that must not stand still
-// beats a [Heartbeat]. The two are apart on purpose: a bridge that cannot reach
-// the API is not ready, but restarting it would not help, so it lives; a bridge
-// whose loop hangs has to be restarted, whatever its sockets say.
+// [Health] is the table of all states. Each part of the bridge is reported to it
+// with a [State], and each loop that must make progress beats a [Heartbeat]. The two
+// are separate on purpose. A bridge that cannot reach the API is not ready, but a
+// restart would not help, so it is alive. A bridge with a loop that hangs has to be
+// restarted, even if its connections work.
 //
-// [Server] serves that over HTTP. The page, the feed and the profiles are
-// closed to strangers. The other answers are neither secret nor personal, and the
-// programs that ask for them seldom have a token. An address that sends wrong tokens
-// is slowed down.
-// On loopback and without a token, requests by a name with a dot are refused: it
-// would be a web page's that had its own name resolve to this machine.
+// [Server] serves the table over HTTP. The page, the feed and the profiles require
+// BRIDGE_HTTP_TOKEN, or a request from this machine if there is none. The other
+// answers are neither secret nor personal, and the programs that read them seldom
+// have a token. Requests from an address that sends wrong tokens are delayed.
+//
+// On loopback and without a token, requests to a host name with a dot are refused.
+// They would come from a web page with a name that resolves to this machine.
 package ops

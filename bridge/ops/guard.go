@@ -12,12 +12,11 @@ import (
 	"time"
 )
 
-// guard lets only those requests through that may see the positions of vehicles,
-// or the memory of the process. With a token: requests that carry it, as Authorization:
-// Bearer, or as the password of basic authentication, which a browser can ask a
-// person for. Never in a query or a cookie: the one ends up in logs, the other is
-// sent along by any page. Without a token: every request, but only if no other
-// machine can make one.
+// guard protects the positions of vehicles and the memory of the process. If there
+// is a token, a request must carry it as a bearer token, or as the password of basic
+// authentication, for which browsers prompt. Queries and cookies are not accepted:
+// queries end up in logs, and browsers send cookies along with requests of any page.
+// Without a token, only requests from this machine are accepted.
 type guard struct {
 	token string
 	bound net.Addr
@@ -28,7 +27,7 @@ func newGuard(token string, bound net.Addr, log *slog.Logger) *guard {
 	return &guard{token: token, bound: bound, tried: newAttempts(log)}
 }
 
-// of guards a handler; page names it in a refusal.
+// of guards a handler. page is its name in refusals.
 func (g *guard) of(next http.Handler, page string) http.Handler {
 	if g.token != "" {
 		return g.requireToken(next, page)
@@ -40,8 +39,8 @@ func (g *guard) of(next http.Handler, page string) http.Handler {
 			http.Error(w, page+" is closed: the bridge listens on "+g.bound.String()+
 				", which other machines can reach, and no BRIDGE_HTTP_TOKEN is set. Set one, or listen on 127.0.0.1.", http.StatusForbidden)
 		case !isLoopback(r.Host):
-			// A page from elsewhere whose name was made to resolve to 127.0.0.1, or a
-			// proxy on this machine: either way the request comes from somewhere else.
+			// The request comes from a foreign page with a name that resolves to
+			// 127.0.0.1, or through a proxy on this machine.
 			http.Error(w, page+" is closed: the request was not made to a loopback address, and no BRIDGE_HTTP_TOKEN is set.", http.StatusForbidden)
 		default:
 			next.ServeHTTP(w, r)
@@ -50,11 +49,11 @@ func (g *guard) of(next http.Handler, page string) http.Handler {
 }
 
 func (g *guard) requireToken(next http.Handler, page string) http.Handler {
-	// Digests have one length, so that comparing reveals nothing about the token's.
+	// Digests have the same length, so the comparison does not reveal the token's length.
 	want := sha256.Sum256([]byte(g.token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token := presented(r)
-		if token == "" { // a browser asks without one first
+		if token == "" { // the first request of a browser has none
 			challenge(w, page)
 			return
 		}
@@ -83,20 +82,20 @@ func (g *guard) requireToken(next http.Handler, page string) http.Handler {
 	})
 }
 
-// challenge asks for a token.
+// challenge answers a request without the right token.
 func challenge(w http.ResponseWriter, page string) {
 	w.Header().Add("WWW-Authenticate", `Bearer realm="plaspy-bridge"`)
 	w.Header().Add("WWW-Authenticate", `Basic realm="plaspy-bridge: any user name, BRIDGE_HTTP_TOKEN as password", charset="UTF-8"`)
-	http.Error(w, page+" wants BRIDGE_HTTP_TOKEN as bearer token, or as password under any user name.", http.StatusUnauthorized)
+	http.Error(w, page+" requires BRIDGE_HTTP_TOKEN as bearer token, or as password with any user name.", http.StatusUnauthorized)
 }
 
-// refuse answers an address that has no guess left.
+// refuse answers a request from an address without a guess left.
 func refuse(w http.ResponseWriter, wait time.Duration) {
 	w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
 	http.Error(w, tooManyGuesses, http.StatusTooManyRequests)
 }
 
-// presented returns the token that a request carries, or nothing.
+// presented returns the token that a request carries, or "".
 func presented(r *http.Request) string {
 	if _, password, ok := r.BasicAuth(); ok {
 		return password
@@ -108,12 +107,12 @@ func presented(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// named answers only requests that were made to this machine by a name that other
-// machines cannot give it. Otherwise a page that an operator visits could have its
-// own name resolve to 127.0.0.1 and read here as if it were the bridge's. That
-// takes a name with a dot: localhost, a bare host name and an address have none. If
-// other machines can reach the bridge, or a token shows that a proxy may be in
-// front, the bridge cannot know its names.
+// named refuses requests to a host name with a dot, if the bridge listens on
+// loopback and has no token. It prevents DNS rebinding: a page that an operator
+// visits could have its own name resolve to 127.0.0.1 and read the bridge's answers.
+// Such a name has a dot; localhost, a bare host name and an address have none. If
+// other machines can reach the bridge, or a token shows that there may be a proxy,
+// the bridge cannot know its own names.
 func named(next http.Handler, token string, bound net.Addr) http.Handler {
 	if token != "" || !isLoopback(bound.String()) {
 		return next
@@ -121,15 +120,15 @@ func named(next http.Handler, token string, bound net.Addr) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := hostOf(r.Host)
 		if _, err := netip.ParseAddr(host); err != nil && strings.Contains(strings.TrimSuffix(host, "."), ".") {
-			http.Error(w, "The bridge listens on loopback, "+bound.String()+", and answers to that address or localhost, not to the name in the request.", http.StatusForbidden)
+			http.Error(w, "The bridge listens on loopback, "+bound.String()+", and only answers requests to that address or localhost.", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// isLoopback reports whether a host, with or without a port, is this machine by
-// its name alone.
+// isLoopback reports whether a host, with or without a port, is loopback, judged by
+// its text alone.
 func isLoopback(hostport string) bool {
 	host := hostOf(hostport)
 	if addr, err := netip.ParseAddr(host); err == nil {
@@ -138,7 +137,7 @@ func isLoopback(hostport string) bool {
 	return strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
 }
 
-// hostOf is a host without its port, if it has one, and without brackets.
+// hostOf returns a host without port and brackets.
 func hostOf(hostport string) string {
 	if host, _, err := net.SplitHostPort(hostport); err == nil {
 		return host

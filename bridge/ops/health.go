@@ -7,27 +7,26 @@ import (
 	"time"
 )
 
-// State is the condition that a part reports of itself. Its reason is shown on
-// pages and must hold no secret.
+// State is the state of a part. Its reason is shown on pages and must not contain
+// secrets.
 type State struct {
 	OK       bool   `json:"ok"`                 // false keeps the bridge from being ready
-	Degraded bool   `json:"degraded,omitempty"` // works, but a person should look; only with OK
+	Degraded bool   `json:"degraded,omitempty"` // works but needs attention; only with OK
 	Reason   string `json:"reason,omitempty"`   // for people; empty if there is nothing to say
 }
 
 // Up is the state of a part that works.
 func Up() State { return State{OK: true} }
 
-// Degraded is the state of a part that works, but not as it should.
+// Degraded is the state of a part that works but needs attention.
 func Degraded(reason string) State { return State{OK: true, Degraded: true, Reason: reason} }
 
 // Down is the state of a part that does not work.
 func Down(reason string) State { return State{Reason: reason} }
 
-// Health is the table of the states of all parts, and of the progress of all
-// loops. Everything that shows them reads it: /readyz and /livez, the metrics,
-// the log and the live view. Make one with [NewHealth]. Safe for concurrent use;
-// no method blocks.
+// Health is the table of the states of all parts and the progress of all loops.
+// /readyz, /livez, the metrics, the log and the live view show it. Make it with
+// [NewHealth]. It is safe for concurrent use, and no method blocks.
 type Health struct {
 	start time.Time // heartbeats count from here, on the monotonic clock
 
@@ -36,7 +35,7 @@ type Health struct {
 	hearts map[string]*Heartbeat // guarded by mu
 }
 
-// PartStatus is the state of one part, with its beginning.
+// PartStatus is the state of one part and the time since which it lasts.
 type PartStatus struct {
 	State
 	Since time.Time `json:"since"` // of the present OK and Degraded, UTC
@@ -47,13 +46,12 @@ type HeartStatus struct {
 	OK     bool    `json:"ok"`
 	Age    float64 `json:"age_seconds"` // since the last beat; 0 while idle
 	MaxAge float64 `json:"max_age_seconds"`
-	Idle   bool    `json:"idle,omitempty"`  // none is expected
-	Waits  string  `json:"waits,omitempty"` // why none is expected, for people; only with Idle
+	Idle   bool    `json:"idle,omitempty"`  // no beat is expected
+	Waits  string  `json:"waits,omitempty"` // why no beat is expected; only with Idle
 }
 
-// NewHealth returns a Health that expects reports of these parts. Each is down,
-// with the reason "starting", until its first report; without any part nothing is
-// ready.
+// NewHealth returns a Health that expects reports of these parts. Each is down with
+// the reason "starting" until its first report. A Health without parts is not ready.
 func NewHealth(parts ...string) *Health {
 	h := &Health{start: time.Now(), parts: map[string]PartStatus{}, hearts: map[string]*Heartbeat{}}
 	for _, name := range parts {
@@ -74,8 +72,8 @@ func (h *Health) Report(name string, s State) {
 	h.parts[name] = status
 }
 
-// Ready reports whether every part is ok, and there is one, and the state of each.
-// The map is the caller's.
+// Ready reports whether every part is ok and there is at least one. It also returns
+// the state of each part, in a map that the caller may change.
 func (h *Health) Ready() (bool, map[string]PartStatus) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -86,9 +84,9 @@ func (h *Health) Ready() (bool, map[string]PartStatus) {
 	return ready, maps.Clone(h.parts)
 }
 
-// Progress returns the heartbeat of that name, which has to beat at least once
-// every maxAge for the bridge to count as alive. The first beat is now. Asking
-// again for the same name changes its maxAge and keeps its beat.
+// Progress returns the heartbeat of that name, which must beat at least once every
+// maxAge, or the bridge counts as dead. The first beat is now. A second call with
+// the same name changes maxAge and keeps the last beat.
 func (h *Health) Progress(name string, maxAge time.Duration) *Heartbeat {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -102,8 +100,8 @@ func (h *Health) Progress(name string, maxAge time.Duration) *Heartbeat {
 	return heart
 }
 
-// Live reports whether no heartbeat is overdue, and the state of each. The map is
-// the caller's.
+// Live reports whether no heartbeat is overdue. It also returns the state of each,
+// in a map that the caller may change.
 func (h *Health) Live() (bool, map[string]HeartStatus) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -117,12 +115,11 @@ func (h *Health) Live() (bool, map[string]HeartStatus) {
 	return live, hearts
 }
 
-// idle is the beat of a heartbeat that need not beat.
+// idle is the value of last if no beat is expected.
 const idle = -1
 
-// Heartbeat is a sign of progress of one loop, or of one kind of work. Safe for
-// concurrent use; a beat is one atomic store, cheap enough for a loop that polls
-// thousands of times a second.
+// Heartbeat shows the progress of one loop, or of one kind of work. It is safe for
+// concurrent use. A beat is one atomic store, cheap enough for thousands a second.
 type Heartbeat struct {
 	start  time.Time
 	last   atomic.Int64 // nanoseconds after start, or idle
@@ -130,15 +127,15 @@ type Heartbeat struct {
 	waits  atomic.Pointer[string]
 }
 
-// Beat reports that the loop made progress just now.
+// Beat records that the loop made progress now.
 func (b *Heartbeat) Beat() { b.last.Store(int64(time.Since(b.start))) }
 
-// Idle reports that there is nothing to do, for instance no device to poll, so
-// that no beat is due until the one after the next Beat.
+// Idle records that there is nothing to do, for example no device to poll. No beat is
+// expected until the next call of Beat.
 func (b *Heartbeat) Idle() { b.Wait("") }
 
-// Wait is Idle with a reason that a restart would not remove. It is shown on
-// pages and must hold no secret.
+// Wait is Idle with a reason that a restart would not remove. The reason is shown on
+// pages and must not contain secrets.
 func (b *Heartbeat) Wait(reason string) {
 	if old := b.waits.Load(); old == nil || *old != reason {
 		b.waits.Store(&reason)

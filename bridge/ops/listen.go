@@ -8,9 +8,8 @@ import (
 	"syscall"
 )
 
-// Listen listens on a TCP address, host:port. If the port is 0, the
-// listener has the port that was taken. Its error names another program that has
-// the port.
+// Listen listens on a TCP address, host:port. Port 0 means any free port. The error
+// says so if another program has the port.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", addr)
@@ -23,22 +22,21 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return listener, nil
 }
 
-// FreeAddr returns addr, or, if its port is taken, the same host with a port
-// that was free a moment ago. For a server that wants to do its own listening.
+// FreeAddr returns addr, or, if its port is in use, the same host with a port that
+// was free a moment ago. It is for servers that open their own listener.
 func FreeAddr(ctx context.Context, addr string) (string, error) {
 	listener, err := ListenFree(ctx, addr)
 	if err != nil {
 		return "", err
 	}
 	if err := listener.Close(); err != nil {
-		return "", fmt.Errorf("look for a free port: %w", err)
+		return "", fmt.Errorf("find a free port: %w", err)
 	}
 	return listener.Addr().String(), nil
 }
 
-// ListenFree is Listen, except that if the port is taken it takes a free one of
-// the same host. It is for programs that must start beside anything, such as a
-// demo.
+// ListenFree is Listen, but takes a free port if the port is in use. It is for
+// programs that must always start, such as the demo.
 func ListenFree(ctx context.Context, addr string) (net.Listener, error) {
 	listener, err := Listen(ctx, addr)
 	if !errors.Is(err, syscall.EADDRINUSE) {

@@ -68,7 +68,7 @@ func TestAsk(t *testing.T) {
 		{"not ready for two reasons", func() { h.Report("token", ops.Down("key refused")); h.Report("nats", ops.Down("gone")) }, false, "nats: gone\ntoken: key refused"},
 		{"lives", func() {}, true, ""},
 		{"ready", func() { h.Report("token", ops.Up()); h.Report("nats", ops.Up()) }, false, ""},
-		{"stuck", func() { h.Progress("polls", -time.Hour) }, true, "polls: no progress for N s, at most -3600 s are normal"},
+		{"stuck", func() { h.Progress("polls", -time.Hour) }, true, "polls: no progress for N s; the limit is -3600 s"},
 	}
 	s, _ := start(t, "0.0.0.0:0", ops.Options{Health: h})
 	_, port, err := net.SplitHostPort(s.Addr())
@@ -100,7 +100,7 @@ func TestAskInVain(t *testing.T) {
 	addr := listener.Addr().String()
 	stranger := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Second}
 	go func() { _ = stranger.Serve(listener) }()
-	if err := ops.Ask(t.Context(), addr, false); err == nil || !strings.Contains(err.Error(), "not as a bridge does") {
+	if err := ops.Ask(t.Context(), addr, false); err == nil || !strings.Contains(err.Error(), "another program seems to listen") {
 		t.Errorf("Ask of something else: %v", err)
 	}
 	_ = stranger.Close()

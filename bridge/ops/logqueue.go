@@ -9,17 +9,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Bounds of a [LogQueue]. They hold the log of a busy second, many times over.
+// Bounds of a [LogQueue]: many times the log of a busy second.
 const (
 	logQueueLines = 8192
 	logQueueBytes = 8 << 20
 	logBatchBytes = 64 << 10
 )
 
-// LogQueue is an [io.Writer] for a log whose reader may stall or go away. Write
-// puts a line into a bounded queue and never blocks; one goroutine, Run, writes
-// the lines out in order. A line that finds no room, or that the reader refuses,
-// is dropped and counted. Make it with [NewLogQueue].
+// LogQueue is an [io.Writer] in front of a log reader that may stall or close. Write
+// puts a line into a bounded queue and never blocks. One goroutine, Run, writes the
+// lines in order. A line is dropped and counted if the queue is full or the write
+// fails. Make it with [NewLogQueue].
 type LogQueue struct {
 	out     io.Writer
 	lines   chan []byte
@@ -51,9 +51,9 @@ func (q *LogQueue) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// Run writes lines until [LogQueue.Close]. After lines were dropped it calls
-// note with their number, as soon as there is room for a line again; note may
-// log. It blocks while the reader stalls.
+// Run writes lines until [LogQueue.Close]. After lines were dropped, it calls note
+// with their number as soon as a line can be written again; note may log. It blocks
+// while the reader stalls.
 func (q *LogQueue) Run(note func(dropped uint64)) {
 	defer close(q.written)
 	var noted uint64
@@ -74,8 +74,8 @@ func (q *LogQueue) Run(note func(dropped uint64)) {
 	}
 }
 
-// write writes a line and those that wait behind it, many at once: a burst costs
-// few system calls.
+// write writes a line together with those behind it, so that a burst takes few
+// system calls.
 func (q *LogQueue) write(line []byte) {
 	lines := uint64(1)
 	for batch := true; batch && len(line) < logBatchBytes; {
@@ -93,9 +93,9 @@ func (q *LogQueue) write(line []byte) {
 	}
 }
 
-// Close ends Run after the lines that wait, and waits for that for a limited
-// time: a reader that has stalled does not hold up the end of the process. Lines
-// that are written later are dropped. Call it once.
+// Close ends Run after the queued lines. It waits for a limited time, so that a
+// stalled reader does not keep the process from ending. Lines that are written later
+// are dropped. Call it once.
 func (q *LogQueue) Close(within time.Duration) {
 	close(q.closing)
 	select {

@@ -49,14 +49,13 @@ func newStatusPage(o Options) *statusPage {
 	return &statusPage{
 		options:  o,
 		template: template.Must(template.New("page").Parse(pageHTML)),
-		// The style by its digest: nothing that came in through a name or a reason
-		// could bring its own.
+		// The style is allowed by its digest, so a name or a reason cannot inject one.
 		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(digest[:]) +
 			"'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 	}
 }
 
-// ServeHTTP writes the page, which loads itself again every few seconds.
+// ServeHTTP writes the page, which reloads itself every few seconds.
 func (p *statusPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/" {
 		http.NotFound(w, r)
@@ -88,11 +87,11 @@ func (p *statusPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var page bytes.Buffer
 	if err := p.template.Execute(&page, data); err != nil {
-		http.Error(w, "the page cannot be shown", http.StatusInternalServerError)
+		http.Error(w, "could not render the page", http.StatusInternalServerError)
 		p.options.Log.Error("could not render the status page", "err", err)
 		return
 	}
 	w.Header().Set("Content-Security-Policy", p.policy)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = w.Write(page.Bytes()) // the reader may have gone
+	_, _ = w.Write(page.Bytes()) // the client may have disconnected
 }

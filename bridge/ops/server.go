@@ -20,37 +20,37 @@ import (
 type Options struct {
 	Health   *Health
 	Gatherer prometheus.Gatherer // the source of /metrics
-	Token    string              // bearer token of the page; empty: served on loopback only
+	Token    string              // bearer token; if empty, the guarded pages are served on loopback only
 	Pprof    bool                // serve /debug/pprof
-	View     http.Handler        // the page and its files; nil: a plain status page
-	Feed     http.Handler        // /devices.geojson and /events; nil: they are not served
-	Counts   func() []Count      // numbers for the plain status page; nil: none. Called from several goroutines
+	View     http.Handler        // the page and its files; nil means a plain status page
+	Feed     http.Handler        // /devices.geojson and /events; nil means that they are not served
+	Counts   func() []Count      // numbers for the plain status page, optional; must be safe for concurrent use
 	Version  string              // shown on the plain status page and by /readyz
 	Log      *slog.Logger
 }
 
-// Limits of the server. A request for health or metrics has a few hundred bytes; nothing here needs a stranger's patience. There is no
-// ReadTimeout: it would go on running, and end an answer that streams.
+// Limits of the server. Requests have a few hundred bytes. There is no ReadTimeout,
+// because it would also end answers that stream.
 const (
 	headerTimeout = 5 * time.Second
 	idleTimeout   = time.Minute
-	// writeTimeout is above the 30 s of a CPU profile. A live view that streams
-	// moves its own deadline, with http.ResponseController.
+	// writeTimeout is above the 30 s of a CPU profile. Streams extend their own
+	// deadline with http.ResponseController.
 	writeTimeout   = 90 * time.Second
 	maxHeaderBytes = 16 << 10
 	scrapeTimeout  = 10 * time.Second
 	scrapesAtOnce  = 4
 )
 
-// Server answers an operator's questions over HTTP: /livez, /readyz, /metrics,
-// the page at /, the feed and, if enabled, /debug/pprof.
+// Server serves /livez, /readyz, /metrics, the page at /, the feed and, if enabled,
+// /debug/pprof.
 type Server struct {
 	http     *http.Server
 	listener net.Listener
 }
 
-// New returns a server for a listener, which it owns from then on. Nothing is
-// answered before [Server.Serve].
+// New returns a server for a listener, which it owns from then on. It answers once
+// [Server.Serve] runs.
 func New(listener net.Listener, o Options) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{listener: listener}
@@ -63,17 +63,17 @@ func New(listener net.Listener, o Options) *Server {
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	// Shutdown waits for answers to end but does not end them: a profile or a
-	// stream of events would hold it up until its deadline.
+	// Shutdown waits for answers but does not end them. Without this context, a profile
+	// or a stream of events would delay it until its deadline.
 	s.http.RegisterOnShutdown(cancel)
 	return s
 }
 
-// Addr returns the address listened on, with the port that was taken.
+// Addr returns the listener's address with its actual port.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Serve answers until [Server.Shutdown] is called, and then returns nil. Any
-// other end is an error.
+// Serve answers until [Server.Shutdown] is called, then returns nil. It returns an
+// error if it ends for another reason.
 func (s *Server) Serve() error {
 	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve http on %s: %w", s.Addr(), err)
@@ -81,9 +81,9 @@ func (s *Server) Serve() error {
 	return nil
 }
 
-// Shutdown stops listening, cancels the contexts of the requests under way, and
-// waits for them until ctx is done; then it cuts them off. It may be called
-// before Serve and more than once.
+// Shutdown closes the listener, cancels the contexts of the active requests, and
+// waits for them until ctx is done. Then it closes their connections. It may be
+// called before Serve and more than once.
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
 	if err != nil {
@@ -99,8 +99,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// handler routes. The method in the patterns makes the mux answer 405 to others;
-// GET includes HEAD.
+// handler routes requests. The method in the patterns makes the mux answer 405 to
+// other methods; GET includes HEAD.
 func (s *Server) handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", o.Health.serveLive)
@@ -137,7 +137,7 @@ func profiles() http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	// Not cmdline: it is of no use here, and arguments may be private.
+	// cmdline is left out, because arguments may be private.
 	mux.HandleFunc("/debug/pprof/cmdline", http.NotFound)
 	return mux
 }
@@ -154,7 +154,7 @@ func NewRegistry(h *Health) *prometheus.Registry {
 	return registry
 }
 
-// BuildInfo returns the metric that names the program.
+// BuildInfo returns the metric with the version of the program.
 func BuildInfo(version, revision string) prometheus.Collector {
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "plaspy_bridge_build_info", Help: "Always 1; the labels are the version, the commit and the version of Go.",

@@ -9,8 +9,8 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// filler puts the locations into their bucket if the server does not do so by
-// itself, because an operator made the bucket without its source.
+// filler copies the locations into the bucket of last locations if the server does
+// not, because an operator made the bucket without its source.
 type filler struct {
 	pub  *publisher.Publisher
 	log  *slog.Logger
@@ -18,7 +18,7 @@ type filler struct {
 	stop context.CancelFunc
 }
 
-// start begins to fill the bucket, unless that is being done already.
+// start begins to fill the bucket, unless it is already running.
 func (f *filler) start(ctx context.Context) {
 	if f.stop != nil {
 		return
@@ -27,7 +27,7 @@ func (f *filler) start(ctx context.Context) {
 	f.work.Go(func() { f.run(ctx) })
 }
 
-// wait ends the filling.
+// wait stops the filling and waits until it has ended.
 func (f *filler) wait() {
 	if f.stop != nil {
 		f.stop()

@@ -22,23 +22,23 @@ const (
 	lookTimeout = 5 * time.Second
 	reviveEvery = 5 * time.Second
 	reviveMax   = time.Minute
-	// allEvery is how often the streams beside that of the events are looked at.
+	// allEvery is the time between checks of all streams.
 	allEvery = 5 * time.Second
 )
 
 // Server is an embedded NATS server.
 type Server interface {
-	Trouble() string // why it stores nothing, or ""
+	Trouble() string // why it cannot store messages, or ""
 	Room() bool      // whether there is room on its disk
 	Revive() error   // restarts it
 }
 
-// Options are a keeper's settings.
+// Options are the settings of a [Keeper].
 type Options struct {
 	Server     Server // nil if the broker is another process
 	Streams    []jetstream.StreamConfig
 	Log        *slog.Logger
-	Registerer prometheus.Registerer // may be nil
+	Registerer prometheus.Registerer // optional
 }
 
 // Keeper keeps the streams usable. Make it with [New], give it its connection
@@ -51,7 +51,7 @@ type Keeper struct {
 	pub  *publisher.Publisher
 
 	wake  chan struct{}
-	good  atomic.Bool // the streams are there
+	good  atomic.Bool // the streams exist
 	state atomic.Pointer[ops.State]
 	usage *usage
 
@@ -61,7 +61,7 @@ type Keeper struct {
 	revive   time.Duration // until the next try
 	reviveAt time.Time
 	switcher switcher
-	lookedAt time.Time // when all streams were last looked at
+	lookedAt time.Time // of the last check of all streams
 	filler   filler
 }
 
@@ -75,7 +75,7 @@ func New(o Options) *Keeper {
 	return k
 }
 
-// Attach sets the connection to look after. It is called once, before Run.
+// Attach sets the connection and the publisher. Call it once, before Run.
 func (k *Keeper) Attach(conn *publisher.Conn, pub *publisher.Publisher) {
 	k.conn, k.pub = conn, pub
 	k.filler = filler{pub: pub, log: k.log}
@@ -83,15 +83,15 @@ func (k *Keeper) Attach(conn *publisher.Conn, pub *publisher.Publisher) {
 	k.switcher.move = conn.SwitchServer
 }
 
-// Health returns the state of the streams when they were last looked at.
+// Health returns the state of the streams at the last check.
 func (k *Keeper) Health() ops.State { return *k.state.Load() }
 
 func (k *Keeper) report(s ops.State) { k.state.Store(&s) }
 
-// Ready reports whether the streams were there when they were last looked at.
+// Ready reports whether the streams existed at the last check.
 func (k *Keeper) Ready() bool { return k.good.Load() }
 
-// Await blocks until the streams are there. Its error is that ctx ended.
+// Await blocks until the streams exist. It returns an error only if ctx ends.
 func (k *Keeper) Await(ctx context.Context) error {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
@@ -105,8 +105,8 @@ func (k *Keeper) Await(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Look has the streams looked at now. It is to be called after every connect: until
-// then nothing is known of the server behind a new connection.
+// Look requests a check now. Call it after every connect, because the new server
+// may not have the streams.
 func (k *Keeper) Look() {
 	k.good.Store(false)
 	select {
@@ -115,8 +115,8 @@ func (k *Keeper) Look() {
 	}
 }
 
-// Run keeps the streams until ctx is cancelled. It calls changed whenever their
-// content may differ from what this process believes.
+// Run checks the streams until ctx is cancelled. It calls changed whenever their
+// content may differ from this process's copy.
 func (k *Keeper) Run(ctx context.Context, changed func()) {
 	defer k.filler.wait()
 	defer k.usage.wait()
@@ -172,9 +172,8 @@ func (k *Keeper) look(ctx context.Context, changed func()) {
 	k.good.Store(true)
 }
 
-// ensure creates the missing streams and reports on the others. While the streams are
-// known to be there, only a stream that is missing is an error: a request may be
-// lost.
+// ensure creates the missing streams and checks the others. On a connection that was
+// checked before, only a missing stream is an error, because a request may be lost.
 func (k *Keeper) ensure(ctx context.Context, fresh bool) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -216,7 +215,7 @@ func (k *Keeper) observe(ctx context.Context, fresh bool, changed func()) error 
 	return nil
 }
 
-// failed notes why the streams cannot be used, unless a request was only given up
+// failed records why the streams cannot be used, unless the request was cancelled
 // because the bridge stops.
 func (k *Keeper) failed(ctx context.Context, err error) {
 	if !errors.Is(ctx.Err(), context.Canceled) {
@@ -233,7 +232,7 @@ func (k *Keeper) bad(reason string) {
 	}
 }
 
-// logReports logs the state of the streams, once for each state.
+// logReports logs created streams and different settings, each difference once.
 func (k *Keeper) logReports(reports []publisher.StreamReport) {
 	for _, r := range reports {
 		text := strings.Join(r.Differs, "; ")
@@ -264,11 +263,11 @@ func (k *Keeper) reviveServer() {
 	}
 }
 
-// minServer is the oldest nats-server whose streams have all that the bridge needs.
+// minServer is the oldest nats-server with all features that the bridge needs.
 var minServer = [2]int{2, 11}
 
-// tooOld returns an error for a server that is too old. One whose version cannot
-// be read is given the benefit of the doubt.
+// tooOld returns an error for a server that is too old. A version that cannot be
+// parsed is accepted.
 func tooOld(version string) error {
 	major, rest, _ := strings.Cut(version, ".")
 	minor, _, _ := strings.Cut(rest, ".")

@@ -7,18 +7,18 @@ const (
 	switchMax   = 2 * time.Minute
 )
 
-// switcher has the connection moved to another server of a cluster if the present
-// one answers but was cut off from those that could store something. Nothing else
-// would end that before the network is mended.
+// switcher moves the connection to another server of a cluster if the connected one
+// answers but is cut off from the majority, so that it cannot store messages. The
+// client library would stay connected until the network is repaired.
 type switcher struct {
-	since time.Time     // of the trouble
-	wait  time.Duration // until the next move
+	since time.Time     // when the trouble, or the last move, was
+	wait  time.Duration // from since to the next move
 	well  func() bool
 	move  func() bool // false if there is no other server
 }
 
-// look is called now and then while there is a connection. It reports whether the
-// connection was moved, and after how much time.
+// look is called periodically while there is a connection. It reports whether it
+// moved the connection, and the time since the trouble began or since the last move.
 func (s *switcher) look(now time.Time) (elapsed time.Duration, moved bool) {
 	if s.well() {
 		s.since, s.wait = time.Time{}, switchAfter
@@ -35,5 +35,5 @@ func (s *switcher) look(now time.Time) (elapsed time.Duration, moved bool) {
 	return elapsed, true
 }
 
-// lost is called while there is no connection: the next one has all its time.
+// lost is called while there is no connection, and starts the wait anew.
 func (s *switcher) lost() { s.since = time.Time{} }

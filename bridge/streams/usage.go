@@ -10,7 +10,7 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// usage shows how full the store is.
+// usage holds the metrics of the store.
 type usage struct {
 	bytes, limit               *prometheus.GaugeVec
 	accountBytes, accountLimit prometheus.Gauge
@@ -18,7 +18,7 @@ type usage struct {
 	asks   sync.WaitGroup
 	mu     sync.Mutex
 	asking bool
-	denied bool // the server did not answer, and is not asked before the next connect
+	denied bool // the server did not answer; ask again after the next connect
 }
 
 func newUsage(reg prometheus.Registerer) *usage {
@@ -43,7 +43,7 @@ func newUsage(reg prometheus.Registerer) *usage {
 	return u
 }
 
-// record takes the sizes of streams.
+// record sets the sizes of the streams.
 func (u *usage) record(reports []publisher.StreamReport) {
 	for _, r := range reports {
 		if r.Info == nil {
@@ -54,9 +54,9 @@ func (u *usage) record(reports []publisher.StreamReport) {
 	}
 }
 
-// ask asks for the use and the limit of the account, beside the caller. A server
-// that did not answer, perhaps because it is not permitted, is asked again only
-// over a fresh connection.
+// ask requests the account's usage and limit in the background. If the server did
+// not answer, perhaps for lack of a permission, it is asked again after the next
+// connect.
 func (u *usage) ask(js jetstream.JetStream, fresh bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -78,5 +78,5 @@ func (u *usage) ask(js jetstream.JetStream, fresh bool) {
 	})
 }
 
-// wait blocks until no request is under way.
+// wait blocks until no request is in flight.
 func (u *usage) wait() { u.asks.Wait() }

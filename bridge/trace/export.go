@@ -22,17 +22,16 @@ import (
 	api "go.opentelemetry.io/otel/trace"
 )
 
-// Options describe this process. Everything else is in OpenTelemetry's own
-// environment variables, which its exporters and its SDK read themselves.
+// Options describe this process. OpenTelemetry's exporters and SDK read everything
+// else from their own environment variables.
 type Options struct {
 	Version  string // service.version, and the version of the instrumentation scope
 	Instance string // service.instance.id
 }
 
-// Endpoint returns the URL of the collector that the environment names, which
-// may hold a password. It is empty if the environment asks for no traces:
-// OpenTelemetry's default, a collector on this machine, would make every bridge
-// without one log its absence.
+// Endpoint returns the URL of the collector from the environment, which may contain
+// a password. It is empty if there are to be no traces. OpenTelemetry's default, a
+// collector on this machine, is not used: a bridge without one would log failures.
 func Endpoint() string {
 	off := strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") || strings.EqualFold(os.Getenv("OTEL_TRACES_EXPORTER"), "none")
 	if off {
@@ -41,10 +40,10 @@ func Endpoint() string {
 	return cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"))
 }
 
-// New makes a tracer that exports, or nil if [Endpoint] is empty. It connects to
-// the collector only when there is something to send. Its error wraps [ErrFile]
-// if a file of certificates is the cause. Metrics are registered if reg is not
-// nil, without an endpoint too. End the tracer with [Tracer.Shutdown].
+// New makes a tracer that exports, or nil if [Endpoint] is empty. It connects to the
+// collector when there is something to send. Its error wraps [ErrFile] if a
+// certificate file is the cause. Metrics are registered if reg is not nil, even
+// without an endpoint. End the tracer with [Tracer.Shutdown].
 func New(ctx context.Context, o Options, log *slog.Logger, reg prometheus.Registerer) (*Tracer, error) {
 	m := newMetrics(reg)
 	if Endpoint() == "" {
@@ -73,7 +72,7 @@ func tracerOf(p api.TracerProvider, version string) api.Tracer {
 	return p.Tracer(scope, api.WithInstrumentationVersion(version), api.WithSchemaURL(semconv.SchemaURL))
 }
 
-// newExporter makes the exporter of the protocol that the environment names.
+// newExporter makes the exporter for the protocol of the environment.
 func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {
 	protocol := cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"), os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL"))
 	if strings.EqualFold(protocol, "grpc") {
@@ -91,7 +90,7 @@ func secrets() []string {
 			list = append(list, os.Getenv(name))
 		}
 		for _, value := range headers {
-			list = append(list, value, strings.TrimSpace(value)) // net/http sends it trimmed
+			list = append(list, value, strings.TrimSpace(value)) // net/http trims it
 		}
 	}
 	return list
@@ -100,8 +99,8 @@ func secrets() []string {
 // ErrFile reports that a file of certificates or keys cannot be used.
 var ErrFile = errors.New("file cannot be used")
 
-// files reports a file of certificates that OpenTelemetry could not use: it
-// would log that and go on without the file.
+// files returns an error for a certificate file that cannot be used. OpenTelemetry
+// would log that and continue without the file.
 func files() error {
 	for _, kind := range []string{"TRACES_", ""} {
 		prefix := "OTEL_EXPORTER_OTLP_" + kind
@@ -119,7 +118,7 @@ func files() error {
 	return nil
 }
 
-// authorities reports whether a file has certificate authorities.
+// authorities returns an error unless a file has certificate authorities.
 func authorities(name string) error {
 	pem, err := os.ReadFile(name)
 	if err != nil {
@@ -131,7 +130,7 @@ func authorities(name string) error {
 	return nil
 }
 
-// pair reports whether two files are a certificate and its key.
+// pair returns an error unless two files are a certificate and its key.
 func pair(cert, key string) error {
 	_, err := tls.LoadX509KeyPair(cert, key)
 	return cause(err)

@@ -87,7 +87,7 @@ func flush(t *testing.T, tracer *trace.Tracer, within time.Duration) error {
 
 func spans(t *testing.T, reg *prometheus.Registry, want string) {
 	t.Helper()
-	head := "# HELP plaspy_bridge_trace_spans_total Spans that ended, by result: exported, failed (the collector did not take them), dropped (no room in the queue).\n" +
+	head := "# HELP plaspy_bridge_trace_spans_total Ended spans, by result: exported, failed (the export failed), dropped (the queue was full).\n" +
 		"# TYPE plaspy_bridge_trace_spans_total counter\n"
 	var lines strings.Builder
 	for field := range strings.FieldsSeq(want) {

@@ -16,16 +16,16 @@ const (
 	prefixEvent  = "ce-"
 )
 
-// renamed is the header that nats-server 2.11.x and 2.12.0 to 2.12.11 make of
+// renamed is the name to which nats-server 2.11.x and 2.12.0 to 2.12.11 change
 // traceparent if the account has msg_trace.
 const renamed = "Xraceparent"
 
-// Inject has headers carry the span's context. It does nothing for the zero Span.
+// Inject adds the span's context to headers. It does nothing for the zero Span.
 func (s Span) Inject(header map[string][]string) {
 	if s.span == nil {
 		return
 	}
-	// In every spelling, so that there are never two.
+	// Remove all spellings, so that there are never two.
 	for spelt := range header {
 		switch name := strings.TrimPrefix(strings.ToLower(spelt), prefixEvent); name {
 		case HeaderParent, HeaderState, strings.ToLower(renamed):
@@ -35,8 +35,7 @@ func (s Span) Inject(header map[string][]string) {
 	s.inject(func(name, value string) { header[name] = []string{value} })
 }
 
-// inject sets traceparent and tracestate, and the same as attributes of a
-// CloudEvent.
+// inject sets traceparent and tracestate, also as CloudEvents attributes.
 func (s Span) inject(set func(name, value string)) {
 	if s.span == nil {
 		return
@@ -45,7 +44,7 @@ func (s Span) inject(set func(name, value string)) {
 	propagation.TraceContext{}.Inject(ctx, setter(set))
 }
 
-// setter is the carrier of a context that is injected.
+// setter is the carrier for injecting.
 type setter func(name, value string)
 
 // Get implements [propagation.TextMapCarrier]; injecting does not use it.
@@ -60,12 +59,12 @@ func (s setter) Set(name, value string) {
 	s(prefixEvent+name, value)
 }
 
-// carrier reads headers whose names are in any case, under a prefix: NATS keeps
-// the spelling, and HTTP libraries that producers use spell the name Traceparent.
+// carrier is the carrier for extracting. It ignores the case of header names,
+// because NATS keeps it and the HTTP libraries of producers write Traceparent.
 type carrier struct {
 	header map[string][]string
-	parent string // name of the header with the parent
-	prefix string // of the name of the state's header
+	parent string // name of the header with traceparent
+	prefix string // of the name of the header with tracestate
 }
 
 // Get returns the first value of a header, or nothing.
@@ -92,8 +91,8 @@ func (carrier) Set(string, string) {}
 // Keys implements [propagation.TextMapCarrier]; extracting does not use it.
 func (carrier) Keys() []string { return nil }
 
-// extract returns a context with the remote span that headers name: the first that
-// is one of traceparent, ce-traceparent and Xraceparent.
+// extract returns a context with the remote span of the headers, from the first
+// valid one of traceparent, ce-traceparent and Xraceparent.
 func extract(ctx context.Context, header map[string][]string) context.Context {
 	if len(header) == 0 {
 		return ctx

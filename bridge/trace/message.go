@@ -7,10 +7,10 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
-// system is NATS in attributes; the conventions have no name for it.
+// system stands for NATS in attributes; the semantic conventions have no name for it.
 var system = semconv.MessagingSystemKey.String("nats")
 
-// Message is a message of NATS as spans describe it.
+// Message describes a NATS message for its span.
 type Message struct {
 	Subject  string
 	Template string // the subject with names in place of the variable parts
@@ -35,8 +35,8 @@ func (m *Message) attributes(operation string, kind attribute.KeyValue) []attrib
 // Headers are the headers of a message that is about to be published.
 type Headers interface{ SetHeader(name, value string) }
 
-// Publish begins the span of a message to a subject of that template, and has the
-// message carry its context.
+// Publish begins the span of a message to a subject of that template, and adds its
+// context to the message.
 func (t *Tracer) Publish(ctx context.Context, template string, h Headers) Span {
 	if t == nil {
 		return Span{}
@@ -46,8 +46,8 @@ func (t *Tracer) Publish(ctx context.Context, template string, h Headers) Span {
 	return s
 }
 
-// EndPublish ends the span of a message: its sequence in the stream, 0 if it is
-// not known to be stored, and the failure.
+// EndPublish ends the span of a message with its sequence in the stream, or 0 if it
+// is not known to be stored, and the failure.
 func (s Span) EndPublish(m *Message, seq uint64, failure string) {
 	if !s.recording() {
 		return
@@ -59,8 +59,8 @@ func (s Span) EndPublish(m *Message, seq uint64, failure string) {
 	s.end(failure, list...)
 }
 
-// Process begins the span of a message that was received, as a child of the span
-// that its headers name, if any. ctx has no span.
+// Process begins the span of a received message, as a child of the span in its
+// headers, if any. ctx has no span.
 func (t *Tracer) Process(ctx context.Context, header map[string][]string, m Message) Span {
 	if t == nil {
 		return Span{}
@@ -72,8 +72,8 @@ func (t *Tracer) Process(ctx context.Context, header map[string][]string, m Mess
 	return s
 }
 
-// Query begins the span of a request for an answer over NATS, as a child of the
-// span that its headers name, if any. ctx has no span; the one given back has it.
+// Query begins the span of a request over NATS, as a child of the span in its
+// headers, if any. ctx has no span; the returned context has the new one.
 func (t *Tracer) Query(ctx context.Context, header map[string][]string, m Message) (context.Context, Span) {
 	if t == nil {
 		return ctx, Span{}

@@ -14,22 +14,22 @@ import (
 )
 
 const (
-	// maxHeld is how many ended spans may wait for the collector, about a
-	// kilobyte each.
+	// maxHeld limits the ended spans that wait for the collector, about a kilobyte
+	// each.
 	maxHeld = 8192
-	// maxReason bounds the logged text of a fault.
+	// maxReason limits the logged text of an error, in bytes.
 	maxReason = 512
 )
 
-// outlet is the exporter as the rest of the process meets it: its faults are
-// counted and logged once, its spans are bounded, and it can be cut off.
+// outlet wraps the exporter. It counts failures and logs each once, limits the
+// number of spans, and can be cancelled.
 type outlet struct {
 	next    sdk.SpanExporter
-	secrets []string // not to be shown
+	secrets []string // never logged
 	log     *slog.Logger
 	metrics *metrics
 
-	held   atomic.Int64 // spans that wait or are on their way
+	held   atomic.Int64 // spans that wait or are in flight
 	life   context.Context
 	giveUp context.CancelFunc
 	done   chan struct{} // closed when the exporter has ended
@@ -37,7 +37,7 @@ type outlet struct {
 
 	// Owned by the goroutine that exports; there is one at a time.
 	failing bool
-	lost    int // spans since it began to fail
+	lost    int // spans since exports began to fail
 }
 
 func newOutlet(next sdk.SpanExporter, secrets []string, log *slog.Logger, m *metrics) *outlet {
@@ -46,13 +46,13 @@ func newOutlet(next sdk.SpanExporter, secrets []string, log *slog.Logger, m *met
 	return o
 }
 
-// ExportSpans sends a batch. It returns nil whatever happens: the SDK would give
-// an error to a handler that the whole process shares.
+// ExportSpans sends a batch. It always returns nil, because the SDK would pass an
+// error to a handler that the whole process shares.
 func (o *outlet) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(o.life, cancel)()
-	err := o.life.Err() // spans that were given up are not even encoded
+	err := o.life.Err() // after a cancelled shutdown spans are not even encoded
 	if err == nil {
 		err = o.next.ExportSpans(ctx, spans)
 	}
@@ -74,8 +74,7 @@ func (o *outlet) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) erro
 	return nil
 }
 
-// Shutdown ends the exporter; the SDK calls it last, from the goroutine that
-// exports.
+// Shutdown ends the exporter. The SDK calls it last, from the exporting goroutine.
 func (o *outlet) Shutdown(ctx context.Context) error {
 	defer o.ended.Do(func() { close(o.done) })
 	err := o.next.Shutdown(ctx)
@@ -85,11 +84,11 @@ func (o *outlet) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// errLost reports that the collector did not take the last spans.
-var errLost = errors.New("the collector did not take the last spans")
+// errLost reports that the last spans were not exported.
+var errLost = errors.New("the last spans were not exported")
 
-// reason is an error as an operator may read it: one line, bounded, without the
-// headers, which a collector may have sent back in its answer.
+// reason returns the text of an error for the log: one line of limited length,
+// without secrets, which the collector's answer may repeat.
 func (o *outlet) reason(err error) string {
 	text := err.Error()
 	for _, secret := range o.secrets {
@@ -109,10 +108,9 @@ func (o *outlet) reason(err error) string {
 	return text
 }
 
-// queue returns the processor of ended spans, the SDK's, which sends them in
-// batches.
+// queue returns the SDK's processor, which sends ended spans in batches.
 func (o *outlet) queue() sdk.SpanProcessor {
-	// It is never full itself: its content is bounded, and counted, before.
+	// The SDK's queue is never full, because outlet limits the number of spans.
 	return bounded{sdk.NewBatchSpanProcessor(o, sdk.WithMaxQueueSize(maxHeld)), o}
 }
 
@@ -122,7 +120,7 @@ type bounded struct {
 	outlet *outlet
 }
 
-// OnEnd takes a span, or drops it. It does not block.
+// OnEnd queues or drops a span. It does not block.
 func (b bounded) OnEnd(s sdk.ReadOnlySpan) {
 	if b.outlet.held.Add(1) > maxHeld {
 		b.outlet.held.Add(-1)
@@ -132,16 +130,16 @@ func (b bounded) OnEnd(s sdk.ReadOnlySpan) {
 	b.SpanProcessor.OnEnd(s)
 }
 
-// metrics count spans by result.
+// metrics counts spans by result.
 type metrics struct {
 	exported, failed, dropped prometheus.Counter
 }
 
-// newMetrics registers them if reg is not nil.
+// newMetrics makes the metrics, and registers them if reg is not nil.
 func newMetrics(reg prometheus.Registerer) *metrics {
 	spans := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "plaspy_bridge_trace_spans_total",
-		Help: "Spans that ended, by result: exported, failed (the collector did not take them), dropped (no room in the queue).",
+		Help: "Ended spans, by result: exported, failed (the export failed), dropped (the queue was full).",
 	}, []string{"result"})
 	if reg != nil {
 		reg.MustRegister(spans)

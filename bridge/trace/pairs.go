@@ -11,9 +11,9 @@ import (
 // Pair is a name and its value.
 type Pair struct{ Name, Value string }
 
-// ParsePairs parses OpenTelemetry's lists, which are W3C Baggage without
-// properties: name=value, comma separated, values percent-encoded. Its error does
-// not quote the text, which may be a secret.
+// ParsePairs parses OpenTelemetry's lists, which are W3C Baggage without properties:
+// name=value, comma separated, values percent-encoded. Its error does not quote the
+// text, which may be secret.
 func ParsePairs(text string) ([]Pair, error) {
 	var list []Pair
 	for i, entry := range strings.Split(text, ",") {
@@ -41,7 +41,7 @@ func ParseHeaders(text string) (map[string]string, error) {
 	headers := make(map[string]string, len(pairs))
 	for i, p := range pairs {
 		if !httpguts.ValidHeaderFieldName(p.Name) || !httpguts.ValidHeaderFieldValue(p.Value) {
-			return nil, fmt.Errorf("entry number %d is not what an HTTP header can be", i+1)
+			return nil, fmt.Errorf("entry number %d is not a valid HTTP header", i+1)
 		}
 		headers[p.Name] = p.Value
 	}

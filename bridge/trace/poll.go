@@ -10,7 +10,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
-// Poll begins the trace of one turn of a device.
+// Poll begins the trace of one poll of a device.
 func (t *Tracer) Poll(ctx context.Context) (context.Context, Span) {
 	if t == nil {
 		return ctx, Span{}
@@ -26,8 +26,8 @@ func (s Span) EndPoll(device, result string, published int) {
 	}
 }
 
-// List begins the trace of a reading of the device list, or of going through the
-// one at hand again.
+// List begins the trace of a read of the device list, or of another pass over the
+// list that was read last.
 func (t *Tracer) List(ctx context.Context) (context.Context, Span) {
 	if t == nil {
 		return ctx, Span{}
@@ -35,13 +35,13 @@ func (t *Tracer) List(ctx context.Context) (context.Context, Span) {
 	return t.start(ctx, "list", internal)
 }
 
-// Request is one HTTP request as its span describes it.
+// Request describes one HTTP request for its span.
 type Request struct {
 	Method   string
 	Template string // its path with names in place of the variable parts
 	URL      *url.URL
-	Resent   int // sends before it of the same request
-	Status   int // of the answer; 0: none came
+	Resent   int // earlier attempts of the same request
+	Status   int // of the answer; 0 means no answer
 }
 
 // Request begins the span of one HTTP request.
@@ -53,9 +53,9 @@ func (t *Tracer) Request(ctx context.Context, method, template string) Span {
 	return s
 }
 
-// Sent sets the attributes of a request and its answer. A status from 400 on fails
-// the span. The query of the URL is left out. All attributes are set at once, and
-// late, because a span's attributes are copied whenever there are more.
+// Sent sets the attributes of a request and its answer. A status of 400 or above
+// fails the span. The query of the URL is left out. All attributes are set in one
+// call at the end, because each call copies the span's attributes.
 func (s Span) Sent(r *Request) {
 	if !s.recording() {
 		return
@@ -83,7 +83,7 @@ func port(u *url.URL) int {
 	switch text := u.Port(); {
 	case text != "":
 		n, err := strconv.Atoi(text)
-		if err != nil { // a URL that was parsed has digits there
+		if err != nil { // cannot happen: the port of a parsed URL is a number
 			return 0
 		}
 		return n

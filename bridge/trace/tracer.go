@@ -23,16 +23,16 @@ const scope = "plaspy-bridge"
 type Tracer struct {
 	tracer   api.Tracer
 	provider *sdk.TracerProvider // nil if the provider is the caller's
-	outlet   *outlet             // likewise
+	outlet   *outlet             // nil if the provider is the caller's
 	shut     sync.Once
 }
 
 // From makes a tracer on a provider that the caller shuts down.
 func From(p api.TracerProvider) *Tracer { return &Tracer{tracer: tracerOf(p, "")} }
 
-// Shutdown sends the ended spans to the collector until ctx is done, and gives the
-// rest up; spans that end later are lost. Its error reports that spans were given
-// up. A second call waits for the first and does nothing.
+// Shutdown exports the ended spans until ctx is done. It returns an error if some
+// are left, which are lost like those that end later. A second call only waits for
+// the first.
 func (t *Tracer) Shutdown(ctx context.Context) error {
 	if t == nil || t.provider == nil {
 		return nil
@@ -45,16 +45,16 @@ func (t *Tracer) Shutdown(ctx context.Context) error {
 func (t *Tracer) shutdown(ctx context.Context) error {
 	err := t.provider.Shutdown(ctx)
 	t.outlet.giveUp()
-	// An export in flight when the context ended ends now.
+	// End an export that is still in flight.
 	select {
 	case <-t.outlet.done:
 	case <-time.After(time.Second):
-		err = errors.Join(err, errors.New("exporter does not end"))
+		err = errors.Join(err, errors.New("exporter did not end"))
 	}
 	return err
 }
 
-// start begins a span. Under a span that is not recorded it begins none: all of
+// start begins a span. It begins none below a span that is not recorded: all of
 // OpenTelemetry's samplers would decide as they did for the root.
 func (t *Tracer) start(ctx context.Context, name string, kind []api.SpanStartOption) (context.Context, Span) {
 	if parent := api.SpanFromContext(ctx); parent.SpanContext().IsValid() && !parent.SpanContext().IsRemote() && !parent.IsRecording() {
@@ -64,8 +64,7 @@ func (t *Tracer) start(ctx context.Context, name string, kind []api.SpanStartOpt
 	return ctx, Span{s}
 }
 
-// The options of each kind, made once: a span's own would be an allocation or
-// two each time.
+// The options of each kind are made once, to save allocations for each span.
 var (
 	internal = []api.SpanStartOption{api.WithSpanKind(api.SpanKindInternal)}
 	client   = []api.SpanStartOption{api.WithSpanKind(api.SpanKindClient)}
@@ -74,17 +73,19 @@ var (
 	server   = []api.SpanStartOption{api.WithSpanKind(api.SpanKindServer)}
 )
 
-// Span is one step of a trace. The zero Span is none: its methods do nothing. A
-// Span is ended once; later calls have no effect.
+// Span is one step of a trace. The methods of the zero Span do nothing. A Span is
+// ended once; later calls have no effect.
 type Span struct{ span api.Span }
 
-// On reports whether the span is one, if only to pass its context on.
+// On reports whether this is not the zero Span. The span need not be recorded: it
+// may exist only to pass its context on.
 func (s Span) On() bool { return s.span != nil }
 
-// recording reports whether anything said of the span is kept.
+// recording reports whether the span's attributes are kept.
 func (s Span) recording() bool { return s.span != nil && s.span.IsRecording() }
 
-// Fail marks the span as failed, by a word of a small set. Empty: it is not.
+// Fail marks the span as failed, with a word from a small set. It does nothing if
+// the word is empty.
 func (s Span) Fail(failure string) {
 	if failure != "" && s.recording() {
 		s.span.SetAttributes(semconv.ErrorTypeKey.String(failure))
@@ -100,7 +101,7 @@ func (s Span) In(ctx context.Context) context.Context {
 	return api.ContextWithSpan(ctx, s.span)
 }
 
-// End ends the span; failure is as with Fail.
+// End ends the span; failure is as in Fail.
 func (s Span) End(failure string) {
 	if s.recording() {
 		s.Fail(failure)
@@ -123,7 +124,7 @@ const (
 	keyAttempts  = attribute.Key("plaspy.attempts")
 )
 
-// EndQuery ends the span of a request: the code of its answer, as HTTP has them.
+// EndQuery ends the span of a request with the code of its answer, an HTTP status.
 func (s Span) EndQuery(code int) {
 	if !s.recording() {
 		return
@@ -135,8 +136,8 @@ func (s Span) EndQuery(code int) {
 	s.end(failure, keyResult.String(strconv.Itoa(code)))
 }
 
-// EndProcess ends the span of an inbound message: its result, and how
-// often it was posted.
+// EndProcess ends the span of an inbound message with its result and the number of
+// attempts.
 func (s Span) EndProcess(result string, attempts int, failure string) {
 	if s.recording() {
 		s.end(failure, keyResult.String(result), keyAttempts.Int(attempts))
