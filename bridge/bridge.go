@@ -16,6 +16,7 @@ import (
 
 	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/control"
 	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/inbound/echo"
 	"plaspy-bridge/bridge/ops"
@@ -43,9 +44,7 @@ type Bridge struct {
 	api
 	broker
 	group *replica.Group
-	pool  *outbound.Pool
-	// assigned are the devices that the pool polls.
-	assigned assigned
+	polling
 	consuming
 	asking
 	controlling
@@ -72,6 +71,12 @@ type broker struct {
 	conn   *publisher.Conn
 	pub    *publisher.Publisher
 	keeper *streams.Keeper
+}
+
+// polling is the polling side.
+type polling struct {
+	pool     *outbound.Pool
+	assigned assigned // the devices that the pool polls
 }
 
 // consuming is the consumer side. Both are nil if it is off.
@@ -219,7 +224,7 @@ func (b *Bridge) serve(ctx context.Context, wg *sync.WaitGroup) {
 	wg.Go(func() { b.keys.Watch(ctx, b.tokens.Retry) })
 	wg.Go(func() { b.keeper.Run(ctx, b.pool.Resync) })
 	wg.Go(func() { b.watch(ctx) })
-	wg.Go(func() { b.watcher.Run(ctx, b.control) })
+	wg.Go(func() { b.watcher.Run(ctx, func(r *control.Rules) { applyControl(b, r) }) })
 	if b.server == nil {
 		return
 	}

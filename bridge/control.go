@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/control"
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/inventory"
@@ -24,16 +25,16 @@ type controlling struct {
 func (b *Bridge) openControl(context.Context) error {
 	bucket := control.Open(b.pub.JetStream(), b.pub.Subjects(), b.cfg.StreamReplicas)
 	b.selected.Devices, b.selected.Exclude = b.cfg.Devices, b.cfg.DevicesExclude
-	b.pool.SetTerms(b.terms(&control.Rules{}), false)
+	b.pool.SetTerms(termsOf(b.cfg, &control.Rules{}), false)
 	b.watcher = control.NewWatcher(bucket, b.pub.Connected, b.logger("control"), b.metrics)
 	return nil
 }
 
 // ControlLevel lets live control change the level of the log.
-func (b *Bridge) ControlLevel(level *slog.LevelVar) { b.level.Store(level) }
+func (c *controlling) ControlLevel(level *slog.LevelVar) { c.level.Store(level) }
 
-// control applies new rules of live control.
-func (b *Bridge) control(r *control.Rules) {
+// applyControl applies new rules of live control.
+func applyControl(b *Bridge, r *control.Rules) {
 	limit, level := b.cfg.RateLimit, b.cfg.LogLevel
 	if fleet := r.Fleet(); fleet != nil {
 		// Every replica has its share of the same limit, so that all together send no
@@ -49,7 +50,7 @@ func (b *Bridge) control(r *control.Rules) {
 	if of := b.level.Load(); of != nil {
 		of.Set(level)
 	}
-	b.pool.SetTerms(b.terms(r), r.Groups())
+	b.pool.SetTerms(termsOf(b.cfg, r), r.Groups())
 	devices, exclude := b.cfg.Devices, b.cfg.DevicesExclude
 	if fleet := r.Fleet(); fleet != nil && fleet.Devices != nil {
 		devices = fleet.Devices
@@ -63,10 +64,10 @@ func (b *Bridge) control(r *control.Rules) {
 	}
 }
 
-// terms returns the function that returns the wishes for each device: those of live
+// termsOf returns the function that returns the wishes for each device: those of live
 // control, and else the weights of the environment.
-func (b *Bridge) terms(r *control.Rules) outbound.TermsOf {
-	weights := b.cfg.DeviceWeights()
+func termsOf(cfg config.Config, r *control.Rules) outbound.TermsOf {
+	weights := cfg.DeviceWeights()
 	return func(id, token string, groups []string) outbound.Terms {
 		t := r.Device(token, groups)
 		w := outbound.Terms{Terms: schedule.Terms{Interval: t.Interval, Weight: t.Weight}, Paused: t.Paused}

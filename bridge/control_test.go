@@ -57,7 +57,7 @@ func TestControl(t *testing.T) {
 			}
 		}
 	}
-	if w := b.terms(&control.Rules{})(ids[0], publisher.Encode(ids[0]), nil); w.Weight != 8 || w.Control != nil {
+	if w := termsOf(cfg, &control.Rules{})(ids[0], publisher.Encode(ids[0]), nil); w.Weight != 8 || w.Control != nil {
 		t.Errorf("BRIDGE_WEIGHTS: %+v", w)
 	}
 

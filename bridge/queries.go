@@ -44,7 +44,7 @@ func (b *Bridge) openQueries(ctx context.Context) error {
 	}
 	var err error
 	b.queries, err = query.New(query.Options{
-		Conn: conn.Conn, Subjects: b.pub.Subjects(), Devices: b.client, History: b.client, Why: b.pool.Why, Ours: b.pool.Polls, Poll: b.pollNow,
+		Conn: conn.Conn, Subjects: b.pub.Subjects(), Devices: b.client, History: b.client, Why: b.pool.Why, Ours: b.pool.Polls, Poll: pollNow(b.pool),
 		Version: b.version, Trace: b.tracer, Log: log,
 	})
 	if err != nil {
@@ -86,20 +86,22 @@ func (a *asking) state() ops.State {
 	return ops.Up()
 }
 
-// pollNow polls a device for the query service.
-func (b *Bridge) pollNow(ctx context.Context, id string) ([]byte, error) {
-	answer, err := b.pool.Poll(ctx, id)
-	switch {
-	case errors.Is(err, outbound.ErrUnknown):
-		return nil, query.Refuse(http.StatusNotFound, err.Error())
-	case errors.Is(err, outbound.ErrElsewhere):
-		return nil, query.Elsewhere()
-	case errors.Is(err, outbound.ErrPaused):
-		return nil, query.Refuse(http.StatusConflict, err.Error())
-	case errors.Is(err, outbound.ErrHeld):
-		return nil, query.Refuse(http.StatusServiceUnavailable, err.Error())
-	case errors.Is(err, quota.ErrUsedUp):
-		return nil, query.Refuse(http.StatusTooManyRequests, err.Error())
+// pollNow returns the function that polls a device for the query service.
+func pollNow(pool *outbound.Pool) func(ctx context.Context, id string) ([]byte, error) {
+	return func(ctx context.Context, id string) ([]byte, error) {
+		answer, err := pool.Poll(ctx, id)
+		switch {
+		case errors.Is(err, outbound.ErrUnknown):
+			return nil, query.Refuse(http.StatusNotFound, err.Error())
+		case errors.Is(err, outbound.ErrElsewhere):
+			return nil, query.Elsewhere()
+		case errors.Is(err, outbound.ErrPaused):
+			return nil, query.Refuse(http.StatusConflict, err.Error())
+		case errors.Is(err, outbound.ErrHeld):
+			return nil, query.Refuse(http.StatusServiceUnavailable, err.Error())
+		case errors.Is(err, quota.ErrUsedUp):
+			return nil, query.Refuse(http.StatusTooManyRequests, err.Error())
+		}
+		return answer, err
 	}
-	return answer, err
 }

@@ -20,7 +20,7 @@ func TestParse(t *testing.T) {
 		"shortest and lightest":  {"group.g", `{"interval":"100ms","weight":0.1}`, Entry{Interval: 100 * time.Millisecond, Weight: 0.1}},
 		"not paused":             {"device.d", `{"paused":false}`, Entry{Paused: &no}},
 		"null is absent":         {"device.d", `{"interval":null,"paused":null}`, Entry{}},
-		"who set it":             {"device.d", "{\"set_by\":\"eva\\u001b[31m\"}", Entry{SetBy: "eva?[31m"}},
+		"set by":                 {"device.d", "{\"set_by\":\"eva\\u001b[31m\"}", Entry{SetBy: "eva?[31m"}},
 		"unknown fields":         {"device.d", `{"intervall":"5s","Weight":3,"rate_limit":5}`, Entry{Ignored: []string{"Weight", "intervall", "rate_limit"}}},
 		"fleet": {"fleet", `{"rate_limit":60,"log_level":"WARN","devices":["a*"],"devices_exclude":"b, c"}`,
 			Entry{RateLimit: 60, LogLevel: &warn, Devices: []string{"a*"}, Exclude: []string{"b", "c"}}},

@@ -83,14 +83,10 @@ func (p *Pool) Poll(ctx context.Context, id string) ([]byte, error) {
 // another one, whose state is in doubt, the asked one follows with the next permit.
 // It returns false if Run ends.
 func (p *Pool) sendAsked(ctx context.Context, permit *plaspy.Permit) bool {
-	p.mu.Lock()
-	if p.closing {
-		p.mu.Unlock()
+	if !p.life.enter() {
 		return false
 	}
-	p.senders.Add(1)
-	p.mu.Unlock()
-	defer p.senders.Done()
+	defer p.life.senders.Done()
 	timer := time.NewTimer(longestSleep)
 	defer timer.Stop()
 	p.send(ctx, timer, permit)
@@ -139,7 +135,7 @@ func (f *fleet) ask(now time.Time, id string) (chan asked, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.waiting == nil {
-		f.waiting = make(map[string][]chan asked)
+		f.waiting = make(callers)
 	}
 	f.waiting[id] = append(f.waiting[id], result)
 	f.policy.Soon(now, id)
@@ -172,9 +168,12 @@ func (f *fleet) askAgain(j *job) {
 	f.policy.Soon(time.Now(), j.d.id)
 }
 
-// takeAskedLocked returns the callers that wait for the turn that begins now.
-func (f *fleet) takeAskedLocked(id string) []chan asked {
-	list := f.waiting[id]
-	delete(f.waiting, id)
+// callers wait for the next turn of a device, by its id.
+type callers map[string][]chan asked
+
+// take returns the callers that wait for the turn that begins now.
+func (c callers) take(id string) []chan asked {
+	list := c[id]
+	delete(c, id)
 	return list
 }

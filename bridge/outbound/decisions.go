@@ -215,7 +215,7 @@ func (p *Pool) reason(id string) (Reason, bool) {
 	}
 	e := p.fleet.policy.Explain(now, id)
 	r.Plan, r.Reason, r.Held = e.Line, e.Reason.String(), held
-	if reason := p.fleet.impossibleLocked(); reason != "" && d.terms.Interval > 0 {
+	if reason := p.fleet.wishes.impossible(p.fleet.pace.rate); reason != "" && d.terms.Interval > 0 {
 		r.Plan += "; " + reason
 	}
 	if !d.busy { // else its quota belongs to the turn

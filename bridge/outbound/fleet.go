@@ -53,17 +53,27 @@ type fleet struct {
 	policy   *schedule.Schedule
 	devices  map[string]*device // by token, those no longer listed too
 	byID     map[string]*device // active ones
-	rate     float64            // of the schedule; negative: none yet
-	rated    time.Time          // when the schedule was last given the rate
-	busy     int                // devices that are busy
-	ended    uint64             // turns that ended
-	idle     chan struct{}      // if not nil, closed when no device is busy
-	suspects int                // devices with failures that are being polled
-	watched  bool               // Changed is called
-	changed  []*device          // for its next call
-	wishes   wishes             // guarded like the rest
+	pace     pace
+	busy     int           // devices that are busy
+	ended    uint64        // turns that ended
+	idle     chan struct{} // if not nil, closed when no device is busy
+	suspects int           // devices with failures that are being polled
+	changes  changes
+	wishes   wishes // guarded like the rest
 	memory   recollection
-	waiting  map[string][]chan asked // callers of Poll, by the id of their device
+	waiting  callers // callers of Poll, by the id of their device
+}
+
+// pace is the rate that the schedule was given.
+type pace struct {
+	rate  float64 // polls a minute, 0 without a limit; negative: none yet
+	given time.Time
+}
+
+// changes are the devices for the next call of Changed.
+type changes struct {
+	watched bool // Changed is called
+	list    []*device
 }
 
 func newFleet(policy *schedule.Schedule, owner Ownership, o Options) *fleet {
@@ -71,7 +81,7 @@ func newFleet(policy *schedule.Schedule, owner Ownership, o Options) *fleet {
 		owner: owner, history: o.AlertHistory, setDevices: o.SetDevices, policy: policy,
 		// Devices with polls that hang must not occupy every worker.
 		suspectMax: max(o.Workers/4, 1),
-		devices:    make(map[string]*device), byID: make(map[string]*device), rate: -1,
+		devices:    make(map[string]*device), byID: make(map[string]*device), pace: pace{rate: -1},
 	}
 	if f.setDevices == nil {
 		f.setDevices = func(int) {}
@@ -184,7 +194,7 @@ func (f *fleet) next(now time.Time, rate float64) (j job, wake time.Time, ok boo
 			d.failures > 0 && f.suspects >= f.suspectMax:
 			f.policy.PutBack(now, id, now.Add(suspectWait))
 		default:
-			j := job{d: d, name: d.name, suspect: d.failures > 0, reread: d.reread, asked: f.takeAskedLocked(id)}
+			j := job{d: d, name: d.name, suspect: d.failures > 0, reread: d.reread, asked: f.waiting.take(id)}
 			d.busy, d.reread, d.first = true, false, false
 			f.busy++
 			if j.suspect {
@@ -199,19 +209,19 @@ func (f *fleet) next(now time.Time, rate float64) (j job, wake time.Time, ok boo
 // second is often enough, and a few per cent are not worth a new plan.
 func (f *fleet) setRateLocked(now time.Time, rate float64) {
 	const enough = 0.03
-	if now.Sub(f.rated) < time.Second {
+	if now.Sub(f.pace.given) < time.Second {
 		return
 	}
-	f.rated = now
+	f.pace.given = now
 	if math.IsInf(rate, 1) {
 		rate = 0 // no limit, for the schedule
 	} else {
 		rate = max(rate, 1e-3)
 	}
-	if f.rate >= 0 && math.Abs(rate-f.rate) <= enough*f.rate {
+	if f.pace.rate >= 0 && math.Abs(rate-f.pace.rate) <= enough*f.pace.rate {
 		return
 	}
-	f.rate = rate
+	f.pace.rate = rate
 	f.policy.SetRate(now, rate)
 }
 

@@ -138,6 +138,7 @@ type Pool struct {
 	fleet      *fleet
 	inventory  *inventory.Inventory
 	gaps       *gap.Reader
+	memory     remembering
 	state      resync
 	widespread widespread
 
@@ -145,11 +146,7 @@ type Pool struct {
 	wake  chan struct{}   // the dispatcher should look again
 	ended <-chan struct{} // closed when Run is told to stop; set by Run
 
-	mu      sync.Mutex
-	closing bool           // the dispatcher has ended
-	senders sync.WaitGroup // use jobs beside the dispatcher; started under mu, unless closing
-	over    bool           // Run is ending
-	tasks   sync.WaitGroup // started under mu, unless over
+	life life
 }
 
 // New makes a pool.
@@ -181,6 +178,7 @@ func New(o Options, parts Parts) *Pool {
 		Select: o.Select, Refresh: o.Refresh, BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax,
 		Subjects: parts.Subjects, Positions: parts.Positions, Groups: o.EventGroups, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: p.log,
 	}, parts.Devices, parts.Events, p)
+	p.memory = remembering{parts.Memory, p.fleet, p.log}
 	p.fleet.wishes.groups = p.inventory.Memberships
 	if o.EventGroups {
 		p.parts.Events = groupedEvents{parts.Events, parts.Subjects, p.inventory.Groups}
@@ -215,13 +213,10 @@ func (p *Pool) Run(ctx context.Context) {
 	}
 	loops.Go(func() { p.keepState(ctx) })
 	loops.Go(func() { p.inventory.Run(ctx, work) })
-	loops.Go(func() { p.keepTerms(ctx.Done()) })
-	loops.Go(func() { p.keepMemory(ctx) })
+	loops.Go(func() { every(ctx, termsEvery, p.reportIntervals) })
+	loops.Go(func() { p.memory.keep(ctx) })
 	p.dispatch(ctx)
-	p.mu.Lock()
-	p.closing = true
-	p.mu.Unlock()
-	p.senders.Wait()
+	p.life.close()
 	close(p.jobs)
 	workers.Wait()
 	loops.Wait()
@@ -229,11 +224,10 @@ func (p *Pool) Run(ctx context.Context) {
 	case <-p.fleet.idleness():
 	case <-work.Done():
 	}
-	p.mu.Lock()
-	p.over = true
-	p.mu.Unlock()
-	p.tasks.Wait()
-	p.lastMemory()
+	p.life.end()
+	if p.parts.Connected() {
+		p.memory.last(p.opts.Grace)
+	}
 }
 
 // ending reports whether Run was told to stop.
@@ -246,15 +240,51 @@ func (p *Pool) ending() bool {
 	}
 }
 
+// life is the end of Run: the last job, and the last goroutine.
+type life struct {
+	mu      sync.Mutex
+	closing bool           // the dispatcher has ended
+	senders sync.WaitGroup // use jobs beside the dispatcher; started under mu, unless closing
+	over    bool           // Run is ending
+	tasks   sync.WaitGroup // started under mu, unless over
+}
+
+// close waits for the senders. None begins afterwards.
+func (l *life) close() {
+	l.mu.Lock()
+	l.closing = true
+	l.mu.Unlock()
+	l.senders.Wait()
+}
+
+// enter counts a sender, which calls senders.Done at its end. It returns false if the
+// dispatcher has ended.
+func (l *life) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closing {
+		l.senders.Add(1)
+	}
+	return !l.closing
+}
+
+// end waits for the goroutines of background. None begins afterwards.
+func (l *life) end() {
+	l.mu.Lock()
+	l.over = true
+	l.mu.Unlock()
+	l.tasks.Wait()
+}
+
 // background runs f on a goroutine that Run waits for. It returns false if Run has
 // ended.
-func (p *Pool) background(f func()) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.over {
-		p.tasks.Go(f)
+func (l *life) background(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.over {
+		l.tasks.Go(f)
 	}
-	return !p.over
+	return !l.over
 }
 
 // errNotOurs ends the turn of a device that another replica may poll by now.

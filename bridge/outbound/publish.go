@@ -133,7 +133,7 @@ func (t *turn) published(ctx context.Context, err error) {
 	case errors.Is(err, publisher.ErrFound) && !t.pub.Found():
 		next = func() { t.abandon(errOutdated) }
 	}
-	if errors.Is(err, publisher.ErrStopped) || !p.background(next) {
+	if errors.Is(err, publisher.ErrStopped) || !p.life.background(next) {
 		t.d.track = t.pub.Track()
 		t.end(ending{reread: true})
 	}

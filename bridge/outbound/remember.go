@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"time"
 )
@@ -24,6 +25,13 @@ type Memory interface {
 	Save(ctx context.Context, at time.Time, fleet []byte, devices map[string][]byte, pause time.Duration) error
 }
 
+// remembering keeps the schedule's memory.
+type remembering struct {
+	store Memory // nil means that there is none
+	fleet *fleet
+	log   *slog.Logger
+}
+
 // recollection is what the fleet does with the schedule's memory.
 type recollection struct {
 	fleet   bool              // that of the fleet was taken over, or there was none
@@ -34,8 +42,8 @@ type recollection struct {
 // recall reads the memory beside the state, for devices that were not polled yet. The
 // function that it returns takes the memory over if it is to be used. A failure costs
 // no more than the knowledge.
-func (p *Pool) recall(ctx context.Context) (finish func(use bool)) {
-	if p.parts.Memory == nil || !p.fleet.forgetful() {
+func (m *remembering) recall(ctx context.Context) (finish func(use bool)) {
+	if m.store == nil || !m.fleet.forgetful() {
 		return func(bool) {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -45,7 +53,7 @@ func (p *Pool) recall(ctx context.Context) (finish func(use bool)) {
 	var err error
 	go func() {
 		defer close(read)
-		fleet, devices, err = p.parts.Memory.Load(ctx)
+		fleet, devices, err = m.store.Load(ctx)
 	}()
 	return func(use bool) {
 		defer cancel()
@@ -59,11 +67,11 @@ func (p *Pool) recall(ctx context.Context) (finish func(use bool)) {
 			return
 		}
 		if err != nil {
-			p.log.Info("the schedule's memory is not read, devices are learnt anew", "err", err)
+			m.log.Info("the schedule's memory is not read, devices are learnt anew", "err", err)
 			return
 		}
-		n := p.fleet.recall(fleet, devices)
-		p.log.Info("the schedule's memory is read", "devices", len(devices), "restored", n)
+		n := m.fleet.recall(fleet, devices)
+		m.log.Info("the schedule's memory is read", "devices", len(devices), "restored", n)
 	}
 }
 
@@ -140,40 +148,31 @@ func (f *fleet) remember() (fleet []byte, devices map[string][]byte) {
 	return fleet, devices
 }
 
-// keepMemory writes the schedule's memory once a minute until ctx is cancelled.
-func (p *Pool) keepMemory(ctx context.Context) {
-	if p.parts.Memory == nil {
+// keep writes the schedule's memory once a minute until ctx is cancelled.
+func (m *remembering) keep(ctx context.Context) {
+	if m.store == nil {
 		return
 	}
-	ticker := time.NewTicker(rememberEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			p.saveMemory(ctx, rememberPause)
-		}
-	}
+	every(ctx, rememberEvery, func() { m.save(ctx, rememberPause) })
 }
 
-// lastMemory writes the schedule's memory at a stop.
-func (p *Pool) lastMemory() {
-	if p.parts.Memory == nil || !p.parts.Connected() {
+// last writes the schedule's memory at a stop.
+func (m *remembering) last(grace time.Duration) {
+	if m.store == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), min(lastPatience, p.opts.Grace/2))
+	ctx, cancel := context.WithTimeout(context.Background(), min(lastPatience, grace/2))
 	defer cancel()
-	p.saveMemory(ctx, 0)
+	m.save(ctx, 0)
 }
 
-func (p *Pool) saveMemory(ctx context.Context, pause time.Duration) {
+func (m *remembering) save(ctx context.Context, pause time.Duration) {
 	now := time.Now()
-	fleet, devices := p.fleet.remember()
+	fleet, devices := m.fleet.remember()
 	if len(devices) == 0 {
 		return
 	}
-	if err := p.parts.Memory.Save(ctx, now, fleet, devices, pause); err != nil && ctx.Err() == nil {
-		p.log.Debug("the schedule's memory is not stored", "err", err)
+	if err := m.store.Save(ctx, now, fleet, devices, pause); err != nil && ctx.Err() == nil {
+		m.log.Debug("the schedule's memory is not stored", "err", err)
 	}
 }

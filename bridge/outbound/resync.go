@@ -111,7 +111,7 @@ func stored(s *publisher.Stored) *track.Stored {
 // state. A device that is busy is read again before its next poll. It returns the
 // number of devices.
 func (p *Pool) load(ctx context.Context) (n int, err error) {
-	finish := p.recall(ctx)
+	finish := p.memory.recall(ctx)
 	defer func() { finish(err == nil) }()
 	// An event that is on its way now may be stored after it was read, and its
 	// turn be over before the tracks are replaced.

@@ -77,7 +77,7 @@ func TestNothingIsRememberedForNobody(t *testing.T) {
 	r := newRig(t, natstest.Start(t), api, options())
 	r.polls("a", 3)
 	r.stop()
-	if n := len(r.pool.fleet.changed); n != 0 {
+	if n := len(r.pool.fleet.changes.list); n != 0 {
 		t.Errorf("%d devices are to be told, but nobody asks", n)
 	}
 }

@@ -65,22 +65,22 @@ func (f *fleet) statuses(each func(DeviceStatus)) {
 func (f *fleet) takeChanged() []*device {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.watched {
-		f.watched = true
+	if !f.changes.watched {
+		f.changes.watched = true
 		for _, d := range f.byID {
 			f.markLocked(d)
 		}
 	}
-	list := f.changed
-	f.changed = nil
+	list := f.changes.list
+	f.changes.list = nil
 	return list
 }
 
 // markLocked notes that a device has changed.
 func (f *fleet) markLocked(d *device) {
-	if f.watched && !d.marked {
+	if f.changes.watched && !d.marked {
 		d.marked = true
-		f.changed = append(f.changed, d)
+		f.changes.list = append(f.changes.list, d)
 	}
 }
 

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -79,7 +80,7 @@ func (f *fleet) wishesLocked(d *device) Terms {
 func (f *fleet) enterLocked(now time.Time, d *device) {
 	w := f.wishesLocked(d)
 	d.terms = terms{Terms: w.Terms, paused: w.Paused, controlled: w.Control != nil}
-	f.countLocked(d, 1)
+	f.wishes.count(&d.terms, 1)
 	if !d.terms.paused {
 		f.scheduleLocked(now, d)
 	}
@@ -102,7 +103,7 @@ func (f *fleet) scheduleLocked(now time.Time, d *device) {
 
 // leaveLocked takes a device out of the schedule that is not active any more.
 func (f *fleet) leaveLocked(now time.Time, d *device) {
-	f.countLocked(d, -1)
+	f.wishes.count(&d.terms, -1)
 	d.terms = terms{}
 	f.policy.Remove(now, d.id)
 }
@@ -110,9 +111,9 @@ func (f *fleet) leaveLocked(now time.Time, d *device) {
 // reviseLocked applies the present wishes for an active device.
 func (f *fleet) reviseLocked(now time.Time, d *device) {
 	w, was := f.wishesLocked(d), d.terms
-	f.countLocked(d, -1)
+	f.wishes.count(&d.terms, -1)
 	d.terms = terms{Terms: w.Terms, paused: w.Paused, controlled: w.Control != nil, memory: was.memory}
-	f.countLocked(d, 1)
+	f.wishes.count(&d.terms, 1)
 	switch {
 	case d.terms.paused && !was.paused:
 		d.terms.memory = f.policy.AppendMemory(nil, d.id)
@@ -138,26 +139,25 @@ type wishes struct {
 	logged             bool    // it was logged that the budget cannot hold them
 }
 
-// countLocked adds a device's wishes to the sums, or takes them away.
-func (f *fleet) countLocked(d *device, n int) {
-	t := &d.terms
+// count adds a device's wishes to the sums, or takes them away.
+func (w *wishes) count(t *terms, n int) {
 	if t.controlled {
-		f.wishes.controlled += n
+		w.controlled += n
 	}
 	if t.paused {
-		f.wishes.paused += n
+		w.paused += n
 	} else if t.Interval > 0 {
-		f.wishes.demand += float64(n) * float64(time.Minute) / float64(t.Interval)
+		w.demand += float64(n) * float64(time.Minute) / float64(t.Interval)
 	}
 }
 
-// impossibleLocked returns why the devices are not polled as often as their
-// intervals ask for, or "".
-func (f *fleet) impossibleLocked() string {
-	if f.wishes.demand <= f.rate || f.rate <= 0 {
+// impossible returns why the devices are not polled as often as their
+// intervals ask for with a rate of polls a minute, or "".
+func (w *wishes) impossible(rate float64) string {
+	if w.demand <= rate || rate <= 0 {
 		return ""
 	}
-	return fmt.Sprintf("the request budget cannot hold the intervals set by live control: they need %.0f polls a minute, it has room for %.0f", f.wishes.demand, f.rate)
+	return fmt.Sprintf("the request budget cannot hold the intervals set by live control: they need %.0f polls a minute, it has room for %.0f", w.demand, rate)
 }
 
 // reportIntervals logs once that the budget cannot hold the intervals of live
@@ -165,7 +165,7 @@ func (f *fleet) impossibleLocked() string {
 func (p *Pool) reportIntervals() {
 	f := p.fleet
 	f.mu.Lock()
-	reason := f.impossibleLocked()
+	reason := f.wishes.impossible(f.pace.rate)
 	changed := (reason != "") != f.wishes.logged
 	f.wishes.logged = reason != ""
 	f.mu.Unlock()
@@ -184,17 +184,19 @@ func (f *fleet) controls() wishes {
 	return f.wishes
 }
 
-// keepTerms looks from time to time whether the budget holds the intervals, until
-// done is closed.
-func (p *Pool) keepTerms(done <-chan struct{}) {
-	ticker := time.NewTicker(5 * time.Second)
+// termsEvery is the time between two looks whether the budget holds the intervals.
+const termsEvery = 5 * time.Second
+
+// every calls f again and again until ctx is cancelled.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-done:
+		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			p.reportIntervals()
+			f()
 		}
 	}
 }
