@@ -15,9 +15,9 @@ const planRefresh = 10 * time.Minute
 // silent reports whether a member may be evicted.
 func (t *membership) silent(m *member) bool { return t.now.Since(m.heard) >= t.g.opts.Lease }
 
-// coordinates reports whether it is for this replica to write plans: the first
-// living member of the plan does, or the first of all replicas if no member lives.
-// Two that both think so do no harm, since one of them finds the plan changed.
+// coordinates reports whether this replica writes the plans: the first live member
+// of the plan does, or the first of all replicas if no member is alive. Two writers
+// at once are harmless, because the write of one fails.
 func (t *membership) coordinates() bool {
 	if !t.watch.synced || t.own.revision == 0 || !t.g.Live() || t.now.Before(t.g.quarantine) {
 		return false
@@ -52,10 +52,10 @@ func (t *membership) coordinate() {
 		return
 	}
 	s := situation{
-		plan: t.plan.plan, gone: func(key string) bool { return gone(t.members, key) }, committed: t.plan.agreed || t.plan.Epoch == 0, idle: t.now.Since(t.plan.settled),
+		plan: t.plan.plan, gone: func(key string) bool { return gone(t.members, key) }, committed: t.plan.agreed || t.plan.Epoch == 0, idle: t.now.Since(t.plan.agreedSince),
 		limit: lowestLimit(t.g.opts.Limit, t.members), living: living(t), patience: 2 * t.g.opts.Lease,
 	}
-	next, _, due := s.draft() // the loop ticks often enough to ask again
+	next, _, due := s.draft() // the loop ticks often enough to try again
 	switch {
 	case due:
 		t.write(next)
@@ -70,8 +70,8 @@ func gone(members map[string]*member, key string) bool {
 	return m != nil && m.record.Left
 }
 
-// living lists the replicas that may have a seat. A newcomer waits a moment, so
-// that several that start together come in with one plan.
+// living lists the replicas that may have a seat. A newcomer waits a moment, so that
+// replicas that start together join with one plan.
 func living(t *membership) []candidate {
 	ids := make(map[string]bool) // of the members of the plan
 	for _, s := range t.plan.Seats {
@@ -87,8 +87,8 @@ func living(t *membership) []candidate {
 		}
 		if _, seated := t.plan.seat(key); !seated {
 			age := t.now.Since(m.first)
-			// A newcomer with the name of a member is most likely the same replica,
-			// started again, so that its former self will be evicted shortly.
+			// A newcomer with the name of a member is most likely the same replica after
+			// a restart. Its former process will be evicted shortly.
 			twin := ids[m.record.ID] || m.record.ID == mine.ID
 			if m.revision == 0 || t.silent(m) || age < t.g.opts.Lease/50 || twin && age < 2*t.g.opts.Lease {
 				continue
@@ -100,8 +100,8 @@ func living(t *membership) []candidate {
 	return all
 }
 
-// lowestLimit is the lowest limit of the living replicas. They differ only by
-// mistake, or while it is being changed.
+// lowestLimit returns the lowest limit of the live replicas. The limits differ only
+// by mistake, or while they are being changed.
 func lowestLimit(own int, members map[string]*member) int {
 	lowest := own
 	for _, m := range members {
@@ -120,7 +120,7 @@ func (t *membership) evict(m *member) {
 		return func() {
 			m.evicting = false
 			if !left {
-				m.heard = t.now // it is alive, or to be tried again later
+				m.heard = t.now // it is alive, or is tried again later
 				if revision > 0 {
 					m.revision = revision
 				}
@@ -142,8 +142,8 @@ func (t *membership) write(next plan) {
 		return func() {
 			t.plan.writing = false
 			if err != nil {
-				// The watch shows the plan in force, also if this one was stored and
-				// only the answer was lost.
+				// The watch shows the plan in force, even if this one was stored and only
+				// the answer was lost.
 				t.plan.notBefore = t.now.Add(t.g.opts.Lease / 20)
 				t.g.log.Debug("could not write the plan", "epoch", next.Epoch, "err", err)
 				return

@@ -16,16 +16,16 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// DefaultLease is how long a replica may be silent before it is replaced. That,
-// with a new plan and its acknowledgement, takes a quarter of a second more. Losing
-// a lease for nothing costs as much, so it is not much shorter than the time that a
-// broker needs to elect a leader.
+// DefaultLease is how long a replica may be silent before it is replaced. The new
+// plan and its acknowledgement take a quarter of a second more. A lease that is lost
+// needlessly costs the same interruption, so DefaultLease is not much shorter than a
+// leader election of the broker.
 const DefaultLease = 5 * time.Second
 
-// Options are a group's settings. ID, JS, Subjects and OnChange are required.
+// Options are the settings of a [Group]. ID, JS, Subjects and OnChange are required.
 type Options struct {
-	// ID is this replica's name (BRIDGE_REPLICA_ID). Two replicas with the same one
-	// are still two.
+	// ID is this replica's name (BRIDGE_REPLICA_ID). Two processes with the same name
+	// are still two replicas.
 	ID       string
 	JS       jetstream.JetStream
 	Subjects publisher.Subjects
@@ -33,35 +33,34 @@ type Options struct {
 	Lease    time.Duration // the same for all replicas; 0 means DefaultLease
 	Limit    int           // requests per minute of all replicas together; 0 means no limit
 
-	// Settings are those that all replicas should have in common: a short digest of
-	// each setting, or group of settings, by its name. Other replicas see them. It
-	// must not be changed.
+	// Settings holds a short digest of each setting, or group of settings, that all
+	// replicas should have in common, by its name. Other replicas see it. It must not
+	// be changed.
 	Settings map[string]string
 
-	// Load returns how much this replica has to do. Optional. It is called at each
-	// renewal and must not block.
+	// Load returns the load of this replica. Optional. It is called at each renewal
+	// and must not block.
 	Load func() Load
-	// Consumes says that this replica can post inbound messages. One of those that
-	// can has the posting seat, see [Group.AwaitPosts].
+	// Consumes says that this replica can post inbound messages. One of the replicas
+	// that can has the posting seat, see [Group.AwaitPosts].
 	Consumes bool
 	// Grace is how long Run, once its context is cancelled, waits for
 	// [Group.ReleasePosts]; 0 means 15 s.
 	Grace time.Duration
-	// OnChange takes this replica's new part of the work, on the goroutine of Run.
-	// The first call is made before anything is owned. Other replicas take over
-	// the devices that a call takes away as soon as it returns. So it should return when no more
-	// work on that begins, and it holds up the lease while it runs.
+	// OnChange receives this replica's new assignment, on the goroutine of Run. The
+	// first call is made before anything is owned. As soon as a call returns, other
+	// replicas take over the devices that it removed. So it should return when no more
+	// work for them begins. The lease is not renewed while it runs.
 	OnChange func(Assignment)
-	// OnThrottle takes the arguments of another replica's call of [Group.Throttled], on the
-	// goroutine of Run. Optional.
+	// OnThrottle receives the arguments of another replica's call of
+	// [Group.Throttled], on the goroutine of Run. Optional.
 	OnThrottle func(until time.Time, factor float64)
 
 	Log        *slog.Logger // nil means none
 	Registerer prometheus.Registerer
 }
 
-// Load is how much a replica would send if the budget permitted it, in requests a
-// minute.
+// Load is the number of requests a minute that a replica would send without a budget.
 type Load struct {
 	Polls int // 0 means not known yet, and counts as the average
 	Posts int
@@ -70,15 +69,15 @@ type Load struct {
 	NoAPI bool
 }
 
-// maxLoad is far more than any replica can do, and small enough to be multiplied:
-// the bucket may hold anything.
+// maxLoad limits the loads in the bucket, which may hold any value. It is far above
+// any real load, and small enough for multiplications.
 const maxLoad = 1 << 30
 
-// Assignment is a replica's part of the work, for as long as [Group.Live] says so.
+// Assignment is a replica's part of the work. It is valid while [Group.Live] is true.
 type Assignment struct {
-	// Owned reports whether a device belongs to this replica, by the token that
-	// stands for it in subjects. It is never nil, does not look at the lease, and is
-	// safe for concurrent use.
+	// Owned reports whether a device belongs to this replica, by the device's token in
+	// subjects. It is never nil, does not check the lease, and is safe for concurrent
+	// use.
 	Owned func(token string) bool
 	// Share is the part of Options.Limit that this replica may use: 0 to 1.
 	Share float64
@@ -89,9 +88,8 @@ type Assignment struct {
 	// Moved says that Owned differs from that of the last call that was not
 	// Suspended. If it is false, only the share changed.
 	Moved bool
-	// Suspended says that the lease ran out, so that Owned and Share are nothing.
-	// No other replica need have taken over: the devices may be back with the next
-	// call.
+	// Suspended says that the lease ran out, so nothing is owned and Share is 0. The
+	// devices may return with the next call if no other replica has taken over.
 	Suspended bool
 }
 
@@ -103,7 +101,7 @@ type Group struct {
 	clock func() clock.Moment // tests replace it
 
 	lease   atomic.Pointer[clock.Moment] // when the last renewal that succeeded was sent; nil means no lease
-	stopped atomic.Bool                  // Run was told to stop: the lease gives no more rights
+	stopped atomic.Bool                  // Run is stopping, so the lease gives no more rights
 	seat    postingSeat
 	owned   atomic.Pointer[rendezvous.Views]
 	trouble atomic.Pointer[string]
@@ -120,14 +118,14 @@ type Group struct {
 	// Of the goroutine of Run.
 	last       assigned
 	quarantine clock.Moment // until then this replica writes no plan
-	epoch      uint64       // of the last plan that it knew, in whichever membership
+	epoch      uint64       // of the last plan that it knew, in any membership
 }
 
 // assigned holds the last arguments of OnChange.
 type assigned struct {
 	assignment Assignment
-	owned      rendezvous.Views // as views
-	before     rendezvous.Views // the same of the last one that was not suspended
+	owned      rendezvous.Views // assignment.Owned as views
+	before     rendezvous.Views // the same of the last assignment that was not suspended
 }
 
 // New makes a group that owns nothing until it runs.
@@ -144,7 +142,7 @@ func New(o Options) *Group {
 	o.Replicas = max(o.Replicas, 1)
 	g := &Group{opts: o, log: o.Log, clock: clock.System, wake: make(chan struct{}, 1)}
 	g.seat.changed = make(chan struct{})
-	g.troubled("the replicas of this bridge are not known yet")
+	g.troubled("the replicas were not read yet")
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_replicas", Help: "Replicas that share the work, this one included; 0 while this replica has no lease.",
@@ -166,12 +164,12 @@ func (g *Group) Handle(load func() Load, change func(Assignment)) {
 	g.opts.Load, g.opts.OnChange = load, change
 }
 
-// Run takes part until ctx is cancelled, then gives up its devices and leaves.
-// Its error is that it could not announce this to the other replicas, so that they wait for its
-// lease to run out.
+// Run takes part until ctx is cancelled, then gives up its devices and leaves. It
+// returns an error if it could not announce this to the other replicas, which then
+// wait for the lease to run out.
 func (g *Group) Run(ctx context.Context) error {
 	g.opts.OnChange(Assignment{Owned: g.last.owned.Own})
-	var complaint string
+	var logged string
 	for {
 		err := g.join(ctx)
 		g.release()
@@ -181,13 +179,13 @@ func (g *Group) Run(ctx context.Context) error {
 		if full := publisher.Full(err); full != "" {
 			err = errors.New(full)
 		}
-		if text := err.Error(); text != complaint {
-			complaint = text
+		if text := err.Error(); text != logged {
+			logged = text
 			g.log.Warn("could not join the replica group, retrying", "err", err)
 		}
 		g.troubled(err.Error())
 		if errors.Is(err, errStateLost) {
-			g.abstain() // others may have lost theirs too and still hold their leases
+			g.abstain() // other replicas may have lost their state too and still hold leases
 		}
 		pace := time.NewTimer(g.opts.Lease / 20)
 		select {
@@ -198,31 +196,30 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 }
 
-// Owns reports whether this replica may work for a device now, by its token. It is
-// false from the instant at which the lease may be over, even if the process or the
-// machine stood still and the end of the lease was not noticed yet. It is to be
-// asked last before the work begins.
+// Owns reports whether this replica may work for a device now, by its token. It
+// reads the clock, so it is false once the lease may be over, even if the process or
+// the machine was suspended in between. Call it last before the work begins.
 func (g *Group) Owns(token string) bool {
 	owned := g.owned.Load()
 	return owned != nil && owned.Own(token) && g.Live()
 }
 
-// Live reports whether this replica holds its lease now, so that it may use its
-// share. Like Owns it looks at the clock.
+// Live reports whether this replica holds its lease now and may use its share. Like
+// Owns it reads the clock.
 func (g *Group) Live() bool { return !g.stopped.Load() && g.leased() }
 
-// leased reports whether the other replicas still count on this one.
+// leased reports whether the lease runs, also during a stop.
 func (g *Group) leased() bool {
 	sent := g.lease.Load()
 	return sent != nil && g.clock().Within(g.valid(), *sent)
 }
 
-// Trouble says in one sentence why this replica has no part in the work, or "".
+// Trouble returns in one sentence why this replica has no assignment, or "".
 func (g *Group) Trouble() string { return *g.trouble.Load() }
 
-// Standby says in one sentence why this replica has nothing to do although
-// nothing is wrong, or "": there are more replicas than requests a minute. It
-// gets a part of the work when another replica ends.
+// Standby returns in one sentence why this replica has no assignment although nothing
+// is wrong, or "". That is so if there are more replicas than requests a minute. It
+// gets an assignment when another replica ends.
 func (g *Group) Standby() string { return *g.standby.Load() }
 
 func (g *Group) troubled(why string) {
@@ -237,12 +234,11 @@ func (g *Group) standsBy(why string) {
 	g.trouble.Store(&none)
 }
 
-// abstain keeps this replica from writing a plan while a lease may run that it
-// does not know of.
+// abstain keeps this replica from writing a plan while unknown leases may run.
 func (g *Group) abstain() { g.quarantine = g.clock().Add(g.opts.Lease) }
 
-// valid is how long a renewal lasts for its sender. The rest of the lease is the
-// time in which a request that was decided on may still go out.
+// valid is how long a renewal is valid for its sender. The rest of the lease is a
+// margin for requests that are just being sent.
 func (g *Group) valid() time.Duration { return g.opts.Lease * 3 / 4 }
 
 // every is the time from one renewal to the next.
@@ -256,14 +252,14 @@ func (g *Group) notify() {
 	}
 }
 
-// release gives everything up, but for posts that are in flight.
+// release gives up everything except posts in flight.
 func (g *Group) release() {
 	g.seat.set(false)
 	g.lease.Store(nil)
 	g.surrender()
 }
 
-// surrender gives devices and share up.
+// surrender gives up the devices and the share.
 func (g *Group) surrender() {
 	g.members.Store(0)
 	g.differences.Store(nil)

@@ -18,12 +18,12 @@ import (
 )
 
 var (
-	errEvicted   = errors.New("another replica took over, because this one's lease had run out")
-	errStateLost = errors.New("the replicas' bucket is not as this one left it")
+	errEvicted   = errors.New("another replica took over after this replica's lease ran out")
+	errStateLost = errors.New("the replicas' bucket lost this replica's state")
 )
 
-// membership is one membership in the group, under one key, from joining to
-// leaving or being evicted. Its fields belong to the goroutine of Run.
+// membership is one membership in the group, under one key, from the join to the
+// leave or the eviction. Its fields belong to the goroutine of Run.
 type membership struct {
 	g     *Group
 	kv    jetstream.KeyValue
@@ -41,14 +41,14 @@ type membership struct {
 		slots int
 	}
 	suspended  bool
-	distrusted int // while suspended, this watch and those before it are not relied on
+	distrusted int // while suspended, this watch and earlier ones are not trusted
 
 	throttle throttleState
 	earlier  earlierLease
-	leaving  bool // only to have posts recorded that were sent
+	leaving  bool // remains only until sent posts are recorded
 }
 
-// calls are the requests to the server that run beside the loop.
+// calls are the requests to the server that run concurrently with the loop.
 type calls struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -60,14 +60,14 @@ type calls struct {
 type planState struct {
 	plan
 	revision     uint64
-	seen         clock.Moment // when it was last written, as far as is known here
+	seen         clock.Moment // when this replica last saw it written
 	unreadable   bool         // its key now holds something else
-	missing      bool         // a new watch did not show it ...
-	missingSince clock.Moment // ... since then
-	agreed       bool         // all members were seen to obey it ...
-	settled      clock.Moment // ... since then
-	writing      bool         // the next one is being written
-	notBefore    clock.Moment // the next one is not to be written earlier
+	missing      bool         // a new watch did not show it
+	missingSince clock.Moment
+	agreed       bool // all members obey it
+	agreedSince  clock.Moment
+	writing      bool         // the next plan is being written
+	notBefore    clock.Moment // the earliest time to write the next plan
 }
 
 // member is this replica's view of another one.
@@ -76,13 +76,13 @@ type member struct {
 	record   record
 	revision uint64
 	first    clock.Moment // when it was first seen
-	heard    clock.Moment // when its key was last seen to change, or could not be seen
-	watched  int          // the watch that last showed it
+	heard    clock.Moment // when its key last changed, or could not be watched
+	watched  int          // the last watch that showed it
 	differs  []string
 	evicting bool
 }
 
-// join joins the group, and takes part until ctx is cancelled or the membership is
+// join joins the group and takes part until ctx is cancelled or the membership is
 // lost.
 func (g *Group) join(ctx context.Context) error {
 	kv, err := g.open(ctx)
@@ -119,7 +119,7 @@ func (g *Group) join(ctx context.Context) error {
 	return t.lost
 }
 
-// async runs f beside the loop and then, on the loop, the function that it returns.
+// async runs f concurrently, and then the function that it returns on the loop.
 func (t *membership) async(f func(context.Context) func()) {
 	t.calls.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(t.calls.ctx, t.g.opts.Lease/2)
@@ -135,7 +135,7 @@ func (t *membership) async(f func(context.Context) func()) {
 // step does everything that is due.
 func (t *membership) step() {
 	if t.plan.missing && t.now.Since(t.plan.missingSince) > t.g.every() {
-		t.lost = fmt.Errorf("%w: it does not have plan %d any more", errStateLost, t.plan.Epoch)
+		t.lost = fmt.Errorf("%w: plan %d is missing", errStateLost, t.plan.Epoch)
 	}
 	if t.lost != nil {
 		return
@@ -152,7 +152,7 @@ func (t *membership) step() {
 	t.compare()
 }
 
-// obey takes over a plan: devices that it assigns to others are given up at once.
+// obey adopts a plan. Devices that it assigns to others are given up at once.
 func (t *membership) obey(p plan, revision uint64) {
 	switch {
 	case revision < t.plan.revision:
@@ -161,7 +161,7 @@ func (t *membership) obey(p plan, revision uint64) {
 		t.lost = fmt.Errorf("%w: plan %d after %d", errStateLost, p.Epoch, t.plan.Epoch)
 		return
 	case p.Epoch == t.plan.Epoch && !p.same(&t.plan.plan):
-		t.lost = fmt.Errorf("%w: another plan %d", errStateLost, p.Epoch)
+		t.lost = fmt.Errorf("%w: a different plan %d", errStateLost, p.Epoch)
 		return
 	}
 	t.plan.revision, t.plan.seen, t.plan.unreadable, t.plan.missing = revision, t.now, false, false
@@ -169,8 +169,8 @@ func (t *membership) obey(p plan, revision uint64) {
 		return
 	}
 	if p.Epoch < t.g.epoch {
-		// The store went back between two memberships of this replica. Others may not
-		// have noticed yet.
+		// The store was restored to an earlier state between two memberships of this
+		// replica. Other replicas may not have noticed yet.
 		t.g.abstain()
 	}
 	t.plan.plan, t.plan.agreed, t.g.epoch = p, false, p.Epoch
@@ -183,13 +183,12 @@ func (t *membership) obey(p plan, revision uint64) {
 	t.own.ack = p.Epoch
 	for _, s := range p.Seats {
 		if s.Key != t.key {
-			t.member(s.Key) // a member whose key the server has lost is waited for like a silent one
+			t.member(s.Key) // if the server lost a member's key, it is treated as silent
 		}
 	}
 }
 
-// forget drops the members that are gone, are in no plan and have no posts in
-// flight.
+// forget drops members that are gone, have no seat and have no posts in flight.
 func (t *membership) forget() {
 	for key, m := range t.members {
 		if _, seated := t.plan.seat(key); m.record.Left && !m.record.Posting && !m.evicting && !seated {
@@ -199,7 +198,7 @@ func (t *membership) forget() {
 	}
 }
 
-// agree notices that all members obey the plan, and takes up the devices that it assigns.
+// agree takes up the devices of the plan once all members obey it.
 func (t *membership) agree() {
 	if t.plan.agreed || t.plan.Epoch == 0 {
 		return
@@ -213,7 +212,7 @@ func (t *membership) agree() {
 			return
 		}
 	}
-	t.plan.agreed, t.plan.settled = true, t.now
+	t.plan.agreed, t.plan.agreedSince = true, t.now
 	me, seated := t.plan.seat(t.key)
 	t.held.owned, t.held.slots = nil, me.Slots
 	if v := t.plan.view(t.key); v != nil {
@@ -224,10 +223,10 @@ func (t *membership) agree() {
 	}
 }
 
-// errSilence is why a lease ran out that no try to renew it has failed for.
-var errSilence = errors.New("no answer yet, or this process stood still, or the clock was set")
+// errSilence is the reason for a lease that ran out without a failed renewal.
+var errSilence = errors.New("no answer yet, or this process was suspended, or the clock was set")
 
-// suspend notices the end of the lease, and that it was renewed after all.
+// suspend handles the end of the lease, and a renewal after it.
 func (t *membership) suspend() {
 	live := t.g.Live()
 	switch {
@@ -238,7 +237,7 @@ func (t *membership) suspend() {
 	case !live && !t.suspended && t.g.lease.Load() != nil:
 		t.suspended = true
 		t.yieldSeat("the lease ran out")
-		t.own.at = t.now // whatever the reason, trying now is right
+		t.own.at = t.now // retry now for any reason
 		t.watch.broken, t.distrusted = true, t.watch.n
 		err := t.own.err
 		if err == nil {
@@ -250,15 +249,15 @@ func (t *membership) suspend() {
 	}
 }
 
-// resetSilence notes that nothing could be heard, so that no member counts as
-// silent because of it.
+// resetSilence restarts the silence of all members after a time in which this
+// replica could not watch them.
 func (t *membership) resetSilence() {
 	for _, m := range t.members {
 		m.heard = t.now
 	}
 }
 
-// report assigns this replica its part of the work, and says why it has none.
+// report assigns this replica its part of the work, or records why it has none.
 func (t *membership) report() {
 	_, seated := t.plan.seat(t.key)
 	switch {
@@ -267,11 +266,11 @@ func (t *membership) report() {
 		t.g.assign(Assignment{Epoch: t.plan.Epoch, Suspended: true}, nil)
 		return
 	case t.own.revision == 0:
-		t.g.troubled(because("joining the other replicas", t.own.err))
+		t.g.troubled(because("joining the replica group", t.own.err))
 	case t.held.slots == 0 && t.plan.full():
-		t.g.standsBy("more replicas run than requests a minute are allowed: this one stands by until another one ends")
+		t.g.standsBy("there are more replicas than requests a minute: this replica is on standby until another one ends")
 	case !seated, t.held.slots == 0:
-		t.g.troubled("waiting for a part of the work: other replicas give it up, or their leases run out")
+		t.g.troubled("waiting until other replicas give up devices, or their leases run out")
 	default:
 		t.g.troubled("")
 	}
@@ -283,7 +282,7 @@ func (t *membership) report() {
 	t.g.assign(Assignment{Epoch: t.plan.Epoch, Share: share(t.held.slots, t.g.opts.Limit, t.plan.Limit), Members: members}, t.held.owned)
 }
 
-// because adds to a trouble that the store is full, if that is its cause.
+// because adds to a trouble its cause, if the store is full.
 func because(trouble string, err error) string {
 	if full := publisher.Full(err); full != "" {
 		return trouble + "; " + full
@@ -291,8 +290,8 @@ func because(trouble string, err error) string {
 	return trouble
 }
 
-// share is a replica's slots as a part of its own limit, or of the plan's if it has
-// none.
+// share returns a replica's slots as a fraction of its own limit, or of the plan's
+// if it has none.
 func share(slots, own, plan int) float64 {
 	limit := cmp.Or(own, plan)
 	if limit == 0 {
@@ -301,13 +300,12 @@ func share(slots, own, plan int) float64 {
 	return min(float64(slots)/float64(limit), 1)
 }
 
-// stop gives up everything but posts that were sent, and leaves once these are
-// recorded.
+// stop gives up everything except sent posts, and leaves once these are recorded.
 func (t *membership) stop(ticks <-chan time.Time) error {
 	g := t.g
 	g.stopped.Store(true)
 	g.seat.set(false)
-	g.surrender() // before the others learn of it
+	g.surrender() // before other replicas can notice
 	if g.seat.inUse() && t.own.revision > 0 && !t.linger(ticks) {
 		return fmt.Errorf("leave the replicas with posts in flight: %w", cmp.Or(t.lost, context.DeadlineExceeded))
 	}
@@ -315,7 +313,7 @@ func (t *membership) stop(ticks <-chan time.Time) error {
 	return t.leave()
 }
 
-// leave announces the end to the other replicas, so that they need not wait for the lease.
+// leave announces the end, so that other replicas need not wait for the lease.
 func (t *membership) leave() error {
 	t.calls.cancel()
 	t.calls.wg.Wait()
@@ -324,7 +322,7 @@ func (t *membership) leave() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), min(t.g.opts.Lease/4, time.Second))
 	defer cancel()
-	// No other replica writes the key, except to evict this one, which says the same.
+	// Other replicas write the key only to evict this one, which has the same effect.
 	r := t.own.record(t.g)
 	r.Left, r.Posting = true, false
 	data, err := json.Marshal(r)

@@ -15,10 +15,10 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// Peer is a replica as a process sees it that does not take part.
+// Peer is a replica as seen by a process that is not a member.
 type Peer struct {
 	ID string
-	// Settings are its Options.Settings. Earlier versions have none.
+	// Settings are its Options.Settings; empty for earlier versions.
 	Settings map[string]string
 	// Age is how long ago it last renewed its lease, by the server's clock.
 	Age time.Duration
@@ -27,8 +27,8 @@ type Peer struct {
 // Differs returns the names of the settings that differ from the peer's.
 func (p Peer) Differs(settings map[string]string) []string { return differing(settings, p.Settings) }
 
-// Peers reads which replicas live, by id. It changes nothing, and returns none if
-// there is no bucket.
+// Peers returns the live replicas, sorted by id. It changes nothing, and returns none
+// if there is no bucket.
 func Peers(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) ([]Peer, error) {
 	kv, err := js.KeyValue(ctx, subjects.ReplicasBucket())
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -49,7 +49,7 @@ func Peers(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 			return nil, fmt.Errorf("read replicas: %w", context.Cause(ctx))
 		case e, ok := <-w.Updates():
 			if !ok {
-				return nil, errors.New("read replicas: it ended before its time")
+				return nil, errors.New("read replicas: the watch ended early")
 			}
 			if e == nil {
 				return aged(ctx, js, subjects, list)
@@ -62,8 +62,8 @@ func Peers(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 	}
 }
 
-// aged turns times into ages, by the clock that they were taken from, and leaves
-// out replicas whose lease is over.
+// aged converts times to ages by the server's clock, and leaves out replicas with an
+// expired lease.
 func aged(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, list []Peer) ([]Peer, error) {
 	st, err := js.Stream(ctx, publisher.BucketStream(subjects.ReplicasBucket()))
 	if err != nil {
@@ -83,17 +83,17 @@ func Needs(subjects publisher.Subjects) []publisher.Permission {
 	return publisher.Watching(subjects.ReplicasBucket(), "replicas cannot share the work")
 }
 
-// Difference is a living replica with other settings than this one.
+// Difference is a live replica with different settings.
 type Difference struct {
 	Replica  string   // its id
 	Settings []string // the names in Options.Settings, sorted
 }
 
-// String describes it in a few words: "b: devices, limits".
+// String returns a short description such as "b: devices, limits".
 func (d Difference) String() string { return d.Replica + ": " + strings.Join(d.Settings, ", ") }
 
-// Differences lists the living replicas that have other settings, by their ids. A
-// replica of an earlier version, which does not say which it has, is not listed.
+// Differences lists the live replicas with different settings, by their ids. A replica
+// of an earlier version, which does not publish its settings, is not listed.
 func (g *Group) Differences() []Difference {
 	if list := g.differences.Load(); list != nil {
 		return *list
@@ -101,8 +101,8 @@ func (g *Group) Differences() []Difference {
 	return nil
 }
 
-// differing returns the names of settings that differ between two replicas. A name
-// that only one of them has is of another version, and says nothing.
+// differing returns the names of settings that differ between two replicas. Names
+// that only one of them has belong to another version and are ignored.
 func differing(mine, theirs map[string]string) (names []string) {
 	for name, digest := range theirs {
 		if own, known := mine[name]; known && own != digest {
@@ -113,7 +113,7 @@ func differing(mine, theirs map[string]string) (names []string) {
 	return names
 }
 
-// compare notices replicas with other settings, and that there are none any more.
+// compare logs replicas with different settings, and when that ends.
 func (t *membership) compare() {
 	if !t.watch.synced {
 		return

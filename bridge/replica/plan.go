@@ -8,37 +8,37 @@ import (
 	"plaspy-bridge/bridge/replica/rendezvous"
 )
 
-// unlimited is divided if there is no limit: only the proportions count then.
+// unlimited is divided if there is no limit; then only the proportions matter.
 const unlimited = 1 << 20
 
-// plan says which replicas share the work. Epochs count up by one.
+// plan defines which replicas share the work. Epochs count up by one.
 type plan struct {
 	Epoch uint64 `json:"epoch"`
-	Limit int    `json:"limit"` // the slots add up to no more: requests per minute
-	// Lowered counts the members that gave up slots since slots were last given
-	// out; it decides how long the budget pauses before the next time.
+	Limit int    `json:"limit"` // requests per minute, an upper bound of the sum of slots
+	// Lowered counts the members that gave up slots since slots were last given out.
+	// It decides the length of the next pause.
 	Lowered int    `json:"lowered,omitempty"`
 	Seats   []seat `json:"seats"` // by key
-	// Poster is the key of the member that posts inbound messages, of those that
-	// have slots. Empty: none can, or an earlier version wrote the plan.
+	// Poster is the key of the member that posts inbound messages, which has slots. It
+	// is empty if no member can post, or an earlier version wrote the plan.
 	Poster string `json:"poster,omitempty"`
 }
 
 // seat is a member's place in a plan.
 type seat struct {
 	Key   string `json:"key"`
-	Name  string `json:"name"` // devices are divided by it: a replica that comes back keeps its devices
+	Name  string `json:"name"` // devices are divided by it, so a restarted replica keeps its devices
 	Slots int    `json:"slots"`
 }
 
-// same reports whether two plans of one epoch are the same. In a store that went
-// back they need not be.
+// same reports whether two plans of one epoch are the same. They may differ after
+// the store was restored to an earlier state.
 func (p *plan) same(other *plan) bool {
 	return p.Limit == other.Limit && p.Lowered == other.Lowered && slices.Equal(p.Seats, other.Seats) &&
 		(p.Poster == "" || p.Poster == other.Poster)
 }
 
-// valid reports whether p can have been written by a replica.
+// valid reports whether a replica can have written p.
 func (p *plan) valid() bool {
 	keys, names, left := make(map[string]bool), make(map[string]bool), p.Limit
 	for _, s := range p.Seats {
@@ -60,8 +60,8 @@ func (p *plan) seat(key string) (seat, bool) {
 	return seat{}, false
 }
 
-// full reports whether each request of the limit is a member's only one, so that
-// one more member would have nothing to send.
+// full reports whether there are as many members as requests a minute, so that
+// another member would have none to send.
 func (p *plan) full() bool {
 	working := 0
 	for _, s := range p.Seats {
@@ -79,8 +79,7 @@ func (p *plan) slots() (sum int) {
 	return sum
 }
 
-// view divides the devices by the plan, for one member. It is nil if the member has
-// no slots.
+// view returns one member's part of the devices. It is nil if the member has no slots.
 func (p *plan) view(key string) *rendezvous.View {
 	me, seated := p.seat(key)
 	if !seated || me.Slots == 0 {
@@ -100,8 +99,8 @@ type candidate struct {
 	key, id string
 	load    int // polls a minute; 0 means not known
 	posts   int // posts a minute
-	// consumes says that it may post inbound messages, and able that it reaches
-	// the API.
+	// consumes says that it may post inbound messages, and able that it can reach the
+	// API.
 	consumes, able bool
 }
 
@@ -115,25 +114,24 @@ type situation struct {
 	plan      plan
 	gone      func(key string) bool // has left or been evicted
 	committed bool                  // all members obey the plan
-	idle      time.Duration         // since that was seen
+	idle      time.Duration         // time since that was noticed
 	limit     int                   // requests per minute; 0 means no limit
 	living    []candidate           // by key, with those that have a seat
-	// patience is how old a plan has to be before the posting seat goes to another
-	// replica because its holder cannot reach the API.
+	// patience is the least age of a plan before the posting seat moves because its
+	// holder cannot reach the API.
 	patience time.Duration
 }
 
 const (
-	// window is the span over which requests are counted, with room for those
-	// that are sent a little later than their time.
+	// window is the span over which requests are counted, plus a margin for requests
+	// that are sent late.
 	window = 62 * time.Second
-	// calm is how long a plan stays in force before it changes only because the
-	// replicas have more or less to do than was thought.
+	// calm is the least age of a plan before it changes only because loads changed.
 	calm = 30 * time.Second
 )
 
-// draft returns the plan that should follow. ok is false if none is due. again then
-// says when to ask again if nothing happens before; 0 means that there is no need.
+// draft returns the next plan. ok is false if none is due; again is then the time
+// after which to call it again if nothing changes, or 0 if there is no need.
 func (s *situation) draft() (next plan, again time.Duration, ok bool) {
 	next, again, ok = s.redivide()
 	if !ok && s.committed && s.poster(&s.plan) != s.plan.Poster {
@@ -146,9 +144,9 @@ func (s *situation) draft() (next plan, again time.Duration, ok bool) {
 	return next, again, ok
 }
 
-// poster is the key of the member that posts under the next plan: the same one as
-// before, as long as it has slots and can. One that cannot reach the API loses
-// the seat after a while, if another one can.
+// poster returns the key of the member that posts under the next plan. A member
+// keeps the seat while it has slots and can post. If it cannot reach the API, it
+// loses the seat after a while to a member that can.
 func (s *situation) poster(next *plan) string {
 	var able, any string
 	keep := false
@@ -171,7 +169,7 @@ func (s *situation) poster(next *plan) string {
 	return cmp.Or(able, any)
 }
 
-// redivide returns the next plan as far as devices and budget go.
+// redivide returns the next division of devices and budget.
 func (s *situation) redivide() (next plan, again time.Duration, ok bool) {
 	limit := s.limit
 	if limit == 0 {
@@ -190,8 +188,8 @@ func (s *situation) redivide() (next plan, again time.Duration, ok bool) {
 	return s.raise(limit, target)
 }
 
-// without leaves out members that are gone. That cannot wait for the plan in force,
-// which they will never acknowledge.
+// without removes members that are gone. It cannot wait until the plan in force is
+// acknowledged, because they will never acknowledge it.
 func (s *situation) without() (plan, bool) {
 	next := plan{Epoch: s.plan.Epoch + 1, Limit: s.plan.Limit, Lowered: s.plan.Lowered}
 	for _, old := range s.plan.Seats {
@@ -205,8 +203,7 @@ func (s *situation) without() (plan, bool) {
 	return next, len(next.Seats) < len(s.plan.Seats)
 }
 
-// lower takes slots from members that have more than their part, if others need
-// them.
+// lower takes slots from members with more than their part, if others need them.
 func (s *situation) lower(limit int, target map[string]int) (plan, bool) {
 	surplus, missing, drift := 0, 0, false
 	for _, old := range s.plan.Seats {
@@ -236,12 +233,11 @@ func (s *situation) lower(limit int, target map[string]int) (plan, bool) {
 	return next, true
 }
 
-// raise gives out the slots that no member has, once they have been idle for long
-// enough.
+// raise gives out free slots once they have been idle for long enough.
 func (s *situation) raise(limit int, target map[string]int) (next plan, again time.Duration, ok bool) {
 	free := limit - s.plan.slots()
 	lacks := make([]int, len(s.living))
-	begin, more := 0, 0 // members that get their first slots, and others that get some
+	begin, more := 0, 0 // members that get their first slots, and members that get more
 	for i, c := range s.living {
 		old, _ := s.plan.seat(c.key)
 		lacks[i] = max(0, target[c.key]-old.Slots)
@@ -276,7 +272,7 @@ func (s *situation) raise(limit int, target map[string]int) (next plan, again ti
 	return next, 0, true
 }
 
-// name is the replica's id, unless another one has it too.
+// name returns the replica's id, or a unique name if another replica has the same id.
 func (s *situation) name(c candidate) string {
 	for _, old := range s.plan.Seats {
 		if old.Name == c.id {
@@ -306,10 +302,10 @@ func pause(free, lowered, begin, more int) time.Duration {
 	return min(window, window*time.Duration(extra)/time.Duration(free))
 }
 
-// allocate divides the limit in proportion to the load of each replica. A newcomer
-// counts as the average. No replica gets less than a quarter of the mean, since it
-// could not even find out that it has more to do, nor less than one request a
-// minute as long as there are so many.
+// allocate divides the limit in proportion to the loads. A newcomer has the average
+// load. Each replica gets at least a quarter of the mean, because with less it could
+// not find out that its load has grown, and at least one request a minute while
+// there are enough.
 func allocate(limit int, living []candidate) map[string]int {
 	target := make(map[string]int, len(living))
 	if len(living) == 0 {
@@ -327,8 +323,8 @@ func allocate(limit int, living []candidate) map[string]int {
 	return target
 }
 
-// wants weighs the load of each replica. One replica posts for all, and its posts
-// count as much as all polls together: if there is not enough for both, each gets
+// wants returns the weight of each replica. One replica posts for all, and its posts
+// count as much as all polls together. If the limit is too low for both, each gets
 // half, as in a single bridge.
 func wants(limit int, living []candidate) []int {
 	sum, known, posts := 0, 0, 0
@@ -339,7 +335,7 @@ func wants(limit int, living []candidate) []int {
 			known++
 		}
 	}
-	mean := 4 // no replica has anything to do: equal parts
+	mean := 4 // without any load, equal parts
 	if known > 0 {
 		mean = max(sum/known, 4)
 	}

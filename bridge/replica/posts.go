@@ -12,31 +12,30 @@ import (
 	"plaspy-bridge/bridge/replica/clock"
 )
 
-// Whether a replica can post inbound messages, as its record says. Records of
-// versions before the posting seat say nothing.
+// Values of record.Inbound. Versions before the posting seat leave it empty.
 const (
 	inboundOff    = "off"     // it does not consume
-	inboundOn     = "on"      // it can
+	inboundOn     = "on"      // it can post
 	inboundUnable = "unable"  // it consumes, but cannot reach the API
 	earlierKey    = "inbound" // the lease of those earlier versions
 	earlierTTL    = 6 * time.Second
 )
 
-// ErrSeatLost is the cause with which the context of [Group.AwaitPosts] ends.
-var ErrSeatLost = errors.New("this replica may not post any more")
+// ErrSeatLost is the cause of the end of a context from [Group.AwaitPosts].
+var ErrSeatLost = errors.New("this replica lost the posting seat")
 
 // postingSeat is this replica's right to post inbound messages.
 type postingSeat struct {
 	mu       sync.Mutex
-	assigned bool // the plan gives it to this replica, and no other one may hold it
-	taken    bool // AwaitPosts gave it out, and ReleasePosts was not called yet
+	assigned bool // the plan assigns it to this replica, and no other replica can hold it
+	taken    bool // AwaitPosts returned it, and ReleasePosts was not called yet
 	cancel   context.CancelCauseFunc
 	changed  chan struct{} // closed when assigned becomes true
 }
 
 // Posting reports whether this replica may begin to post an inbound message now.
-// Like [Group.Live] it looks at the clock, so it is also right just after the
-// process or the machine was suspended. It is to be asked last before a post.
+// Like [Group.Live] it reads the clock, so it is also correct just after the process
+// or the machine was suspended. Call it last before a post.
 func (g *Group) Posting() bool {
 	g.seat.mu.Lock()
 	assigned := g.seat.assigned
@@ -44,14 +43,14 @@ func (g *Group) Posting() bool {
 	return assigned && g.Live()
 }
 
-// AwaitPosts blocks until this replica has the posting seat, which one replica
-// of the group has at a time. Its error is that ctx ended first.
+// AwaitPosts blocks until this replica has the posting seat, which one replica of
+// the group has at a time. It returns an error if ctx ends first.
 //
-// The context that it returns ends, with [ErrSeatLost], when no further post may
-// begin: the seat goes to another replica, the lease ran out, or [Group.Run] was
-// told to stop. It does not end with ctx. Posts that were sent by then are to be
-// finished and recorded, and then ReleasePosts called: no other replica begins
-// to post before that, or before this one's lease has run out.
+// The returned context ends with [ErrSeatLost] when no further post may begin: the
+// seat moves to another replica, the lease ran out, or [Group.Run] stops. It does not
+// end with ctx. The caller then waits until the sent posts are answered and recorded,
+// and calls ReleasePosts. No other replica begins to post before that, or before
+// this replica's lease has run out.
 func (g *Group) AwaitPosts(ctx context.Context) (held context.Context, err error) {
 	s := &g.seat
 	for {
@@ -72,8 +71,8 @@ func (g *Group) AwaitPosts(ctx context.Context) (held context.Context, err error
 	}
 }
 
-// ReleasePosts ends what AwaitPosts began: nothing that was posted is left
-// unrecorded. It does not block.
+// ReleasePosts gives the seat back after AwaitPosts, once all posts are recorded. It
+// does not block.
 func (g *Group) ReleasePosts() {
 	s := &g.seat
 	s.mu.Lock()
@@ -105,15 +104,15 @@ func (s *postingSeat) set(assigned bool) (changed bool) {
 	return true
 }
 
-// inUse reports whether posts may be under way that were begun with the seat.
+// inUse reports whether posts that began with the seat may be in flight.
 func (s *postingSeat) inUse() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.taken
 }
 
-// takeSeat begins to post if the plan says so and no other replica can be posting.
-// What this replica has it keeps through later plans that name it.
+// takeSeat takes the seat if the plan assigns it and no other replica can be posting.
+// This replica keeps the seat through later plans that assign it again.
 func (t *membership) takeSeat() {
 	s := &t.g.seat
 	if earlierVersions(t) {
@@ -130,8 +129,8 @@ func (t *membership) takeSeat() {
 		if key == t.key || !m.record.Posting {
 			continue
 		}
-		// It has to record its posts, or to be evicted. If others have done so
-		// and cleared its key away, this replica may have missed it.
+		// It must record its posts or be evicted. If another replica has evicted it and
+		// deleted its key, this replica may have missed that.
 		if t.silent(m) && !m.evicting {
 			t.evict(m)
 		}
@@ -146,25 +145,24 @@ func (t *membership) takeSeat() {
 	}
 }
 
-// yieldSeat stops new posts; those under way keep others waiting.
+// yieldSeat stops new posts. Posts in flight keep other replicas from posting.
 func (t *membership) yieldSeat(why string) {
 	if t.g.seat.set(false) {
 		t.g.log.Info("this replica starts no further posts", "reason", why)
 	}
 }
 
-// earlierLease is the lease with which versions before the posting seat decided
-// which replica posts. They do not know of the seat, so this version waits for
-// them.
+// earlierLease is the posting lease of versions before the posting seat. Those
+// versions do not know the seat, so this version waits for the lease.
 type earlierLease struct {
-	clear    bool // it is not held
+	clear    bool // the lease is not held
 	asking   bool
 	asked    clock.Moment
 	revision uint64
 	since    clock.Moment // when the revision was first seen
 }
 
-// earlierVersions reports whether a replica lives that may post by its own lease.
+// earlierVersions reports whether a replica of an earlier version is alive.
 func earlierVersions(t *membership) bool {
 	for key, m := range t.members {
 		if key != t.key && m.record.Inbound == "" && m.record.ID != "" && m.revision > 0 && !m.record.Left && !t.silent(m) {
@@ -174,8 +172,8 @@ func earlierVersions(t *membership) bool {
 	return false
 }
 
-// lookForEarlier looks whether the lease of earlier versions is free: its key is
-// not there, or it was not renewed for as long as it lasts.
+// lookForEarlier checks whether the lease of earlier versions is free: its key does
+// not exist, or was not renewed for the length of the lease.
 func (t *membership) lookForEarlier() {
 	e := &t.earlier
 	if e.asking || e.revision > 0 && t.now.Since(e.asked) < earlierTTL/12 {
@@ -190,7 +188,7 @@ func (t *membership) lookForEarlier() {
 			case errors.Is(err, jetstream.ErrKeyNotFound):
 				e.clear = true
 			case err != nil:
-				e.revision = max(e.revision, 1) // not to be asked at every step
+				e.revision = max(e.revision, 1) // do not ask again at every step
 				t.g.log.Debug("could not read the posting lease of earlier versions", "err", err)
 			case entry.Revision() != e.revision:
 				e.revision, e.since = entry.Revision(), t.now
@@ -201,9 +199,8 @@ func (t *membership) lookForEarlier() {
 	})
 }
 
-// linger keeps the lease up at a stop, while posts that were sent wait for their
-// answers. Everything else was given up before. It returns true if nothing is
-// under way any more.
+// linger renews the lease during a stop while sent posts wait for their answers.
+// Everything else was given up before. It returns true once no post is in flight.
 func (t *membership) linger(ticks <-chan time.Time) bool {
 	grace := time.NewTimer(t.g.opts.Grace)
 	defer grace.Stop()

@@ -19,9 +19,8 @@ const (
 	throttleKey  = "group.throttle"
 	memberPrefix = "group.member."
 
-	// bucketTTL removes the keys of processes that are long gone. It is far longer
-	// than a clock is likely to jump, because a server that expires a key in use
-	// interrupts the work.
+	// bucketTTL removes the keys of processes that are long gone. It is far longer than
+	// any likely clock jump, because an expired key in use would interrupt the work.
 	bucketTTL = 24 * time.Hour
 )
 
@@ -30,15 +29,15 @@ type record struct {
 	ID    string `json:"id"`
 	Beat  uint64 `json:"beat"`            // counts this process's writes
 	Ack   uint64 `json:"ack,omitempty"`   // the epoch of the plan that it obeys
-	Load  int    `json:"load"`            // polls a minute that it would send; before posts counted: devices
+	Load  int    `json:"load"`            // polls a minute that it would send; in earlier versions devices
 	Posts int    `json:"posts,omitempty"` // posts a minute that it would send
 	Limit int    `json:"limit"`           // its PLASPY_RATE_LIMIT
-	Left  bool   `json:"left,omitempty"`  // it is gone: it left, or was evicted
-	// Inbound says whether it can post. Empty means a version before the posting
+	Left  bool   `json:"left,omitempty"`  // it left or was evicted
+	// Inbound says whether it can post. It is empty in versions before the posting
 	// seat.
 	Inbound string `json:"inbound,omitempty"`
-	// Posting says that posts may be in flight that it began with the seat. A member
-	// that has left may still wait for their answers.
+	// Posting says that its posts may be in flight. A member that has left may still
+	// wait for their answers.
 	Posting bool `json:"posting,omitempty"`
 	// Settings are digests of its settings, by name. Earlier versions have none.
 	Settings map[string]string `json:"settings,omitempty"`
@@ -54,8 +53,8 @@ type ownRecord struct {
 	sent     clock.Moment // when the last try was sent
 	at       clock.Moment // when the next one is due
 	writing  bool
-	doubt    clock.Moment // since when the key may differ from the last write ...
-	doubted  bool         // ... if it may
+	doubt    clock.Moment // when doubted became true
+	doubted  bool         // the key may differ from the last write
 	err      error        // of the last try
 	load     Load         // as at the last renewal
 	shown    struct {
@@ -87,8 +86,8 @@ func (t *membership) renew() {
 	case o.writing, o.revision == 0 && !t.watch.synced:
 		return
 	case t.suspended && (t.watch.n <= t.distrusted || !t.watch.synced):
-		// A replica that lost its lease looks first. In a store that went back,
-		// revisions are counted again, so the expected one may be another's.
+		// A replica that lost its lease reads first. In a restored store revisions are
+		// counted again, so the expected one may belong to another entry.
 		return
 	case o.doubted && t.now.Since(o.doubt) > t.g.every():
 		t.lost = errStateLost
@@ -152,13 +151,13 @@ func (t *membership) seeOwn(revision uint64, r record) {
 	if revision <= o.revision {
 		return
 	}
-	// Only this replica writes this, so it is the write in flight, or an earlier one
-	// whose answer was lost. The lease counts from a renewal that is known to have
-	// succeeded, and the next one can succeed now.
+	// Only this replica writes this key, so this is the write in flight, or an earlier
+	// one with a lost answer. The lease still counts from the last answered renewal,
+	// and the next one can succeed now.
 	o.revision, o.acked, o.posting, o.doubted = revision, r.Ack, r.Posting, false
 }
 
-// open returns the bucket and creates it if it is missing.
+// open returns the bucket, and creates it if it is missing.
 func (g *Group) open(ctx context.Context) (jetstream.KeyValue, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.opts.Lease/2)
 	defer cancel()
@@ -166,7 +165,7 @@ func (g *Group) open(ctx context.Context) (jetstream.KeyValue, error) {
 	kv, err := g.opts.JS.KeyValue(ctx, name)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		kv, err = g.opts.JS.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: name, Description: "What the replicas of a bridge need to share the work.",
+			Bucket: name, Description: "State that the replicas of a bridge share.",
 			History: 1, TTL: bucketTTL, Replicas: g.opts.Replicas,
 		})
 		if errors.Is(err, jetstream.ErrBucketExists) { // another replica was faster
@@ -216,8 +215,8 @@ func evict(ctx context.Context, kv jetstream.KeyValue, m member) (revision uint6
 	if !mismatch(err) {
 		return revision, err == nil, err
 	}
-	// It is alive, or has left, or its key was removed by the server or an operator.
-	// The watch need not show which: it has shown the key already.
+	// It is alive, or has left, or the server or an operator removed its key. The watch
+	// need not show which, because it has shown the key already.
 	entry, get := kv.Get(ctx, m.key)
 	switch {
 	case errors.Is(get, jetstream.ErrKeyNotFound) && m.revision > 0:

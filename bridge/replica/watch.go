@@ -128,9 +128,8 @@ func (t *membership) seePlan(e jetstream.KeyValueEntry) {
 		t.obey(p, e.Revision())
 		return
 	}
-	// It was deleted, or written by a stranger. Members write it again. A newcomer
-	// cannot know its content, and waits until all leases that it may have been
-	// about are over.
+	// It was deleted, or another program wrote it. Members write it again. A newcomer
+	// does not know the old content, and waits until all leases under it are over.
 	t.plan.revision, t.plan.unreadable = e.Revision(), true
 	if t.plan.Epoch == 0 {
 		t.g.abstain()
@@ -151,27 +150,26 @@ func (t *membership) seeMember(e jetstream.KeyValueEntry) {
 	_, seated := t.plan.seat(e.Key())
 	_, known := t.members[e.Key()]
 	if !put && !seated && !known {
-		return // the rest of a replica that is long gone
+		return // a remaining key of a replica that is long gone
 	}
 	m := t.member(e.Key())
 	if m.revision != e.Revision() || m.watched != t.watch.n {
 		m.heard = t.now
 	}
 	m.revision, m.watched = e.Revision(), t.watch.n
-	if put && r.Beat >= m.record.Beat { // an entry of a stranger does not replace the member's own
+	if put && r.Beat >= m.record.Beat { // an entry of another program does not replace the member's own
 		m.record = r
 		m.differs = differing(t.g.opts.Settings, r.Settings)
 	}
 }
 
-// seeAll notices entries that a new watch did not show although they were there
-// before: it comes from a server that lags, or the store went back to an earlier
-// state.
+// seeAll handles entries that a new watch did not show although they existed
+// before: its server lags, or the store was restored to an earlier state.
 func (t *membership) seeAll() {
 	t.watch.synced = true
 	if t.plan.Epoch < t.g.epoch {
-		// The bucket was lost between two memberships of this replica. Others may not
-		// have noticed yet.
+		// The bucket was lost between two memberships of this replica. Other replicas may
+		// not have noticed yet.
 		t.g.epoch = t.plan.Epoch
 		t.g.abstain()
 	}
@@ -188,7 +186,7 @@ func (t *membership) seeAll() {
 	}
 }
 
-// member returns the state of a replica, of which nothing may be known yet.
+// member returns the state of a replica, and adds it if it is not known yet.
 func (t *membership) member(key string) *member {
 	m := t.members[key]
 	if m == nil {

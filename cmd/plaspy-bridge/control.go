@@ -52,7 +52,7 @@ func controlListCommand() *cobra.Command {
 	}
 }
 
-// target names what an entry is about.
+// target selects the entry.
 const target = "device NAME|group NAME|fleet"
 
 func controlSetCommand() *cobra.Command {
@@ -113,7 +113,7 @@ func controlClearCommand() *cobra.Command {
 	}
 }
 
-// targeted checks what an entry is about.
+// targeted checks the target of an entry.
 func targeted(_ *cobra.Command, args []string) error {
 	want := errors.New("want " + target)
 	switch {
@@ -135,7 +135,7 @@ func targeted(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// keyOf returns the key of what targeted has checked.
+// keyOf returns the key of a target that targeted has checked.
 func keyOf(args []string) string {
 	switch args[0] {
 	case "device":
@@ -147,7 +147,7 @@ func keyOf(args []string) string {
 	}
 }
 
-// wish is what the flags ask for.
+// wish holds the values of the flags.
 type wish struct {
 	interval, duration time.Duration
 	weight             float64
@@ -227,8 +227,8 @@ func patterns(text string) []string {
 	return list
 }
 
-// whoami names the person at this machine. NATS does not tell other clients the
-// user who wrote a message.
+// whoami returns the user and the machine. NATS does not pass on the user of a
+// message's publisher.
 func whoami() string {
 	name := "unknown"
 	if u, err := user.Current(); err == nil && u.Username != "" {

@@ -100,7 +100,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 	return watchBridge(ctx, b, cfg, api.URL, o, guest, stdout, log)
 }
 
-// watchBridge runs the bridge and shows what it publishes.
+// watchBridge runs the bridge and shows the messages that it publishes.
 func watchBridge(ctx context.Context, b *bridge.Bridge, cfg config.Config, api string, o demoOptions, guest *visitor, stdout io.Writer, log *slog.Logger) error {
 	// The bridge stops last, because the view's summary reads the stream.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
