@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Filled reports whether the server fills by itself each bucket that it should, as
-// far as the reports of [EnsureStreams] tell.
+// Filled reports whether the server fills each bucket that it should, according to
+// the reports of [EnsureStreams].
 func Filled(reports []StreamReport, want []jetstream.StreamConfig) bool {
 	for _, cfg := range want {
 		at := slices.IndexFunc(reports, func(r StreamReport) bool { return r.Stream == cfg.Name })
@@ -36,14 +36,14 @@ const headerOrigin = "plaspy-sequence"
 // entry is the state of one key of the last-location bucket.
 type entry struct {
 	revision uint64
-	origin   uint64 // sequence in the events stream; 0: unknown
+	origin   uint64 // sequence in the events stream; 0 means unknown
 }
 
-// FillLast puts every location event into the last-location bucket, the newest
-// of each device first and then what comes, until ctx ends, which is its error
-// then. It is for a bucket that an operator made without the source that the
-// bridge's own has. Several replicas may do so at once: each write is fenced by
-// the entry that it replaces, and none replaces a newer one.
+// FillLast copies location events to the last-location bucket, the newest of each
+// device first and then new ones, until ctx ends, and returns the cause. It is for a
+// bucket that an operator made without a source. Several replicas may run it at
+// once: each write is fenced by the entry that it replaces, so no write replaces a
+// newer entry.
 func (p *Publisher) FillLast(ctx context.Context) error {
 	bucket := p.subjects.LastBucket()
 	prefix := BucketKey(bucket, "")
@@ -84,8 +84,8 @@ func (p *Publisher) FillLast(ctx context.Context) error {
 	}
 }
 
-// fill puts one event in the place of an entry, and gives the one that is there
-// then: it, or a newer one of another replica.
+// fill replaces an entry with an event, and returns the new entry: the event, or a
+// newer one from another replica.
 func (b Positions) fill(ctx context.Context, subject string, m jetstream.Msg, old entry) (entry, error) {
 	meta, err := m.Metadata()
 	if err != nil {
@@ -138,7 +138,7 @@ func (b Positions) Remove(ctx context.Context, device string) error {
 	}
 	marker := &nats.Msg{Subject: key, Header: nats.Header{headerOperation: {deleted}}}
 	_, err = b.p.js.PublishMsg(ctx, marker, jetstream.WithExpectLastSequencePerSubject(last.Sequence))
-	if err != nil && judge(err) != fenced { // a newer location came meanwhile
+	if err != nil && judge(err) != fenced { // fenced: a newer location was stored
 		return fmt.Errorf("delete the last position: %w", explain(err))
 	}
 	return nil
@@ -169,7 +169,7 @@ func (b Positions) entry(ctx context.Context, key string) (*jetstream.RawStreamM
 	m, err := NewLeader(b.p.js, BucketStream(b.p.subjects.LastBucket())).Last(ctx, key)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return nil, nil // the operator may do without the bucket
+		return nil, nil // an operator may have deleted the bucket
 	case err != nil:
 		return nil, fmt.Errorf("read the last position: %w", err)
 	}
@@ -233,8 +233,8 @@ func RememberSilent(ctx context.Context, p *Publisher) error {
 	return nil
 }
 
-// silentAgedOut calls f with the newest event of the alert silent of each device
-// whose event has left the events stream by age.
+// silentAgedOut calls f with the newest silent alert of each device, if that event
+// aged out of the events stream.
 func silentAgedOut(ctx context.Context, p *Publisher, mark Mark, f func(Stored)) error {
 	bucket := p.subjects.SilentBucket()
 	prefix := BucketKey(bucket, "")

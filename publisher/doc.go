@@ -4,24 +4,23 @@
 //
 // # The fence
 //
-// Every event carries the sequence that the last message of its subject is
-// expected to have (Nats-Expected-Last-Subject-Sequence). The stream refuses
-// an event whose author has not seen the one before it, so a second replica,
-// or the same one after a pause, cannot publish out of order. The message id
-// is made from subject, expected sequence and content: the same publication
-// tried again has the same id, while the third change of A, B, A has another
-// one than the first.
+// Every event carries the expected sequence of the last message of its subject
+// (Nats-Expected-Last-Subject-Sequence). The stream refuses an event if its publisher
+// has not seen the event before it. So a second replica, or the same one after a
+// pause, cannot publish out of order. The message id is made from the subject, the
+// expected sequence and the content. A retry of a publication has the same id, while
+// the third change of A, B, A has a different id than the first.
 //
 // # Delivery
 //
-// [Publisher.Publish] takes a chain of events of one device. The next one goes
-// out when the one before is stored; chains of different devices run beside
-// each other in a bounded window, and a full window blocks. An event without
-// an answer (a timeout, a lost connection, a broker that says no) is sent
-// again, unchanged: the fence makes that safe. Where the fence refuses it, the
-// publisher looks at the subject's last message at the stream's leader: its own
-// id means that only the answer was lost; another one is a [Conflict], which is
-// the caller's to resolve. Nothing is given up on while the process runs.
+// [Publisher.Publish] takes a chain of events of one device. Each event is sent when
+// the one before it is stored. Chains of different devices run concurrently in a
+// bounded window, and a full window blocks. After a timeout, a lost connection or an
+// error of the broker, the event is sent again unchanged, which the fence makes safe.
+// If the fence refuses an event, the publisher reads the subject's last message from
+// the stream's leader. If that has the event's id, only the answer was lost. If not,
+// the chain ends with a [Conflict], which the caller resolves. While the process runs,
+// retries end only for an event that can never be stored ([ErrTooLarge]).
 //
 // # The stream is the state
 //

@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// flight is a chain on its way. At most one of its events is in flight at a time.
+// flight is a chain in flight. At most one of its events is sent at a time.
 type flight struct {
 	events []*Event
 	next   int
@@ -20,33 +20,33 @@ type flight struct {
 	failed  int       // consecutive failures of the next event
 	since   time.Time // of the first of them
 	due     time.Time // of the next try
-	refused int       // how many of them were refusals of this very event
+	refused int       // number of failures that were refusals of this very event
 	err     error     // the last failure
 }
 
-// flights are the flights whose event is out, by its message.
+// flights holds the flights with a sent event, by its message.
 type flights struct {
-	mu     sync.Mutex
-	byMsg  map[*nats.Msg]*flight
-	owed   time.Time // since when there have been flights without any answer
-	closed bool      // no flight may start any more
+	mu           sync.Mutex
+	byMsg        map[*nats.Msg]*flight
+	waitingSince time.Time // of the last answer, or of the first event sent after all were answered
+	closed       bool      // no further flight may start
 }
 
-// reply is the outcome of the event that a flight has out.
+// reply is the outcome of a flight's sent event.
 type reply struct {
-	f       *flight
-	ack     *jetstream.PubAck
-	err     error
-	looked  bool    // the subject's last message was read, after ack or refusal came
-	last    *Stored // it
-	refusal error
+	f        *flight
+	ack      *jetstream.PubAck
+	err      error
+	lastRead bool    // the subject's last message was read, after ack or refusal arrived
+	last     *Stored // the subject's last message, if lastRead
+	refusal  error
 }
 
 const (
-	// maxRefusals is how often an event is refused, while others are stored,
-	// before it is given up.
+	// maxRefusals is the number of refusals, while others are stored, after which an
+	// event is given up.
 	maxRefusals = 5
-	lookTimeout = 3 * time.Second
+	readTimeout = 3 * time.Second
 )
 
 // send sends the flight's next event. It returns false if the publisher has
@@ -63,7 +63,7 @@ func (p *Publisher) send(f *flight) bool {
 		return false
 	}
 	if len(p.flights.byMsg) == 0 {
-		p.flights.owed = time.Now()
+		p.flights.waitingSince = time.Now()
 	}
 	p.flights.byMsg[e.msg] = f
 	p.flights.mu.Unlock()
@@ -73,8 +73,8 @@ func (p *Publisher) send(f *flight) bool {
 	return true
 }
 
-// expect is the fence of the flight's next event: the sequence of an earlier event
-// of the chain on the same subject, or else the one that its author set.
+// expect returns the fence of the flight's next event: the sequence of an earlier
+// event of the chain on the same subject, or else the sequence that the caller set.
 func (f *flight) expect() uint64 {
 	e := f.events[f.next]
 	for i := f.next - 1; i >= 0; i-- {
@@ -85,13 +85,13 @@ func (f *flight) expect() uint64 {
 	return e.Expect
 }
 
-// answered runs on the client's goroutines, once for every send. There is room
-// in replies for everything that can be out: a flight is in flights, in replies,
-// looked for or waiting, and never in two of them.
+// answered runs on the client's goroutines, once for every send. It never blocks,
+// because replies has room for every flight: a flight is in flights, in replies, in
+// readLast or in retries, and never in two of them.
 func (p *Publisher) answered(m *nats.Msg, ack *jetstream.PubAck, err error) {
 	p.flights.mu.Lock()
 	defer p.flights.mu.Unlock()
-	p.flights.owed = time.Now()
+	p.flights.waitingSince = time.Now()
 	if f := p.flights.byMsg[m]; f != nil {
 		delete(p.flights.byMsg, m)
 		p.replies <- reply{f: f, ack: ack, err: err}
@@ -99,67 +99,67 @@ func (p *Publisher) answered(m *nats.Msg, ack *jetstream.PubAck, err error) {
 }
 
 func (p *Publisher) handle(ctx context.Context, r reply) {
-	if r.looked {
-		p.homing = false
+	if r.lastRead {
+		p.findingDomain = false
 	}
 	switch {
-	case r.looked && r.err == nil:
+	case r.lastRead && r.err == nil:
 		p.found(r)
-	case r.looked && r.ack != nil && p.ours(r.ack) && !r.ack.Duplicate:
-		p.stored(r.f, r.ack.Sequence, false) // the look was for the domain only, and may be forbidden
+	case r.lastRead && r.ack != nil && p.ours(r.ack) && !r.ack.Duplicate:
+		p.stored(r.f, r.ack.Sequence, false) // only the domain was missing, and the read may be forbidden
 	case r.err != nil:
 		p.failed(ctx, r)
 	case !p.ours(r.ack):
-		p.foreign(r.ack)
-		p.look(ctx, r)
+		p.logForeign(r.ack)
+		p.readLast(ctx, r)
 	case r.ack.Duplicate:
-		p.look(ctx, r)
-	case p.home == nil && !p.homing:
-		p.homing = true
-		p.look(ctx, r)
+		p.readLast(ctx, r)
+	case p.domain == nil && !p.findingDomain:
+		p.findingDomain = true
+		p.readLast(ctx, r)
 	default:
 		p.stored(r.f, r.ack.Sequence, false)
 	}
 }
 
-// ours reports whether an answer is the events stream's. Until its domain is known,
-// one of its name in another domain cannot be distinguished by the answer alone.
+// ours reports whether an answer is from the events stream. Until the domain is
+// known, a stream of that name in another domain cannot be told apart by its answer.
 func (p *Publisher) ours(ack *jetstream.PubAck) bool {
-	return ack.Stream == p.subjects.Events() && (p.home == nil || ack.Domain == *p.home)
+	return ack.Stream == p.subjects.Events() && (p.domain == nil || ack.Domain == *p.domain)
 }
 
-// failed handles an event that was not stored, as far as the answer says.
+// failed handles an event that was not stored according to its answer.
 func (p *Publisher) failed(ctx context.Context, r reply) {
 	switch judge(r.err) {
 	case fenced:
-		p.look(ctx, r)
+		p.readLast(ctx, r)
 	case never:
-		if errors.Is(r.err, nats.ErrMaxPayload) { // the client's own word
+		if errors.Is(r.err, nats.ErrMaxPayload) { // the client's own error
 			p.giveUp(r.f, r.err)
 			return
 		}
-		p.look(ctx, r) // another stream may have refused it
+		p.readLast(ctx, r) // another stream may have refused it
 	case refused:
 		r.f.refused++
 		if r.f.refused >= maxRefusals && p.LastAck().After(r.f.since) {
 			p.giveUp(r.f, r.err)
 			return
 		}
-		p.doubt(r.f, r.err)
+		p.retryLater(r.f, r.err)
 	default:
-		p.doubt(r.f, r.err)
+		p.retryLater(r.f, r.err)
 	}
 }
 
-// look asks the stream's leader for the subject's last message. The answer comes
-// back as a reply.
-func (p *Publisher) look(ctx context.Context, r reply) {
+// readLast reads the subject's last message from the stream's leader. The result
+// arrives as a reply.
+func (p *Publisher) readLast(ctx context.Context, r reply) {
 	f := r.f
-	p.looks.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	p.reads.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
 		last, err := p.Last(ctx, f.events[f.next].Subject)
-		p.replies <- reply{f: f, err: err, looked: true, last: last, refusal: r.err, ack: r.ack}
+		p.replies <- reply{f: f, err: err, lastRead: true, last: last, refusal: r.err, ack: r.ack}
 	})
 }
 
@@ -169,46 +169,45 @@ func (p *Publisher) found(r reply) {
 	switch {
 	case r.last != nil && r.last.ID == e.ID:
 		fresh := r.ack != nil && p.ours(r.ack) && r.ack.Sequence == r.last.Seq && !r.ack.Duplicate
-		if fresh && p.home == nil {
-			p.home = &r.ack.Domain
+		if fresh && p.domain == nil {
+			p.domain = &r.ack.Domain
 		}
 		p.stored(r.f, r.last.Seq, !fresh)
 	case r.refusal != nil && judge(r.refusal) == never && r.f.refused > 0:
 		p.giveUp(r.f, r.refusal)
 	case r.refusal != nil && judge(r.refusal) == never && lastSeq(r.last) == e.Expect:
-		r.f.refused++ // another stream's answer may have come before this one's
-		p.doubt(r.f, r.refusal)
+		r.f.refused++ // another stream may have answered first
+		p.retryLater(r.f, r.refusal)
 	case lastSeq(r.last) != e.Expect:
-		p.atWork()
+		p.streamAnswered()
 		p.finish(r.f, &Conflict{Event: e, Last: r.last})
 	case r.ack != nil && p.ours(r.ack) && r.ack.Duplicate:
-		// The stream remembers an id whose message was purged. Published now, it
-		// is new, under an id of its own.
+		// The stream remembers the id of a purged message. Publish the event again with
+		// a new id.
 		e.content++
 		e.ID = ""
 		p.send(r.f)
 	case r.ack != nil:
-		p.doubt(r.f, fmt.Errorf("the stream %s of domain %q answered, and %s does not hold the event", r.ack.Stream, r.ack.Domain, p.subjects.Events()))
+		p.retryLater(r.f, fmt.Errorf("the stream %s of domain %q answered, and %s does not hold the event", r.ack.Stream, r.ack.Domain, p.subjects.Events()))
 	default:
-		p.doubt(r.f, errors.New("the stream's sequences are moving"))
+		p.retryLater(r.f, errors.New("the stream's sequences are moving"))
 	}
 }
 
-// foreign logs, once for each, a stream that answers in place of the events
-// stream. Each event carries a fence of the events stream, so that such a copy
-// holds next to nothing.
-func (p *Publisher) foreign(ack *jetstream.PubAck) {
+// logForeign logs once each stream that answers in place of the events stream. Each
+// event carries a fence for the events stream, so such a copy rejects most events.
+func (p *Publisher) logForeign(ack *jetstream.PubAck) {
 	name := ack.Domain + "/" + ack.Stream
-	if p.strangers[name] || len(p.strangers) >= maxStrangers {
+	if p.foreignStreams[name] || len(p.foreignStreams) >= maxForeign {
 		return
 	}
-	p.strangers[name] = true
+	p.foreignStreams[name] = true
 	p.log.Warn("another stream captures the event subjects and rejects most events; copy events with sources or a mirror instead",
 		"stream", ack.Stream, "domain", ack.Domain)
 }
 
-// maxStrangers bounds the memory of foreign.
-const maxStrangers = 16
+// maxForeign bounds the memory of logForeign.
+const maxForeign = 16
 
 func (p *Publisher) stored(f *flight, seq uint64, found bool) {
 	e := f.events[f.next]
@@ -217,7 +216,7 @@ func (p *Publisher) stored(f *flight, seq uint64, found bool) {
 	p.lastAck.Store(time.Now().UnixNano())
 	p.life.acknowledged(seq)
 	p.unstorable.stored(e)
-	p.atWork()
+	p.streamAnswered()
 	f.next++
 	f.failed, f.refused, f.err = 0, 0, nil
 	switch {
@@ -239,24 +238,24 @@ func (p *Publisher) giveUp(f *flight, err error) {
 		p.log.Error("event can never be stored", "err", reason(err), "subject", e.Subject)
 	}
 	if judge(err) != refused {
-		p.atWork()
+		p.streamAnswered()
 	}
 	p.finish(f, fmt.Errorf("publish to %s: %w: %w", e.Subject, ErrTooLarge, err))
 }
 
-// atWork notes that the stream answers: it can be published to. What waits for
-// that is sent again now, but for events that were refused themselves.
-func (p *Publisher) atWork() {
+// streamAnswered records that the stream stores events. Flights that wait for that
+// are sent again now, except those with an event that was refused itself.
+func (p *Publisher) streamAnswered() {
 	if p.trouble.Swap(nil) != nil {
 		p.log.Info("publishing works again", "count", p.retries.failed)
 	}
 	p.retries.answered(time.Now())
 }
 
-// doubt has an event sent again later.
-func (p *Publisher) doubt(f *flight, err error) {
+// retryLater schedules the next attempt of a flight, and logs the cause.
+func (p *Publisher) retryLater(f *flight, err error) {
 	p.metrics.errors.Inc()
-	own := f.refused > 0 // the trouble is this event's own as long as others are stored
+	own := f.refused > 0 // only this event has trouble while others are stored
 	f.err = err
 	p.retries.add(f, time.Now())
 	if own && (judge(err) == never || time.Since(p.LastAck()) < late) {
@@ -293,15 +292,15 @@ const (
 	maxRetry = 5 * time.Second
 )
 
-// retries are the flights whose event is to be sent again. The delay is each
-// flight's own; one that failed for a reason that all share is sent again as soon
-// as the stream answers.
+// retries holds the flights that wait for another attempt. Each flight has its own
+// delay. A flight that failed for a shared reason is sent again as soon as the stream
+// answers.
 type retries struct {
 	list   []*flight
 	failed int // failures since the stream last answered
 }
 
-// add plans the next try of a flight.
+// add schedules the next attempt of a flight.
 func (r *retries) add(f *flight, now time.Time) {
 	if f.failed == 0 {
 		f.since = now
@@ -312,7 +311,7 @@ func (r *retries) add(f *flight, now time.Time) {
 	r.list = append(r.list, f)
 }
 
-// answered notes that the stream answers.
+// answered makes the flights due that failed for a shared reason.
 func (r *retries) answered(now time.Time) {
 	if r.failed == 0 {
 		return
@@ -351,18 +350,18 @@ func (r *retries) take(now time.Time) (due []*flight) {
 	return due
 }
 
-// unstorable counts the events that can never be stored, for the health of the
-// bridge. It is safe for concurrent use.
+// unstorable records the events that can never be stored, for the bridge's health.
+// It is safe for concurrent use.
 type unstorable struct {
 	mu       sync.Mutex
 	ever     bool              // a location was stored since the start
-	subjects map[string]string // of locations that were refused since one was stored, with the reason
-	logged   map[string]uint64 // hash of the last refused event of a subject that was logged
+	subjects map[string]string // reasons by subject, of locations that were refused since one was stored
+	logged   map[string]uint64 // hash of the last logged event, by subject
 }
 
 const (
-	// manyRefused is how many devices' locations are refused in a row before it
-	// is the stream that counts as unfit, and not the events.
+	// manyRefused is the number of devices with consecutively refused locations after
+	// which the stream counts as unfit instead of the events.
 	manyRefused = 3
 	maxLogged   = 10_000
 )
@@ -377,8 +376,8 @@ func (u *unstorable) stored(e *Event) {
 	}
 }
 
-// refused notes an event and reports whether it is to be logged: the same event is
-// logged once.
+// refused records an event and reports whether it should be logged, which is once
+// for the same event.
 func (u *unstorable) refused(e *Event, err error) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -398,15 +397,15 @@ func (u *unstorable) refused(e *Event, err error) bool {
 	return true
 }
 
-// state returns why no location can be stored at all, or else why some cannot.
+// state returns the reason why no location can be stored, or why some cannot.
 func (u *unstorable) state() (down, degraded string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for subject, why := range u.subjects {
 		if !u.ever || len(u.subjects) >= manyRefused {
-			return fmt.Sprintf("locations cannot be stored: the one for %s was refused (%s)", subject, why), ""
+			return fmt.Sprintf("locations cannot be stored: that of %s was refused (%s)", subject, why), ""
 		}
-		return "", fmt.Sprintf("the location for %s cannot be stored (%s)", subject, why)
+		return "", fmt.Sprintf("the location of %s cannot be stored (%s)", subject, why)
 	}
 	return "", ""
 }

@@ -43,10 +43,10 @@ const (
 	// HeaderHistorySince is set on a location if the alert history could not be
 	// read up to it: the time that the next request starts from.
 	HeaderHistorySince = "plaspy-history-since"
-	// HeaderNewest stands on a location whose own time is not the newest one that
-	// was published of the device, or is in the future. It holds three times,
-	// each "-" if there is none: the newest one that was not in the future, and
-	// the earliest and the latest one of those that are later.
+	// HeaderNewest is set on a location if its time is in the future or before another
+	// published time of the device. It holds three times, each "-" if there is none:
+	// the newest that was not in the future, and the earliest and the latest of those
+	// after it.
 	HeaderNewest = "plaspy-newest"
 )
 
@@ -209,8 +209,8 @@ func (s Subjects) DeviceEvent(d *Device, expect uint64) *Event {
 	return e
 }
 
-// SetHeader sets a header of an event that was not published yet. The event's id
-// does not depend on it.
+// SetHeader sets a header of an event before it is published. The event's id does not
+// depend on it.
 func (e *Event) SetHeader(name, value string) { e.msg.Header[name] = []string{value} }
 
 func newEvent(subject string, k kind, expect, content uint64, body []byte) *Event {
@@ -232,9 +232,9 @@ var (
 	}
 )
 
-// maxEdges bounds HeaderEdges, in bytes: a stream takes no message with more than
-// 64 KiB of headers. Edges beyond it are published all the same, unless the
-// process ends just after the location.
+// maxEdges bounds HeaderEdges, in bytes, because a stream refuses more than 64 KiB of
+// headers. The remaining edges are published too, unless the process ends just after
+// the location.
 const maxEdges = 32 << 10
 
 // bounded cuts a list of edges after the last one that fits.
@@ -273,12 +273,12 @@ func deviceSource(url, token string) string {
 	return url
 }
 
-// CloudEvent returns the headers of a CloudEvents 1.0 event in binary mode whose
-// body is JSON. token is the device's, and source its URL at the API, which ends
-// with the escaped id. All must be ASCII.
+// CloudEvent returns the headers of a CloudEvents 1.0 event in binary mode with a
+// JSON body. token is the device's, and source its URL at the API, which ends with
+// the escaped id. All must be ASCII.
 func CloudEvent(typ, id, source, token string, at time.Time) nats.Header {
-	// One array holds every value: a header of its own slice each costs
-	// an allocation more per header, on the path of every publish.
+	// One array holds all values. A slice for each header would cost one more
+	// allocation per header for every publish.
 	layout := time.RFC3339Nano
 	if typ == TypeDevice || typ == TypeResult {
 		layout = TimeFormat // the body has the same instant
@@ -311,8 +311,8 @@ func (e *Event) stamp(expect uint64) {
 	e.msg.Header[nats.ExpectedLastSubjSeqHdr] = []string{strconv.FormatUint(expect, 10)}
 }
 
-// eventID is the same whenever the same publication is tried again, also by
-// another process, and another one if the same content comes back later.
+// eventID returns the same id for every retry of a publication, even by another
+// process, and a different id if the same content is published again later.
 func eventID(subject string, expect, content uint64) string {
 	var seq [8]byte
 	binary.BigEndian.PutUint64(seq[:], expect)
@@ -341,8 +341,8 @@ func appendName(b []byte, name string) []byte {
 	return appendString(append(b, `,"name":`...), name)
 }
 
-// appendString writes a JSON string. Plain ASCII, which nearly every id is,
-// is copied; all else is the standard library's to escape.
+// appendString writes a JSON string. Plain ASCII, which nearly all ids are, is
+// copied; the standard library escapes other text.
 func appendString(b []byte, s string) []byte {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= utf8.RuneSelf {

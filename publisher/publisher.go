@@ -14,7 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Window is the number of chains that can be in flight. One more blocks its author.
+// Window is the number of chains that can be in flight. Another call of
+// [Publisher.Publish] blocks.
 const Window = 1024
 
 // ackTimeout is how long an answer may take before the event is sent again.
@@ -22,21 +23,21 @@ const Window = 1024
 const ackTimeout = 5 * time.Second
 
 var (
-	// ErrTooLarge says that an event can never be stored: it, or its headers, are
-	// larger than the server or the stream accepts, or the stream refused it again
-	// and again while it stored others.
+	// ErrTooLarge says that an event can never be stored: it or its headers are larger
+	// than the server or the stream accepts, or the stream refused it repeatedly while
+	// it stored others.
 	ErrTooLarge = errors.New("event cannot be stored")
-	// ErrFound says that an event in the middle of a chain was in the stream
-	// already. The replica that stored it may have gone on, so the rest of the
-	// chain is to be decided anew.
+	// ErrFound says that an event in the middle of a chain was already in the stream.
+	// The replica that stored it may have published more, so the caller has to plan
+	// the rest of the chain again.
 	ErrFound = errors.New("event was in the stream already")
-	// ErrStopped says that the publisher was stopped before the event was known to
-	// be stored. It may be stored all the same.
+	// ErrStopped says that the publisher stopped before the event was acknowledged. It
+	// may be stored nevertheless.
 	ErrStopped = errors.New("publisher stopped")
 )
 
-// Conflict is the error of a chain whose fence the stream refused: another replica
-// published to the subject, or the stream lost an acknowledged event.
+// Conflict is the error of a chain that the fence refused: another replica published
+// to the subject, or the stream lost an acknowledged event.
 type Conflict struct {
 	Event *Event  // the event that was refused; those before it in the chain are stored
 	Last  *Stored // the subject's last message, or nil
@@ -64,7 +65,7 @@ type Publisher struct {
 	window  chan struct{}
 	replies chan reply
 	stopped chan struct{}
-	looks   sync.WaitGroup
+	reads   sync.WaitGroup // of readLast
 
 	flights    flights
 	trouble    atomic.Pointer[string]
@@ -77,10 +78,10 @@ type Publisher struct {
 
 // work is used by the goroutine of Run alone.
 type work struct {
-	retries   retries
-	home      *string         // the JetStream domain of the events stream, once an answer has shown it
-	homing    bool            // a look for home is under way
-	strangers map[string]bool // foreign streams that were logged
+	retries        retries
+	domain         *string         // the JetStream domain of the events stream, once it is known
+	findingDomain  bool            // a read that shows the domain is in flight
+	foreignStreams map[string]bool // streams that logForeign has logged
 }
 
 // New makes a publisher on a connection. Metrics are registered unless reg is nil.
@@ -91,11 +92,11 @@ func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registe
 		replies: make(chan reply, Window),
 		stopped: make(chan struct{}),
 		flights: flights{byMsg: make(map[*nats.Msg]*flight)},
-		work:    work{strangers: make(map[string]bool)},
+		work:    work{foreignStreams: make(map[string]bool)},
 	}
 	var err error
 	p.js, err = conn.OpenJetStream(
-		jetstream.WithPublishAsyncMaxPending(2*Window), // above our own window: the library's stall never comes
+		jetstream.WithPublishAsyncMaxPending(2*Window), // above our own window, so that the library never stalls
 		jetstream.WithPublishAsyncTimeout(ackTimeout),
 		jetstream.WithPublishAsyncAckHandler(func(_ jetstream.JetStream, m *nats.Msg, ack *jetstream.PubAck) {
 			p.answered(m, ack, nil)
@@ -116,18 +117,18 @@ func (p *Publisher) JetStream() jetstream.JetStream { return p.js }
 // Subjects returns the subjects that the publisher publishes to.
 func (p *Publisher) Subjects() Subjects { return p.subjects }
 
-// Connected reports whether the broker can be reached. A connection that is dead
-// and was not reset shows first in events that are not answered.
+// Connected reports whether the broker can be reached. A dead connection that was
+// not reset is noticed first by events without an answer.
 func (p *Publisher) Connected() bool {
 	if !p.conn.IsConnected() {
 		return false
 	}
 	p.flights.mu.Lock()
 	defer p.flights.mu.Unlock()
-	return len(p.flights.byMsg) == 0 || time.Since(p.flights.owed) <= patience
+	return len(p.flights.byMsg) == 0 || time.Since(p.flights.waitingSince) <= patience
 }
 
-// patience is after how long without an answer the broker counts as out of reach.
+// patience is the time without an answer after which the broker counts as unreachable.
 const patience = time.Second
 
 // LastAck returns when the broker last acknowledged an event, or the zero time.
@@ -141,9 +142,9 @@ func (p *Publisher) LastAck() time.Time {
 // Pending returns the number of chains in flight.
 func (p *Publisher) Pending() int { return len(p.window) }
 
-// Trouble says in one sentence why events are not being stored, or "". While a
-// cluster elects a leader, some may be stored and others wait: that is trouble
-// too. An event that the stream refuses for itself is not.
+// Trouble returns in one sentence why events are not stored, or "". It is set even if
+// only some events wait, for example during a leader election. A single event that
+// the stream refuses does not count.
 func (p *Publisher) Trouble() string {
 	if s := p.trouble.Load(); s != nil {
 		return *s
@@ -155,20 +156,20 @@ func (p *Publisher) Trouble() string {
 	defer p.flights.mu.Unlock()
 	for _, f := range p.flights.byMsg {
 		if f.refused == 0 && time.Since(f.events[f.next].sent) > late {
-			return "JetStream has not answered an event for " + late.String() + " and more"
+			return "JetStream has not answered an event for more than " + late.String()
 		}
 	}
 	return ""
 }
 
-// Degraded says in one sentence which locations can never be stored while others
-// are, or "".
+// Degraded returns in one sentence which locations can never be stored although
+// others are, or "".
 func (p *Publisher) Degraded() string {
 	_, degraded := p.unstorable.state()
 	return degraded
 }
 
-// late is how long an event may go without an answer.
+// late is the time after which an event without an answer is trouble.
 const late = 3 * time.Second
 
 // Publish takes a chain of at least one event and returns. It blocks while the
@@ -193,8 +194,8 @@ func (p *Publisher) Publish(ctx context.Context, events []*Event, done func(erro
 	return nil
 }
 
-// Run handles the stream's answers until ctx is cancelled. What is still in flight
-// then is reported as [ErrStopped].
+// Run handles the stream's answers until ctx is cancelled. Chains that are still in
+// flight then end with [ErrStopped].
 func (p *Publisher) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -230,13 +231,13 @@ func (p *Publisher) retry() {
 	}
 }
 
-// Drain waits until everything that was published is stored. If ctx ends first, its
-// error says how many chains are left. Nothing else may be published in that time.
+// Drain waits until all published chains are done. If ctx ends first, the error has
+// the number of chains left. Nothing may be published in that time.
 func (p *Publisher) Drain(ctx context.Context) error {
 	for i := range Window {
 		select {
 		case p.window <- struct{}{}:
-			continue // also if ctx is over already
+			continue // even if ctx is cancelled
 		default:
 		}
 		select {
@@ -248,8 +249,8 @@ func (p *Publisher) Drain(ctx context.Context) error {
 	return nil
 }
 
-// stop gives back the flights. The client may yet answer; those answers
-// find no flight.
+// stop ends all flights. Later answers from the client find no flight and are
+// ignored.
 func (p *Publisher) stop() {
 	close(p.stopped)
 	left := p.retries.list
@@ -260,7 +261,7 @@ func (p *Publisher) stop() {
 	}
 	clear(p.flights.byMsg)
 	p.flights.mu.Unlock()
-	p.looks.Wait()
+	p.reads.Wait()
 	for {
 		select {
 		case r := <-p.replies:

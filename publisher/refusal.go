@@ -28,9 +28,9 @@ const (
 type refusal int
 
 const (
-	again   refusal = iota // it says nothing about the event: to be sent again
+	again   refusal = iota // not about the event, which is sent again
 	fenced                 // the subject's last sequence is not the expected one
-	refused                // the server has something against this event
+	refused                // the server refuses this event
 	never                  // the event can never be stored
 )
 
@@ -78,8 +78,7 @@ func Full(err error) string {
 	return ""
 }
 
-// reason is an error as an operator reads it, with the same text for the same
-// cause.
+// reason returns an error's text for operators, the same text for the same cause.
 func reason(err error) string {
 	if full := Full(err); full != "" {
 		return full
@@ -87,7 +86,7 @@ func reason(err error) string {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	switch {
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
-		return "no stream takes the events: it was deleted, JetStream is off, or a cluster elects its leader"
+		return "no stream takes the events: it was deleted, JetStream is disabled, or a cluster is electing its leader"
 	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionClosed),
 		errors.Is(err, nats.ErrConnectionReconnecting):
 		return "not connected to NATS"
@@ -100,7 +99,7 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// explain adds a remedy to errors whose text has none.
+// explain adds a remedy to errors without one.
 func explain(err error) error {
 	if full := Full(err); full != "" {
 		return fmt.Errorf("%s: %w", full, err)

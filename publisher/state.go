@@ -19,10 +19,10 @@ type Stored struct {
 	Device string // the device's token
 	Alert  string // the alert's token, if Kind is "alert"
 	ID     string // its Nats-Msg-Id
-	// Seq is its sequence in the events stream. It is 0 if the message is
-	// there no longer, aged out, and was read from the last-location bucket.
+	// Seq is its sequence in the events stream. It is 0 if the message aged out and was
+	// read from a bucket instead.
 	Seq    uint64
-	At     time.Time // when the stream took it
+	At     time.Time // when the stream stored it
 	Header nats.Header
 	Body   []byte
 }
@@ -50,14 +50,13 @@ type DeviceBody struct {
 	Device   json.RawMessage `json:"device"`
 }
 
-// gone reports whether a message with this sequence, which the stream took at an
-// instant, was in this life of the stream and has left it by age.
+// gone reports whether a message with this sequence, stored at this time, was in this
+// stream and has aged out of it.
 func (m Mark) gone(seq uint64, at time.Time) bool {
 	return seq < m.FirstSeq && !at.Before(m.Created) && (m.Limited || m.old(at))
 }
 
-// idle is how long a read of the stream waits for the next message before it
-// is given up.
+// idle is how long a read of the stream waits for the next message before it fails.
 const idle = 5 * time.Second
 
 // Mark reads the events stream's mark.
@@ -81,11 +80,11 @@ func markOf(info *jetstream.StreamInfo) Mark {
 	}
 }
 
-// Observe reads the events stream's mark and compares it with the one that
-// Observe read before. If the verdict is not Intact, the stream's content has to be read
-// again. The first call finds everything intact.
+// Observe reads the events stream's mark and compares it with that of the last call.
+// If the verdict is not Intact, the stream's content has to be read again. The first
+// call returns Intact.
 func (p *Publisher) Observe(ctx context.Context) (Mark, Verdict, error) {
-	acked := p.life.ackedSeq() // before the mark, which may be older than later ones
+	acked := p.life.ackedSeq() // before the request: the mark may not include later events
 	info, err := lookUp(ctx, p.js, p.subjects.Events())
 	if err != nil {
 		return Mark{}, Intact, fmt.Errorf("read stream state: %w", explain(err))
@@ -114,7 +113,7 @@ func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (
 	}); err != nil {
 		return mark, err
 	}
-	if mark.Whole() {
+	if mark.Complete() {
 		return mark, nil
 	}
 	if err := p.agedOut(ctx, mark, seen, f); err != nil || !p.life.silent.Load() {
@@ -124,8 +123,8 @@ func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (
 }
 
 // StateOf calls f with the last messages of one device, by its
-// token, as [Publisher.State] does for all. The last-location bucket is not
-// asked.
+// token, as [Publisher.State] does for all. It does not read the last-location
+// bucket.
 func (p *Publisher) StateOf(ctx context.Context, device string, allAlerts bool, f func(Stored)) error {
 	return p.readEvents(ctx, device, allAlerts, f)
 }
@@ -148,10 +147,10 @@ func (p *Publisher) readEvents(ctx context.Context, device string, allAlerts boo
 	return read(ctx, p.js, p.subjects.Events(), jetstream.DeliverLastPerSubjectPolicy, last, visit)
 }
 
-// agedOut reads the last-location bucket for devices whose last location left
-// the events stream. An entry counts if it came from this life of the
-// stream, from before its first message, and is old enough to be gone: otherwise
-// the broker lost it, and it is to be published again.
+// agedOut reads the last-location bucket for devices without a location in the
+// events stream. An entry counts if it came from this stream, from before its first
+// message, and is old enough to have aged out. Otherwise the broker lost the event,
+// and it has to be published again.
 func (p *Publisher) agedOut(ctx context.Context, mark Mark, seen map[string]struct{}, f func(Stored)) error {
 	bucket := p.subjects.LastBucket()
 	prefix := BucketKey(bucket, "")
@@ -166,7 +165,7 @@ func (p *Publisher) agedOut(ctx context.Context, mark Mark, seen map[string]stru
 		f(Stored{Kind: "location", Device: device, ID: m.Headers().Get(nats.MsgIdHdr), At: at, Header: m.Headers(), Body: m.Data()})
 	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil // the operator does without the bucket
+		return nil // an operator deleted the bucket
 	}
 	return err
 }
@@ -182,8 +181,8 @@ func sourceSeq(h nats.Header) (uint64, bool) {
 	return seq, err == nil
 }
 
-// read calls f with each message of an ordered consumer, up to the last one
-// that was there when it started.
+// read calls f with each message of an ordered consumer, up to the last message at
+// its start.
 func read(ctx context.Context, js jetstream.JetStream, stream string, policy jetstream.DeliverPolicy, filters []string, f func(m jetstream.Msg, seq uint64, at time.Time)) error {
 	c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: policy, FilterSubjects: filters, InactiveThreshold: 2 * idle,
@@ -191,8 +190,8 @@ func read(ctx context.Context, js jetstream.JetStream, stream string, policy jet
 	if err != nil {
 		return fmt.Errorf("read stream %s: %w", stream, explain(err))
 	}
-	// A server has room for a thousand consumers a stream: they are not left to
-	// expire. Where this fails they do, soon.
+	// Delete the consumer now, because a stream's consumers are limited. If this fails,
+	// it expires soon.
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
@@ -238,9 +237,9 @@ func (p *Publisher) Last(ctx context.Context, subject string) (*Stored, error) {
 	return &Stored{Kind: kind, Device: device, Alert: alert, ID: m.Header.Get(nats.MsgIdHdr), Seq: m.Sequence, At: m.Time, Header: m.Header, Body: m.Data}, nil
 }
 
-// Leader reads single messages from the leader of one stream. The direct gets of
-// the client library may be answered by a follower that lags, so they are not
-// fit to decide from. A Leader is safe for concurrent use.
+// Leader reads single messages from the leader of one stream. A follower that lags
+// may answer the direct gets of the client library, so decisions cannot rely on
+// them. A Leader is safe for concurrent use.
 type Leader struct {
 	js     jetstream.JetStream
 	stream string
@@ -251,7 +250,7 @@ func NewLeader(js jetstream.JetStream, stream string) *Leader {
 	return &Leader{js: js, stream: stream}
 }
 
-// leaderTimeout is the longest that one read takes.
+// leaderTimeout limits the time of one read.
 const leaderTimeout = 5 * time.Second
 
 // Last returns the last message of a subject, or nil if there is none.
@@ -259,7 +258,7 @@ func (l *Leader) Last(ctx context.Context, subject string) (*jetstream.RawStream
 	return l.get(ctx, getRequest{LastFor: subject})
 }
 
-// Next returns the first message at or after a sequence whose subject matches a
+// Next returns the first message at or after a sequence with a subject that matches
 // filter, which may hold wildcards, or nil if there is none.
 func (l *Leader) Next(ctx context.Context, filter string, from uint64) (*jetstream.RawStreamMsg, error) {
 	return l.get(ctx, getRequest{Seq: max(from, 1), NextFor: filter})
@@ -278,7 +277,7 @@ type getRequest struct {
 	NextFor string `json:"next_by_subj,omitempty"`
 }
 
-// getAnswer is the answer to it.
+// getAnswer is the answer to a getRequest.
 type getAnswer struct {
 	Message *struct {
 		Subject string    `json:"subject"`

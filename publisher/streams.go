@@ -27,35 +27,34 @@ const originKey = "plaspy-first-seq"
 const (
 	maxResults        = 1 << 30             // bytes: more than a day of posts at 600 a minute
 	maxDeadLetters    = 256 << 20           // bytes
-	deadLettersMaxAge = 90 * 24 * time.Hour // a dead letter waits for a person
+	deadLettersMaxAge = 90 * 24 * time.Hour // time for an operator to handle a dead letter
 )
 
-// ErrStream says that a stream that the bridge needs is not there and could
-// not be created.
+// ErrStream says that a stream that the bridge needs does not exist and could not be
+// created.
 var ErrStream = errors.New("stream is missing")
 
 // StreamOptions are the settings that the bridge's streams are created with.
 type StreamOptions struct {
-	Retention time.Duration // how long events and results stay; 0 means for ever
-	MaxBytes  int64         // the most that the events stream holds; 0 means no limit
+	Retention time.Duration // of events and results; 0 means no limit
+	MaxBytes  int64         // limit of the events stream; 0 means no limit
 	Replicas  int           // 1 to 5
-	Inbound   bool          // the consumer side's streams too
+	Inbound   bool          // include the streams of inbound messages
 }
 
 // StreamReport describes one stream.
 type StreamReport struct {
 	Stream  string
 	Created bool
-	// Differs lists, for a stream that was there with other settings, what
-	// differs: "max_age is 24h0m0s, the bridge would set 168h0m0s". The stream
-	// is used as it is.
+	// Differs lists the settings of an existing stream that differ: "max_age is
+	// 24h0m0s, the bridge would set 168h0m0s". The stream is used as it is.
 	Differs []string
-	// Info is the stream as the server has it.
+	// Info describes the stream on the server.
 	Info *jetstream.StreamInfo
 }
 
-// Streams gives the configurations of the streams that the bridge uses, the
-// last-location bucket among them.
+// Streams returns the configurations of the streams that the bridge uses, including
+// the last-location bucket.
 func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
 	window := duplicateWindow
 	if o.Retention > 0 && o.Retention < window {
@@ -77,13 +76,13 @@ func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
 	}
 	results := base
 	results.Name = s.Results()
-	results.Description = "plaspy-bridge: what the API answered to posts"
+	results.Description = "plaspy-bridge: answers of the API to posts"
 	results.Subjects = []string{s.Result("location", "*"), s.Result("alert", "*")}
 	results.MaxBytes = maxResults
 
 	dead := base
 	dead.Name = s.DeadLetters()
-	dead.Description = "plaspy-bridge: inbound messages that will not be tried again"
+	dead.Description = "plaspy-bridge: inbound messages that will not be retried"
 	dead.Subjects = []string{s.DeadLetter("location", "*"), s.DeadLetter("alert", "*"), s.DeadLetterUnknown()}
 	dead.MaxAge, dead.MaxBytes = deadLettersMaxAge, maxDeadLetters
 
@@ -91,18 +90,18 @@ func (s Subjects) Streams(o StreamOptions) []jetstream.StreamConfig {
 	in.Name = s.Inbound()
 	in.Description = "plaspy-bridge: locations and alerts to post"
 	in.Subjects = []string{s.InboundAll()}
-	// A message leaves when it was posted or dead-lettered, never by age.
+	// A message is deleted when it was posted or dead-lettered, never by age.
 	in.Retention, in.MaxAge, in.Duplicates = jetstream.WorkQueuePolicy, 0, duplicateWindow
-	// A full queue refuses the producer, which can wait, instead of losing what it accepted.
+	// A full queue refuses new messages, so producers wait and accepted ones stay.
 	in.Discard = jetstream.DiscardNew
-	// No limit of its own for a message: MQTT acknowledges whatever the server
-	// takes, also if the stream then refuses it.
+	// No limit on the size of a message: MQTT acknowledges each message that the server
+	// accepts, even if the stream then refuses it.
 	return append(list, in, results, dead)
 }
 
-// lastBucket is a key-value bucket that the server fills by itself, out of the
-// events stream. It outlives the events: a parked device's last fix may be
-// older than their retention.
+// lastBucket is a key-value bucket that the server fills from the events stream. It
+// has no retention, because a parked device's last fix may be older than that of the
+// events.
 func (s Subjects) lastBucket(o StreamOptions) jetstream.StreamConfig {
 	name := s.LastBucket()
 	return jetstream.StreamConfig{
@@ -121,14 +120,14 @@ func (s Subjects) lastBucket(o StreamOptions) jetstream.StreamConfig {
 	}
 }
 
-// replicasBucket is an ordinary key-value bucket. Its entries are leases. Stale ones are
-// recognized by their revisions and not by age: the limit only removes entries that
-// were not renewed for long.
+// replicasBucket is an ordinary key-value bucket with leases. Replicas recognize stale
+// entries by their revisions and not by age. The age limit only removes entries of
+// replicas that are long gone.
 func (s Subjects) replicasBucket(o StreamOptions) jetstream.StreamConfig {
 	name := s.ReplicasBucket()
 	return jetstream.StreamConfig{
 		Name:        BucketStream(name),
-		Description: "plaspy-bridge: what replicas need to share the work",
+		Description: "plaspy-bridge: state that the replicas share",
 		Subjects:    []string{BucketKey(name, ">")},
 		Storage:     jetstream.FileStorage, Replicas: max(o.Replicas, 1),
 		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, Duplicates: duplicateWindow, MaxAge: 24 * time.Hour,
@@ -136,9 +135,9 @@ func (s Subjects) replicasBucket(o StreamOptions) jetstream.StreamConfig {
 	}
 }
 
-// EnsureStreams creates the missing ones of the given streams and reports on
-// each. A stream that exists is never changed. The error, which wraps
-// [ErrStream] for a stream that is not there, joins those of all streams.
+// EnsureStreams creates the missing streams and reports on each. An existing stream
+// is never changed. The error joins those of all streams; it wraps [ErrStream] for a
+// stream that does not exist.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, want []jetstream.StreamConfig) ([]StreamReport, error) {
 	reports := make([]StreamReport, 0, len(want))
 	var errs []error
@@ -173,8 +172,8 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 	}
 	st, err := js.CreateStream(ctx, cfg)
 	if Full(err) != "" && cfg.MaxBytes > 0 && cfg.Name != all[0].Name {
-		// A limit is set aside from the store when the stream is made. One that the
-		// bridge chose must not keep a small store from being used.
+		// The server reserves a limit when it creates the stream. A limit that the bridge
+		// chose must not prevent the use of a small store.
 		cfg.MaxBytes = 0
 		st, err = js.CreateStream(ctx, cfg)
 	}
@@ -192,11 +191,10 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 	return r, nil
 }
 
-// sourced is the sequence of the last message that one of the streams took from
-// the one with this name, which was deleted since; 0 if there is none. The
-// server goes on from there, also when the origin is another one: were that to
-// begin at 1, nothing of it would be taken until it had grown as long as the
-// old one was.
+// sourced returns the sequence of the last message that one of the streams sourced
+// from the deleted stream of this name, or 0. The server continues after that
+// sequence even if the origin was created again. If the new origin began at 1,
+// nothing of it would be sourced until it had as many messages as the old one.
 func sourced(ctx context.Context, js jetstream.JetStream, origin string, all []jetstream.StreamConfig) (uint64, error) {
 	for _, cfg := range all {
 		if !slices.ContainsFunc(cfg.Sources, func(s *jetstream.StreamSource) bool { return s.Name == origin }) {
@@ -235,8 +233,8 @@ func lookUp(ctx context.Context, js jetstream.JetStream, name string) (*jetstrea
 	return st.CachedInfo(), nil
 }
 
-// differences lists the settings of a stream that decide which messages it takes,
-// keeps and gives back, and differ from those that the bridge would set.
+// differences lists the settings that affect which messages a stream stores, keeps
+// and returns, and that differ from those that the bridge would set.
 func differences(got, want jetstream.StreamConfig) []string {
 	var d []string
 	add := func(setting string, got, want any) {
@@ -287,7 +285,7 @@ func mirrored(c jetstream.StreamConfig) []*jetstream.StreamSource {
 	return []*jetstream.StreamSource{c.Mirror}
 }
 
-// limit folds the two spellings of "no limit".
+// limit maps both values that mean "no limit" to 0.
 func limit(n int64) int64 { return max(n, 0) }
 
 func sources(list []*jetstream.StreamSource) string {
@@ -301,58 +299,57 @@ func sources(list []*jetstream.StreamSource) string {
 	return "[" + strings.Join(names, ", ") + "]"
 }
 
-// Mark describes the events stream at one moment, as far as it decides whether
-// the stream still holds all acknowledged events.
+// Mark holds the state of the events stream at one moment that shows whether the
+// stream still holds all acknowledged events.
 type Mark struct {
 	Created  time.Time
 	FirstSeq uint64
 	LastSeq  uint64
-	// Origin is the first sequence that can have aged out: 1, unless the stream
-	// took the place of one that was deleted, or was purged.
+	// Origin is the first sequence that can have aged out. It is 1 unless the stream
+	// replaced a deleted one or was purged.
 	Origin uint64
 
 	FirstTime time.Time     // of the first message
 	LastTime  time.Time     // of the last message
-	Deleted   int           // messages that are gone from between others
+	Deleted   int           // messages that were deleted between others
 	Now       time.Time     // by the server's clock
-	MaxAge    time.Duration // 0 means that events stay for ever
-	// Limited says that the stream also drops events that are not old, because
-	// an operator limited their number or size.
+	MaxAge    time.Duration // 0 means no limit
+	// Limited says that the stream may drop young events, because an operator limited
+	// its number of messages or its size.
 	Limited bool
 }
 
-// ageSlack is how much younger than its limit an event that aged out may seem:
-// the bucket took it a moment after the stream did.
+// ageSlack is how much younger than the limit an aged-out event may seem, because
+// the bucket stored it a moment after the stream.
 const ageSlack = 5 * time.Second
 
-// old reports whether a message that the stream took at an instant has left it
-// because of its age.
+// old reports whether a message that was stored at this time has aged out.
 func (m Mark) old(at time.Time) bool { return m.MaxAge > 0 && m.Now.Sub(at) > m.MaxAge-ageSlack }
 
-// AgedOut reports whether a message with this sequence was in the stream and has
-// left it. 0 stands for a message that had done so when it was read. One with a
-// lower sequence than the stream's first was in another stream.
+// AgedOut reports whether a message with this sequence was in the stream and aged
+// out. Sequence 0 stands for a message that had aged out when it was read. A sequence
+// below Origin belonged to another stream.
 func (m Mark) AgedOut(seq uint64) bool { return seq == 0 || seq >= m.Origin && seq < m.FirstSeq }
 
-// Whole reports whether the stream holds everything that it ever took.
-func (m Mark) Whole() bool { return m.FirstSeq <= max(m.Origin, 1) }
+// Complete reports whether the stream holds every message that it ever stored.
+func (m Mark) Complete() bool { return m.FirstSeq <= max(m.Origin, 1) }
 
-// Verdict says which kind of loss a stream suffered between two marks.
+// Verdict is the kind of loss of a stream between two marks.
 type Verdict int
 
 // Verdicts of [Compare].
 const (
-	// Intact means that nothing is missing but events that aged out.
+	// Intact means that only aged-out events are missing.
 	Intact Verdict = iota
-	// Purged means that events were deleted that were not old.
+	// Purged means that young events were deleted.
 	Purged
-	// Replaced means that the stream was deleted and made again, or was restored
-	// from an older copy: acknowledged events are missing.
+	// Replaced means that acknowledged events are missing because the stream was
+	// created again or restored from an older copy.
 	Replaced
 )
 
-// Compare says whether a stream lost events between two marks. acked is the highest
-// sequence that it had acknowledged when the later mark was asked for.
+// Compare returns the loss of a stream between two marks. acked is the highest
+// sequence that was acknowledged before the later mark was requested.
 func Compare(old, now Mark, acked uint64) Verdict {
 	switch {
 	case !now.Created.Equal(old.Created), now.LastSeq < max(acked, old.LastSeq):
@@ -361,7 +358,7 @@ func Compare(old, now Mark, acked uint64) Verdict {
 		return Intact
 	case now.Deleted > old.Deleted:
 		return Purged
-	case old.LastSeq < max(old.FirstSeq, 1): // it held nothing that could be old
+	case old.LastSeq < max(old.FirstSeq, 1): // it was empty
 		if now.FirstSeq > old.LastSeq+1 && !now.old(old.Now) {
 			return Purged
 		}
@@ -372,7 +369,7 @@ func Compare(old, now Mark, acked uint64) Verdict {
 	return Intact
 }
 
-// life is this process's knowledge of the events stream's past.
+// life is what this process knows of the history of the events stream.
 type life struct {
 	mu    sync.Mutex
 	known bool   // mark is set
@@ -380,10 +377,10 @@ type life struct {
 	acked uint64 // the highest sequence that was acknowledged
 	lost  uint64 // events up to here that are missing did not age out
 
-	silent atomic.Bool // the bucket of the alert silent is there
+	silent atomic.Bool // the bucket of the alert silent exists
 }
 
-// acknowledged notes a sequence that the stream acknowledged.
+// acknowledged records an acknowledged sequence.
 func (l *life) acknowledged(seq uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -404,8 +401,8 @@ func (l *life) origin(m Mark) Mark {
 	return m
 }
 
-// observe compares a mark with the one before it. acked is ackedSeq from before
-// the mark was asked for.
+// observe compares a mark with the one before it. acked is the value of ackedSeq
+// before the mark was requested.
 func (l *life) observe(m Mark, acked uint64) Verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()

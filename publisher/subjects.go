@@ -58,8 +58,8 @@ func Token(id string) (string, error) {
 	return t, nil
 }
 
-// Decode gives the id that [Encode] wrote. Only the one spelling that Encode
-// writes is accepted, so that no two tokens mean the same device.
+// Decode returns the id that [Encode] encoded. It accepts only the spelling that
+// Encode writes, so that no two tokens mean the same device.
 func Decode(token string) (string, error) {
 	if !strings.Contains(token, "=") {
 		for i := 0; i < len(token); i++ {
@@ -96,7 +96,7 @@ func plain(c byte) bool {
 // Subjects builds every subject, stream and bucket name of one bridge. Its
 // value is the prefix (BRIDGE_PREFIX); no other code writes a subject.
 //
-// The device and alert parameters are tokens, as [Token] gives them.
+// The device and alert parameters are tokens, as [Token] returns them.
 type Subjects string
 
 // Location is the subject of a device's new and changed last locations.
@@ -116,11 +116,10 @@ func (s Subjects) InLocation(device string) string { return string(s) + ".in.loc
 // InAlert is the subject of alerts to post.
 func (s Subjects) InAlert(device string) string { return string(s) + ".in.alert." + device }
 
-// InboundAll matches every subject of the inbound stream, also those that are
-// no form that the bridge knows.
+// InboundAll matches every subject of the inbound stream, unknown ones included.
 func (s Subjects) InboundAll() string { return string(s) + ".in.>" }
 
-// InboundOf matches the inbound subjects of one device, whatever the kind.
+// InboundOf matches the inbound subjects of one device, of every kind.
 func (s Subjects) InboundOf(device string) string { return string(s) + ".in.*." + device }
 
 // Result is the subject of the API's answer to a posted message; kind is
@@ -129,13 +128,12 @@ func (s Subjects) Result(kind, device string) string {
 	return string(s) + ".result." + kind + "." + device
 }
 
-// DeadLetter is the subject of an inbound message that is not tried again.
+// DeadLetter is the subject of an inbound message that is not retried.
 func (s Subjects) DeadLetter(kind, device string) string {
 	return string(s) + ".dlq." + kind + "." + device
 }
 
-// DeadLetterUnknown is the subject of a dead letter whose own subject was none of
-// the bridge's.
+// DeadLetterUnknown is the subject of a dead letter with an unknown inbound subject.
 func (s Subjects) DeadLetterUnknown() string { return string(s) + ".dlq.unknown" }
 
 // API is the root of the query service's subjects, without a trailing dot.
@@ -206,21 +204,20 @@ func (s Subjects) bucket(name string) string {
 type Permission struct {
 	Publish   string // a subject, which may hold wildcards
 	Subscribe string // a subject, which may hold wildcards
-	// Why names the consequence of a missing permission: "replicas cannot
-	// share the work".
+	// Why is the consequence of a missing permission: "replicas cannot share the work".
 	Why string
-	// Try is a subject without wildcards under Publish or Subscribe. A message
-	// "{}" that is published to it has no effect, and neither has a short
-	// subscription. Empty means that a try would have an effect.
+	// Try is a subject without wildcards that Publish or Subscribe matches. Publishing
+	// "{}" to it, or subscribing to it briefly, has no effect. It is empty if there is
+	// no such subject.
 	Try string
-	// Creates names the stream that the permission is there to create. Once that
-	// stream exists, the permission is not needed. Empty for all others.
+	// Creates names the stream that the permission allows to create. Once that stream
+	// exists, the permission is not needed. It is empty for other permissions.
 	Creates string
-	// Optional means that the bridge does its work without the permission.
+	// Optional means that the bridge works without the permission.
 	Optional bool
 }
 
-// Subject is the subject of the permission, whichever verb it is for.
+// Subject returns Publish or Subscribe, whichever is set.
 func (p Permission) Subject() string {
 	if p.Publish != "" {
 		return p.Publish
@@ -232,9 +229,9 @@ func (p Permission) Subject() string {
 // about it changes nothing.
 const absent = "plaspy-bridge-check"
 
-// Request is the permission for a request to the JetStream API about a stream,
-// such as "STREAM.INFO", or with an empty stream about the account. It must be one
-// that does nothing if its body is "{}".
+// Request is the permission for a request to the JetStream API about a stream, such
+// as "STREAM.INFO", or about the account if stream is empty. The request must have no
+// effect if its body is "{}".
 func Request(verb, stream, why string) Permission {
 	subject := strings.TrimSuffix("$JS.API."+verb+"."+stream, ".")
 	return Permission{Publish: subject, Try: subject, Why: why}
@@ -275,13 +272,13 @@ func Watching(bucket, why string) []Permission {
 	}
 }
 
-// Replies is the permission to receive the answers to any request. prefix is
-// that of the connection's inboxes, "_INBOX" by default.
+// Replies is the permission to receive the answers to requests. prefix is that of
+// the connection's inboxes, "_INBOX" by default.
 func Replies(prefix string) Permission {
 	return Permission{Subscribe: prefix + ".>", Try: prefix + "." + absent, Why: "no answer from NATS arrives"}
 }
 
-// Needs lists the permissions that a [Publisher] needs, beside [Replies].
+// Needs lists the permissions that a [Publisher] needs, in addition to [Replies].
 func Needs(s Subjects) []Permission {
 	const (
 		events  = "the events are not published"

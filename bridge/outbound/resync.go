@@ -168,7 +168,7 @@ func (p *Pool) loadInventory(images map[string]*image, mark publisher.Mark) {
 		for token, im := range images {
 			// If the stream has dropped old messages, a device event that is missing
 			// was published once. In a complete stream it never was.
-			met := im.event != nil || im.Located() && !mark.Whole()
+			met := im.event != nil || im.Located() && !mark.Complete()
 			if im.id != "" && !yield(token, inventory.Image{ID: im.id, Event: im.event, Met: met}) {
 				return
 			}
