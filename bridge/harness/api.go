@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -35,6 +36,12 @@ type API struct {
 	polls  map[string]*Polls // by path; nil unless asked for
 	since  time.Time
 	asked  []Request
+	front  http.Handler // answers instead of the API; nil: nothing does
+
+	// With TLS; set before the first door is opened.
+	certificates []tls.Certificate
+	proto        int          // version of HTTP
+	answering    sync.RWMutex // held while a request is answered
 }
 
 // Request is one request that came to a door, whatever became of it.
@@ -57,12 +64,13 @@ type Door struct {
 	Bridge int // an index of [Rig.Bridges]
 	Life   int // of the bridge's process
 
-	api  *API
-	addr string
-	mu   sync.Mutex
-	srv  *http.Server
-	done chan struct{}
-	deny func() (retryAfter time.Duration, ok bool) // nil: nothing is denied
+	api   *API
+	addr  string
+	mu    sync.Mutex
+	srv   *http.Server
+	done  chan struct{}
+	lines *lines                                     // with TLS
+	deny  func() (retryAfter time.Duration, ok bool) // nil: nothing is denied
 }
 
 // NewAPI puts doors before a simulator.
@@ -78,7 +86,11 @@ func (a *API) open(ctx context.Context, bridge, life int) (*Door, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Door{URL: "http://" + addr, Bridge: bridge, Life: life, api: a, addr: addr}
+	scheme := "http://"
+	if a.certificates != nil {
+		scheme = "https://"
+	}
+	d := &Door{URL: scheme + addr, Bridge: bridge, Life: life, api: a, addr: addr}
 	if err := d.Up(ctx); err != nil {
 		return nil, err
 	}
@@ -102,9 +114,15 @@ func (d *Door) Up(ctx context.Context) error {
 	}
 	srv := &http.Server{Handler: d, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan struct{})
+	serve := func() error { return srv.Serve(l) }
+	if d.api.certificates != nil {
+		d.api.protect(srv)
+		d.lines = &lines{Listener: l}
+		serve = func() error { return srv.ServeTLS(d.lines, "", "") }
+	}
 	go func() {
 		defer close(done)
-		_ = srv.Serve(l) // ends with Down
+		_ = serve() // ends with Down
 	}()
 	d.srv, d.done = srv, done
 	return nil
@@ -155,7 +173,18 @@ func (d *Door) denied() (retryAfter time.Duration, ok bool) {
 
 // ServeHTTP notes who asks, and has the simulator answer.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if d.api.certificates != nil {
+		d.api.answering.RLock()
+		defer d.api.answering.RUnlock()
+		if stands(r) {
+			return // came before its connection died, and is not answered
+		}
+	}
 	d.api.count(d)
+	if h := d.api.inFront(); h != nil {
+		h.ServeHTTP(w, r)
+		return
+	}
 	if wait, ok := d.denied(); ok {
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds())))
 		http.Error(w, `{"success":false,"error":"Too many requests in a short time."}`, http.StatusTooManyRequests)

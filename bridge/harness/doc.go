@@ -10,7 +10,8 @@
 // paused and restarted through [Process]; the API is a sim.Server in this
 // process behind real TCP, with a [Door] for each life of each bridge, so that
 // what was shown, and to whom, is known exactly and not by asking. A [Link] is
-// the network between one bridge and the broker. A [Plan] is a schedule of
+// the network between one bridge and the broker. [API.Front] puts a gateway in
+// front of the API, and [API.Freeze] kills the connections to it. A [Plan] is a schedule of
 // faults made from a seed; [Rig.Inject] carries it out. [Judge] compares and
 // gives a [Report].
 //

@@ -3,6 +3,8 @@ package harness
 import (
 	"encoding/json"
 	"slices"
+
+	"plaspy-bridge/publisher"
 )
 
 // edge is an alert that a location raises or clears.
@@ -35,6 +37,9 @@ func (v *verdict) edges() {
 	}
 	got := map[string][]edge{}
 	for _, e := range v.alerts {
+		if e.Source != "" {
+			continue // it comes from no location
+		}
 		got[e.Alert] = append(got[e.Alert], edge{e.State, e.DateTime})
 	}
 	for alert, list := range want {
@@ -44,6 +49,30 @@ func (v *verdict) edges() {
 	for alert, list := range got {
 		if want[alert] == nil {
 			v.compareEdges(alert, nil, list)
+		}
+	}
+}
+
+// besides judges the alerts that come from no location: those of the history are
+// there once each, and the bridge's own are raised and cleared in turn.
+func (v *verdict) besides() {
+	rows := map[Event]bool{}
+	own := map[string]string{} // state by alert
+	for _, e := range v.alerts {
+		wrong := false
+		switch row := (Event{Alert: e.Alert, DateTime: e.DateTime}); e.Source {
+		case publisher.SourceHistory:
+			v.r.FromHistory++
+			wrong = rows[row]
+			rows[row] = true
+		case publisher.SourceBridge:
+			v.r.Silent++
+			wrong = own[e.Alert] == e.State || own[e.Alert] == "" && e.State != publisher.Raised
+			own[e.Alert] = e.State
+		}
+		if wrong {
+			v.r.EdgesWrong++
+			v.r.say("%s: alert %s of the %s, message %d, is %s again", v.device, e.Alert, e.Source, e.Seq, e.State)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 type Accepted struct {
 	ID     string // its Nats-Msg-Id, which is in what is posted too
 	Device string
-	Seq    uint64 // in the inbound stream
+	Seq    uint64 // in the inbound stream; of an element of a batch, in their order
 }
 
 // Producer publishes messages for the bridge to post, the way a careful gateway
@@ -36,7 +37,15 @@ type Producer struct {
 
 // Produce starts a producer for so many new devices of the API, each with a
 // message every so often, locations and alerts in turn. [Rig.Settle] stops it.
-func (r *Rig) Produce(devices int, every time.Duration) {
+func (r *Rig) Produce(devices int, every time.Duration) { r.produce(devices, every, 1) }
+
+// ProduceBatches is Produce with batches of so many locations instead of single
+// messages. Each location counts as a message of its own.
+func (r *Rig) ProduceBatches(devices int, every time.Duration, size int) {
+	r.produce(devices, every, size)
+}
+
+func (r *Rig) produce(devices int, every time.Duration, size int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Producer{cancel: cancel}
 	for i := range devices {
@@ -45,10 +54,10 @@ func (r *Rig) Produce(devices int, every time.Duration) {
 		p.devices.Go(func() {
 			tick := time.NewTicker(every)
 			defer tick.Stop()
-			for n := 0; ; n++ {
+			for n := 0; ; n += size {
 				select {
 				case <-tick.C:
-					p.publish(ctx, r.Broker.JetStream(), id, fmt.Sprintf("harness-%d-%d", i, n), n%4 == 3)
+					p.publish(ctx, r.Broker.JetStream(), delivery{device: id, producer: i, first: n, size: size})
 				case <-ctx.Done():
 					return
 				}
@@ -58,13 +67,43 @@ func (r *Rig) Produce(devices int, every time.Duration) {
 	r.producer = p
 }
 
-func (p *Producer) publish(ctx context.Context, js jetstream.JetStream, device, id string, alert bool) {
+// delivery is one message: a location, an alert or a batch of locations.
+type delivery struct {
+	device   string
+	producer int
+	first    int // number of its only, or first, element
+	size     int
+}
+
+// id names an element, and the first one the message.
+func (d *delivery) id(element int) string {
+	return fmt.Sprintf("harness-%d-%d", d.producer, d.first+element)
+}
+
+func (d *delivery) message() (subject, body string) {
+	token := publisher.Encode(d.device)
 	now := time.Now().UTC().Format(publisher.TimeFormat)
-	subject, body := prefix.InLocation(publisher.Encode(device)),
-		fmt.Sprintf(`{"dateTime":%q,"latitude":4.70,"longitude":-74.1,"attributes":{"id":%q}}`, now, id)
-	if alert {
-		subject, body = prefix.InAlert(publisher.Encode(device)), fmt.Sprintf(`{"alertName":%q,"dateTime":%q}`, id, now)
+	if d.size == 1 && d.first%4 == 3 {
+		return prefix.InAlert(token), fmt.Sprintf(`{"alertName":%q,"dateTime":%q}`, d.id(0), now)
 	}
+	list := make([]string, d.size)
+	for i := range list {
+		list[i] = fmt.Sprintf(`{"dateTime":%q,"latitude":4.70,"longitude":-74.1,"attributes":{"id":%q}}`, now, d.id(i))
+	}
+	body = list[0]
+	if d.size > 1 {
+		body = "[" + strings.Join(list, ",") + "]"
+	}
+	return prefix.InLocation(token), body
+}
+
+// spread is the distance of the sequences of two messages, for the elements of a
+// batch to have ones between.
+const spread = 1 << 16
+
+func (p *Producer) publish(ctx context.Context, js jetstream.JetStream, d delivery) {
+	subject, body := d.message()
+	id := d.id(0)
 	for tick := time.NewTicker(50 * time.Millisecond); ; {
 		m := &nats.Msg{Subject: subject, Data: []byte(body)}
 		try, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -73,7 +112,9 @@ func (p *Producer) publish(ctx context.Context, js jetstream.JetStream, device, 
 		if err == nil {
 			tick.Stop()
 			p.mu.Lock()
-			p.accepted = append(p.accepted, Accepted{ID: id, Device: device, Seq: ack.Sequence})
+			for i := range d.size {
+				p.accepted = append(p.accepted, Accepted{ID: d.id(i), Device: d.device, Seq: ack.Sequence*spread + uint64(i)})
+			}
 			p.mu.Unlock()
 			return
 		}
@@ -133,19 +174,36 @@ func (r *Rig) inboundCase(ctx context.Context, accepted []Accepted) (InboundCase
 		}
 	}
 	err := readAll(ctx, r.Broker.JetStream(), prefix.DeadLetters(), func(m jetstream.Msg, _ uint64) error {
-		c.Dead[messageID.FindString(string(m.Data()))] = true
+		for _, id := range messageID.FindAllString(string(m.Data()), -1) {
+			c.Dead[id] = true
+		}
 		return nil
 	})
 	if err != nil {
 		return c, err
 	}
 	err = readAll(ctx, r.Broker.JetStream(), prefix.Results(), func(m jetstream.Msg, _ uint64) error {
-		var result struct{ ID string }
-		if err := json.Unmarshal(m.Data(), &result); err != nil {
-			return err
-		}
-		c.Results[result.ID]++
-		return nil
+		return noteResult(m.Data(), c.Results)
 	})
 	return c, err
+}
+
+// noteResult counts a result for its message, or for each element of a batch.
+func noteResult(data []byte, results map[string]int) error {
+	var result struct {
+		ID    string
+		Items []json.RawMessage
+	}
+	if err := json.Unmarshal(data, &result); err != nil {
+		return err
+	}
+	var producer, first int
+	if _, err := fmt.Sscanf(result.ID, "harness-%d-%d", &producer, &first); err != nil {
+		return fmt.Errorf("result of %q: %w", result.ID, err)
+	}
+	d := delivery{producer: producer, first: first}
+	for i := range max(len(result.Items), 1) {
+		results[d.id(i)]++
+	}
+	return nil
 }

@@ -78,6 +78,10 @@ func (r *Rig) step(ctx context.Context, s Step) error {
 		return nil
 	case Refuse:
 		return r.refuse(ctx, over)
+	case Gateway:
+		r.API.Front(Page(s.Fault.Status))
+		defer r.API.Front(nil)
+		return over()
 	case FaultAPI:
 		defer r.API.Sim.Fault(s.Fault)()
 		return over()

@@ -133,6 +133,7 @@ func (v *verdict) judge() {
 	}
 	v.stale()
 	v.edges()
+	v.besides()
 }
 
 var inactive = regexp.MustCompile(`"inactiveSeconds":\d+`)

@@ -40,6 +40,10 @@ func TestLong(t *testing.T) {
 			harness.NewPlan(*seed+5, length, harness.Mix{Bridge: true, Broker: true, API: true, Loss: true, Bridges: 3, Links: true, Joins: true}), false},
 		{"replicas-inbound", harness.Options{Devices: 10, Bridges: 3, Linked: true, Env: []string{"BRIDGE_DEVICES_REFRESH=2s"}},
 			harness.NewPlan(*seed+6, length, harness.Mix{Bridge: true, Broker: true, API: true, Bridges: 3, Links: true, Joins: true}), true},
+		{"back-fill-replicas", harness.Options{Bridges: 3, Linked: true, Backfill: true},
+			harness.NewPlan(*seed+7, length, harness.Mix{Bridge: true, Broker: true, API: true, Bridges: 3, Links: true, Joins: true, SparePosts: true}), false},
+		{"silent-and-history", harness.Options{Devices: 100, Profile: fleet.Mixed, Env: []string{"BRIDGE_SILENT_AFTER=4s", "BRIDGE_ALERT_HISTORY=true"}},
+			harness.NewPlan(*seed+8, length, harness.Mix{Bridge: true, Broker: true, API: true}), false},
 		{"inbound", harness.Options{Devices: 10}, harness.NewPlan(*seed+4, length, harness.Mix{Bridge: true, Broker: true, API: true}), true},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -37,6 +37,7 @@ const (
 	Revoke   Act = "revoke tokens"
 	Refuse   Act = "API refuses connections"
 	FaultAPI Act = "API fault"
+	Gateway  Act = "gateway's page" // with the status of Step.Fault, as [Page] has it, in front of the API
 )
 
 // Step is one fault.
@@ -45,7 +46,7 @@ type Step struct {
 	Act    Act
 	Bridge int // an index of [Rig.Bridges], of an act that is one bridge's
 	For    time.Duration
-	Fault  sim.Fault // of FaultAPI
+	Fault  sim.Fault // of FaultAPI and Gateway
 }
 
 // ofBridge tells whether the step is one bridge's.
@@ -62,6 +63,9 @@ func (s Step) String() string {
 	text := fmt.Sprintf("%6.1fs %s for %s", s.At.Seconds(), s.Act, s.For.Round(time.Millisecond))
 	if s.ofBridge() {
 		text += fmt.Sprintf(" (bridge %d)", s.Bridge)
+	}
+	if s.Act == Gateway {
+		text += fmt.Sprintf(" (%d)", s.Fault.Status)
 	}
 	if s.Act == FaultAPI {
 		text += fmt.Sprintf(" (%s %d at %.0f%%)", s.Fault.Kind, s.Fault.Status, 100*s.Fault.Probability)
@@ -213,10 +217,12 @@ func brokerStep(r *rand.Rand, loss bool) Step {
 
 func apiStep(r *rand.Rand, sparePosts bool) Step {
 	length := between(r, 300*time.Millisecond, 4*time.Second)
-	switch r.IntN(12) {
-	case 0, 1:
+	switch n := r.IntN(13); {
+	case n == 12 && !sparePosts:
+		return Step{Act: Gateway, For: length, Fault: sim.Fault{Status: []int{200, 302, 403, 404, 503}[r.IntN(5)]}}
+	case n < 2:
 		return Step{Act: Revoke}
-	case 2:
+	case n == 2:
 		return Step{Act: Refuse, For: length}
 	}
 	kinds := []sim.Fault{

@@ -50,6 +50,7 @@ type Process struct {
 	name string
 	bin  string
 	log  string
+	out  *os.File // where it writes instead of the log file; nil: there
 
 	mu    sync.Mutex
 	cmd   *exec.Cmd
@@ -80,8 +81,12 @@ func (p *Process) Start(args, env []string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
+	out := log
+	if p.out != nil {
+		out = p.out
+	}
 	cmd := exec.Command(p.bin, args...) //nolint:noctx // it outlives any one test step; Kill ends it
-	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = env, log, log, dieWithParent()
+	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = env, out, out, dieWithParent()
 	from := time.Now()
 	err = cmd.Start()
 	if e := log.Close(); e != nil && err == nil {
@@ -112,6 +117,14 @@ func (p *Process) ended(cmd *exec.Cmd) {
 		life.Pauses[n-1].To = life.To
 	}
 	p.cmd = nil
+}
+
+// LogTo has what the program writes go to a file instead of its log, such as the
+// end of a pipe, from the next start on.
+func (p *Process) LogTo(f *os.File) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out = f
 }
 
 // signal sends a signal, after noting something of the present life.

@@ -26,6 +26,7 @@ type Report struct {
 	Lost, Duplicated, Reordered, Different, Stale int
 
 	Edges, EdgesLost, EdgesWrong int
+	FromHistory, Silent          int // alert events of the alert history, and of the bridge's own alert
 	DeviceEvents                 int // devices whose addition was told not once, by how many too many or too few
 
 	Faults map[string]int // injected, by kind
@@ -107,6 +108,9 @@ func (r *Report) String() string {
 	}
 	if r.Limit > 0 {
 		_, _ = fmt.Fprintf(&b, "budget: %d bridges sent %d requests in the busiest minute, %d are allowed; %d ahead of the even pace at the worst\n", r.Bridges, r.Busiest, r.Limit, r.Ahead)
+	}
+	if r.FromHistory+r.Silent > 0 {
+		_, _ = fmt.Fprintf(&b, "alerts that come from no location: %d of the history, %d of silence\n", r.FromHistory, r.Silent)
 	}
 	if len(r.Faults) > 0 {
 		_, _ = fmt.Fprintf(&b, "faults: %s\n", counted(r.Faults))

@@ -38,6 +38,9 @@ type Options struct {
 	Bridges int
 	// Linked puts a [Link] between each bridge and the broker.
 	Linked bool
+	// HTTP is the version of HTTP, 1 or 2, that the API speaks over TLS; 0: 1,
+	// without TLS.
+	HTTP int
 	// Limit is PLASPY_RATE_LIMIT, to which the report holds all bridges
 	// together; 0: one that never holds.
 	Limit int
@@ -90,6 +93,13 @@ func NewRig(ctx context.Context, o Options) (*Rig, error) {
 	}
 	s := sim.New(sim.Options{Devices: o.Devices, Seed: o.Seed, Profile: o.Profile, APIKey: APIKey, Record: o.Record, History: 10_000})
 	r := &Rig{API: NewAPI(s, o.Ports), opts: o, start: time.Now()}
+	if o.HTTP > 0 {
+		env, err := r.API.secure(o.HTTP, o.Dir)
+		if err != nil {
+			return nil, err
+		}
+		r.opts.Env = append(slices.Clone(o.Env), env...)
+	}
 	natsAddr, err := o.Ports.Take(ctx)
 	if err != nil {
 		return nil, err

@@ -25,6 +25,7 @@ type Event struct {
 	Backfilled bool   // of a location
 
 	Alert, State, DateTime string // of an alert
+	Source                 string // of an alert: what it comes from, if that is no location
 
 	Change string // of a device
 
@@ -63,9 +64,9 @@ func parseEvent(m jetstream.Msg, subjects publisher.Subjects) (Event, error) {
 		return e, fmt.Errorf("Nats-Msg-Id %q and ce-id %q differ", id, e.ID)
 	}
 	var body struct {
-		DeviceID, Alert, State, DateTime, Change string
-		Backfilled                               bool
-		Location                                 json.RawMessage
+		DeviceID, Alert, State, DateTime, Change, Source string
+		Backfilled                                       bool
+		Location                                         json.RawMessage
 	}
 	if err := json.Unmarshal(m.Data(), &body); err != nil {
 		return e, err
@@ -74,7 +75,7 @@ func parseEvent(m jetstream.Msg, subjects publisher.Subjects) (Event, error) {
 		return e, fmt.Errorf("device %q on subject %q", body.DeviceID, m.Subject())
 	}
 	e.Raw, e.Backfilled = string(body.Location), body.Backfilled
-	e.Alert, e.State, e.DateTime, e.Change = body.Alert, body.State, body.DateTime, body.Change
+	e.Alert, e.State, e.DateTime, e.Change, e.Source = body.Alert, body.State, body.DateTime, body.Change, body.Source
 	return e, nil
 }
 
