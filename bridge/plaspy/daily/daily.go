@@ -29,6 +29,8 @@ const (
 	standing = 2 * time.Minute
 	// retry is how often a request is sent while the limit is one that was learnt, in case it was something else.
 	retry = 15 * time.Minute
+	// ask is how often a request is sent if there seems to be no rest, but the API has not stated a usage yet.
+	ask = time.Minute
 	// lag is how long after midnight the API may still state yesterday's usage.
 	lag = time.Hour
 	// skew is the least difference of clocks that counts: Date has whole seconds.
@@ -76,7 +78,8 @@ type Pace struct {
 	credit  [2]float64
 	cost    [Kinds]estimate
 	refused refusals
-	tried   time.Duration // when a request was last granted in spite of a learnt limit
+	tried   time.Duration // when a request was last granted
+	heard   bool // the API has stated a usage
 	short   bool
 }
 
@@ -89,7 +92,7 @@ type refusals struct {
 // New returns a Pace for a daily limit; 0 means no limit. now is the local clock, which is used until the API has
 // stated its own. Until the API has stated the account's usage, it is taken to have been even since midnight.
 func New(limit int, now time.Time) *Pace {
-	p := &Pace{limit: float64(max(limit, 0)), share: 1, clock: now.UTC().Round(0)}
+	p := &Pace{limit: float64(max(limit, 0)), share: 1, clock: now.UTC().Round(0), tried: -ask}
 	p.day = dayOf(p.clock)
 	p.stated = p.limit * float64(p.clock.Sub(midnight(p.day))) / float64(day)
 	p.credit = p.credits()
@@ -114,7 +117,9 @@ func (p *Pace) Wait(at time.Duration, r Request) time.Duration {
 	cost := &p.cost[r.Kind]
 	if p.rest()+epsilon < cost.most() {
 		wait := p.untilMidnight()
-		if p.learnt > 0 {
+		if !p.heard {
+			wait = min(wait, max(0, p.tried+ask-at))
+		} else if p.learnt > 0 {
 			wait = min(wait, max(0, p.tried+retry-at))
 		}
 		return wait
@@ -138,9 +143,7 @@ func (p *Pace) Grant(at time.Duration, r Request) Grant {
 	}
 	p.turn(at)
 	g := Grant{Request: r, usage: p.cost[r.Kind].mean()}
-	if p.learnt > 0 {
-		p.tried = at
-	}
+	p.tried = at
 	limits := p.credits()
 	for i := range p.credit {
 		if i == 0 || r.First {
@@ -183,7 +186,7 @@ func (p *Pace) Heard(at time.Duration, g Grant, a Answer) {
 	late := day - p.untilMidnight()
 	if total := float64(a.Total); total > 0 && !(late < lag && p.before > 0 && total >= p.before) {
 		if g.mark >= p.mark || total > p.stated {
-			p.stated, p.mark = total, max(p.mark, g.mark)
+			p.stated, p.mark, p.heard = total, max(p.mark, g.mark), true
 		}
 	}
 	if a.Refused {
@@ -196,8 +199,8 @@ func (p *Pace) refuse(at time.Duration) {
 	switch {
 	case p.refused.usage != p.stated:
 		p.refused = refusals{usage: p.stated, since: at}
-	case p.mark > 0 && p.stated > 0 && p.learnt == 0 && at-p.refused.since >= standing:
-		p.learnt, p.tried = p.stated, at
+	case p.heard && p.stated > 0 && p.learnt == 0 && at-p.refused.since >= standing:
+		p.learnt = p.stated
 	}
 }
 

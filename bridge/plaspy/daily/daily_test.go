@@ -203,6 +203,26 @@ func TestRefusalsThatAreNoLimit(t *testing.T) {
 	}
 }
 
+// TestFirstRequest: at whatever time a process begins, its first request goes out, which shows the usage and the time.
+func TestFirstRequest(t *testing.T) {
+	for _, limit := range []int{1, 5, 1000} {
+		for _, now := range []time.Duration{0, halfDay - time.Second, halfDay - 1, halfDay} {
+			p := daily.New(limit, start.Add(now))
+			p.SetShare(0, 1./3)
+			if w := p.Wait(0, poll); w > 0 {
+				t.Errorf("limit %d, %v after noon: the first request waits %v", limit, now, w)
+			}
+			p.Grant(0, poll)
+			if w := p.Wait(0, poll); limit == 1 && w == 0 {
+				t.Error("two requests with a limit of 1")
+			}
+			if w := p.Wait(0, post); w > time.Minute && now > halfDay/2 && now < halfDay {
+				t.Errorf("limit %d, %v after noon: without an answer the second request waits %v", limit, now, w)
+			}
+		}
+	}
+}
+
 // TestMidnight: a new day has the whole limit, by the API's clock and not by this machine's.
 func TestMidnight(t *testing.T) {
 	for _, ahead := range []time.Duration{0, 5 * time.Hour, -5 * time.Hour, 30 * time.Hour, -20 * 24 * time.Hour} {
