@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,5 +83,56 @@ func TestLivezOfARun(t *testing.T) {
 	}
 	if !live.Live || len(live.Heartbeats) != 6 {
 		t.Errorf("%s", body)
+	}
+}
+
+// TestDailyUsage: at noon, by the API's clock, an account with little usage left has its first polls and its posts at
+// once, and then few polls until midnight. A usage that is used up leaves the bridge ready.
+func TestDailyUsage(t *testing.T) {
+	now := time.Now().UTC()
+	noon := time.Date(now.Year(), now.Month(), now.Day(), 12, 0, 0, 0, time.UTC)
+	used := func(api *sim.Server) (n int64) {
+		for endpoint, codes := range api.Counts().Answers {
+			if endpoint != "token" {
+				n += codes[http.StatusOK]
+			}
+		}
+		return n
+	}
+	for _, tt := range []struct {
+		name        string
+		usage       int
+		reason      string
+		least, most int64
+	}{
+		{"short", 500, `lasts until midnight UTC only with fewer requests than PLASPY_RATE_LIMIT permits`, 3, 10},
+		{"used up", 1, `PLASPY_DAILY_USAGE of 1 is used up`, 1, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			api, cfg := fleetOf(t, sim.Options{Devices: 3, Seed: 1, Profile: fleet.EverySecond, DailyUsage: tt.usage, Skew: noon.Sub(now)})
+			cfg.DailyUsage, cfg.RateLimit = tt.usage, 6000
+			b, _ := launch(t, cfg)
+			readyz(t, b, "tells of the usage", func(status int, body string) bool {
+				return status == http.StatusOK && strings.Contains(body, tt.reason)
+			})
+			if tt.name == "short" {
+				if _, err := b.pub.JetStream().Publish(t.Context(), "plaspy.in.location.device0001", []byte(`{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":2}`)); err != nil {
+					t.Fatal(err)
+				}
+				deadline := time.Now().Add(30 * time.Second)
+				for api.Counts().Accepted["device0001"] == 0 || api.Counts().Answers["lastLocation"][http.StatusOK] == 0 {
+					if time.Now().After(deadline) {
+						t.Fatalf("no post or no poll: %v", api.Counts().Answers)
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			}
+			if n := used(api); n < tt.least || n > tt.most {
+				t.Errorf("%d requests were answered, want %d to %d: %v", n, tt.least, tt.most, api.Counts().Answers)
+			}
+			if n := api.Counts().Answers["lastLocation"][http.StatusTooManyRequests]; n > 0 {
+				t.Errorf("%d polls beyond the daily usage", n)
+			}
+		})
 	}
 }

@@ -20,8 +20,8 @@ const Kinds = 8
 const (
 	day = 24 * time.Hour
 
-	ahead      = 1.0 / 128 // of the rest: how far ahead paced requests may be
-	firstAhead = 1.0 / 2   // likewise, requests that go first
+	ahead      = 1.0 / 64 // of the rest: how far ahead paced requests may be
+	firstAhead = 1.0 / 2  // likewise, requests that go first
 	// last is how long before midnight the day's rest is free to be used.
 	last = time.Minute
 	// standing is how long every request must be refused for the usage to be the day's limit. A limit on the rate,
@@ -79,7 +79,7 @@ type Pace struct {
 	cost    [Kinds]estimate
 	refused refusals
 	tried   time.Duration // when a request was last granted
-	heard   bool // the API has stated a usage
+	heard   bool          // the API has stated a usage
 	short   bool
 }
 
@@ -105,7 +105,11 @@ func (p *Pace) On() bool { return p.limit > 0 }
 // SetShare sets which part of the day's rest is this replica's, from 0 to 1.
 func (p *Pace) SetShare(at time.Duration, share float64) {
 	p.turn(at)
+	before := p.credits()
 	p.share = share
+	for i, most := range p.credits() {
+		p.credit[i] += max(0, most-before[i]) // a larger share has larger credits
+	}
 }
 
 // Wait returns how long a request must wait at least; 0 means that it may be granted now.
@@ -162,6 +166,7 @@ func (p *Pace) Return(at time.Duration, g Grant) {
 	}
 	p.turn(at)
 	p.granted -= g.usage
+	p.tried = at - retry
 	p.credit[0] += g.usage
 	if g.First {
 		p.credit[1] += g.usage
