@@ -419,7 +419,7 @@ func TestThrottlingHalvesAndClimbs(t *testing.T) {
 		if got := strings.Count(out.String(), "slowing down"); got != 2 {
 			t.Errorf("got %d lines for the beginning, want 2", got)
 		}
-		if got := strings.Count(out.String(), "throttling over"); got != 1 {
+		if got := strings.Count(out.String(), "throttling ended"); got != 1 {
 			t.Errorf("got %d lines for the end, want 1: %s", got, &out)
 		}
 		if got, err := testutil.GatherAndCount(reg, "plaspy_bridge_api_throttled_total", "plaspy_bridge_api_budget_requests_per_minute"); got != 2 || err != nil {
@@ -443,7 +443,7 @@ func TestThrottlingIsLoggedOnce(t *testing.T) {
 			}
 			time.Sleep(time.Minute) // with nobody asking
 			synctest.Wait()
-			began, ended := strings.Count(out.String(), "slowing down"), strings.Count(out.String(), "throttling over")
+			began, ended := strings.Count(out.String(), "slowing down"), strings.Count(out.String(), "throttling ended")
 			if began != 1 || ended != 1 || !strings.Contains(out.String(), "attempt=10") {
 				t.Errorf("%d: got %d and %d lines: %s", perMinute, began, ended, &out)
 			}

@@ -609,13 +609,13 @@ func TestRequestMetrics(t *testing.T) {
 	for _, status = range []int{200, 200, 500, 0} {
 		_ = poll(t.Context(), c)
 	}
-	want := `# HELP plaspy_bridge_api_requests_total Requests to the Plaspy API, by endpoint and status code; code error if no answer came.
+	want := `# HELP plaspy_bridge_api_requests_total Requests to the Plaspy API, by endpoint and status code; code is error if there was no answer.
 # TYPE plaspy_bridge_api_requests_total counter
 plaspy_bridge_api_requests_total{code="200",endpoint="last_location"} 2
 plaspy_bridge_api_requests_total{code="200",endpoint="token"} 1
 plaspy_bridge_api_requests_total{code="500",endpoint="last_location"} 1
 plaspy_bridge_api_requests_total{code="error",endpoint="last_location"} 1
-# HELP plaspy_bridge_api_daily_usage The account's usage today as the API counts it in apiDailyUsage, from the last answer that had it.
+# HELP plaspy_bridge_api_daily_usage The account's usage today, from the last answer with apiDailyUsage.
 # TYPE plaspy_bridge_api_daily_usage gauge
 plaspy_bridge_api_daily_usage 4711
 `

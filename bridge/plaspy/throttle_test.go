@@ -138,7 +138,7 @@ func TestSomeDevicesOverTheirDay(t *testing.T) {
 					if b.Paused() {
 						t.Error("the budget is stopped")
 					}
-					if err := testutil.GatherAndCompare(reg, strings.NewReader(fmt.Sprintf(`# HELP plaspy_bridge_api_device_throttled_total Answers 429 that concern one device only, which waits alone; they count in plaspy_bridge_api_throttled_total too.
+					if err := testutil.GatherAndCompare(reg, strings.NewReader(fmt.Sprintf(`# HELP plaspy_bridge_api_device_throttled_total Answers 429 that concern a single device; plaspy_bridge_api_throttled_total includes them.
 # TYPE plaspy_bridge_api_device_throttled_total counter
 plaspy_bridge_api_device_throttled_total %d
 `, denied)), "plaspy_bridge_api_device_throttled_total"); err != nil {
