@@ -7,9 +7,9 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// agreement names the settings that all replicas of a prefix must share, with their
-// variables. If they differ, nothing fails: a device that its owner leaves out is
-// not polled at all.
+// agreement maps the settings that all replicas of a prefix must share to their
+// variables. A difference causes no error, but for example a device that its owner
+// excludes is not polled at all.
 var agreement = map[string]string{
 	"account":        "PLASPY_USERNAME",
 	"alerts":         "BRIDGE_ALERT_HISTORY and BRIDGE_SILENT_AFTER",
@@ -24,9 +24,9 @@ var agreement = map[string]string{
 	"rate limit":     "PLASPY_RATE_LIMIT",
 }
 
-// Agreement gives a short digest of each setting, or group of them, that all
-// replicas must share, by a name for people. Lists count as sets. The
-// digests are public to the replicas and hold no secret.
+// Agreement returns a short digest of each setting, or group of settings, that all
+// replicas must share, by a readable name. Lists are compared as sets. The replicas
+// see the digests, which contain no secrets.
 func (c Config) Agreement() map[string]string {
 	set := func(list []string) string {
 		list = slices.Compact(slices.Sorted(slices.Values(list)))
@@ -48,7 +48,7 @@ func (c Config) Agreement() map[string]string {
 	if !c.Backfill {
 		told["back-fill"] = "off"
 	}
-	if !c.Inbound { // one that does not post need not know for how long to try
+	if !c.Inbound { // these do not matter to a replica that does not post
 		delete(told, "inbound age")
 		delete(told, "inbound forms")
 	}
@@ -58,5 +58,5 @@ func (c Config) Agreement() map[string]string {
 	return told
 }
 
-// AgreementVariables names the variables behind a name of [Config.Agreement].
+// AgreementVariables returns the variables behind a name of [Config.Agreement].
 func AgreementVariables(name string) string { return agreement[name] }

@@ -38,26 +38,29 @@ func (k *checker) unless(ok bool, variable, format string, args ...any) {
 	}
 }
 
-// check returns everything that is wrong with c, in no particular order.
+// check returns all faults of c, in no particular order.
 func (c Config) check() Faults {
 	var k checker
-	k.unless(strings.TrimSpace(c.Username) != "", "PLASPY_USERNAME", "is not set; want the user name of the account")
+	k.unless(strings.TrimSpace(c.Username) != "", "PLASPY_USERNAME", "is not set; expected the user name of the account")
 	k.api(c)
 	k.broker(c)
 	k.names(c)
 	k.weights(c)
 	k.tracing()
 	_, err := message.ParseForms(c.InboundForms)
-	k.unless(err == nil, "BRIDGE_INBOUND_FORMS", "has a name that is no form; want any of %s, comma separated", strings.Join(message.FormNames, ", "))
+	k.unless(err == nil, "BRIDGE_INBOUND_FORMS",
+		"has an unknown form; expected any of %s, comma separated", strings.Join(message.FormNames, ", "))
 	k.unless(c.EventsMaxBytes <= 0 || c.EventsMaxBytes >= minEventsBytes, "BRIDGE_EVENTS_MAX_BYTES",
-		"is %d, which holds next to nothing; want a number of bytes, at least %d, or 0 for no limit", c.EventsMaxBytes, minEventsBytes)
+		"is %d, which is too small; expected at least %d bytes, or 0 for no limit", c.EventsMaxBytes, minEventsBytes)
 	k.unless(c.BackoffMax >= c.BackoffInitial, "BRIDGE_BACKOFF_MAX",
-		"is %s; want at least BRIDGE_BACKOFF_INITIAL, which is %s", showDuration(c.BackoffMax), showDuration(c.BackoffInitial))
+		"is %s; expected at least BRIDGE_BACKOFF_INITIAL, which is %s",
+		showDuration(c.BackoffMax), showDuration(c.BackoffInitial))
 	if c.HTTPAddr != "" {
 		k.address("BRIDGE_HTTP_ADDR", c.HTTPAddr)
 	}
-	k.unless(!strings.ContainsFunc(c.HTTPToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }), "BRIDGE_HTTP_TOKEN",
-		"has a character that an HTTP header cannot carry; want printable ASCII without spaces")
+	unprintable := func(r rune) bool { return r <= ' ' || r > '~' }
+	k.unless(!strings.ContainsFunc(c.HTTPToken.Reveal(), unprintable), "BRIDGE_HTTP_TOKEN",
+		"has a character that an HTTP header cannot carry; expected printable ASCII without spaces")
 	return k.faults
 }
 
@@ -67,24 +70,28 @@ func (k *checker) api(c Config) {
 	u := c.BaseURL
 	switch {
 	case u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
-		k.unless(false, name, "is not a URL with a host; want one such as https://api.plaspy.com")
+		k.unless(false, name, "is not a URL with a host; expected one such as https://api.plaspy.com")
 	case u.Scheme == "http" && !c.AllowHTTP && !loopback(u.Hostname()):
-		k.unless(false, name, "has plain http to another machine, which would show the API key to the network; want https, or PLASPY_ALLOW_HTTP=true")
+		k.unless(false, name,
+			"is plain http to another machine, which shows the API key to the network; use https, or set "+
+				"PLASPY_ALLOW_HTTP=true")
 	}
-	k.unless(validPort(u.Port(), u.Host), name, "has a port that is none; want 1 to 65535")
-	k.unless(u.User == nil, name, "has a user or password in it; want PLASPY_USERNAME and PLASPY_API_KEY for that")
-	k.unless(u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" && u.Opaque == "", name, "has more than scheme, host and path; want it without ? and #")
+	k.unless(validPort(u.Port(), u.Host), name, "has an invalid port; expected 1 to 65535")
+	k.unless(u.User == nil, name, "contains a user or password; use PLASPY_USERNAME and PLASPY_API_KEY instead")
+	k.unless(u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" && u.Opaque == "", name,
+		"has more than scheme, host and path; remove ? and # and all behind them")
 
 	switch {
 	case c.APIKey == "" && c.APIKeyFile == "":
-		k.unless(false, "PLASPY_API_KEY", "is not set; want either it or PLASPY_API_KEY_FILE")
+		k.unless(false, "PLASPY_API_KEY", "is not set; set it or PLASPY_API_KEY_FILE")
 	case c.APIKey != "" && c.APIKeyFile != "":
-		k.unless(false, "PLASPY_API_KEY", "and PLASPY_API_KEY_FILE are both set; want exactly one of them")
+		k.unless(false, "PLASPY_API_KEY", "and PLASPY_API_KEY_FILE are both set; set exactly one of them")
 	case c.APIKeyFile != "":
 		_, err := readKey(c.APIKeyFile)
-		k.unless(err == nil, "PLASPY_API_KEY_FILE", "names a file that gives no key: %v", err)
+		k.unless(err == nil, "PLASPY_API_KEY_FILE", "names a file without a usable key: %v", err)
 	default:
-		k.unless(plausibleKey(c.APIKey.Reveal()) == nil, "PLASPY_API_KEY", "is blank, or has line breaks or control characters; want one line of text")
+		k.unless(plausibleKey(c.APIKey.Reveal()) == nil, "PLASPY_API_KEY",
+			"is blank, or has line breaks or control characters; expected one line of text")
 	}
 }
 
@@ -104,20 +111,24 @@ func (k *checker) broker(c Config) {
 		}
 	}
 	if len(ways) > 1 {
-		k.unless(false, ways[0], "and %s are ways of logging in that exclude each other; want one of them", strings.Join(ways[1:], " and "))
+		k.unless(false, ways[0], "and %s are different ways to log in; set one of them", strings.Join(ways[1:], " and "))
 	}
-	k.unless(c.NATSPassword == "" || c.NATSUser != "", "NATS_PASSWORD", "is set without NATS_USER; want both")
+	k.unless(c.NATSPassword == "" || c.NATSUser != "", "NATS_PASSWORD", "is set without NATS_USER; set both")
 	k.queryUser(c)
-	k.unless(legalInbox.MatchString(c.NATSInboxPrefix), "NATS_INBOX_PREFIX", "is not the first part of a subject; want words of letters, digits, - and _ with dots between them, such as _INBOX_bridge")
-	k.unless(c.Prefix == "_INBOX" || firstToken(c.NATSInboxPrefix) != c.Prefix, "NATS_INBOX_PREFIX", "begins with BRIDGE_PREFIX; want another word, such as _INBOX_bridge")
-	k.unless(c.NATSDomain == "" || legalName.MatchString(c.NATSDomain), "NATS_JS_DOMAIN", "is not one word; want letters, digits, - and _, 128 at most")
-	k.unless(c.NATSCert == "" || c.NATSKey != "", "NATS_CERT", "is set without NATS_KEY; want both")
-	k.unless(c.NATSKey == "" || c.NATSCert != "", "NATS_KEY", "is set without NATS_CERT; want both")
+	k.unless(legalInbox.MatchString(c.NATSInboxPrefix), "NATS_INBOX_PREFIX",
+		"is not the first part of a subject; expected words of letters, digits, - and _ with dots between them, "+
+			"such as _INBOX_bridge")
+	k.unless(c.Prefix == "_INBOX" || firstToken(c.NATSInboxPrefix) != c.Prefix, "NATS_INBOX_PREFIX",
+		"begins with BRIDGE_PREFIX; use another word, such as _INBOX_bridge")
+	k.unless(c.NATSDomain == "" || legalName.MatchString(c.NATSDomain), "NATS_JS_DOMAIN",
+		"is not one word; expected at most 128 letters, digits, - and _")
+	k.unless(c.NATSCert == "" || c.NATSKey != "", "NATS_CERT", "is set without NATS_KEY; set both")
+	k.unless(c.NATSKey == "" || c.NATSCert != "", "NATS_KEY", "is set without NATS_CERT; set both")
 	if c.Embedded() {
-		k.unless(c.DataDir != "", "BRIDGE_DATA_DIR", "is empty; want a folder")
+		k.unless(c.DataDir != "", "BRIDGE_DATA_DIR", "is empty; set a folder")
 		k.address("BRIDGE_EMBEDDED_ADDR", c.EmbeddedAddr)
 		k.unless(c.StreamReplicas == 1 || c.EmbeddedConfig != "", "BRIDGE_STREAM_REPLICAS",
-			"is %d; want 1 with the embedded server, which is no cluster", c.StreamReplicas)
+			"is %d; expected 1 with the embedded server, which is not a cluster", c.StreamReplicas)
 	}
 }
 
@@ -136,9 +147,10 @@ func (k *checker) queryUser(c Config) {
 		}
 	}
 	if len(ways) > 1 {
-		k.unless(false, ways[0], "and %s are ways of logging in that exclude each other; want one of them", strings.Join(ways[1:], " and "))
+		k.unless(false, ways[0], "and %s are different ways to log in; set one of them", strings.Join(ways[1:], " and "))
 	}
-	k.unless(c.NATSQueryPassword == "" || c.NATSQueryUser != "", "NATS_QUERY_PASSWORD", "is set without NATS_QUERY_USER; want both")
+	k.unless(c.NATSQueryPassword == "" || c.NATSQueryUser != "", "NATS_QUERY_PASSWORD",
+		"is set without NATS_QUERY_USER; set both")
 }
 
 // firstToken is the first token of a subject.
@@ -147,8 +159,8 @@ func firstToken(subject string) string {
 	return first
 }
 
-// servers checks a list of NATS servers. It names an entry by its number, since
-// the entry may hold a password.
+// servers checks a list of NATS servers. It refers to an entry by its number, because
+// the entry may contain a password.
 func (k *checker) servers(s Servers) {
 	const name = "NATS_URL"
 	sockets := 0
@@ -160,30 +172,39 @@ func (k *checker) servers(s Servers) {
 		u, err := url.Parse(server)
 		switch {
 		case err != nil:
-			k.unless(false, name, "has an entry (number %d) that is no URL; want nats://host:4222, with special characters in a user or password percent-encoded", i+1)
+			k.unless(false, name,
+				"has an entry (number %d) that is not a URL; expected nats://host:4222, with special characters "+
+					"in a user or password percent-encoded", i+1)
 			continue
 		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
-			k.unless(false, name, "has an entry (number %d) with another scheme; want nats, tls, ws or wss", i+1)
+			k.unless(false, name, "has an entry (number %d) with another scheme; expected nats, tls, ws or wss", i+1)
 		case u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || strings.Contains(u.Path, "@"):
-			k.unless(false, name, "has an entry (number %d) that is not just a host and port; want nats://host:4222, with special characters in a user or password percent-encoded", i+1)
+			k.unless(false, name,
+				"has an entry (number %d) that is not just a host and port; expected nats://host:4222, with "+
+					"special characters in a user or password percent-encoded", i+1)
 		}
-		k.unless(validPort(u.Port(), u.Host), name, "has an entry (number %d) with a port that is none; want 1 to 65535", i+1)
+		k.unless(validPort(u.Port(), u.Host), name,
+			"has an entry (number %d) with an invalid port; expected 1 to 65535", i+1)
 		if u.Scheme == "ws" || u.Scheme == "wss" {
 			sockets++
 		}
 	}
-	k.unless(sockets == 0 || sockets == len(all), name, "mixes websocket servers with others; want one kind")
+	k.unless(sockets == 0 || sockets == len(all), name, "mixes websocket servers with others; use one kind")
 }
 
 // names checks names and patterns that are put into subjects or matched.
 func (k *checker) names(c Config) {
-	k.unless(legalPrefix.MatchString(c.Prefix), "BRIDGE_PREFIX", "is not one token; want letters, digits, - and _, 64 at most")
-	k.unless(c.Prefix != "_INBOX", "BRIDGE_PREFIX", "is where NATS sends replies; want another word")
-	k.unless(legalName.MatchString(c.ReplicaID), "BRIDGE_REPLICA_ID", "is not one word; want letters, digits, - and _, 128 at most")
-	for name, patterns := range map[string][]string{"BRIDGE_DEVICES": c.Devices, "BRIDGE_DEVICES_EXCLUDE": c.DevicesExclude} {
+	k.unless(legalPrefix.MatchString(c.Prefix), "BRIDGE_PREFIX",
+		"is not one token; expected at most 64 letters, digits, - and _")
+	k.unless(c.Prefix != "_INBOX", "BRIDGE_PREFIX", "is the prefix of NATS replies; use another word")
+	k.unless(legalName.MatchString(c.ReplicaID), "BRIDGE_REPLICA_ID",
+		"is not one word; expected at most 128 letters, digits, - and _")
+	globs := map[string][]string{"BRIDGE_DEVICES": c.Devices, "BRIDGE_DEVICES_EXCLUDE": c.DevicesExclude}
+	for name, patterns := range globs {
 		for i, pattern := range patterns {
 			_, err := path.Match(pattern, "")
-			k.unless(err == nil, name, "has a glob (number %d) that does not end; want each [ closed and something after each \\", i+1)
+			k.unless(err == nil, name,
+				"has an unfinished glob (number %d): close each [ and write a character after each \\", i+1)
 		}
 	}
 }
@@ -197,16 +218,16 @@ func (k *checker) address(variable, addr string) {
 		example = "127.0.0.1:4222"
 	}
 	k.unless(err == nil && portErr == nil && n <= 65535 && !strings.ContainsAny(host, " /@"), variable,
-		"is not an address; want host:port such as %s", example)
+		"is not an address; expected host:port such as %s", example)
 }
 
-// validPort reports whether a URL's port, which is optional, is one.
+// validPort reports whether the port of a URL is absent or valid.
 func validPort(port, host string) bool {
 	n, err := strconv.ParseUint(port, 10, 16)
 	return port == "" && !strings.HasSuffix(host, ":") || err == nil && n > 0
 }
 
-// loopback reports whether a host is this machine, by its name alone.
+// loopback reports whether a host is loopback, judged by its text alone.
 func loopback(host string) bool {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr.Unmap().IsLoopback()
@@ -240,7 +261,7 @@ func cause(err error) error {
 	return err
 }
 
-// doubts warns of settings that are legal but have no effect.
+// doubts returns warnings about settings that are valid but probably not intended.
 func (c Config) doubts() []Warning {
 	var warnings []Warning
 	doubt := func(when bool, variable, problem string) {
@@ -249,9 +270,11 @@ func (c Config) doubts() []Warning {
 		}
 	}
 	doubt(!c.Embedded() && c.EmbeddedConfig != "", "BRIDGE_EMBEDDED_CONFIG", "has no effect: NATS_URL names a server")
-	doubt(!c.Query && (c.NATSQueryCreds != "" || c.NATSQueryNKey != "" || c.NATSQueryUser != ""), "BRIDGE_QUERY", "is false: NATS_QUERY_ variables have no effect")
+	doubt(!c.Query && (c.NATSQueryCreds != "" || c.NATSQueryNKey != "" || c.NATSQueryUser != ""), "BRIDGE_QUERY",
+		"is false: NATS_QUERY_ variables have no effect")
 	doubt(c.NATSTLSFirst && c.Embedded(), "NATS_TLS_FIRST", "has no effect on the embedded server")
-	doubt(c.Schedule == ScheduleFixed && c.TripStartWeight != 1, "BRIDGE_TRIP_START_WEIGHT", "has no effect: the schedule is fixed")
+	doubt(c.Schedule == ScheduleFixed && c.TripStartWeight != 1, "BRIDGE_TRIP_START_WEIGHT",
+		"has no effect: the schedule is fixed")
 	doubt(c.Schedule == ScheduleFixed && len(c.Weights) > 0, "BRIDGE_WEIGHTS", "has no effect: the schedule is fixed")
 	const short = 16
 	doubt(c.HTTPToken != "" && len(c.HTTPToken) < short, "BRIDGE_HTTP_TOKEN",
@@ -261,14 +284,16 @@ func (c Config) doubts() []Warning {
 		doubt(strings.Contains(os.Getenv(name), "@"), name,
 			"has a user or password, which OpenTelemetry does not send; use OTEL_EXPORTER_OTLP_HEADERS")
 	}
-	doubt(c.PollInterval/1000 > c.DevicesRefresh, "BRIDGE_DEVICES_REFRESH", "is less than a thousandth of BRIDGE_POLL_INTERVAL: most requests would read the device list")
+	doubt(c.PollInterval/1000 > c.DevicesRefresh, "BRIDGE_DEVICES_REFRESH",
+		"is less than a thousandth of BRIDGE_POLL_INTERVAL: most requests would read the device list")
 	share := c.listShare()
-	doubt(share > maxListShare, "BRIDGE_DEVICES_REFRESH", fmt.Sprintf("takes %.0f%% of PLASPY_RATE_LIMIT for reading the device list; polls get the rest", 100*min(share, 1)))
+	doubt(share > maxListShare, "BRIDGE_DEVICES_REFRESH",
+		fmt.Sprintf("takes %.0f%% of PLASPY_RATE_LIMIT for reading the device list; polls get the rest", 100*min(share, 1)))
 	return warnings
 }
 
-// maxListShare is how much of the request budget the device list may take before
-// a warning.
+// maxListShare is the part of the request budget that the device list may take
+// without a warning.
 const maxListShare = 0.25
 
 // listShare returns the part of the request budget that reading the device list,
@@ -293,7 +318,7 @@ func sortFaults(faults Faults) {
 	slices.SortStableFunc(faults, func(a, b Fault) int { return order[a.Variable] - order[b.Variable] })
 }
 
-// nearest returns the variable spelt most like name, and how many letters differ.
+// nearest returns the variable with the most similar name, and the edit distance.
 func nearest(name string) (near string, distance int) {
 	distance = len(name) + 1
 	for _, v := range Variables() {
@@ -325,5 +350,5 @@ func editDistance(a, b string) int {
 	return row[len(b)]
 }
 
-// minEventsBytes is less than a limit on the events stream can be meant to be.
+// minEventsBytes is the lowest limit of the events stream that makes sense.
 const minEventsBytes = 1_000_000

@@ -15,27 +15,27 @@ import (
 	"unicode/utf8"
 )
 
-// keyWatchInterval is how often the key file is looked at. Reading a file of a
-// few bytes costs nothing, and asking the file system for notifications misses
-// the swapped symbolic links of a Kubernetes secret.
+// keyWatchInterval is the time between two reads of the key file. Reading a few bytes
+// costs nothing, and file system notifications miss the swapped symbolic links of a
+// Kubernetes secret.
 const keyWatchInterval = 2 * time.Second
 
 // maxKeyBytes bounds the size of a key file, in case it is the wrong file.
 const maxKeyBytes = 16 << 10
 
-// KeySource gives the API key, from the environment or from a file that may
-// change while the bridge runs. Safe for concurrent use.
+// KeySource returns the API key from the environment, or from a file that may change
+// while the bridge runs. It is safe for concurrent use.
 type KeySource struct {
-	path string // empty: the key never changes
+	path string // empty if the key never changes
 	log  *slog.Logger
 
 	mu    sync.Mutex
 	key   string // guarded by mu: the last good one
-	fault string // guarded by mu: why the file gave none the last time; empty: it gave one
+	fault string // guarded by mu: why the last read failed, or ""
 }
 
-// KeySource returns the source of the API key. It reads the key file, which has
-// to give a key this first time.
+// KeySource returns the source of the API key. It reads the key file, and returns an
+// error if that has no key.
 func (c Config) KeySource(log *slog.Logger) (*KeySource, error) {
 	s := &KeySource{path: c.APIKeyFile, log: log, key: c.APIKey.Reveal()}
 	if s.path == "" {
@@ -43,15 +43,15 @@ func (c Config) KeySource(log *slog.Logger) (*KeySource, error) {
 	}
 	key, err := readKey(s.path)
 	if err != nil {
-		return nil, Faults{{"PLASPY_API_KEY_FILE", fmt.Sprintf("names a file that gives no key: %v", err)}}
+		return nil, Faults{{"PLASPY_API_KEY_FILE", fmt.Sprintf("names a file without a usable key: %v", err)}}
 	}
 	s.key = key
 	return s, nil
 }
 
-// Key reads the file again and returns the key. If the file gives none, the
-// last good key stays and a warning is logged once for each new reason. The
-// error is always nil; it is there for callers that take a source that may fail.
+// Key reads the file again and returns the key. If that fails, it returns the last
+// good key and logs a warning once for each new reason. The error is always nil; it
+// is there for callers that accept sources that may fail.
 func (s *KeySource) Key() (string, error) {
 	key, _ := s.refresh()
 	return key, nil
@@ -74,7 +74,7 @@ func (s *KeySource) Watch(ctx context.Context, changed func()) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			// Compared with what this loop saw, not with what is stored: a token
+			// Compare with the last key of this loop and not with the stored key: a token
 			// request that read the new key first must not hide the change.
 			if key, _ := s.refresh(); key != seen {
 				seen = key
@@ -85,7 +85,7 @@ func (s *KeySource) Watch(ctx context.Context, changed func()) {
 	}
 }
 
-// refresh reads the file, if there is one, and reports whether it gave a key.
+// refresh reads the file, if there is one, and reports whether it has a key.
 func (s *KeySource) refresh() (key string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,14 +14,14 @@ import (
 	"github.com/kelseyhightower/envconfig"
 )
 
-// Fault is one thing wrong with one environment variable. Problem never quotes
-// a text: a secret may have been put into the wrong variable.
+// Fault is one error in one environment variable. Problem never quotes text, because
+// a secret may have been put into the wrong variable.
 type Fault struct {
 	Variable string
-	Problem  string // the fault, and a value that would be right
+	Problem  string // the error, and the expected value
 }
 
-// Faults is every fault of a configuration, as an error. The process exits with
+// Faults is an error with all faults of a configuration. The process exits with
 // status 2 for it.
 type Faults []Fault
 
@@ -35,13 +35,13 @@ func (f Faults) Error() string {
 	return b.String()
 }
 
-// blame reports whether one of the faults is of the variable.
+// blame reports whether the variable has a fault.
 func (f Faults) blame(variable string) bool {
 	return slices.ContainsFunc(f, func(f Fault) bool { return f.Variable == variable })
 }
 
-// Warning is something about one environment variable that is probably not
-// meant, but that the bridge can run with.
+// Warning describes a value of one environment variable that is valid but probably
+// not intended.
 type Warning struct {
 	Variable string
 	Problem  string
@@ -50,17 +50,15 @@ type Warning struct {
 // String returns the warning as one line.
 func (w Warning) String() string { return w.Variable + " " + w.Problem }
 
-// Load fills a Config from the process's environment and checks all of it. The
-// error is nil or [Faults] with everything that is wrong. The Config is usable
-// even then: a value that could not be read is replaced by its default.
+// Load fills a Config from the process's environment and checks it. The error is nil
+// or [Faults] with all faults. The Config is usable even then, with the default in
+// place of each value that cannot be parsed.
 //
-// A variable that is set to nothing counts as not set, so that a compose file or
-// a chart can pass on variables that it may not have. Only BRIDGE_HTTP_ADDR has
-// a meaning for it.
+// A variable that is set to nothing counts as not set, so that a compose file or a
+// chart can pass on variables that may be unset. BRIDGE_HTTP_ADDR is an exception.
 //
-// A command that does not need all settings names the prefixes that it does not
-// need: faults of variables with such a prefix are left out. So Load("PLASPY_")
-// is for a command that talks to NATS only.
+// Faults of variables with one of the given prefixes are left out, for commands that
+// do not need all settings. Load("PLASPY_") is for a command that only uses NATS.
 func Load(except ...string) (Config, []Warning, error) {
 	var c Config
 	var faults Faults
@@ -80,8 +78,8 @@ func Load(except ...string) (Config, []Warning, error) {
 	c.normalize()
 	unread := slices.Clone(faults)
 	for _, fault := range c.check() {
-		// A default replaces each value that could not be read: the operator did
-		// not write that, so its faults are of no interest.
+		// Ignore faults of a default that replaced a bad value, because the operator
+		// did not set it.
 		if !unread.blame(fault.Variable) {
 			faults = append(faults, fault)
 		}
@@ -97,9 +95,9 @@ func Load(except ...string) (Config, []Warning, error) {
 	return c, warnings, nil
 }
 
-// fill has envconfig fill c, with the default of each unusable variable.
-// envconfig takes a variable that is set to nothing as a value, and stops at the
-// first that it cannot read, so these are not in the environment meanwhile.
+// fill fills c with envconfig. envconfig accepts an empty variable as a value and
+// stops at the first one that it cannot parse. So empty and unusable variables are
+// removed from the environment during the call, and their defaults apply.
 func fill(c *Config, unusable []string) *Fault {
 	for _, name := range unusable {
 		text := os.Getenv(name)
@@ -108,13 +106,13 @@ func fill(c *Config, unusable []string) *Fault {
 	}
 	err := envconfig.Process("", c)
 	if parse, ok := errors.AsType[*envconfig.ParseError](err); ok {
-		return &Fault{parse.KeyName, "cannot be understood"} // its own text quotes the value
+		return &Fault{parse.KeyName, "cannot be parsed"} // its own text quotes the value
 	}
 	return nil
 }
 
-// Validate reports everything that is wrong with c as [Faults], or nil. Load has
-// called it; it is for a Config that was changed or made by hand.
+// Validate returns all faults of c as [Faults], or nil. Load calls it; call it again
+// for a Config that was changed or made by hand.
 func (c Config) Validate() error {
 	faults := c.check()
 	value := reflect.ValueOf(c)
@@ -163,22 +161,22 @@ func list(entries []string) []string {
 
 var serviceLink = regexp.MustCompile(`_SERVICE_(HOST|PORT)(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
 
-// isServiceLink reports whether Kubernetes has set a variable, as it does in
-// every pod for every service, here for one named bridge or plaspy-something.
+// isServiceLink reports whether Kubernetes has set a variable for a service named
+// bridge or plaspy-something. It does so in every pod for every service.
 func isServiceLink(name, value string) bool {
 	return serviceLink.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")
 }
 
-// unknown warns of variables that look as if they were meant for the bridge but
-// are not its own. NATS_ is shared with other programs: only a name that is one
-// letter off is reported.
+// unknown returns warnings about variables that the bridge does not know although
+// their names look like its own. Other programs use NATS_ too, so such a name is
+// reported only if one letter differs from a known one.
 func (c Config) unknown(environ []string) []Warning {
 	var warnings []Warning
 	known := map[string]Variable{}
 	for _, v := range Variables() {
 		known[v.Name] = v
 	}
-	var referred []string // by the embedded server's configuration, as deploy/nats.conf does
+	var referred []string // used by the embedded server's configuration, as in deploy/nats.conf
 	if c.EmbeddedConfig != "" {
 		referred = embedded.Variables(c.EmbeddedConfig)
 	}
@@ -204,8 +202,8 @@ func (c Config) unknown(environ []string) []Warning {
 	return warnings
 }
 
-// wrapped reports quotes and white space that are part of a value: docker's
-// --env-file and Kubernetes keep them, shells and systemd do not.
+// wrapped returns a problem if quotes or white space around a value are part of it.
+// docker's --env-file and Kubernetes keep them; shells and systemd do not.
 func wrapped(value string) string {
 	if len(value) >= 2 && (value[0] == '"' || value[0] == '\'') && value[len(value)-1] == value[0] {
 		return "is wrapped in quotes, which are taken as part of the value"

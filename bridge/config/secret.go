@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// mask stands wherever a secret would have been shown.
+// mask is shown in place of a secret.
 const mask = "[redacted]"
 
 // Secret is a string that only [Secret.Reveal] shows:
@@ -82,7 +82,7 @@ func (s Servers) MarshalText() ([]byte, error) { return []byte(s.String()), nil 
 func (s Servers) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // format writes v's own text, quoted if the verb asks for that and
-// padded as it asks, whatever else the verb would have made of the bytes.
+// padded as the verb asks, and never in another representation of the bytes.
 func format(f fmt.State, verb rune, v fmt.Stringer) {
 	switch {
 	case verb == 'q', verb == 'v' && f.Flag('#'):

@@ -70,8 +70,8 @@ func (v Variable) parse(text string) (number float64, err error) {
 
 var errLeadingZeros = errors.New("has leading zeros")
 
-// problem returns the fault of a text as the value of v, or "". An empty text
-// has none. It never quotes text that may be a secret.
+// problem returns the fault of a text as a value of v, or "". An empty text has no
+// fault. It never quotes text that may be secret.
 func (v Variable) problem(text string) string {
 	if text == "" {
 		return ""
@@ -82,14 +82,14 @@ func (v Variable) problem(text string) string {
 	case errors.Is(err, errLeadingZeros):
 		return err.Error() + "; " + v.want()
 	case err != nil:
-		return "cannot be understood; " + v.want()
+		return "cannot be parsed; " + v.want()
 	case v.OneOf != nil && !slices.ContainsFunc(v.OneOf, fold):
-		return "is another word; " + v.want()
+		return "has an unknown value; " + v.want()
 	case v.Type == typeFile:
 		if err := readable(text); err != nil {
 			return "names a file that cannot be read: " + err.Error()
 		}
-	// Written so that NaN is out of bounds.
+	// This form also rejects NaN.
 	case v.Min != "" && !(number >= bound(v.Min) && (v.Max == "" || number <= bound(v.Max))):
 		return "is " + text + "; " + v.want()
 	}
@@ -108,9 +108,9 @@ func bound(text string) float64 {
 	return n
 }
 
-// want describes the right values.
+// want describes the valid values.
 func (v Variable) want() string {
-	want := "want "
+	want := "expected "
 	switch {
 	case v.OneOf != nil:
 		want += strings.Join(v.OneOf, " or ")
@@ -140,7 +140,7 @@ func (v Variable) bounds() string {
 	}
 }
 
-// meaning returns the whole sentence of the tables: meaning and bounds.
+// meaning returns the text for the tables: the meaning and the bounds.
 func (v Variable) meaning() string {
 	m := v.Meaning
 	if b := v.bounds(); b != "" && v.Min != "0s" {
@@ -160,10 +160,9 @@ type Setting struct {
 	Set     bool   // set by the environment; otherwise Value is the default
 }
 
-// Settings returns every variable with c's value of it, secrets masked. If err,
-// which came with c from [Load], blames a variable, the setting has the problem
-// instead of the value: a path that does not exist may be a key that was put
-// into the wrong variable.
+// Settings returns every variable with its value in c, secrets masked. err is the
+// error that [Load] returned with c. A variable with a fault has the problem instead
+// of the value, because a path that does not exist may be a misplaced key.
 func (c Config) Settings(err error) []Setting {
 	value := reflect.ValueOf(c)
 	problems := map[string]string{}
@@ -192,13 +191,13 @@ func (c Config) Settings(err error) []Setting {
 	return settings
 }
 
-// show spells a value as one would write it in the environment.
+// show formats a value as it is written in the environment.
 func show(value any) string {
 	switch v := value.(type) {
 	case []string:
 		return strings.Join(v, ",")
 	case url.URL:
-		return MaskURL(v.String()) // a key may have been put into it by mistake
+		return MaskURL(v.String()) // it may contain a key by mistake
 	case time.Duration:
 		return showDuration(v)
 	case slog.Level:
@@ -208,7 +207,7 @@ func show(value any) string {
 	}
 }
 
-// showDuration spells a duration without the zero parts: 168h, not 168h0m0s.
+// showDuration formats a duration without zero parts: 168h, not 168h0m0s.
 func showDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

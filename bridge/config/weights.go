@@ -33,20 +33,20 @@ func (c Config) DeviceWeights() []Weight {
 func parseWeight(entry string) (w Weight, problem string) {
 	i := strings.LastIndexByte(entry, '=')
 	if i < 0 {
-		return w, "has no weight; want glob=weight, such as ambulance-*=8"
+		return w, "has no weight; expected glob=weight, such as ambulance-*=8"
 	}
 	glob, text := strings.TrimSpace(entry[:i]), strings.TrimSpace(entry[i+1:])
 	weight, err := strconv.ParseFloat(text, 64)
 	_, globErr := path.Match(glob, "")
 	switch {
 	case glob == "":
-		return w, "has no glob; want glob=weight, such as ambulance-*=8"
+		return w, "has no glob; expected glob=weight, such as ambulance-*=8"
 	case globErr != nil:
-		return w, "has a glob that does not end; want each [ closed and something after each \\"
+		return w, "has an unfinished glob: close each [ and write a character after each \\"
 	case err != nil:
-		return w, "has a weight that is not a number; want 0.1 to 64"
+		return w, "has a weight that is not a number; expected 0.1 to 64"
 	case !(weight >= minWeight && weight <= maxWeight):
-		return w, "has a weight of " + strconv.FormatFloat(weight, 'g', -1, 64) + "; want 0.1 to 64"
+		return w, "has a weight of " + strconv.FormatFloat(weight, 'g', -1, 64) + "; expected 0.1 to 64"
 	}
 	return Weight{glob, weight}, ""
 }
