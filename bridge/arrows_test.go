@@ -30,7 +30,7 @@ var arrows = map[string][]string{
 	"bridge/outbound/track":     {"bridge/plaspy/rawjson", "publisher"},
 	"bridge/outbound/gap":       {"bridge/outbound/quota", "bridge/outbound/track", "bridge/plaspy", "bridge/plaspy/rawjson", "publisher"},
 	"bridge/plaspy/rawjson":     nil,
-	"bridge/outbound/inventory": {"bridge/plaspy/rawjson", "bridge/plaspy", "bridge/trace", "publisher"},
+	"bridge/outbound/inventory": {"auth/backoff", "bridge/plaspy/rawjson", "bridge/plaspy", "bridge/trace", "publisher"},
 	"bridge/control":            {"publisher"},
 	"bridge/schema/plaspy":      nil, // what schema --types go prints
 	"bridge/ops":                nil,

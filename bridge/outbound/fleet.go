@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"plaspy-bridge/bridge/outbound/gap"
 	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/quota"
@@ -33,8 +31,7 @@ type device struct {
 	log      decisions
 
 	track     track.Track
-	backoff   *backoff.ExponentialBackOff // while polls fail
-	complaint string                      // the trouble that was logged last
+	complaint string // the trouble that was logged last
 	day       quota.Day
 	patience  gap.Patience
 	terms     terms // guarded by the fleet's mutex

@@ -8,8 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
+	"plaspy-bridge/auth/backoff"
 	"plaspy-bridge/bridge/outbound/gap"
 	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
@@ -309,12 +308,7 @@ func (t *turn) unusable(ctx context.Context, err error) {
 // devices are not affected.
 func (t *turn) backOff(err error) {
 	p, d := t.pool, t.d
-	if d.backoff == nil {
-		d.backoff = backoff.NewExponentialBackOff(
-			backoff.WithInitialInterval(p.opts.BackoffInitial), backoff.WithMaxInterval(p.opts.BackoffMax),
-			backoff.WithMaxElapsedTime(0))
-	}
-	wait := min(d.backoff.NextBackOff(), p.opts.BackoffMax)
+	wait := backoff.Delay(p.opts.BackoffInitial, p.opts.BackoffMax, d.failures)
 	if e, ok := errors.AsType[*plaspy.Error](err); ok {
 		wait = max(wait, e.RetryAfter)
 	}
@@ -338,7 +332,7 @@ func (t *turn) recovered() {
 		t.pool.log.Info("device answers again", "device_id", d.id, "count", d.failures)
 	}
 	t.pool.fleet.clearFailures(d)
-	d.backoff, d.complaint = nil, ""
+	d.complaint = ""
 }
 
 // complain logs the trouble of a device once, until it changes.

@@ -12,6 +12,8 @@ import (
 	"os"
 	"strings"
 
+	"plaspy-bridge/auth/redact"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
@@ -82,7 +84,7 @@ func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {
 }
 
 // secrets returns the texts that errors of the exporter must not show.
-func secrets() []string {
+func secrets() *redact.Secrets {
 	var list []string
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"} {
 		headers, err := ParseHeaders(os.Getenv(name))
@@ -93,7 +95,7 @@ func secrets() []string {
 			list = append(list, value, strings.TrimSpace(value)) // net/http trims it
 		}
 	}
-	return list
+	return redact.New(list...)
 }
 
 // ErrFile reports that a file of certificates or keys cannot be used.

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
+
+	"plaspy-bridge/auth/redact"
 )
 
 const (
@@ -25,7 +25,7 @@ const (
 // number of spans, and can be cancelled.
 type outlet struct {
 	next    sdk.SpanExporter
-	secrets []string // never logged
+	secrets *redact.Secrets // never logged
 	log     *slog.Logger
 	metrics *metrics
 
@@ -40,7 +40,7 @@ type outlet struct {
 	lost    int // spans since exports began to fail
 }
 
-func newOutlet(next sdk.SpanExporter, secrets []string, log *slog.Logger, m *metrics) *outlet {
+func newOutlet(next sdk.SpanExporter, secrets *redact.Secrets, log *slog.Logger, m *metrics) *outlet {
 	o := &outlet{next: next, secrets: secrets, log: log, metrics: m, done: make(chan struct{})}
 	o.life, o.giveUp = context.WithCancel(context.Background())
 	return o
@@ -89,24 +89,7 @@ var errLost = errors.New("the last spans were not exported")
 
 // reason returns the text of an error for the log: one line of limited length,
 // without secrets, which the collector's answer may repeat.
-func (o *outlet) reason(err error) string {
-	text := err.Error()
-	for _, secret := range o.secrets {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "[redacted]")
-		}
-	}
-	text = strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, text)
-	if text = strings.TrimSpace(text); len(text) > maxReason {
-		text = strings.ToValidUTF8(text[:maxReason], "") + "..."
-	}
-	return text
-}
+func (o *outlet) reason(err error) string { return o.secrets.Text(err.Error(), maxReason) }
 
 // queue returns the SDK's processor, which sends ended spans in batches.
 func (o *outlet) queue() sdk.SpanProcessor {

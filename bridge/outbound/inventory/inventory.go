@@ -10,8 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
+	"plaspy-bridge/auth/backoff"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
@@ -159,8 +158,6 @@ const notLoaded = 50 * time.Millisecond
 // its goroutines have ended.
 func (v *Inventory) Run(ctx, work context.Context) {
 	defer v.tasks.wait()
-	retry := backoff.NewExponentialBackOff(backoff.WithInitialInterval(v.opts.BackoffInitial),
-		backoff.WithMaxInterval(min(v.opts.BackoffMax, v.opts.Refresh)), backoff.WithMaxElapsedTime(0))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var refresh, next time.Time // the next scheduled reading; the next reading
@@ -191,15 +188,14 @@ func (v *Inventory) Run(ctx, work context.Context) {
 			return
 		}
 		if err != nil {
+			next = time.Now().Add(v.failed(err, backoff.Delay(v.opts.BackoffInitial, min(v.opts.BackoffMax, v.opts.Refresh), failures)))
 			failures++
-			next = time.Now().Add(v.failed(err, retry.NextBackOff()))
 			timer.Reset(time.Until(next))
 			continue
 		}
 		if failures > 0 {
 			v.log.Info("device list read again", "count", failures)
 			failures = 0
-			retry.Reset()
 		}
 		if now := time.Now(); !now.Before(refresh) {
 			refresh = now.Add(v.opts.Refresh)
