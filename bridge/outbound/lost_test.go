@@ -99,38 +99,43 @@ func TestDevicesThatTheBrokerLostAreToldAgain(t *testing.T) {
 	r.until("its addition", func(e event) bool { return e.subject == "plaspy.device.a" })
 }
 
-// TestAnswerOfAPollThatTheEndMeets has a pool told to stop, and its devices given
-// up, while the API has a poll in hand: the answer is the last that this process
-// sees, and is published.
-func TestAnswerOfAPollThatTheEndMeets(t *testing.T) {
-	api := newFakeAPI("a")
-	answer := make(chan struct{})
-	api.next["a"] = func(n int) (string, error) {
-		if n == 0 {
-			return at(1, 1), nil
+// TestAnswerOfAPollDuringWhichItsDeviceMoves has the API answer a poll when the
+// device belongs to another replica, because the shares changed or because the
+// process stops. No other replica may have seen the answer, so it is published.
+func TestAnswerOfAPollDuringWhichItsDeviceMoves(t *testing.T) {
+	for _, stops := range []bool{false, true} {
+		api := newFakeAPI("a")
+		answer := make(chan struct{})
+		api.next["a"] = func(n int) (string, error) {
+			if n == 0 {
+				return at(1, 1), nil
+			}
+			<-answer
+			return at(2, 2), nil
 		}
-		<-answer
-		return at(2, 2), nil
+		r := &rig{t: t, api: api, srv: natstest.Start(t)}
+		r.pub = r.srv.Publisher(t, subjects)
+		p := parts(api, r.pub, schedule.NewFixed(interval))
+		p.Owner = &r.share
+		r.pool = New(options(), p)
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { r.pool.Run(ctx) })
+		r.until("the first fix", body(`"v":1`))
+		r.polls("a", 2)
+		if stops {
+			cancel()
+		}
+		r.own(func(string) bool { return false })
+		close(answer)
+		r.until("the answer", body(`"v":2`))
+		cancel()
+		run.Wait()
+		if err := r.pub.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+		equal(t, without(summary(r.events()), "device"), []string{"location.a 1", "location.a 2"})
 	}
-	r := &rig{t: t, api: api, srv: natstest.Start(t)}
-	r.pub = r.srv.Publisher(t, subjects)
-	p := parts(api, r.pub, schedule.NewFixed(interval))
-	p.Owner = &r.share
-	r.pool = New(options(), p)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var run sync.WaitGroup
-	run.Go(func() { r.pool.Run(ctx) })
-	r.until("the first fix", body(`"v":1`))
-	r.polls("a", 2)
-	cancel()
-	r.own(func(string) bool { return false }) // as a replica does that leaves the group
-	close(answer)
-	run.Wait()
-	if err := r.pub.Drain(t.Context()); err != nil {
-		t.Error(err)
-	}
-	equal(t, without(summary(r.events()), "device"), []string{"location.a 1", "location.a 2"})
 }
 
 func TestAgedOutLocationIsNotNews(t *testing.T) {

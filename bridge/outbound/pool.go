@@ -142,9 +142,8 @@ type Pool struct {
 	state      resync
 	widespread widespread
 
-	jobs  chan *turn
-	wake  chan struct{}   // the dispatcher should look again
-	ended <-chan struct{} // closed when Run is told to stop; set by Run
+	jobs chan *turn
+	wake chan struct{} // the dispatcher should look again
 
 	life life
 }
@@ -205,7 +204,6 @@ func (p *Pool) Run(ctx context.Context) {
 		time.AfterFunc(p.opts.Grace, func() { cancel(errGrace) })
 	})
 	defer stop()
-	p.ended = ctx.Done()
 
 	var workers, loops sync.WaitGroup
 	for range p.opts.Workers {
@@ -227,16 +225,6 @@ func (p *Pool) Run(ctx context.Context) {
 	p.life.end()
 	if p.parts.Connected() {
 		p.memory.last(p.opts.Grace)
-	}
-}
-
-// ending reports whether Run was told to stop.
-func (p *Pool) ending() bool {
-	select {
-	case <-p.ended:
-		return true
-	default:
-		return false
 	}
 }
 
@@ -295,15 +283,19 @@ var errGrace = errors.New("grace period is over")
 
 // Resync has the state read from the stream before the next poll: the connection
 // was lost, or the stream may not hold what it did.
-func (p *Pool) Resync() { p.state.ask() }
+func (p *Pool) Resync() {
+	p.state.doubts.Add(1)
+	p.state.ask()
+}
 
 // Reassign asks the pool's [Ownership] again which devices to poll. When it
 // returns, no poll of another device begins. The state is read from the stream
 // before the next poll, since other replicas polled the devices that are new
-// here.
+// here. The answers of polls under way are published. If another replica that has
+// one of their devices now has published since, the fence refuses the event.
 func (p *Pool) Reassign() {
 	gained := p.fleet.reassign(time.Now())
-	p.Resync()
+	p.state.ask()
 	if gained > 0 {
 		p.inventory.Compare() // their events are this replica's to publish now
 	}

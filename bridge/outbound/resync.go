@@ -17,7 +17,10 @@ import (
 // the tracks are of. While they differ no device is polled.
 type resync struct {
 	asked, loaded atomic.Uint64
-	nudge         chan struct{}
+	// doubts counts the requests to read it because the stream may have lost data,
+	// or another replica may have published.
+	doubts atomic.Uint64
+	nudge  chan struct{}
 
 	// Owned by keepState: why silence is not remembered, as it was logged.
 	forgets string

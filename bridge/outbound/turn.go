@@ -32,8 +32,8 @@ type turn struct {
 	result decision
 	err    error // why the API gave no answer, or was not asked
 
-	// The reading of the state that the turn began with.
-	reading uint64
+	// The doubts in the state when the turn began.
+	doubts uint64
 	// How the turn ends if the publication succeeds, and what the schedule learns
 	// then.
 	seen     ending
@@ -79,7 +79,7 @@ func (t *turn) putOff(err error, notBefore time.Time) {
 func (t *turn) run(ctx context.Context, buf []byte) []byte {
 	p, d := t.pool, t.d
 	ctx, t.span = p.opts.Trace.Poll(ctx)
-	t.reading = p.state.asked.Load()
+	t.doubts = p.state.doubts.Load()
 	if owner := p.parts.Owner; !owner.Owns(d.token) || !owner.Live() {
 		t.putOff(errNotOurs, time.Now().Add(suspectWait))
 		return buf
@@ -124,10 +124,8 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 // nothing was published and the turn has not ended.
 func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	p, d := t.pool, t.d
-	if t.reading != p.state.asked.Load() && !p.ending() {
-		// The broker may have lost data meanwhile, or another replica published. A
-		// process that stops does not poll again. It publishes the answer, although it
-		// has given its devices up, and the fence refuses what is no longer news.
+	if t.doubts != p.state.doubts.Load() {
+		// The broker may have lost data meanwhile, or another replica published.
 		t.result.note(resultPutOff, errRead)
 		t.end(ending{reread: true})
 		return nil
