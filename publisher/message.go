@@ -31,6 +31,8 @@ const (
 	// HeaderPartition is the same for all messages of one device, for readers
 	// that divide the stream and keep each device in order.
 	HeaderPartition = "ce-partitionkey"
+	// HeaderCausation is, on a result, the id of the inbound message.
+	HeaderCausation = "ce-causationid"
 	// HeaderRecorded is when the API answered the poll.
 	HeaderRecorded = "ce-recordedtime"
 	// HeaderSeverity is an alert's severity number as OpenTelemetry counts them: 17

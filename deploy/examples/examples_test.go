@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"plaspy-bridge/deploy/examples/plaspy"
 )
 
 // moves shows one alert after another until the test ends, so that a subscriber
@@ -64,12 +66,23 @@ func TestGo(t *testing.T) {
 		p = run(t, "subscriber", "replay", "-device", "nobody")
 		p.ends()
 	})
-	t.Run("workers", func(t *testing.T) {
-		for range 2 { // the second one goes on where the first ended
-			p := run(t, "subscriber", "workers", "-group", "reports", "-n", "2")
-			p.says(`"deviceId":"dev 1"`)
+	t.Run("durable", func(t *testing.T) {
+		for range 2 { // the second one goes on after the first
+			p := run(t, "subscriber", "durable", "-n", "2")
+			p.says("dev 1")
 			p.ends()
 		}
+	})
+	t.Run("workers", func(t *testing.T) {
+		p := run(t, "operator", "workers", "-create")
+		p.ends()
+		for _, member := range []string{"w1", "w2"} { // the second one goes on after the first
+			p := run(t, "operator", "workers", "-member", member, "-n", "2")
+			p.says("dev 1", "-74.1")
+			p.ends()
+		}
+		p = run(t, "operator", "workers", "-drop", "w3")
+		p.ends()
 	})
 	t.Run("alerts", func(t *testing.T) {
 		p := run(t, "subscriber", "alerts", "-alert", "SpeedLimit", "-n", "2")
@@ -152,6 +165,36 @@ func TestJavaScript(t *testing.T) {
 				p.ends()
 			}
 		})
+	}
+}
+
+// TestPython checks that the program compiles and encodes ids as the bridge does.
+// Running it needs nats-py, which not every machine can install.
+func TestPython(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("python3 is not installed")
+	}
+	const program = `import py_compile, sys
+py_compile.compile("durable.py", cfile=sys.argv[1], doraise=True)
+import durable
+for id in ("dev 1", "a.b*c>", "\U0001F69A", "=20", "A-b_9"):
+    token = durable.encode_device(id)
+    assert durable.decode_device(token) == id, id
+    print(token)
+durable.handle("plaspy.location.d", "id1", b'{"deviceId":"d","location":{"latitude":1,"longitude":2}}')`
+	cmd := exec.CommandContext(t.Context(), python, "-B", "-c", program, filepath.Join(t.TempDir(), "durable.pyc"))
+	cmd.Dir = "python"
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	want := ""
+	for _, id := range []string{"dev 1", "a.b*c>", "\U0001F69A", "=20", "A-b_9"} {
+		want += plaspy.EncodeDevice(id) + "\n"
+	}
+	if got := string(out); got != want+"id1 d is at 1 2\n" {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

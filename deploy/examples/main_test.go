@@ -186,7 +186,7 @@ func (p *process) ends() {
 func build(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+string(filepath.Separator), "./latest", "./replay", "./workers", "./alerts", "./gateway", "./traced")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+string(filepath.Separator), "./latest", "./replay", "./durable", "./workers", "./alerts", "./gateway", "./traced")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the examples: %v\n%s", err, out)
 	}

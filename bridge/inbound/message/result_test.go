@@ -48,6 +48,9 @@ func TestResultBody(t *testing.T) {
 			if string(p.Body) != want || !json.Valid(p.Body) {
 				t.Errorf("got  %s\nwant %s", p.Body, want)
 			}
+			if got, want := p.Header["ce-causationid"], IdempotencyKey("é"); len(got) != 1 || got[0] != want {
+				t.Errorf("causation %q, want %q", got, want)
+			}
 			if p.Subject != "plaspy.result.location.d=0A" || p.Header["Nats-Msg-Id"][0] != "PLASPY_INBOUND:7:0" {
 				t.Errorf("%s %v", p.Subject, p.Header)
 			}
