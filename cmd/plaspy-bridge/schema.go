@@ -17,7 +17,7 @@ func schemaCommand() *cobra.Command {
 	var message, types string
 	cmd := &cobra.Command{
 		Use:   "schema",
-		Short: "Show every subject and message as an AsyncAPI document",
+		Short: "Show every subject and message as an AsyncAPI document, or as Go or TypeScript types",
 		Long: "Shows the AsyncAPI 3 document of every subject and message, with their JSON Schemas. With --types it prints\n" +
 			"one source file without dependencies instead: message types, id encoding and decoding. Needs no\n" +
 			"configuration; subjects begin with BRIDGE_PREFIX.",
