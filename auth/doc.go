@@ -1,32 +1,31 @@
-// Package auth owns the API token: it gets it, shares it, renews it and drops it.
+// Package auth manages the API token: it requests, shares, renews and drops it.
 //
-// A [Manager] holds one token for the whole process. Reading it is one atomic load; while none is held, any number
-// of callers wait on one request, each able to leave by its own context. [Manager.Run] renews ahead of the
-// expiry; without it tokens are fetched when a caller asks. [Transport] is the http.RoundTripper that carries the
-// token and replays a request once when the API refuses it.
+// A [Manager] holds one token for the whole process. Reading it is one atomic load. If there is none, all callers
+// wait for one shared request, each until its own context ends. [Manager.Run] renews the token before it expires;
+// without Run, tokens are requested on demand. [Transport] is the http.RoundTripper that adds the token to requests
+// and replays a request once if the API refuses the token.
 //
 // # How long a token lasts
 //
-// `expires` is read in any ISO 8601 spelling, a missing offset meaning UTC; if it is missing, unusable or without
-// an offset, the `exp` of a JWT counts; if both fail, a life of ten minutes is assumed. The server's Date header
-// shows whether its clock and ours agree. If they do not, the life by the server's clock is measured off on ours.
-// No token is handed out within a margin of a tenth of its life (30 s at most) before its end, and Run renews it
-// after 75 to 85 % of its life.
+// `expires` is accepted in any ISO 8601 form; without an offset it is in UTC. If it is missing, unusable or without
+// an offset, the `exp` of a JWT is used. If both fail, a lifetime of ten minutes is assumed. The server's Date header
+// shows whether its clock agrees with ours. If not, the lifetime is taken from the server's clock and counted on
+// ours. No token is returned in the last tenth of its lifetime (30 s at most), and Run renews it after 75 to 85 %.
 //
 // # Refused tokens
 //
-//  1. A 401 for a token that is no longer held has the request sent again with the one held, and nothing else.
-//  2. Otherwise exactly the refused token is dropped, and all callers wait for the next one.
-//  3. A token is not dropped if others are served with it: a resource that refuses it gets its 401 back. A token
-//     counts as such if it was accepted after it had been refused. One that follows a token that worked is kept
-//     for 2 s to find out. Once a minute such a refusal drops the token all the same.
-//  4. Tokens that are refused within 10 s of their issue did not last. From the second in a row on, the next is
-//     requested 1 s later, then ever later: up to 2 s if they worked at first, up to 2 min if they never did.
+//  1. After a 401 for a token that was replaced in the meantime, the request is only sent again with the new token.
+//  2. Otherwise the refused token is dropped, and all callers wait for the next one.
+//  3. A token is kept if other requests succeed with it; the refused request returns its 401. This is so if the token
+//     was accepted after it had been refused. A token that follows a working one is kept for 2 s to find out. Once a
+//     minute such a refusal drops the token nevertheless.
+//  4. If tokens are refused within 10 s of their issue, token requests are spaced out from the second such token in a
+//     row: by 1 s at first, then up to 2 s if the tokens worked at first, and up to 2 min if they never did.
 //
 // # Failures
 //
-// A refused key (status 400, 401, 403, or success false under 2xx) is an operator's problem: it is tried again
-// after 5 s, then ever more slowly up to 2 min, and at once on [Manager.Retry]. Any other failure is trouble of
-// the API or its address; it is tried again after 500 ms to 30 s, and not before a Retry-After. Tokens
-// that follow each other within 10 s are requested at least a second apart. Each such time is logged when it begins, changes and ends.
+// A refused key (status 400, 401 or 403, or a 2xx answer with success false) needs an operator. It is retried after
+// 5 s, with growing delays up to 2 min, and at once after [Manager.Retry]. Other failures concern the API or its
+// address. They are retried after 500 ms to 30 s, and not before a Retry-After. Tokens that follow each other within
+// 10 s are requested at least a second apart. A failure is logged when it begins, changes and ends.
 package auth

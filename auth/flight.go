@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// flight is the one attempt, or row of attempts, to get a token on which all callers wait. It ends with a
-// token, or when the last of them has left.
+// flight is a series of attempts to get a token, for which all callers wait together. It ends with a token, or
+// when the last caller has left.
 type flight struct {
-	before  *flight // the one before this ends first
+	before  *flight // the previous flight, which ends first
 	waiters int     // guarded by Manager.mu
-	asking  bool    // likewise: a request is under way, not a rest
+	asking  bool    // guarded by Manager.mu: a request is in flight, not a wait
 	cancel  context.CancelFunc
 	done    chan struct{}
 }
@@ -44,7 +44,7 @@ func (m *Manager) board() *flight {
 		ctx, cancel := context.WithCancel(context.Background())
 		f := &flight{before: m.latest, cancel: cancel, done: make(chan struct{})}
 		m.flight, m.latest = f, f
-		// Not a waiter's own goroutine: that waiter may leave while the others stay.
+		// It has its own goroutine, because any waiter may leave while others stay.
 		go m.fly(ctx, f)
 	}
 	m.flight.waiters++
@@ -63,7 +63,7 @@ func (m *Manager) leave(f *flight) {
 		m.flight = nil
 	}
 	if f.asking {
-		// An abandoned request says nothing about the API. But callers that come and go must not send one each.
+		// An abandoned request is not a failure of the API. But callers that come and go must not send one each.
 		m.pace.hold(time.Now().Add(leastSpacing))
 	}
 }
@@ -97,7 +97,7 @@ func (m *Manager) ask(f *flight, asking bool) {
 	f.asking = asking
 }
 
-// rest waits until the next token request may go out; false when ctx is done.
+// rest waits until the next token request may be sent. It returns false if ctx is done.
 func (m *Manager) rest(ctx context.Context) bool {
 	for ctx.Err() == nil {
 		m.mu.Lock()
@@ -117,13 +117,13 @@ func (m *Manager) rest(ctx context.Context) bool {
 	return false
 }
 
-// broadcast wakes those that wait for a change. The caller holds mu.
+// broadcast wakes the goroutines that wait for a change. The caller holds mu.
 func (m *Manager) broadcast() {
 	close(m.wake)
 	m.wake = make(chan struct{})
 }
 
-// attempt sends one token request and notes its outcome.
+// attempt sends one token request and records its outcome.
 func (m *Manager) attempt(ctx context.Context) error {
 	m.mu.Lock()
 	keyChanges := m.keyChanges
@@ -175,7 +175,7 @@ func (m *Manager) install(g *grant, now time.Time) {
 	m.log.Debug("token obtained", "elapsed", now.Sub(g.issued))
 }
 
-// book notes a failure, and logs it when it is of a new kind. The caller holds mu.
+// book records a failure, and logs it if its kind is new. The caller holds mu.
 func (m *Manager) book(failure *Error, now time.Time) {
 	if failure.Refused {
 		m.metrics.refused.Inc()

@@ -21,13 +21,13 @@ type Config struct {
 	UserName string                 // sent as userName
 	Key      func() (string, error) // called at each token request, so that a rotated key needs no restart
 
-	// Transport sends token requests; nil: http.DefaultTransport. Redirects are not followed.
+	// Transport sends token requests; nil means http.DefaultTransport. Redirects are not followed.
 	Transport http.RoundTripper
 	// Admit, if set, blocks until the request budget has room for a token request, or returns an error.
 	Admit func(*http.Request) error
 	// Timeout covers sending a token request and reading the answer, from admission on. 0 means no limit.
 	Timeout   time.Duration
-	UserAgent string // empty: Go's
+	UserAgent string // empty means Go's default
 	// Secrets, if set, is the set that keys and tokens are added to. Optional.
 	Secrets *redact.Secrets
 }
@@ -38,20 +38,20 @@ type Manager struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	cur atomic.Pointer[grant] // nil: none held
+	cur atomic.Pointer[grant] // nil if there is no token
 
 	mu         sync.Mutex // never held through a request or a wait
-	flight     *flight    // nil: none under way
-	latest     *flight    // the one that was started last
+	flight     *flight    // the request in flight, or nil
+	latest     *flight    // the last flight that was started
 	pace       pace
 	wake       chan struct{} // closed and replaced when pace lets a request go out earlier, or cur changes
 	keyChanges int           // calls of Retry
 	since      time.Time     // when a token was last obtained or lost
 	issued     time.Time     // when the last token was requested
-	source     string        // of its life
-	early      int           // tokens in a row that were refused soon after they were issued
-	worked     bool          // the token before the one held, or awaited, was accepted
-	renewed    time.Time     // when a token that works was last dropped
+	source     string        // of the last token's lifetime
+	early      int           // consecutive tokens that were refused soon after their issue
+	worked     bool          // the token before the current or awaited one was accepted
+	renewed    time.Time     // when a working token was last dropped
 }
 
 // New returns a Manager that holds no token yet. It starts nothing: the first [Manager.Token] fetches.
@@ -69,9 +69,8 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Manager {
 	}
 }
 
-// Token returns the token held, or waits, through failures and their backoff, until there is one. It
-// returns an error only when ctx is done: that error wraps the context's cause and, after a
-// failed attempt, the last [Error].
+// Token returns the token. If there is none, it blocks until a request has succeeded. It returns an error
+// only when ctx is done. That error wraps the context's cause and, after a failed attempt, the last [Error].
 func (m *Manager) Token(ctx context.Context) (Token, error) {
 	if g := m.cur.Load(); g.usable(time.Now()) {
 		return Token{g}, nil
@@ -80,9 +79,9 @@ func (m *Manager) Token(ctx context.Context) (Token, error) {
 	return Token{g}, err
 }
 
-// Run keeps a token held: it fetches the first, renews each ahead of its end, and replaces dropped ones. It
-// blocks until ctx is done and no token request is under way, and then returns nil. While a renewal fails, the
-// old token is served to its end.
+// Run requests the first token, renews each before it expires, and replaces dropped ones. It blocks until ctx
+// is done and no token request is in flight, and then returns nil. While a renewal fails, the old token is used
+// until it expires.
 func (m *Manager) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		t, err := m.Token(ctx)
@@ -134,7 +133,7 @@ func (m *Manager) discard(g *grant) bool {
 	return true
 }
 
-// Retry ends the wait that a refused key or refused tokens have caused: the key has changed.
+// Retry ends the wait after a refused key or refused tokens. Call it when the key has changed.
 func (m *Manager) Retry() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -144,8 +143,8 @@ func (m *Manager) Retry() {
 	m.broadcast()
 }
 
-// Try requests a token once, now, whatever happened before, and returns why that failed. It is for a
-// preflight check; all other callers use Token.
+// Try requests a token once, now, regardless of earlier failures, and returns the error. It is for a preflight
+// check; all other callers use Token.
 func (m *Manager) Try(ctx context.Context) error {
 	if err := m.attempt(ctx); err != nil {
 		return err
@@ -158,8 +157,8 @@ type State struct {
 	Held    bool      // a token is held and may be used
 	Expires time.Time // its end; zero if none is held
 	Refused bool      // the API refuses the key
-	Err     string    // the reason of the trouble; empty if there is none. Holds no secret
-	Since   time.Time // since when the failure lasts, or else since when a token is or is not held
+	Err     string    // the reason of the trouble, without secrets; empty if there is none
+	Since   time.Time // when the failure began, or else when the token was obtained or lost
 }
 
 // State returns a snapshot.

@@ -9,14 +9,14 @@ import (
 // The rules about refused tokens are in the package comment.
 const (
 	young       = 10 * time.Second // a token that is refused at this age or earlier did not last
-	doubtFor    = 2 * time.Second  // how long a refused token is kept if others may be served with it
-	renewEvery  = time.Minute      // the least time between two drops of a token that works
+	doubtFor    = 2 * time.Second  // how long a refused token is kept if other requests may succeed with it
+	renewEvery  = time.Minute      // the least time between two drops of a working token
 	workedMax   = 2 * time.Second  // the longest spacing after tokens that worked before they were refused
 	unworkedMax = 2 * time.Minute  // the longest spacing after tokens that never worked
 )
 
-// refused judges the token that a 401 is for, and reports whether the request should be sent again with
-// another one. A replay never drops the token that it was sent with.
+// refused handles a 401, and reports whether the request should be sent again with another token. A replay
+// never drops its token.
 func (m *Manager) refused(t Token, replay bool) (again bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -65,7 +65,7 @@ func (m *Manager) drop(g *grant, now time.Time) {
 	}
 }
 
-// lasting ends a row of tokens that did not last. The caller holds mu.
+// lasting ends a series of tokens that did not last. The caller holds mu.
 func (m *Manager) lasting() {
 	if m.early > 1 {
 		m.log.Info("tokens are accepted again", "attempt", m.early+1)
@@ -73,7 +73,7 @@ func (m *Manager) lasting() {
 	m.early = 0
 }
 
-// renew discards a token that works, at most once a minute. The caller holds mu.
+// renew discards a working token, at most once a minute. The caller holds mu.
 func (m *Manager) renew(g *grant, now time.Time) bool {
 	if !m.renewed.IsZero() && now.Sub(m.renewed) < renewEvery || !m.discard(g) {
 		return false
@@ -82,7 +82,7 @@ func (m *Manager) renew(g *grant, now time.Time) bool {
 	return true
 }
 
-// accepted notes an answer which shows that the API takes the token.
+// accepted records an answer which shows that the API accepts the token.
 func (m *Manager) accepted(t Token) {
 	g := t.g
 	if g.worked.Load() && !g.doubted.Load() {

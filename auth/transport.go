@@ -13,8 +13,8 @@ import (
 // concurrent use then.
 type Transport struct {
 	Source *Manager
-	Base   http.RoundTripper // nil: http.DefaultTransport
-	// Admit, if set, is called before every request that is sent, a replay too, and blocks until it may be.
+	Base   http.RoundTripper // nil means http.DefaultTransport
+	// Admit, if set, is called before every request, including replays, and blocks until it may be sent.
 	Admit func(*http.Request) error
 }
 
@@ -42,7 +42,7 @@ func (t *Transport) Send(req *http.Request) (*http.Response, Token, error) {
 	if !ok {
 		return res, token, nil
 	}
-	// Read to the end so that the connection can be used again, but not without end.
+	// Read a bounded part to the end, so that the connection can be reused.
 	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
 	_ = res.Body.Close()
 	res, token, err = t.send(req, again)
@@ -61,7 +61,7 @@ func (t *Transport) send(req *http.Request, body io.ReadCloser) (*http.Response,
 		}
 		return nil, Token{}, err
 	}
-	out := *req // shallow, as a RoundTripper must not change what it was given
+	out := *req // a shallow copy, because a RoundTripper must not change its request
 	out.Header = make(http.Header, len(req.Header)+1)
 	maps.Copy(out.Header, req.Header)
 	out.Header["Authorization"] = token.g.header
@@ -81,7 +81,7 @@ func (t *Transport) send(req *http.Request, body io.ReadCloser) (*http.Response,
 // and the wait for another one longer than an admission is good for: after a wait, admission is asked for anew.
 func (t *Transport) admit(req *http.Request) (Token, error) {
 	for {
-		// Before admission, so that a place in the budget is not taken while there is nothing to send.
+		// Before admission, so that no place in the budget is taken while there is nothing to send.
 		token, err := t.Source.Token(req.Context())
 		if err != nil || t.Admit == nil {
 			return token, err

@@ -136,7 +136,7 @@ func (c *Client) Close() {
 	}
 }
 
-// Answered returns when the API itself answered last, whatever it said; the zero time if it has not. Answers 5xx
+// Answered returns the time of the API's own last answer, successful or not, or the zero time. Answers 5xx
 // and those of something in front of the API do not count.
 func (c *Client) Answered() time.Time {
 	if after := c.heard.Load(); after != 0 {

@@ -1,4 +1,4 @@
-// Package clock tells how much time has passed, also if the machine was suspended
+// Package clock measures how much time has passed, also if the machine was suspended
 // or its clock was set.
 package clock
 

@@ -70,7 +70,7 @@ func (vs Views) Own(token string) bool {
 	return true
 }
 
-// And restricts vs to what v gives as well. A nil v gives nothing.
+// And restricts vs to the devices that v owns too. A nil v owns none.
 func (vs Views) And(v *View) Views {
 	if len(vs) == 0 || v == nil {
 		return nil

@@ -38,7 +38,7 @@ type Span struct {
 
 // Collector takes traces. It is safe for concurrent use.
 type Collector struct {
-	URL string // of its root: what OTEL_EXPORTER_OTLP_ENDPOINT wants
+	URL string // of its root, for OTEL_EXPORTER_OTLP_ENDPOINT
 
 	server *httptest.Server
 
@@ -104,7 +104,7 @@ func (c *Collector) tell() {
 	}
 }
 
-// Spans returns what has come so far.
+// Spans returns the spans received so far.
 func (c *Collector) Spans() []Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -118,7 +118,7 @@ func (c *Collector) Requests() []*http.Request {
 	return slices.Clone(c.requests)
 }
 
-// Await waits until ok accepts what has come, for 20 s at most. One at a time may
+// Await waits until ok accepts the received spans, for 20 s at most. One at a time may
 // wait.
 func (c *Collector) Await(tb testing.TB, what string, ok func([]Span) bool) []Span {
 	tb.Helper()

@@ -1,4 +1,4 @@
-// The page: what belongs where, and what follows from what.
+// The page: it connects the parts and the stream of events.
 
 import { Charts } from "./charts.js";
 import { Feed, Fleet } from "./feed.js";
@@ -20,7 +20,7 @@ const strip = new Strip(fleet, () => tab("health", true));
 const events = []; // newest first
 let loading = true, fitted = false, chosen = "", settled = 0;
 
-// choose is what a click or a key on a device does, anywhere; "" lets go.
+// choose selects a device after a click or a key; "" clears the selection.
 function choose(id, explain) {
   chosen = id;
   map.show(id);
@@ -38,14 +38,14 @@ function choose(id, explain) {
   table.show(id);
 }
 
-// The numbers above: what they are called for one and for many, what they mean,
-// and, where it is not the fleet's table as it is, what a click shows.
+// The numbers at the top: key, singular, plural, hint, and the filter that a click
+// sets, or null if it shows the health tab.
 const numbers = [
   ["devices", "device", "devices", "Devices that this replica polls", () => table.filterBy("")],
   ["moving", "moving", "moving", "Devices whose newest fix is under an hour old and has 3 km/h or more", () => table.filterBy("moving")],
   ["alert", "with alerts", "with alerts", "Devices with an alert raised now", () => table.filterBy("alert")],
-  ["trouble", "in trouble", "in trouble", "Devices whose last poll failed, or gave a location that is none", () => table.filterBy("trouble")],
-  ["letters", "dead letter", "dead letters", "Inbound messages that were given up", null],
+  ["trouble", "in trouble", "in trouble", "Devices whose last poll failed or returned an unusable location", () => table.filterBy("trouble")],
+  ["letters", "dead letter", "dead letters", "Inbound messages that could not be posted", null],
   ["replicas", "replica", "replicas", "Bridges that share the devices and the request budget", null],
 ];
 const stats = {};
@@ -68,7 +68,7 @@ function stat(key, n, state = "") {
   out.box.dataset.state = n > 0 ? state : "";
 }
 
-// settle brings everything that depends on the fleet or the time up to date.
+// settle updates everything that depends on the fleet or the time.
 function settle() {
   if (loading) return;
   settled = performance.now();
@@ -103,13 +103,13 @@ function drawAlerts() {
   list(by("raised"), raised.slice(0, 100).map(({ d, alert, at }) => ({
     id: d.id, state: "alert", name: d.title, what: alert, at: at || d.fix,
     time: at ? "raised " + ago(Math.max(0, now - at)) + " ago" : "fix " + ago(now - d.fix) + " old",
-  })), raised.length > 100 ? "and " + count(raised.length - 100) + " more; the fleet's table can be filtered by them" : "", "No alert is raised.");
+  })), raised.length > 100 ? "and " + count(raised.length - 100) + " more; filter the fleet's table to see them" : "", "No alert is raised.");
   list(by("events"), events.map((e) => ({
     id: e.id, state: e.raised ? "alert" : "old", name: e.name || e.id, what: e.alert + (e.raised ? "" : " cleared"), at: e.at, time: when(e.at, now),
-  })), "", "None was raised or cleared.");
+  })), "", "No alert was raised or cleared.");
 }
 
-// list reuses its rows, so that a focus on one of them stays.
+// list reuses its rows, so that a focused row keeps the focus.
 function list(ol, rows, more, none) {
   while (ol.childElementCount > rows.length) ol.lastChild.remove();
   if (ol.querySelector(".none")) ol.replaceChildren();
@@ -226,7 +226,7 @@ function sampled() {
 
 text(by("zone"), "times: " + zone());
 
-// The ages grow also while the stream is silent.
+// Ages grow even while the stream is silent.
 setInterval(() => {
   if (performance.now() - settled > 1500) settle();
 }, 500);

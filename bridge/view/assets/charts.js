@@ -1,4 +1,4 @@
-// The charts of the last quarter of an hour.
+// The charts of the last 15 minutes.
 
 import { count, figure, make, span, text, when } from "./format.js";
 import { ink } from "./ink.js";
@@ -7,13 +7,13 @@ const reach = 15 * 60e3;
 const gap = 13e3; // between samples: more is a hole
 
 const charts = [
-  { title: "Polls", hint: "Answers of the API to polls of this replica, by what came of them", unit: "per second", stacked: true, show: figure, lines: [
+  { title: "Polls", hint: "Answers of the API to polls of this replica, by result", unit: "per second", stacked: true, show: figure, lines: [
     { key: "unchanged", label: "unchanged", ink: "strong" }, { key: "changed", label: "changed", ink: "accent" }, { key: "failed", label: "failed", ink: "bad" }] },
   { title: "Messages", hint: "Events published to NATS (locations, alerts), and inbound messages posted to the API or given up (dead)", unit: "per second", show: figure, lines: [
     { key: "locations", label: "locations", ink: "accent" }, { key: "alerts", label: "alerts", ink: "odd" }, { key: "posted", label: "posted", ink: "blue" }, { key: "dead", label: "dead", ink: "bad", rare: true }] },
-  { title: "Request budget", hint: "Requests of this replica to the API, and how many it may send: its share of PLASPY_RATE_LIMIT", unit: "requests per minute", filled: true, show: count, lines: [
+  { title: "Request budget", hint: "Requests of this replica to the API, and its share of PLASPY_RATE_LIMIT", unit: "requests per minute", filled: true, show: count, lines: [
     { key: "requests", label: "sent", ink: "blue", times: 60 }, { key: "budget", label: "budget", ink: "odd", dashed: true, absent: "no limit" }, { key: "throttled", label: "throttled", ink: "bad", times: 60, rare: true }] },
-  { title: "Fix age at publication", hint: "How old fixes were, by their own time, when they were published, over the minute before", unit: "over a minute", show: span, lines: [
+  { title: "Fix age at publication", hint: "Age of fixes by their own time when they were published, over the last minute", unit: "over a minute", show: span, lines: [
     { key: "age50", label: "half below", ink: "accent" }, { key: "age95", label: "95% below", ink: "violet" }] },
 ];
 
@@ -46,8 +46,8 @@ export class Charts {
     return v === null || v === undefined ? NaN : v;
   }
 
-  // minutes is how much there is to show: the last quarter of an hour, or less
-  // where the bridge has not run for that long.
+  // minutes returns the span of the charts: 15 minutes, or less if the bridge has not
+  // run for that long.
   minutes() {
     const known = this.samples.length > 1 ? this.samples.at(-1)[0] - this.samples[0][0] : 0;
     return [1, 2, 5, 10].find((m) => known <= m * 60e3) ?? 15;
@@ -110,7 +110,7 @@ class Plot {
     this.point(g, area, rows);
     if (rows.length > 0) return;
     g.textAlign = "center";
-    g.fillText("the first figures come within 10 s", (area.left + area.right) / 2, (area.top + area.bottom) / 2 - 6);
+    g.fillText("the first values arrive within 10 s", (area.left + area.right) / 2, (area.top + area.bottom) / 2 - 6);
   }
 
   // rows are the samples with this chart's values; smoothed, since seconds differ
@@ -134,7 +134,7 @@ class Plot {
   axes(g, area, rows) {
     let most = 0;
     for (const r of rows) for (const l of this.chart.lines) if (r.tops[l.key] > most) most = r.tops[l.key];
-    const minutes = this.chart.show === span && most >= 120 ? 60 : 1; // what is told in minutes is round in them
+    const minutes = this.chart.show === span && most >= 120 ? 60 : 1; // scales in minutes have round minutes
     const max = nice(most / minutes || 1) * minutes;
     area.y = (v) => area.bottom - Math.min(v / max, 1.02) * (area.bottom - area.top);
     g.font = "10.5px " + ink.font;
@@ -202,7 +202,7 @@ class Plot {
     g.setLineDash([]);
   }
 
-  // point fills in the figures: of the sample under the pointer, or the last one.
+  // point shows the values of the sample under the pointer, or of the last one.
   point(g, area, rows) {
     let row = rows.at(-1), near = Infinity;
     if (!Number.isNaN(this.pointed)) {

@@ -1,5 +1,5 @@
-// Words and numbers for people. What comes from the API goes into the document
-// through text(), which sets textContent, and in no other way.
+// Formats of texts and numbers. Data of the API goes into the document only through
+// text(), which sets textContent.
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
@@ -7,7 +7,7 @@ export function count(n) {
   return Number.isFinite(n) ? whole.format(n) : "–";
 }
 
-// figure writes a number with as many digits as mean something.
+// figure formats a number with its significant digits.
 export function figure(n) {
   if (!Number.isFinite(n)) return "–";
   const size = Math.abs(n);
@@ -15,7 +15,7 @@ export function figure(n) {
   return n.toFixed(size >= 10 ? 1 : size >= 0.995 ? 1 : 2);
 }
 
-// span is a length of time in seconds, in one unit, or in two where that helps.
+// span formats seconds in one unit, or in two if that helps.
 export function span(seconds) {
   if (!Number.isFinite(seconds)) return "–";
   const s = Math.abs(seconds);
@@ -29,7 +29,7 @@ export function span(seconds) {
   return count(Math.round(s / 86400)) + " days";
 }
 
-// ago and until want whole seconds: they tick.
+// ago and until show whole seconds, because they tick.
 export function ago(ms) {
   const s = Math.round(ms / 1000);
   return s < 0 ? span(-s) + " ahead" : span(s);
@@ -40,26 +40,26 @@ export function until(ms) {
   return s < -late / 1000 ? rough(-s) + " late" : s <= 0 ? "now" : "in " + span(s);
 }
 
-// rough is a length of time in seconds, in one unit.
+// rough formats seconds in one unit.
 function rough(s) {
   if (s < 100) return s + " s";
   if (s < 5940) return Math.floor(s / 60) + " min";
   return s < 172800 ? Math.floor(s / 3600) + " h" : count(Math.floor(s / 86400)) + " days";
 }
 
-// late is how long after its time a poll is worth a word, in milliseconds.
+// late is the delay in milliseconds after which a poll is shown as late.
 export const late = 10e3;
 
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const dated = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
-// when is a time of day, with the date unless that is today's.
+// when formats a time of day, with the date unless that is today.
 export function when(ms, now) {
   if (!ms) return "–";
   return new Date(ms).toDateString() === new Date(now).toDateString() ? clock.format(ms) : dated.format(ms);
 }
 
-// stamp makes a time element say the whole of it to who points at it.
+// stamp sets the full time as the tooltip of a time element.
 export function stamp(element, ms) {
   const iso = ms > 0 ? new Date(ms).toISOString() : "";
   if (element.dateTime === iso) return;
@@ -67,7 +67,7 @@ export function stamp(element, ms) {
   element.title = iso ? dated.format(ms) + " here, " + iso.slice(0, 19).replace("T", " ") + " UTC" : "";
 }
 
-// zone is whose time the times of day are.
+// zone returns the name of the time zone.
 export function zone() {
   const east = -new Date().getTimezoneOffset(), size = Math.abs(east);
   const off = "UTC" + (east === 0 ? "" : (east < 0 ? "−" : "+") + Math.floor(size / 60) + (size % 60 ? ":" + String(size % 60).padStart(2, "0") : ""));
@@ -75,8 +75,7 @@ export function zone() {
   return name && name !== "UTC" ? name + ", " + off : off;
 }
 
-// local puts the times of day in words of the bridge, which are in UTC, into the
-// time of the rest of the page.
+// local converts the times in texts of the bridge from UTC to the page's time zone.
 export function local(words, now) {
   const shift = new Date(now).getTimezoneOffset() * 60e3;
   return words.replace(/\b(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\b/g, (utc) => new Date(Date.parse("2000-01-02T" + utc + "Z") - shift).toISOString().slice(11, 19));
@@ -90,7 +89,7 @@ export function speed(tenths) {
   return tenths < 0 ? "–" : whole.format(tenths / 10) + " km/h";
 }
 
-// text sets an element's text, and leaves the document alone where it is that already.
+// text sets an element's text, and leaves the document alone if it is the same.
 export function text(element, value) {
   if (element.textContent !== value) element.textContent = value;
 }

@@ -1,4 +1,4 @@
-// How the bridge itself fares: parts, loops, facts, dead letters.
+// The health of the bridge: parts, loops, facts, dead letters.
 
 import { ago, count, figure, make, span, stamp, text, when, zone } from "./format.js";
 import { ask } from "./here.js";
@@ -36,13 +36,13 @@ export class Health {
       return make("li", "", sign(!p.ok ? "bad" : p.degraded ? "odd" : "good"), make("b", "", p.name), make("span", "", p.reason || "ok"), time);
     }));
     by("hearts").replaceChildren(...s.hearts.map((h) => make("li", "", sign(h.ok ? "good" : "bad"), make("b", "", h.name),
-      make("span", "", !h.ok ? "stands still for longer than is normal" : h.idle ? "has nothing to do" : "moves on"), make("small"))));
-    if (s.hearts.length === 0) by("hearts").append(make("li", "faint", "None is watched."));
+      make("span", "", !h.ok ? "no progress for too long" : h.idle ? "nothing to do" : "makes progress"), make("small"))));
+    if (s.hearts.length === 0) by("hearts").append(make("li", "faint", "No loop is watched."));
     this.times();
     this.facts();
   }
 
-  // lost is when nobody knows any more how the bridge is.
+  // lost is called when the connection to the bridge is lost.
   lost() {
     by("ready").dataset.state = "unknown";
     by("ready").title = "";
@@ -72,7 +72,7 @@ export class Health {
       ["Devices", count(last("devices")) + ", of which this replica polls " + count(last("replicaDevices"))],
       ["Replicas", count(last("replicas"))],
       ["A poll takes", "half of them less than " + span(last("poll50")) + ", 95% less than " + span(last("poll95")) + ", over a minute"],
-      ["Inbound waiting", count(last("pending")) + (last("retried") > 0 ? ", " + figure(last("retried")) + " tries repeated a second" : "")],
+      ["Inbound waiting", count(last("pending")) + (last("retried") > 0 ? ", " + figure(last("retried")) + " retries a second" : "")],
     );
     const skew = this.fleet.skew / 1000;
     rows.push(["Times of day", zone() + (Math.abs(skew) < 2 ? "" : "; the bridge's clock is " + span(skew) + (skew > 0 ? " ahead of" : " behind") + " this browser's")]);
@@ -86,7 +86,7 @@ export class Health {
 
   async read() {
     const note = by("letters-note"), dead = this.charts.last("deadLetters");
-    const hint = "plaspy-bridge dlq list shows all of them, dlq replay puts them back.";
+    const hint = "plaspy-bridge dlq list shows all of them, dlq replay posts them again.";
     if (!(dead > 0)) {
       by("letters").replaceChildren();
       text(note, dead === 0 ? "None." : "Not known.");
@@ -116,7 +116,7 @@ const rank = (part) => (part.ok ? (part.degraded ? 1 : 2) : 0);
 function sign(state) {
   const i = make("i", "", { good: "✓", odd: "!", bad: "✕" }[state]);
   i.dataset.state = state;
-  i.setAttribute("aria-label", { good: "ok", odd: "works, but", bad: "not ok" }[state]);
+  i.setAttribute("aria-label", { good: "ok", odd: "needs attention", bad: "not ok" }[state]);
   i.setAttribute("role", "img");
   return i;
 }

@@ -45,7 +45,7 @@ export class Strip {
     if (t && t.late * 2 > t.all && this.fleet.now() - t.answered > patience) {
       this.inquire(t.waiting);
       return ["No poll has been answered, " + count(t.late) + (t.late === 1 ? " device is" : " devices are") + " overdue"
-        + (this.held ? ": " + local(this.held, this.fleet.now()) : ". A device's last decisions tell why."), t.answered];
+        + (this.held ? ": " + local(this.held, this.fleet.now()) : ". A device's last decisions show why."), t.answered];
     }
     this.held = "";
     return null;
@@ -58,7 +58,7 @@ export class Strip {
     try {
       this.held = (await (await ask("/view/why?device=" + encodeURIComponent(id))).json()).held ?? "";
     } catch {
-      this.held = ""; // it is said elsewhere that the bridge does not answer
+      this.held = ""; // another place reports that the bridge does not answer
     }
   }
 }

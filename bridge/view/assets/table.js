@@ -1,4 +1,4 @@
-// The fleet's table: only the rows in sight exist.
+// The fleet's table. Only the visible rows exist.
 
 import { ago, late, make, mark, setMark, speed, states, text, until } from "./format.js";
 
@@ -8,10 +8,10 @@ const calm = 3000; // how long the order is held after the pointer moved over ro
 
 const columns = [
   { key: "name", label: "Device", hint: "Name and id; the mark is its state, as on the map", order: (d) => d.rank },
-  { key: "age", label: "Fix age", hint: "How old the newest fix is, by the device's own clock", number: true, order: (d) => (d.fix ? -d.fix : Infinity) },
-  { key: "next", label: "Next poll", hint: "When the bridge asks the API about it again", number: true, order: (d) => d.next || Infinity },
+  { key: "age", label: "Fix age", hint: "Age of the newest fix, by the device's own clock", number: true, order: (d) => (d.fix ? -d.fix : Infinity) },
+  { key: "next", label: "Next poll", hint: "When the bridge polls the device again", number: true, order: (d) => d.next || Infinity },
   { key: "speed", label: "Speed", hint: "Of the newest fix", number: true, order: (d) => (d.speed < 0 ? Infinity : -d.speed) },
-  { key: "alerts", label: "Alerts", hint: "Raised now; in amber, polls in a row that failed", order: (d) => -d.alerts.length * 1e3 - d.failures },
+  { key: "alerts", label: "Alerts", hint: "Raised now; in amber, consecutive failed polls", order: (d) => -d.alerts.length * 1e3 - d.failures },
 ];
 
 export class Table {
@@ -36,7 +36,7 @@ export class Table {
       if (line) this.choose(line.dataset.id, true);
     });
     new ResizeObserver(() => {
-      // What is told of the device that was just chosen takes room from the table.
+      // The details of the device that was just chosen take room from the table.
       if (performance.now() - this.picked < calm) this.show(this.chosen);
       else this.draw();
     }).observe(this.scroll);
@@ -58,8 +58,8 @@ export class Table {
     }
   }
 
-  // refresh chooses and orders the rows. Unless somebody asked for it, the order
-  // is held under a moving pointer: nobody can click on what runs away.
+  // refresh filters and orders the rows. Unless the user asked for it, the order is
+  // kept under a moving pointer, because moving rows cannot be clicked.
   refresh(asked) {
     const held = !asked && performance.now() - this.pointed < calm && this.pointed > 0;
     this.held.hidden = !held || this.sort === "name";
@@ -91,7 +91,7 @@ export class Table {
     text(this.shown, list.length === all ? all.toLocaleString("en") + (all === 1 ? " device" : " devices")
       : list.length.toLocaleString("en") + " of " + all.toLocaleString("en") + " devices");
     this.empty.hidden = list.length > 0;
-    text(this.empty, all === 0 ? "This replica polls no device. plaspy-bridge check tells what the account has and what is left out." : "No device matches.");
+    text(this.empty, all === 0 ? "This replica polls no device. plaspy-bridge check shows the account's devices and those that are left out." : "No device matches.");
   }
 
   // rank orders names once for all: comparing words is slow, numbers are not.
@@ -169,7 +169,7 @@ export class Table {
     this.refresh(true);
   }
 
-  // show marks a device as chosen, and brings it into sight.
+  // show marks a device as chosen and scrolls to it.
   show(id) {
     if (this.chosen !== id) this.picked = performance.now();
     this.chosen = id;

@@ -1,4 +1,4 @@
-// What is known of one device, and why the bridge treats it as it does.
+// The details of one device, and the bridge's last decisions on it.
 
 import { ago, local, make, place, speed, stamp, states, text, until, when } from "./format.js";
 import { ask, Refused } from "./here.js";
@@ -68,7 +68,7 @@ export class Why {
     const id = this.id, mine = ++this.asked;
     try {
       const why = await (await ask("/view/why?device=" + encodeURIComponent(id))).json();
-      if (mine === this.asked && this.open) this.tell(why);
+      if (mine === this.asked && this.open) this.showAnswer(why);
     } catch (e) {
       if (mine !== this.asked) return;
       text(this.plan, e.message);
@@ -77,7 +77,7 @@ export class Why {
     }
   }
 
-  tell(why) {
+  showAnswer(why) {
     const now = this.fleet.now();
     text(this.plan, local(why.plan || "–", now));
     this.held.hidden = !why.held;
@@ -99,7 +99,7 @@ export class Why {
       if (d.id) line.append(said.length > 0 ? " · " : "", make("small", "", d.id));
       told.append(line);
       const result = make("span", "", d.result + (d.times > 1 ? " ×" + d.times : ""));
-      if (d.times > 1) result.title = d.times + " polls in a row, the last of them then";
+      if (d.times > 1) result.title = d.times + " consecutive polls, the last one at that time";
       if (d.result === "error" || d.result === "location not usable") result.className = "late";
       return make("li", "", time, result, told);
     }));
