@@ -12,7 +12,7 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
-// controlPrefix is where the control API lives; the Plaspy API has nothing there.
+// controlPrefix is the path of the control API. The Plaspy API does not use it.
 const controlPrefix = "/_sim/"
 
 // control answers a request of the control API; doc.go lists them.
@@ -131,7 +131,7 @@ func (s *Server) controlFleet(body []byte) (any, error) {
 	return done, nil
 }
 
-// strict decodes what knows only the members of v: a misspelt one would make a
+// strict decodes JSON with only the members of v: a misspelt one would make a
 // test pass that tests nothing.
 func strict(body []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(body))

@@ -33,8 +33,7 @@ type Group struct {
 	LastModified time.Time `json:"lastModified,omitzero"`
 }
 
-// Shown is one answer of lastLocation with status 200: the truth about what a
-// client was told.
+// Shown is one answer of lastLocation with status 200, as a client received it.
 type Shown struct {
 	Seq uint64    `json:"seq"` // of the request, over all requests
 	At  time.Time `json:"at"`
@@ -61,7 +60,7 @@ type device struct {
 	mu       sync.Mutex
 	info     DeviceInfo
 	fleet    *fleet.Device
-	pinned   bool            // shows what a test set, not what the fleet does
+	pinned   bool            // shows the location of a test instead of the fleet's
 	pin      json.RawMessage // nil: nothing
 	pinnedAt time.Time       // when that was set
 	stored   []stored        // posted and pinned locations by their own time, oldest first
@@ -73,7 +72,7 @@ type device struct {
 	source  source // what was shown last
 	fix     uint64 // see Shown
 	cache   []byte // source as JSON
-	hole    int    // where inactiveSeconds' value belongs in cache; -1: nowhere
+	hole    int    // position of inactiveSeconds' value in cache; -1 means none
 	shown   []Shown
 	taken   []Post
 	seen    map[string][]byte // answers by endpoint and Idempotency-Key
@@ -84,7 +83,7 @@ type device struct {
 	accepted int64
 }
 
-// source identifies what lastLocation shows: where it is from and which.
+// source identifies the fix that lastLocation shows.
 type source struct {
 	kind byte // 0 nothing, 'f' fleet, 'p' pinned, 's' stored
 	n    uint64
@@ -137,7 +136,7 @@ func plate(n int) string {
 }
 
 // AddDevice adds a device, which reports after the fleet's profile; nothing
-// happens where there is one of that id.
+// happens if there is one with that id.
 func (s *Server) AddDevice(id string) { s.add(id) }
 
 // RemoveDevice takes a device away with its history.
@@ -150,8 +149,8 @@ func (s *Server) RemoveDevice(id string) {
 	s.list.Store(nil)
 }
 
-// SetDevice changes what the device list tells about a device, and adds the
-// device where there is none. The id that requests use stays. The function
+// SetDevice changes a device's entry in the device list, and adds the device if
+// there is none. The id that requests use stays. The function
 // must not call the server.
 func (s *Server) SetDevice(id string, change func(*DeviceInfo)) {
 	d := s.add(id)
@@ -164,7 +163,7 @@ func (s *Server) SetDevice(id string, change func(*DeviceInfo)) {
 }
 
 // SetProfile gives every device, and those added later, a new life after a
-// profile, which begins now; what was posted or set stays.
+// profile, which begins now; posted and set data stays.
 func (s *Server) SetProfile(p fleet.Profile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,17 +7,17 @@
 // shows is computed from the time of the question (see package fleet). All
 // times are time.Now's.
 //
-// # What it answers
+// # Answers
 //
 // The endpoints POST /api/Auth/Token, GET /api/devices, /api/devices/{id},
 // /api/devices/{id}/lastLocation and /api/groups, POST
 // /api/devices/{id}/locations and .../alerts, as the API's documentation has
-// them, with its statuses: 400 for what does not validate, 401 without a valid
+// them, with its statuses: 400 for an invalid request, 401 without a valid
 // token, 404, 405, 413, 415 for a body that is not JSON, 429. Device ids may be
 // any text that is not empty; in a path they are percent-encoded once, slashes
 // too.
 //
-// Where the documentation allows two readings, so does the simulator: a body
+// If the documentation allows two readings, so does the simulator: a body
 // with a location stores it, one without asks for a range of times; an alert
 // post for an instant with a name raises that alert, any other asks. A stored
 // location shows in lastLocation while it is newer than the vehicle's own.
@@ -27,10 +27,9 @@
 //
 // # Faults and the truth
 //
-// Server.Fault switches on what goes wrong, for which endpoints, devices and
-// times. Server.Shown, Changes, Posts and Counts tell what really happened: what
-// was shown when, what was accepted in which order, how fast requests came.
-// Options.Record bounds what is remembered. An answer counts as shown when it
+// Server.Fault switches on faults for endpoints, devices and times. Server.Shown,
+// Changes, Posts and Counts return the facts: the locations shown and their times,
+// the posts accepted in order, and the rate of requests. Options.Record bounds them. An answer counts as shown when it
 // is handed to the connection; the client may have been gone by then.
 //
 // SetLocation and its like put a device under a test's control.

@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// Kind is what goes wrong.
+// Kind is a kind of fault.
 type Kind string
 
 // Faults of the whole answer. Unless it says otherwise the API has not carried
 // the request out; Fault.Done makes it do so first.
 const (
 	Status       Kind = "status"       // Fault.Status with Fault.Body, or with the API's kind of error
-	Unauthorized Kind = "unauthorized" // 401, whatever the token
+	Unauthorized Kind = "unauthorized" // 401 for every token
 	Throttle     Kind = "throttle"     // 429, with Fault.RetryAfter
 	Refuse       Kind = "refuse"       // 200 with success false
 	HTML         Kind = "html"         // 200 with a page
 	Empty        Kind = "empty"        // 200 without a body
 	WrongTypes   Kind = "wrong-types"  // 200 with JSON of other types than documented
 	Garbage      Kind = "garbage"      // 200 with random bytes, said to be JSON
-	NotHTTP      Kind = "not-http"     // bytes that are no HTTP answer; a reset where the connection cannot be had
+	NotHTTP      Kind = "not-http"     // bytes that are not an HTTP answer; a reset if the connection cannot be hijacked
 	Redirect     Kind = "redirect"     // Fault.Status, 302 by default, to Fault.Target
 	Hang         Kind = "hang"         // no answer until the client leaves
 	Reset        Kind = "reset"        // connection reset after the request was read
@@ -36,13 +36,13 @@ const (
 	HangBody     Kind = "hang-body"    // the API's answer up to the middle, then nothing until the client leaves
 )
 
-// Faults of what the answer says; it is well-formed and has status 200.
+// Faults in the content of a well-formed answer with status 200.
 const (
 	NoLocation Kind = "no-location"  // lastLocation absent
 	NullIsland Kind = "null-island"  // lastLocation at latitude and longitude 0
 	OutOfRange Kind = "out-of-range" // latitude 91.5
 	BadTime    Kind = "bad-time"     // dateTime "yesterday", or Fault.Body
-	BadUTF8    Kind = "bad-utf8"     // a field whose string is not UTF-8
+	BadUTF8    Kind = "bad-utf8"     // a string field that is not UTF-8
 	Duplicate  Kind = "duplicate"    // in the device list, the devices of Fault.Device twice
 	Expired    Kind = "expired"      // in the device list, the devices of Fault.Device expired a day ago
 	EmptyList  Kind = "empty-list"   // no devices, no groups
@@ -141,7 +141,7 @@ func (fs *faults) remove(id uint64) {
 	fs.some.Store(len(fs.list) > 0)
 }
 
-// pick tells what goes wrong with a request.
+// pick returns the fault of a request.
 func (fs *faults) pick(c *call) (delay time.Duration, f *Fault) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -188,7 +188,7 @@ func (a *armed) applies(c *call) bool {
 	return a.Device == "" || c.id != "" && glob(a.Device, c.id)
 }
 
-// shapes tells whether the answer is the API's own, with something wrong in it.
+// shapes reports whether the answer is the API's own with an error in it.
 func (f *Fault) shapes() bool {
 	switch f.Kind {
 	case NoLocation, NullIsland, OutOfRange, BadTime, BadUTF8, Duplicate, Expired, EmptyList:
@@ -197,7 +197,7 @@ func (f *Fault) shapes() bool {
 	return false
 }
 
-// answers tells whether the API carries the request out for the fault's sake.
+// answers reports whether the API carries out the request before the fault.
 func (f *Fault) answers() bool {
 	switch f.Kind {
 	case Truncated, CutOff, HangBody:

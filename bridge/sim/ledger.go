@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Counts are what the server saw since it was made.
+// Counts are the server's counters since it was made.
 type Counts struct {
 	Requests int64 `json:"requests"` // all of them: refused, throttled and aborted ones too
 	// Answers are the requests by endpoint and status. Status 0 is a request
@@ -43,7 +43,7 @@ type ledger struct {
 	results  int64         // on that day
 }
 
-// begin notes a request's arrival and tells how long it should have waited; 0
+// begin records a request's arrival and returns how long it should have waited; 0
 // lets it pass.
 func (l *ledger) begin(c *call) (wait time.Duration) {
 	l.mu.Lock()
@@ -81,7 +81,7 @@ func (l *ledger) end(c *call, status int) {
 	l.answers[c.endpoint][status]++
 }
 
-// used adds to today's results of the account and tells how many there are.
+// used adds to today's results of the account and returns their number.
 func (l *ledger) used(results int) int64 {
 	today := time.Now().Add(l.skew).Unix() / 86400
 	l.mu.Lock()
@@ -93,7 +93,7 @@ func (l *ledger) used(results int) int64 {
 	return l.results
 }
 
-// Counts is a copy of what was counted so far.
+// Counts returns a copy of the counters.
 func (s *Server) Counts() Counts {
 	c := Counts{Answers: map[string]map[int]int64{}, Accepted: map[string]int64{}, Tokens: s.tokens.counts()}
 	s.mu.RLock()

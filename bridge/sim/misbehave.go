@@ -14,7 +14,7 @@ import (
 )
 
 // misbehave answers a request with the fault that was picked for it. It panics
-// with http.ErrAbortHandler where there is to be no answer.
+// with http.ErrAbortHandler if there is to be no answer.
 func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, c *call) (status int) {
 	f := c.fault
 	if f.Done && !f.answers() {
@@ -122,7 +122,7 @@ func (s *Server) cut(w http.ResponseWriter, r *http.Request, c *call) (status in
 	w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
 	w.WriteHeader(a.status)
 	_, _ = w.Write(a.body[:half])
-	_ = http.NewResponseController(w).Flush() // in vain where the client has left
+	_ = http.NewResponseController(w).Flush() // has no effect if the client has left
 	a.release()
 	if c.fault.Kind == HangBody {
 		hang(r)
@@ -138,12 +138,12 @@ func hang(r *http.Request) {
 	panic(http.ErrAbortHandler)
 }
 
-// drain reads what the client sends, as a server does that fails late.
+// drain reads the request's body, like a server that fails late.
 func drain(r *http.Request) {
 	_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, maxBody))
 }
 
-// reset ends the connection with an RST where that is to be had (HTTP/1 over
+// reset ends the connection with an RST if possible (HTTP/1 over
 // TCP), the request alone elsewhere.
 func reset(w http.ResponseWriter) {
 	if conn := hijack(w); conn != nil {
@@ -251,7 +251,7 @@ func (f *Fault) distort(body []byte, start int) []byte {
 }
 
 // setMember is an object with the value of a top-level member replaced; the
-// object itself where it has none of that name.
+// object itself if it has no such member.
 func setMember(object []byte, name, value string) []byte {
 	dec := json.NewDecoder(bytes.NewReader(object))
 	if _, err := dec.Token(); err != nil {

@@ -44,7 +44,7 @@ func (s *Server) Posts(id string) []Post {
 	return slices.Clone(d.taken)
 }
 
-// postBody is what both POST endpoints take.
+// postBody is the body of both POST endpoints.
 type postBody struct {
 	From, To  string
 	Location  json.RawMessage
@@ -63,7 +63,7 @@ type submitted struct {
 // post is POST .../locations and .../alerts, under both readings of the
 // documentation. A body with a location stores it, a body without asks. An
 // alertName with an instant for a range (from equals to) raises an alert, with
-// a range it filters. Either way the answer is what lies in the range.
+// a range it filters. Either way the answer has the entries in the range.
 func (s *Server) post(r *http.Request, c *call) answer {
 	if !isJSON(r) {
 		return s.failure(http.StatusUnsupportedMediaType, "Content-Type must be application/json.")
@@ -112,7 +112,7 @@ func (s *Server) accept(c *call, p *postBody, taken Post) answer {
 	return a
 }
 
-// take stores what a post brings and tells what lies in its range, as a JSON
+// take stores the entries of a post and returns the entries in its range, as a JSON
 // array and its length.
 func (d *device) take(p *postBody, e endpoint, now time.Time) (list []byte, n int) {
 	if e == alerts {
@@ -153,7 +153,7 @@ func (p *postBody) parse(body []byte, e endpoint) (err error) {
 	return err
 }
 
-// checkLocation tells a location's own time, and what is wrong with the
+// checkLocation returns a location's own time, and the errors of the
 // location.
 func checkLocation(raw json.RawMessage) (at time.Time, err error) {
 	var l struct {
@@ -175,7 +175,7 @@ func checkLocation(raw json.RawMessage) (at time.Time, err error) {
 	return at, nil
 }
 
-// parseTime reads ISO 8601 as the API does: any fraction, and UTC where there
+// parseTime reads ISO 8601 as the API does: any fraction, and UTC if there
 // is no offset.
 func parseTime(s string) (time.Time, error) {
 	if s == "" {
@@ -189,7 +189,7 @@ func parseTime(s string) (time.Time, error) {
 	return time.Time{}, errors.New("is not an ISO 8601 time")
 }
 
-// locationsBetween are the device's fixes and what was posted, by their own
+// locationsBetween returns the device's fixes and posted locations, by their own
 // times. Fixes that are not visible yet are not among them.
 func (d *device) locationsBetween(p *postBody, now time.Time) (list []byte, n int) {
 	list = []byte{'['}
@@ -229,7 +229,7 @@ func (d *device) locationsBetween(p *postBody, now time.Time) (list []byte, n in
 	return append(list, ']'), n
 }
 
-// history calls f for what the vehicle itself reported, up to a pin.
+// history calls f with the vehicle's own reports, up to a pin.
 func (d *device) history(now time.Time, f func(*fleet.Fix)) {
 	if d.pinned {
 		now = d.pinnedAt
@@ -273,8 +273,8 @@ func (d *device) alertsBetween(p *postBody, now time.Time) (list []byte, n int) 
 	return mustJSON(all), len(all)
 }
 
-// readBody reads a request's body; ok is false where it is too long. A client
-// that leaves meanwhile gets no answer.
+// readBody reads a request's body; ok is false if it is too long. A client
+// that leaves early gets no answer.
 func readBody(r *http.Request) (body []byte, ok bool) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	if err != nil {

@@ -35,11 +35,11 @@ func (e endpoint) method() string {
 	}
 }
 
-// route tells the endpoint and the device of a path. It works on the path as
+// route returns the endpoint and the device of a path. It works on the path as
 // it was sent: http.ServeMux would clean away ids such as "..", and take those
 // with a slash apart.
 func route(u *url.URL) (e endpoint, id string) {
-	// RawPath is set only where the path is not the default encoding of Path;
+	// RawPath is set only if the path is not the default encoding of Path;
 	// otherwise no part of Path holds a slash that was sent as %2F.
 	path, encoded := u.RawPath, true
 	if path == "" {

@@ -17,7 +17,7 @@ import (
 
 // Listener serves a Server over TCP until it is closed.
 type Listener struct {
-	URL string // where to reach it, without a slash at the end
+	URL string // without a slash at the end
 
 	close func() error
 }
@@ -54,7 +54,7 @@ func (s *Server) Listen(ctx context.Context, addr string) (*Listener, error) {
 		}
 		return err
 	})
-	context.AfterFunc(ctx, func() { _ = l.close() }) // Close tells the error
+	context.AfterFunc(ctx, func() { _ = l.close() }) // Close returns the error
 	return l, nil
 }
 
@@ -76,7 +76,7 @@ func reachable(a net.Addr) string {
 }
 
 // Transport carries requests to the server in process: for benchmarks, and for
-// testing/synctest bubbles, where real sockets would keep time from moving. It
+// testing/synctest bubbles, in which real sockets would keep time from advancing. It
 // behaves as a connection would: a reset is an ECONNRESET, a context that ends
 // ends the request on both sides, long bodies are streamed. It never unpacks
 // gzip. Each request runs in a goroutine that ends with it.
@@ -84,7 +84,7 @@ func (s *Server) Transport() http.RoundTripper { return transport{s} }
 
 type transport struct{ handler http.Handler }
 
-// outcome is what a request came to.
+// outcome is the result of a request.
 type outcome struct {
 	resp *http.Response
 	err  error
@@ -122,7 +122,7 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // reply is the server's side of an in-process answer: gathered, and streamed
-// once it grows beyond what a connection's buffer would take.
+// once it exceeds a connection's buffer.
 type reply struct {
 	request *http.Request
 	header  http.Header
@@ -173,7 +173,7 @@ func (w *reply) Write(b []byte) (int, error) {
 	return w.stream.Write(b)
 }
 
-// Flush sends the header and what there is of the body.
+// Flush sends the header and the body so far.
 func (w *reply) Flush() {
 	if w.stream != nil {
 		return

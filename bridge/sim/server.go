@@ -13,7 +13,7 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
-// Options say what is simulated. The zero value is an API without devices and
+// Options configure the simulation. The zero value is an API without devices and
 // without limits, for the account "sim" with the key "sim-key".
 type Options struct {
 	Devices int           // how many devices there are at first: device0001 and so on
@@ -30,7 +30,7 @@ type Options struct {
 	// whole seconds and Z, as the API's documentation shows it.
 	ExpiresLayout string
 	RefusedStatus int           // status of a refused key; 0: 400
-	Skew          time.Duration // what the API's clock is ahead: the Date header and the expiry of tokens
+	Skew          time.Duration // how far the API's clock is ahead, in the Date header and the expiry of tokens
 
 	RateLimit    int  // requests let through in any 60 seconds, the others get 429; 0: no limit
 	NoRetryAfter bool // such a 429 does not say when to come back
@@ -48,7 +48,7 @@ type Options struct {
 	Log *slog.Logger // nil: no log; one line per request at debug level
 }
 
-// withDefaults fills in what was left out.
+// withDefaults fills in the defaults.
 func (o Options) withDefaults() Options {
 	set := func(s *string, v string) {
 		if *s == "" {
@@ -125,7 +125,7 @@ type call struct {
 	fault    *Fault
 }
 
-// answer is what a request gets. Its body may be borrowed from the pool.
+// answer is the answer to a request. Its body may be borrowed from the pool.
 type answer struct {
 	status int
 	body   []byte
@@ -144,7 +144,7 @@ func (a *answer) release() {
 	a.pooled, a.body = nil, nil
 }
 
-// ServeHTTP answers one request of the API, or of the control API where it is
+// ServeHTTP answers one request of the API, or of the control API if it is
 // switched on.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.opts.Control && strings.HasPrefix(r.URL.Path, controlPrefix) {
@@ -159,7 +159,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.mu.RUnlock()
 	}
 	wait := s.ledger.begin(&c)
-	status := 0 // what the ledger gets of a request that ends in a panic: aborted
+	status := 0 // for the ledger, if the request ends in a panic: aborted
 	defer func() {
 		s.ledger.end(&c, status)
 		s.log(r.Context(), &c, status)
@@ -207,7 +207,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, c *call) (status
 	return write(w, &a)
 }
 
-// work is what the API does with a request: its method, the token, and then
+// work handles a request: its method, the token, and then
 // the endpoint.
 func (s *Server) work(r *http.Request, c *call) answer {
 	switch {
@@ -292,7 +292,7 @@ func write(w http.ResponseWriter, a *answer) (status int) {
 	return status
 }
 
-// sleep waits, and tells whether the client is still there afterwards.
+// sleep waits, and reports whether the client is still connected afterwards.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -8,7 +8,7 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
-// quota tells whether a device may have results today. The limit is one of
+// quota reports whether a device may have results today. The limit is one of
 // results handed out: an answer begun below it is given whole.
 func (d *device) quota(now time.Time, limit int) bool {
 	if limit <= 0 {
@@ -27,8 +27,8 @@ func (d *device) use(now time.Time, results int) {
 	d.results += results
 }
 
-// appendLast appends what lastLocation shows at a time, nothing if there is
-// nothing, and tells the number of its fix.
+// appendLast appends the location that lastLocation shows at a time, if there is
+// one, and returns the number of its fix.
 func (d *device) appendLast(dst []byte, now time.Time) ([]byte, uint64) {
 	src, base, moved := d.own(now)
 	if d.newest.raw != nil && (src.kind == 0 || d.newest.at.After(base)) {
@@ -50,13 +50,13 @@ func (d *device) appendLast(dst []byte, now time.Time) ([]byte, uint64) {
 	return append(dst, d.cache[d.hole:]...), d.fix
 }
 
-// own is what the device shows apart from what was posted, with its own time.
+// own returns the device's location without posted ones, with its own time.
 func (d *device) own(now time.Time) (src source, at time.Time, f *fleet.Fix) {
 	if d.pinned {
 		if d.pin == nil {
 			return source{}, time.Time{}, nil
 		}
-		at, _ = checkLocation(d.pin) // zero where it has no usable time: anything is newer
+		at, _ = checkLocation(d.pin) // zero if it has no usable time, so anything is newer
 		return source{kind: 'p'}, at, nil
 	}
 	f, ok := d.fleet.Poll(now)
@@ -66,7 +66,7 @@ func (d *device) own(now time.Time) (src source, at time.Time, f *fleet.Fix) {
 	return source{'f', d.fleet.Count()}, f.Time(), f
 }
 
-// render fills the cache from the source, a fleet's fix where it is that. The
+// render fills the cache from the source, a fleet's fix if it is one. The
 // same bytes set or posted again are no new fix.
 func (d *device) render(f *fleet.Fix) {
 	raw := d.pin

@@ -35,7 +35,7 @@ type grant struct {
 	expires time.Time
 }
 
-// TokenCounts tell what happened at the token endpoint and to tokens.
+// TokenCounts are the counters of the token endpoint and of tokens.
 type TokenCounts struct {
 	Requests int64 `json:"requests"` // that got as far as the endpoint
 	Issued   int64 `json:"issued"`
@@ -70,7 +70,7 @@ func (s *Server) SetTokenLife(d time.Duration) {
 	s.tokens.life = d
 }
 
-// RevokeTokens makes every token issued so far invalid, whatever its expiry.
+// RevokeTokens makes every token issued so far invalid, also unexpired ones.
 func (s *Server) RevokeTokens() {
 	t := s.tokens
 	t.mu.Lock()

@@ -48,13 +48,13 @@ func (a Alert) String() string {
 	return ""
 }
 
-// Critical tells whether any alert of the set wants somebody at once.
+// Critical reports whether any alert of the set is critical.
 func (a Alert) Critical() bool { return a&critical != 0 }
 
-// Text is what a person reads about one alert of the fix.
+// Text is the readable text of one alert of the fix.
 func (f *Fix) Text(one Alert) string { return string(f.appendText(nil, one)) }
 
-// appendText writes what a person reads about one alert of a fix.
+// appendText writes the readable text of one alert of a fix.
 func (f *Fix) appendText(dst []byte, one Alert) []byte {
 	switch one {
 	case SpeedLimit:

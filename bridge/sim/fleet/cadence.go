@@ -19,9 +19,9 @@ type Cadence struct {
 	Batch     int           // fixes on the road that travel together; 0 and 1: each on its own
 
 	OutageEvery time.Duration // mean time between losses of coverage; 0: never lost
-	OutageFor   time.Duration // how long one lasts, on average; what is measured meanwhile arrives after it
+	OutageFor   time.Duration // average length; fixes measured during an outage arrive after it
 
-	ClockOff time.Duration // what the tracker's clock is ahead of true time
+	ClockOff time.Duration // how far the tracker's clock is ahead
 	FirstFix time.Duration // how long after the start the first report comes; 0: it is there at the start
 
 	Stationary bool // never drives

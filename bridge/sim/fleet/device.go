@@ -135,7 +135,7 @@ func (d *Device) History(now time.Time, f func(*Fix)) {
 	d.past.each(f)
 }
 
-// NextVisible is when the next fix becomes visible; ok is false where nothing
+// NextVisible is when the next fix becomes visible; ok is false if nothing
 // but a question can bring one. Tests use it to know the future.
 func (d *Device) NextVisible() (at time.Time, ok bool) {
 	if !d.foresee() {
@@ -157,7 +157,7 @@ func (d *Device) advance(t int64) {
 }
 
 // foresee runs the model on until it has a fix that is not shown yet, and
-// tells whether there will ever be one. Since fixes become visible in the
+// reports whether there will ever be one. Since fixes become visible in the
 // order they are sent in, that one is the next.
 func (d *Device) foresee() bool {
 	for len(d.queue) == 0 {
@@ -169,7 +169,7 @@ func (d *Device) foresee() bool {
 	return true
 }
 
-// wakes tells whether setting off or arriving will bring fixes, where no next
+// wakes reports whether setting off or arriving will bring fixes, if no next
 // one is planned.
 func (d *Device) wakes() bool {
 	c := &d.cadence
@@ -230,7 +230,7 @@ func (d *Device) flush(t int64) {
 }
 
 // upload decides when a fix becomes visible: after the upload's latency, after
-// an outage's end where it falls into one, and never before an earlier fix.
+// an outage's end if it falls into one, and never before an earlier fix.
 func (d *Device) upload(f Fix, t int64) {
 	for t >= d.lostUntil {
 		d.planOutage(d.lostUntil)
@@ -254,7 +254,7 @@ func (d *Device) planOutage(t int64) {
 	d.lostUntil = d.lostFrom + int64(time.Second) + int64(d.rng.ExpFloat64()*float64(d.cadence.OutageFor))
 }
 
-// measure is the fix of the vehicle where it is, at a time.
+// measure returns the fix of the vehicle at a time.
 func (d *Device) measure(t int64) Fix {
 	now := d.car.look(t)
 	f := Fix{
@@ -266,7 +266,7 @@ func (d *Device) measure(t int64) Fix {
 		near:     now.near,
 	}
 	x, y := now.x, now.y
-	if d.car.moving { // trackers hold the position still where the vehicle stands
+	if d.car.moving { // trackers keep the position while the vehicle stands
 		x += 1.5 * d.rng.NormFloat64()
 		y += 1.5 * d.rng.NormFloat64()
 	}

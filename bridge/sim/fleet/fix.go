@@ -51,7 +51,7 @@ func (f *Fix) Position() (lat, lon float64) {
 	return float64(f.lat) / 1e6, float64(f.lon) / 1e6
 }
 
-// SpeedKMH is what the tracker says, in km/h.
+// SpeedKMH is the tracker's speed in km/h.
 func (f *Fix) SpeedKMH() float64 { return float64(f.speed) / 10 }
 
 // CourseDegrees is clockwise from north, 0 to 360.

@@ -61,7 +61,7 @@ const (
 	west
 )
 
-// speedLimit is what the sign on the street says, in km/h, for leaving the
+// speedLimit is the speed limit of the street in km/h, for leaving the
 // crossing in that direction.
 func (c crossing) speedLimit(d heading) float64 {
 	line := c.col
@@ -88,7 +88,7 @@ func bearing(x0, y0, x1, y1 float64) float64 {
 	return math.Mod(b+360, 360)
 }
 
-// forbidden tells whether a crossing lies in one of the zones that the
+// forbidden reports whether a crossing lies in one of the zones that the
 // simulated account has fenced off: four of them, some blocks across.
 func (c crossing) forbidden() bool {
 	in := func(v, lo int32) bool { return v >= lo && v < lo+6 }

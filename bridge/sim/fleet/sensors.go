@@ -6,7 +6,7 @@ import (
 )
 
 // sensors are the readings beside the position, which change with time and
-// with what the vehicle does.
+// with the vehicle's movement.
 type sensors struct {
 	flags   uint8
 	at      int64   // the last reading

@@ -21,7 +21,7 @@ type leg struct {
 }
 
 // plan fills in the times of a leg whose speeds, rates and length are set. The
-// speed held is lowered where the leg is too short to reach it.
+// speed held is lowered if the leg is too short to reach it.
 func (l *leg) plan() {
 	peak := math.Sqrt((2*l.accel*l.brake*l.length + l.brake*l.v0*l.v0 + l.accel*l.v1*l.v1) / (l.accel + l.brake))
 	l.v = min(l.v, peak)
@@ -85,7 +85,7 @@ type vehicle struct {
 }
 
 // run moves the vehicle on to a time, or to the first departure or arrival
-// before it, and tells which time that is and whether it is such a switch.
+// before it, and returns that time and whether it is such a switch.
 func (v *vehicle) run(to int64) (at int64, switched bool) {
 	for {
 		if !v.moving {
@@ -190,7 +190,7 @@ func (v *vehicle) finish(l *leg) {
 	}
 }
 
-// instant is what a perfect observer in the vehicle would note.
+// instant is the exact state of the vehicle at one moment.
 type instant struct {
 	x, y     float64 // metres, see degrees
 	speed    float64 // km/h
