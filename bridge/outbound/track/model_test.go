@@ -75,6 +75,8 @@ var ops = slices.Concat(
 		{"backward alert silent", func(w *world) { w.show(-20*time.Second, w.silentOrOther()) }},
 		{"back", (*world).back},
 		{"ahead", func(w *world) { w.put(w.now.Add(24*time.Hour*365), "X", w.silentOrOther()) }},
+		{"a little ahead", func(w *world) { w.put(w.now.Add(5 * time.Minute)) }},
+		{"further ahead", func(w *world) { w.put(w.now.Add(20 * time.Minute)) }},
 		{"too large", func(w *world) { w.show(10*time.Second, "Y"); w.shown[len(w.shown)-1].tooLarge = true }},
 		{"alert too large", func(w *world) { w.show(10*time.Second, "Large", "X") }},
 		{"missed alert", func(w *world) { w.missed("X") }},
@@ -288,6 +290,56 @@ func TestModelLong(t *testing.T) {
 		steps, histories = steps+len(history), histories+1
 	}
 	t.Logf("%d steps in %d histories without a violation, %v", steps, histories, time.Since(start).Round(time.Second))
+}
+
+// histories are those that random ones hardly ever reach.
+var histories = []struct {
+	name  string
+	rules rules
+	steps string
+}{
+	{
+		"silent is cleared once after a crash", rules{silent: true},
+		"forward, turn0, wait, turn0, forward, ask0, compare0, send0, crash0, forward, turn0",
+	},
+	{
+		"silent ends with the fix that it is about", rules{silent: true},
+		"forward, turn0, wait, turn0, forward, ask0, compare0, send0, crash0, turn0",
+	},
+	{
+		"an alert that was polled is in the history too", rules{history: true},
+		"forward alert X, turn0, forward, turn0, forward alert X, turn0, forward, turn0",
+	},
+	{
+		"a gap begins after the fixes of the future", rules{backfill: true},
+		"forward, turn0, a little ahead, turn0, a little ahead, turn0",
+	},
+	{
+		"a gap ends before the fixes of the future", rules{backfill: true},
+		"forward, turn0, a little ahead, turn0, further ahead, turn0, a little ahead, turn0",
+	},
+}
+
+func TestModelHistories(t *testing.T) {
+	byName := map[string]int{}
+	for i := range ops {
+		byName[ops[i].name] = i
+	}
+	for _, h := range histories {
+		t.Run(h.name, func(t *testing.T) {
+			var history []int
+			for name := range strings.SplitSeq(h.steps, ", ") {
+				i, ok := byName[name]
+				if !ok {
+					t.Fatalf("no step is named %q", name)
+				}
+				history = append(history, i)
+			}
+			if broken := run(h.rules, history); broken != "" {
+				t.Error(broken)
+			}
+		})
+	}
 }
 
 // TestModelBounded runs all histories of a bounded length, both replicas

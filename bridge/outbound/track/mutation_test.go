@@ -85,7 +85,7 @@ func TestMutations(t *testing.T) {
 		if err := os.WriteFile(list, overlay, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", list, ".", "-run", "TestModelLong", "-track.steps", "150000").CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", list, ".", "-run", "^TestModel(Long|Histories)$", "-track.steps", "150000").CombinedOutput()
 		switch {
 		case err == nil:
 			t.Errorf("%s: not noticed", m.name)

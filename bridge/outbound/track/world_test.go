@@ -140,6 +140,9 @@ func (w *world) put(at time.Time, alerts ...string) {
 		panic(err)
 	}
 	w.shown = append(w.shown, answer{index: len(w.shown), fix: f})
+	for _, a := range alerts {
+		w.record(a, at)
+	}
 }
 
 // back has the API show the state before the present one again.
@@ -151,8 +154,10 @@ func (w *world) back() {
 }
 
 // missed adds an alert to the history that no poll shows.
-func (w *world) missed(alert string) {
-	at := w.now.Add(-time.Second)
+func (w *world) missed(alert string) { w.record(alert, w.now.Add(-time.Second)) }
+
+// record adds an alert to the API's history.
+func (w *world) record(alert string, at time.Time) {
 	w.alerts = append(w.alerts, Row{Alert: alert, Token: publisher.Encode(alert), Time: at, DateTime: []byte(`"` + at.Format(time.RFC3339Nano) + `"`), Latitude: []byte("1"), Longitude: []byte("2")})
 }
 
