@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -222,6 +223,69 @@ func TestNATSConf(t *testing.T) {
 			t.Error("connected without a password")
 		}
 	})
+}
+
+// TestNATSConfOfSilence has the user bridge create the bucket of the alert silent,
+// read it, and edit it for a device that is removed and comes back.
+func TestNATSConfOfSilence(t *testing.T) {
+	s, _ := natsConf(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	subjects := publisher.Subjects("plaspy")
+	quiet := slog.New(slog.DiscardHandler)
+	conn, err := publisher.Connect(publisher.ConnOptions{URL: s.ClientURL(), User: "bridge", Password: "pass-of-BRIDGE", InboxPrefix: "_INBOX_bridge"}, quiet, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Shut(0) }()
+	pub := must[*publisher.Publisher](t, "make a publisher")(publisher.New(conn, subjects, quiet, nil))
+	js := pub.JetStream()
+	must[[]publisher.StreamReport](t, "create streams")(publisher.EnsureStreams(ctx, js, subjects.Streams(publisher.StreamOptions{Retention: time.Hour})))
+	if err := publisher.RememberSilent(ctx, pub); err != nil {
+		t.Fatal(err)
+	}
+	operator := connect(t, s, "operator", "pass-of-OPERATOR")
+	bucket := must[jetstream.KeyValue](t, "open the bucket")(operator.js.KeyValue(ctx, subjects.SilentBucket()))
+	watch := must[jetstream.KeyWatcher](t, "watch it")(bucket.Watch(ctx, "truck7"))
+	next := func(want jetstream.KeyValueOp) {
+		t.Helper()
+		for {
+			select {
+			case e := <-watch.Updates():
+				if e == nil {
+					continue // the end of what was there at first
+				}
+				if e.Operation() != want {
+					t.Fatalf("got a %v, want a %v", e.Operation(), want)
+				}
+				return
+			case <-ctx.Done():
+				t.Fatalf("no %v", want)
+			}
+		}
+	}
+	must[*jetstream.PubAck](t, "publish the alert")(js.Publish(ctx, subjects.Alert("truck7", publisher.SilentAlert), []byte("{}")))
+	next(jetstream.KeyValuePut)
+	for range 2 { // the second time there is nothing to do
+		if err := pub.Positions().Remove(ctx, "truck7"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next(jetstream.KeyValueDelete)
+	for range 2 {
+		if err := pub.Positions().Restore(ctx, "truck7"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next(jetstream.KeyValuePut)
+	events := must[jetstream.Stream](t, "look up the events")(operator.js.Stream(ctx, subjects.Events()))
+	if err := events.Purge(ctx); err != nil {
+		t.Fatal(err)
+	}
+	must[publisher.Mark](t, "read the state")(pub.State(ctx, false, func(publisher.Stored) {}))
+	if err := conn.LastError(); err != nil {
+		t.Error(err)
+	}
 }
 
 // connectQuery connects as the user query, which may not subscribe to inboxes.

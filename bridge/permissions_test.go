@@ -114,7 +114,7 @@ func started(t *testing.T, o *server.Options) (*server.Server, config.Config) {
 	for name, value := range map[string]string{
 		"PLASPY_BASE_URL": api.URL, "PLASPY_USERNAME": "sim", "PLASPY_API_KEY": "sim-key", "PLASPY_TIMEOUT": "2s", "NATS_URL": s.ClientURL(), "NATS_USER": "bridge",
 		"NATS_PASSWORD": "pass-of-BRIDGE", "NATS_INBOX_PREFIX": "_INBOX_bridge", "NATS_QUERY_USER": "query", "NATS_QUERY_PASSWORD": "pass-of-QUERY",
-		"BRIDGE_HTTP_ADDR": "127.0.0.1:0", "BRIDGE_POLL_INTERVAL": "100ms", "BRIDGE_SCHEDULE": "fixed", "BRIDGE_SHUTDOWN_TIMEOUT": "2s",
+		"BRIDGE_HTTP_ADDR": "127.0.0.1:0", "BRIDGE_POLL_INTERVAL": "100ms", "BRIDGE_SCHEDULE": "fixed", "BRIDGE_SILENT_AFTER": "1h", "BRIDGE_SHUTDOWN_TIMEOUT": "2s",
 	} {
 		t.Setenv(name, value)
 	}

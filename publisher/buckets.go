@@ -122,63 +122,98 @@ const (
 )
 
 // Positions edits the last-location bucket, which the server otherwise fills by
-// itself. It is safe for concurrent use.
+// itself, and the one of the alert silent if [RememberSilent] has succeeded. It is
+// safe for concurrent use.
 type Positions struct{ p *Publisher }
 
 // Positions returns the editor of the last-location bucket.
 func (p *Publisher) Positions() Positions { return Positions{p} }
 
-// Remove deletes a device's key. It does nothing if there is no such key, or no
+// origin is a bucket, and the subject of the events stream from which the server
+// fills one of its keys.
+type origin struct{ bucket, key, subject string }
+
+// origins lists the buckets with a key of a device.
+func (b Positions) origins(device string) []origin {
+	s := b.p.subjects
+	list := []origin{{s.LastBucket(), s.LastKey(device), s.Location(device)}}
+	if b.p.life.silent.Load() {
+		list = append(list, origin{s.SilentBucket(), BucketKey(s.SilentBucket(), device), s.Alert(device, SilentAlert)})
+	}
+	return list
+}
+
+// Remove deletes a device's keys. It does nothing if there is no such key, or no
 // bucket.
 func (b Positions) Remove(ctx context.Context, device string) error {
-	key := b.p.subjects.LastKey(device)
-	last, err := b.entry(ctx, key)
+	var failed error
+	for _, o := range b.origins(device) {
+		if err := b.remove(ctx, o); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("delete a key of %s: %w", o.bucket, err))
+		}
+	}
+	return failed
+}
+
+func (b Positions) remove(ctx context.Context, o origin) error {
+	last, err := b.entry(ctx, o)
 	if err != nil || last == nil || last.Header.Get(headerOperation) != "" {
 		return err
 	}
-	marker := &nats.Msg{Subject: key, Header: nats.Header{headerOperation: {deleted}}}
-	_, err = b.p.js.PublishMsg(ctx, marker, jetstream.WithExpectLastSequencePerSubject(last.Sequence))
-	if err != nil && judge(err) != fenced { // fenced: a newer location was stored
-		return fmt.Errorf("delete the last position: %w", explain(err))
-	}
-	return nil
+	marker := &nats.Msg{Subject: o.key, Header: nats.Header{headerOperation: {deleted}}}
+	return b.replace(ctx, marker, last.Sequence)
 }
 
-// Restore puts the device's last location of the events stream back, if its key
-// was deleted.
+// Restore puts the device's newest events of the events stream back, if their keys
+// were deleted.
 func (b Positions) Restore(ctx context.Context, device string) error {
-	key := b.p.subjects.LastKey(device)
-	last, err := b.entry(ctx, key)
+	var failed error
+	for _, o := range b.origins(device) {
+		if err := b.restore(ctx, o); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("restore a key of %s: %w", o.bucket, err))
+		}
+	}
+	return failed
+}
+
+func (b Positions) restore(ctx context.Context, o origin) error {
+	last, err := b.entry(ctx, o)
 	if err != nil || last == nil || last.Header.Get(headerOperation) == "" {
 		return err
 	}
-	s, err := b.p.Last(ctx, b.p.subjects.Location(device))
+	s, err := b.p.Last(ctx, o.subject)
 	if err != nil || s == nil {
 		return err
 	}
-	_, err = b.p.js.PublishMsg(ctx, copyOf(key, s.Header, s.Body, s.Seq), jetstream.WithExpectLastSequencePerSubject(last.Sequence))
+	return b.replace(ctx, copyOf(o.key, s.Header, s.Body, s.Seq), last.Sequence)
+}
+
+// replace puts an entry in the place of another one, unless a newer event came
+// meanwhile.
+func (b Positions) replace(ctx context.Context, m *nats.Msg, revision uint64) error {
+	_, err := b.p.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(revision))
 	if err != nil && judge(err) != fenced {
-		return fmt.Errorf("restore the last position: %w", explain(err))
+		return explain(err)
 	}
 	return nil
 }
 
 // entry reads the last message of a key from the bucket's leader; nil means that
 // there is none.
-func (b Positions) entry(ctx context.Context, key string) (*jetstream.RawStreamMsg, error) {
-	m, err := NewLeader(b.p.js, BucketStream(b.p.subjects.LastBucket())).Last(ctx, key)
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound):
+func (b Positions) entry(ctx context.Context, o origin) (*jetstream.RawStreamMsg, error) {
+	m, err := NewLeader(b.p.js, BucketStream(o.bucket)).Last(ctx, o.key)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil // an operator may have deleted the bucket
-	case err != nil:
-		return nil, fmt.Errorf("read the last position: %w", err)
 	}
-	return m, nil
+	return m, err
 }
 
 // copyOf returns an event as an entry of the last-location bucket.
 func copyOf(key string, header nats.Header, body []byte, seq uint64) *nats.Msg {
 	out := &nats.Msg{Subject: key, Header: maps.Clone(header), Data: body}
+	if out.Header == nil { // of a message that is not the bridge's
+		out.Header = nats.Header{}
+	}
 	// These belong to the events stream.
 	delete(out.Header, nats.MsgIdHdr)
 	delete(out.Header, nats.ExpectedLastSubjSeqHdr)

@@ -299,3 +299,22 @@ func Needs(s Subjects) []Permission {
 	all = append(all, Reading(s.Events(), s.Location(absent), reading)...)
 	return append(all, Reading(last, "", reading)...)
 }
+
+// NeedsSilent lists the permissions that [RememberSilent] needs beside [Needs].
+// Without them the bridge works all the same.
+func NeedsSilent(s Subjects) []Permission {
+	const (
+		forgotten = "silent devices are not remembered beyond BRIDGE_RETENTION"
+		kept      = "a removed device keeps its last alert silent"
+	)
+	bucket := s.SilentBucket()
+	stream := BucketStream(bucket)
+	create := Request("STREAM.CREATE", stream, "the stream "+stream+" has to be created by an operator")
+	create.Creates = stream
+	all := append([]Permission{Request("STREAM.INFO", stream, forgotten), create}, Reading(stream, "", forgotten)...)
+	all = append(all, Request("STREAM.MSG.GET", stream, kept), Permission{Publish: BucketKey(bucket, ">"), Why: kept})
+	for i := range all {
+		all[i].Optional = true
+	}
+	return all
+}

@@ -342,26 +342,44 @@ func TestHistoryNarrowedByTheQuota(t *testing.T) {
 	}
 }
 
+// probing is an open circuit that lets every probe out, and counts them.
+type probing struct{ allowed atomic.Int64 }
+
+func (c *probing) Allow(time.Time) (bool, time.Time) {
+	c.allowed.Add(1)
+	return true, time.Time{}
+}
+
+func (*probing) Report(string, error) {}
+
+func (*probing) State() plaspy.CircuitState { return plaspy.CircuitState{Open: true} }
+
 // TestProbesAreSent: while the API is down, a probe is counted only if a device is
-// due for it.
+// polled with it. The only device is not due again for an hour.
 func TestProbesAreSent(t *testing.T) {
 	api := newFakeAPI("a")
 	api.next["a"] = func(int) (string, error) {
 		return "", &plaspy.Error{Endpoint: "last_location", Status: 500, Message: "uncontrolled error"}
 	}
-	circuit := plaspy.NewCircuit(plaspy.CircuitOptions{Log: quiet, Max: time.Second})
-	circuit.SetDevices(1)
-	for range 5 {
-		circuit.Report("a", &plaspy.Error{Endpoint: "last_location", Status: 500})
-	}
-	r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) {
-		p.Circuit, p.Schedule = circuit, schedule.NewFixed(time.Hour)
+	var circuit probing
+	turned := make(chan struct{}, 1)
+	o := options()
+	o.Alive = func() { nudge(turned) }
+	r := newRigWith(t, natstest.Start(t), api, api, o, func(_ *rig, p *Parts) {
+		p.Circuit, p.Schedule = &circuit, schedule.NewFixed(time.Hour)
 	})
 	r.polls("a", 1)
-	<-time.After(2500 * time.Millisecond) // in which two more probes would be counted
+	for range 10 {
+		nudge(r.pool.wake)
+		select {
+		case <-turned:
+		case <-time.After(30 * time.Second):
+			t.Fatal("the dispatcher stands still")
+		}
+	}
 	r.stop()
 	api.set(func() {
-		if got := circuit.State().Probes; got > api.polls["a"] {
+		if got := circuit.allowed.Load(); got != int64(api.polls["a"]) {
 			t.Errorf("%d probes were counted and %d sent", got, api.polls["a"])
 		}
 	})

@@ -143,6 +143,7 @@ func TestAgedOutLocationIsNotNews(t *testing.T) {
 	api.show("parked", at(1, 1, `"alerts":["SOS"]`))
 	r := newRig(t, natstest.Start(t), api, options())
 	r.until("the edge", body(`"alert":"SOS"`))
+	r.until("its addition", body(`"change":"added"`)) // another goroutine publishes it
 	kv, err := r.pub.JetStream().KeyValue(t.Context(), subjects.LastBucket())
 	if err != nil {
 		t.Fatal(err)

@@ -54,8 +54,12 @@ func (c *check) nats(ctx context.Context) {
 	c.queries(ctx, nil)
 }
 
-// ofStreams reports whether streams has checked a permission already.
+// ofStreams reports whether streams has checked a permission already. It does not
+// look at streams that the bridge can do without.
 func ofStreams(p publisher.Permission) bool {
+	if p.Optional {
+		return false
+	}
 	return p.Creates != "" || strings.HasPrefix(p.Publish, "$JS.API.STREAM.INFO.")
 }
 

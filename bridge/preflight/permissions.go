@@ -27,6 +27,9 @@ import (
 func (b *broker) needs() []publisher.Permission {
 	s := b.subjects
 	all := slices.Concat(publisher.Needs(s), replica.Needs(s), streams.Needs(s, b.cfg.StreamOptions()), control.Needs(s))
+	if b.cfg.SilentAfter > 0 {
+		all = append(all, publisher.NeedsSilent(s)...)
+	}
 	if b.cfg.Inbound {
 		all = slices.Concat(all, inbound.Needs(s), echo.Needs(s))
 	}
@@ -46,13 +49,23 @@ func (b *broker) needs() []publisher.Permission {
 // It returns false if the replicas' bucket cannot be read.
 func (b *broker) permissions(ctx context.Context, reported func(publisher.Permission) bool) (readable bool) {
 	bucket := publisher.BucketStream(b.subjects.ReplicasBucket())
-	needs := slices.DeleteFunc(b.needs(), reported)
+	needs := slices.DeleteFunc(b.needs(), func(p publisher.Permission) bool {
+		return reported(p) || p.Creates != "" && b.exists(ctx, p.Creates)
+	})
 	missing := b.missing(ctx, needs)
 	readable = b.mayPublish("$JS.API.STREAM.INFO."+bucket) == nil
 	for _, p := range missing {
 		readable = readable && !strings.HasPrefix(p.Publish, "$JS.API.CONSUMER.CREATE."+bucket+".")
 	}
 	return readable
+}
+
+// exists reports whether a stream exists and this user may look it up.
+func (b *broker) exists(ctx context.Context, stream string) bool {
+	ctx, cancel := b.limited(ctx)
+	defer cancel()
+	_, err := b.js.Stream(ctx, stream)
+	return err == nil
 }
 
 // missing reports and returns each needed permission that the connection's user

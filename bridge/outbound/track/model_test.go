@@ -311,6 +311,10 @@ var histories = []struct {
 		"forward alert X, turn0, forward, turn0, forward alert X, turn0, forward, turn0",
 	},
 	{
+		"a replica that was held up publishes a change early", rules{},
+		"forward alert X, turn1, too large, turn0, a little ahead, turn1",
+	},
+	{
 		"a gap begins after the fixes of the future", rules{backfill: true},
 		"forward, turn0, a little ahead, turn0, a little ahead, turn0",
 	},
