@@ -315,6 +315,10 @@ var histories = []struct {
 		"forward alert X, turn1, too large, turn0, a little ahead, turn1",
 	},
 	{
+		"alerts that changed without a location", rules{},
+		"too large, ask1, forward, turn0, turn1",
+	},
+	{
 		"a gap begins after the fixes of the future", rules{backfill: true},
 		"forward, turn0, a little ahead, turn0, a little ahead, turn0",
 	},
