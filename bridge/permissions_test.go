@@ -25,7 +25,7 @@ import (
 // test's configuration does not need: a prefix that is not its own, the Reply-To
 // of gateways, the query service without a user of its own, and what makes check
 // say more.
-var spare = []string{"publish _INBOX.>", "publish _INBOX_gateway.>", "publish $JS.API.STREAM.NAMES", "subscribe _INBOX.>", "subscribe plaspy.api.>", "subscribe $SRV.>"}
+var spare = []string{"publish _INBOX.>", "publish _INBOX_gateway.>", "publish _R_.>", "publish $JS.API.STREAM.NAMES", "subscribe _INBOX.>", "subscribe plaspy.api.>", "subscribe $SRV.>"}
 
 // TestPermissionsOneByOne runs check and the bridge as the users of
 // deploy/nats.conf, and again with each single permission taken away. What the

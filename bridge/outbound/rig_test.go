@@ -374,6 +374,13 @@ func at(second int, v any, more ...string) string {
 	return s + "}"
 }
 
+// forgetPolls leaves the polls until now out of what polls counts.
+func (r *rig) forgetPolls() {
+	for len(r.api.polled) > 0 {
+		<-r.api.polled
+	}
+}
+
 // polls waits until a device was polled n times more.
 func (r *rig) polls(id string, n int) {
 	r.t.Helper()

@@ -23,6 +23,17 @@ func (r *rig) retention(age time.Duration) {
 	}
 }
 
+// ageOut has all events leave the stream by age.
+func (r *rig) ageOut() {
+	r.t.Helper()
+	r.retention(time.Second)
+	for deadline := time.Now().Add(time.Minute); len(r.events()) > 0; {
+		if time.Now().After(deadline) {
+			r.t.Fatal("the events do not leave the stream")
+		}
+	}
+}
+
 // TestSilentBeyondRetention: the alert is neither raised again by a restart after
 // its event has left the stream, nor left without its end.
 func TestSilentBeyondRetention(t *testing.T) {
@@ -48,15 +59,8 @@ func TestSilentBeyondRetention(t *testing.T) {
 	for e := <-w.Updates(); e == nil; e = <-w.Updates() {
 		continue // the end of what was there at first
 	}
-	r.retention(time.Second)
-	for deadline := time.Now().Add(30 * time.Second); len(r.events()) > 0; {
-		if time.Now().After(deadline) {
-			t.Fatal("the events do not leave the stream")
-		}
-	}
-	for len(api.polled) > 0 {
-		<-api.polled
-	}
+	r.ageOut()
+	r.forgetPolls()
 	r = newRigWith(t, srv, api, api, o, remember)
 	r.polls("d", 20)
 	if got := without(summary(r.events()), "device"); len(got) != 0 {
