@@ -58,6 +58,9 @@ type Process struct {
 	lives []Life
 }
 
+// NewProcess makes a process that does not run yet. log is the file for its output.
+func NewProcess(name, bin, log string) *Process { return &Process{name: name, bin: bin, log: log} }
+
 // Usage is what a program has used so far.
 type Usage struct {
 	CPU time.Duration
