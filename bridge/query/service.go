@@ -222,21 +222,34 @@ func (s *Service) subscribe(ctx context.Context) ([]*nats.Subscription, error) {
 	return subs, nil
 }
 
-// stop drains the subscriptions and waits until every request is answered.
+// stop drains the subscriptions and waits until every request is answered. All of
+// them together have the time that one request has. Without a connection there is
+// nothing to drain: no request arrives, and no answer leaves.
 func (s *Service) stop(subs []*nats.Subscription) error {
 	var errs []error
+	var drained []chan struct{}
 	for _, sub := range subs {
-		drained := make(chan struct{})
-		sub.SetClosedHandler(func(string) { close(drained) })
-		switch err := sub.Drain(); {
+		closed := make(chan struct{})
+		sub.SetClosedHandler(func(string) { close(closed) })
+		end := sub.Drain
+		if !s.opt.Conn.IsConnected() {
+			end = sub.Unsubscribe
+		}
+		switch err := end(); {
 		case err == nil:
-			select {
-			case <-drained:
-			case <-time.After(s.opt.Timeout):
-			}
+			drained = append(drained, closed)
 		case !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrBadSubscription):
 			errs = append(errs, fmt.Errorf("stop query service: %w", err))
 		}
+	}
+	limit := time.After(s.opt.Timeout)
+	for _, closed := range drained {
+		select {
+		case <-closed:
+			continue
+		case <-limit:
+		}
+		break // their drains end with the connection
 	}
 	// With all slots taken, no request is under way.
 	for _, slots := range []chan struct{}{s.slots, s.late} {

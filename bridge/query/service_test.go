@@ -312,3 +312,35 @@ func FuzzRange(f *testing.F) {
 		}
 	})
 }
+
+// TestStopWithoutAServer: no subscription can be drained then, and none is waited
+// for.
+func TestStopWithoutAServer(t *testing.T) {
+	srv := natstest.Start(t)
+	nc := srv.Client(t)
+	s, err := New(Options{
+		Conn: nc, Subjects: "plaspy", Devices: &script{}, History: &script{}, Log: slog.New(slog.DiscardHandler), Timeout: time.Hour,
+		Why: func(string) ([]byte, bool) { return nil, false },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	awaitReplicas(t, srv.Client(t), 1)
+	lost := make(chan struct{})
+	gone := sync.OnceFunc(func() { close(lost) })
+	nc.SetDisconnectErrHandler(func(*nats.Conn, error) { gone() })
+	srv.Kill()
+	<-lost
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the service waits for a server that is away")
+	}
+}
