@@ -261,6 +261,9 @@ func cause(err error) error {
 	return err
 }
 
+// defaultEmbeddedAddr is the default of BRIDGE_EMBEDDED_ADDR.
+const defaultEmbeddedAddr = "127.0.0.1:4222"
+
 // doubts returns warnings about settings that are valid but probably not intended.
 func (c Config) doubts() []Warning {
 	var warnings []Warning
@@ -270,6 +273,12 @@ func (c Config) doubts() []Warning {
 		}
 	}
 	doubt(!c.Embedded() && c.EmbeddedConfig != "", "BRIDGE_EMBEDDED_CONFIG", "has no effect: NATS_URL names a server")
+	doubt(!c.Embedded() && c.EmbeddedAddr != defaultEmbeddedAddr, "BRIDGE_EMBEDDED_ADDR", "has no effect: NATS_URL names a server")
+	open := c.Embedded() && c.EmbeddedConfig == ""
+	const noLogin = "has no effect: the embedded server requires no login without BRIDGE_EMBEDDED_CONFIG"
+	doubt(open && c.NATSUser != "", "NATS_USER", noLogin)
+	doubt(open && c.NATSCreds != "", "NATS_CREDS", noLogin)
+	doubt(open && c.NATSNKey != "", "NATS_NKEY", noLogin)
 	doubt(!c.Query && (c.NATSQueryCreds != "" || c.NATSQueryNKey != "" || c.NATSQueryUser != ""), "BRIDGE_QUERY",
 		"is false: NATS_QUERY_ variables have no effect")
 	doubt(c.NATSTLSFirst && c.Embedded(), "NATS_TLS_FIRST", "has no effect on the embedded server")

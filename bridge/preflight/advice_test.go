@@ -26,6 +26,30 @@ func TestSmallPayload(t *testing.T) {
 	r.want(1, 0, `warn max_payload: the server accepts messages of 64 KiB at most: raise max_payload`)
 }
 
+// TestCollector: check warns of a collector of traces that cannot be reached, and does
+// not print a password.
+func TestCollector(t *testing.T) {
+	r := newRig(t, sim.Options{})
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+	r.want(1, 0, `warn traces: the collector cannot be reached: .*refused: start it, or correct OTEL_EXPORTER_OTLP_ENDPOINT`)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+l.Addr().String())
+	r.want(0, 0, `ok   traces: the collector 127.0.0.1:\d+ can be reached`)
+}
+
+// TestUnusedLogin: check warns of NATS variables that have no effect.
+func TestUnusedLogin(t *testing.T) {
+	r := newRig(t, sim.Options{})
+	r.env("NATS_USER", "bridge", "NATS_PASSWORD", password)
+	r.want(1, 0, `warn configuration: NATS_USER has no effect: the embedded server requires no login`)
+	r.env("NATS_USER", "", "NATS_PASSWORD", "", "NATS_URL", "nats://127.0.0.1:1", "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:4333", "PLASPY_TIMEOUT", "500ms")
+	r.want(1, 1, `warn configuration: BRIDGE_EMBEDDED_ADDR has no effect: NATS_URL names a server`)
+}
+
 // TestTLSAdvice: the advice matches the scheme of NATS_URL.
 func TestTLSAdvice(t *testing.T) {
 	r := newRig(t, sim.Options{})

@@ -211,10 +211,10 @@ func TestDurability(t *testing.T) {
 	})
 	t.Run("embedded", func(t *testing.T) {
 		r := newRig(t, sim.Options{})
-		r.want(0, 0, `ok   power failure: messages acknowledged in the last 2m0s \(sync_interval\) are lost: .*BRIDGE_EMBEDDED_CONFIG`)
+		r.want(0, 0, `warn power failure: messages acknowledged in the last 2m0s \(sync_interval\) are lost: .*BRIDGE_EMBEDDED_CONFIG`)
 	})
 	for sync, want := range map[string]string{
-		"10s":    `ok   power failure: messages acknowledged in the last 10s`,
+		"10s":    `warn power failure: messages acknowledged in the last 10s`,
 		"always": `ok   power failure: no acknowledged message is lost \(sync_interval: always\)`,
 	} {
 		t.Run("embedded with "+sync, func(t *testing.T) {

@@ -1,10 +1,12 @@
 package preflight
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,6 +15,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/embedded"
 )
@@ -76,6 +79,30 @@ func (c *check) alive(ctx context.Context) bool {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	return ops.Ask(ctx, c.cfg.HTTPAddr, true) == nil
+}
+
+// collector checks whether the collector of traces can be reached. It prints only the
+// host, because the URL may contain a password.
+func (c *check) collector(ctx context.Context) {
+	const item = "traces"
+	endpoint := trace.Endpoint()
+	u, err := url.Parse(endpoint)
+	if endpoint == "" || err != nil {
+		return // config.Load reports a malformed URL
+	}
+	port := cmp.Or(u.Port(), "80")
+	if u.Port() == "" && u.Scheme == "https" {
+		port = "443"
+	}
+	ctx, cancel := c.limited(ctx)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		c.say(Warn, item, fmt.Sprintf("the collector cannot be reached: %s", reason(ctx, err)), "start it, or correct OTEL_EXPORTER_OTLP_ENDPOINT; only traces are lost")
+		return
+	}
+	_ = conn.Close()
+	c.ok(item, "the collector %s can be reached", u.Host)
 }
 
 // free returns an error if addr cannot be listened on.

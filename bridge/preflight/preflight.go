@@ -70,6 +70,7 @@ func Run(ctx context.Context, cfg config.Config, warnings []config.Warning, agen
 	c.configuration(warnings)
 	c.api(ctx, agent)
 	c.httpPort(ctx)
+	c.collector(ctx)
 	if cfg.Embedded() {
 		c.embedded(ctx)
 	} else {
