@@ -2,9 +2,12 @@ package outbound
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"time"
 
 	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/publisher"
 )
 
 // dispatch hands devices to workers until ctx is cancelled.
@@ -133,4 +136,172 @@ func (p *Pool) alive() {
 	if p.opts.Alive != nil {
 		p.opts.Alive()
 	}
+}
+
+// Errors of [Pool.Poll]. The others are the API's and the context's.
+var (
+	ErrUnknown   = errors.New("the bridge does not know this device")
+	ErrElsewhere = errors.New("another replica polls this device")
+	ErrPaused    = errors.New("live control has paused this device")
+	// ErrHeld wraps the reason why nothing is polled now.
+	ErrHeld = errors.New("polls are held back")
+)
+
+// heldError is the reason why nothing is polled now.
+type heldError string
+
+// Error returns the reason.
+func (e heldError) Error() string { return string(e) }
+
+// Is reports whether target is [ErrHeld].
+func (heldError) Is(target error) bool { return target == ErrHeld }
+
+// Asked is the JSON that [Pool.Poll] gives.
+type Asked struct {
+	DeviceID string `json:"deviceId"`
+	Decision
+}
+
+// asked is the result of a turn for a caller of [Pool.Poll].
+type asked struct {
+	decision decision
+	err      error // why there is no answer of the API
+}
+
+// Poll polls a device before all others and returns the result of that poll as
+// JSON. It blocks until the events are stored. The request counts as a query in the
+// budget.
+func (p *Pool) Poll(ctx context.Context, id string) ([]byte, error) {
+	held := p.held()
+	if held == "" && !p.Listed().Read {
+		held = "the device list was not read yet"
+	}
+	if held != "" {
+		return nil, heldError(held)
+	}
+	if err := p.fleet.pollable(id); err != nil {
+		return nil, err
+	}
+	permit, err := p.parts.Budget.Wait(ctx, plaspy.Query)
+	if err != nil {
+		return nil, err
+	}
+	result, err := p.fleet.ask(time.Now(), id)
+	if err != nil {
+		permit.Return()
+		return nil, err
+	}
+	if !p.sendAsked(ctx, permit) {
+		permit.Return()
+		return nil, heldError("the bridge stops")
+	}
+	select {
+	case r := <-result:
+		if r.err != nil {
+			return nil, r.err
+		}
+		return json.Marshal(Asked{id, r.decision.shown()})
+	case <-ctx.Done():
+		p.fleet.forgetAsked(id, result)
+		return nil, context.Cause(ctx)
+	}
+}
+
+// sendAsked uses a permit for the device that the schedule chooses now. If that is
+// another one, whose state is in doubt, the asked one follows with the next permit.
+// It returns false if Run ends.
+func (p *Pool) sendAsked(ctx context.Context, permit *plaspy.Permit) bool {
+	if !p.life.enter() {
+		return false
+	}
+	defer p.life.senders.Done()
+	timer := time.NewTimer(longestSleep)
+	defer timer.Stop()
+	p.send(ctx, timer, permit)
+	nudge(p.wake)
+	return true
+}
+
+// answerAsked gives the result of a turn to the callers of Poll.
+func (t *turn) answerAsked(now time.Time) {
+	if len(t.asked) == 0 {
+		return
+	}
+	r := asked{t.result, t.err}
+	r.decision.at = now.UnixMilli()
+	if r.err == nil && r.decision.result == noResult {
+		r.err = heldError("the state is being read from the stream")
+	}
+	for _, c := range t.asked {
+		c <- r // it has room
+	}
+}
+
+// pollable returns an error for a device that is not in the schedule.
+func (f *fleet) pollable(id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.devices[publisher.Encode(id)]
+	switch {
+	case d == nil || !d.listed:
+		return ErrUnknown
+	case !d.active:
+		return ErrElsewhere
+	case d.terms.paused:
+		return ErrPaused
+	}
+	return nil
+}
+
+// ask has a device polled before all others. The channel receives the result of its
+// next turn that begins from now on.
+func (f *fleet) ask(now time.Time, id string) (chan asked, error) {
+	if err := f.pollable(id); err != nil {
+		return nil, err
+	}
+	result := make(chan asked, 1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.waiting == nil {
+		f.waiting = make(callers)
+	}
+	f.waiting[id] = append(f.waiting[id], result)
+	f.policy.Soon(now, id)
+	return result, nil
+}
+
+// forgetAsked removes a caller that does not wait any more.
+func (f *fleet) forgetAsked(id string, result chan asked) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := f.waiting[id]
+	for i, c := range list {
+		if c == result {
+			f.waiting[id] = append(list[:i:i], list[i+1:]...)
+		}
+	}
+	if len(f.waiting[id]) == 0 {
+		delete(f.waiting, id)
+	}
+}
+
+// askAgain returns the callers of a job that no worker took.
+func (f *fleet) askAgain(j *job) {
+	if len(j.asked) == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting[j.d.id] = append(j.asked, f.waiting[j.d.id]...)
+	f.policy.Soon(time.Now(), j.d.id)
+}
+
+// callers wait for the next turn of a device, by its id.
+type callers map[string][]chan asked
+
+// take returns the callers that wait for the turn that begins now.
+func (c callers) take(id string) []chan asked {
+	list := c[id]
+	delete(c, id)
+	return list
 }

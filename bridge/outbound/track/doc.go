@@ -34,5 +34,18 @@
 //
 // An alert that changed without its location, because that was too large or
 // because alerts are ignored fields, is remembered as long as the events stream
-// holds its event. The bridge's own alert is remembered beyond that.
+// holds its event: the contract promises more for the bridge's own alert only.
+//
+// These are not promised, and the model leaves them out:
+//
+//   - A turn that takes longer than the retention. Its fences count as aged out, and
+//     it may publish a change a second time.
+//   - A change whose event ages out before a replica has published its successor: a
+//     restart may publish it again. The retention is days, a restart seconds.
+//   - The end of the stream is lost after its beginning has aged out. Then the
+//     previous state of an alert is unknown, and it may be raised twice in a row.
+//   - An event that is under way while the stream loses data may be stored after the
+//     state was read. Its device publishes a conflict and is read again.
+//   - An alert that stays raised while the history is left unread over a restart may
+//     be published from the history as well. Both events carry the same dateTime.
 package track
