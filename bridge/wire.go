@@ -188,7 +188,7 @@ func (b *Bridge) openPool(context.Context) error {
 	}, outbound.Parts{
 		API: countedPolls{b.client, &b.live.pollCalls}, Devices: countedPolls{b.client, &b.live.pollCalls}, Gaps: countedPolls{b.client, &b.live.pollCalls},
 		Budget: b.budget, Circuit: b.circuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected, RememberSilent: func(ctx context.Context) error { return publisher.RememberSilent(ctx, b.pub) },
-		Owner: &b.assigned, Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, b.pub), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
+		Owner: &b.assigned, Assigned: b.assigned.known, Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, b.pub), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
 	})
 	return nil
 }
@@ -200,6 +200,9 @@ type assigned struct {
 	forgotten forget.List
 	owned     atomic.Pointer[func(token string) bool]
 }
+
+// known reports whether the group has made an assignment.
+func (a *assigned) known() bool { return a.owned.Load() != nil }
 
 // Owns implements [outbound.Ownership]. It does not look at the lease.
 func (a *assigned) Owns(token string) bool {

@@ -243,6 +243,8 @@ func (p *Pool) held() string {
 	switch {
 	case !p.parts.Connected():
 		return "NATS is away, or does not have the streams"
+	case !p.parts.Assigned():
+		return "this replica has no part in the work yet"
 	case p.state.stale():
 		return "the state is being read from the stream"
 	case !p.parts.Owner.Live():

@@ -15,6 +15,7 @@ func (p *Pool) dispatch(ctx context.Context) {
 	timer := time.NewTimer(0)
 	<-timer.C
 	defer timer.Stop()
+	var s slot
 	for ctx.Err() == nil {
 		p.alive()
 		at, ok := p.gate(ctx)
@@ -22,11 +23,16 @@ func (p *Pool) dispatch(ctx context.Context) {
 			at, ok = p.hand(ctx, timer)
 		}
 		if ok {
+			s.polls++
 			continue
+		}
+		s.next()
+		if !pause(ctx, timer, s.length) {
+			return
 		}
 		sleep := longestSleep
 		if !at.IsZero() {
-			sleep = min(max(time.Until(at), slot), longestSleep)
+			sleep = min(max(time.Until(at), 0), longestSleep)
 		}
 		timer.Reset(sleep)
 		select {
@@ -38,9 +44,42 @@ func (p *Pool) dispatch(ctx context.Context) {
 }
 
 // slot is the shortest sleep of the dispatcher. Waking once for all polls that are
-// due within it costs far less at high rates than waking for each, and delays
-// them by milliseconds.
-const slot = 2 * time.Millisecond
+// due within it costs far less at high rates than waking for each. It delays polls
+// by milliseconds, and no answers.
+type slot struct {
+	length time.Duration
+	polls  int // since the last sleep
+}
+
+// The bounds of a slot.
+const (
+	shortSlot = 2 * time.Millisecond
+	longSlot  = 16 * time.Millisecond
+)
+
+// next adapts the length to the number of polls in the last slot: it is long if
+// there are many.
+func (s *slot) next() {
+	switch {
+	case s.polls > 1:
+		s.length = min(2*s.length, longSlot)
+	default:
+		s.length /= 2
+	}
+	s.length = max(s.length, shortSlot)
+	s.polls = 0
+}
+
+// pause sleeps. It returns false if ctx ends first.
+func pause(ctx context.Context, timer *time.Timer, d time.Duration) bool {
+	timer.Reset(d)
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
 
 // longestSleep lets the dispatcher show that it is alive.
 const longestSleep = 5 * time.Second

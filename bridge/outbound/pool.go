@@ -79,11 +79,14 @@ type Parts struct {
 	// Optional.
 	RememberSilent func(ctx context.Context) error
 	Owner          Ownership // nil means that this replica polls all devices
-	Schedule       *schedule.Schedule
-	Memory         Memory // of the schedule; nil means none
-	Subjects       publisher.Subjects
-	Log            *slog.Logger
-	Registry       prometheus.Registerer // nil means no metrics
+	// Assigned reports whether Owner has had its first assignment. The state is not
+	// read before, because [Pool.Reassign] asks for a reading. Nil means always.
+	Assigned func() bool
+	Schedule *schedule.Schedule
+	Memory   Memory // of the schedule; nil means none
+	Subjects publisher.Subjects
+	Log      *slog.Logger
+	Registry prometheus.Registerer // nil means no metrics
 }
 
 // Options are the pool's settings. The durations are positive.
@@ -152,6 +155,9 @@ type Pool struct {
 func New(o Options, parts Parts) *Pool {
 	if parts.Owner == nil {
 		parts.Owner = everything{}
+	}
+	if parts.Assigned == nil {
+		parts.Assigned = func() bool { return true }
 	}
 	if o.gapPatience == 0 {
 		o.gapPatience = gapPatience

@@ -38,7 +38,8 @@ func (r *resync) ask() {
 
 func (r *resync) stale() bool { return r.loaded.Load() != r.asked.Load() }
 
-// keepState reads the state whenever it is stale and the broker can be reached.
+// keepState reads the state whenever it is stale and the broker can be reached,
+// from the first assignment on.
 func (p *Pool) keepState(ctx context.Context) {
 	const retry = 50 * time.Millisecond
 	timer := time.NewTimer(0)
@@ -54,7 +55,7 @@ func (p *Pool) keepState(ctx context.Context) {
 		if !p.state.stale() {
 			continue
 		}
-		if !p.parts.Connected() {
+		if !p.parts.Connected() || !p.parts.Assigned() {
 			timer.Reset(retry)
 			continue
 		}

@@ -45,6 +45,9 @@ const (
 	// idleCatchUp is the same if no caller waited: enough for one caller that comes back for slot after slot,
 	// too little to make a burst of an idle time.
 	idleCatchUp = 20 * time.Millisecond
+	// burst is the least time between two wake-ups for slots that are closer together: those that are due by then
+	// are given out at once. It is less than idleCatchUp, so that it does not lower the rate.
+	burst = 10 * time.Millisecond
 	// permitLife is how long a permit may wait to be used.
 	permitLife = 300 * time.Millisecond
 )

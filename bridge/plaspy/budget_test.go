@@ -586,3 +586,27 @@ func BenchmarkBudgetLimited(b *testing.B) {
 		}
 	}
 }
+
+func TestSlotsCloseTogetherAreGivenOutAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(60_000)
+		begin, last := time.Now(), time.Time{}
+		polls, wakes := 0, 0
+		for time.Since(begin) < 10*time.Second {
+			if _, err := b.Wait(t.Context(), plaspy.Poll); err != nil {
+				t.Fatal(err)
+			}
+			if now := time.Now(); !now.Equal(last) {
+				last = now
+				wakes++
+			}
+			polls++
+		}
+		if polls < 9_750 || polls > 9_815 {
+			t.Errorf("%d polls in 10 s, want one each 1.02 ms", polls)
+		}
+		if wakes > 1_010 {
+			t.Errorf("the timer fired %d times, want once in 10 ms", wakes)
+		}
+	})
+}

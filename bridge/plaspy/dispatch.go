@@ -128,6 +128,9 @@ func (b *Budget) dispatch(now time.Time) {
 		due := b.due(now)
 		if late := max(wait, due.Sub(now)); late > 0 {
 			b.queued = wait == 0
+			if b.spacing(now) < burst {
+				late = max(late, burst)
+			}
 			b.wakeAt(late)
 			return
 		}

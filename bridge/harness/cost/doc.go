@@ -14,7 +14,8 @@
 // wakes once in 20 ms for all polls that are due. [Script] is a first version that
 // works: a ticker for each device, encoding/json, and a publication that waits for
 // its acknowledgement. The bridge is the real binary with its default settings, but
-// for the budget and, flat out, the fixed schedule.
+// for the budget and the fixed schedule, which polls at the same pace as the others;
+// the load with the default budget has the adaptive one.
 //
 // # Columns
 //

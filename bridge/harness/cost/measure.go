@@ -249,8 +249,9 @@ func Bridge(name, bin string, more ...string) Client {
 		switch {
 		case l.Budget > 0:
 			env = append(env, fmt.Sprint("PLASPY_RATE_LIMIT=", l.Budget))
-		case l.Rate > 0: // 2% more, because slots are a little further apart than the limit asks for
-			env = append(env, fmt.Sprint("PLASPY_RATE_LIMIT=", l.Rate*60*102/100))
+		case l.Rate > 0: // 5% more, so that the schedule decides on the pace
+			env = append(env, fmt.Sprint("PLASPY_RATE_LIMIT=", l.Rate*60*105/100), "BRIDGE_SCHEDULE=fixed",
+				fmt.Sprint("BRIDGE_POLL_INTERVAL=", time.Duration(l.Devices)*time.Second/time.Duration(l.Rate)))
 		default:
 			env = append(env, "PLASPY_RATE_LIMIT=0", "BRIDGE_SCHEDULE=fixed",
 				fmt.Sprint("BRIDGE_POLL_INTERVAL=", max(time.Duration(l.Devices)*30*time.Microsecond, 100*time.Millisecond)))

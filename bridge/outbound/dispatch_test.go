@@ -1,0 +1,70 @@
+package outbound
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"plaspy-bridge/bridge/outbound/schedule"
+	"plaspy-bridge/publisher"
+)
+
+func TestSlotsLengthenWithTheRate(t *testing.T) {
+	var s slot
+	for _, step := range []struct {
+		polls int
+		want  time.Duration
+	}{{0, shortSlot}, {1, shortSlot}, {2, 4 * time.Millisecond}, {5, 8 * time.Millisecond}, {9, longSlot}, {99, longSlot}, {1, longSlot / 2}, {0, 4 * time.Millisecond}, {0, shortSlot}, {0, shortSlot}} {
+		s.polls = step.polls
+		s.next()
+		if s.length != step.want {
+			t.Fatalf("%v after %d polls, want %v", s.length, step.polls, step.want)
+		}
+		if s.polls != 0 {
+			t.Fatal("the polls are counted on")
+		}
+	}
+}
+
+// countedState counts the readings of a state without devices.
+type countedState struct {
+	largeState
+	readings *atomic.Int64
+}
+
+// State implements [State].
+func (c countedState) State(context.Context, bool, func(publisher.Stored)) (publisher.Mark, error) {
+	c.readings.Add(1)
+	return publisher.Mark{}, nil
+}
+
+func TestStateIsReadOnceAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var readings atomic.Int64
+		var assigned atomic.Bool
+		parts := parts(newFakeAPI(), nil, schedule.NewFixed(time.Minute))
+		parts.State, parts.Assigned = countedState{readings: &readings}, assigned.Load
+		parts.Connected = func() bool { return true }
+		p := New(options(), parts)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			p.Run(ctx)
+		}()
+		time.Sleep(time.Second)
+		if n := readings.Load(); n != 0 {
+			t.Errorf("%d readings before the first assignment", n)
+		}
+		p.Reassign()
+		assigned.Store(true)
+		time.Sleep(time.Second)
+		if n := readings.Load(); n != 1 {
+			t.Errorf("%d readings after the first assignment, want 1", n)
+		}
+		cancel()
+		<-ended
+	})
+}
