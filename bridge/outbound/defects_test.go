@@ -170,8 +170,7 @@ func TestSilenceOfAHeldUpReplica(t *testing.T) {
 		}
 		return at(1, "f1"), nil
 	}
-	ready := make(chan struct{})
-	r = newRigWith(t, natstest.Start(t), api, api, o, func(rr *rig, _ *Parts) { r = rr; close(ready) })
+	newRigWith(t, natstest.Start(t), api, api, o, func(made *rig, _ *Parts) { r = made }) // before its first poll
 	got := r.until("f2", body("f2"))
 	equal(t, without(summary(got), "device"), []string{"location.d f1", "location.d f2"})
 	got = r.until("silence of f2", body(`"alert":"silent"`))
@@ -182,7 +181,9 @@ func TestSilenceOfAHeldUpReplica(t *testing.T) {
 
 // seenBefore reports whether the last fix of the device d was seen so long ago.
 func (f *fleet) seenBefore(age time.Duration) bool {
+	f.mu.Lock()
 	d := f.devices["d"] // busy, and the caller's
+	f.mu.Unlock()
 	return d != nil && d.track.Known && time.Since(d.track.SeenAt) >= age
 }
 
