@@ -72,3 +72,29 @@ func TestViews(t *testing.T) {
 		t.Error("nothing became something")
 	}
 }
+
+// BenchmarkMillion divides a million devices anew after a member has left, as each
+// of the others does then.
+func BenchmarkMillion(b *testing.B) {
+	tokens := make([]string, 1_000_000)
+	for i := range tokens {
+		tokens[i] = fmt.Sprintf("device=20%d", i)
+	}
+	for _, members := range []int{3, 20, 50} {
+		b.Run(fmt.Sprint(members), func(b *testing.B) {
+			all := names(members)
+			views := Views{New(all, all[0])}
+			for b.Loop() {
+				owned := 0
+				for _, token := range tokens {
+					if views.Own(token) {
+						owned++
+					}
+				}
+				if share := owned * members; share < 900_000 || share > 1_100_000 {
+					b.Fatalf("%d of a million devices among %d", owned, members)
+				}
+			}
+		})
+	}
+}
