@@ -147,7 +147,7 @@ func (p *patient) run(t *testing.T, during func()) {
 	pool := outbound.New(p.opts, outbound.Parts{
 		API: p.slowAPI, Devices: p.slowAPI, Gaps: p.slowAPI, Budget: p.budget,
 		Circuit: plaspy.NewCircuit(plaspy.CircuitOptions{Log: log, Max: time.Minute}),
-		Events:  p.slowStream, State: p.slowStream, Connected: p.slowStream.Connected, Owner: p,
+		Events:  p.slowStream, State: p.slowStream, Connected: p.Connected, Owner: p,
 		Schedule: schedule.NewFixed(30 * time.Second), Subjects: publisher.Subjects("plaspy"), Log: log,
 	})
 	ctx, cancel := context.WithCancel(t.Context())

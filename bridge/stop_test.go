@@ -46,7 +46,7 @@ func TestStopPublishesLastAnswers(t *testing.T) {
 		if err := json.Unmarshal(stored.Data, &event); err != nil {
 			t.Fatal(err)
 		}
-		if want := string(shown[len(shown)-1].Raw); string(event.Location) != want {
+		if want := shown[len(shown)-1].Raw; string(event.Location) != want {
 			t.Errorf("%s: stored %s, shown last %s", id, event.Location, want)
 		}
 	}

@@ -60,7 +60,6 @@ type streamModel struct {
 	maxAge  time.Duration
 	next    uint64
 	msgs    []modelMsg // in order
-	gone    map[uint64]bool
 	lastAt  time.Time
 	lives   int
 }

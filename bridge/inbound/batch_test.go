@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"plaspy-bridge/bridge/inbound/message"
 )
 
@@ -192,7 +190,7 @@ func TestBatchUnsaved(t *testing.T) {
 		}
 		<-time.After(5 * time.Millisecond)
 	}
-	if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig(cfg)); err != nil {
+	if _, err := r.js.CreateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	r.waitCount(subjects.Inbound(), 0)

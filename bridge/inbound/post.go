@@ -99,7 +99,7 @@ func (r *pass) try(lm *lane.Message, f *message.Form, key string, decided decisi
 		return lane.Answer{Withheld: true}
 	}
 	c.beginSpan(r.posts, m, t)
-	answer, err, gate := r.send(lm, f, key)
+	answer, gate, err := r.send(lm, f, key)
 	if gate.state.Load() == withheld {
 		if time.Since(m.At) >= c.opt.MaxAge && r.work.Err() == nil {
 			return r.tooOld(lm)
@@ -114,7 +114,7 @@ func (r *pass) try(lm *lane.Message, f *message.Form, key string, decided decisi
 }
 
 // send sends the post when token and budget are at hand.
-func (r *pass) send(lm *lane.Message, f *message.Form, key string) (plaspy.Answer, error, *sendGate) {
+func (r *pass) send(lm *lane.Message, f *message.Form, key string) (plaspy.Answer, *sendGate, error) {
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	ctx, cancel := context.WithCancel(t.span.In(r.posts))
 	defer cancel()
@@ -147,7 +147,7 @@ func (r *pass) send(lm *lane.Message, f *message.Form, key string) (plaspy.Answe
 		c.opt.Circuit.Report(m.Address.Token, err)
 		r.circuit()
 	}
-	return answer, err, gate
+	return answer, gate, err
 }
 
 // posted makes the verdict of a message that the API accepted.

@@ -186,7 +186,7 @@ func (c *Circuit) down(err error) {
 // log writes a line on the present outage, unless it follows the one before it too soon.
 func (c *Circuit) log(level slog.Level, msg string, args ...any) {
 	if !c.quiet {
-		c.lines = append(c.lines, func() { c.opt.Log.Log(context.Background(), level, msg, args...) })
+		c.lines = append(c.lines, func() { c.opt.Log.Log(context.Background(), level, msg, args...) }) //nolint:sloglint // constant at each call
 	}
 }
 

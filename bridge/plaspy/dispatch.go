@@ -49,7 +49,7 @@ func (q *queues) first(now time.Time, rate float64, held *holds) (k Kind, wait t
 		case q.waiters[k].Len() == 0:
 		case held.wait[k] > 0:
 			wait, waiting = held.least(k, wait, waiting)
-		case !found || !(best == Post && held.postsFirst) && q.virtual[k] < q.virtual[best]:
+		case !found || (best != Post || !held.postsFirst) && q.virtual[k] < q.virtual[best]:
 			best, found = k, true
 		}
 	}

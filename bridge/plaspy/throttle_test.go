@@ -2,6 +2,7 @@ package plaspy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -70,7 +71,7 @@ func pollAll(ctx context.Context, c *plaspy.Client, devices int) {
 		wg.Go(func() {
 			for device := range jobs {
 				_, err := c.LastLocation(ctx, device, nil)
-				if e, ok := err.(*plaspy.Error); ok && plaspy.Classify(err) == plaspy.Throttled && e.DeviceOnly {
+				if e, ok := errors.AsType[*plaspy.Error](err); ok && plaspy.Classify(err) == plaspy.Throttled && e.DeviceOnly {
 					mu.Lock()
 					failures[device]++
 					backoff := time.Second << min(failures[device], 6)
@@ -222,7 +223,7 @@ func TestThrottledTokenOrListConcernsAll(t *testing.T) {
 			c := reply(t, func(*http.Request) (*http.Response, error) { return answer(429, "", "Retry-After", "30"), nil },
 				func(o *plaspy.Options) { o.Budget = b })
 			err := call(t.Context(), c)
-			if e, ok := err.(*plaspy.Error); !ok || e.DeviceOnly || e.RetryAfter != 30*time.Second || !b.Paused() {
+			if e, ok := errors.AsType[*plaspy.Error](err); !ok || e.DeviceOnly || e.RetryAfter != 30*time.Second || !b.Paused() {
 				t.Errorf("%s: got %+v, paused: %v", name, err, b.Paused())
 			}
 		}
@@ -241,7 +242,7 @@ func TestDeviceRestsForAll(t *testing.T) {
 		})
 		try := func(device string) *plaspy.Error {
 			_, err := c.Alerts(t.Context(), device, []byte(`{}`), plaspy.PostOptions{Before: func() error { return nil }})
-			e, _ := err.(*plaspy.Error)
+			e, _ := errors.AsType[*plaspy.Error](err)
 			return e
 		}
 		if _, err := c.LastLocation(t.Context(), "d1", nil); plaspy.Classify(err) != plaspy.Throttled {

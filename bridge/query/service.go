@@ -164,7 +164,7 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-time.After(s.pause):
 		}
 		select {
-		case <-denied: // another subscription of the same try
+		case <-denied: //nolint:errcheck // another subscription of the same try
 		default:
 		}
 	}

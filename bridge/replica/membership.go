@@ -91,7 +91,7 @@ func (g *Group) join(ctx context.Context) error {
 	}
 	t := &membership{g: g, kv: kv, key: memberKey(g.opts.ID, rand.Text()), members: make(map[string]*member)}
 	t.calls.results = make(chan func())
-	t.calls.ctx, t.calls.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	t.calls.ctx, t.calls.cancel = context.WithCancel(context.WithoutCancel(ctx)) //nolint:fatcontext // once for each membership
 	t.watch.entries = make(chan watched)
 	defer func() {
 		t.calls.cancel()

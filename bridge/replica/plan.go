@@ -148,7 +148,7 @@ func (s *situation) draft() (next plan, again time.Duration, ok bool) {
 // keeps the seat while it has slots and can post. If it cannot reach the API, it
 // loses the seat after a while to a member that can.
 func (s *situation) poster(next *plan) string {
-	var able, any string
+	var able, other string
 	keep := false
 	for _, c := range s.living {
 		if place, _ := next.seat(c.key); place.Slots == 0 || !c.consumes {
@@ -156,9 +156,9 @@ func (s *situation) poster(next *plan) string {
 		}
 		if c.key == s.plan.Poster {
 			keep = c.able || s.idle < s.patience
-			any = c.key
+			other = c.key
 		}
-		any = cmp.Or(any, c.key)
+		other = cmp.Or(other, c.key)
 		if c.able {
 			able = cmp.Or(able, c.key)
 		}
@@ -166,7 +166,7 @@ func (s *situation) poster(next *plan) string {
 	if keep {
 		return s.plan.Poster
 	}
-	return cmp.Or(able, any)
+	return cmp.Or(able, other)
 }
 
 // redivide returns the next division of devices and budget.

@@ -57,7 +57,7 @@ func (g *Group) AwaitPosts(ctx context.Context) (held context.Context, err error
 		s.mu.Lock()
 		if s.assigned && !s.taken {
 			s.taken = true
-			held, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+			held, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx)) //nolint:fatcontext // the loop ends here
 			s.mu.Unlock()
 			return held, nil
 		}

@@ -143,7 +143,7 @@ func (t *membership) wrote(r record, revision uint64, err error) {
 // seeOwn takes an entry of the own key that the watch shows.
 func (t *membership) seeOwn(revision uint64, r record) {
 	o := &t.own
-	if r.Left && !(t.leaving && r.Posting) {
+	if r.Left && (!t.leaving || !r.Posting) {
 		t.lost = errEvicted
 		return
 	}

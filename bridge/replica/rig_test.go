@@ -252,7 +252,7 @@ func (r *rig) check() {
 	for _, n := range r.replicas {
 		// What the lease covered is over when it has run out, whatever answers
 		// still come; not when it was only given up.
-		if sent := n.Group.lease.Load(); sent != nil {
+		if sent := n.lease.Load(); sent != nil {
 			n.sent = *sent
 		}
 		n.lapsed = (n.lapsed || !n.clock().Within(n.valid(), n.sent)) && !n.Posting() || time.Now().Before(r.blind)

@@ -280,7 +280,7 @@ func printEntries(out io.Writer, now time.Time, items []control.Item) error {
 		item := &items[i]
 		status := "in force"
 		e, err := control.Parse(item.Key, item.Value)
-		sets := ""
+		var sets string
 		switch {
 		case err != nil:
 			status, sets = "unreadable", err.Error()

@@ -94,13 +94,13 @@ var kinds = []struct{ reason, problem string }{
 // meaning describes the errors of a file with valid syntax.
 func meaning(err error) []string {
 	all := []error{err}
-	if several, ok := err.(interface{ Errors() []error }); ok { //nolint:errorlint // nats-server does not wrap it
+	if several, ok := err.(interface{ Errors() []error }); ok {
 		all = several.Errors()
 	}
 	var problems []string
 	for _, one := range all {
 		file, reason := "", one.Error()
-		if at, ok := one.(interface{ Source() string }); ok { //nolint:errorlint // likewise
+		if at, ok := one.(interface{ Source() string }); ok {
 			reason = strings.TrimPrefix(reason, at.Source()+": ")
 			file = filepath.Base(at.Source()) + ": "
 		}

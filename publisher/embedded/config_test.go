@@ -32,7 +32,7 @@ func TestConfigErrorsShowNoSecret(t *testing.T) {
 		{`authorization { user: a, password: SECRETword, SECRETword2 }`, ""},
 		{"authorization { token: \"SECRETword\n}", ""},
 		{`authorization { token: SECRETword{} }`, ""},
-		{`authorization { users: [ {user: a, password: SECRETword, permisions: {}} ] }`, ""},
+		{`authorization { users: [ {user: a, password: SECRETword, permitions: {}} ] }`, ""},
 		{`authorization { user: a, password: 123456789SECRETword }`, ""},
 		{`authorization { user: a, password: 1234567890123456789012SECRET }`, ""},
 		{`authorization { user: a, password: $SECRETword }`, "an undefined variable"},

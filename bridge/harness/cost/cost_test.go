@@ -62,7 +62,7 @@ func TestCost(t *testing.T) {
 		m.Window, *rounds, *fleets = 2*time.Second, 1, "1000"
 	}
 	var list []string
-	for _, size := range strings.Split(*fleets, ",") {
+	for size := range strings.SplitSeq(*fleets, ",") {
 		n, err := strconv.Atoi(size)
 		ok(t, err)
 		for _, l := range loads(n) {

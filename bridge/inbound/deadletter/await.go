@@ -65,7 +65,7 @@ func (r *Results) Await(ctx context.Context, sequence uint64) (Fate, bool, error
 			return fate, true, nil
 		}
 		if ctx.Err() != nil {
-			return Fate{}, false, nil
+			return Fate{}, false, nil //nolint:nilerr // no result in time is an answer
 		}
 		msg, err := r.it.Next(jetstream.NextMaxWait(time.Second))
 		if errors.Is(err, nats.ErrTimeout) {

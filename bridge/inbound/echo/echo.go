@@ -72,8 +72,8 @@ func (t *Tracker) Refused(deviceToken string, f message.Fix) {
 	if len(list) == 1 {
 		delete(t.devices, deviceToken)
 	}
-	for k := len(t.order) - 1; k >= 0; k-- {
-		if t.order[k] == deviceToken {
+	for k, device := range slices.Backward(t.order) {
+		if device == deviceToken {
 			t.order = slices.Delete(t.order, k, k+1)
 			return
 		}
@@ -116,8 +116,8 @@ func (t *Tracker) forgetLocked() {
 
 // indexOf finds the newest posting of a fix, -1 if there is none.
 func indexOf(list []posting, f message.Fix) int {
-	for i := len(list) - 1; i >= 0; i-- {
-		if list[i].Same(f) {
+	for i, p := range slices.Backward(list) {
+		if p.Same(f) {
 			return i
 		}
 	}

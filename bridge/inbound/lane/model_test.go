@@ -533,7 +533,7 @@ func (w *world) finishAll(counts func(*entry) bool) error {
 		done := true
 		for _, e := range w.stream {
 			// What the server forgot it removed is seen by the next process.
-			if e.there && counts(e) && !(e.forgot && e.seq <= w.p.lanes.Position()) {
+			if e.there && counts(e) && (!e.forgot || e.seq > w.p.lanes.Position()) {
 				done = false
 			}
 		}

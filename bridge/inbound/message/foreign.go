@@ -47,7 +47,7 @@ const knots = 1.852
 func (f Forms) translate(body []byte) ([]byte, error) {
 	own, err := fields("", body, true, "_type", "lat", "lon", "tst", "fixTime", "position")
 	if err != nil {
-		return nil, nil // the caller reports it
+		return nil, nil //nolint:nilerr // the caller reports it
 	}
 	switch {
 	case own[0] != nil:

@@ -104,7 +104,7 @@ func (dir *directory) update(list map[string]entry, members map[string]bool, con
 
 // absent takes it that the list lacks a device.
 func (dir *directory) absent(r *record, doubt, confirm bool) {
-	if doubt && r.inAccount() && !(confirm && r.missing) {
+	if doubt && r.inAccount() && (!confirm || !r.missing) {
 		r.missing = r.missing || confirm
 		dir.list.missing++
 		return
@@ -134,7 +134,7 @@ func (dir *directory) choose(members map[string]bool, confirm bool) {
 	doubt := doubtful(n, before, missing)
 	for _, r := range dir.records {
 		switch in := members == nil || members[r.id]; {
-		case r.listed && r.member && !in && doubt && !(confirm && r.left):
+		case r.listed && r.member && !in && doubt && (!confirm || !r.left):
 			r.left = r.left || confirm
 			dir.list.left++
 		default:

@@ -23,7 +23,7 @@ type reading struct {
 
 func devices(ids string) []plaspy.Device {
 	var list []plaspy.Device
-	for _, id := range strings.Fields(ids) {
+	for id := range strings.FieldsSeq(ids) {
 		list = append(list, plaspy.Device{ID: id, Name: "Truck " + id, Raw: []byte(`{"id":"` + id + `"}`)})
 	}
 	return list
@@ -37,7 +37,7 @@ func step(dir *directory, r reading) (events, chosen string) {
 	var members map[string]bool
 	if r.members != "*" {
 		members = map[string]bool{}
-		for _, id := range strings.Fields(r.members) {
+		for id := range strings.FieldsSeq(r.members) {
 			members[id] = true
 		}
 	}
@@ -116,7 +116,7 @@ func sorted(ids string) string {
 func TestShortListAtStart(t *testing.T) {
 	dir := newDirectory(Selection{})
 	images := map[string]image{}
-	for _, id := range strings.Fields("a b c d gone") {
+	for id := range strings.FieldsSeq("a b c d gone") {
 		im := image{id: id, event: streamed{seq: 1, change: publisher.Added}, met: true}
 		if id == "gone" {
 			im.event.change = publisher.Removed
@@ -139,7 +139,7 @@ func TestShortListAtStart(t *testing.T) {
 func TestOthersRemovals(t *testing.T) {
 	dir := newDirectory(Selection{})
 	images := map[string]image{}
-	for _, id := range strings.Fields("a b c d e f g h") {
+	for id := range strings.FieldsSeq("a b c d e f g h") {
 		images[id] = image{id: id, event: streamed{seq: 1, change: publisher.Added}, met: true}
 	}
 	dir.load(images)

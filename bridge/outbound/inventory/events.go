@@ -98,10 +98,10 @@ func (v *Inventory) remove(ctx, work context.Context, d *due, now time.Time) {
 	// Before the event: if the process ends between the two, the next start does
 	// both again.
 	v.dropPosition(ctx, d.r)
-	err, ended := v.wait(ctx, work, d, now)
+	ended, err := v.wait(ctx, work, d, now)
 	if ended && errors.Is(err, publisher.ErrTooLarge) {
 		d.raw = bareDevice(d.r.id)
-		err, ended = v.wait(ctx, work, d, now)
+		ended, err = v.wait(ctx, work, d, now)
 	}
 	if ended {
 		v.settle(d, err)
@@ -143,14 +143,14 @@ func (v *Inventory) sweep(ctx context.Context, owns func(string) bool) {
 }
 
 // wait publishes an event and waits until that has ended, or ctx has.
-func (v *Inventory) wait(ctx, work context.Context, d *due, now time.Time) (err error, ended bool) {
+func (v *Inventory) wait(ctx, work context.Context, d *due, now time.Time) (ended bool, err error) {
 	done := make(chan error, 1)
 	v.send(work, d, now, func(err error) { done <- err })
 	select {
 	case err := <-done:
-		return err, true
+		return true, err
 	case <-ctx.Done():
-		return nil, false
+		return false, nil
 	}
 }
 

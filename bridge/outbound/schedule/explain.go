@@ -51,7 +51,8 @@ func (s *Schedule) describe(now time.Time, id string) string {
 	if s.adaptive == nil {
 		return "polled every " + human(s.planner.bound(s.clock.last, slot, &s.turns[slot]).Seconds())
 	}
-	d, text := &s.adaptive.devices[slot], ""
+	d := &s.adaptive.devices[slot]
+	var text string
 	switch period, known := s.adaptive.fleet.Period(&d.Device); {
 	case !d.Seen():
 		return "no fix seen yet"

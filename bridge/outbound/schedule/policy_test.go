@@ -186,7 +186,7 @@ func BenchmarkNextDone(b *testing.B) {
 	for _, n := range []int{1000, 20000} {
 		for _, kind := range []string{"fixed", "adaptive"} {
 			b.Run(fmt.Sprintf("%s/%d", kind, n), func(b *testing.B) {
-				var p *schedule.Schedule = schedule.NewFixed(time.Minute)
+				p := schedule.NewFixed(time.Minute)
 				if kind == "adaptive" {
 					p = adaptive()
 				}

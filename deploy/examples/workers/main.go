@@ -113,7 +113,7 @@ func (g group) work(ctx context.Context, member string, handle func(jetstream.Ms
 	case <-ctx.Done():
 	}
 	consume.Stop()
-	<-consume.Done()
+	<-consume.Done() //nolint:errcheck // it was stopped
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	return g.drop(leave, member)
