@@ -157,6 +157,7 @@ func TestKilled(t *testing.T) {
 
 // TestBroker: NATS is killed and started again in the middle of the work.
 func TestBroker(t *testing.T) {
+	t.Parallel()
 	const n = 2000
 	r := newRig(t, natstest.Listen)
 	api := newFakeAPI(nil)
@@ -189,6 +190,7 @@ func distinct(t testing.TB, took []accepted) int {
 // TestOutage: while the API is down nothing is spent, few tries go out, and
 // everything is delivered in order afterwards.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	const n, devices = 1000, 50
 	r := newRig(t)
 	var down atomic.Bool

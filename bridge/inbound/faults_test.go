@@ -244,6 +244,7 @@ func TestStopWhileKeyIsRefused(t *testing.T) {
 // however many messages cannot be recorded with them, and whatever happens to the
 // seat meanwhile.
 func TestOutageOfNATS(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, natstest.Listen)
 	const good, bad = 8, 200
 	for i := range good {
@@ -432,6 +433,7 @@ func (l *list) Has(_ context.Context, id string) (bool, error) {
 // TestForeignAnswers: answers that are not the API's are no verdict, unless the
 // API's list confirms that a device is gone.
 func TestForeignAnswers(t *testing.T) {
+	t.Parallel()
 	foreign := func(code int) error {
 		return &plaspy.Error{Endpoint: "locations", Status: code, Foreign: true, Message: "scripted", Excerpt: "<html>"}
 	}

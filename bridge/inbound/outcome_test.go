@@ -299,6 +299,7 @@ func TestRetryAfter(t *testing.T) {
 // TestResultsMissing: while results cannot be stored, nothing is acknowledged,
 // no more is posted than there are workers, and nothing a second time.
 func TestResultsMissing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	cfg := subjects.Streams(publisher.StreamOptions{Inbound: true})
 	if err := r.js.DeleteStream(t.Context(), subjects.Results()); err != nil {

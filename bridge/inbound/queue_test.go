@@ -116,6 +116,7 @@ func TestMirror(t *testing.T) {
 // TestNoDirectGets: a user that may not send direct gets, and a stream that has
 // none, cost more requests and nothing else.
 func TestNoDirectGets(t *testing.T) {
+	t.Parallel()
 	const n = 200
 	t.Run("stream", func(t *testing.T) {
 		r := newRig(t)
@@ -176,6 +177,7 @@ func (r *rig) user(t *testing.T) jetstream.JetStream {
 
 // TestUnansweredReads: reads that the server does not answer are reported.
 func TestUnansweredReads(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, natstest.Listen, denied("$JS.API.STREAM.INFO.PLASPY_INBOUND"))
 	r.put(subjects.InLocation("dev1"), location(1))
 	c := r.consumer(newFakeAPI(nil), func(c *Consumer) { c.opt.JetStream = r.user(t) })

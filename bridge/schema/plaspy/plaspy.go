@@ -358,7 +358,7 @@ type DevicesAnswer struct {
 // DeviceAnswer is one device as the API answered it.
 type DeviceAnswer struct {
 	APIAnswer
-	Device Device `json:"device"`
+	Device Device `json:"device,omitzero"`
 }
 
 // LastAnswer is a last location as the API answered it. LastLocation is nil if the
