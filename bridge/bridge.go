@@ -200,7 +200,18 @@ func (b *Bridge) Run(ctx context.Context) error {
 // closing them.
 func (b *Bridge) stop(start time.Time, stopWork func(), work *sync.WaitGroup, stopServing func(), servers *sync.WaitGroup) error {
 	stopWork()
-	work.Wait()
+	ended := make(chan struct{})
+	go func() {
+		work.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(b.cfg.ShutdownTimeout * 7 / 10):
+		// A server that does not answer holds up each of its callers for its own time
+		// limit. Closing the connection below ends them all.
+		b.log.Warn("polls and posts did not end in time, closing the connections")
+	}
 	drain, cancel := context.WithDeadline(context.Background(), start.Add(b.cfg.ShutdownTimeout*8/10))
 	defer cancel()
 	if err := b.pub.Drain(drain); err != nil {
@@ -210,6 +221,10 @@ func (b *Bridge) stop(start time.Time, stopWork func(), work *sync.WaitGroup, st
 	servers.Go(func() { b.flushTraces(start) }) // concurrently, because it takes time
 	err := b.close()
 	servers.Wait()
+	select {
+	case <-ended:
+	case <-time.After(time.Until(start.Add(b.cfg.ShutdownTimeout * 95 / 100))):
+	}
 	return err
 }
 

@@ -120,7 +120,7 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 	b.closing("NATS connection", func() error {
 		// A server that does not answer is not an error of this process. The drain has
 		// logged the events that were not stored, and the next start publishes them.
-		if err := b.conn.Shut(time.Second); err != nil {
+		if err := b.conn.Shut(min(time.Second, b.cfg.ShutdownTimeout/10)); err != nil {
 			b.log.Warn("the NATS server does not answer, closing the connection anyway", "err", err)
 		}
 		return nil

@@ -155,7 +155,7 @@ func TestReplicasChange(t *testing.T) {
 	settled(t, r, "changes", p)
 }
 
-// TestReplicasThrottled has the API throttle one bridge, which all have to obey:
+// TestReplicasThrottled has the API throttle three devices of one bridge, which all have to obey:
 // promise 6.
 func TestReplicasThrottled(t *testing.T) {
 	s := sized(t)
@@ -166,7 +166,7 @@ func TestReplicasThrottled(t *testing.T) {
 	for _, retry := range []time.Duration{4 * time.Second, 3 * time.Second} {
 		ok(t, r.Inject(ctx, nil, 2*time.Second))
 		select {
-		case <-r.API.Door(1).Throttle(1, retry):
+		case <-r.API.Door(1).Throttle(3, retry): // one device alone would wait by itself
 		case <-ctx.Done():
 			t.Fatal("the second bridge asks nothing")
 		}
