@@ -249,7 +249,7 @@ func publish(ctx context.Context, t *testing.T, b *harness.Broker, n int) {
 	for i := range n {
 		for {
 			try, cancel := context.WithTimeout(ctx, 2*time.Second)
-			_, err := b.JetStream().Publish(try, "counted", nil, jetstream.WithMsgID(fmt.Sprint(b.URL(), i)), jetstream.WithRetryAttempts(0))
+			_, err := b.JetStream().Publish(try, "counted", nil, jetstream.WithMsgID(fmt.Sprintf("%d of %d", i, n)), jetstream.WithRetryAttempts(0))
 			cancel()
 			if err == nil {
 				break
