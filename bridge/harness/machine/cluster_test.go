@@ -202,8 +202,14 @@ func TestServerThatWasCutOff(t *testing.T) {
 			ctx := within(t, 3*time.Minute)
 			c := r.cluster(ctx, t)
 			const before, after = 31, 159
-			_, err := r.Broker.JetStream().CreateStream(ctx, jetstream.StreamConfig{Name: "COUNTED", Subjects: []string{"counted"}, Replicas: nodes})
-			ok(t, err)
+			for counted := (jetstream.StreamConfig{Name: "COUNTED", Subjects: []string{"counted"}, Replicas: nodes}); ; {
+				// The servers know each other a moment after they have a leader.
+				if _, err := r.Broker.JetStream().CreateStream(ctx, counted); err == nil {
+					break
+				}
+				ok(t, ctx.Err())
+				wait(ctx, t, 100*time.Millisecond)
+			}
 			publish(ctx, t, r.Broker, before)
 			cut := c.leader(ctx, t, "COUNTED", -1)
 			if !leader {
