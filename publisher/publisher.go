@@ -328,3 +328,22 @@ func (m *metrics) stored(e *Event) {
 	m.published[e.kind].Inc()
 	m.duration.Observe(time.Since(e.sent).Seconds())
 }
+
+// Failure names the reason why an event is not stored, in a word that is fit for
+// a span. It returns "" if err is nil, and "error" for an unknown reason.
+func Failure(err error) string {
+	_, conflict := errors.AsType[*Conflict](err)
+	switch {
+	case err == nil:
+		return ""
+	case conflict:
+		return "conflict"
+	case errors.Is(err, ErrFound):
+		return "superseded"
+	case errors.Is(err, ErrTooLarge):
+		return "too_large"
+	case errors.Is(err, ErrStopped):
+		return "stopped"
+	}
+	return "error"
+}

@@ -219,27 +219,9 @@ func (t *turn) endSpans(err error) {
 		if e.Seq != 0 {
 			failed = nil
 		}
-		s.EndPublish(&trace.Message{Subject: e.Subject, Template: t.template(e), ID: e.ID}, e.Seq, failure(failed))
+		s.EndPublish(&trace.Message{Subject: e.Subject, Template: t.template(e), ID: e.ID}, e.Seq, publisher.Failure(failed))
 	}
 	t.spans = t.spans[:0]
-}
-
-// failure is why an event is not stored, in a word.
-func failure(err error) string {
-	_, refused := errors.AsType[*publisher.Conflict](err)
-	switch {
-	case err == nil:
-		return ""
-	case refused:
-		return "conflict"
-	case errors.Is(err, publisher.ErrFound):
-		return "superseded"
-	case errors.Is(err, publisher.ErrTooLarge):
-		return "too_large"
-	case errors.Is(err, publisher.ErrStopped):
-		return "stopped"
-	}
-	return "error"
 }
 
 // groupedEvents adds the groups of its device to each event before it is

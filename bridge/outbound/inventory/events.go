@@ -53,7 +53,7 @@ func (v *Inventory) send(ctx context.Context, d *due, now time.Time, done func(e
 	}
 	end := func(err error) {
 		if span.On() {
-			span.EndPublish(&trace.Message{Subject: e.Subject, Template: template, ID: e.ID}, e.Seq, failure(err))
+			span.EndPublish(&trace.Message{Subject: e.Subject, Template: template, ID: e.ID}, e.Seq, publisher.Failure(err))
 		}
 		if err == nil {
 			d.seq = e.Seq
@@ -179,22 +179,4 @@ func endList(s trace.Span, err error) {
 	} else if s.On() {
 		s.End(plaspy.Classify(err).String())
 	}
-}
-
-// failure names the reason why an event is not stored, for its span.
-func failure(err error) string {
-	_, conflict := errors.AsType[*publisher.Conflict](err)
-	switch {
-	case err == nil:
-		return ""
-	case conflict:
-		return "conflict"
-	case errors.Is(err, publisher.ErrFound):
-		return "superseded"
-	case errors.Is(err, publisher.ErrTooLarge):
-		return "too_large"
-	case errors.Is(err, publisher.ErrStopped):
-		return "stopped"
-	}
-	return "error"
 }
