@@ -16,6 +16,7 @@ type entry struct {
 	finished bool // was removed with a result or a dead letter, or by an operator
 	results  int
 	landed   int // posts that the API took
+	parts    int // elements of a batch before its last one that are not posted yet
 	deleted  bool
 	forgot   bool // the server forgot once that it was removed
 }
@@ -49,6 +50,7 @@ type world struct {
 	steps  int
 	random bool
 	healed time.Time // when all faults ended
+	wrong  error     // found while an answer was given
 }
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -68,7 +70,11 @@ func (w *world) begin() {
 
 func (w *world) publish(lane string) {
 	w.left--
-	w.stream = append(w.stream, &entry{seq: uint64(len(w.stream) + 1), lane: lane, at: w.now, there: true})
+	e := &entry{seq: uint64(len(w.stream) + 1), lane: lane, at: w.now, there: true}
+	if w.random {
+		e.parts = max(0, w.choose(6, "parts")-3)
+	}
+	w.stream = append(w.stream, e)
 }
 
 func (w *world) message(e *entry) *Message {
@@ -324,7 +330,11 @@ func (w *world) answers(m *Message) {
 		l.Answered(w.now, m, a)
 		w.p.next[m.Seq] = w.now.Add(max(w.limits.Initial/2, a.AtLeast))
 	}
-	way := w.choose(6, "answer")
+	ways := 6
+	if e.parts > 0 {
+		ways++
+	}
+	way := w.choose(ways, "answer")
 	if w.bad[e.lane] {
 		way = 2
 	}
@@ -336,6 +346,13 @@ func (w *world) answers(m *Message) {
 		w.gate = w.now.Add(3 * time.Second)
 		l.Down(w.gate)
 		failed(Answer{Cause: Outage, Jitter: 0.5})
+	case way == 6 || way == 0 && e.parts > 0: // an element of a batch is done
+		e.parts--
+		l.Answered(w.now, m, Answer{More: true})
+		w.p.next[m.Seq] = w.now
+		if n := l.lanes[m.Lane]; n == nil || n.state != queued || m.retry != (retry{}) {
+			w.wrong = fmt.Errorf("the next element of message %d waits", m.Seq)
+		}
 	case way == 0:
 		e.landed++
 		w.p.answered[m.Seq], w.p.fresh[m.Seq] = true, true
@@ -433,6 +450,9 @@ func (w *world) kept(seq uint64) bool {
 
 // check looks at the state after each step.
 func (w *world) check() error {
+	if w.wrong != nil {
+		return w.wrong
+	}
 	l := w.p.lanes
 	hand, bytes, open := 0, 0, 0
 	for _, n := range l.lanes {

@@ -41,6 +41,8 @@ var mutations = []struct{ fault, file, old, new string }{
 	{"the API's wish is not obeyed", "answer.go", "return max(d, a.AtLeast)", "return d"},
 	{"the backoff does not wait", "answer.go", "d := m.retry.delay(a, l.limits.Initial, l.limits.Max)", "d := m.retry.delay(a, l.limits.Initial, l.limits.Max) / 8"},
 	{"a post that was withheld is forgotten", "answer.go", "	case a.Withheld:\n		l.wait(n, now, l.limits.Pause/4, Other)", "	case a.Withheld:"},
+	{"a batch ends after its first element", "answer.go", "		m.retry = retry{}\n		l.enqueue(n, false)\n", "		m.retry = retry{}\n"},
+	{"an element that was posted counts as a failed try", "answer.go", "		m.retry = retry{}\n", ""},
 	{"a verdict that was not recorded is dropped", "answer.go", "	if err != nil {\n		l.unhand(n)", "	if err != nil {\n		m.verdict = nil\n		l.unhand(n)"},
 	{"a lane goes on before its message is recorded", "answer.go", "	if err != nil {\n		l.unhand(n)", "	if false {\n		l.unhand(n)"},
 	{"a stop ends while messages are not recorded", "answer.go", "n.state == busy || n.head != nil && n.head.verdict != nil && n.head.verdict.Sent", "n.state == busy"},
