@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ var (
 	long  = flag.Duration("long", 0, "run TestLong, for so long")
 	seed  = flag.Uint64("seed", 1, "of the faults of TestLong")
 	scale = flag.Bool("scale", false, "run TestScale")
+	kept  = flag.String("keep", "", "a folder for the whole logs of the bridges of a run that went wrong")
 	race  = flag.Bool("race-bridge", false, "build the bridge with the race detector")
 )
 
@@ -139,13 +142,18 @@ func run(t *testing.T, o harness.Options, name string, p harness.Plan, d time.Du
 }
 
 // keep shows the beginning and the end of the bridges' logs of a run that went
-// wrong.
+// wrong, and writes them whole to the folder of -keep.
 func keep(t *testing.T, r *harness.Rig) {
 	t.Helper()
 	for _, b := range r.Bridges() {
 		log, err := b.Log()
 		if err != nil {
 			t.Log(err)
+		}
+		if *kept != "" {
+			ok(t, os.MkdirAll(*kept, 0o750))
+			name := fmt.Sprintf("%s-bridge-%d.log", strings.ReplaceAll(t.Name(), "/", "-"), b.Index())
+			ok(t, os.WriteFile(filepath.Join(*kept, name), []byte(log), 0o600))
 		}
 		const most = 20_000
 		if len(log) > most {

@@ -245,15 +245,35 @@ func (v *verdict) missing(i int) {
 		return
 	}
 	v.r.Lost++
-	v.r.say("%s: lost what was shown %d times from %s to life %d, change %d of %d: %.120s", v.device, len(c.answers),
-		c.first.Format(time.StampMilli), v.lifeOf(c), i+1, len(v.changes), c.raws[0])
+	v.r.say("%s: lost what was shown %d times from %s to %s, change %d of %d: %.120s", v.device, len(c.answers),
+		c.first.Format(time.StampMilli), v.describeLife(c), i+1, len(v.changes), c.raws[0])
 }
 
-func (v *verdict) lifeOf(c *change) int {
+// describeLife names the life that a change was first shown to, with the faults
+// of that life in the ten seconds on both sides.
+func (v *verdict) describeLife(c *change) string {
 	if len(c.answers) == 0 {
-		return -1
+		return "no life"
 	}
-	return v.answers[c.answers[0]].Life
+	i := c.answers[0]
+	life, ok := v.life(i)
+	if !ok {
+		return "an unknown life"
+	}
+	at := v.answers[i].At
+	text := fmt.Sprintf("life %d of bridge %d (since %s", v.answers[i].Life, life.Bridge, life.From.Format(time.StampMilli))
+	if !life.To.IsZero() {
+		text += fmt.Sprintf(", ended %s, killed %v", life.To.Format(time.StampMilli), life.Killed)
+	}
+	near := Span{at.Add(-10 * time.Second), at.Add(10 * time.Second)}
+	for kind, spans := range map[string][]Span{"cut off": life.Cuts, "paused": life.Pauses, "broker away": v.c.Away} {
+		for _, s := range spans {
+			if s.From.Before(near.To) && (s.To.IsZero() || s.To.After(near.From)) {
+				text += fmt.Sprintf(", %s %s to %s", kind, s.From.Format(time.StampMilli), s.To.Format(time.StampMilli))
+			}
+		}
+	}
+	return text + ")"
 }
 
 func (v *verdict) all(c *change, excused func(int) bool) bool {
