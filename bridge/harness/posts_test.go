@@ -14,8 +14,9 @@ var posts = flag.Bool("posts", false, "run TestPosts")
 // TestPosts is the consumer side at its full size: 10,000 messages of 200
 // devices, locations and alerts, against an API of which three answers in ten
 // are errors, resets or none at all; the same with the bridge killed again and
-// again, and with NATS killed and paused as well; and 5,000 messages that come
-// while the API is down for a minute.
+// again, and with NATS killed and paused as well; the same with NATS away for 1,
+// 5, 15 and 30 seconds; and 5,000 messages that arrive while the API is down for a
+// minute.
 func TestPosts(t *testing.T) {
 	if !*posts {
 		t.Skip("takes two minutes; -posts runs it")
@@ -33,6 +34,12 @@ func TestPosts(t *testing.T) {
 			}
 		}
 	}
+	outages := harness.Plan{
+		{At: 4 * time.Second, Act: harness.KillBroker, For: time.Second},
+		{At: 12 * time.Second, Act: harness.StopBroker, For: 5 * time.Second},
+		{At: 24 * time.Second, Act: harness.PauseBroker, For: 15 * time.Second},
+		{At: 48 * time.Second, Act: harness.KillBroker, For: 30 * time.Second},
+	}
 	for _, test := range []struct {
 		name   string
 		plan   harness.Plan
@@ -43,6 +50,7 @@ func TestPosts(t *testing.T) {
 		{"failing", nil, 800 * time.Millisecond, length, failing},
 		{"failing-and-killed", harness.NewPlan(*seed, length, harness.Mix{Bridge: true}), 800 * time.Millisecond, length, failing},
 		{"failing-and-cut-off", harness.NewPlan(*seed, length, harness.Mix{Bridge: true, Broker: true}), 800 * time.Millisecond, length, failing},
+		{"failing-without-nats", outages, 800 * time.Millisecond, 85 * time.Second, failing},
 		{"down", nil, 2400 * time.Millisecond, 65 * time.Second, func(r *harness.Rig) {
 			r.API.Sim.Fault(sim.Fault{Kind: sim.Status, Status: 503, Until: time.Now().Add(time.Minute)})
 		}},
