@@ -6,6 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -156,4 +161,43 @@ func TestInboundTakeover(t *testing.T) {
 			eventually(t, "more posts", func() bool { _, n := posted(t, api); return n > before+20 })
 		})
 	}
+}
+
+// TestInboundLeavesReplicaWithoutAPI: the replica that posts for all loses the API,
+// and another one that still reaches it posts instead, in order and nothing twice.
+func TestInboundLeavesReplicaWithoutAPI(t *testing.T) {
+	if !*proof {
+		t.Skip("waits for the circuit of the polls; run with -proof")
+	}
+	t.Parallel()
+	const devices = 8
+	api, cfg := fleetOf(t, sim.Options{Devices: devices, Seed: 1, Profile: fleet.EverySecond, Record: 10_000})
+	srv := natstest.Start(t, natstest.Listen)
+	cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.InboundWorkers = config.Servers(srv.ClientURL()), 6000, "", devices
+	var cut atomic.Bool
+	proxy := httputil.NewSingleHostReverseProxy(&cfg.BaseURL)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if cut.Load() {
+			panic(http.ErrAbortHandler) // the connection is reset
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	address, err := url.Parse(front.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := cfg
+	behind.BaseURL = *address
+	holder, _ := replicaOf(t, behind, "a")
+	eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })
+	next, _ := replicaOf(t, cfg, "b")
+	eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
+	feedInbound(t, srv.Client(t), devices)
+	eventually(t, "posts", func() bool { _, n := posted(t, api); return n > 20 })
+
+	cut.Store(true)
+	eventually(t, "the other one posts", func() bool { return next.consumer.Status().Holding })
+	_, before := posted(t, api)
+	eventually(t, "more posts", func() bool { _, n := posted(t, api); return n > before+40 })
 }
