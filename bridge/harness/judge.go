@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -245,35 +246,25 @@ func (v *verdict) missing(i int) {
 		return
 	}
 	v.r.Lost++
-	v.r.say("%s: lost what was shown %d times from %s to %s, change %d of %d: %.120s", v.device, len(c.answers),
-		c.first.Format(time.StampMilli), v.describeLife(c), i+1, len(v.changes), c.raws[0])
+	v.r.say("%s: lost what was shown %d times, change %d of %d: %.120s%s", v.device, len(c.answers), i+1, len(v.changes), c.raws[0], v.around(c))
 }
 
-// describeLife names the life that a change was first shown to, with the faults
-// of that life in the ten seconds on both sides.
-func (v *verdict) describeLife(c *change) string {
-	if len(c.answers) == 0 {
-		return "no life"
-	}
-	i := c.answers[0]
-	life, ok := v.life(i)
-	if !ok {
-		return "an unknown life"
-	}
-	at := v.answers[i].At
-	text := fmt.Sprintf("life %d of bridge %d (since %s", v.answers[i].Life, life.Bridge, life.From.Format(time.StampMilli))
-	if !life.To.IsZero() {
-		text += fmt.Sprintf(", ended %s, killed %v", life.To.Format(time.StampMilli), life.Killed)
-	}
-	near := Span{at.Add(-10 * time.Second), at.Add(10 * time.Second)}
-	for kind, spans := range map[string][]Span{"cut off": life.Cuts, "paused": life.Pauses, "broker away": v.c.Away} {
-		for _, s := range spans {
-			if s.From.Before(near.To) && (s.To.IsZero() || s.To.After(near.From)) {
-				text += fmt.Sprintf(", %s %s to %s", kind, s.From.Format(time.StampMilli), s.To.Format(time.StampMilli))
+// around describes the answers that showed a change and the ones that followed, each
+// with what befell the bridge that asked.
+func (v *verdict) around(c *change) string {
+	const after = 4
+	var b strings.Builder
+	for _, first := range c.answers {
+		for i := first; i < min(first+1+after, len(v.answers)); i++ {
+			a := v.answers[i]
+			life, ok := v.life(i)
+			if !ok {
+				continue
 			}
+			fmt.Fprintf(&b, "\n    answered at %s to life %d, %s", a.At.Format(stamp), a.Life, life.near(a.At, v.c.Away))
 		}
 	}
-	return text + ")"
+	return b.String()
 }
 
 func (v *verdict) all(c *change, excused func(int) bool) bool {

@@ -58,7 +58,8 @@ func JudgeInbound(c InboundCase) (r InboundReport, details []string) {
 				if why, woken = c.explain(before, p, used); why == "" {
 					r.Allowed++
 				} else {
-					details = append(details, fmt.Sprintf("%s: %s was posted again by life %d, %v after life %d had: %s", device, p.ID, p.Life, p.At.Sub(before.At), before.Life, why))
+					details = append(details, fmt.Sprintf("%s: %s was posted at %s and again at %s: %s%s%s", device, p.ID,
+						before.At.Format(stamp), p.At.Format(stamp), why, c.near(before), c.near(p)))
 				}
 			}
 			n, known := seq[p.ID]
@@ -162,4 +163,13 @@ func (c *InboundCase) life(p Posting) *Life {
 		return nil
 	}
 	return &c.Lives[p.Life]
+}
+
+// near describes the life of a post, and what befell it about then.
+func (c *InboundCase) near(p Posting) string {
+	life := c.life(p)
+	if life == nil {
+		return ""
+	}
+	return fmt.Sprintf("\n    life %d, %s", p.Life, life.near(p.At, c.Away))
 }

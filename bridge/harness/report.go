@@ -117,3 +117,28 @@ func (r *Report) String() string {
 	}
 	return b.String()
 }
+
+// stamp is the form of an instant in details.
+const stamp = "15:04:05.000"
+
+// near describes a life, and what befell it within a lease's time of an instant.
+func (l *Life) near(t time.Time, away []Span) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "bridge %d from %s", l.Bridge, l.From.Format(stamp))
+	if !l.To.IsZero() {
+		end := "stopped"
+		if l.Killed {
+			end = "killed"
+		}
+		fmt.Fprintf(&b, " to %s, %s", l.To.Format(stamp), end)
+	}
+	around := Span{t.Add(-3 * inboundLease), t.Add(3 * inboundLease)}
+	for what, spans := range map[string][]Span{"paused": l.Pauses, "cut off": l.Cuts, "broker away": away} {
+		for _, s := range spans {
+			if s.within(around) > 0 || around.covers(s.From) {
+				fmt.Fprintf(&b, ", %s %s to %s", what, s.From.Format(stamp), s.To.Format(stamp))
+			}
+		}
+	}
+	return b.String()
+}

@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -135,6 +136,71 @@ func TestAnswerOfAPollDuringWhichItsDeviceMoves(t *testing.T) {
 			t.Error(err)
 		}
 		equal(t, without(summary(r.events()), "device"), []string{"location.a 1", "location.a 2"})
+	}
+}
+
+// TestAnswerOfAPollDuringWhichTheStreamIsLost has the API answer a poll after the
+// broker lost messages, and never show that location again. Nothing newer is in the
+// stream, so the answer is published; a newer one of another replica comes first.
+func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		keep    int  // messages that the broker kept
+		noticed bool // before the answer came
+		other   bool // another replica has published since
+		want    []string
+	}{
+		{"all lost", 0, false, false, []string{"location.a 3", "location.a 4"}},
+		{"all lost, noticed", 0, true, false, []string{"location.a 3", "location.a 4"}},
+		{"older copy", 2, false, false, []string{"location.a 1", "location.a 3", "location.a 4"}},
+		{"older copy, noticed", 2, true, false, []string{"location.a 1", "location.a 3", "location.a 4"}},
+		{"older copy, another replica", 2, false, true, []string{"location.a 1", "location.a other", "location.a 4"}},
+		{"older copy, noticed, another replica", 2, true, true, []string{"location.a 1", "location.a other", "location.a 4"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			api := newFakeAPI("a")
+			o := options()
+			o.Refresh = time.Hour
+			waiting, answer := make(chan struct{}), make(chan struct{})
+			show, last := make(chan string, 1), at(1, 1)
+			api.next["a"] = func(int) (string, error) {
+				select {
+				case last = <-show:
+					if last == at(3, 3) { // only once
+						close(waiting)
+						<-answer
+						show <- at(4, 4)
+					}
+				default:
+				}
+				return last, nil
+			}
+			r := newRig(t, natstest.Start(t), api, o)
+			r.until("the first fix", body(`"v":1`))
+			r.until("its addition", body(`"change":"added"`))
+			for range 3 { // the fence is a sequence that the new stream does not reach
+				if _, err := r.pub.JetStream().Publish(t.Context(), "plaspy.device.b", []byte("{}")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			show <- at(2, 2)
+			r.until("the second fix", body(`"v":2`))
+			show <- at(3, 3)
+			<-waiting
+			r.loseStream(test.keep)
+			if test.other {
+				body := fmt.Sprintf(`{"deviceId":"a","observedAt":%q,"location":%s}`, time.Now().UTC().Format(time.RFC3339Nano), at(9, "other"))
+				if _, err := r.pub.JetStream().Publish(t.Context(), subjects.Location("a"), []byte(body)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if test.noticed {
+				r.pool.Resync()
+			}
+			close(answer)
+			got := without(summary(r.until("the last fix", body(`"v":4`))), "device")
+			equal(t, got, test.want)
+		})
 	}
 }
 

@@ -58,6 +58,41 @@ func (t *turn) verify(ctx context.Context) error {
 	return errOutdated
 }
 
+// renew reads the device again if the stream may have lost data. The answer in hand is
+// the newest if the stream holds nothing newer than the state that the turn began
+// with: a location that another replica has published since would be newer than that.
+func (t *turn) renew(ctx context.Context, before *track.Track) error {
+	p, d, known, seen := t.pool, t.d, before.Known, before.SeenAt
+	if t.renewals++; t.renewals >= maxConflicts || !p.parts.Owner.Owns(d.token) {
+		return errOutdated
+	}
+	doubts := p.state.doubts.Load()
+	if err := p.reread(ctx, d); err != nil {
+		return err
+	}
+	if d.track.Known && (!known || d.track.SeenAt.After(seen)) {
+		return errOutdated
+	}
+	t.doubts = doubts
+	return nil
+}
+
+// again publishes the polled location once more after the stream lost data that the
+// publication followed from.
+func (t *turn) again(ctx context.Context) error {
+	if t.changed == nil {
+		return errOutdated
+	}
+	before := t.pub.Track()
+	if err := t.renew(ctx, &before); err != nil {
+		return err
+	}
+	if err := t.compare(ctx, t.changed, t.pub.Observed()); err != nil {
+		t.unusable(ctx, err)
+	}
+	return nil
+}
+
 // expire notes that a message has left the stream by age. Its error says that the
 // message was lost otherwise, or that this could not be found out.
 func (t *turn) expire(ctx context.Context, seq uint64) error {
@@ -146,6 +181,11 @@ func (t *turn) resolve(ctx context.Context, c *publisher.Conflict) {
 	err := errOutdated
 	if c.Last == nil && t.tries < maxConflicts {
 		err = t.expire(ctx, c.Event.Expect)
+	}
+	if errors.Is(err, errOutdated) && (c.Last == nil || c.Last.Seq < c.Event.Expect) {
+		if err = t.again(ctx); err == nil {
+			return
+		}
 	}
 	if err != nil {
 		t.abandon(err)

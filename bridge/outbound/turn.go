@@ -32,8 +32,10 @@ type turn struct {
 	result decision
 	err    error // why the API gave no answer, or was not asked
 
-	// The doubts in the state when the turn began.
-	doubts uint64
+	// The doubts in the state when the turn began, or when it last read its device.
+	doubts   uint64
+	renewals int    // how often it read the device again with an answer in hand
+	changed  []byte // the answer, if it is news
 	// How the turn ends if the publication succeeds, and what the schedule learns
 	// then.
 	seen     ending
@@ -124,7 +126,7 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 // nothing was published and the turn has not ended.
 func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	p, d := t.pool, t.d
-	if t.doubts != p.state.doubts.Load() {
+	if t.doubts != p.state.doubts.Load() && t.renew(ctx, &d.track) != nil {
 		// The broker may have lost data meanwhile, or another replica published.
 		t.result.note(resultPutOff, errRead)
 		t.end(ending{reread: true})
@@ -161,7 +163,10 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 		}
 	}
 	t.succeeded()
-	p.metrics.changed.Inc()
+	if t.changed == nil {
+		p.metrics.changed.Inc()
+	}
+	t.changed = f.Raw
 	t.result.note(resultChanged, nil)
 	t.result.noteFields(&d.track, f, p.opts.IgnoreFields)
 	if d.track.Known && f.Time.Before(d.track.Last.Time) {

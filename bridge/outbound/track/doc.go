@@ -23,7 +23,8 @@
 // If the stream refuses a fence because another replica has published, the rest
 // of the publication is dropped, the track is read from the stream again, and the
 // device is polled again: an answer that waited may be older than the stream's
-// last location, whatever its dateTime says. Alerts of their own have fences of
+// last location, whatever its dateTime says. If the stream lost data instead, and
+// holds nothing newer than the track, the caller plans the same answer again. Alerts of their own have fences of
 // their own, which do not notice a newer location, so the caller looks at the
 // location first; see [Publication.Unfenced].
 //
