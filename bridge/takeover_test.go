@@ -100,7 +100,7 @@ func posted(t *testing.T, api *sim.Server) (newest time.Time, n int) {
 // eventually asks until ok.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute) // generous: the machine may be busy
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
