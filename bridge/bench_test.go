@@ -11,13 +11,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/auth"
+	"plaspy-bridge/bridge/harness/cpu"
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
@@ -59,22 +59,15 @@ func benchServer(b *testing.B, changed float64) (*sim.Server, *url.URL) {
 	return s, base
 }
 
-// cpu reports the process's CPU time per poll between the calls.
-func cpu(b *testing.B) func() {
+// cpuPerPoll reports the process's CPU time per poll between the calls.
+func cpuPerPoll(b *testing.B) func() {
 	b.Helper()
-	used := func() time.Duration {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			b.Fatal(err)
-		}
-		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	start := used()
+	start := cpu.Used()
 	b.ReportAllocs()
 	b.ResetTimer()
 	return func() {
 		b.StopTimer()
-		b.ReportMetric(float64(used()-start)/float64(time.Microsecond)/float64(b.N), "cpu-us/poll")
+		b.ReportMetric(float64(cpu.Used()-start)/float64(time.Microsecond)/float64(b.N), "cpu-us/poll")
 	}
 }
 
@@ -93,7 +86,7 @@ func benchBare(b *testing.B, publish int) {
 	}
 	ids := s.IDs()
 	var next atomic.Int64
-	done := cpu(b)
+	done := cpuPerPoll(b)
 	var wg sync.WaitGroup
 	for range benchWorkers {
 		wg.Go(func() {
@@ -196,7 +189,7 @@ func benchBridge(b *testing.B, changed float64, tracer *trace.Tracer) {
 	var wg sync.WaitGroup
 	wg.Go(func() { pool.Run(ctx) })
 	<-api.wake // every device was polled, and is in the stream
-	done := cpu(b)
+	done := cpuPerPoll(b)
 	api.await(int64(b.N))
 	if err := pub.Drain(b.Context()); err != nil {
 		b.Fatal(err)

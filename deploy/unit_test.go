@@ -26,7 +26,7 @@ func unit(t *testing.T) map[string]string {
 func TestUnit(t *testing.T) {
 	said := unit(t)
 	for key, want := range map[string]string{
-		"ExecStart":                "/usr/local/bin/plaspy-bridge run",
+		"ExecStart":                "plaspy-bridge run",
 		"LoadCredential":           "api-key:/etc/plaspy-bridge/api-key",
 		"Environment":              "PLASPY_API_KEY_FILE=%d/api-key",
 		"Restart":                  "always",

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,17 +156,5 @@ func TestKeyFileWatch(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// TestKeyFilePipe reads a named pipe, which nobody writes to, without waiting.
-func TestKeyFilePipe(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "pipe")
-	if err := syscall.Mkfifo(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := config.Config{APIKeyFile: path}.KeySource(slog.New(slog.DiscardHandler))
-	if err == nil || !strings.Contains(err.Error(), "not a regular file") {
-		t.Errorf("KeySource: %v, want not a regular file", err)
 	}
 }

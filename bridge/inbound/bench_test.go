@@ -8,13 +8,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/harness/cpu"
 	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher/natstest"
@@ -48,16 +48,6 @@ func (a *httpAPI) Alerts(ctx context.Context, id string, body []byte, o plaspy.P
 	return a.Locations(ctx, id, body, o)
 }
 
-// cpuTime is what the process has used so far: API, NATS server and all.
-func cpuTime(tb testing.TB) time.Duration {
-	tb.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		tb.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 const benchDevices = 200
 
 // BenchmarkPosts compares the consumer with a bare loop that pulls, posts each
@@ -88,11 +78,11 @@ func BenchmarkPosts(b *testing.B) {
 				}
 			}
 			<-r.js.PublishAsyncComplete()
-			began, used := time.Now(), cpuTime(b)
+			began, used := time.Now(), cpu.Used()
 			b.ResetTimer()
 			way.run(b, r, api)
 			b.StopTimer()
-			b.ReportMetric(float64(cpuTime(b)-used)/float64(b.N)/1e3, "cpu-us/post")
+			b.ReportMetric(float64(cpu.Used()-used)/float64(b.N)/1e3, "cpu-us/post")
 			b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "posts/s")
 		})
 	}

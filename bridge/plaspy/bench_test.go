@@ -6,10 +6,9 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
+	"plaspy-bridge/bridge/harness/cpu"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/plaspy/rawjson"
 )
@@ -87,19 +86,11 @@ func measure(b *testing.B, f func() error) {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
-	start := cpuTime(b)
+	start := cpu.Used()
 	for b.Loop() {
 		if err := f(); err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/1e3/float64(b.N), "cpu-us/op")
-}
-
-func cpuTime(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	b.ReportMetric(float64((cpu.Used()-start).Nanoseconds())/1e3/float64(b.N), "cpu-us/op")
 }

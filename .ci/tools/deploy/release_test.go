@@ -20,7 +20,7 @@ func TestRelease(t *testing.T) {
 		t.Fatalf("version %d, %d builds, %d archives, %d SBOMs", c.Version, len(c.Builds), len(c.Archives), len(c.SBOMs))
 	}
 	b := c.Builds[0]
-	if !slices.Equal(b.Goos, []string{"linux", "darwin"}) || !slices.Equal(b.Goarch, []string{"amd64", "arm64"}) {
+	if !slices.Equal(b.Goos, []string{"linux", "darwin", "windows"}) || !slices.Equal(b.Goarch, []string{"amd64", "arm64"}) {
 		t.Errorf("for %v on %v", b.Goos, b.Goarch)
 	}
 	if !slices.Contains(b.Flags, "-trimpath") || !slices.Contains(b.Env, "CGO_ENABLED=0") || b.ModTimestamp != "{{ .CommitTimestamp }}" {
@@ -35,10 +35,26 @@ func TestRelease(t *testing.T) {
 	if strings.Contains(flags, "Date") {
 		t.Errorf("the time of the build goes in: %s", flags)
 	}
+	// The document and the printed version of a release are the release's own.
+	hooks := ""
+	for _, h := range c.Before.Hooks {
+		hooks += h + "\n"
+	}
+	for _, want := range []string{`-X main.version={{ .Version }}" ./cmd/plaspy-bridge schema >.release/asyncapi.json`, ".ci/provenance {{ .Version }} {{ .FullCommit }} >.release/provenance.json"} {
+		if !strings.Contains(hooks, want) {
+			t.Errorf("before the build: %s, want %s", hooks, want)
+		}
+	}
+	if len(c.Signs) != 2 || c.Signs[0].Artifacts != "checksum" || c.Signs[1].Artifacts != "checksum" {
+		t.Errorf("signed: %+v", c.Signs)
+	}
 	if c.Checksum.Algorithm != "sha256" || c.Checksum.Disable {
 		t.Errorf("checksums: %+v", c.Checksum)
 	}
 	for _, f := range c.Archives[0].Files {
+		if strings.HasPrefix(f.Source, ".release/") {
+			continue // made by a hook
+		}
 		if found, err := filepath.Glob(filepath.Join(root, f.Source)); err != nil || len(found) == 0 {
 			t.Errorf("in the archive: nothing is %s", f.Source)
 		}
