@@ -554,3 +554,34 @@ func TestStreamsAreRespected(t *testing.T) {
 		}
 	}
 }
+
+// A consumer on the work queue removes messages that were not posted.
+func TestForeignConsumerOfQueue(t *testing.T) {
+	p := natstest.Start(t)
+	js, err := jetstream.New(p.Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := subjects.Streams(publisher.StreamOptions{Inbound: true})
+	if _, err := publisher.EnsureStreams(t.Context(), js, want); err != nil {
+		t.Fatal(err)
+	}
+	for _, stream := range []string{subjects.Inbound(), subjects.Events()} {
+		if _, err := js.CreateConsumer(t.Context(), stream, jetstream.ConsumerConfig{Durable: "reader", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reports, err := publisher.EnsureStreams(t.Context(), js, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range reports {
+		var differs []string
+		if r.Stream == subjects.Inbound() {
+			differs = []string{"consumers is 1, the bridge needs none: a message that a consumer acknowledges is removed without being posted"}
+		}
+		if !slices.Equal(r.Differs, differs) {
+			t.Errorf("%s differs: %q, want %q", r.Stream, r.Differs, differs)
+		}
+	}
+}

@@ -156,7 +156,7 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 	r := StreamReport{Stream: cfg.Name}
 	info, err := lookUp(ctx, js, cfg.Name)
 	if err == nil {
-		r.Info, r.Differs = info, differences(info.Config, cfg)
+		r.Info, r.Differs = info, differences(info, cfg)
 		return r, nil
 	}
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -180,7 +180,7 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		// Another replica was faster, with other settings.
 		if info, err := lookUp(ctx, js, cfg.Name); err == nil {
-			r.Info, r.Differs = info, differences(info.Config, cfg)
+			r.Info, r.Differs = info, differences(info, cfg)
 			return r, nil
 		}
 	}
@@ -235,8 +235,9 @@ func lookUp(ctx context.Context, js jetstream.JetStream, name string) (*jetstrea
 
 // differences lists the settings that affect which messages a stream stores, keeps
 // and returns, and that differ from those that the bridge would set.
-func differences(got, want jetstream.StreamConfig) []string {
+func differences(info *jetstream.StreamInfo, want jetstream.StreamConfig) []string {
 	var d []string
+	got := info.Config
 	add := func(setting string, got, want any) {
 		if g, w := fmt.Sprint(got), fmt.Sprint(want); g != w {
 			d = append(d, fmt.Sprintf("%s is %s, the bridge would set %s", setting, g, w))
@@ -268,6 +269,10 @@ func differences(got, want jetstream.StreamConfig) []string {
 	add("subject_transform", transform(got.SubjectTransform), transform(want.SubjectTransform))
 	add("mirror", sources(mirrored(got)), sources(mirrored(want)))
 	add("sources", sources(got.Sources), sources(want.Sources))
+	if n := info.State.Consumers; n > 0 && got.Retention == jetstream.WorkQueuePolicy {
+		// The bridge reads the stream without a consumer.
+		d = append(d, fmt.Sprintf("consumers is %d, the bridge needs none: a message that a consumer acknowledges is removed without being posted", n))
+	}
 	return d
 }
 
