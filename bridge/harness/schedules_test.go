@@ -13,73 +13,104 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
-var schedules = flag.Duration("schedules", 0, "run TestSchedules, for so long after its warm-up")
+var schedules = flag.Duration("schedules", 0, "run TestSchedules, for so long after its warm-up, with a restart in the middle")
 
 // TestSchedules runs the real binary with the fixed and with the adaptive
 // schedule side by side, at the same budget against the same fleet, and prints
-// how long every fix that the API showed waited to be seen.
+// how long every fix that the API showed waited to be seen. Both bridges are
+// stopped and started again half-way.
 func TestSchedules(t *testing.T) {
 	if *schedules == 0 {
-		t.Skip("takes long; -schedules 10m runs it")
+		t.Skip("takes long; -schedules 20m runs it")
 	}
 	const (
 		devices = 200
-		limit   = 120 // 0.9 requests for each of the 134 fixes a minute
-		warm    = 8 * time.Minute
+		limit   = 120 // requests a minute
 	)
+	warm := *schedules // to learn
 	start := time.Now().Add(-3 * time.Hour)
-	ctx := within(t, warm+*schedules+time.Minute)
-	apis := map[string]*sim.Server{}
-	for _, name := range []string{"fixed", "adaptive"} {
+	ctx := within(t, warm+*schedules+2*time.Minute)
+	pause := func(d time.Duration) {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+			t.Fatal(context.Cause(ctx))
+		}
+	}
+	names := []string{"fixed", "adaptive"}
+	apis, bridges := map[string]*sim.Server{}, map[string]*harness.Bridge{}
+	for _, name := range names {
 		apis[name] = sim.New(sim.Options{
 			Devices: devices, Seed: *seed, Start: start, Profile: fleet.Mixed, History: 10_000, Record: 100_000, APIKey: harness.APIKey,
 		})
-		launchAlone(ctx, t, apis[name], "BRIDGE_SCHEDULE="+name, fmt.Sprint("PLASPY_RATE_LIMIT=", limit), "BRIDGE_POLL_INTERVAL=60s")
+		bridges[name] = launchAlone(ctx, t, apis[name], "BRIDGE_SCHEDULE="+name, fmt.Sprint("PLASPY_RATE_LIMIT=", limit), "BRIDGE_POLL_INTERVAL=60s")
 	}
-	select {
-	case <-time.After(warm + *schedules):
-	case <-ctx.Done():
-		t.Fatal(context.Cause(ctx))
+	pause(warm)
+	from := time.Now()
+	pause(*schedules / 2)
+	restart := time.Now()
+	for _, name := range names {
+		_, err := bridges[name].Stop(ctx)
+		ok(t, err)
+		ok(t, bridges[name].Start(ctx))
 	}
+	for _, name := range names {
+		ok(t, bridges[name].Ready(ctx))
+	}
+	pause(time.Until(from.Add(*schedules)))
 	to := time.Now()
-	from := to.Add(-*schedules)
-	for _, name := range []string{"fixed", "adaptive"} {
-		var delays []time.Duration
-		missed, requests := 0, 0
-		for _, id := range apis[name].IDs() {
-			shown := apis[name].Shown(id)
-			requests += len(slices.DeleteFunc(slices.Clone(shown), func(s sim.Shown) bool { return s.At.Before(from) || s.At.After(to) }))
-			d, m := waits(fleet.NewDevice(id, *seed, start, fleet.Mixed, 10_000), shown, from, to)
-			delays = append(delays, d...)
-			missed += m
+	for _, part := range []struct {
+		name     string
+		from, to time.Time
+	}{{"whole", from, to}, {"before the restart", from, restart}, {"after the restart", restart, to}} {
+		for _, name := range names {
+			t.Logf("%-18s %-8s %s", part.name, name, freshness(t, apis[name], start, part.from, part.to, to))
 		}
-		slices.Sort(delays)
-		var sum time.Duration
-		for _, d := range delays {
-			sum += d
-		}
-		n := len(delays)
-		if n == 0 {
-			t.Fatalf("%s: no fix was shown", name)
-		}
-		second := func(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
-		t.Logf("%-8s fixes %d, requests %d, mean delay %s, median %s, 95th percentile %s, missed %.0f%%",
-			name, n, requests, second(sum/time.Duration(n)), second(delays[n/2]), second(delays[n*95/100]), 100*float64(missed)/float64(n))
 	}
+}
+
+// freshness sums up how long the fixes that became visible between two times
+// waited to be seen. The record of the answers ends at end.
+func freshness(t *testing.T, api *sim.Server, start, from, to, end time.Time) string {
+	t.Helper()
+	var delays []time.Duration
+	var sum time.Duration
+	missed, requests := 0, 0
+	for _, id := range api.IDs() {
+		shown := api.Shown(id)
+		for _, s := range shown {
+			if !s.At.Before(from) && !s.At.After(to) {
+				requests++
+			}
+		}
+		d, m := waits(fleet.NewDevice(id, *seed, start, fleet.Mixed, 10_000), shown, from, to, end)
+		delays = append(delays, d...)
+		missed += m
+	}
+	if len(delays) == 0 {
+		t.Fatalf("no fix was shown from %v to %v", from, to)
+	}
+	slices.Sort(delays)
+	for _, d := range delays {
+		sum += d
+	}
+	n := len(delays)
+	return fmt.Sprintf("fixes %d, requests %d, mean delay %.1f s, median %.1f s, 95th percentile %.1f s, missed %.0f%%",
+		n, requests, (sum / time.Duration(n)).Seconds(), delays[n/2].Seconds(), delays[n*95/100].Seconds(), 100*float64(missed)/float64(n))
 }
 
 // waits gives, for each fix that became visible in a time, how long it took
 // until the device was asked about again, and how many were superseded by then.
-func waits(d *fleet.Device, shown []sim.Shown, from, to time.Time) (delays []time.Duration, missed int) {
+func waits(d *fleet.Device, shown []sim.Shown, from, to, end time.Time) (delays []time.Duration, missed int) {
 	var visible []time.Time
-	d.Poll(to)
-	d.History(to, func(f *fleet.Fix) { visible = append(visible, f.Visible()) })
+	d.Poll(end)
+	d.History(end, func(f *fleet.Fix) { visible = append(visible, f.Visible()) })
 	slices.SortFunc(visible, time.Time.Compare)
 	for i, at := range visible {
 		if at.Before(from) || at.After(to) {
 			continue
 		}
-		seen := to
+		seen := end
 		if j, _ := slices.BinarySearchFunc(shown, at, func(s sim.Shown, at time.Time) int { return s.At.Compare(at) }); j < len(shown) {
 			seen = shown[j].At
 		}
@@ -92,7 +123,7 @@ func waits(d *fleet.Device, shown []sim.Shown, from, to time.Time) (delays []tim
 }
 
 // launchAlone runs a bridge with the embedded broker until the test ends.
-func launchAlone(ctx context.Context, t *testing.T, s *sim.Server, set ...string) {
+func launchAlone(ctx context.Context, t *testing.T, s *sim.Server, set ...string) *harness.Bridge {
 	t.Helper()
 	binaries, err := built()
 	ok(t, err)
@@ -110,4 +141,5 @@ func launchAlone(ctx context.Context, t *testing.T, s *sim.Server, set ...string
 		}
 	})
 	ok(t, b.Ready(ctx))
+	return b
 }

@@ -52,7 +52,7 @@ type adaptive struct {
 	tripWeight float64
 	pace       *pace
 	fleet      *forecast.Fleet
-	devices    []device // by slot
+	devices    pages[device] // by slot
 
 	priced  tick // when the price was last worked out ...
 	rate    float64
@@ -80,14 +80,11 @@ const (
 )
 
 func (a *adaptive) enter(slot int32) {
-	if int(slot) == len(a.devices) {
-		a.devices = append(a.devices, device{})
-	}
-	a.devices[slot] = device{Device: forecast.NewDevice()}
+	*a.devices.make(slot) = device{Device: forecast.NewDevice()}
 }
 
 func (a *adaptive) leave(slot int32) {
-	d := &a.devices[slot]
+	d := a.devices.at(slot)
 	a.waits.forget(d)
 	a.count(d, false)
 }
@@ -114,14 +111,14 @@ func (a *adaptive) bound(t tick, slot int32, u *turn) time.Duration {
 	switch {
 	case lap == 0:
 		return a.weighted(a.interval, u)
-	case slot < 0 || a.devices[slot].Idle(t) && (u == nil || u.terms.Weight <= 1):
+	case slot < 0 || a.devices.at(slot).Idle(t) && (u == nil || u.terms.Weight <= 1):
 		if 2*lap > a.interval {
 			return a.weighted(4*lap, u)
 		}
 		return a.weighted(min(a.interval, 4*lap), u)
 	}
 	bound := max(min(a.interval, 4*lap), 2*lap)
-	if a.floored && a.devices[slot].Parked() && a.devices[slot].Drives(t) {
+	if a.floored && a.devices.at(slot).Parked() && a.devices.at(slot).Drives(t) {
 		laps := max(a.floor, float64(a.drivers)/(driversShare*float64(max(1, a.pace.devices))))
 		bound = min(bound, time.Duration(laps*float64(lap)))
 	}
@@ -167,7 +164,7 @@ func (a *adaptive) leastPrice() float64 { return min(1, max(0.05, a.interval.Sec
 // observe implements planner. It also adds to the market the polls that the device would have had since its
 // last answer at each price.
 func (a *adaptive) observe(t tick, slot int32, u *turn, o Observation) {
-	d := &a.devices[slot]
+	d := a.devices.at(slot)
 	a.reprice(t)
 	if a.rate > 0 && d.Seen() {
 		outlook := a.fleet.Outlook(&d.Device, d.Polled(), a.tripWeight)
@@ -198,7 +195,7 @@ func (a *adaptive) plan(t tick, slot int32, u *turn) plan {
 
 // planFrom is plan at the price as it is, for a device that was last polled at t, which may be in the past.
 func (a *adaptive) planFrom(t tick, slot int32, u *turn) plan {
-	d := &a.devices[slot]
+	d := a.devices.at(slot)
 	a.count(d, d.Parked() && d.Drives(t))
 	longest := a.bound(t, slot, u).Seconds()
 	longest -= min(a.behind, longest/2) // due polls stand in line for that long
@@ -244,7 +241,7 @@ func (s *Schedule) AppendMemory(b []byte, id string) []byte {
 	if !ok || s.adaptive == nil {
 		return b
 	}
-	return s.adaptive.devices[slot].AppendMemory(b, s.clock.origin())
+	return s.adaptive.devices.at(slot).AppendMemory(b, s.clock.origin())
 }
 
 // Restore adds a device with a memory from AppendMemory. Its next poll is planned at once and does not queue for a
@@ -260,8 +257,8 @@ func (s *Schedule) Restore(now time.Time, id string, memory []byte) (restored bo
 		if d, err := forecast.Recall(memory, s.clock.origin(), t); err == nil {
 			s.first.drop(slot)
 			s.adaptive.reprice(t)
-			s.adaptive.devices[slot] = device{Device: d, from: t}
-			u := &s.turns[slot]
+			*s.adaptive.devices.at(slot) = device{Device: d, from: t}
+			u := s.turns.at(slot)
 			u.asked = d.Polled()
 			s.set(t, slot, s.adaptive.planFrom(d.Polled(), slot, u))
 			return true

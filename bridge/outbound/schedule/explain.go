@@ -24,7 +24,7 @@ func (s *Schedule) Due(now time.Time, id string) (time.Time, Reason) {
 	if !ok {
 		return time.Time{}, ReasonFirst
 	}
-	return s.clock.wall(now, due), s.turns[slot].why
+	return s.clock.wall(now, due), s.turns.at(slot).why
 }
 
 // Explain describes the device and its next poll.
@@ -49,9 +49,9 @@ func (s *Schedule) Explain(now time.Time, id string) Explanation {
 func (s *Schedule) describe(now time.Time, id string) string {
 	slot, _ := s.slots.find(id)
 	if s.adaptive == nil {
-		return "polled every " + human(s.planner.bound(s.clock.last, slot, &s.turns[slot]).Seconds())
+		return "polled every " + human(s.planner.bound(s.clock.last, slot, s.turns.at(slot)).Seconds())
 	}
-	d := &s.adaptive.devices[slot]
+	d := s.adaptive.devices.at(slot)
 	var text string
 	switch period, known := s.adaptive.fleet.Period(&d.Device); {
 	case !d.Seen():

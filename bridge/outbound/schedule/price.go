@@ -19,12 +19,12 @@ type market struct {
 }
 
 const (
-	prices       = 20
-	lowestPrice  = 1. / 1024 // seconds; each next price is twice the one before
-	highestPrice = 45.       // seconds; a cap, so that below one request per fix due polls wait in line and are not priced out
-	bought       = 0.97      // of the rate; the rest is for the unforeseen
-	priceFall    = 2.        // at most, from one look at the price to the next
-	minMean      = 20.       // seconds
+	prices       = 12      // up to the first one above the highest price
+	lowestPrice  = 1. / 32 // seconds, below every least price; each next price is twice the one before
+	highestPrice = 45.     // seconds; a cap, so that below one request per fix due polls wait in line and are not priced out
+	bought       = 0.97    // of the rate; the rest is for the unforeseen
+	priceFall    = 2.      // at most, from one look at the price to the next
+	minMean      = 20.     // seconds
 	maxMean      = 300.
 )
 

@@ -62,7 +62,7 @@ func (p *pace) lap() time.Duration {
 // Schedule decides which device to poll next. Make it with [NewFixed] or [NewAdaptive]. It is passed the
 // time and never looks at a clock, so equal calls give equal answers. It is not safe for concurrent use.
 // No call blocks, and for N devices none takes longer than O(log N) (Stats: O(1)), apart from the
-// amortised cost of growing and from SetRate when the longest wait shrinks by a fifth.
+// amortised cost of growing.
 //
 // The times passed in are by the caller's own clock. They may carry a monotonic reading (time.Now does),
 // which then shields the plan from steps of the wall clock. A time before the last one passed in counts
@@ -74,11 +74,12 @@ type Schedule struct {
 	due      queue // by planned poll
 	spare    queue // by the moment from which a spare request is well spent
 	asked    queue // by the time of asking, or the end of being left alone
-	turns    []turn
+	turns    pages[turn]
 	pace     *pace
 	planner  planner
 	adaptive *adaptive // the planner, nil with a fixed interval
-	bound    tick      // that all plans keep, from one request for a device to the next
+	bound    tick      // that all plans keep, from one request for a device to the next ...
+	loose    int       // ... but for the slots below this number, which are still to be looked at
 	seed     uint64
 }
 
@@ -107,7 +108,8 @@ func (s *Schedule) SetRate(now time.Time, perMinute float64) {
 		return // the price follows from the answers since it was last worked out
 	}
 	s.pace.rate = perMinute
-	s.tighten(t)
+	s.tighten()
+	s.tightenSome(t)
 }
 
 // Add puts a device into the schedule. A device that is there already stays as it is. First polls are
@@ -126,10 +128,7 @@ func (s *Schedule) add(id string) (slot int32, fresh bool) {
 	if !fresh {
 		return slot, false
 	}
-	if int(slot) == len(s.turns) {
-		s.turns = append(s.turns, turn{})
-	}
-	s.turns[slot] = turn{}
+	*s.turns.make(slot) = turn{}
 	if s.adaptive != nil {
 		s.adaptive.enter(slot)
 	}
@@ -178,7 +177,7 @@ func (s *Schedule) SetTerms(now time.Time, id string, terms Terms) {
 	if !(terms.Weight > 0) || terms.Weight == 1 {
 		terms.Weight = 0
 	}
-	s.turns[slot].terms = terms
+	s.turns.at(slot).terms = terms
 	if due, planned := s.due.due(slot); planned {
 		s.shorten(t, slot, due)
 	}
@@ -189,7 +188,11 @@ func (s *Schedule) SetTerms(now time.Time, id string, terms Terms) {
 // wake means until another call changes something.
 func (s *Schedule) Next(now time.Time) (id string, ok bool, wake time.Time) {
 	t := s.clock.read(now)
+	s.tightenSome(t)
 	slot, at := s.pick(t)
+	if at > t && s.loose > 0 {
+		return "", false, now.Add(time.Millisecond) // to go on with the rest
+	}
 	switch {
 	case at == never:
 		return "", false, time.Time{}
@@ -198,9 +201,9 @@ func (s *Schedule) Next(now time.Time) (id string, ok bool, wake time.Time) {
 	}
 	s.withdraw(slot)
 	if s.adaptive != nil {
-		s.adaptive.waits.forget(&s.adaptive.devices[slot])
+		s.adaptive.waits.forget(s.adaptive.devices.at(slot))
 	}
-	s.turns[slot].asked = t
+	s.turns.at(slot).asked = t
 	s.slots.state[slot] = presence{out: true}
 	return s.slots.names[slot], true, time.Time{}
 }
@@ -218,7 +221,7 @@ func (s *Schedule) pick(t tick) (slot int32, at tick) {
 		first := s.first.next(s.spread(), s.slots.here)
 		if first <= t && (s.due.len() == 0 || first <= s.due.first()) {
 			slot = s.first.take(first)
-			s.turns[slot].due = first
+			s.turns.at(slot).due = first
 			return slot, first
 		}
 		at = min(at, first)
@@ -226,7 +229,7 @@ func (s *Schedule) pick(t tick) (slot int32, at tick) {
 	if s.due.len() > 0 {
 		slot, due := s.due.top()
 		if due <= t {
-			s.turns[slot].due = due
+			s.turns.at(slot).due = due
 			if s.adaptive != nil {
 				s.adaptive.served(t - due)
 			}
@@ -267,7 +270,7 @@ func (s *Schedule) pass(t tick) {
 		if s.spare.len() > 0 {
 			slot, spare = s.spare.top()
 		}
-		passed := spare <= t && s.turns[slot].missed(t-spare)
+		passed := spare <= t && s.turns.at(slot).missed(t-spare)
 		if spare <= t && !passed {
 			return
 		}
@@ -279,7 +282,7 @@ func (s *Schedule) pass(t tick) {
 		}
 		slots[n], was[n] = slot, spare
 		due, _ := s.due.due(slot)
-		s.spare.set(slot, min(spare+s.turns[slot].step, due))
+		s.spare.set(slot, min(spare+s.turns.at(slot).step, due))
 	}
 }
 
@@ -295,7 +298,7 @@ func (s *Schedule) Done(now time.Time, id string, o Observation) {
 	if !ok {
 		return
 	}
-	u := &s.turns[slot]
+	u := s.turns.at(slot)
 	u.notBefore = s.clock.until(now, o.NotBefore)
 	if o.Failed {
 		u.failures = min(u.failures+1, 10)
@@ -328,7 +331,7 @@ func (s *Schedule) PutBack(now time.Time, id string, notBefore time.Time) {
 	if !ok {
 		return
 	}
-	u := &s.turns[slot]
+	u := s.turns.at(slot)
 	u.notBefore = s.clock.until(now, notBefore)
 	p := s.planner.plan(t, slot, u)
 	s.set(t, slot, p)
@@ -345,7 +348,7 @@ func (s *Schedule) retry(t tick, u *turn) tick {
 
 // set enters a plan, put off to the end of being left alone.
 func (s *Schedule) set(t tick, slot int32, p plan) {
-	u := &s.turns[slot]
+	u := s.turns.at(slot)
 	if u.notBefore > p.due {
 		p.due, p.why = s.comeback(slot, t, u.notBefore), ReasonBackoff
 		p.spare = p.due
@@ -382,33 +385,42 @@ func (s *Schedule) Soon(now time.Time, id string) {
 	if _, there := s.asked.due(slot); there {
 		return
 	}
-	u := &s.turns[slot]
+	u := s.turns.at(slot)
 	if s.first.drop(slot) {
 		u.due = t
 	}
 	s.asked.set(slot, max(t, u.notBefore))
 }
 
-// tighten brings forward the plans that were made under a longer bound, as while the rate was throttled: a
-// wait of two laps at a few requests an hour must not outlive those. It goes through all devices, and so waits
-// until the bound has shrunk by a fifth.
-func (s *Schedule) tighten(t tick) {
-	longest := tick(s.planner.bound(t, -1, nil))
+// tighten has the plans brought forward that were made under a longer bound, as while the rate was throttled: a
+// wait of two laps at a few requests an hour must not outlive those. It waits until the bound has shrunk by a
+// fifth, because all devices are looked at.
+func (s *Schedule) tighten() {
+	longest := tick(s.planner.bound(s.clock.last, -1, nil))
 	if longest >= s.bound-s.bound/5 {
 		s.bound = max(s.bound, longest)
 		return
 	}
 	s.bound = longest
-	for slot := range s.turns {
-		if due, ok := s.due.due(int32(slot)); ok {
-			s.shorten(t, int32(slot), due)
+	s.loose = len(s.slots.names)
+}
+
+// tightenAtOnce is the number of devices whose plans one call brings forward.
+const tightenAtOnce = 1000
+
+// tightenSome brings the plans of the next devices forward.
+func (s *Schedule) tightenSome(t tick) {
+	for range min(s.loose, tightenAtOnce) {
+		s.loose--
+		if due, ok := s.due.due(int32(s.loose)); ok {
+			s.shorten(t, int32(s.loose), due)
 		}
 	}
 }
 
 // shorten brings the planned poll of a device forward to the end of its longest wait.
 func (s *Schedule) shorten(t tick, slot int32, due tick) {
-	u := &s.turns[slot]
+	u := s.turns.at(slot)
 	from := u.asked
 	if s.adaptive == nil {
 		from = u.due // turns keep their distance on the grid

@@ -44,3 +44,28 @@ func TestSameRateAgainChangesNothing(t *testing.T) {
 		often.Done(now, id, o)
 	}
 }
+
+// TestHigherRateBringsAllForward: plans that were made with next to no requests are brought forward, some
+// thousand at a call, when the rate rises. With nothing due meanwhile, Next asks to be called again.
+func TestHigherRateBringsAllForward(t *testing.T) {
+	const devices = 3500
+	both(t, func(t *testing.T, p *schedule.Schedule) {
+		p.SetRate(start, 0)
+		addAll(p, start, devices)
+		now := start.Add(2 * time.Minute)
+		serve(p, start, now, time.Millisecond, nothing)
+		p.SetRate(now, 1)
+		now = now.Add(3 * time.Minute)
+		for id, ok, _ := p.Next(now); ok; id, ok, _ = p.Next(now) {
+			p.Done(now, id, nothing(now, id)) // the next time is days ahead
+		}
+		p.SetRate(now, 60*devices)
+		polled := make(map[string]bool)
+		for _, q := range serve(p, now, now.Add(5*time.Minute), 0, nothing) {
+			polled[q.id] = true
+		}
+		if len(polled) != devices {
+			t.Errorf("%d of %d devices polled within 5 minutes", len(polled), devices)
+		}
+	})
+}

@@ -89,3 +89,20 @@ func (s *slots) askedFor(id string) bool {
 	slot, ok := s.byID[id]
 	return ok && s.state[slot].out && s.state[slot].soon
 }
+
+// pages holds a value for each slot. It grows by a page at a time, so that no call has to copy the values of
+// all devices.
+type pages[T any] []*[pageSize]T
+
+const pageSize = 256
+
+// make returns the place of a slot's value, which exists from then on.
+func (p *pages[T]) make(slot int32) *T {
+	for int(slot)/pageSize >= len(*p) {
+		*p = append(*p, new([pageSize]T))
+	}
+	return p.at(slot)
+}
+
+// at returns the place of a slot's value.
+func (p pages[T]) at(slot int32) *T { return &p[slot/pageSize][slot%pageSize] }
