@@ -41,7 +41,7 @@ var worlds = []world{
 	// No inputs, no first and last fix of a trip, wild upload times, outages for all, random extra fixes that
 	// restart the timer: harsher than any real fleet.
 	{name: "harsh", change: harsh, targets: []target{
-		{ratio: 0.45, better: 1.3}, {ratio: 0.9, better: 1.9}, {ratio: 1.8, better: 2.8}, {ratio: 4.5, better: 3.1},
+		{ratio: 0.45, better: 1.6, p95: 0.9}, {ratio: 0.9, better: 2.1, p95: 0.8}, {ratio: 1.8, better: 2.8, p95: 0.67}, {ratio: 4.5, better: 3.1},
 	}},
 	{name: "budget halved", halved: true, targets: []target{{ratio: 0.9, better: 1.9}, {ratio: 1.8, better: 2.7}}},
 	{name: "trip starts", options: schedule.AdaptiveOptions{TripStartWeight: 8}, targets: []target{
@@ -137,6 +137,9 @@ func (w world) run(r *replay, s *schedule.Schedule) []asked {
 
 func (c compared) check(t *testing.T, want target) {
 	t.Helper()
+	if !*full {
+		want.starts *= 1.1 // one small fleet has few trips
+	}
 	if c.better < want.better {
 		t.Errorf("mean delay: got %.2f times better than the fixed interval, want %.2f", c.better, want.better)
 	}

@@ -95,6 +95,7 @@ func (f *Fleet) fresh(d *Device, t Tick, o Observation) {
 	road := gap > 0 && gap <= roadGap || !wasQuiet && d.live(f.typical) > 0.5
 
 	visible := f.appeared(d, t, o.Stamp)
+	road = road || !first && d.young((t-visible).Seconds(), gap, p)
 	d.expose(max(0.5, min((t-d.polled).Seconds(), (t-visible).Seconds())), true)
 	if !d.judged && !d.cold && (!first || silent > 0) {
 		switch {
@@ -108,6 +109,16 @@ func (f *Fleet) fresh(d *Device, t Tick, o Observation) {
 	d.judged, d.cold, d.proof = false, false, 0
 	f.beat(d, gap, silent, wasStill, wasQuiet)
 	f.turn(d, t, visible)
+}
+
+// young reports whether the age at which a poll found a fix is a sign of the road. On the road every poll finds a fix
+// younger than the period. A parked device shows one that young only now and then, unless the poll was made for a
+// predicted heartbeat.
+func (d *Device) young(age, gap, period float64) bool {
+	if gap <= 0 || age > period {
+		return false
+	}
+	return !d.yard.known() || multiple(gap, float64(d.yard.period), 255) == 0
 }
 
 // appeared learns the lag of a fix that was not there at the last poll and is at this one, and returns

@@ -168,3 +168,34 @@ func TestHazardLearns(t *testing.T) {
 		t.Errorf("and at 90 s: got 1/%.0f, want less than 1/5000", 1/got)
 	}
 }
+
+// TestRoadWithoutSigns polls a device without speed and inputs every five minutes. It parks for four hours with a
+// heartbeat every 20 minutes, and then drives for an hour with a fix every 10 seconds.
+func TestRoadWithoutSigns(t *testing.T) {
+	f, d := NewFleet(), NewDevice()
+	const every, begin, end = 297., 4 * 3600., 5 * 3600.
+	parkedOnTheRoad, drivesInTheYard, polls := 0, 0, 0
+	for at := 0.; at < end; at += every {
+		stamp := math.Floor((at-3)/1200) * 1200
+		if at > begin+13 {
+			stamp = begin + math.Floor((at-3-begin)/10)*10
+		}
+		t := FromSeconds(at)
+		f.Observe(&d, t, Observation{Asked: t - 1e8, Fix: true, Stamp: FromSeconds(stamp), Speed: math.NaN(), Input: -1})
+		switch {
+		case at > begin+4*every && d.Parked():
+			parkedOnTheRoad++
+		case at > 2*3600 && at < begin:
+			polls++
+			if !d.Parked() {
+				drivesInTheYard++
+			}
+		}
+	}
+	if parkedOnTheRoad > 0 {
+		t.Errorf("it counts as parked after %d polls on the road", parkedOnTheRoad)
+	}
+	if drivesInTheYard > polls/5 {
+		t.Errorf("it counts as on the road after %d of %d polls in the yard", drivesInTheYard, polls)
+	}
+}
