@@ -273,12 +273,16 @@ func Needs(s publisher.Subjects) []publisher.Permission {
 	in := s.Inbound()
 	direct := publisher.Request("DIRECT.GET", in, "reading inbound messages takes a request for each")
 	direct.Optional = true
+	arrivals := publisher.Permission{
+		Subscribe: s.InboundAll(), Try: s.InLocation("plaspy-bridge-check"), Optional: true,
+		Why: "the bridge looks for inbound messages ten times a second, and the first one after a pause waits up to a second",
+	}
 	all := []publisher.Permission{
 		publisher.Request("STREAM.INFO", in, posting),
 		publisher.Request("STREAM.INFO", s.Results(), results),
 		publisher.Request("STREAM.INFO", s.DeadLetters(), dead),
 		publisher.Request("STREAM.MSG.GET", in, posting),
-		direct,
+		direct, arrivals,
 		{Publish: "$JS.API.STREAM.MSG.DELETE." + in, Why: "messages that were posted stay in the stream, and are posted again"},
 		{Publish: s.DeadLetterUnknown(), Why: dead},
 	}

@@ -232,21 +232,18 @@ func (r *pass) circuit() {
 	})
 }
 
-// Times between two looks at a stream that has nothing new.
 const (
-	shortestLook = 5 * time.Millisecond
-	longestLook  = 100 * time.Millisecond
-	retryRead    = 500 * time.Millisecond // after a read that failed
-	checkEvery   = time.Second            // that the lanes know every message
+	retryRead  = 500 * time.Millisecond // after a read that failed
+	checkEvery = time.Second            // that the lanes know every message
 )
 
 // reader hands the messages of the stream to the lanes, in order. It is used by
 // one goroutine.
 type reader struct {
 	*pass
+	*arrivals
 	next uint64 // the first sequence that was not read
 	last uint64 // of the stream, when it was last looked at
-	idle time.Duration
 
 	checked time.Time // when the number of messages was last compared
 	missed  int       // how often in a row the stream held more than the lanes know
@@ -255,7 +252,8 @@ type reader struct {
 // read reads as far as the lanes want messages, until ctx is cancelled or the
 // stream is another one.
 func (r *pass) read(ctx context.Context) error {
-	d := &reader{pass: r, next: 1, idle: shortestLook}
+	d := &reader{pass: r, arrivals: newArrivals(r.c.opt.JetStream.Conn(), r.c.opt.Subjects.InboundAll()), next: 1}
+	defer d.arrivals.close()
 	for ctx.Err() == nil {
 		r.c.beats()
 		err := d.step(ctx)
@@ -297,8 +295,7 @@ func (d *reader) step(ctx context.Context) error {
 			if err := d.caughtUp(st); err != nil {
 				return err
 			}
-			sleep(ctx, d.idle)
-			d.idle = min(2*d.idle, longestLook)
+			d.await(ctx)
 			return nil
 		}
 	}
@@ -312,7 +309,8 @@ func (d *reader) step(ctx context.Context) error {
 			l.Deliver(messageOf(m))
 		}
 	})
-	d.next, d.idle = through+1, shortestLook
+	d.found()
+	d.next = through + 1
 	return nil
 }
 

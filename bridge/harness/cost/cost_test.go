@@ -98,7 +98,6 @@ func compare(t *testing.T, m *cost.Measurement, l cost.Load, bridge string) stri
 		clients = append(clients, cost.Bridge("bridge before", *before))
 	}
 	switch {
-	case l.Budget > 0:
 	case l.Rate > 0:
 		clients = slices.Insert(clients, 0, script, bare)
 	default:
