@@ -96,6 +96,9 @@ func (b *Bridge) Env() []string { return slices.Clone(b.env) }
 // Binary is the path of the program.
 func (b *Bridge) Binary() string { return b.bin }
 
+// Upgrade has the next start be that of another program.
+func (b *Bridge) Upgrade(bin string) { b.bin = bin }
+
 // Health is what /readyz says: why each part that is not ready is not.
 type Health struct {
 	Ready   bool
