@@ -189,10 +189,7 @@ func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
 			<-waiting
 			r.loseStream(test.keep)
 			if test.other {
-				body := fmt.Sprintf(`{"deviceId":"a","observedAt":%q,"location":%s}`, time.Now().UTC().Format(time.RFC3339Nano), at(9, "other"))
-				if _, err := r.pub.JetStream().Publish(t.Context(), subjects.Location("a"), []byte(body)); err != nil {
-					t.Fatal(err)
-				}
+				r.publishAsAnother(time.Now())
 			}
 			if test.noticed {
 				r.pool.Resync()
@@ -201,6 +198,68 @@ func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
 			got := without(summary(r.until("the last fix", body(`"v":4`))), "device")
 			equal(t, got, test.want)
 		})
+	}
+}
+
+// TestAnswerAndALateEventOfAnotherReplica has another replica publish while a poll is
+// answered. If it saw its location before, and cannot have polled the device since, the
+// answer follows. Otherwise the answer may be the older one, and is dropped.
+func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		late  bool // the other replica saw its location before the poll began
+		moved bool // the device was assigned again meanwhile
+		want  []string
+	}{
+		{"older", true, false, []string{"location.a 1", "location.a other", "location.a 2", "location.a 3"}},
+		{"older, and the device moved", true, true, []string{"location.a 1", "location.a other", "location.a 3"}},
+		{"newer", false, false, []string{"location.a 1", "location.a other", "location.a 3"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			api := newFakeAPI("a")
+			o := options()
+			o.Refresh = time.Hour
+			waiting, answer := make(chan struct{}), make(chan struct{})
+			show, last := make(chan string, 1), at(1, 1)
+			api.next["a"] = func(int) (string, error) {
+				select {
+				case last = <-show:
+					if last == at(2, 2) { // only once
+						close(waiting)
+						<-answer
+						show <- at(3, 3)
+					}
+				default:
+				}
+				return last, nil
+			}
+			r := newRig(t, natstest.Start(t), api, o)
+			r.until("the first fix", body(`"v":1`))
+			seen := time.Now()
+			r.forgetPolls()
+			r.polls("a", 2) // the next one begins after that
+			show <- at(2, 2)
+			<-waiting
+			if !test.late {
+				seen = time.Now()
+			}
+			r.publishAsAnother(seen)
+			if test.moved {
+				r.own(func(string) bool { return true })
+			}
+			close(answer)
+			got := without(summary(r.until("the last fix", body(`"v":3`))), "device")
+			equal(t, got, test.want)
+		})
+	}
+}
+
+// publishAsAnother stores a location of device a that another replica saw then.
+func (r *rig) publishAsAnother(seen time.Time) {
+	r.t.Helper()
+	body := fmt.Sprintf(`{"deviceId":"a","observedAt":%q,"location":%s}`, seen.UTC().Format(time.RFC3339Nano), at(9, "other"))
+	if _, err := r.pub.JetStream().Publish(r.t.Context(), subjects.Location("a"), []byte(body)); err != nil {
+		r.t.Fatal(err)
 	}
 }
 

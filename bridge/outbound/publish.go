@@ -58,9 +58,11 @@ func (t *turn) verify(ctx context.Context) error {
 	return errOutdated
 }
 
-// renew reads the device again if the stream may have lost data. The answer in hand is
-// the newest if the stream holds nothing newer than the state that the turn began
-// with: a location that another replica has published since would be newer than that.
+// renew reads the device again if the stream may not hold what the turn began with. The
+// answer in hand is still the newest if the broker lost data, so that the stream holds
+// nothing newer than the state at the beginning; or if a replica that no longer has the
+// device published late what it had seen before this poll began. An event has its time in
+// milliseconds.
 func (t *turn) renew(ctx context.Context, before *track.Track) error {
 	p, d, known, seen := t.pool, t.d, before.Known, before.SeenAt
 	if t.renewals++; t.renewals >= maxConflicts || !p.parts.Owner.Owns(d.token) {
@@ -70,15 +72,39 @@ func (t *turn) renew(ctx context.Context, before *track.Track) error {
 	if err := p.reread(ctx, d); err != nil {
 		return err
 	}
-	if d.track.Known && (!known || d.track.SeenAt.After(seen)) {
+	lost := !d.track.Known || known && !d.track.SeenAt.After(seen)
+	if !lost && !(d.track.SeenAt.Add(time.Millisecond).Before(t.began) && t.alone(ctx)) {
 		return errOutdated
 	}
 	t.doubts = doubts
 	return nil
 }
 
-// again publishes the polled location once more after the stream lost data that the
-// publication followed from.
+// alone reports whether no other replica can have polled the device since the turn
+// began: the assignment is the same, and the lease has not passed to another replica.
+func (t *turn) alone(ctx context.Context) bool {
+	const patience, look = 5 * time.Second, 20 * time.Millisecond // a lease is renewed soon after the broker is back
+	owner := t.pool.parts.Owner
+	limit, tick := time.NewTimer(patience), time.NewTicker(look)
+	defer limit.Stop()
+	defer tick.Stop()
+	for owner.Owns(t.d.token) && t.moves == t.pool.state.moves.Load() {
+		if owner.Live() {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return false
+}
+
+// again plans the publication of the polled location once more, on the state that the
+// stream now holds.
 func (t *turn) again(ctx context.Context) error {
 	if t.changed == nil {
 		return errOutdated
@@ -87,7 +113,7 @@ func (t *turn) again(ctx context.Context) error {
 	if err := t.renew(ctx, &before); err != nil {
 		return err
 	}
-	if err := t.compare(ctx, t.changed, t.pub.Observed()); err != nil {
+	if err := t.compare(ctx, t.changed, t.at); err != nil {
 		t.unusable(ctx, err)
 	}
 	return nil
@@ -182,7 +208,7 @@ func (t *turn) resolve(ctx context.Context, c *publisher.Conflict) {
 	if c.Last == nil && t.tries < maxConflicts {
 		err = t.expire(ctx, c.Event.Expect)
 	}
-	if errors.Is(err, errOutdated) && (c.Last == nil || c.Last.Seq < c.Event.Expect) {
+	if errors.Is(err, errOutdated) {
 		if err = t.again(ctx); err == nil {
 			return
 		}

@@ -20,7 +20,9 @@ type resync struct {
 	// doubts counts the requests to read it because the stream may have lost data,
 	// or another replica may have published.
 	doubts atomic.Uint64
-	nudge  chan struct{}
+	// moves counts the assignments.
+	moves atomic.Uint64
+	nudge chan struct{}
 
 	// Owned by keepState: why silence is not remembered, as it was logged.
 	forgets string

@@ -164,7 +164,7 @@ func TestPollNow(t *testing.T) {
 	if err != nil || got.Result != "changed" || got.Published != 1 {
 		t.Fatalf("got %+v, %v, want changed", got, err)
 	}
-	events := r.until("the event", func(e event) bool { return strings.Contains(e.body, "4.8") })
+	events := r.until("the event", func(e event) bool { return strings.Contains(e.body, `"v":4.8`) })
 	last := events[len(events)-1]
 	if got.ID != last.header.Get("ce-id") || got.Sequence != uint64(len(events)) {
 		t.Errorf("got id %s and sequence %d, want %s and %d", got.ID, got.Sequence, last.header.Get("ce-id"), len(events))

@@ -34,8 +34,11 @@ type turn struct {
 
 	// The doubts in the state when the turn began, or when it last read its device.
 	doubts   uint64
-	renewals int    // how often it read the device again with an answer in hand
-	changed  []byte // the answer, if it is news
+	moves    uint64    // assignments when the turn began
+	renewals int       // how often it read the device again with an answer in hand
+	changed  []byte    // the answer, if it is news
+	began    time.Time // when the API was asked
+	at       time.Time // when it answered
 	// How the turn ends if the publication succeeds, and what the schedule learns
 	// then.
 	seen     ending
@@ -81,7 +84,7 @@ func (t *turn) putOff(err error, notBefore time.Time) {
 func (t *turn) run(ctx context.Context, buf []byte) []byte {
 	p, d := t.pool, t.d
 	ctx, t.span = p.opts.Trace.Poll(ctx)
-	t.doubts = p.state.doubts.Load()
+	t.doubts, t.moves = p.state.doubts.Load(), p.state.moves.Load()
 	if owner := p.parts.Owner; !owner.Owns(d.token) || !owner.Live() {
 		t.putOff(errNotOurs, time.Now().Add(suspectWait))
 		return buf
@@ -102,12 +105,12 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 		t.putOff(err, again)
 		return buf
 	}
-	start := time.Now()
+	t.began = time.Now()
 	answer, err := p.parts.API.LastLocation(plaspy.WithPermit(ctx, t.permit), d.id, buf)
 	if answer.Buf != nil {
 		buf = answer.Buf[:0]
 	}
-	p.metrics.duration.Observe(time.Since(start).Seconds())
+	p.metrics.duration.Observe(time.Since(t.began).Seconds())
 	p.parts.Circuit.Report(d.id, err)
 	if err != nil {
 		t.failed(ctx, err)
@@ -126,6 +129,7 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 // nothing was published and the turn has not ended.
 func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	p, d := t.pool, t.d
+	t.at = at
 	if t.doubts != p.state.doubts.Load() && t.renew(ctx, &d.track) != nil {
 		// The broker may have lost data meanwhile, or another replica published.
 		t.result.note(resultPutOff, errRead)
