@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,18 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-func TestMain(m *testing.M) { natstest.Main(m) }
+// users are the users of deploy/nats.conf, which reads their passwords from the
+// environment.
+var users = []string{"BRIDGE", "QUERY", "SUBSCRIBER", "GATEWAY", "OPERATOR", "SYSTEM"}
+
+func TestMain(m *testing.M) {
+	for _, user := range users {
+		if err := os.Setenv(user+"_PASSWORD", "pass-of-"+user); err != nil {
+			panic(err)
+		}
+	}
+	natstest.Main(m)
+}
 
 // fleetOf is a simulated API on a real port, and the configuration for it.
 func fleetOf(t testing.TB, o sim.Options) (*sim.Server, config.Config) {
@@ -78,7 +90,7 @@ func launch(t testing.TB, cfg config.Config) (b *Bridge, stop func()) {
 // readyz asks until ok accepts the status and the answer.
 func readyz(t testing.TB, b *Bridge, what string, ok func(status int, body string) bool) {
 	t.Helper()
-	deadline := time.NewTimer(15 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -115,6 +127,7 @@ func shows(reason string) func(int, string) bool {
 }
 
 func TestEventsFlowAndTheStoreIsKept(t *testing.T) {
+	t.Parallel()
 	api, cfg := fleetOf(t, sim.Options{Devices: 5, Seed: 1, Profile: fleet.EverySecond, Record: 1000})
 	b, stop := launch(t, cfg)
 	readyz(t, b, "ready", ready)
@@ -144,7 +157,7 @@ func follow(t *testing.T, b *Bridge, subject string, n int) []string {
 	defer it.Stop()
 	var list []string
 	for len(list) < n {
-		m, err := it.Next(jetstream.NextMaxWait(10 * time.Second))
+		m, err := it.Next(jetstream.NextMaxWait(time.Minute))
 		if err != nil {
 			t.Fatalf("%d of %d messages: %v", len(list), n, err)
 		}
@@ -153,8 +166,10 @@ func follow(t *testing.T, b *Bridge, subject string, n int) []string {
 	return list
 }
 
-func TestReadinessTellsWhatIsWrong(t *testing.T) {
+func TestReadinessShowsWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	t.Run("wrong key", func(t *testing.T) {
+		t.Parallel()
 		_, cfg := fleetOf(t, sim.Options{Devices: 1})
 		cfg.APIKey = "wrong-key-of-somebody"
 		b, _ := launch(t, cfg)
@@ -166,12 +181,14 @@ func TestReadinessTellsWhatIsWrong(t *testing.T) {
 		})
 	})
 	t.Run("API down", func(t *testing.T) {
+		t.Parallel()
 		_, cfg := fleetOf(t, sim.Options{Devices: 1})
 		cfg.BaseURL.Host = "127.0.0.1:1"
 		b, _ := launch(t, cfg)
 		readyz(t, b, "the refused connection", shows("connection refused"))
 	})
 	t.Run("no device chosen", func(t *testing.T) {
+		t.Parallel()
 		_, cfg := fleetOf(t, sim.Options{Devices: 3})
 		cfg.Devices = []string{"another-fleet-*"}
 		b, _ := launch(t, cfg)
@@ -180,16 +197,12 @@ func TestReadinessTellsWhatIsWrong(t *testing.T) {
 			return status == http.StatusOK && strings.Contains(body, "none of the account's 3 devices is chosen")
 		})
 	})
-	t.Run("NATS down, then there", func(t *testing.T) {
+	t.Run("NATS down, then up", func(t *testing.T) {
+		t.Parallel()
 		_, cfg := fleetOf(t, sim.Options{Devices: 1, Profile: fleet.EverySecond})
 		srv := natstest.Start(t, natstest.Listen)
 		srv.Kill()
-		t.Setenv("NATS_URL", srv.ClientURL())
-		loaded, _, err := config.Load("PLASPY_")
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg.NATSURL = loaded.NATSURL
+		cfg.NATSURL = config.Servers(srv.ClientURL())
 		b, _ := launch(t, cfg)
 		readyz(t, b, "no connection", shows("not connected to NATS"))
 		srv.Restart()
@@ -198,6 +211,7 @@ func TestReadinessTellsWhatIsWrong(t *testing.T) {
 }
 
 func TestInboundIsPostedAndComesBackMarked(t *testing.T) {
+	t.Parallel()
 	api, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.Unchanged, Record: 100})
 	b, _ := launch(t, cfg)
 	readyz(t, b, "ready", ready)
@@ -214,7 +228,7 @@ func TestInboundIsPostedAndComesBackMarked(t *testing.T) {
 	if _, err := b.pub.JetStream().Publish(t.Context(), "plaspy.in.location.device0001", []byte(body), jetstream.WithMsgID("one")); err != nil {
 		t.Fatal(err)
 	}
-	result, err := results.NextMsg(15 * time.Second)
+	result, err := results.NextMsg(time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +236,7 @@ func TestInboundIsPostedAndComesBackMarked(t *testing.T) {
 		t.Errorf("result %s", got)
 	}
 	for {
-		m, err := locations.NextMsg(15 * time.Second)
+		m, err := locations.NextMsg(time.Minute)
 		if err != nil {
 			t.Fatalf("the posted location does not come back: %v", err)
 		}

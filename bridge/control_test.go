@@ -19,6 +19,7 @@ import (
 // TestControl changes everything that can be changed at run time of a bridge that
 // runs, and takes it back.
 func TestControl(t *testing.T) {
+	t.Parallel()
 	api, cfg := fleetOf(t, sim.Options{Devices: 3, Seed: 1, Profile: fleet.EverySecond})
 	ids := api.IDs()
 	cfg.Weights = []string{ids[0] + "=8"}

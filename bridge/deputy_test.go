@@ -48,6 +48,7 @@ func (oneDevice) Alerts(context.Context, string, []byte, plaspy.PostOptions) (pl
 // gets anything published, purged or deleted by choosing where an answer goes,
 // whether or not the query service has a user of its own.
 func TestReplyIsNoDeputy(t *testing.T) {
+	t.Parallel()
 	subjects := publisher.Subjects("plaspy")
 	for _, user := range []string{"bridge", "query"} {
 		t.Run("service as "+user, func(t *testing.T) {

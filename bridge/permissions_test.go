@@ -2,6 +2,7 @@ package bridge_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 
 	"plaspy-bridge/bridge"
 	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/config/configtest"
 	"plaspy-bridge/bridge/preflight"
 	"plaspy-bridge/bridge/sim"
 )
@@ -44,8 +46,9 @@ func TestPermissionsOneByOne(t *testing.T) {
 		if taken != "" && !all && i%13 != 1 {
 			continue
 		}
-		t.Run(taken, func(t *testing.T) {
-			o, _ := permitted(t, taken)
+		o, _ := permitted(t, taken)
+		t.Run(cmp.Or(taken, "every permission"), func(t *testing.T) {
+			t.Parallel()
 			reported := checkWith(t, o)
 			refused := runWith(t, o)
 			switch {
@@ -66,13 +69,7 @@ func TestPermissionsOneByOne(t *testing.T) {
 // away, which is written as in list.
 func permitted(t *testing.T, taken string) (o *server.Options, list []string) {
 	t.Helper()
-	for _, user := range []string{"BRIDGE", "QUERY", "SUBSCRIBER", "GATEWAY", "OPERATOR", "SYSTEM"} {
-		t.Setenv(user+"_PASSWORD", "pass-of-"+user)
-	}
-	o, err := server.ProcessConfigFile("../deploy/nats.conf")
-	if err != nil {
-		t.Fatal(err)
-	}
+	o = deployed(t)
 	for _, u := range o.Users {
 		if u.Username != "bridge" {
 			continue
@@ -90,7 +87,7 @@ func permitted(t *testing.T, taken string) (o *server.Options, list []string) {
 	return o, list
 }
 
-// started starts a server and a simulated API, and points the environment there.
+// started starts a server and a simulated API, and returns the configuration for them.
 func started(t *testing.T, o *server.Options) (*server.Server, config.Config) {
 	t.Helper()
 	o.StoreDir = t.TempDir()
@@ -111,14 +108,11 @@ func started(t *testing.T, o *server.Options) (*server.Server, config.Config) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = api.Close() })
-	for name, value := range map[string]string{
+	cfg, _, err := configtest.Load(t, map[string]string{
 		"PLASPY_BASE_URL": api.URL, "PLASPY_USERNAME": "sim", "PLASPY_API_KEY": "sim-key", "PLASPY_TIMEOUT": "2s", "NATS_URL": s.ClientURL(), "NATS_USER": "bridge",
 		"NATS_PASSWORD": "pass-of-BRIDGE", "NATS_INBOX_PREFIX": "_INBOX_bridge", "NATS_QUERY_USER": "query", "NATS_QUERY_PASSWORD": "pass-of-QUERY",
 		"BRIDGE_HTTP_ADDR": "127.0.0.1:0", "BRIDGE_POLL_INTERVAL": "100ms", "BRIDGE_SCHEDULE": "fixed", "BRIDGE_SILENT_AFTER": "1h", "BRIDGE_SHUTDOWN_TIMEOUT": "2s",
-	} {
-		t.Setenv(name, value)
-	}
-	cfg, _, err := config.Load()
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +178,7 @@ func runWith(t *testing.T, o *server.Options) string {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	posted := false
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end) && log.String() == ""; {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && log.String() == ""; {
 		<-tick.C
 		have := func(stream string) uint64 {
 			st, err := operator.js.Stream(t.Context(), stream)

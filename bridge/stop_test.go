@@ -16,6 +16,7 @@ import (
 // TestStopPublishesLastAnswers: an answer that a poll in flight gets while the
 // bridge stops is published, as the API will not show it again.
 func TestStopPublishesLastAnswers(t *testing.T) {
+	t.Parallel()
 	api, cfg := fleetOf(t, sim.Options{Devices: 20, Seed: 1, Profile: fleet.Percent(100), Record: 10_000})
 	srv := natstest.Start(t, natstest.Listen)
 	cfg.NATSURL, cfg.Workers = config.Servers(srv.ClientURL()), 20

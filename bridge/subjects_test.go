@@ -16,6 +16,7 @@ var subjectLiteral = regexp.MustCompile(`^\$KV\.|^KV_|^\.?in\.(\*|>|location|ale
 // TestSubjectsAreBuiltInPublisher: no other package writes a subject, so that none
 // can differ from what is subscribed to, stored and permitted.
 func TestSubjectsAreBuiltInPublisher(t *testing.T) {
+	t.Parallel()
 	found := 0
 	for _, s := range sources(t) {
 		inside := s.folder == "publisher"

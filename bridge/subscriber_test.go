@@ -31,6 +31,7 @@ var destroyers = []string{
 // messages to subjects that the subscriber chooses. None of them removes a message, and
 // no answer reaches a subject of the bridge's account.
 func TestSubscriberRemovesNothing(t *testing.T) {
+	t.Parallel()
 	s, _ := natsConf(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()

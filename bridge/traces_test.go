@@ -45,7 +45,7 @@ func (l *logged) String() string {
 	return l.text.String()
 }
 
-// launchTraced runs a bridge with traces; stop tells how long it took to stop.
+// launchTraced runs a bridge with traces; stop returns how long it took to stop.
 func launchTraced(t *testing.T, cfg config.Config) (b *Bridge, log *logged, stop func() time.Duration) {
 	t.Helper()
 	log = &logged{}
@@ -166,8 +166,8 @@ func TestTraces(t *testing.T) {
 	if got := below(spans, query); query.Trace != caller[3:35] || query.Parent != caller[36:52] || query.Kind != "server" || !slices.Equal(got, []string{"GET /api/devices/{id}"}) {
 		t.Errorf("the query is %+v, with %v below", query, got)
 	}
-	// Devices that came under care after the list was read are told by a second
-	// look at it.
+	// Devices that were assigned after the list was read are published by a second
+	// reading of it.
 	var listed []string
 	for _, s := range named(spans, "list") {
 		listed = append(listed, below(spans, s)...)
@@ -209,7 +209,7 @@ func first(t *testing.T, b *Bridge, stream, subject string, seq uint64) nats.Hea
 	return m.Headers()
 }
 
-// attributes are all that spans may tell.
+// attributes are all attributes that spans may have.
 var attributes = []string{
 	"plaspy.device.id", "plaspy.result", "plaspy.published", "plaspy.stream.sequence", "plaspy.attempts", "error.type",
 	"http.request.method", "url.template", "url.full", "server.address", "server.port", "http.response.status_code", "http.request.resend_count",
@@ -224,10 +224,10 @@ func checkSecrets(t *testing.T, spans []tracetest.Span, log *logged) {
 	for _, s := range spans {
 		for name, value := range s.Attributes {
 			if !slices.Contains(attributes, name) {
-				t.Errorf("%s tells %s, which it need not", s.Name, name)
+				t.Errorf("%s has the attribute %s, which is not on the list", s.Name, name)
 			}
 			if strings.Contains(value, "?") {
-				t.Errorf("%s tells a URL's query: %s", s.Name, value)
+				t.Errorf("%s shows a URL's query: %s", s.Name, value)
 			}
 		}
 	}
@@ -243,7 +243,7 @@ func checkSecrets(t *testing.T, spans []tracetest.Span, log *logged) {
 		}
 	}
 	if !strings.Contains(log.String(), `"msg":"exporting traces","component":"trace","url":"http://[redacted]@`) {
-		t.Error("the log does not tell where traces go")
+		t.Error("the log does not name the collector")
 	}
 }
 
@@ -255,7 +255,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
 		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 		b, log, stop := launchTraced(t, cfg)
-		follow(t, b, "plaspy.location.*", 4)
+		follow(t, b, "plaspy.location.*", 2)
 		stop()
 		if n := strings.Count(log.String(), "trace export failed"); n != 1 {
 			t.Errorf("%d lines about the collector, want 1", n)
@@ -271,7 +271,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
 		cfg.ShutdownTimeout = 5 * time.Second
 		b, log, stop := launchTraced(t, cfg)
-		follow(t, b, "plaspy.location.*", 4)
+		follow(t, b, "plaspy.location.*", 2)
 		c.Await(t, "an export", func([]tracetest.Span) bool { return len(c.Requests()) > 0 })
 		if took := stop(); took > cfg.ShutdownTimeout {
 			t.Errorf("stopped after %v, which is more than %v", took, cfg.ShutdownTimeout)
@@ -286,7 +286,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
 		t.Setenv("OTEL_SDK_DISABLED", "true")
 		b, _, stop := launchTraced(t, cfg)
-		follow(t, b, "plaspy.location.*", 4)
+		follow(t, b, "plaspy.location.*", 2)
 		if h := next(t, b, "PLASPY_EVENTS", 3); h.Get("traceparent") != "" {
 			t.Errorf("an event carries %v", h)
 		}

@@ -73,6 +73,7 @@ func TestRefusedLoginInProcess(t *testing.T) {
 
 // TestUnreachable: the reason is logged once, however often it is tried.
 func TestUnreachable(t *testing.T) {
+	t.Parallel()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

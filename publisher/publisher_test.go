@@ -135,6 +135,7 @@ func TestSamePublicationByAnotherProcessIsStoredOnce(t *testing.T) {
 }
 
 func TestFenceRefusesWhoIsBehind(t *testing.T) {
+	t.Parallel()
 	s := natstest.Start(t)
 	one, two := s.Publisher(t, subjects), s.Publisher(t, subjects)
 	newer := subjects.LocationEvent(location("d", `{"v":2}`, 2), 0)
@@ -163,6 +164,7 @@ func TestTooLargeIsFinal(t *testing.T) {
 }
 
 func TestDeletedStreamDelaysAndLosesNothing(t *testing.T) {
+	t.Parallel()
 	p := natstest.Start(t).Publisher(t, subjects)
 	if err := p.JetStream().DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
 		t.Fatal(err)
@@ -232,6 +234,7 @@ func TestNoAnswer(t *testing.T) {
 }
 
 func TestBrokerKilledInTheMiddle(t *testing.T) {
+	t.Parallel()
 	s := natstest.Start(t, natstest.Listen)
 	p := s.Publisher(t, subjects)
 	const devices, rounds = 50, 40
@@ -391,6 +394,7 @@ func TestState(t *testing.T) {
 }
 
 func TestStateAfterRetentionComesFromTheBucket(t *testing.T) {
+	t.Parallel()
 	p := natstest.Start(t).Publisher(t, subjects)
 	if err := publish(t, p, subjects.LocationEvent(location("parked", `{"v":1}`, 1), 0)); err != nil {
 		t.Fatal(err)
@@ -460,6 +464,7 @@ func TestStateAfterRetentionComesFromTheBucket(t *testing.T) {
 // TestFilledByHand: a bucket without a source is filled by several replicas at
 // once, and never goes back.
 func TestFilledByHand(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	a, b := srv.Publisher(t, subjects), srv.Publisher(t, subjects)
 	js := a.JetStream()
@@ -518,6 +523,7 @@ func TestFilledByHand(t *testing.T) {
 }
 
 func TestStreamsAreRespected(t *testing.T) {
+	t.Parallel()
 	p := natstest.Start(t)
 	js, err := jetstream.New(p.Client(t))
 	if err != nil {

@@ -75,6 +75,7 @@ func refusals(t *testing.T, reg *prometheus.Registry, kind string) int {
 // logged once, counted, and ends its chain; others go on and nothing is in
 // trouble.
 func TestRefusedEventHoldsUpNothing(t *testing.T) {
+	t.Parallel()
 	p, log, reg := logged(t, natstest.Start(t), nil)
 	good := func(n int) {
 		t.Helper()
@@ -127,6 +128,7 @@ func TestManyEdges(t *testing.T) {
 // TestLocationsThatCannotBeStored: a stream that takes no location is trouble, and
 // one location among others that it does not take is not.
 func TestLocationsThatCannotBeStored(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	p, _, _ := logged(t, srv, nil)
 	st, err := p.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
@@ -182,6 +184,7 @@ func TestLocationsThatCannotBeStored(t *testing.T) {
 // TestForeignAnswer: an answer of another stream, as a copy by subject in another
 // account or domain gives it, is not taken for the events stream's.
 func TestForeignAnswer(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, answer string }{
 		{"stored by another stream", `{"stream":"COPY","seq":77,"domain":"hub"}`},
 		{"a duplicate of another stream", `{"stream":"COPY","seq":77,"duplicate":true}`},
@@ -224,6 +227,7 @@ func TestForeignAnswer(t *testing.T) {
 
 // TestStoreFull: the reason names what is full, in words.
 func TestStoreFull(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	p, log, _ := logged(t, srv, nil)
 	st, err := p.JetStream().Stream(t.Context(), "PLASPY_EVENTS")

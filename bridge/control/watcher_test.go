@@ -76,6 +76,7 @@ func set(t *testing.T, b *Bucket, key, value string) {
 // ended, removed; and the bucket through its own: made, deleted, made again by an
 // operator with a TTL.
 func TestWatcher(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	b, got, log := follow(t, srv)
 	if err := b.Set(t.Context(), DeviceKey("a"), Entry{Weight: 2}); err != nil {
@@ -120,6 +121,7 @@ func TestWatcher(t *testing.T) {
 // end in time all the same, and that changes after a restart of the server are
 // followed.
 func TestServerAway(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t, natstest.Listen)
 	b, got, _ := follow(t, srv)
 	ends := time.Now().Add(2 * time.Second)

@@ -160,6 +160,7 @@ func (r *rig) get(path string) (int, string, http.Header) {
 }
 
 func TestDevicesGeoJSON(t *testing.T) {
+	t.Parallel()
 	r := start(t, func(o *Options) {
 		o.Groups = func(context.Context) (map[string][]string, error) {
 			return map[string][]string{"7": {"dev 1", "c"}, "North": {"dev 1", "c"}, "8": {"b"}}, nil
@@ -307,6 +308,7 @@ func (s *sse) next() string {
 }
 
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	r := start(t, nil)
 	r.publish(subjects.Location("a"), `{"old":1}`)
 	live := r.events("", "")
@@ -343,6 +345,7 @@ func TestEvents(t *testing.T) {
 }
 
 func TestEventsAreAlive(t *testing.T) {
+	t.Parallel()
 	r := start(t, nil)
 	r.feed.heartbeat = time.Second
 	s := r.events("", "")
@@ -362,6 +365,7 @@ func TestEventsAreAlive(t *testing.T) {
 }
 
 func TestEventsAreBounded(t *testing.T) {
+	t.Parallel()
 	r := start(t, func(o *Options) { o.Clients = 2 })
 	first := r.events("", "")
 	r.events("", "")

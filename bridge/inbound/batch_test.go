@@ -45,6 +45,7 @@ func numbers(t *testing.T, took []accepted) (list []int) {
 // TestBatch: the elements are posted in order, between the messages before and
 // behind the batch, and end in one result.
 func TestBatch(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, contentType string
 		body              []byte
@@ -143,6 +144,7 @@ func TestBatchCrash(t *testing.T) {
 // TestBatchTooOld: of a batch that is too old the elements that are left are
 // refused, and those that were posted are not in its letter.
 func TestBatchTooOld(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	api := newFakeAPI(func(_ string, _ int, body []byte) error {
 		if number(t, string(body)) == 2 {
@@ -165,6 +167,7 @@ func TestBatchTooOld(t *testing.T) {
 // TestBatchUnsaved: while progress cannot be stored, the next element is not
 // posted; afterwards none is posted twice.
 func TestBatchUnsaved(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	bucket := subjects.ReplicasBucket()
 	kv, err := r.js.Stream(t.Context(), "KV_"+bucket)

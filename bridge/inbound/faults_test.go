@@ -81,6 +81,7 @@ func (a *queued) Locations(ctx context.Context, id string, body []byte, o plaspy
 
 // TestStopWhileWaiting: a stop does not wait for posts that wait for the budget.
 func TestStopWhileWaiting(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	api := &queued{fakeAPI: newFakeAPI(nil), room: make(chan struct{})}
 	r.putMany(8, device)
@@ -222,6 +223,7 @@ func rotatedRig(t *testing.T, set func(*Consumer)) (*rig, *keyRotated, *Consumer
 
 // TestAgeWhileKeyIsRefused: the age of messages runs while the key is refused.
 func TestAgeWhileKeyIsRefused(t *testing.T) {
+	t.Parallel()
 	r, _, c := rotatedRig(t, func(c *Consumer) { c.opt.MaxAge = 2 * time.Second })
 	r.putMany(6, device)
 	run(t, c)
@@ -320,6 +322,7 @@ func TestStopRecords(t *testing.T) {
 
 // TestTroubleEndsWithTheSeat: a replica that no longer posts has no trouble.
 func TestTroubleEndsWithTheSeat(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.streamGone(subjects.Results())
 	r.put(subjects.InLocation("dev1"), location(1))
@@ -335,6 +338,7 @@ func TestTroubleEndsWithTheSeat(t *testing.T) {
 // TestUnstorableLetters: where dead letters cannot be stored, only their own
 // devices wait, however many; and what the API refused is not posted again.
 func TestUnstorableLetters(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	mend := r.streamGone(subjects.DeadLetters())
 	const bad, refused = 700, 40
@@ -373,6 +377,7 @@ func TestUnstorableLetters(t *testing.T) {
 // TestManyFailingDevices: thousands of devices that always fail do not keep a
 // healthy device from being found and posted.
 func TestManyFailingDevices(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	const failing = 5000
 	for range 2 {
@@ -395,6 +400,7 @@ func TestManyFailingDevices(t *testing.T) {
 
 // TestLargeHeaders: headers count as what is in memory.
 func TestLargeHeaders(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	large := strings.Repeat("a", 62<<10)
 	for i := range 700 {

@@ -102,7 +102,7 @@ func (a *fakeAPI) accepted() []accepted {
 
 func (a *fakeAPI) waitFor(t testing.TB, what string, enough func([]accepted) bool) {
 	t.Helper()
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		a.mu.Lock()
 		ok, changed, n := enough(a.took), a.changed, len(a.took)
@@ -254,7 +254,7 @@ func (r *rig) count(stream string) int {
 // leaves a stream.
 func (r *rig) waitCount(stream string, n int) {
 	r.t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for got := r.count(stream); got != n; got = r.count(stream) {

@@ -12,6 +12,7 @@ import (
 // TestLargeLetters: a message that is too large for a dead letter becomes one with
 // less in it, and holds up nothing.
 func TestLargeLetters(t *testing.T) {
+	t.Parallel()
 	const wrong = "not JSON"
 	for _, tt := range []struct {
 		name    string

@@ -26,7 +26,7 @@ func heap() uint64 {
 // TestBacklogMemory: ten times the backlog costs no more memory while it waits,
 // headers included.
 func TestBacklogMemory(t *testing.T) {
-	const small, large, room = 10000, 100000, 16 << 20 // the larger one is 90 MB
+	const small, large, room = 5000, 50000, 16 << 20 // the larger one is 45 MB
 	held := func(n int) uint64 {
 		r := newRig(t)
 		gate := make(chan struct{})

@@ -88,6 +88,7 @@ func TestResult(t *testing.T) {
 
 // TestFinal: every status that is final, and every one that is not.
 func TestFinal(t *testing.T) {
+	t.Parallel()
 	final := map[int]bool{}
 	for _, s := range []int{400, 402, 404, 405, 406, 409, 410, 411, 412, 413, 415, 417, 422, 451} {
 		final[s] = true
@@ -144,6 +145,7 @@ func jsonNumber(n int) string {
 
 // TestNotForPosting: what can never be posted is dead-lettered without a try.
 func TestNotForPosting(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, subject, body, dead, reason string }{
 		{"invalid", "plaspy.in.location.d", `{"location":{"dateTime":"2026-01-02T03:04:01Z","latitude":91,"longitude":0}}`, "plaspy.dlq.location.d", "location.latitude"},
 		{"no JSON", "plaspy.in.alert.d", `help`, "plaspy.dlq.alert.d", "body"},
@@ -178,6 +180,7 @@ func TestNotForPosting(t *testing.T) {
 
 // TestTooOld: the age runs while the API is down and while it fails.
 func TestTooOld(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		n    int // devices; enough of them make an outage
@@ -210,6 +213,7 @@ func (w waiter) Alerts(ctx context.Context, id string, b []byte, o plaspy.PostOp
 }
 
 func TestTooOldWhileWaiting(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.put("plaspy.in.location.d", location(1))
 	run(t, r.consumer(waiter{}, func(c *Consumer) { c.opt.MaxAge = 500 * time.Millisecond }))
@@ -238,6 +242,7 @@ func (a slow) Locations(ctx context.Context, id string, body []byte, o plaspy.Po
 // TestTooOldAtSea: a post that has gone out when its message is too old may have
 // been taken, and is waited for.
 func TestTooOldAtSea(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	api := slow{newFakeAPI(nil), 1500 * time.Millisecond}
 	r.put("plaspy.in.location.d", location(1))
@@ -279,6 +284,7 @@ func TestForbidden(t *testing.T) {
 
 // TestRetryAfter: the API's wish is obeyed although the backoff is shorter.
 func TestRetryAfter(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	var first, second atomic.Int64
 	api := newFakeAPI(func(string, int, []byte) error {
@@ -360,6 +366,7 @@ func TestInterest(t *testing.T) {
 // TestLimitsStream: an inbound stream that keeps what was acknowledged is told
 // to delete it, or the next run would post it again.
 func TestLimitsStream(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	if err := r.js.DeleteStream(t.Context(), subjects.Inbound()); err != nil {
 		t.Fatal(err)

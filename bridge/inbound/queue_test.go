@@ -17,6 +17,7 @@ import (
 // TestOddSubjects: messages to subjects that name no device, wildcards among them,
 // become dead letters, and take no other message with them, however many there are.
 func TestOddSubjects(t *testing.T) {
+	t.Parallel()
 	for _, leader := range []bool{false, true} {
 		t.Run(fmt.Sprintf("leader %v", leader), func(t *testing.T) {
 			r := newRig(t)
@@ -87,6 +88,7 @@ func TestHeadersOfTheServer(t *testing.T) {
 // TestMirror: a mirror of the inbound stream, which keeps finished messages and may
 // answer direct gets, is not believed.
 func TestMirror(t *testing.T) {
+	t.Parallel()
 	const n = 300
 	r := newRig(t)
 	if err := r.js.DeleteStream(t.Context(), subjects.Inbound()); err != nil {
@@ -188,6 +190,7 @@ func TestUnansweredReads(t *testing.T) {
 // TestStreamMadeAnew: a stream that is deleted and made again while the consumer
 // runs is read from its first message on.
 func TestStreamMadeAnew(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	api := newFakeAPI(nil)
 	r.putMany(100, func(i int) string { return device(i % 7) })
@@ -216,7 +219,7 @@ func TestStreamMadeAnew(t *testing.T) {
 // eventually asks until ok.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(60 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -76,6 +76,7 @@ func parent(s sdk.ReadOnlySpan) string {
 }
 
 func TestMessageAndItsTriesAreOneTrace(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	api := newFakeAPI(func(_ string, try int, _ []byte) error {
 		if try < 3 {
@@ -118,6 +119,7 @@ func TestMessageAndItsTriesAreOneTrace(t *testing.T) {
 }
 
 func TestDeadLetterCarriesTheTrace(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, subject string
 		body          []byte

@@ -24,6 +24,7 @@ func wide(second, v int) string {
 // TestWhyNamesFields follows a device through changes, a restart and another
 // replica.
 func TestWhyNamesFields(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("d")
 	srv := natstest.Start(t)
 	api.show("d", wide(1, 1))
@@ -70,6 +71,7 @@ func TestWhyNamesFields(t *testing.T) {
 // TestWhySaysWhoPublished: what another replica has gone beyond is not published,
 // and why says so.
 func TestWhySaysWhoPublished(t *testing.T) {
+	t.Parallel()
 	api, srv := newFakeAPI("d"), natstest.Start(t)
 	beyond, read := make(chan struct{}), make(chan struct{})
 	defer close(read)
@@ -103,6 +105,7 @@ func TestWhySaysWhoPublished(t *testing.T) {
 }
 
 func TestWhyOfDevicesThatAreNotPolled(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("mine", "other", "left out")
 	for _, id := range []string{"mine", "other", "left out"} {
 		api.show(id, at(1, 1))

@@ -49,6 +49,7 @@ func (r *rig) put(raw string) {
 // TestAnswerThatWaitedIsDropped: another replica has published the same fix and one
 // whose dateTime goes back while this one held its answer.
 func TestAnswerThatWaitedIsDropped(t *testing.T) {
+	t.Parallel()
 	f0, f1, f2 := at(1, "f0"), at(10, "f1"), at(5, "f2")
 	api := newFakeAPI("d")
 	var step atomic.Int32
@@ -79,6 +80,7 @@ func TestAnswerThatWaitedIsDropped(t *testing.T) {
 // TestHistoryThatIsOwedStaysOwed: a fix whose time does not go forward does not end
 // what a request that failed has left unread.
 func TestHistoryThatIsOwedStaysOwed(t *testing.T) {
+	t.Parallel()
 	for _, between := range []string{"", at(5, "battery"), at(2, "back")} {
 		t.Run(between, func(t *testing.T) {
 			o := options()
@@ -125,6 +127,7 @@ func (h *hookedAlerts) Alerts(ctx context.Context, id string, body []byte, o pla
 // TestRowsThatAnotherReplicaPublished: while this one held the rows of the alert
 // history, another one published them and the fix.
 func TestRowsThatAnotherReplicaPublished(t *testing.T) {
+	t.Parallel()
 	o := options()
 	o.AlertHistory = true
 	srv := natstest.Start(t)
@@ -154,6 +157,7 @@ func TestRowsThatAnotherReplicaPublished(t *testing.T) {
 // TestSilenceOfAHeldUpReplica: another replica has published a new fix before this
 // one raises the alert, which is then not raised.
 func TestSilenceOfAHeldUpReplica(t *testing.T) {
+	t.Parallel()
 	o := options()
 	o.SilentAfter = 150 * time.Millisecond
 	api := newFakeAPI("d")
@@ -190,6 +194,7 @@ func (f *fleet) seenBefore(age time.Duration) bool {
 // TestEventsThatTheStreamCannotTake: a row, an alert or a location above the limit
 // holds up no other event.
 func TestEventsThatTheStreamCannotTake(t *testing.T) {
+	t.Parallel()
 	large := strings.Repeat("x", 1100<<10)
 	o := options()
 	o.AlertHistory = true
@@ -215,6 +220,7 @@ func TestEventsThatTheStreamCannotTake(t *testing.T) {
 // TestAlertsOfTheAPINamedSilent: with or without the bridge's own alert of that
 // name.
 func TestAlertsOfTheAPINamedSilent(t *testing.T) {
+	t.Parallel()
 	for _, after := range []time.Duration{0, 20 * time.Millisecond} {
 		t.Run(after.String(), func(t *testing.T) {
 			o := options()
@@ -249,6 +255,7 @@ func TestAlertsOfTheAPINamedSilent(t *testing.T) {
 // TestBackfillAfterAFixThatWentBack: nothing of the stream is published again, also
 // after a restart.
 func TestBackfillAfterAFixThatWentBack(t *testing.T) {
+	t.Parallel()
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprint(restart), func(t *testing.T) {
 			o := options()
@@ -305,6 +312,7 @@ func TestGapIsBounded(t *testing.T) {
 
 // TestRefusedBackfillIsAskedForLessAndLess.
 func TestRefusedBackfillIsAskedForLessAndLess(t *testing.T) {
+	t.Parallel()
 	o := options()
 	o.Backfill, o.BackoffInitial = true, time.Second
 	api := newFakeAPI("d", "e")

@@ -16,6 +16,7 @@ import (
 )
 
 func TestDeviceEvents(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a", "b")
 	srv := natstest.Start(t)
 	r := newRig(t, srv, api, options())
@@ -49,6 +50,7 @@ func TestDeviceEvents(t *testing.T) {
 }
 
 func TestSelection(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		s    inventory.Selection
@@ -81,6 +83,7 @@ func TestSelection(t *testing.T) {
 // TestEntriesThatTheStreamCannotTake has an entry above the server's limit and
 // one that is not UTF-8 in the list: neither holds up a poll.
 func TestEntriesThatTheStreamCannotTake(t *testing.T) {
+	t.Parallel()
 	o := options()
 	o.Refresh = time.Hour
 	api := newFakeAPI("a")
@@ -102,6 +105,7 @@ func TestEntriesThatTheStreamCannotTake(t *testing.T) {
 // TestRemovedDeviceLeavesTheBucket: the last position of a removed device goes,
 // and comes back with the device although the API shows nothing new of it.
 func TestRemovedDeviceLeavesTheBucket(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a", "b")
 	api.show("a", at(1, "a"))
 	api.show("b", at(1, "b"))
@@ -148,6 +152,7 @@ func TestRemovedDeviceLeavesTheBucket(t *testing.T) {
 }
 
 func TestEventsCarryGroups(t *testing.T) {
+	t.Parallel()
 	for _, on := range []bool{false, true} {
 		api := newFakeAPI("a", "alone")
 		api.show("a", at(1, 1, `"alerts":["SOS"]`))

@@ -11,6 +11,7 @@ import (
 )
 
 func TestBackfill(t *testing.T) {
+	t.Parallel()
 	o := options()
 	o.Backfill = true
 	api := newFakeAPI("d")
@@ -33,6 +34,7 @@ func TestBackfill(t *testing.T) {
 }
 
 func TestBackfillThatFailsDoesNotKeepThePositionBack(t *testing.T) {
+	t.Parallel()
 	for _, answer := range []string{"error", "refused"} {
 		t.Run(answer, func(t *testing.T) {
 			o := options()
@@ -61,6 +63,7 @@ func TestBackfillThatFailsDoesNotKeepThePositionBack(t *testing.T) {
 // TestLastingGapTrouble: once a gap was given up, the fixes that follow are not
 // held back each in its turn.
 func TestLastingGapTrouble(t *testing.T) {
+	t.Parallel()
 	o := options()
 	o.Backfill = true
 	api := newFakeAPI("d")
@@ -87,6 +90,7 @@ func TestLastingGapTrouble(t *testing.T) {
 }
 
 func TestAlertHistory(t *testing.T) {
+	t.Parallel()
 	o := options()
 	o.AlertHistory = true
 	api := newFakeAPI("d")

@@ -16,6 +16,7 @@ import (
 )
 
 func TestBrokerThatLostDataGetsTheNewestAgain(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a", "b")
 	api.show("a", at(1, "a1"))
 	api.show("b", at(1, "b1"))
@@ -58,6 +59,7 @@ func (r *rig) loseStream(keep int) {
 }
 
 func TestEdgesThatTheBrokerLostAreToldAgain(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		keep int // messages that the broker kept
@@ -86,6 +88,7 @@ func TestEdgesThatTheBrokerLostAreToldAgain(t *testing.T) {
 }
 
 func TestDevicesThatTheBrokerLostAreToldAgain(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a")
 	o := options()
 	o.Refresh = time.Hour
@@ -104,6 +107,7 @@ func TestDevicesThatTheBrokerLostAreToldAgain(t *testing.T) {
 // device belongs to another replica, because the shares changed or because the
 // process stops. No other replica may have seen the answer, so it is published.
 func TestAnswerOfAPollDuringWhichItsDeviceMoves(t *testing.T) {
+	t.Parallel()
 	for _, stops := range []bool{false, true} {
 		api := newFakeAPI("a")
 		answer := make(chan struct{})
@@ -264,6 +268,7 @@ func (r *rig) publishAsAnother(seen time.Time) {
 }
 
 func TestAgedOutLocationIsNotNews(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("parked")
 	api.show("parked", at(1, 1, `"alerts":["SOS"]`))
 	r := newRig(t, natstest.Start(t), api, options())
@@ -300,6 +305,7 @@ func TestAgedOutLocationIsNotNews(t *testing.T) {
 }
 
 func TestLostDeviceEventsAreToldByWhoeverComesToOwnThem(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a", "b")
 	o := options()
 	o.Refresh = time.Hour

@@ -17,6 +17,7 @@ import (
 // TestLongGap: a gap that no turn can read is published in order over several,
 // with the alerts that lay in it, and the newest fix last.
 func TestLongGap(t *testing.T) {
+	t.Parallel()
 	const length = 59 * time.Minute
 	for _, fits := range []time.Duration{35 * time.Minute, 3 * time.Minute, 100 * time.Second} {
 		t.Run(fits.String(), func(t *testing.T) {

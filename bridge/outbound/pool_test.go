@@ -47,6 +47,7 @@ func TestOnlyChangesArePublished(t *testing.T) {
 // TestEveryShownChangeOnceInOrder lets the broker die twice, and a second pool
 // run beside the first without knowing of it.
 func TestEveryShownChangeOnceInOrder(t *testing.T) {
+	t.Parallel()
 	const devices = 20
 	var ids []string
 	api := newFakeAPI()
@@ -91,6 +92,7 @@ func TestEveryShownChangeOnceInOrder(t *testing.T) {
 }
 
 func TestTwoPoolsThatDoNotKnowOfEachOther(t *testing.T) {
+	t.Parallel()
 	const devices = 10
 	api := newFakeAPI()
 	var ids []string
@@ -143,6 +145,7 @@ func TestTwoPoolsThatDoNotKnowOfEachOther(t *testing.T) {
 }
 
 func TestRestartComparesWithTheStream(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("same", "moved")
 	api.show("same", at(1, "a", `"alerts":["SOS"]`))
 	api.show("moved", at(1, "a", `"alerts":["SOS","Door"]`))
@@ -190,6 +193,7 @@ func TestAlertEdges(t *testing.T) {
 // TestEdgesThatACrashCutOff deletes the edges from the stream, as if the
 // process had died between the location and them.
 func TestEdgesThatACrashCutOff(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("d")
 	api.show("d", at(1, 1, `"alerts":["SOS","Door"]`))
 	srv := natstest.Start(t)
@@ -211,6 +215,7 @@ func TestEdgesThatACrashCutOff(t *testing.T) {
 }
 
 func TestSilent(t *testing.T) {
+	t.Parallel()
 	o := options()
 	o.SilentAfter = 30 * time.Millisecond
 	api := newFakeAPI("d", "never")
@@ -232,6 +237,7 @@ func TestSilent(t *testing.T) {
 }
 
 func TestUnusableFixes(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, raw, want string }{
 		{"no dateTime", `{"latitude":1,"longitude":2}`, "no dateTime"},
 		{"dateTime of another type", `{"dateTime":5,"latitude":1,"longitude":2}`, "not a string"},
@@ -264,6 +270,7 @@ func TestUnusableFixes(t *testing.T) {
 }
 
 func TestHangingDevicesDoNotHoldUpOthers(t *testing.T) {
+	t.Parallel()
 	const hanging = 40
 	api := newFakeAPI("good")
 	ids := []string{"good"}
@@ -303,6 +310,7 @@ func TestHangingDevicesDoNotHoldUpOthers(t *testing.T) {
 }
 
 func TestOwnership(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a", "b")
 	api.show("a", at(1, "a1"))
 	api.show("b", at(1, "b1"))
@@ -321,6 +329,7 @@ func TestOwnership(t *testing.T) {
 }
 
 func TestDailyResults(t *testing.T) {
+	t.Parallel()
 	const headStart = 10
 	o := options()
 	o.Quota = quota.New(12, nil)
@@ -336,6 +345,7 @@ func TestDailyResults(t *testing.T) {
 }
 
 func TestWhy(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("d")
 	answers := []string{at(1, 1, `"alerts":["SOS"]`), at(1, 1, `"alerts":["SOS"]`), `{"latitude":1}`}
 	api.next["d"] = func(n int) (string, error) {
@@ -371,6 +381,7 @@ func TestWhy(t *testing.T) {
 // TestManyDevicesComeUnderCareAtOnce is about the thousand consumers that a
 // stream has room for.
 func TestManyDevicesComeUnderCareAtOnce(t *testing.T) {
+	t.Parallel()
 	const devices = 1500
 	api := newFakeAPI()
 	var ids []string

@@ -15,6 +15,7 @@ import (
 // TestDailyResultsSurvive counts at the API over restarts and moves between two
 // replicas, with the store that the bridge uses.
 func TestDailyResultsSurvive(t *testing.T) {
+	t.Parallel()
 	const limit, restarts, headStart = 40, 5, 10
 	srv := natstest.Start(t)
 	api := newFakeAPI("d", "other")

@@ -42,6 +42,7 @@ func adaptiveSchedule() *schedule.Schedule {
 // comes with a memory does not queue for a first poll, neither at a start nor when it
 // is taken over later.
 func TestMemory(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	s := &shelf{}
 	with := func(_ *rig, p *Parts) { p.Schedule, p.Memory = adaptiveSchedule(), s }
@@ -85,6 +86,7 @@ func TestMemory(t *testing.T) {
 
 // TestNoMemory checks that a store that fails costs nothing but the memory.
 func TestNoMemory(t *testing.T) {
+	t.Parallel()
 	for name, s := range map[string]*shelf{
 		"away":    {err: errors.New("away")},
 		"garbage": {fleet: []byte("x"), devices: map[string][]byte{"a": []byte("garbage"), "": {}}},

@@ -37,6 +37,7 @@ func (r *rig) ageOut() {
 // TestSilentBeyondRetention: the alert is neither raised again by a restart after
 // its event has left the stream, nor left without its end.
 func TestSilentBeyondRetention(t *testing.T) {
+	t.Parallel()
 	remember := func(r *rig, p *Parts) {
 		p.RememberSilent = func(ctx context.Context) error { return publisher.RememberSilent(ctx, r.pub) }
 	}

@@ -34,6 +34,7 @@ func (r *rig) statuses(known map[string]DeviceStatus, what string, ok func() boo
 // TestChanged looks on while devices are polled, which with the race detector
 // also shows that nothing of a busy device is touched.
 func TestChanged(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a", "b")
 	api.show("a", at(1, 1, `"speed":42.5`, `"alerts":["SpeedLimit"]`))
 	n := 0

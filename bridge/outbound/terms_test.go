@@ -45,6 +45,7 @@ func (r *rig) why(id string) Reason {
 
 // TestPause pauses a device and the group of another one, and lets them go again.
 func TestPause(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a", "c", "x") // a is in the group North, c in South
 	for _, id := range []string{"a", "c", "x"} {
 		api.show(id, at(0, 4.7))
@@ -80,6 +81,7 @@ func TestPause(t *testing.T) {
 
 // TestIntervalThatTheBudgetCannotHold checks that why says so.
 func TestIntervalThatTheBudgetCannotHold(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a", "b")
 	r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) { p.Budget = slowBudget{p.Budget} })
 	r.eventually("polled", func() bool { return r.polled("a") > 0 })
@@ -111,6 +113,7 @@ func (slowBudget) PollRate() float64 { return 90 }
 
 // TestChooseAnew changes the patterns that choose devices.
 func TestChooseAnew(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a", "b", "c")
 	o := options()
 	o.Refresh = time.Hour
@@ -134,6 +137,7 @@ func TestChooseAnew(t *testing.T) {
 
 // TestPollNow polls a device before its turn and gives the result.
 func TestPollNow(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a", "b")
 	api.show("a", at(0, 4.7))
 	r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) { p.Schedule = schedule.NewFixed(time.Hour) })

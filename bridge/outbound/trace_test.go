@@ -47,6 +47,7 @@ func parentOf(s api.SpanContext) string {
 }
 
 func TestPollAndItsEventsAreOneTrace(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	a := newFakeAPI("a")
 	a.show("a", at(1, 1, `"alerts":["Speed"]`))
@@ -119,6 +120,7 @@ func TestPollAndItsEventsAreOneTrace(t *testing.T) {
 // What an event is called, and all that it says but the trace's headers, does not
 // depend on tracing: a duplicate stays one across replicas that differ in it.
 func TestTracingDoesNotChangeEvents(t *testing.T) {
+	t.Parallel()
 	publish := func(o Options) map[string]event {
 		a := newFakeAPI("a")
 		a.show("a", at(1, 1, `"alerts":["Speed"]`))
@@ -197,6 +199,7 @@ func TestRefusedEventHasASpanOfItsOwn(t *testing.T) {
 
 // The outage of the broker in the middle makes no second span and no second id.
 func TestEventSentAgainKeepsItsContext(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t, natstest.Listen)
 	a := newFakeAPI("a")
 	a.show("a", at(1, 1))

@@ -3,6 +3,7 @@ package plaspy_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -101,7 +102,7 @@ func secure(t *testing.T, proto int, h http.HandlerFunc) (*frozen, *plaspy.Clien
 	t.Cleanup(l.closeAll)
 	c := newClient(t, s.URL, nil, func(o *plaspy.Options) {
 		o.TLS = s.Client().Transport.(*http.Transport).TLSClientConfig
-		o.Timeout = time.Second
+		o.Timeout = 2 * time.Second
 		o.Transport = plaspy.NewTransport(*o)
 	})
 	t.Cleanup(c.Close)
@@ -125,6 +126,7 @@ func pollAtOnce(t *testing.T, c *plaspy.Client, n int) {
 }
 
 func TestDeadConnectionsAreAbandoned(t *testing.T) {
+	t.Parallel()
 	for proto := 1; proto <= 2; proto++ {
 		for name, call := range map[string]func(context.Context, *plaspy.Client) error{
 			"polls": poll,
@@ -133,7 +135,8 @@ func TestDeadConnectionsAreAbandoned(t *testing.T) {
 				return err
 			},
 		} {
-			t.Run(name, func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s with HTTP/%d", name, proto), func(t *testing.T) {
+				t.Parallel()
 				l, c := secure(t, proto, func(w http.ResponseWriter, _ *http.Request) { fine(w) })
 				pollAtOnce(t, c, 8)
 				l.freeze()
@@ -155,13 +158,15 @@ func TestDeadConnectionsAreAbandoned(t *testing.T) {
 }
 
 func TestConnectionsToAFailingServerAreAbandoned(t *testing.T) {
+	t.Parallel()
 	for proto := 1; proto <= 2; proto++ {
 		for name, fail := range map[string]func(http.ResponseWriter, *http.Request){
 			"503":  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
 			"502":  func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", http.StatusBadGateway) },
 			"hang": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 		} {
-			t.Run(name, func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s with HTTP/%d", name, proto), func(t *testing.T) {
+				t.Parallel()
 				var sick atomic.Int64 // connections up to this one lead to a failing server
 				l, c := secure(t, proto, func(w http.ResponseWriter, r *http.Request) {
 					if r.Context().Value(connKey{}).(int64) <= sick.Load() {

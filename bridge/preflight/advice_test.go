@@ -12,6 +12,7 @@ import (
 // TestOpenToTheNetwork: check warns of an embedded server without a login, and of a
 // disabled live view.
 func TestOpenToTheNetwork(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, sim.Options{})
 	r.env("BRIDGE_EMBEDDED_ADDR", "0.0.0.0:0", "BRIDGE_HTTP_ADDR", "0.0.0.0:0")
 	r.want(2, 0, `warn embedded NATS: 0.0.0.0:0 is not on loopback and requires no login: .*: set BRIDGE_EMBEDDED_ADDR`, `warn live view: disabled: .*: set BRIDGE_HTTP_TOKEN`)
@@ -21,6 +22,7 @@ func TestOpenToTheNetwork(t *testing.T) {
 
 // TestSmallPayload: check warns of a max_payload below the default.
 func TestSmallPayload(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, sim.Options{})
 	r.broker(nil, func(o *server.Options) { o.MaxPayload = 64 << 10 })
 	r.want(1, 0, `warn max_payload: the server accepts messages of 64 KiB at most: raise max_payload`)
@@ -43,15 +45,17 @@ func TestCollector(t *testing.T) {
 
 // TestUnusedLogin: check warns of NATS variables that have no effect.
 func TestUnusedLogin(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, sim.Options{})
 	r.env("NATS_USER", "bridge", "NATS_PASSWORD", password)
 	r.want(1, 0, `warn configuration: NATS_USER has no effect: the embedded server requires no login`)
-	r.env("NATS_USER", "", "NATS_PASSWORD", "", "NATS_URL", "nats://127.0.0.1:1", "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:4333", "PLASPY_TIMEOUT", "500ms")
+	r.env("NATS_USER", "", "NATS_PASSWORD", "", "NATS_URL", "nats://127.0.0.1:1", "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:4333", "PLASPY_TIMEOUT", "2s")
 	r.want(1, 1, `warn configuration: BRIDGE_EMBEDDED_ADDR has no effect: NATS_URL names a server`)
 }
 
 // TestTLSAdvice: the advice matches the scheme of NATS_URL.
 func TestTLSAdvice(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, sim.Options{})
 	s := r.broker(nil)
 	_, port, err := net.SplitHostPort(s.Addr().String())

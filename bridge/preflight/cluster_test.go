@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/config/configtest"
 	"plaspy-bridge/bridge/replica"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/publisher"
@@ -59,7 +59,7 @@ func (r *rig) nodes(ports []int, routes []*url.URL) (servers []*natstest.Server)
 // until tries again until ok, or for half a minute.
 func (r *rig) until(what string, ok func() bool) {
 	r.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -76,6 +76,7 @@ var proof = flag.Bool("proof", false, "run the proof with a cluster too")
 
 // TestCluster compares configured replicas with known servers, and reports offline replicas.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	if !*proof {
 		t.Skip("three servers elect leaders; run with -proof")
 	}
@@ -95,7 +96,7 @@ func TestCluster(t *testing.T) {
 	r.want(1, 0, `warn BRIDGE_STREAM_REPLICAS: 2 replicas tolerate the loss of no more servers than 1: set it to 1 or 3`)
 
 	r.env("BRIDGE_STREAM_REPLICAS", "3")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	want := publisher.Subjects("plaspy").Streams(publisher.StreamOptions{Retention: 168 * time.Hour, Replicas: 3, Inbound: true})
 	if _, err := publisher.EnsureStreams(ctx, js, want); err != nil {
@@ -112,6 +113,7 @@ func TestCluster(t *testing.T) {
 // TestNATSConf runs the checks as each user of deploy/nats.conf. Only the bridge's
 // users have the needed permissions.
 func TestNATSConf(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../deploy/nats.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +125,7 @@ func TestNATSConf(t *testing.T) {
 	conf := passwords.ReplaceAllString(string(text), password)
 	for _, there := range []bool{false, true} {
 		t.Run(fmt.Sprintf("streams there %t", there), func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, sim.Options{})
 			s := r.configured(conf)
 			if there {
@@ -159,12 +162,13 @@ func TestNATSConf(t *testing.T) {
 
 // TestReplicas compares the settings of running replicas with this configuration.
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, sim.Options{})
 	s := r.broker(nil)
 	_, js := r.admin(s)
 	r.want(0, 0, `ok   replicas: no replica runs now`)
 	ensure(t, js, nil)
-	cfg, _, err := config.Load()
+	cfg, _, err := configtest.Load(t, r.variables)
 	if err != nil {
 		t.Fatal(err)
 	}

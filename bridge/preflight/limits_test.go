@@ -48,6 +48,7 @@ func (r *rig) configured(text string) *natstest.Server {
 // TestAccountLimits: each limit of an account that would stop the bridge is
 // told, with what is and what would have to be.
 func TestAccountLimits(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, limits string
 		streams      bool // are there before the limits come
@@ -60,6 +61,7 @@ func TestAccountLimits(t *testing.T) {
 		{"consumers", "max_file: 4GB, max_consumers: 1", true, 0, 5, `FAIL stream PLASPY_EVENTS: has 0 of at most 1 consumers, and the bridge creates up to 2 more: raise`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, sim.Options{})
 			s := r.configured(fmt.Sprintf(`jetstream {}
 accounts { A { jetstream { %s }, users: [{user: bridge, password: %q}, {user: admin, password: %q}] } }`, tt.limits, password, password))
@@ -71,6 +73,7 @@ accounts { A { jetstream { %s }, users: [{user: bridge, password: %q}, {user: ad
 		})
 	}
 	t.Run("nearly full", func(t *testing.T) {
+		t.Parallel()
 		r := newRig(t, sim.Options{})
 		s := r.configured(fmt.Sprintf(`jetstream {}
 accounts { A { jetstream { max_file: 1MB }, users: [{user: bridge, password: %q}, {user: admin, password: %q}] } }`, password, password))
@@ -87,6 +90,7 @@ accounts { A { jetstream { max_file: 1MB }, users: [{user: bridge, password: %q}
 
 // TestStreamLimits: a stream that is there, but takes no more of something.
 func TestStreamLimits(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name       string
 		stream     string
@@ -105,6 +109,7 @@ func TestStreamLimits(t *testing.T) {
 		{"a window that suffices", "PLASPY_RESULTS", func(c *jetstream.StreamConfig) { c.Duplicates = time.Minute }, 0, 1, 0, `warn stream PLASPY_RESULTS: .*uses it as it is`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, sim.Options{})
 			_, js := r.admin(r.broker(nil))
 			want := publisher.Subjects("plaspy").Streams(publisher.StreamOptions{Retention: 168 * time.Hour, Inbound: true})
@@ -175,6 +180,7 @@ func disguised(t *testing.T, to, version string) (addr string) {
 // TestVersions: servers that are too old, and those with a fault in replicated
 // work queues.
 func TestVersions(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		version, inbound string
 		warn, fail       int
@@ -190,6 +196,7 @@ func TestVersions(t *testing.T) {
 		{"3.0.0", "true", 0, 0, `ok   NATS: connected`},
 	} {
 		t.Run(tt.version+" inbound "+tt.inbound, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, sim.Options{})
 			s := r.broker(nil)
 			u, err := url.Parse(s.ClientURL())
@@ -204,12 +211,15 @@ func TestVersions(t *testing.T) {
 
 // TestDurability: check reports the loss after a power failure as exactly as it is known.
 func TestDurability(t *testing.T) {
+	t.Parallel()
 	t.Run("somebody else's server", func(t *testing.T) {
+		t.Parallel()
 		r := newRig(t, sim.Options{})
 		r.broker(nil)
 		r.want(0, 0, `ok   power failure: .*sync_interval \(default 2m.*publishes every device's newest state again, but inbound messages.*lost`)
 	})
 	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
 		r := newRig(t, sim.Options{})
 		r.want(0, 0, `warn power failure: messages acknowledged in the last 2m0s \(sync_interval\) are lost: .*BRIDGE_EMBEDDED_CONFIG`)
 	})
@@ -218,6 +228,7 @@ func TestDurability(t *testing.T) {
 		"always": `ok   power failure: no acknowledged message is lost \(sync_interval: always\)`,
 	} {
 		t.Run("embedded with "+sync, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, sim.Options{})
 			file := filepath.Join(t.TempDir(), "nats.conf")
 			if err := os.WriteFile(file, fmt.Appendf(nil, "listen: 127.0.0.1:-1\njetstream { sync_interval: %s }", sync), 0o600); err != nil {

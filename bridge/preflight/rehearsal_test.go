@@ -12,6 +12,7 @@ import (
 // TestEmbeddedConfiguration: a file that keeps the bridge itself out, or from
 // JetStream, is found out before the bridge runs.
 func TestEmbeddedConfiguration(t *testing.T) {
+	t.Parallel()
 	const users = `authorization { users: [{user: bridge, password: "s3cret-password"}, {user: little, password: "s3cret-password", permissions: {publish: "plaspy.>"}}] }`
 	for _, row := range []struct {
 		name, file, user string
@@ -27,6 +28,7 @@ func TestEmbeddedConfiguration(t *testing.T) {
 			accounts { A { users: [{user: bridge, password: "s3cret-password"}] } }`, "bridge", 0, 1, []string{`FAIL JetStream: not enabled for this account`}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, sim.Options{})
 			file := filepath.Join(t.TempDir(), "nats.conf")
 			if err := os.WriteFile(file, []byte("listen: 127.0.0.1:0\n"+row.file), 0o600); err != nil {
@@ -37,6 +39,7 @@ func TestEmbeddedConfiguration(t *testing.T) {
 				r.env("NATS_USER", row.user, "NATS_PASSWORD", password)
 			}
 			if row.fail < 0 { // as many as there are needs
+				r.env("PLASPY_TIMEOUT", "500ms") // each refused request waits so long
 				lines, n := r.check()
 				if n.Fail < 20 || !regexp.MustCompile(row.want[0]).MatchString(lines) {
 					t.Errorf("%d failures:\n%s", n.Fail, lines)

@@ -20,6 +20,7 @@ import (
 // TestAnswersInboxesOnly: whatever reply subject a requester chooses, the service
 // publishes to inboxes only, and does not ask the API for any other.
 func TestAnswersInboxesOnly(t *testing.T) {
+	t.Parallel()
 	s := &script{asked: make(chan string, 100)}
 	nc := serve(t, s, func(o *Options) { o.Subjects = "_fleet" })
 	if _, err := nc.Subscribe(">", func(m *nats.Msg) {
@@ -126,6 +127,7 @@ func TestAnswerTooLarge(t *testing.T) {
 // TestRunAgain: a service that has ended can run again, as often as wanted, with
 // all its slots.
 func TestRunAgain(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	caller := srv.Client(t)
 	s, err := New(Options{Conn: srv.Client(t), Subjects: "plaspy", Devices: &script{}, History: &script{}, Limit: 1, Log: slog.New(slog.DiscardHandler),

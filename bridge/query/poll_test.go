@@ -9,6 +9,7 @@ import (
 
 // TestPollErrors checks which replica answers a poll, and how.
 func TestPollErrors(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		ours   bool
 		err    error

@@ -139,6 +139,7 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
+	t.Parallel()
 	long := &plaspy.Error{Endpoint: "x", Status: 404, Message: "no such\r\ndevice"}
 	for _, tt := range []struct {
 		name          string
@@ -173,6 +174,7 @@ func TestErrors(t *testing.T) {
 // TestSlow: a slow answer holds up no other question, is cut off in time, and
 // too many at once are told so.
 func TestSlow(t *testing.T) {
+	t.Parallel()
 	s := &script{block: make(chan struct{}), asked: make(chan string, 10)}
 	nc := serve(t, s, func(o *Options) { o.Timeout, o.Limit = 2*time.Second, 2 })
 	replies := make(chan *nats.Msg, 2)
@@ -238,6 +240,7 @@ func awaitReplicas(t *testing.T, nc *nats.Conn, n int) {
 // TestWhyOfSeveralReplicas: the replica that polls a device answers, whichever is
 // the quicker; where none does, the others say what they know.
 func TestWhyOfSeveralReplicas(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	nc := srv.Client(t)
 	for _, replica := range []string{"a", "b", "c"} {
@@ -316,6 +319,7 @@ func FuzzRange(f *testing.F) {
 // TestStopWithoutAServer: no subscription can be drained then, and none is waited
 // for.
 func TestStopWithoutAServer(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	nc := srv.Client(t)
 	s, err := New(Options{

@@ -29,6 +29,7 @@ func (i *inside) Device(ctx context.Context, id string) (plaspy.Answer, error) {
 }
 
 func TestQueriesHaveSpans(t *testing.T) {
+	t.Parallel()
 	const caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	for _, tt := range []struct {
 		name, subject, parent, failure string

@@ -27,6 +27,7 @@ func (r *rig) startSkewed(id string) (*node, *skewed) {
 
 // TestClockJumps: setting the clock kills nobody and moves no device.
 func TestClockJumps(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 100)
 	a, clock := r.startSkewed("a")
 	b := r.start("b")
@@ -54,6 +55,7 @@ func TestClockJumps(t *testing.T) {
 // TestSuspend: a machine that wakes owns nothing, by whichever clock it slept,
 // before any goroutine of the group has run.
 func TestSuspend(t *testing.T) {
+	t.Parallel()
 	for name, sleep := range map[string]func(*skewed){
 		"counted":     func(s *skewed) { s.steady.Add(int64(testLease)); s.wall.Add(int64(testLease)) },
 		"not counted": func(s *skewed) { s.wall.Add(int64(testLease)) },
@@ -93,6 +95,7 @@ func TestGoodbyeFails(t *testing.T) {
 
 // TestLateBroker: a replica that starts before the broker joins when it comes.
 func TestLateBroker(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 10)
 	a := r.start("a")
 	a.gate.close() // nothing has been said yet, or hardly
@@ -104,6 +107,7 @@ func TestLateBroker(t *testing.T) {
 
 // TestTwins: two replicas with one name are two.
 func TestTwins(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 100)
 	a, b := r.start("same"), r.start("same")
 	r.awaitDivided(a, b)
@@ -125,6 +129,7 @@ func TestStandby(t *testing.T) {
 
 // TestUnlimited: without a limit there is nothing to wait for.
 func TestUnlimited(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 100)
 	free := func(_ *node, o *Options) { o.Limit = 0 }
 	a, b := r.start("a", free), r.start("b", free)

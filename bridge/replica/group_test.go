@@ -11,6 +11,7 @@ import (
 // TestAlone: the first replica of all has everything within a second, with the
 // lease of production.
 func TestAlone(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 100)
 	start := time.Now()
 	a := r.start("a", func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 })
@@ -42,6 +43,7 @@ func TestAlone(t *testing.T) {
 
 // TestJoinLeave: who comes and goes moves only its own share.
 func TestJoinLeave(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 600)
 	a, b := r.start("a"), r.start("b")
 	r.awaitDivided(a, b)
@@ -90,6 +92,7 @@ func (r *rig) byToken() map[string]*node {
 
 // TestKill: who is killed is replaced after its lease, whoever wrote the plans.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 200)
 	a, b, c := r.start("a"), r.start("b"), r.start("c")
 	r.awaitDivided(a, b, c)
@@ -104,6 +107,7 @@ func TestKill(t *testing.T) {
 
 // TestKillAll: two of three at once.
 func TestKillAll(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 200)
 	a, b, c := r.start("a"), r.start("b"), r.start("c")
 	r.awaitDivided(a, b, c)
@@ -115,6 +119,7 @@ func TestKillAll(t *testing.T) {
 // TestPause: a replica that stands still for longer than its lease owns nothing
 // from the moment that it wakes, and gets its part again as a newcomer.
 func TestPause(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 200)
 	a, b := r.start("a"), r.start("b")
 	r.awaitDivided(a, b)
@@ -134,6 +139,7 @@ func TestPause(t *testing.T) {
 
 // TestSlowMember: nobody takes up what a member gives away that has not said so.
 func TestSlowMember(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 200)
 	a, b := r.start("a"), r.start("b")
 	r.awaitDivided(a, b)
@@ -177,6 +183,7 @@ func TestKillInTime(t *testing.T) {
 
 // TestPartition: the same where the network stands still, and nothing fails.
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 200)
 	a, b := r.start("a"), r.start("b")
 	r.awaitDivided(a, b)
@@ -189,6 +196,7 @@ func TestPartition(t *testing.T) {
 
 // TestBrokerRestart: nobody is evicted for a broker's absence, however long.
 func TestBrokerRestart(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 200)
 	a, b, c := r.start("a"), r.start("b"), r.start("c")
 	r.awaitDivided(a, b, c)

@@ -98,6 +98,7 @@ func (f *fleet) leave(i int) { f.living = slices.Delete(f.living, i, i+1) }
 // TestDrafts: plans never give out more than the limit, never raise and take in
 // the same plan, count up, and come to rest with everything given out.
 func TestDrafts(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		f := &fleet{limit: 1 + random.IntN(2000)}

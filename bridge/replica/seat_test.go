@@ -69,6 +69,7 @@ func (w *world) within(d time.Duration, what string, cond func() bool) time.Dura
 // TestSeatFollowsTheAPI: a replica that cannot reach the API hands the posting
 // seat on, if another one can.
 func TestSeatFollowsTheAPI(t *testing.T) {
+	t.Parallel()
 	calmly(t, func(w *world) {
 		a := w.joinReaching("a")
 		w.within(3*time.Second, "a posts", a.Posting)
@@ -128,6 +129,7 @@ func TestStopKeepsTheSeat(t *testing.T) {
 // TestStopDoesNotWaitForEver: what was sent and is never answered keeps the stop
 // no longer than the grace, and the others no longer than the lease.
 func TestStopDoesNotWaitForEver(t *testing.T) {
+	t.Parallel()
 	calmly(t, func(w *world) {
 		a := w.joinReaching("a", func(o *Options) { o.Grace = 4 * time.Second })
 		w.within(time.Minute, "a posts", a.Posting)

@@ -56,6 +56,7 @@ plaspy_bridge_replicas_different_settings `+want+"\n"), "plaspy_bridge_replicas_
 // TestDifferences: who was told something else is named, once when it comes and
 // once when it is gone, and takes part all the same.
 func TestDifferences(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 100)
 	log := &told{}
 	a := r.start("a", log.by(map[string]string{"devices": "1", "limits": "2", "mine": "3"}))
@@ -90,6 +91,7 @@ func TestDifferences(t *testing.T) {
 
 // TestPeers: who only looks sees who lives, and leaves nothing behind.
 func TestPeers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 10)
 	js, err := jetstream.New(r.server.Client(t))
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 // TestOlderStore: the broker comes back with a copy of its store in which some
 // replicas have never been.
 func TestOlderStore(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 100)
 	a := r.start("a")
 	r.awaitDivided(a)
@@ -39,6 +40,7 @@ func TestOlderStore(t *testing.T) {
 // TestBucketDeleted: the bucket is made again, and nobody acts on what another
 // one may still believe.
 func TestBucketDeleted(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 100)
 	a, b := r.start("a"), r.start("b")
 	r.awaitDivided(a, b)
@@ -55,6 +57,7 @@ func TestBucketDeleted(t *testing.T) {
 
 // TestKeyDeleted: an operator deletes everything in the bucket, key by key.
 func TestKeyDeleted(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 100)
 	a, b := r.start("a"), r.start("b")
 	r.awaitDivided(a, b)
@@ -74,6 +77,7 @@ func TestKeyDeleted(t *testing.T) {
 
 // TestPlanSpoiled: what somebody else did to the plan its members undo.
 func TestPlanSpoiled(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(jetstream.KeyValue) error{
 		"deleted": func(kv jetstream.KeyValue) error { return kv.Delete(t.Context(), planKey) },
 		"purged":  func(kv jetstream.KeyValue) error { return kv.Purge(t.Context(), planKey) },
@@ -117,6 +121,7 @@ func (r *rig) bucket() jetstream.KeyValue {
 
 // TestBucketAsItIs: a bucket that an operator made is used and not changed.
 func TestBucketAsItIs(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 50)
 	js, err := jetstream.New(r.server.Client(t))
 	if err != nil {
@@ -140,6 +145,7 @@ func TestBucketAsItIs(t *testing.T) {
 // TestOldPlan: a plan of earlier, whose members are long gone, stops nobody for
 // good, whether their keys tell that they are gone or are gone themselves.
 func TestOldPlan(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 50)
 	gone := r.start("gone")
 	r.awaitDivided(gone)

@@ -8,6 +8,7 @@ import (
 
 // TestThrottle: what one replica sees all obey within a second.
 func TestThrottle(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 10)
 	a, b, c := r.start("a"), r.start("b"), r.start("c")
 	r.awaitDivided(a, b, c)
@@ -35,6 +36,7 @@ func TestThrottle(t *testing.T) {
 
 // TestThrottleAll: everybody is throttled at once; the longest stop reaches all.
 func TestThrottleAll(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 10)
 	until := make([]atomic.Int64, 6)
 	var nodes []*node

@@ -199,6 +199,7 @@ func main() {
 // TestPrintedGoCompiles uses the printed file of another prefix in a module of its
 // own, which has no dependencies.
 func TestPrintedGoCompiles(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	source, err := schema.Types("go", "my-fleet")
 	if err != nil {

@@ -61,6 +61,7 @@ type Keeper struct {
 	revive   time.Duration // until the next try
 	reviveAt time.Time
 	switcher switcher
+	allEvery time.Duration
 	lookedAt time.Time // of the last check of all streams
 	filler   filler
 }
@@ -69,7 +70,7 @@ type Keeper struct {
 func New(o Options) *Keeper {
 	k := &Keeper{
 		opts: o, log: o.Log, wake: make(chan struct{}, 1), usage: newUsage(o.Registerer),
-		logged: make(map[string]string), revive: reviveEvery,
+		logged: make(map[string]string), revive: reviveEvery, allEvery: allEvery,
 	}
 	k.report(ops.Down("starting"))
 	return k
@@ -154,7 +155,7 @@ func (k *Keeper) look(ctx context.Context, changed func()) {
 		return
 	}
 	fresh := !k.good.Load()
-	if fresh || time.Since(k.lookedAt) >= allEvery {
+	if fresh || time.Since(k.lookedAt) >= k.allEvery {
 		if err := k.ensure(ctx, fresh); err != nil {
 			k.failed(ctx, err)
 			return

@@ -65,6 +65,7 @@ func run(t *testing.T, srv *natstest.Server, o publisher.StreamOptions, reg prom
 		t.Fatal(err)
 	}
 	k = New(Options{Streams: subjects.Streams(o), Log: slog.New(slog.DiscardHandler), Registerer: reg})
+	k.allEvery = 100 * time.Millisecond
 	k.Attach(conn, pub)
 	changed = make(chan struct{}, 100)
 	natstest.Run(t, func(ctx context.Context) { k.Run(ctx, func() { changed <- struct{}{} }) })
@@ -74,7 +75,7 @@ func run(t *testing.T, srv *natstest.Server, o publisher.StreamOptions, reg prom
 // await waits until the condition holds, for as long as a busy machine may take.
 func await(t *testing.T, cond func() bool) {
 	t.Helper()
-	limit := time.NewTimer(30 * time.Second)
+	limit := time.NewTimer(2 * time.Minute)
 	defer limit.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -82,7 +83,7 @@ func await(t *testing.T, cond func() bool) {
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			t.Fatal("waited 30s")
+			t.Fatal("waited two minutes")
 		}
 	}
 }
@@ -90,6 +91,7 @@ func await(t *testing.T, cond func() bool) {
 // TestUsage: the metrics show what streams hold and may hold, and what the account
 // does.
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	reg := prometheus.NewRegistry()
 	k, _ := run(t, srv, publisher.StreamOptions{Inbound: true, MaxBytes: 1 << 20}, reg)
@@ -131,6 +133,7 @@ func TestFullStore(t *testing.T) {
 
 // TestLoss: what the stream lost has it read again.
 func TestLoss(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	k, changed := run(t, srv, publisher.StreamOptions{Retention: time.Hour}, nil)
 	await(t, k.Ready)

@@ -94,6 +94,7 @@ func TestListensForOthers(t *testing.T) {
 }
 
 func TestReviveKeepsPortStoreAndClients(t *testing.T) {
+	t.Parallel()
 	s := start(t, embedded.Options{Addr: "127.0.0.1:0", Dir: t.TempDir()})
 	back := make(chan struct{}, 1)
 	js := connect(t, s, nats.ReconnectHandler(func(*nats.Conn) { back <- struct{}{} }))
@@ -152,6 +153,7 @@ func TestErrorsSayWhatToChange(t *testing.T) {
 }
 
 func TestConfigurationFile(t *testing.T) {
+	t.Parallel()
 	free, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +175,7 @@ func TestConfigurationFile(t *testing.T) {
 	if got := s.Dir(); got != dir {
 		t.Errorf("stores in %s, want %s", got, dir)
 	}
-	if _, err := nats.Connect("", nats.InProcessServer(s)); err == nil {
+	if _, err := nats.Connect("", nats.InProcessServer(s), nats.FlusherTimeout(time.Second)); err == nil {
 		t.Error("connected without the password that the file asks for")
 	}
 	js := connect(t, s, nats.UserInfo("bridge", "pw"))

@@ -5,6 +5,7 @@ package natstest
 
 import (
 	"context"
+	"flag"
 	"log/slog"
 	"net"
 	"testing"
@@ -16,6 +17,10 @@ import (
 
 	"plaspy-bridge/publisher"
 )
+
+// patience is how long a server may take to start and a connection to be made,
+// beside busy processes.
+const patience = time.Minute
 
 // Server is a server that can be stopped and restarted with the same store and, if it
 // listens, the same port.
@@ -52,7 +57,7 @@ func (s *Server) start() {
 	}
 	s.Server = srv
 	srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
+	if !srv.ReadyForConnections(patience) {
 		s.tb.Fatal("nats-server is not ready")
 	}
 	if !s.opts.DontListen {
@@ -113,7 +118,7 @@ func (s *Server) Conn(tb testing.TB) *publisher.Conn {
 	tb.Cleanup(func() { _ = c.Shut(time.Second) })
 	select {
 	case <-up:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		tb.Fatal("no connection to the test's nats-server")
 	}
 	return c
@@ -148,8 +153,13 @@ func Run(tb testing.TB, f func(context.Context)) {
 	})
 }
 
-// Main runs a package's tests and fails if they leave goroutines behind.
-func Main(m *testing.M) { goleak.VerifyTestMain(m, Leaks()...) }
+// Main runs a package's tests and fails if they leave goroutines behind. Tests with
+// a server wait far more than they compute, so more parallel ones run at a time than
+// there are processors. The flag -parallel overrides that.
+func Main(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // the package testing defines it
+	goleak.VerifyTestMain(m, Leaks()...)
+}
 
 // Leaks ignores goroutines that nats-server 2.15.2 itself leaks if it is shut down
 // while it creates a stream or sets up a source. The first one ends after half a

@@ -90,6 +90,7 @@ func (r *rig) returned() []*jetstream.RawStreamMsg {
 }
 
 func TestFilter(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	if got := r.seqs(Filter{}); got != nil {
 		t.Errorf("empty box: %v", got)
@@ -149,6 +150,7 @@ func TestLetter(t *testing.T) {
 }
 
 func TestReplay(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.bury(message.Location, "dev=201", 10, "rejected", "Plaspy-Original-Nats-Msg-Id", "mine", "Other", "a", "Other", "b",
 		"Plaspy-Original-Nats-Expected-Last-Sequence", "7", "Plaspy-Original-Nats-Foo", "bar")
@@ -222,6 +224,7 @@ func TestReplayAgain(t *testing.T) {
 
 // TestReplayList: letters that are named go back in the order of the stream.
 func TestReplayList(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for i := range 5 {
 		r.bury(message.Location, "d", 10+i, "rejected")
@@ -247,6 +250,7 @@ func TestReplayList(t *testing.T) {
 // TestNotBack: a letter that would be lost or spoilt by going back stays, and
 // those behind it go back.
 func TestNotBack(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.bury(message.Location, "d", 1, "cut", message.HeaderTruncated, "999")
 	m := nats.NewMsg(subjects.DeadLetter("location", "d"))
@@ -279,6 +283,7 @@ func TestNotBack(t *testing.T) {
 // TestReplayTooLarge: a message that the stream accepted once goes back although
 // the headers of a replay make it too large.
 func TestReplayTooLarge(t *testing.T) {
+	t.Parallel()
 	const limit = 128 << 10
 	for _, tt := range []struct {
 		name        string
@@ -334,6 +339,7 @@ func TestReplayTooLarge(t *testing.T) {
 
 // TestReplayWithoutMQTT: a header of the server's MQTT side does not go back.
 func TestReplayWithoutMQTT(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.bury(message.Location, "d", 1, "rejected", "Nmqtt-Pub", "1")
 	if n, err := r.Replay(t.Context(), Job{}); err != nil || n != (Count{Done: 1}) {
@@ -347,6 +353,7 @@ func TestReplayWithoutMQTT(t *testing.T) {
 // TestPurgedMeanwhile: a look at the letters ends if the last ones are removed
 // while it is under way.
 func TestPurgedMeanwhile(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for i := range 300 { // more than one pull
 		r.bury(message.Location, "d", i, "r")
@@ -368,6 +375,7 @@ func TestPurgedMeanwhile(t *testing.T) {
 }
 
 func TestPurge(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for i := range 4 {
 		r.bury(message.Location, "d", 10+i, "r"+strconv.Itoa(i))
@@ -390,6 +398,7 @@ func TestPurge(t *testing.T) {
 }
 
 func TestRate(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for i := range 5 {
 		r.bury(message.Location, "d", i, "r")

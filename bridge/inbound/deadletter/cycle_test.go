@@ -33,6 +33,7 @@ func (a *refusing) Alerts(ctx context.Context, id string, body []byte, o plaspy.
 // TestCycle: a message that is given up, put back, given up again and put back
 // once more is posted under its first name, and its letters have its history.
 func TestCycle(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	api := &refusing{}
 	api.refuse.Store(true)
