@@ -193,7 +193,7 @@ func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
 			<-waiting
 			r.loseStream(test.keep)
 			if test.other {
-				r.publishAsAnother(time.Now())
+				r.publishAsAnother(time.Now(), at(9, "other"))
 			}
 			if test.noticed {
 				r.pool.Resync()
@@ -217,7 +217,7 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 	}{
 		{"older", true, false, []string{"location.a 1", "location.a other", "location.a 2", "location.a 3"}},
 		{"older, and the device moved", true, true, []string{"location.a 1", "location.a other", "location.a 3"}},
-		{"newer", false, false, []string{"location.a 1", "location.a other", "location.a 3"}},
+		{"newer, or the clocks differ", false, false, []string{"location.a 1", "location.a other", "location.a 3"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			api := newFakeAPI("a")
@@ -237,17 +237,17 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 				}
 				return last, nil
 			}
-			r := newRig(t, natstest.Start(t), api, o)
-			r.until("the first fix", body(`"v":1`))
-			seen := time.Now()
-			r.forgetPolls()
-			r.polls("a", 2) // the next one begins after that
+			r := newRigWith(t, natstest.Start(t), api, api, o, func(r *rig, _ *Parts) {
+				r.publishAsAnother(time.Now().Add(-time.Minute), at(1, 1))
+			})
+			r.polls("a", 2) // what the stream holds is shown
 			show <- at(2, 2)
 			<-waiting
+			seen := time.Now().Add(-2 * clockSkew)
 			if !test.late {
-				seen = time.Now()
+				seen = time.Now().Add(-clockSkew / 2)
 			}
-			r.publishAsAnother(seen)
+			r.publishAsAnother(seen, at(9, "other"))
 			if test.moved {
 				r.own(func(string) bool { return true })
 			}
@@ -259,9 +259,9 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 }
 
 // publishAsAnother stores a location of device a that another replica saw then.
-func (r *rig) publishAsAnother(seen time.Time) {
+func (r *rig) publishAsAnother(seen time.Time, location string) {
 	r.t.Helper()
-	body := fmt.Sprintf(`{"deviceId":"a","observedAt":%q,"location":%s}`, seen.UTC().Format(time.RFC3339Nano), at(9, "other"))
+	body := fmt.Sprintf(`{"deviceId":"a","observedAt":%q,"location":%s}`, seen.UTC().Format(time.RFC3339Nano), location)
 	if _, err := r.pub.JetStream().Publish(r.t.Context(), subjects.Location("a"), []byte(body)); err != nil {
 		r.t.Fatal(err)
 	}

@@ -58,11 +58,15 @@ func (t *turn) verify(ctx context.Context) error {
 	return errOutdated
 }
 
+// clockSkew is how far the clocks of two replicas may differ without effect on the order
+// of their events.
+const clockSkew = time.Second
+
 // renew reads the device again if the stream may not hold what the turn began with. The
 // answer in hand is still the newest if the broker lost data, so that the stream holds
 // nothing newer than the state at the beginning; or if a replica that no longer has the
-// device published late what it had seen before this poll began. An event has its time in
-// milliseconds.
+// device published late what it had seen before this poll began, by more than the clocks
+// of two replicas may differ.
 func (t *turn) renew(ctx context.Context, before *track.Track) error {
 	p, d, known, seen := t.pool, t.d, before.Known, before.SeenAt
 	if t.renewals++; t.renewals >= maxConflicts || !p.parts.Owner.Owns(d.token) {
@@ -73,7 +77,7 @@ func (t *turn) renew(ctx context.Context, before *track.Track) error {
 		return err
 	}
 	lost := !d.track.Known || known && !d.track.SeenAt.After(seen)
-	if !lost && !(d.track.SeenAt.Add(time.Millisecond).Before(t.began) && t.alone(ctx)) {
+	if !lost && !(d.track.SeenAt.Add(clockSkew).Before(t.began) && t.alone(ctx)) {
 		return errOutdated
 	}
 	t.doubts = doubts
