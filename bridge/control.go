@@ -2,15 +2,18 @@ package bridge
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/control"
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/schedule"
+	"plaspy-bridge/bridge/view"
 )
 
 // controlling is live control.
@@ -70,7 +73,7 @@ func termsOf(cfg config.Config, r *control.Rules) outbound.TermsOf {
 	weights := cfg.DeviceWeights()
 	return func(id, token string, groups []string) outbound.Terms {
 		t := r.Device(token, groups)
-		w := outbound.Terms{Terms: schedule.Terms{Interval: t.Interval, Weight: t.Weight}, Paused: t.Paused}
+		w := outbound.Terms{Terms: schedule.Terms{Interval: t.Interval, Weight: t.Weight}, Paused: t.Paused, Controlled: t.Set()}
 		if effects := t.Effects(); effects != nil {
 			w.Control = effects
 		}
@@ -82,4 +85,33 @@ func termsOf(cfg config.Config, r *control.Rules) outbound.TermsOf {
 		}
 		return w
 	}
+}
+
+// shownEntries limits the entries that the live view names.
+const shownEntries = 10
+
+// facts describes the entries in force for the live view, with the person who set
+// each as far as its value says. Short says that the budget cannot hold their
+// intervals, or is empty.
+func (c *controlling) facts(short string) []view.Fact {
+	var facts []view.Fact
+	rules := c.watcher.Rules()
+	for i, n := range rules.All() {
+		if i == shownEntries {
+			facts = append(facts, view.Fact{Name: "Live control", Value: fmt.Sprintf("and %d more entries", rules.Len()-i)})
+			break
+		}
+		value := control.Title(n.Key) + ": " + n.Describe() + "; set "
+		if n.SetBy != "" {
+			value += "by " + n.SetBy + " "
+		}
+		facts = append(facts, view.Fact{Name: "Live control", Value: value + "at " + n.Written.UTC().Format(time.RFC3339)})
+	}
+	if n := len(rules.Unreadable()); n > 0 {
+		facts = append(facts, view.Fact{Name: "Live control", Value: fmt.Sprintf("%d entries cannot be read and have no effect", n)})
+	}
+	if short != "" {
+		facts = append(facts, view.Fact{Name: "Live control", Value: short})
+	}
+	return facts
 }

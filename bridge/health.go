@@ -234,7 +234,7 @@ func (b *Bridge) assign(a replica.Assignment) {
 // load returns the requests that this replica would send in a minute without a
 // budget.
 func (b *Bridge) load() replica.Load {
-	l := replica.Load{Polls: int(math.Ceil(float64(b.pool.Owned()) * float64(time.Minute) / float64(b.cfg.PollInterval)))}
+	l := replica.Load{Polls: int(min(math.Ceil(b.pool.Demand(b.cfg.PollInterval)), math.MaxInt32))}
 	if b.consumer != nil {
 		l.Posts = b.consumer.Wanted(b.budget.Waiting(plaspy.Post) > 0)
 	}

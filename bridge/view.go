@@ -65,11 +65,12 @@ func (b *Bridge) facts() []view.Fact {
 	if b.nats != nil {
 		nats = "embedded, " + b.nats.ClientURL()
 	}
-	return []view.Fact{
+	facts := []view.Fact{
 		{Name: "API", Value: b.cfg.BaseURL.Redacted()},
 		{Name: "NATS", Value: nats},
 		{Name: "Schedule", Value: fmt.Sprintf("%s, at most %s between polls", b.cfg.Schedule, b.cfg.PollInterval)},
 	}
+	return append(facts, b.controlling.facts(b.pool.Short())...)
 }
 
 // newestLetters reads backwards from the last dead letter. Replayed and purged

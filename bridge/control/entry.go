@@ -303,3 +303,27 @@ func clean(text string) string {
 
 // printable reports whether a text is fit for a terminal as it is.
 func printable(text string) bool { return text != "" && clean(text) == text }
+
+// Describe returns the settings in words, for people.
+func (e *Entry) Describe() string {
+	var texts []string
+	add := func(set bool, format string, args ...any) {
+		if set {
+			texts = append(texts, fmt.Sprintf(format, args...))
+		}
+	}
+	add(e.Interval > 0, "interval %s", e.Interval)
+	add(e.Weight > 0, "weight %g", e.Weight)
+	add(e.Paused != nil && *e.Paused, "paused")
+	add(e.Paused != nil && !*e.Paused, "not paused")
+	add(e.RateLimit > 0, "rate limit %d a minute", e.RateLimit)
+	if e.LogLevel != nil {
+		add(true, "log level %s", strings.ToLower(e.LogLevel.String()))
+	}
+	add(e.Devices != nil, "devices %q", e.Devices)
+	add(e.Exclude != nil, "devices excluded %q", e.Exclude)
+	add(len(texts) == 0, "nothing")
+	add(!e.Until.IsZero(), "until %s", e.Until.UTC().Format(time.RFC3339))
+	add(len(e.Ignored) > 0, "ignored: %s", strings.Join(e.Ignored, ", "))
+	return strings.Join(texts, ", ")
+}

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -102,6 +104,13 @@ type Terms struct {
 	Paused   bool
 
 	IntervalFrom, WeightFrom, PausedFrom *Named
+
+	fleet *Named // the entry that limits the rate or chooses the devices; nil if there is none
+}
+
+// Set reports whether an entry decides a setting of the device.
+func (t *Terms) Set() bool {
+	return t.IntervalFrom != nil || t.WeightFrom != nil || t.PausedFrom != nil
 }
 
 // Device returns the settings of a device by its token. groups are the tokens of
@@ -121,6 +130,9 @@ func (r *Rules) Device(token string, groups []string) Terms {
 	}
 	if r.fleet != nil {
 		t.fill(r.fleet)
+		if r.fleet.RateLimit > 0 || r.fleet.Devices != nil || r.fleet.Exclude != nil {
+			t.fleet = r.fleet
+		}
 	}
 	return t
 }
@@ -138,19 +150,51 @@ func (t *Terms) fill(n *Named) {
 	}
 }
 
-// Effect is what one entry sets for a device, as JSON.
-type Effect struct {
-	Entry    string     `json:"entry"` // its key
-	Interval string     `json:"interval,omitempty"`
-	Weight   float64    `json:"weight,omitempty"`
-	Paused   *bool      `json:"paused,omitempty"`
-	Until    *time.Time `json:"until,omitempty"`
-	SetBy    string     `json:"setBy,omitempty"`
-	SetAt    time.Time  `json:"setAt"`
+// All lists the entries in force, those of devices first and that of the fleet last.
+func (r *Rules) All() []*Named {
+	list := slices.Collect(maps.Values(r.devices))
+	list = slices.AppendSeq(list, maps.Values(r.groups))
+	if r.fleet != nil {
+		list = append(list, r.fleet)
+	}
+	slices.SortFunc(list, func(a, b *Named) int {
+		return cmp.Or(rank(a.Key)-rank(b.Key), strings.Compare(a.Key, b.Key))
+	})
+	return list
 }
 
-// Effects lists the entries that decide a setting of the device, the most
-// particular one first; nil if there are none.
+// Need returns the polls a minute that the intervals of single devices need, and the
+// requests a minute that are permitted with a limit of the environment; 0 means no
+// limit. The members of groups are not known here.
+func (r *Rules) Need(limit int) (polls float64, permitted int) {
+	for token := range r.devices {
+		if t := r.Device(token, nil); t.Interval > 0 && !t.Paused {
+			polls += float64(time.Minute) / float64(t.Interval)
+		}
+	}
+	if r.fleet != nil && r.fleet.RateLimit > 0 && (limit == 0 || r.fleet.RateLimit < limit) {
+		limit = r.fleet.RateLimit
+	}
+	return polls, limit
+}
+
+// Effect is what one entry sets for a device, as JSON. The last three are of the
+// fleet's entry.
+type Effect struct {
+	Entry     string     `json:"entry"` // its key
+	Interval  string     `json:"interval,omitempty"`
+	Weight    float64    `json:"weight,omitempty"`
+	Paused    *bool      `json:"paused,omitempty"`
+	Until     *time.Time `json:"until,omitempty"`
+	SetBy     string     `json:"setBy,omitempty"`
+	SetAt     time.Time  `json:"setAt"`
+	RateLimit int        `json:"rateLimit,omitempty"`
+	Devices   []string   `json:"devices,omitempty"`
+	Exclude   []string   `json:"devicesExclude,omitempty"`
+}
+
+// Effects lists the entries that decide a setting of the device or limit its polls,
+// the most particular one first; nil if there are none.
 func (t Terms) Effects() []Effect {
 	var list []Effect
 	of := func(n *Named) *Effect {
@@ -175,6 +219,10 @@ func (t Terms) Effects() []Effect {
 	}
 	if t.WeightFrom != nil {
 		of(t.WeightFrom).Weight = t.Weight
+	}
+	if n := t.fleet; n != nil {
+		e := of(n)
+		e.RateLimit, e.Devices, e.Exclude = n.RateLimit, n.Devices, n.Exclude
 	}
 	slices.SortStableFunc(list, func(a, b Effect) int { return rank(a.Entry) - rank(b.Entry) })
 	return list

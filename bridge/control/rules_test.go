@@ -2,6 +2,7 @@ package control
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,5 +90,32 @@ func TestUnreadableHasNoEffect(t *testing.T) {
 	}
 	if list := r.Unreadable(); len(list) != 2 || list[0].Key != "device.a" || !strings.Contains(list[0].Reason, "weight") {
 		t.Errorf("unreadable: %+v", list)
+	}
+}
+
+// TestAll lists the entries in force in the order in which they decide, and what the fleet's entry limits.
+func TestAll(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	r := NewRules(now, []Item{
+		{Key: FleetKey, Value: []byte(`{"rate_limit": 300, "devices_exclude": "x*", "set_by": "eva"}`)},
+		{Key: "group.North", Value: []byte(`{"weight": 2}`)},
+		{Key: "device.b", Value: []byte(`{"interval": "5s"}`)},
+		{Key: "device.a", Value: []byte(`{"paused": true, "until": "2026-01-02T03:04:05Z"}`)}, // ended
+		{Key: "device.c", Value: []byte(`{"paused": true}`)},
+	})
+	var keys []string
+	for _, n := range r.All() {
+		keys = append(keys, n.Key)
+	}
+	if want := []string{"device.b", "device.c", "group.North", "fleet"}; !slices.Equal(keys, want) {
+		t.Errorf("got %q, want %q", keys, want)
+	}
+	d := r.Device("z", nil)
+	if d.Set() {
+		t.Error("a limit of the rate counts as a setting of each device")
+	}
+	effects := d.Effects()
+	if len(effects) != 1 || effects[0].RateLimit != 300 || !slices.Equal(effects[0].Exclude, []string{"x*"}) || effects[0].SetBy != "eva" {
+		t.Errorf("got %+v, want the fleet's entry", effects)
 	}
 }

@@ -201,15 +201,14 @@ func (p *Pool) reason(id string) (Reason, bool) {
 	if d == nil {
 		return Reason{}, false
 	}
-	r := Reason{DeviceID: id, Decisions: d.log.list()}
+	r := Reason{DeviceID: id, Decisions: d.log.list(), Control: p.fleet.wishesLocked(d).Control}
 	if !d.active {
-		r.Plan, r.Reason = "not polled: it is not in the API's list, or the settings leave it out", reasonUnlisted
+		r.Plan, r.Reason = "not polled: it is not in the API's list, or the settings or live control leave it out", reasonUnlisted
 		if d.listed {
 			r.Plan, r.Reason = "another replica polls it", reasonElsewhere
 		}
 		return r, true
 	}
-	r.Control = p.fleet.wishesLocked(d).Control
 	if d.terms.paused {
 		r.Plan, r.Reason = "paused by live control", reasonPaused
 		return r, true

@@ -44,7 +44,7 @@ type fleet struct {
 	history    bool // of the tracks of new devices
 	suspectMax int
 	setDevices func(n int)
-	polled     atomic.Int64 // devices in the schedule, for readers that must not wait for the mutex
+	size       size // for readers that must not wait for the mutex
 
 	mu       sync.Mutex
 	policy   *schedule.Schedule
@@ -59,6 +59,20 @@ type fleet struct {
 	wishes   wishes // guarded like the rest
 	memory   recollection
 	waiting  callers // callers of Poll, by the id of their device
+}
+
+// size is the work that the schedule has.
+type size struct {
+	polled atomic.Int64  // devices in the schedule
+	timed  atomic.Int64  // those of them with an interval of their own
+	demand atomic.Uint64 // polls a minute that these intervals need, the bits of a float64
+}
+
+// measure brings the size up to date.
+func (s *size) measure(polled int, w *wishes) {
+	s.polled.Store(int64(polled))
+	s.timed.Store(int64(w.timed))
+	s.demand.Store(math.Float64bits(w.demand))
 }
 
 // pace is the rate that the schedule was given.
@@ -109,7 +123,7 @@ func (f *fleet) activateLocked(now time.Time, d *device) bool {
 		delete(f.byID, d.id)
 		f.leaveLocked(now, d)
 	}
-	f.polled.Store(int64(f.policy.Len()))
+	f.size.measure(f.policy.Len(), &f.wishes)
 	return active
 }
 

@@ -83,9 +83,9 @@ func gauges(p *Pool) []prometheus.Collector {
 			Name: "plaspy_bridge_trip_detection_delay_seconds", Help: "Expected median delay from a trip's first fix to the poll that sees it; 0 if no device is known to be parked.",
 		}, func() float64 { return p.fleet.stats().TripDetection.Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_interval_impossible", Help: "1 if the request budget does not suffice to poll every device once per interval, else 0.",
+			Name: "plaspy_bridge_interval_impossible", Help: "1 if the request budget does not suffice to poll every device once per interval, or per interval set by live control, else 0.",
 		}, func() float64 {
-			if p.fleet.stats().Impossible {
+			if p.fleet.stats().Impossible || p.Short() != "" {
 				return 1
 			}
 			return 0

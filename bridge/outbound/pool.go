@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -217,7 +218,7 @@ func (p *Pool) Run(ctx context.Context) {
 	}
 	loops.Go(func() { p.keepState(ctx) })
 	loops.Go(func() { p.inventory.Run(ctx, work) })
-	loops.Go(func() { every(ctx, termsEvery, p.reportIntervals) })
+	loops.Go(func() { every(ctx, termsEvery, func() { p.fleet.reportIntervals(p.log) }) })
 	loops.Go(func() { p.memory.keep(ctx) })
 	p.dispatch(ctx)
 	p.life.close()
@@ -328,7 +329,15 @@ func (p *Pool) Follow(devices []inventory.Device) {
 func (p *Pool) Listed() inventory.State { return p.inventory.State() }
 
 // Owned returns the number of devices that this replica polls.
-func (p *Pool) Owned() int { return int(p.fleet.polled.Load()) }
+func (p *Pool) Owned() int { return int(p.fleet.size.polled.Load()) }
+
+// Demand returns the polls a minute that this replica's devices need: one each
+// interval, or each interval of their own.
+func (p *Pool) Demand(interval time.Duration) float64 {
+	s := &p.fleet.size
+	others := max(s.polled.Load()-s.timed.Load(), 0)
+	return float64(others)*float64(time.Minute)/float64(interval) + math.Float64frombits(s.demand.Load())
+}
 
 // Ready returns in one sentence why the pool is not at work, or "".
 func (p *Pool) Ready() string {

@@ -15,6 +15,8 @@ type Terms struct {
 	schedule.Terms
 	// Paused: the device is not polled. The schedule's knowledge about it is kept.
 	Paused bool
+	// Controlled: live control decides a setting of the device.
+	Controlled bool
 	// Control is shown by [Pool.Why], as JSON: the source of the wishes. Nil means
 	// that none of them was set at run time.
 	Control any
@@ -62,10 +64,10 @@ func (p *Pool) reviseTerms() {
 			}
 		}
 		f.setDevices(f.policy.Len())
-		f.polled.Store(int64(f.policy.Len()))
+		f.size.measure(f.policy.Len(), &f.wishes)
 		f.mu.Unlock()
 	}
-	p.reportIntervals()
+	p.fleet.reportIntervals(p.log)
 	nudge(p.wake)
 }
 
@@ -80,7 +82,7 @@ func (f *fleet) wishesLocked(d *device) Terms {
 // enterLocked puts an active device into the schedule, unless it is paused.
 func (f *fleet) enterLocked(now time.Time, d *device) {
 	w := f.wishesLocked(d)
-	d.terms = terms{Terms: w.Terms, paused: w.Paused, controlled: w.Control != nil}
+	d.terms = terms{Terms: w.Terms, paused: w.Paused, controlled: w.Controlled}
 	f.wishes.count(&d.terms, 1)
 	if !d.terms.paused {
 		f.scheduleLocked(now, d)
@@ -113,7 +115,7 @@ func (f *fleet) leaveLocked(now time.Time, d *device) {
 func (f *fleet) reviseLocked(now time.Time, d *device) {
 	w, was := f.wishesLocked(d), d.terms
 	f.wishes.count(&d.terms, -1)
-	d.terms = terms{Terms: w.Terms, paused: w.Paused, controlled: w.Control != nil, memory: was.memory}
+	d.terms = terms{Terms: w.Terms, paused: w.Paused, controlled: w.Controlled, memory: was.memory}
 	f.wishes.count(&d.terms, 1)
 	switch {
 	case d.terms.paused && !was.paused:
@@ -136,7 +138,8 @@ type wishes struct {
 	groups func(token string) []string // ids and names of a device's groups
 
 	controlled, paused int
-	demand             float64 // polls a minute that the intervals of devices that are not paused need
+	timed              int     // devices with an interval of their own that are not paused
+	demand             float64 // polls a minute that their intervals need
 	logged             bool    // it was logged that the budget cannot hold them
 }
 
@@ -148,7 +151,11 @@ func (w *wishes) count(t *terms, n int) {
 	if t.paused {
 		w.paused += n
 	} else if t.Interval > 0 {
+		w.timed += n
 		w.demand += float64(n) * float64(time.Minute) / float64(t.Interval)
+	}
+	if w.timed == 0 {
+		w.demand = 0 // removes rounding errors
 	}
 }
 
@@ -161,10 +168,17 @@ func (w *wishes) impossible(rate float64) string {
 	return fmt.Sprintf("the request budget cannot hold the intervals set by live control: they need %.0f polls a minute, it has room for %.0f", w.demand, rate)
 }
 
+// Short returns in one sentence that the budget cannot hold the intervals set by live control, or "".
+func (p *Pool) Short() string {
+	f := p.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.wishes.impossible(f.pace.rate)
+}
+
 // reportIntervals logs once that the budget cannot hold the intervals of live
 // control, and once that it can again.
-func (p *Pool) reportIntervals() {
-	f := p.fleet
+func (f *fleet) reportIntervals(log *slog.Logger) {
 	f.mu.Lock()
 	reason := f.wishes.impossible(f.pace.rate)
 	changed := (reason != "") != f.wishes.logged
@@ -172,9 +186,9 @@ func (p *Pool) reportIntervals() {
 	f.mu.Unlock()
 	switch {
 	case changed && reason != "":
-		p.log.Warn("devices are polled less often than live control asks for", "reason", reason)
+		log.Warn("devices are polled less often than live control asks for", "reason", reason)
 	case changed:
-		p.log.Info("the request budget holds the intervals of live control again")
+		log.Info("the request budget holds the intervals of live control again")
 	}
 }
 

@@ -41,12 +41,12 @@ func controlListCommand() *cobra.Command {
 		Short: "List all entries, also those that have ended or cannot be read",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withControl(cmd.Context(), func(b *control.Bucket) error {
+			return withControl(cmd.Context(), func(cfg config.Config, b *control.Bucket) error {
 				items, err := b.Items(cmd.Context())
 				if err != nil {
 					return err
 				}
-				return printEntries(cmd.OutOrStdout(), time.Now(), items)
+				return printEntries(cmd.OutOrStdout(), time.Now(), items, cfg.RateLimit)
 			})
 		},
 	}
@@ -69,11 +69,11 @@ func controlSetCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key := keyOf(args)
 			e := w.entry(cmd, time.Now())
-			return withControl(cmd.Context(), func(b *control.Bucket) error {
+			return withControl(cmd.Context(), func(cfg config.Config, b *control.Bucket) error {
 				if err := b.Set(cmd.Context(), key, e); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", control.Title(key), describeEntry(&e))
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", control.Title(key), e.Describe())
 				return err
 			})
 		},
@@ -97,7 +97,7 @@ func controlClearCommand() *cobra.Command {
 		Args:  targeted,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key := keyOf(args)
-			return withControl(cmd.Context(), func(b *control.Bucket) error {
+			return withControl(cmd.Context(), func(cfg config.Config, b *control.Bucket) error {
 				there, err := b.Clear(cmd.Context(), key)
 				if err != nil {
 					return err
@@ -242,7 +242,7 @@ func whoami() string {
 
 // withControl calls f with the bucket of the bridge that the environment
 // describes.
-func withControl(ctx context.Context, f func(*control.Bucket) error) error {
+func withControl(ctx context.Context, f func(config.Config, *control.Bucket) error) error {
 	cfg, _, err := config.Load("PLASPY_", "OTEL_")
 	if err != nil {
 		return err
@@ -256,7 +256,7 @@ func withControl(ctx context.Context, f func(*control.Bucket) error) error {
 	if err != nil {
 		return failure{fmt.Errorf("open JetStream: %w", err)}
 	}
-	err = f(control.Open(js, publisher.Subjects(cfg.Prefix), cfg.StreamReplicas))
+	err = f(cfg, control.Open(js, publisher.Subjects(cfg.Prefix), cfg.StreamReplicas))
 	if err == nil {
 		return nil
 	}
@@ -267,8 +267,9 @@ func withControl(ctx context.Context, f func(*control.Bucket) error) error {
 	return failure{err}
 }
 
-// printEntries prints all entries by key.
-func printEntries(out io.Writer, now time.Time, items []control.Item) error {
+// printEntries prints all entries by key, and whether limit requests a minute suffice
+// for the intervals of single devices; 0 means no limit.
+func printEntries(out io.Writer, now time.Time, items []control.Item, limit int) error {
 	if len(items) == 0 {
 		_, err := fmt.Fprintln(out, "no entries")
 		return err
@@ -285,9 +286,9 @@ func printEntries(out io.Writer, now time.Time, items []control.Item) error {
 		case err != nil:
 			status, sets = "unreadable", err.Error()
 		case !e.Until.IsZero() && !e.Until.After(now):
-			status, sets = "ended", describeEntry(&e)
+			status, sets = "ended", e.Describe()
 		default:
-			sets = describeEntry(&e)
+			sets = e.Describe()
 		}
 		by := e.SetBy
 		if by == "" {
@@ -295,29 +296,13 @@ func printEntries(out io.Writer, now time.Time, items []control.Item) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", control.Title(item.Key), status, sets, by, item.Written.UTC().Format(time.RFC3339))
 	}
-	return w.Flush()
-}
-
-// describeEntry returns the settings of an entry in words.
-func describeEntry(e *control.Entry) string {
-	var texts []string
-	add := func(set bool, format string, args ...any) {
-		if set {
-			texts = append(texts, fmt.Sprintf(format, args...))
-		}
+	if err := w.Flush(); err != nil {
+		return err
 	}
-	add(e.Interval > 0, "interval %s", e.Interval)
-	add(e.Weight > 0, "weight %g", e.Weight)
-	add(e.Paused != nil && *e.Paused, "paused")
-	add(e.Paused != nil && !*e.Paused, "not paused")
-	add(e.RateLimit > 0, "rate limit %d a minute", e.RateLimit)
-	if e.LogLevel != nil {
-		add(true, "log level %s", strings.ToLower(e.LogLevel.String()))
+	need, limit := control.NewRules(now, items).Need(limit)
+	if limit == 0 || need <= float64(limit) {
+		return nil
 	}
-	add(e.Devices != nil, "devices %q", e.Devices)
-	add(e.Exclude != nil, "devices excluded %q", e.Exclude)
-	add(len(texts) == 0, "nothing")
-	add(!e.Until.IsZero(), "until %s", e.Until.UTC().Format(time.RFC3339))
-	add(len(e.Ignored) > 0, "ignored: %s", strings.Join(e.Ignored, ", "))
-	return strings.Join(texts, ", ")
+	_, err := fmt.Fprintf(out, "The intervals of these devices need %.0f polls a minute. The request budget permits %d requests, so they are polled less often.\n", need, limit)
+	return err
 }

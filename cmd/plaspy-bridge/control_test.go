@@ -78,6 +78,16 @@ func TestControl(t *testing.T) {
 			t.Errorf("list lacks %q:\n%s", want, out.String())
 		}
 	}
+	if strings.Contains(out.String(), "polled less often") {
+		t.Errorf("list says that the budget is too small:\n%s", out.String())
+	}
+	if status := execute(t.Context(), []string{"control", "set", "device", "dev 3", "--interval", "150ms"}, &out, &errs); status != 0 {
+		t.Fatal(status, errs.String())
+	}
+	if status := execute(t.Context(), []string{"control", "list"}, &out, &errs); status != 0 || !strings.Contains(out.String(),
+		"The intervals of these devices need 412 polls a minute. The request budget permits 300 requests, so they are polled less often.") {
+		t.Errorf("status %d, list does not say that the budget is too small:\n%s", status, out.String())
+	}
 	if strings.ContainsRune(out.String(), 0x1b) {
 		t.Error("list prints control characters of the bucket")
 	}

@@ -9,7 +9,7 @@ export class Why {
   constructor(fleet, close, map) {
     const by = (id) => document.getElementById(id);
     Object.assign(this, { fleet, id: "", asked: 0, open: false, before: null });
-    Object.assign(this, { box: by("why"), name: by("why-name"), sub: by("why-id"), facts: by("why-facts"), plan: by("why-plan"), held: by("why-held"), list: by("why-decisions") });
+    Object.assign(this, { box: by("why"), name: by("why-name"), sub: by("why-id"), facts: by("why-facts"), plan: by("why-plan"), held: by("why-held"), control: by("why-control"), list: by("why-decisions") });
     by("why-close").addEventListener("click", close);
     by("why-map").addEventListener("click", () => map(this.id));
     this.rows = {};
@@ -72,7 +72,7 @@ export class Why {
     } catch (e) {
       if (mine !== this.asked) return;
       text(this.plan, e.message);
-      this.held.hidden = true;
+      this.held.hidden = this.control.hidden = true;
       if (e instanceof Refused) this.list.replaceChildren();
     }
   }
@@ -82,6 +82,9 @@ export class Why {
     text(this.plan, local(why.plan || "–", now));
     this.held.hidden = !why.held;
     text(this.held, why.held ? "Held back: " + local(why.held, now) : "");
+    this.control.hidden = !why.control?.length;
+    this.control.replaceChildren(...(why.control ?? []).map((c) => make("li", "", make("code", "", c.entry), ": " + rule(c) + ", set "
+      + (c.setBy ? "by " + c.setBy + " " : "") + when(Date.parse(c.setAt), now))));
     const key = JSON.stringify(why.decisions);
     if (this.told === key && this.list.childElementCount > 0) return;
     this.told = key;
@@ -105,4 +108,17 @@ export class Why {
     }));
     if (!why.decisions?.length) this.list.append(make("li", "faint", "none yet"));
   }
+}
+
+// rule puts an entry of live control in words.
+function rule(c) {
+  const said = [];
+  if (c.paused !== undefined) said.push(c.paused ? "paused" : "not paused");
+  if (c.interval) said.push("interval " + c.interval);
+  if (c.weight) said.push("weight " + c.weight);
+  if (c.rateLimit) said.push("rate limit " + c.rateLimit + " a minute");
+  if (c.devices) said.push("devices " + (c.devices.join(", ") || "all"));
+  if (c.devicesExclude) said.push("without " + c.devicesExclude.join(", "));
+  if (c.until) said.push("until " + c.until);
+  return said.join(", ");
 }

@@ -1,0 +1,93 @@
+package bridge
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/control"
+	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
+)
+
+// TestControlOfReplicas: two bridges follow the same entries. The one whose devices
+// have a short interval gets the larger part of the budget, a takeover keeps the
+// entries, a restart of the server loses none, and their end is the same for all.
+func TestControlOfReplicas(t *testing.T) {
+	t.Parallel()
+	const devices, quick = 40, 8
+	api, cfg := fleetOf(t, sim.Options{Devices: devices, Seed: 1, Profile: fleet.EverySecond})
+	srv := natstest.Start(t, natstest.Listen)
+	cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.PollInterval = config.Servers(srv.ClientURL()), 120, "", time.Minute
+	a, end := replicaOf(t, cfg, "a")
+	b, _ := replicaOf(t, cfg, "b")
+	eventually(t, "both share the devices", func() bool {
+		return a.pool.Owned() > quick && b.pool.Owned() > 0 && a.pool.Owned()+b.pool.Owned() == devices
+	})
+	js, err := jetstream.New(srv.Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket := control.Open(js, publisher.Subjects(cfg.Prefix), 1)
+	set := func(key string, e control.Entry) {
+		t.Helper()
+		eventually(t, "the entry is written", func() bool { return bucket.Set(t.Context(), key, e) == nil })
+	}
+	names := func(of *Bridge, id, entry string) bool {
+		answer, _ := of.pool.Why(id)
+		return strings.Contains(string(answer), `"entry":"`+entry+`"`)
+	}
+	entries := func(of *Bridge, n int) bool { return of.watcher.Rules().Len() == n }
+
+	var ids []string
+	for _, id := range api.IDs() {
+		if a.pool.Polls(id) && len(ids) < quick {
+			ids = append(ids, id)
+			set(control.DeviceKey(id), control.Entry{Interval: 5 * time.Second})
+		}
+	}
+	id := ids[0]
+	eventually(t, "the short intervals are in the load", func() bool { return a.load().Polls == a.pool.Owned()-quick+quick*12 })
+	if *proof { // shares follow after a time of calm
+		eventually(t, "the replica with short intervals has most of the budget", func() bool {
+			return a.budget.PollRate() > 85 && b.budget.PollRate() < 35
+		})
+	}
+	if !names(a, id, control.DeviceKey(id)) {
+		t.Error("why does not name the entry")
+	}
+	end()
+	eventually(t, "a takeover keeps the entry", func() bool { return b.pool.Polls(id) && names(b, id, control.DeviceKey(id)) })
+	if got := b.pool.Demand(time.Minute); got != devices-quick+quick*12 {
+		t.Errorf("its devices need %v polls a minute", got)
+	}
+
+	set(control.FleetKey, control.Entry{Weight: 2, SetBy: "eva"})
+	srv.Kill()
+	srv.Restart()
+	c, _ := replicaOf(t, cfg, "c")
+	eventually(t, "a restart of the server loses no entry", func() bool { return entries(b, quick+1) && entries(c, quick+1) })
+	set(control.FleetKey, control.Entry{Weight: 2, Until: time.Now().Add(2 * time.Second)})
+	eventually(t, "the entry ends for all", func() bool { return b.watcher.Rules().Fleet() == nil && c.watcher.Rules().Fleet() == nil })
+	if !entries(b, quick) || !entries(c, quick) {
+		t.Error("another entry ended as well")
+	}
+	eventually(t, "the bucket is deleted", func() bool { return js.DeleteKeyValue(t.Context(), "plaspy_control") == nil })
+	eventually(t, "no entry holds", func() bool { return entries(b, 0) && entries(c, 0) })
+	eventually(t, "the environment holds", func() bool {
+		return b.pool.Demand(time.Minute)+c.pool.Demand(time.Minute) == devices && !names(b, id, control.DeviceKey(id))
+	})
+	set(control.FleetKey, control.Entry{Weight: 3, SetBy: "eva"})
+	eventually(t, "a new bucket is followed", func() bool { return entries(b, 1) && entries(c, 1) })
+	for _, of := range []*Bridge{b, c} {
+		facts := of.controlling.facts("")
+		if len(facts) != 1 || !strings.HasPrefix(facts[0].Value, "fleet: weight 3; set by eva at ") {
+			t.Errorf("the live view shows %v", facts)
+		}
+	}
+}
