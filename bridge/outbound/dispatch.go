@@ -16,11 +16,13 @@ func (p *Pool) dispatch(ctx context.Context) {
 	<-timer.C
 	defer timer.Stop()
 	var s slot
+	var w wait
+	defer w.end()
 	for ctx.Err() == nil {
 		p.alive()
 		at, ok := p.gate(ctx)
 		if ok {
-			at, ok = p.hand(ctx, timer)
+			at, ok = p.hand(ctx, w.within(ctx), timer)
 		}
 		if ok {
 			s.polls++
@@ -84,6 +86,31 @@ func pause(ctx context.Context, timer *time.Timer, d time.Duration) bool {
 // longestSleep lets the dispatcher show that it is alive.
 const longestSleep = 5 * time.Second
 
+// wait is the context of the dispatcher's waits for the budget, which may have no
+// request left for an hour. It ends in time to show that the dispatcher is alive. It
+// serves many polls, because one for each would cost more than the budget does.
+type wait struct {
+	context.Context
+	cancel context.CancelFunc
+	renew  time.Time
+}
+
+// within returns a context that ends with ctx, and after longestSleep or half of it.
+func (w *wait) within(ctx context.Context) context.Context {
+	if now := time.Now(); w.Context == nil || w.Err() != nil || !now.Before(w.renew) {
+		w.end()
+		w.Context, w.cancel = context.WithTimeout(ctx, longestSleep)
+		w.renew = now.Add(longestSleep / 2)
+	}
+	return w.Context
+}
+
+func (w *wait) end() {
+	if w.cancel != nil {
+		w.cancel()
+	}
+}
+
 // expired is a cancelled context, for calls that must not block.
 var expired = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -112,12 +139,9 @@ func (p *Pool) gate(ctx context.Context) (time.Time, bool) {
 }
 
 // hand waits for the budget and gives the device that the schedule chooses then to
-// a worker. If there is nothing to poll before at, ok is false.
-func (p *Pool) hand(ctx context.Context, timer *time.Timer) (at time.Time, ok bool) {
-	// The budget may have no request left for an hour. The dispatcher shows
-	// meanwhile that it is alive.
-	short, cancel := context.WithTimeout(ctx, longestSleep)
-	defer cancel()
+// a worker. If there is nothing to poll before at, or the short context ends first, ok
+// is false.
+func (p *Pool) hand(ctx, short context.Context, timer *time.Timer) (at time.Time, ok bool) {
 	permit, err := p.parts.Budget.Wait(short, plaspy.Poll)
 	if err != nil {
 		return time.Now(), false

@@ -15,12 +15,12 @@ const (
 	minPercent  = 40
 	maxPercent  = 400
 	minHeadroom = 6 << 20
-	maxHeadroom = 128 << 20
+	maxHeadroom = 80 << 20
 	// fastRate is the allocation rate, in bytes a second, at which the headroom
 	// equals the live heap. The cost of a collection grows with the live heap, so
 	// a headroom of live * rate / fastRate keeps the collector's share of the CPU
-	// time at one level for every fleet and poll rate: 2 to 4% of a core.
-	fastRate = 32 << 20
+	// time at one level for every fleet and poll rate, within the bounds.
+	fastRate = 8 << 20
 )
 
 // gcPercent returns the target for a live heap and an allocation rate in bytes a
@@ -52,14 +52,20 @@ func tuneGC(ctx context.Context) (stop func()) {
 	}
 }
 
+// excess reports whether so much memory is free, beside a live heap, that it should
+// be given back to the system. The runtime does that too, but over minutes. The start
+// of a large fleet leaves much.
+func excess(live, free uint64) bool { return free > 64<<20 && free > live/2 }
+
 func followHeap(ctx context.Context) {
-	const every = 5 * time.Second
+	const every, pause = 5 * time.Second, time.Minute
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
 	// Low at first, because most objects of the start live as long as the process.
 	percent, before := 60, uint64(0)
 	debug.SetGCPercent(percent)
+	var freed time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -68,12 +74,17 @@ func followHeap(ctx context.Context) {
 		}
 		metrics.Read(sample)
 		live, allocated := sample[0].Value.Uint64(), sample[1].Value.Uint64()
-		next := gcPercent(float64(live), float64(allocated-before)/every.Seconds())
+		rate := float64(allocated-before) / every.Seconds()
+		next := gcPercent(float64(live), rate)
 		before = allocated
 		// Each change stops the world for a moment.
 		if 8*next > 9*percent || 9*next < 8*percent {
 			percent = next
 			debug.SetGCPercent(percent)
+		}
+		if excess(live, sample[2].Value.Uint64()) && time.Since(freed) > pause {
+			freed = time.Now()
+			debug.FreeOSMemory()
 		}
 	}
 }

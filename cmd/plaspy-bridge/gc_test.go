@@ -14,14 +14,34 @@ func TestGCPercent(t *testing.T) {
 		{"1,000 devices, flat out", 7 * mb, 150 * mb, 400},
 		{"10,000 devices, one poll a minute", 25 * mb, 1 * mb, 40},
 		{"100,000 devices, one poll a minute", 200 * mb, 8 * mb, 40},
-		{"100,000 devices, flat out", 200 * mb, 100 * mb, 64},
-		{"10,000 devices, half of it", 50 * mb, 50 * mb, 156},
+		{"100,000 devices, flat out", 200 * mb, 100 * mb, 40},
+		{"10,000 devices, half of it", 50 * mb, 50 * mb, 160},
+		{"10,000 devices, 1,000 polls a second", 25 * mb, 12 * mb, 150},
 		{"a heap of its own dimension", 4000 * mb, 1000 * mb, 40},
 		{"next to nothing alive", mb, 0, 600},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := gcPercent(tc.live, tc.rate); got != tc.want {
 				t.Errorf("got %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestExcess(t *testing.T) {
+	const mb = 1 << 20
+	for _, tc := range []struct {
+		name       string
+		live, free uint64
+		want       bool
+	}{
+		{"1,000 devices", 7 * mb, 40 * mb, false},
+		{"100,000 devices after their start", 200 * mb, 300 * mb, true},
+		{"100,000 devices later", 200 * mb, 80 * mb, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := excess(tc.live, tc.free); got != tc.want {
+				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
 	}

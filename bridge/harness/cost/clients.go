@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,6 +20,9 @@ type Task struct {
 	API, NATS string
 	Devices   int
 	Rate      float64 // polls a second; 0 means as many as possible
+	// Same has the bare loop publish the headers of the bridge's messages, fence
+	// included, to a server with the bridge's streams.
+	Same bool
 }
 
 // deviceID returns the id of the simulator's device number i, from 0.
@@ -47,9 +51,12 @@ func newClient(ctx context.Context, t Task) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	events := subjects.Streams(publisher.StreamOptions{Retention: time.Hour})[0]
-	if _, err := js.CreateStream(ctx, events); err != nil {
-		return nil, fmt.Errorf("create stream: %w", err)
+	streams := subjects.Streams(publisher.StreamOptions{Retention: time.Hour, Inbound: true})
+	if !t.Same {
+		streams = streams[:1]
+	}
+	if _, err := publisher.EnsureStreams(ctx, js, streams); err != nil {
+		return nil, err
 	}
 	transport := &http.Transport{MaxIdleConns: workers, MaxIdleConnsPerHost: workers, MaxConnsPerHost: workers, DisableCompression: true}
 	return &client{task: t, http: &http.Client{Transport: transport, Timeout: 10 * time.Second}, js: js}, nil
@@ -85,7 +92,7 @@ func Bare(ctx context.Context, t Task) error {
 		return err
 	}
 	jobs := make(chan int, workers)
-	shown := make([][]byte, t.Devices) // a device has one poll at a time: the line of jobs is shorter than the fleet
+	shown := make([]shown, t.Devices) // a device has one poll at a time: the line of jobs is shorter than the fleet
 	for range workers {
 		go func() {
 			var buf bytes.Buffer
@@ -109,21 +116,49 @@ func Bare(ctx context.Context, t Task) error {
 	return nil
 }
 
+// shown is what the bare loop knows of a device.
+type shown struct {
+	stamp []byte
+	ack   jetstream.PubAckFuture // of its last message
+}
+
 // bare polls one device and publishes its location if its stamp is another one.
-func (c *client) bare(ctx context.Context, id string, shown *[]byte, buf *bytes.Buffer) {
+func (c *client) bare(ctx context.Context, id string, last *shown, buf *bytes.Buffer) {
 	if c.get(ctx, id, buf) != nil {
 		return
 	}
 	_, stamp, _ := bytes.Cut(buf.Bytes(), []byte(stampKey))
 	stamp = stamp[:min(len(stamp), 21)]
-	if bytes.Equal(*shown, stamp) {
+	if bytes.Equal(last.stamp, stamp) {
 		return
 	}
-	*shown = append((*shown)[:0], stamp...)
-	_, err := c.js.PublishAsync(subjects.Location(publisher.Encode(id)), bytes.Clone(buf.Bytes()))
+	last.stamp = append(last.stamp[:0], stamp...)
+	ack, err := c.js.PublishMsgAsync(c.message(id, last, buf))
 	if err != nil && ctx.Err() == nil {
 		time.Sleep(slot) // the window is full
 	}
+	last.ack = ack
+}
+
+// message makes the message of a device's answer, which is in the buffer.
+func (c *client) message(id string, last *shown, buf *bytes.Buffer) *nats.Msg {
+	token := publisher.Encode(id)
+	m := &nats.Msg{Subject: subjects.Location(token), Data: bytes.Clone(buf.Bytes())}
+	if !c.task.Same {
+		return m
+	}
+	m.Header = publisher.CloudEvent(publisher.TypeLocation, id+string(last.stamp), c.task.API+"/api/devices/"+id, token, time.Now())
+	m.Header.Set(publisher.HeaderRecorded, time.Now().UTC().Format(publisher.TimeFormat))
+	m.Header.Set(nats.ExpectedLastSubjSeqHdr, "0")
+	if last.ack != nil {
+		select {
+		case ack := <-last.ack.Ok():
+			m.Header.Set(nats.ExpectedLastSubjSeqHdr, strconv.FormatUint(ack.Sequence, 10))
+		case <-last.ack.Err():
+		case <-time.After(time.Second):
+		}
+	}
+	return m
 }
 
 // Script gives each device a ticker, decodes each answer, and waits for each

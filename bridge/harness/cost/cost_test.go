@@ -22,6 +22,7 @@ var (
 	rounds  = flag.Int("rounds", 2, "how often each client has its turn")
 	window  = flag.Duration("window", 10*time.Second, "how long a client is measured in each turn")
 	before  = flag.String("before", "", "another binary of the bridge, which is measured in the same run")
+	folder  = flag.String("profiles", "", "a folder for CPU profiles of the bridge")
 	only    = flag.String("loads", "", "only the loads whose names contain this")
 )
 
@@ -57,7 +58,7 @@ func TestCost(t *testing.T) {
 	}
 	binaries, err := harness.Build(t.Context(), t.TempDir(), false)
 	ok(t, err)
-	m := &cost.Measurement{Binaries: binaries, Ports: &harness.Ports{}, Dir: t.TempDir(), Window: *window, Limit: 3 * time.Minute}
+	m := &cost.Measurement{Binaries: binaries, Ports: &harness.Ports{}, Dir: t.TempDir(), Window: *window, Limit: 3 * time.Minute, Profiles: *folder}
 	if testing.Short() {
 		m.Window, *rounds, *fleets = 2*time.Second, 1, "1000"
 	}
@@ -89,19 +90,25 @@ func loads(devices int) []cost.Load {
 // compare measures the clients at a load in turns.
 func compare(t *testing.T, m *cost.Measurement, l cost.Load, bridge string) string {
 	t.Helper()
-	bare, err := cost.Helper("bare loop", bareMode)
+	bare, err := cost.Helper("bare loop", bareMode, false)
 	ok(t, err)
-	script, err := cost.Helper("script", scriptMode)
+	same, err := cost.Helper(cost.SameMessages, bareMode, true)
 	ok(t, err)
-	clients := []cost.Client{cost.Bridge("bridge", bridge)}
+	script, err := cost.Helper("script", scriptMode, false)
+	ok(t, err)
+	var more []string
+	if *folder != "" {
+		more = append(more, "BRIDGE_PPROF=true")
+	}
+	clients := []cost.Client{cost.Bridge("bridge", bridge, more...)}
 	if *before != "" {
-		clients = append(clients, cost.Bridge("bridge before", *before))
+		clients = append(clients, cost.Bridge("bridge before", *before, more...))
 	}
 	switch {
 	case l.Rate > 0:
-		clients = slices.Insert(clients, 0, script, bare)
+		clients = slices.Insert(clients, 0, script, bare, same)
 	default:
-		clients = slices.Insert(clients, 0, bare)
+		clients = slices.Insert(clients, 0, bare, same)
 	}
 	rows := make([]cost.Row, len(clients))
 	for round := range *rounds {
@@ -123,4 +130,28 @@ func ok(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestStarts measures restarts and takeovers with a full stream:
+//
+//	go test ./bridge/harness/cost -run TestStarts -measure -v -timeout 60m
+func TestStarts(t *testing.T) {
+	if !*measure {
+		t.Skip("starts whole processes; run with -measure")
+	}
+	binaries, err := harness.Build(t.Context(), t.TempDir(), false)
+	ok(t, err)
+	m := &cost.Measurement{Binaries: binaries, Ports: &harness.Ports{}, Dir: t.TempDir(), Limit: 3 * time.Minute}
+	if testing.Short() {
+		*fleets = "1000"
+	}
+	var rows []cost.Starts
+	for size := range strings.SplitSeq(*fleets, ",") {
+		n, err := strconv.Atoi(size)
+		ok(t, err)
+		s, err := m.Starts(t.Context(), binaries.Bridge, n)
+		ok(t, err)
+		rows = append(rows, s)
+	}
+	t.Logf("\n%s", cost.StartsTable(rows))
 }

@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -23,6 +26,8 @@ type Client struct {
 	// Env returns the environment for a load, given the addresses of the API, of
 	// NATS, and one to listen on.
 	Env func(l Load, api, nats, listen string) []string
+	// Profiled means that it serves CPU profiles at the address that it listens on.
+	Profiled bool
 }
 
 // Load is the work that clients are compared at.
@@ -62,6 +67,9 @@ type Measurement struct {
 	Dir      string
 	Window   time.Duration
 	Limit    time.Duration // until each device was polled
+	// Profiles is the folder that CPU profiles of the windows are written to. Profiling
+	// costs CPU time itself. Empty means none.
+	Profiles string
 }
 
 // Run runs one client at a load, with a nats-server and an API of its own.
@@ -96,7 +104,32 @@ func (m *Measurement) Run(ctx context.Context, c Client, l Load) (f Figures, err
 		return f, err
 	}
 	f.Warm = time.Since(start)
+	if m.Profiles != "" && c.Profiled {
+		defer m.profile(ctx, listen, fmt.Sprintf("%s, %v", c.Name, l))()
+	}
 	return f, m.window(ctx, &f, api, process, broker)
+}
+
+// profile takes a CPU profile of a window. The function that it returns waits for it.
+func (m *Measurement) profile(ctx context.Context, addr, name string) (wait func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", addr, max(int(m.Window.Seconds())-1, 1))
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return
+		}
+		defer func() { _ = res.Body.Close() }()
+		if b, err := io.ReadAll(res.Body); err == nil && res.StatusCode == http.StatusOK {
+			_ = os.WriteFile(filepath.Join(m.Profiles, strings.NewReplacer(" ", "-", ",", "", "%", "", "/", "").Replace(name)+".pb.gz"), b, 0o600)
+		}
+	}()
+	return func() { <-done }
 }
 
 // broker starts a nats-server, and takes one more address.
@@ -121,13 +154,17 @@ func (m *Measurement) broker(ctx context.Context, dir string) (b *harness.Broker
 // errSlow ends a measurement of a client that does not get to its work.
 var errSlow = errors.New("not every device was polled in time")
 
-// warm waits until each device was polled, and a second more.
+// settle is how long a client runs on after the last device was first polled. By then
+// a garbage collector has its target.
+const settle = 6 * time.Second
+
+// warm waits until each device was polled, and then until the client has settled.
 func (m *Measurement) warm(ctx context.Context, api *API, client *harness.Process, devices int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.Limit, errSlow)
 	defer cancel()
 	for {
 		if _, polled := api.Polls(); polled >= devices {
-			return pause(ctx, time.Second)
+			return pause(ctx, settle)
 		}
 		if !client.Running() {
 			return errors.New("the process ended")
@@ -224,14 +261,14 @@ func readDelays(ctx context.Context, js jetstream.JetStream, begin time.Time) ([
 const TaskEnv = "COST_TASK"
 
 // Helper makes a client of this program, which has to call [Bare] or [Script] when
-// variable mode is set to 1.
-func Helper(name, mode string) (Client, error) {
+// variable mode is set to 1. With same, it publishes what the bridge publishes.
+func Helper(name, mode string, same bool) (Client, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return Client{}, fmt.Errorf("measure: %w", err)
 	}
 	return Client{Name: name, Bin: self, Env: func(l Load, api, nats, _ string) []string {
-		task, err := json.Marshal(Task{API: api, NATS: nats, Devices: l.Devices, Rate: float64(l.Rate)})
+		task, err := json.Marshal(Task{API: api, NATS: nats, Devices: l.Devices, Rate: float64(l.Rate), Same: same})
 		if err != nil {
 			panic(err) // it holds text and numbers only
 		}
@@ -241,7 +278,7 @@ func Helper(name, mode string) (Client, error) {
 
 // Bridge makes a client of a binary of plaspy-bridge.
 func Bridge(name, bin string, more ...string) Client {
-	return Client{Name: name, Bin: bin, Args: []string{"run"}, Env: func(l Load, api, nats, listen string) []string {
+	return Client{Name: name, Bin: bin, Args: []string{"run"}, Profiled: true, Env: func(l Load, api, nats, listen string) []string {
 		env := []string{
 			"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "PLASPY_BASE_URL=" + api, "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key",
 			"NATS_URL=" + nats, "BRIDGE_HTTP_ADDR=" + listen, "BRIDGE_LOG_LEVEL=warn",

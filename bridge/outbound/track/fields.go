@@ -50,7 +50,11 @@ func FieldsOf(raw []byte) Fields {
 		w.names = append(append(w.names, More...), '\n')
 		w.sums = binary.LittleEndian.AppendUint32(w.sums, w.rest)
 	}
-	return Fields{names: unique.Make(string(w.names)), sums: string(w.sums)}
+	if w.text == "" || string(w.names) != w.text { // most devices of an account have the same fields
+		w.last = unique.Make(string(w.names))
+		w.text = w.last.Value()
+	}
+	return Fields{names: w.last, sums: string(w.sums)}
 }
 
 // fieldWalk goes through an object and the objects in it.
@@ -58,6 +62,9 @@ type fieldWalk struct {
 	names, sums []byte
 	path        []byte // of the object that is being read, with a dot behind it
 	rest        uint32 // of the fields beyond the limit
+
+	last unique.Handle[string] // the names of an earlier walk
+	text string                // its value
 }
 
 func (w *fieldWalk) object(raw []byte, depth int) {

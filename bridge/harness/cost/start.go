@@ -1,0 +1,220 @@
+package cost
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/publisher"
+)
+
+// Starts are the times and the memory that starts with a full stream take.
+type Starts struct {
+	Devices  int
+	Restart  time.Duration // from the start of the process until /readyz is 200
+	RSS      int64         // resident then, in bytes
+	Settled  int64         // resident half a minute later
+	Takeover time.Duration // from the kill of one of two replicas until the other polls all devices
+}
+
+// Starts measures a restart, with two alerts of each device raised, and a takeover of
+// half of the devices.
+func (m *Measurement) Starts(ctx context.Context, bin string, devices int) (s Starts, err error) {
+	s.Devices = devices
+	dir, err := os.MkdirTemp(m.Dir, "starts-")
+	if err != nil {
+		return s, fmt.Errorf("measure: %w", err)
+	}
+	api, err := NewAPI(ctx, devices, 0)
+	if err != nil {
+		return s, err
+	}
+	defer api.Close()
+	broker, first, err := m.broker(ctx, dir)
+	if err != nil {
+		return s, err
+	}
+	defer broker.Close()
+	second, err := m.Ports.Take(ctx)
+	if err != nil {
+		return s, err
+	}
+	c, paced := Bridge("bridge", bin, "BRIDGE_INBOUND=false"), Load{Devices: devices, Rate: max(devices/60, 1)}
+	start := func(name, listen string, l Load) (*harness.Process, error) {
+		p := harness.NewProcess(name, bin, filepath.Join(dir, name+".log"))
+		return p, p.Start(c.Args, c.Env(l, api.URL, broker.URL(), listen))
+	}
+	filler, err := start("filler", first, Load{Devices: devices})
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = filler.Kill() }() // it may have ended
+	if err := m.warm(ctx, api, filler, devices); err != nil {
+		return s, err
+	}
+	if _, err := filler.Stop(ctx); err != nil { // it gives its lease back
+		return s, err
+	}
+	if err := raise(ctx, broker.URL(), devices); err != nil {
+		return s, err
+	}
+	began := time.Now()
+	a, err := start("first", first, paced)
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = a.Kill() }() // it may have ended
+	if err := m.polls(ctx, first, devices); err != nil {
+		return s, err
+	}
+	s.Restart = time.Since(began)
+	if s.RSS, err = resident(a); err != nil {
+		return s, err
+	}
+	if err := pause(ctx, 30*time.Second); err != nil {
+		return s, err
+	}
+	if s.Settled, err = resident(a); err != nil {
+		return s, err
+	}
+	b, err := start("second", second, paced)
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = b.Kill() }()
+	if err := m.shares(ctx, second, devices); err != nil {
+		return s, err
+	}
+	if err := pause(ctx, settle); err != nil {
+		return s, err
+	}
+	killed := time.Now()
+	if err := a.Kill(); err != nil {
+		return s, err
+	}
+	if err := m.polls(ctx, second, devices); err != nil {
+		return s, err
+	}
+	s.Takeover = time.Since(killed)
+	return s, nil
+}
+
+func resident(p *harness.Process) (int64, error) {
+	u, err := p.Usage()
+	return u.RSS, err
+}
+
+// raise raises two alerts of each device, as a bridge would.
+func raise(ctx context.Context, url string, devices int) error {
+	log := slog.New(slog.DiscardHandler)
+	conn, err := publisher.Connect(publisher.ConnOptions{URL: url}, log, nil)
+	if err != nil {
+		return fmt.Errorf("raise alerts: %w", err)
+	}
+	defer func() { _ = conn.Shut(time.Second) }()
+	pub, err := publisher.New(conn, subjects, log, nil)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { pub.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	for i := range devices {
+		id := deviceID(i)
+		var chain []*publisher.Event
+		for _, alert := range []string{"Speeding", "LowBattery"} {
+			now := time.Now()
+			chain = append(chain, subjects.AlertEvent(&publisher.Alert{
+				DeviceID: id, Token: publisher.Encode(id), Alert: alert, AlertToken: publisher.Encode(alert), State: publisher.Raised,
+				DateTime: []byte(`"2026-01-02T03:04:05Z"`), Latitude: []byte("4.6"), Longitude: []byte("-74.1"), FixTime: now, ObservedAt: now,
+			}, 0))
+		}
+		if err := pub.Publish(ctx, chain, func(error) {}); err != nil {
+			return fmt.Errorf("raise alerts: %w", err)
+		}
+	}
+	return pub.Drain(ctx)
+}
+
+// polls waits until a bridge is ready and polls all devices.
+func (m *Measurement) polls(ctx context.Context, addr string, devices int) error {
+	return m.until(ctx, addr, func(n int) bool { return n == devices })
+}
+
+// shares waits until a bridge is ready and polls a part of the devices.
+func (m *Measurement) shares(ctx context.Context, addr string, devices int) error {
+	return m.until(ctx, addr, func(n int) bool { return n > 0 && n < devices })
+}
+
+func (m *Measurement) until(ctx context.Context, addr string, enough func(devices int) bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, m.Limit, errSlow)
+	defer cancel()
+	for {
+		if ready(ctx, addr) && enough(owned(ctx, addr)) {
+			return nil
+		}
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func get(ctx context.Context, url string) *http.Response {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil // it does not listen yet
+	}
+	return res
+}
+
+func ready(ctx context.Context, addr string) bool {
+	res := get(ctx, "http://"+addr+"/readyz")
+	if res == nil {
+		return false
+	}
+	defer func() { _ = res.Body.Close() }()
+	return res.StatusCode == http.StatusOK
+}
+
+// owned returns the number of devices that a bridge polls, or 0.
+func owned(ctx context.Context, addr string) int {
+	res := get(ctx, "http://"+addr+"/metrics")
+	if res == nil {
+		return 0
+	}
+	defer func() { _ = res.Body.Close() }()
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		if text, found := strings.CutPrefix(lines.Text(), "plaspy_bridge_replica_devices "); found {
+			if n, err := strconv.ParseFloat(text, 64); err == nil {
+				return int(math.Round(n))
+			}
+		}
+	}
+	return 0
+}
+
+// StartsTable returns the starts as a table in Markdown.
+func StartsTable(rows []Starts) string {
+	var b strings.Builder
+	b.WriteString("| devices | restart: ready after | resident then | 30 s later | takeover of half: all polled after |\n|---|---|---|---|---|\n")
+	for _, s := range rows {
+		fmt.Fprintf(&b, "| %d | %.1f s | %d MB | %d MB | %.1f s |\n", s.Devices, s.Restart.Seconds(), s.RSS>>20, s.Settled>>20, s.Takeover.Seconds())
+	}
+	return b.String()
+}
