@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -131,7 +132,11 @@ func unreachable(err error, variables, url string) string {
 	encrypted := strings.Contains(url, "tls://") || strings.Contains(url, "wss://")
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
-		return fmt.Sprintf("check %[1]sCREDS, %[1]sNKEY, %[1]sUSER and %[1]sPASSWORD or %[1]sTOKEN, as the server requires", variables)
+		text := fmt.Sprintf("check %[1]sCREDS, %[1]sNKEY, or %[1]sUSER and %[1]sPASSWORD", variables)
+		if variables == "NATS_" {
+			text += ", or NATS_TOKEN"
+		}
+		return text + ", as the server requires"
 	case errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
 		if encrypted {
 			return "the server has no TLS: use nats:// in NATS_URL, or enable TLS on the server"
@@ -144,12 +149,23 @@ func unreachable(err error, variables, url string) string {
 	}
 }
 
+// server returns the address of the connected server. It leaves out what is before the @ in NATS_URL: without a
+// colon that is a token, which nats.go's own redaction keeps.
+func (b *broker) server() string {
+	u, err := url.Parse(b.conn.ConnectedUrl())
+	if err != nil {
+		return "a server"
+	}
+	u.User = nil
+	return u.String()
+}
+
 // version checks whether the server is new enough.
 func (b *broker) version() bool {
 	const item = "NATS"
 	v := b.conn.ConnectedServerVersion()
 	major, minor, patch, known := parseVersion(v)
-	text := fmt.Sprintf("connected to %s, nats-server %s", b.conn.ConnectedUrlRedacted(), v)
+	text := fmt.Sprintf("connected to %s, nats-server %s", b.server(), v)
 	switch {
 	case known && (major < 2 || major == 2 && minor < 11):
 		b.say(Fail, item, text, "upgrade the server: the bridge needs 2.11 or newer")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -312,6 +313,24 @@ func TestNATS(t *testing.T) {
 		r.broker(nil)
 		r.env("NATS_PASSWORD", "s3cret-wrong")
 		r.want(0, 1, `FAIL NATS: .*Authorization Violation: check NATS_CREDS`)
+	})
+	t.Run("login in NATS_URL", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		for user, set := range map[*url.Userinfo]func(*server.Options){
+			url.User("s3cret-token"):                  func(o *server.Options) { o.Users, o.Authorization = nil, "s3cret-token" },
+			url.UserPassword("admin", password):       func(*server.Options) {},
+			url.UserPassword("s3cret-name", password): func(o *server.Options) { o.Users[1].Username = "s3cret-name" },
+		} {
+			s := r.broker(nil, set)
+			r.env("NATS_URL", (&url.URL{Scheme: "nats", User: user, Host: s.Addr().String()}).String(), "NATS_USER", "", "NATS_PASSWORD", "")
+			r.want(0, 0, `ok   NATS: connected to nats://127\.0\.0\.1:\d+, nats-server 2\.`)
+		}
+	})
+	t.Run("wrong user of the query service", func(t *testing.T) {
+		r := newRig(t, sim.Options{})
+		r.broker(nil)
+		r.env("NATS_QUERY_USER", "query", "NATS_QUERY_PASSWORD", "s3cret-wrong")
+		r.want(0, 1, `FAIL NATS: .*Authorization Violation: check NATS_QUERY_CREDS, NATS_QUERY_NKEY, or NATS_QUERY_USER and NATS_QUERY_PASSWORD, as`)
 	})
 	t.Run("no JetStream", func(t *testing.T) {
 		t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -151,7 +152,7 @@ func writeStatus(w io.Writer, addr string, r ops.Readiness, s series) error {
 		line("%s\t%s\tsince %s\t%s", name, word, p.Since.UTC().Format(time.DateTime), shown(p.Reason))
 	}
 	line("")
-	line("budget\t%.0f requests a minute here, %.0f answers 429 since the start", s.sum("api_budget_requests_per_minute"), s.sum("api_throttled_total"))
+	line("budget\t%s, %.0f answers 429 since the start", budget(s.sum("api_budget_requests_per_minute")), s.sum("api_throttled_total"))
 	line("replicas\t%.0f, which poll %.0f devices; this one polls %.0f", s.sum("replicas"), s.sum("devices"), s.sum("replica_devices"))
 	line("polls\t%.0f changed, %.0f unchanged, %.0f failed", s.sum("polls_total", `result="changed"`),
 		s.sum("polls_total", `result="unchanged"`), s.sum("polls_total", `result="error"`))
@@ -161,6 +162,14 @@ func writeStatus(w io.Writer, addr string, r ops.Readiness, s series) error {
 		line("log\t%.0f lines dropped", dropped)
 	}
 	return out.Flush()
+}
+
+// budget describes a request budget; infinity means no limit.
+func budget(perMinute float64) string {
+	if math.IsInf(perMinute, 1) {
+		return "no limit"
+	}
+	return fmt.Sprintf("%.0f requests a minute here", perMinute)
 }
 
 // limit describes the use of a store that has a limit.
