@@ -131,6 +131,9 @@ func TestLogger(t *testing.T) {
 	}
 	l.Errorf("pipe - cid:6 - authentication error")
 	l.Warnf("Recovering stream state from index errored: prior state file")
+	l.Warnf("Filestore [PLASPY_EVENTS] Stream state outdated, last block has additional entries, will rebuild")
+	l.Warnf("Filestore [KV_plaspy_last] Sourcing state is outdated; attempting to recover using backward scan (seq 1 to 2)")
+	l.Warnf("Plaintext passwords detected, use nkeys or bcrypt")
 	l.Errorf("nats://user:SECRETother@host SECRETword failed")
 	got := b.String()
 	if n := strings.Count(got, "\n"); n != 3 {

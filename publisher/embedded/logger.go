@@ -55,6 +55,10 @@ func (l *logger) Fatalf(format string, v ...any) { l.Errorf(format, v...) }
 // client matches the prefix of a line about one connection.
 var client = regexp.MustCompile(`^(pipe|\S+:\d+) - (?:cid|mid|wid|mid_ws|lid|rid|gid):"?[^ ]*"? - (?:"[^"]*" - )*`)
 
+// routine matches warnings that need no action. After a kill, the server rebuilds the
+// state files of its streams. Passwords that are variables are not in the file.
+var routine = regexp.MustCompile(`errored: prior state file|Stream state outdated|Stream state detected prior state|Sourcing state is outdated|Plaintext passwords detected`)
+
 func (l *logger) write(level slog.Level, format string, v []any) {
 	text := masked(strings.TrimSpace(fmt.Sprintf(format, v...)), l.secrets)
 	kind := text
@@ -69,7 +73,7 @@ func (l *logger) write(level slog.Level, format string, v []any) {
 		l.error = text
 		l.mu.Unlock()
 	}
-	if strings.Contains(text, "errored: prior state file") { // after a kill; the server rebuilds the file
+	if routine.MatchString(text) {
 		level = slog.LevelDebug
 	}
 	suppressed, again := 0, true

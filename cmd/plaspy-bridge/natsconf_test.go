@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/sim"
+)
+
+// TestEmbeddedServerWithNATSConf runs check and the bridge with deploy/nats.conf as the
+// configuration of the embedded server, as the file says. Neither complains, and a
+// subscriber receives an event.
+func TestEmbeddedServerWithNATSConf(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/nats.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen := map[string]string{}
+	for _, line := range []string{"listen: 0.0.0.0:4222", "http: 127.0.0.1:8222", "  listen: 0.0.0.0:1883"} {
+		addr, err := ops.FreeAddr(t.Context(), "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, _, _ := strings.Cut(line, ":")
+		if !bytes.Contains(text, []byte("\n"+line)) {
+			t.Fatalf("no line %q in the file", line)
+		}
+		listen[line] = addr
+		text = bytes.Replace(text, []byte("\n"+line), []byte("\n"+name+": "+addr), 1)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "nats.conf")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	api, err := sim.New(sim.Options{Devices: 2}).Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = api.Close() })
+	addr, err := ops.FreeAddr(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := []string{
+		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir,
+		"PLASPY_BASE_URL=" + api.URL, "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key",
+		"BRIDGE_EMBEDDED_CONFIG=" + file, "NATS_USER=bridge", "NATS_PASSWORD=pass-of-BRIDGE", "NATS_INBOX_PREFIX=_INBOX_bridge",
+		"NATS_QUERY_USER=query", "NATS_QUERY_PASSWORD=pass-of-QUERY", "BRIDGE_HTTP_ADDR=" + addr, "BRIDGE_LOG_FORMAT=json",
+	}
+	for _, user := range []string{"BRIDGE", "QUERY", "SUBSCRIBER", "GATEWAY", "OPERATOR", "SYSTEM"} {
+		env = append(env, user+"_PASSWORD=pass-of-"+user)
+	}
+	program := func(args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+		cmd.Dir, cmd.Env = dir, env
+		return cmd
+	}
+	out, err := program("check").CombinedOutput()
+	for line := range strings.Lines(string(out)) {
+		// The embedded server runs on this machine, whose power may fail.
+		if !strings.HasPrefix(line, "ok ") && !strings.HasPrefix(line, "warn power failure:") {
+			t.Errorf("check says: %s", line)
+		}
+	}
+	if err != nil {
+		t.Errorf("check: %v", err)
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := program("run")
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, cmd: cmd, http: "http://" + addr, done: make(chan error, 1)}
+	go func() { p.done <- cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	p.await("ready", func() bool { return strings.Contains(p.get("/readyz"), `"ready": true`) })
+	conn, err := nats.Connect("nats://"+listen["listen: 0.0.0.0:4222"], nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	p.await("an event", func() bool {
+		m, err := conn.Request("$JS.API.DIRECT.GET.PLASPY_EVENTS.plaspy.location.device0001", nil, 5*time.Second)
+		return err == nil && strings.Contains(string(m.Data), "device0001")
+	})
+	if _, err := conn.Request("plaspy.api.devices", nil, 30*time.Second); err != nil {
+		t.Errorf("query service: %v", err)
+	}
+	if status, _ := p.signal(syscall.SIGTERM); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	written, err := os.ReadFile(log.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(written)) {
+		if strings.Contains(line, `"level":"WARN"`) || strings.Contains(line, `"level":"ERROR"`) {
+			t.Errorf("the log says: %s", line)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "data")); errors.Is(err, os.ErrNotExist) {
+		t.Error("the store is not below the working folder, as the file says")
+	}
+}
