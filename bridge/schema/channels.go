@@ -10,6 +10,7 @@ import (
 const (
 	anyDevice = "{device}"
 	anyAlert  = "{alert}"
+	anyGroup  = "{group}"
 )
 
 // replies is the channel of every answer: the requester's inbox.
@@ -59,6 +60,9 @@ func messages() map[string]message {
 		"locationsAnswer": body("LocationsAnswer", "Locations of a time range.", "locationsAnswer", "answerHeaders"),
 		"alertsAnswer":    body("AlertsAnswer", "Alerts of a time range.", "alertsAnswer", "answerHeaders"),
 		"whyAnswer":       body("WhyAnswer", "The last decisions on a device.", "why", "answerHeaders"),
+		"pollAnswer":      body("PollAnswer", "The result of a poll that was asked for.", "pollAnswer", "answerHeaders"),
+		"control":         body("ControlEntry", "Settings of a device or a group, in the bucket.", "controlEntry", ""),
+		"fleetControl":    body("FleetControlEntry", "Settings of the fleet, in the bucket.", "fleetControlEntry", ""),
 		"refusal":         refusal,
 	}
 	correlated := map[string]string{
@@ -140,6 +144,7 @@ func (d *document) addQueries(s publisher.Subjects) {
 		{"device", "askDevice", "question", "deviceAnswer", "One device, as the API returns it"},
 		{"last", "askLast", "question", "lastAnswer", "A last location, as the API returns it"},
 		{"why", "askWhy", "question", "whyAnswer", "The last decisions on a device, from memory"},
+		{"poll", "askPoll", "question", "pollAnswer", "Polls a device before all others"},
 		{"locations", "askLocations", "range", "locationsAnswer", "The locations of a time range, as the API returns them"},
 		{"alerts", "askAlerts", "alertRange", "alertsAnswer", "The alerts of a time range, as the API returns them"},
 	} {
@@ -154,13 +159,30 @@ func (d *document) addQueries(s publisher.Subjects) {
 	}
 }
 
+// addControl describes the settings that operators change at run time.
+func (d *document) addControl(s publisher.Subjects) {
+	bucket := s.ControlBucket()
+	for _, c := range []struct{ name, key, message, title string }{
+		{"controlDevice", "device." + anyDevice, "control", "Live control of a device"},
+		{"controlGroup", "group." + anyGroup, "control", "Live control of the devices of a group"},
+		{"controlFleet", "fleet", "fleetControl", "Live control of the fleet"},
+	} {
+		d.add(c.name, publisher.BucketKey(bucket, c.key), publisher.BucketStream(bucket), c.message, c.title)
+		channel := d.Channels[c.name]
+		channel.Bucket = bucket
+		channel.Description = "A key-value bucket. Deleting the key ends its settings."
+		d.Channels[c.name] = channel
+		d.receive("apply"+strings.ToUpper(c.name[:1])+c.name[1:], c.name, "Applies the settings within a second, in every replica.", nil)
+	}
+}
+
 // add adds a channel. Its parameters are those in the subject.
 func (d *document) add(name, subject, stream, message, title string) {
 	c := channel{
 		Address: &subject, Title: title, Stream: stream,
 		Messages: map[string]reference{message: ref("components/messages/" + message)},
 	}
-	for _, p := range []string{"device", "alert"} {
+	for _, p := range []string{"device", "alert", "group"} {
 		if strings.Contains(subject, "{"+p+"}") {
 			if c.Parameters == nil {
 				c.Parameters = map[string]reference{}

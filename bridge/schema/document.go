@@ -136,11 +136,13 @@ func Document(subjects publisher.Subjects, version string) ([]byte, error) {
 		Components: components{Messages: messages(), Correlations: correlations(), Security: security(), Schemas: schemas, Parameters: map[string]parameter{
 			"device": {"The device's id. Every byte except ASCII letters, digits, - and _ is encoded as = and two upper-case hex digits.", []string{"dev=201"}},
 			"alert":  {"The alert's name, encoded like a device's id.", []string{"SpeedLimit", "High=20Speed"}},
+			"group":  {"The group's id or name, encoded like a device's id.", []string{"17", "Night=20shift"}},
 		}},
 	}
 	doc.addEvents(subjects)
 	doc.addInbound(subjects)
 	doc.addQueries(subjects)
+	doc.addControl(subjects)
 	b, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("write AsyncAPI document: %w", err)

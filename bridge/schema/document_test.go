@@ -357,3 +357,18 @@ func TestRefuses(t *testing.T) {
 		good[name] = before
 	}
 }
+
+// Generators name a type after its title, and number those without one. A constant
+// without a type is an enumeration to some, which has strings only.
+func TestGeneratorsFindNames(t *testing.T) {
+	a := read(t, "plaspy")
+	walk("", a.object("/components/schemas"), func(path string, v any) {
+		s, _ := v.(map[string]any)
+		if list, ok := s["enum"].([]any); ok && len(list) > 1 && (s["title"] == nil || s["type"] != "string") {
+			t.Errorf("%s: an enumeration has a title and a type", path)
+		}
+		if object, ok := s["properties"].(map[string]any); ok && len(object) > 0 && strings.Count(path, "/") == 1 && s["title"] == nil {
+			t.Errorf("%s has no title", path)
+		}
+	})
+}

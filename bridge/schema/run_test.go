@@ -15,6 +15,8 @@ import (
 
 	"plaspy-bridge/bridge"
 	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/control"
+	"plaspy-bridge/bridge/schema/plaspy"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/bridge/trace/tracetest"
@@ -224,6 +226,7 @@ func TestMessagesOfARealRun(t *testing.T) {
 	t.Run("bucket", func(t *testing.T) { r.bucket(t) })
 	t.Run("reply", func(t *testing.T) { r.replyTo(t, begun.Add(time.Hour)) })
 	t.Run("queries", func(t *testing.T) { r.queries(t) })
+	t.Run("control", func(t *testing.T) { r.control(t) })
 }
 
 // bucket holds what the last-location bucket stores against the document.
@@ -277,8 +280,10 @@ func (r *run) queries(t *testing.T) {
 		{"locations.dev=201", question, "locationsAnswer"},
 		{"alerts.dev=201", question, "alertsAnswer"},
 		{"why.dev=201", "", "whyAnswer"},
+		{"poll.dev=201", "", "pollAnswer"},
 		{"device.nobody", "", "refusal"},
 		{"why.nobody", "", "refusal"},
+		{"poll.nobody", "", "refusal"},
 		{"locations.dev=201", "{}", "refusal"},
 	} {
 		channel, err := r.channel(s + "." + q.subject)
@@ -378,6 +383,61 @@ func TestInboundFormsAreWhatTheBridgeTakes(t *testing.T) {
 				}
 				break
 			}
+		}
+	}
+}
+
+// control writes the entries of the printed types, which the document allows, and
+// reads their effect in the answer of why.
+func (r *run) control(t *testing.T) {
+	kv, err := r.js.CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: plaspy.ControlBucket, History: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	paused := false
+	for key, value := range map[string]any{
+		plaspy.DeviceControlKey("dev 1"): plaspy.ControlEntry{Interval: "5s", Weight: 8, Paused: &paused, SetBy: "dispatch"},
+		plaspy.GroupControlKey("night"):  plaspy.ControlEntry{Weight: 2},
+		plaspy.FleetControlKey:           plaspy.FleetControlEntry{RateLimit: 100_000, LogLevel: "debug", Exclude: []string{"nobody"}},
+	} {
+		data, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		channel, err := r.channel(publisher.BucketKey(plaspy.ControlBucket, key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.body(t, r.message(channel), data); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+		if entry, err := control.Parse(key, data); err != nil || len(entry.Ignored) > 0 {
+			t.Errorf("%s %s: %v, ignored %v", key, data, err, entry.Ignored)
+		}
+		if _, err := kv.Put(t.Context(), key, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(60 * time.Second); ; {
+		m, err := r.conn.Request(plaspy.QuerySubject("why", "dev 1"), nil, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var why plaspy.WhyAnswer
+		if err := plaspy.DecodeAnswer(m.Header, m.Data, &why); err != nil {
+			t.Fatal(err)
+		}
+		if len(why.Control) > 0 {
+			if err := r.body(t, "whyAnswer", m.Data); err != nil {
+				t.Errorf("%s: %v", m.Data, err)
+			}
+			if c := why.Control[0]; c.Entry != "device.dev=201" || c.Interval != "5s" || c.Weight != 8 || c.SetBy != "dispatch" || c.SetAt.IsZero() {
+				t.Errorf("in force: %+v", why.Control)
+			}
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no entry in force: %s", m.Data)
 		}
 	}
 }

@@ -34,7 +34,7 @@ func Types(language string, s publisher.Subjects) ([]byte, error) {
 	var pairs []string
 	for _, names := range [][2]string{
 		{string(standard), string(s)}, {standard.Events(), s.Events()}, {standard.Inbound(), s.Inbound()}, {standard.Results(), s.Results()},
-		{standard.DeadLetters(), s.DeadLetters()}, {standard.LastBucket(), s.LastBucket()},
+		{standard.DeadLetters(), s.DeadLetters()}, {standard.LastBucket(), s.LastBucket()}, {standard.ControlBucket(), s.ControlBucket()},
 	} {
 		pairs = append(pairs, ` = "`+names[0]+`"`, ` = "`+names[1]+`"`)
 	}

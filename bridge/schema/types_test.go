@@ -28,7 +28,8 @@ var typed = map[string]any{
 	"result": plaspy.Result{}, "result/properties/items/items": plaspy.ResultItem{}, "oneLocation/anyOf/0": plaspy.InboundLocation{},
 	"alertRange": plaspy.Range{}, "apiAnswer": plaspy.APIAnswer{}, "devicesAnswer": plaspy.DevicesAnswer{}, "deviceAnswer": plaspy.DeviceAnswer{}, "lastAnswer": plaspy.LastAnswer{},
 	"locationsAnswer": plaspy.LocationsAnswer{}, "alertsAnswer": plaspy.AlertsAnswer{}, "alertsAnswer/properties/alerts/items": plaspy.HistoricAlert{},
-	"why": plaspy.WhyAnswer{}, "why/properties/decisions/items": plaspy.Decision{},
+	"why": plaspy.WhyAnswer{}, "decision": plaspy.Decision{}, "pollAnswer": plaspy.PollAnswer{},
+	"effect": plaspy.ControlEffect{}, "controlEntry": plaspy.ControlEntry{}, "fleetControlEntry": plaspy.FleetControlEntry{},
 }
 
 // members collects the properties of a schema and whether each is required in
@@ -190,9 +191,10 @@ import (
 )
 
 func main() {
-	fmt.Println(plaspy.EventsStream, plaspy.InboundStream, plaspy.ResultsStream, plaspy.DeadLettersStream, plaspy.LastBucket,
+	fmt.Println(plaspy.EventsStream, plaspy.InboundStream, plaspy.ResultsStream, plaspy.DeadLettersStream, plaspy.LastBucket, plaspy.ControlBucket,
 		plaspy.LocationSubject("dev 1"), plaspy.AlertSubject("d", "a.b"), plaspy.DeviceSubject("d"), plaspy.InLocationSubject("d"), plaspy.InAlertSubject("d"),
-		plaspy.ResultSubject(plaspy.KindAlert, "d"), plaspy.DeadLetterSubject(plaspy.KindLocation, "d"), plaspy.QuerySubject("why", "d"))
+		plaspy.ResultSubject(plaspy.KindAlert, "d"), plaspy.DeadLetterSubject(plaspy.KindLocation, "d"), plaspy.QuerySubject("why", "d"),
+		plaspy.DeviceControlKey("d 1"), plaspy.GroupControlKey("g"), plaspy.FleetControlKey)
 }
 `
 
@@ -224,8 +226,8 @@ func TestPrintedGoCompiles(t *testing.T) {
 	}
 	run("vet", "./...")
 	const s = publisher.Subjects("my-fleet")
-	want := fmt.Sprintln(s.Events(), s.Inbound(), s.Results(), s.DeadLetters(), s.LastBucket(),
-		s.Location("dev=201"), s.Alert("d", "a=2Eb"), s.Device("d"), s.InLocation("d"), s.InAlert("d"), s.Result("alert", "d"), s.DeadLetter("location", "d"), s.API()+".why.d")
+	want := fmt.Sprintln(s.Events(), s.Inbound(), s.Results(), s.DeadLetters(), s.LastBucket(), s.ControlBucket(),
+		s.Location("dev=201"), s.Alert("d", "a=2Eb"), s.Device("d"), s.InLocation("d"), s.InAlert("d"), s.Result("alert", "d"), s.DeadLetter("location", "d"), s.API()+".why.d", "device.d=201", "group.g", "fleet")
 	if got := run("run", "."); got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}

@@ -28,6 +28,7 @@ const (
 	ResultsStream     = "PLASPY_RESULTS"
 	DeadLettersStream = "PLASPY_DLQ"
 	LastBucket        = "plaspy_last"
+	ControlBucket     = "plaspy_control"
 )
 
 // Subjects to subscribe to, for all devices.
@@ -400,13 +401,62 @@ type HistoricAlert struct {
 
 // WhyAnswer is the last decisions on a device.
 type WhyAnswer struct {
-	DeviceID  string     `json:"deviceId"`
-	Plan      string     `json:"plan"`           // in one line, for a person
-	Next      *time.Time `json:"next,omitempty"` // when the next poll is due
-	Reason    string     `json:"reason"`         // why then, in one word
-	Held      string     `json:"held,omitempty"` // the reason that its polls are held back now
-	Decisions []Decision `json:"decisions"`      // newest first
+	DeviceID string     `json:"deviceId"`
+	Plan     string     `json:"plan"`           // in one line, for a person
+	Next     *time.Time `json:"next,omitempty"` // when the next poll is due
+	Reason   string     `json:"reason"`         // why then, in one word
+	Held     string     `json:"held,omitempty"` // the reason that its polls are held back now
+	// Control are the entries of live control in force for it, the most particular
+	// one first.
+	Control   []ControlEffect `json:"control,omitempty"`
+	Decisions []Decision      `json:"decisions"` // newest first
 }
+
+// PollAnswer is the result of a poll that was asked for. Its events are in
+// EventsStream by then.
+type PollAnswer struct {
+	DeviceID string `json:"deviceId"`
+	Decision
+}
+
+// ControlEffect is the settings of a device that one entry of live control decides.
+type ControlEffect struct {
+	Entry    string     `json:"entry"`              // its key in ControlBucket
+	Interval string     `json:"interval,omitempty"` // as [time.ParseDuration] reads it
+	Weight   float64    `json:"weight,omitempty"`
+	Paused   *bool      `json:"paused,omitempty"`
+	Until    *time.Time `json:"until,omitempty"`
+	SetBy    string     `json:"setBy,omitempty"` // free text
+	SetAt    time.Time  `json:"setAt"`
+}
+
+// ControlEntry is a value of ControlBucket about a device or a group. A field that is
+// not set changes nothing.
+type ControlEntry struct {
+	Interval string     `json:"interval,omitempty"` // the longest time without a poll, as [time.ParseDuration] reads it
+	Weight   float64    `json:"weight,omitempty"`   // 0.1 to 64; other devices have 1
+	Paused   *bool      `json:"paused,omitempty"`
+	Until    *time.Time `json:"until,omitempty"` // when the entry ends
+	SetBy    string     `json:"set_by,omitempty"`
+}
+
+// FleetControlEntry is the value of ControlBucket about the whole fleet.
+type FleetControlEntry struct {
+	ControlEntry
+	RateLimit int      `json:"rate_limit,omitempty"` // requests a minute; lowers PLASPY_RATE_LIMIT
+	LogLevel  string   `json:"log_level,omitempty"`  // debug, info, warn or error
+	Devices   []string `json:"devices,omitempty"`    // ids or globs: only these are polled
+	Exclude   []string `json:"devices_exclude,omitempty"`
+}
+
+// FleetControlKey is the key of a [FleetControlEntry] in ControlBucket.
+const FleetControlKey = "fleet"
+
+// DeviceControlKey is the key of a device's [ControlEntry] in ControlBucket.
+func DeviceControlKey(deviceID string) string { return "device." + EncodeDevice(deviceID) }
+
+// GroupControlKey is the key of a group's [ControlEntry], by its id or its name.
+func GroupControlKey(group string) string { return "group." + EncodeDevice(group) }
 
 // Decision is the outcome of one or several polls of a device.
 type Decision struct {

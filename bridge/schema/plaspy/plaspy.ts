@@ -12,6 +12,7 @@ export const INBOUND_STREAM = "PLASPY_INBOUND";
 export const RESULTS_STREAM = "PLASPY_RESULTS";
 export const DEAD_LETTERS_STREAM = "PLASPY_DLQ";
 export const LAST_BUCKET = "plaspy_last";
+export const CONTROL_BUCKET = "plaspy_control";
 
 /** Subjects to subscribe to, for all devices. */
 export const ALL_LOCATIONS = `${PREFIX}.location.*`;
@@ -275,8 +276,49 @@ export interface WhyAnswer {
   reason: string;
   /** The reason that its polls are held back now. */
   held?: string;
+  /** The entries of live control in force for it, the most particular one first. */
+  control?: ControlEffect[];
   /** Newest first. */
   decisions: Decision[];
+}
+
+/** The result of a poll that was asked for. Its events are in the events' stream by then. */
+export interface PollAnswer extends Decision {
+  deviceId: string;
+}
+
+/** The settings of a device that one entry of live control decides. */
+export interface ControlEffect {
+  /** Its key in CONTROL_BUCKET. */
+  entry: string;
+  interval?: string;
+  weight?: number;
+  paused?: boolean;
+  until?: string;
+  setBy?: string;
+  setAt: string;
+}
+
+/** A value of CONTROL_BUCKET about a device or a group. A member that is absent changes nothing. */
+export interface ControlEntry {
+  /** The longest time without a poll, such as "5s". */
+  interval?: string;
+  /** 0.1 to 64; other devices have 1. */
+  weight?: number;
+  paused?: boolean;
+  /** When the entry ends. */
+  until?: string;
+  set_by?: string;
+}
+
+/** The value of CONTROL_BUCKET about the whole fleet. */
+export interface FleetControlEntry extends ControlEntry {
+  /** Requests a minute; lowers PLASPY_RATE_LIMIT. */
+  rate_limit?: number;
+  log_level?: "debug" | "info" | "warn" | "error";
+  /** Ids or globs: only these are polled. */
+  devices?: string[];
+  devices_exclude?: string[];
 }
 
 /** The outcome of one or several polls of a device. */
@@ -471,6 +513,15 @@ export const deadLetterSubject = (kind: "location" | "alert", deviceId: string):
 /** The subject of a question about a device. */
 export const querySubject = (question: "device" | "last" | "locations" | "alerts" | "why" | "poll", deviceId: string): string =>
   `${PREFIX}.api.${question}.${encodeDevice(deviceId)}`;
+
+/** The key of a FleetControlEntry in CONTROL_BUCKET. */
+export const FLEET_CONTROL_KEY = "fleet";
+
+/** The key of a device's ControlEntry in CONTROL_BUCKET. */
+export const deviceControlKey = (deviceId: string): string => `device.${encodeDevice(deviceId)}`;
+
+/** The key of a group's ControlEntry, by its id or its name. */
+export const groupControlKey = (group: string): string => `group.${encodeDevice(group)}`;
 
 /** The subject of the question for the device list. */
 export const DEVICES_QUERY_SUBJECT = `${PREFIX}.api.devices`;

@@ -1,6 +1,6 @@
-// Command alerts tells of alerts, from now on. It wants NATS_URL, and NATS_USER
-// and NATS_PASSWORD where the server does. -alert narrows it to one alert's
-// token, -n ends it after so many.
+// Command alerts prints each alert from now on. It needs NATS_URL, and NATS_USER
+// and NATS_PASSWORD if the server wants them. -alert selects one alert by its token,
+// -n ends it after that many.
 package main
 
 import (
@@ -11,20 +11,12 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/nats-io/nats.go"
-)
 
-// alert is what this program reads of an alert event.
-type alert struct {
-	DeviceID string `json:"deviceId"`
-	Name     string
-	Alert    string
-	State    string // raised or cleared
-	Critical bool
-	Texts    []string
-	DateTime string
-}
+	"plaspy-bridge/deploy/examples/plaspy"
+)
 
 func main() {
 	name := flag.String("alert", "*", "one alert's token, as in its subject")
@@ -43,9 +35,9 @@ func run(ctx context.Context, name string, n int) error {
 		return err
 	}
 	defer nc.Close()
-	// Without JetStream: quick and without memory. What comes while this
-	// program is down it does not hear of.
-	events, err := nc.SubscribeSync("plaspy.alert.*." + name)
+	// Without JetStream: alerts that are published while this program is not
+	// connected are missed.
+	events, err := nc.SubscribeSync(strings.TrimSuffix(plaspy.AllAlerts, "*") + name)
 	if err != nil {
 		return err
 	}
@@ -57,7 +49,7 @@ func run(ctx context.Context, name string, n int) error {
 		if err != nil {
 			return err
 		}
-		var a alert
+		var a plaspy.AlertEvent
 		if err := json.Unmarshal(msg.Data, &a); err != nil {
 			return fmt.Errorf("%s: %w", msg.Subject, err)
 		}

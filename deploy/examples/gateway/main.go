@@ -15,11 +15,12 @@ import (
 	"log"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/deploy/examples/plaspy"
 )
 
 func main() {
@@ -43,19 +44,6 @@ func main() {
 // later, for example because the API does not answer at the moment.
 var errUndecided = errors.New("stored, and not decided yet: the bridge goes on trying")
 
-// token writes a device's id as one token of a subject.
-func token(id string) string {
-	var b strings.Builder
-	for _, c := range []byte(id) {
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "=%02X", c)
-		}
-	}
-	return b.String()
-}
-
 func run(ctx context.Context, args []string) (posted bool, err error) {
 	if len(args) != 3 {
 		return false, errors.New("want DEVICE LATITUDE LONGITUDE")
@@ -69,7 +57,7 @@ func run(ctx context.Context, args []string) (posted bool, err error) {
 		return false, err
 	}
 	at := time.Now().UTC()
-	body, err := json.Marshal(map[string]any{"dateTime": at.Format(time.RFC3339Nano), "latitude": latitude, "longitude": longitude})
+	body, err := json.Marshal(plaspy.Location{DateTime: at.Format(time.RFC3339Nano), Latitude: latitude, Longitude: longitude})
 	if err != nil {
 		return false, err
 	}
@@ -90,7 +78,7 @@ func run(ctx context.Context, args []string) (posted bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	msg := nats.NewMsg("plaspy.in.location." + token(args[0]))
+	msg := nats.NewMsg(plaspy.InLocationSubject(args[0]))
 	msg.Data = body
 	// If the acknowledgement is lost and the report is sent again, it has the same
 	// id and is stored once.
@@ -108,10 +96,7 @@ func run(ctx context.Context, args []string) (posted bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	var result struct {
-		Posted bool   `json:"posted"`
-		Reason string `json:"reason"`
-	}
+	var result plaspy.Result
 	if err := json.Unmarshal(msg.Data, &result); err != nil {
 		return false, fmt.Errorf("result: %w", err)
 	}

@@ -12,6 +12,7 @@ export const INBOUND_STREAM = "PLASPY_INBOUND";
 export const RESULTS_STREAM = "PLASPY_RESULTS";
 export const DEAD_LETTERS_STREAM = "PLASPY_DLQ";
 export const LAST_BUCKET = "plaspy_last";
+export const CONTROL_BUCKET = "plaspy_control";
 /** Subjects to subscribe to, for all devices. */
 export const ALL_LOCATIONS = `${PREFIX}.location.*`;
 export const ALL_ALERTS = `${PREFIX}.alert.*.*`;
@@ -147,6 +148,12 @@ export const resultSubject = (kind, deviceId) => `${PREFIX}.result.${kind}.${enc
 export const deadLetterSubject = (kind, deviceId) => `${PREFIX}.dlq.${kind}.${encodeDevice(deviceId)}`;
 /** The subject of a question about a device. */
 export const querySubject = (question, deviceId) => `${PREFIX}.api.${question}.${encodeDevice(deviceId)}`;
+/** The key of a FleetControlEntry in CONTROL_BUCKET. */
+export const FLEET_CONTROL_KEY = "fleet";
+/** The key of a device's ControlEntry in CONTROL_BUCKET. */
+export const deviceControlKey = (deviceId) => `device.${encodeDevice(deviceId)}`;
+/** The key of a group's ControlEntry, by its id or its name. */
+export const groupControlKey = (group) => `group.${encodeDevice(group)}`;
 /** The subject of the question for the device list. */
 export const DEVICES_QUERY_SUBJECT = `${PREFIX}.api.devices`;
 /** Reads the subject of an event, a result, a dead letter or an inbound message; undefined for any other. */

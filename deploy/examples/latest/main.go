@@ -1,6 +1,6 @@
-// Command latest shows where every device is: first what is known, then each
-// change, out of the bucket plaspy_last. It wants NATS_URL, and NATS_USER and
-// NATS_PASSWORD where the server does. -once ends it after what is known.
+// Command latest shows the newest location of every device and then each change,
+// from the bucket plaspy_last. It needs NATS_URL, and NATS_USER and NATS_PASSWORD if
+// the server wants them. -once ends it after the newest locations.
 package main
 
 import (
@@ -14,20 +14,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/deploy/examples/plaspy"
 )
 
-// location is what this program reads of a location event.
-type location struct {
-	DeviceID string `json:"deviceId"` // the key is the id as a token of a subject
-	Location struct {
-		DateTime            string
-		Latitude, Longitude float64
-		Speed               float64
-	}
-}
-
 func main() {
-	once := flag.Bool("once", false, "end when all that is known was shown")
+	once := flag.Bool("once", false, "end after the newest locations")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -46,7 +38,7 @@ func run(ctx context.Context, once bool) error {
 	if err != nil {
 		return err
 	}
-	bucket, err := js.KeyValue(ctx, "plaspy_last")
+	bucket, err := js.KeyValue(ctx, plaspy.LastBucket)
 	if err != nil {
 		return err
 	}
@@ -62,17 +54,21 @@ func run(ctx context.Context, once bool) error {
 			switch {
 			case !ok:
 				return nil
-			case entry == nil: // all that is known was shown
+			case entry == nil: // all newest locations were shown
 				if once {
 					return nil
 				}
 				continue
 			}
-			var l location
+			var l plaspy.LocationEvent
 			if err := json.Unmarshal(entry.Value(), &l); err != nil {
 				return fmt.Errorf("entry %s: %w", entry.Key(), err)
 			}
-			fmt.Printf("%s  %s  %.5f,%.5f  %g km/h\n", l.DeviceID, l.Location.DateTime, l.Location.Latitude, l.Location.Longitude, l.Location.Speed)
+			speed := 0.0
+			if l.Location.Speed != nil {
+				speed = *l.Location.Speed
+			}
+			fmt.Printf("%s  %s  %.5f,%.5f  %g km/h\n", l.DeviceID, l.Location.DateTime, l.Location.Latitude, l.Location.Longitude, speed)
 		}
 	}
 }
