@@ -81,8 +81,8 @@ func loads(devices int) []cost.Load {
 		{Devices: devices, Changed: 0.05}, {Devices: devices, Changed: 1},
 		{Devices: devices, Changed: 0.2, Rate: max(1000, devices/60)},
 	}
-	if devices <= 1000 {
-		l = append(l, cost.Load{Devices: devices, Changed: 0.05, Rate: 10, Budget: 600})
+	if devices <= 1000 { // the default budget
+		l = append(l, cost.Load{Devices: 100, Changed: 0.05, Rate: 10, Budget: 600})
 	}
 	return l
 }
