@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,9 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/plaspy/daily"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/publisher/natstest"
 )
 
 // TestDailyResultsAcrossRestarts counts at the API what three lives of a bridge
@@ -88,6 +92,98 @@ func TestLivezOfARun(t *testing.T) {
 	}
 }
 
+// TestUsageRunsShort: a pace below PLASPY_RATE_LIMIT alone is no shortage; one below what the devices need is.
+func TestUsageRunsShort(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		day   daily.State
+		need  float64
+		state bool // was short before
+		want  bool
+	}{
+		{"more than enough", daily.State{Limit: 1000, Rate: 600}, 100, false, false},
+		{"below the limit of the rate, above the need", daily.State{Limit: 1000, Rate: 140, Short: true}, 100, false, false},
+		{"below both", daily.State{Limit: 1000, Rate: 90, Short: true}, 100, false, true},
+		{"above the rate that is permitted, which is below the need", daily.State{Limit: 1000, Rate: 90}, 100, false, false},
+		{"a little above the need, short before", daily.State{Limit: 1000, Rate: 103, Short: true}, 100, true, true},
+		{"well above the need, short before", daily.State{Limit: 1000, Rate: 106, Short: true}, 100, true, false},
+		{"used up", daily.State{Limit: 1000, UsedUp: true, Short: true}, 0, false, true},
+		{"learnt and used up", daily.State{Limit: 1000, Learnt: true, UsedUp: true, Short: true}, 100, false, true},
+	} {
+		u := usage{short: tt.state}
+		if got := u.state(tt.day, tt.need); !got.OK || got.Degraded != tt.want {
+			t.Errorf("%s: got %+v, want degraded %t", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestDailyUsageWithReplicas: the API refuses everything at 300, far below the setting. Two replicas learn that, one
+// of them is replaced by a new process, which learns it too, and all go on after midnight by the API's clock.
+func TestDailyUsageWithReplicas(t *testing.T) {
+	if !*proof {
+		t.Skip("waits for midnight; run with -proof")
+	}
+	t.Parallel()
+	const limit, untilMidnight = 300, 7 * time.Minute
+	now := time.Now().UTC()
+	midnight := time.Date(now.Year(), now.Month(), now.Day()+1, 0, 0, 0, 0, time.UTC)
+	api, cfg := fleetOf(t, sim.Options{
+		Devices: 10, Seed: 1, Profile: fleet.EverySecond, DailyUsage: limit, Skew: midnight.Sub(now) - untilMidnight, TokenLife: time.Hour,
+	})
+	srv := natstest.Start(t, natstest.Listen)
+	cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.PollInterval, cfg.DailyUsage = config.Servers(srv.ClientURL()), 600, "", time.Second, 100_000
+	answers := func(code int) (n int64) {
+		for endpoint, codes := range api.Counts().Answers {
+			if endpoint != "token" {
+				n += codes[code]
+			}
+		}
+		return n
+	}
+	learnt := func(b *Bridge) func() bool {
+		return func() bool {
+			day := b.budget.Day()
+			return day.Learnt && day.UsedUp && day.Limit == limit
+		}
+	}
+	wait := func(what string, ok func() bool) {
+		t.Helper()
+		for begin := time.Now(); !ok(); {
+			if time.Since(begin) > 2*untilMidnight {
+				t.Fatalf("waited in vain for: %s; %v", what, api.Counts().Answers)
+			}
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-t.Context().Done():
+				t.Fatal(context.Cause(t.Context()))
+			}
+		}
+		t.Logf("after %v: %s; %d served, %d refused", time.Since(now).Round(time.Second), what, answers(http.StatusOK), answers(http.StatusTooManyRequests))
+	}
+	a, end := replicaOf(t, cfg, "a")
+	b, _ := replicaOf(t, cfg, "b")
+	wait("the day's usage is used up", func() bool { return answers(http.StatusOK) == limit })
+	wait("a knows the limit", learnt(a))
+	wait("b knows the limit", learnt(b))
+	refused := answers(http.StatusTooManyRequests)
+	<-end()
+	c, _ := replicaOf(t, cfg, "c")
+	wait("the new process knows the limit", learnt(c))
+	if more := answers(http.StatusTooManyRequests) - refused; more > 60 {
+		t.Errorf("%d more requests were refused", more)
+	}
+	if n := answers(http.StatusOK); n > limit {
+		t.Errorf("%d requests were served, want %d at most", n, limit)
+	}
+	wait("polls go on after midnight", func() bool { return answers(http.StatusOK) > limit+50 })
+	for _, of := range []*Bridge{b, c} {
+		if day := of.budget.Day(); day.Learnt || day.Limit != cfg.DailyUsage {
+			t.Errorf("the new day begins with %+v", day)
+		}
+	}
+}
+
 // TestDailyUsage: at noon, by the API's clock, an account with little usage left has its first polls and its posts at
 // once, and then few polls until midnight. A usage that is used up leaves the bridge ready.
 func TestDailyUsage(t *testing.T) {
@@ -108,7 +204,7 @@ func TestDailyUsage(t *testing.T) {
 		reason      string
 		least, most int64
 	}{
-		{"short", 500, `lasts until midnight UTC only with fewer requests than PLASPY_RATE_LIMIT permits`, 3, 10},
+		{"short", 500, `does not suffice for a poll of every device per interval until midnight UTC`, 3, 10},
 		{"used up", 1, `PLASPY_DAILY_USAGE of 1 is used up`, 1, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

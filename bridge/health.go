@@ -38,7 +38,10 @@ func (b *Bridge) parts() []part {
 		table = append(table, part{"inbound", b.consuming.state})
 	}
 	if b.cfg.DailyUsage > 0 {
-		table = append(table, part{"usage", b.unlessStandby(func() ops.State { return usageState(b.budget.Day()) })})
+		var usage usage
+		table = append(table, part{"usage", b.unlessStandby(func() ops.State {
+			return usage.state(b.budget.Day(), b.pool.Demand(b.cfg.PollInterval))
+		})})
 	}
 	if b.queryConn != nil {
 		table = append(table, part{"queries", b.asking.state})
@@ -123,8 +126,19 @@ func (b *Bridge) apiState() ops.State {
 	return ops.Up()
 }
 
-// usageState is never down: what the account's daily usage permits is carried out.
-func usageState(day daily.State) ops.State {
+// usage remembers that the account's daily usage runs short.
+type usage struct{ short bool }
+
+// relief is how far the pace must be above the need until the usage is not short any more.
+const relief = 1.05
+
+// state is never down: what the account's daily usage permits is carried out. need is the polls a minute that the
+// devices of this replica need.
+func (u *usage) state(day daily.State, need float64) ops.State {
+	if u.short {
+		need *= relief
+	}
+	u.short = day.Short && day.Rate < need
 	reached := fmt.Sprintf("PLASPY_DAILY_USAGE of %d is used up", day.Limit)
 	if day.Learnt {
 		reached = fmt.Sprintf("the API refuses every request since the account's usage today reached %d, which is below PLASPY_DAILY_USAGE", day.Limit)
@@ -132,8 +146,8 @@ func usageState(day daily.State) ops.State {
 	switch {
 	case day.UsedUp:
 		return ops.Degraded(reached + ": requests go on at midnight UTC")
-	case day.Short:
-		return ops.Degraded(fmt.Sprintf("PLASPY_DAILY_USAGE of %d lasts until midnight UTC only with fewer requests than PLASPY_RATE_LIMIT permits: posts go first, polls are less frequent", day.Limit))
+	case u.short:
+		return ops.Degraded(fmt.Sprintf("the rest of PLASPY_DAILY_USAGE, which is %d, does not suffice for a poll of every device per interval until midnight UTC: posts go first, polls are less frequent", day.Limit))
 	}
 	return ops.Up()
 }

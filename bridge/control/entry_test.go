@@ -97,6 +97,8 @@ func FuzzParse(f *testing.F) {
 	f.Add("fleet", []byte(`{"rate_limit":60,"log_level":"debug","devices":["a*"],"devices_exclude":"b"}`))
 	f.Add("group.g", []byte(`{"interval":"9999999h","weight":1e-1}`))
 	f.Add("device.a", []byte(`{"until":"9999-12-31T23:59:59+14:00","set_by":"\ufffd"}`))
+	f.Add("fleet", []byte(`{"devices":"\u001b[2J","set_by":"\n","x":[[[{"a":null}]]]}`))
+	f.Add("device.a", []byte(`{"weight":1e999,"weight":-0,"interval":"NaNs","interval":"9e9h"}`))
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
 		e, err := Parse(key, value)
 		if err != nil {
@@ -117,6 +119,11 @@ func FuzzParse(f *testing.F) {
 		r := NewRules(time.Now(), []Item{{Key: key, Value: value}})
 		if terms := r.Device("a", []string{"g"}); terms.Weight < 0 || terms.Interval < 0 {
 			t.Errorf("terms %+v", terms)
+		}
+		for _, n := range r.All() {
+			if text := n.Describe(); strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) {
+				t.Errorf("description %q", text)
+			}
 		}
 	})
 }

@@ -161,3 +161,53 @@ func TestOperatorsBucket(t *testing.T) {
 		t.Error("created a second time: ", err)
 	}
 }
+
+// TestGarbage writes values and keys that mean nothing beside one that does. Each is reported once, with the reason,
+// and has no effect.
+func TestGarbage(t *testing.T) {
+	srv := natstest.Start(t)
+	b, got, log := follow(t, srv)
+	if err := b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	garbage := map[string]string{
+		"device.empty": "", "device.null": "null", "device.list": "[]", "device.text": "\x00\x1b[2J\xff", "device.bom": "\ufeff{}",
+		"device.deep":     `{"x":` + strings.Repeat("[", 30_000) + strings.Repeat("]", 30_000) + "}",
+		"device.open":     strings.Repeat(`{"interval":`, 5000),
+		"device.huge":     `{"set_by":"` + strings.Repeat("x", 900_000) + `"}`,
+		"device.twice":    `{"interval":"5s","interval":5}`,
+		"device.minus":    `{"interval":"-5s"}`,
+		"device.nan":      `{"weight":NaN}`,
+		"device.infinite": `{"weight":1e999}`,
+		"device.float":    `{"interval":1e9}`,
+		"device.types":    `{"paused":"true","until":5,"weight":[8]}`,
+		"device.dev 1":    "", // no key of a bucket
+		"device":          "{}", "device.a.b": "{}", "device.=zz": "{}", "group.": "", "fleet.x": "{}", "DEVICE.a": "{}", "a/b": "{}",
+	}
+	kv, err := b.js.KeyValue(t.Context(), b.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored := 0
+	for key, value := range garbage {
+		if _, err := kv.PutString(t.Context(), key, value); err == nil {
+			stored++
+		}
+	}
+	if stored < 19 {
+		t.Fatalf("the bucket took %d values", stored)
+	}
+	set(t, b, "device.good", `{"interval":"5s","interval":"7s","more":{"x":[1]}}`)
+	r := until(t, got, "all are read", func(r *Rules) bool { return r.Len() == 1 && len(r.Unreadable()) == stored })
+	if d := r.Device("good", nil); d.Interval != 7*time.Second {
+		t.Errorf("of a field that is there twice, the last one holds: got %v", d.Interval)
+	}
+	for _, u := range r.Unreadable() {
+		if u.Reason == "" || strings.ContainsFunc(u.Reason, func(r rune) bool { return r < ' ' }) || len(u.Reason) > 500 {
+			t.Errorf("%s: %q", u.Key, u.Reason)
+		}
+	}
+	if n := log.count("control entry cannot be read"); n != min(stored, maxLines) {
+		t.Errorf("%d lines for %d values", n, stored)
+	}
+}

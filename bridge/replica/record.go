@@ -20,8 +20,9 @@ const (
 	memberPrefix = "group.member."
 
 	// bucketTTL removes the keys of processes that are long gone. It is far longer than
-	// any likely clock jump, because an expired key in use would interrupt the work.
-	bucketTTL = 24 * time.Hour
+	// any likely clock jump, because an expired key in use would interrupt the work, and
+	// than a weekend, because the schedule's memory is in the bucket as well.
+	bucketTTL = 4 * 24 * time.Hour
 )
 
 // record is the value of a member's key.

@@ -13,8 +13,9 @@ const (
 	version = 1
 	// partitions is the number of keys. It is part of the layout.
 	partitions = 256
-	// maxAge is the age at which entries of devices that no replica polls are dropped.
-	maxAge = 3 * 24 * time.Hour
+	// maxAge is the age at which entries of devices that no replica polls are dropped. It
+	// is that of the bucket's keys.
+	maxAge = 4 * 24 * time.Hour
 )
 
 // entry is the memory of one device.
