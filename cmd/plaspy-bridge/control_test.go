@@ -98,12 +98,11 @@ func TestControl(t *testing.T) {
 }
 
 func TestControlWithoutServer(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t, natstest.Listen)
 	url := srv.ClientURL()
 	srv.Kill()
-	clearEnv(t, "NATS_URL", url)
-	var out, errs bytes.Buffer
-	if status := execute(t.Context(), []string{"control", "list"}, &out, &errs); status != 1 || !strings.Contains(errs.String(), "NATS") {
-		t.Errorf("status %d, %q", status, errs.String())
+	if status, _, stderr := program(t, []string{"NATS_URL=" + url}, "control", "list"); status != 1 || !strings.Contains(stderr, "NATS") {
+		t.Errorf("status %d, %q", status, stderr)
 	}
 }

@@ -187,20 +187,18 @@ func TestDLQWait(t *testing.T) {
 
 // TestDLQDenied: a user without rights learns which one is missing.
 func TestDLQDenied(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it waits for a server that does not answer")
-	}
+	t.Parallel()
 	srv := natstest.Start(t, natstest.Listen, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.>"}}}}}
 	})
-	clearEnv(t, "NATS_URL", srv.ClientURL(), "NATS_USER", "u", "NATS_PASSWORD", "p")
-	status, _, stderr := dlq(t, "list")
+	status, _, stderr := program(t, []string{"NATS_URL=" + srv.ClientURL(), "NATS_USER=u", "NATS_PASSWORD=p"}, "dlq", "list")
 	if status != 1 || !strings.Contains(stderr, "$JS.API.STREAM.INFO.PLASPY_DLQ") {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}
 }
 
 func TestDLQWithoutServer(t *testing.T) {
+	t.Parallel()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -209,8 +207,7 @@ func TestDLQWithoutServer(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	clearEnv(t, "BRIDGE_EMBEDDED_ADDR", addr)
-	status, _, stderr := dlq(t, "list")
+	status, _, stderr := program(t, []string{"BRIDGE_EMBEDDED_ADDR=" + addr}, "dlq", "list")
 	if status != 1 || !strings.Contains(stderr, "not connected to NATS") {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}

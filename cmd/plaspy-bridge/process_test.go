@@ -32,7 +32,32 @@ func TestMain(m *testing.M) {
 	natstest.Main(m)
 }
 
-// process is the program as a process of its own.
+// program runs a command of the program as a process of its own, with these
+// variables and no other ones of the bridge. Unlike execute, parallel tests may call
+// it.
+func program(t *testing.T, env []string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out bytes.Buffer
+	status, stderr = programTo(t.Context(), t, &out, env, args...)
+	return status, out.String(), stderr
+}
+
+// programTo is program with another place for its output. The end of ctx interrupts
+// the process.
+func programTo(ctx context.Context, t *testing.T, stdout io.Writer, env []string, args ...string) (status int, stderr string) {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Env = append([]string{asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
+	var errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = stdout, &errs
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), errs.String()
+}
+
+// process is a bridge that runs as a process of its own.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -104,21 +129,21 @@ func (p *process) await(what string, ok func() bool) {
 	p.t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(time.Minute)
+	limit := time.After(2 * time.Minute)
 	for !ok() {
 		select {
 		case <-tick.C:
 		case err := <-p.done:
 			p.t.Fatalf("%s: the process ended: %v", what, err)
 		case <-limit:
-			p.t.Fatalf("%s: not within a minute", what)
+			p.t.Fatalf("%s: not within two minutes", what)
 		}
 	}
 }
 
 // get returns an answer of the process, or "".
 func (p *process) get(path string) string {
-	ctx, cancel := context.WithTimeout(p.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.http+path, nil)
 	if err != nil {
@@ -242,7 +267,7 @@ func TestHangUpIsAGracefulStop(t *testing.T) {
 	}
 }
 
-// A wrong configuration ends with status 2, also if nobody can be told.
+// A wrong configuration ends with status 2, also if the log has no room.
 func TestWrongConfigurationWithAFullPipe(t *testing.T) {
 	t.Parallel()
 	_, w := fullPipe(t)
@@ -255,6 +280,7 @@ func TestWrongConfigurationWithAFullPipe(t *testing.T) {
 
 // The commands for the running bridge need nothing but its addresses.
 func TestCommandsBesideARunningBridge(t *testing.T) {
+	t.Parallel()
 	fleet := newFleet()
 	log, err := os.Create(t.TempDir() + "/log")
 	if err != nil {
@@ -264,7 +290,7 @@ func TestCommandsBesideARunningBridge(t *testing.T) {
 	p := startProcess(t, fleet, log)
 	p.await("ready", func() bool { return strings.Contains(p.get("/readyz"), `"ready": true`) })
 	p.polls(fleet, 30)
-	clearEnv(t, "BRIDGE_HTTP_ADDR", strings.TrimPrefix(p.http, "http://"), "NATS_URL", "nats://"+p.broker)
+	env := []string{"BRIDGE_HTTP_ADDR=" + strings.TrimPrefix(p.http, "http://"), "NATS_URL=nats://" + p.broker}
 	id := fleet.IDs()[0]
 	for _, tt := range []struct {
 		name   string
@@ -282,22 +308,20 @@ func TestCommandsBesideARunningBridge(t *testing.T) {
 		{"list", []string{"forget", "--list"}, 0, []string{id}},
 		{"undo", []string{"forget", "--undo", id}, 0, []string{id + " is published again"}},
 	} {
-		var out bytes.Buffer
-		status := execute(t.Context(), tt.args, &out, &out)
+		status, stdout, stderr := program(t, env, tt.args...)
 		if status != tt.status {
-			t.Errorf("%s: status %d, want %d:\n%s", tt.name, status, tt.status, &out)
+			t.Errorf("%s: status %d, want %d:\n%s%s", tt.name, status, tt.status, stdout, stderr)
 		}
 		for _, want := range tt.want {
-			if !strings.Contains(out.String(), want) {
-				t.Errorf("%s: no %q in:\n%s", tt.name, want, &out)
+			if !strings.Contains(stdout+stderr, want) {
+				t.Errorf("%s: no %q in:\n%s%s", tt.name, want, stdout, stderr)
 			}
 		}
 	}
 	if status, _ := p.signal(syscall.SIGTERM); status != 0 {
 		t.Errorf("status %d", status)
 	}
-	var out bytes.Buffer
-	if status := execute(t.Context(), []string{"status"}, &out, &out); status != exitFailed || !strings.Contains(out.String(), "refused") {
-		t.Errorf("without a bridge: %d %s", status, &out)
+	if status, stdout, stderr := program(t, env, "status"); status != exitFailed || !strings.Contains(stderr, "refused") {
+		t.Errorf("without a bridge: %d %s%s", status, stdout, stderr)
 	}
 }

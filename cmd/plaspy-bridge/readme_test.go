@@ -94,7 +94,7 @@ func TestREADMECommands(t *testing.T) {
 func TestREADMEMetrics(t *testing.T) {
 	named := metricNames(t)
 	var table string
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	// Some show only once something has happened.
 	for scrape := range running(t) {
 		table = metricsTable(scrape)

@@ -51,7 +51,7 @@ func newRig(t *testing.T) *rig {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 	})
-	if !srv.ReadyForConnections(10 * time.Second) {
+	if !srv.ReadyForConnections(time.Minute) {
 		t.Fatal("the server does not start")
 	}
 	r := &rig{t: t, url: "nats://" + srv.Addr().String(), mqtt: o.MQTT.Port} // the server has put it there
@@ -112,7 +112,7 @@ type process struct {
 // start runs a client until it ends or the test does.
 func (r *rig) start(user, dir, name string, args ...string) *process {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	p := &process{t: r.t, lines: make(chan string, 1000), done: make(chan error, 1)}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Env, cmd.Stderr = dir, r.user(user), &p.err
@@ -146,7 +146,7 @@ func (r *rig) start(user, dir, name string, args ...string) *process {
 func (p *process) says(parts ...string) {
 	p.t.Helper()
 	var heard []string
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		select {
 		case line, ok := <-p.lines:
@@ -186,7 +186,7 @@ func (p *process) ends() {
 func build(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+string(filepath.Separator), "./latest", "./replay", "./durable", "./workers", "./alerts", "./gateway", "./traced")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-s -w", "-o", dir+string(filepath.Separator), "./latest", "./replay", "./durable", "./workers", "./alerts", "./gateway", "./traced")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the examples: %v\n%s", err, out)
 	}

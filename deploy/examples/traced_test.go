@@ -48,14 +48,13 @@ func (c *collector) has(parts ...[]byte) bool {
 	return false
 }
 
-// TestTraced wants the example's span to be in the trace that the bridge began.
-func TestTraced(t *testing.T) {
+// traced checks that the example's span is in the trace that the bridge began.
+func traced(t *testing.T, bin string) {
 	c := &collector{}
 	srv := httptest.NewServer(c)
 	t.Cleanup(srv.Close)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", srv.URL)
 	r := newRig(t)
-	bin := build(t)
 	r.waitForEvent(t)
 	r.moves(t)
 	nc, err := nats.Connect(r.url, nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"))
@@ -76,7 +75,7 @@ func TestTraced(t *testing.T) {
 	p.ends()
 	id, _, _ := strings.Cut(line, " ")
 	for {
-		msg, err := events.NextMsg(10 * time.Second)
+		msg, err := events.NextMsg(time.Minute)
 		if err != nil {
 			t.Fatalf("no event is of the trace that was shown, %q: %v", line, err)
 		}

@@ -68,7 +68,11 @@ func seeded(seed uint64, steps int) (n int, err error) {
 
 // TestSeeds makes histories that are longer than those of TestModel.
 func TestSeeds(t *testing.T) {
-	for seed := range uint64(1500) {
+	seeds := uint64(1000)
+	if testing.Short() {
+		seeds = 300
+	}
+	for seed := range seeds {
 		if _, err := seeded(seed, 300); err != nil {
 			t.Fatal(err)
 		}

@@ -65,13 +65,10 @@ var heldOut = []uint64{9001, 9002, 9003}
 
 // size is how much is simulated.
 func size() (seeds []uint64, devices int) {
-	switch {
-	case *full:
+	if *full {
 		return heldOut, 1000
-	case raced || testing.Short():
-		return heldOut[:1], 150
 	}
-	return heldOut[:1], 250
+	return heldOut[:1], 150
 }
 
 func TestAdaptiveReachesTargets(t *testing.T) {
