@@ -692,7 +692,7 @@ func TestListQueriesInBoundedMemory(t *testing.T) {
 	if got := most.Load(); got > 5 {
 		t.Errorf("%d answers were read at once", got)
 	}
-	if used := (after.HeapSys - before.HeapSys) >> 20; used > 256 {
+	if used := (int64(after.HeapSys) - int64(before.HeapSys)) >> 20; used > 256 {
 		t.Errorf("the heap grew by %d MiB", used)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -489,7 +489,6 @@ func TestGroupsOfEvents(t *testing.T) {
 				t.Errorf("groups %q, want %q", s, want)
 			}
 		}
-		check("     ")
 		w.pass(time.Minute)
 		check("1+2 2 No id 1  ")
 		w.set(func() { w.noGroup = errors.New("down"); w.list = devices("a b c d e"); w.groups = nil })

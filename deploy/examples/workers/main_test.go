@@ -32,6 +32,7 @@ type record struct {
 type process struct {
 	ctx  context.Context // until it is killed
 	die  context.CancelFunc
+	dead atomic.Bool   // it is being killed, so its errors do not count
 	hang atomic.Bool   // it is to be killed after its next effect, before the acknowledgement
 	hung chan struct{} // closed when it waits for that
 }
@@ -134,7 +135,7 @@ func TestOrderWhileWorkersComeAndGo(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if err := (group{js, g.name, g.ackWait}).work(ctx, name, r.handle(name, p)); err != nil && p.ctx.Err() == nil {
+			if err := (group{js, g.name, g.ackWait}).work(ctx, name, r.handle(name, p)); err != nil && !p.dead.Load() {
 				t.Error(err)
 			}
 		}()
@@ -146,12 +147,13 @@ func TestOrderWhileWorkersComeAndGo(t *testing.T) {
 		kill = func() {
 			p.hang.Store(true)
 			<-p.hung
+			p.dead.Store(true)
 			nc.Close() // between effect and acknowledgement, without leaving the group
 			p.die()
 			cancel()
 			<-done
 		}
-		t.Cleanup(func() { nc.Close(); p.die(); cancel(); <-done })
+		t.Cleanup(func() { p.dead.Store(true); nc.Close(); p.die(); cancel(); <-done })
 		return kill, stop
 	}
 	handledBy := func(name string, n int) func() bool { return func() bool { return r.workers[name] >= n } }
