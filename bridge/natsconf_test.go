@@ -24,7 +24,12 @@ import (
 // and returns it and where it listens for MQTT.
 func natsConf(t *testing.T) (*server.Server, string) {
 	t.Helper()
-	o := deployed(t)
+	return natsConfOf(t, deployed(t))
+}
+
+// natsConfOf is natsConf with another file.
+func natsConfOf(t *testing.T, o *server.Options) (*server.Server, string) {
+	t.Helper()
 	o.Host, o.Port, o.HTTPPort, o.MQTT.Host, o.MQTT.Port = "127.0.0.1", server.RANDOM_PORT, 0, "127.0.0.1", server.RANDOM_PORT
 	o.StoreDir, o.NoSigs, o.NoLog = t.TempDir(), true, true
 	s, err := server.NewServer(o)
