@@ -36,7 +36,8 @@ type CircuitOptions struct {
 // Circuit notices that the API is down and then lets single probes through until it answers. It opens when
 // five tries in a row, to three different devices or to all there are, end in an outage ([IsOutage]), or in
 // answers of something in front of the API while the API itself answers nothing. Any other answer closes it at
-// once. It is safe for concurrent use.
+// once. A device that fails, and fails again although another one was answered between, is in trouble itself: its
+// failures do not count until nothing was answered since the last of them. It is safe for concurrent use.
 type Circuit struct {
 	opt  CircuitOptions
 	open prometheus.Gauge
@@ -44,6 +45,8 @@ type Circuit struct {
 	mu      sync.Mutex
 	devices int                  // how many there are; 0: not known
 	tried   map[string]time.Time // devices of late, at most tripDevices, and when they were tried last
+	failed  map[string]uint64    // devices that fail, at most limitedMax, and the answers when they last did
+	answers uint64               // tries that were answered
 	row     row
 	since   time.Time // when it opened; zero while closed
 	probes  int
@@ -69,7 +72,7 @@ func NewCircuit(opt CircuitOptions) *Circuit {
 		Name: "plaspy_bridge_api_circuit_open",
 		Help: "1 while the API is considered down and only probes are sent, by direction.",
 	}, []string{"direction"}))
-	c := &Circuit{opt: opt, open: vec.WithLabelValues(opt.Name), tried: map[string]time.Time{}}
+	c := &Circuit{opt: opt, open: vec.WithLabelValues(opt.Name), tried: map[string]time.Time{}, failed: map[string]uint64{}}
 	c.open.Set(0)
 	return c
 }
@@ -105,7 +108,11 @@ func (c *Circuit) Report(device string, err error) {
 		}
 	case !IsOutage(err):
 		c.row = row{}
+		c.answers++
+		delete(c.failed, device)
 		c.close()
+		return
+	case c.itself(device):
 		return
 	}
 	c.row.add(device)
@@ -116,6 +123,15 @@ func (c *Circuit) Report(device string, err error) {
 	if c.since.IsZero() && c.row.tries >= tripTries && len(c.row.failing) >= c.need() {
 		c.trip(err)
 	}
+}
+
+// itself notes that a device fails, and reports whether it failed before and others were answered between.
+func (c *Circuit) itself(device string) bool {
+	before, known := c.failed[device]
+	if known || len(c.failed) < limitedMax {
+		c.failed[device] = c.answers
+	}
+	return known && before < c.answers
 }
 
 // use notes that a device is among those there are.

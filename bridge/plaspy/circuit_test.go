@@ -2,6 +2,7 @@ package plaspy_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ func TestCircuitOpens(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		devices int
-		tries   []string // device, or ! for another answer, or ~ for a cancelled try
+		tries   []string // device, or ! for another answer (to x or the device behind it), or ~ for a cancelled try
 		want    bool
 	}{
 		{"five tries, three devices", 0, []string{"a", "b", "c", "a", "b"}, true},
@@ -43,6 +44,9 @@ func TestCircuitOpens(t *testing.T) {
 		{"two devices of two", 2, []string{"a", "b", "a", "b", "a"}, true},
 		{"the only device", 1, []string{"a", "a", "a", "a", "a"}, true},
 		{"interrupted", 0, []string{"a", "b", "c", "!", "a", "b"}, false},
+		{"devices that are in trouble themselves", 0, []string{"a", "b", "c", "d", "!", "a", "b", "c", "d", "!", "a", "b", "c", "d", "e"}, false},
+		{"until nothing is answered any more", 0, []string{"a", "b", "c", "d", "!", "a", "b", "c", "d", "a", "b", "c", "d", "a"}, true},
+		{"devices that were answered since they failed", 0, []string{"a", "b", "!a", "!b", "a", "b", "c", "d", "e"}, true},
 		{"cancelled tries do not count", 0, []string{"a", "b", "c", "~", "~", "d"}, false},
 		{"nor interrupt", 0, []string{"a", "b", "c", "~", "a", "b"}, true},
 	} {
@@ -51,8 +55,8 @@ func TestCircuitOpens(t *testing.T) {
 			c.SetDevices(tc.devices)
 			for _, device := range tc.tries {
 				switch device {
-				case "!":
-					c.Report("x", wrong)
+				case "!", "!a", "!b":
+					c.Report(cmp.Or(device[1:], "x"), wrong)
 				case "~":
 					c.Report("x", fmt.Errorf("post: %w", context.Canceled))
 					c.Report("x", &plaspy.IDError{})

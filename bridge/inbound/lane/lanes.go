@@ -118,11 +118,11 @@ type Lanes struct {
 	lanes  map[string]*line
 	pos    uint64 // the last sequence that was delivered
 
-	results queue // lanes with a first message that was posted
-	letters queue // lanes with a first message that becomes a dead letter
-	fresh   queue // lanes with a first message that was not tried yet
-	retries queue // lanes with a first message that failed
-	parks   queue // lanes that wait for the API
+	results queue    // lanes with a first message that was posted
+	letters queue    // lanes with a first message that becomes a dead letter
+	fresh   queue    // lanes with a first message that was not tried yet
+	retries queue    // lanes with a first message that failed
+	parks   [2]queue // lanes that wait for the API: with a first message that was not tried yet, and that failed
 	timers  timers
 
 	memory    memory
@@ -147,9 +147,9 @@ func New(limits Limits) *Lanes {
 func (l *Lanes) Position() uint64 { return l.pos }
 
 // Appetite reports whether the next messages of the stream are wanted. While
-// enough lanes are ready, or wait for the API, messages are best left there.
+// enough lanes are ready, or wait for the API untried, messages are best left there.
 func (l *Lanes) Appetite() bool {
-	return !l.stopping && l.results.len()+l.fresh.len()+l.parks.len() < 2*l.limits.Workers
+	return !l.stopping && l.results.len()+l.fresh.len()+l.parks[0].len() < 2*l.limits.Workers
 }
 
 // Deliver takes the next message of the stream. Sequences must rise; a message

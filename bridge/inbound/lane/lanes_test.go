@@ -2,6 +2,7 @@ package lane
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -86,6 +87,45 @@ func TestHealthy(t *testing.T) {
 	}
 	if s := l.Status(); s.InHand > 2048 {
 		t.Errorf("%d messages in memory", s.InHand)
+	}
+}
+
+// TestProbesOfTheUntried: while the API is down, a device whose message was not tried is asked before those that
+// failed, however many they are.
+func TestProbesOfTheUntried(t *testing.T) {
+	const bad = 40
+	l := New(Limits{Workers: 4, Hand: 2048, Bytes: 32 << 20, MaxAge: time.Hour, Initial: 500 * time.Millisecond, Max: time.Minute, Patience: 5 * time.Second, Pause: time.Second, Recent: 64})
+	now := start
+	fails := func(a Action) { l.Answered(now, a.Message, Answer{Jitter: 0.5, Cause: Outage}) }
+	for i := range bad {
+		l.Deliver(&Message{Seq: uint64(i + 1), At: now, Lane: "bad" + strconv.Itoa(i), Size: 100, Content: 1})
+		a, ok := l.Next(now)
+		if !ok || a.Kind != Post {
+			t.Fatalf("got %v, %v; want a post", a, ok)
+		}
+		fails(a)
+	}
+	now = now.Add(time.Second)
+	l.Down(now.Add(time.Second))
+	if a, ok := l.Next(now); ok {
+		t.Fatalf("got %v, want no post while the API is down", a)
+	}
+	if !l.Appetite() {
+		t.Error("messages of other devices are not wanted once many have failed")
+	}
+	l.Deliver(&Message{Seq: bad + 1, At: now, Lane: "good", Size: 100, Content: 1})
+	if a, ok := l.Next(now); ok {
+		t.Fatalf("got %v, want no post while the API is down", a)
+	}
+	now = now.Add(time.Second)
+	for _, want := range []string{"good", "bad", "bad"} {
+		a, ok := l.Next(now)
+		if !ok || a.Kind != Post || !strings.HasPrefix(a.Message.Lane, want) {
+			t.Fatalf("got %v, %v; want a post to a device called %s", a, ok, want)
+		}
+		fails(a)
+		l.Down(now.Add(time.Second))
+		now = now.Add(time.Second)
 	}
 }
 

@@ -69,7 +69,7 @@ func (l *Lanes) recorded(n *line) {
 // happened until then; the zero time if it will not.
 func (l *Lanes) Wake() time.Time {
 	at := l.timers.first()
-	if l.down && l.parks.len() > 0 && !l.stopping && (at.IsZero() || l.gate.Before(at)) {
+	if l.down && l.parks[0].len()+l.parks[1].len() > 0 && !l.stopping && (at.IsZero() || l.gate.Before(at)) {
 		at = l.gate
 	}
 	return at
@@ -174,15 +174,18 @@ func (l *Lanes) park(n *line) {
 	}
 	n.wakes = n.head.At.Add(l.limits.MaxAge)
 	l.timers.add(n)
-	l.parks.push(n, false)
+	l.parks[min(n.head.retry.tries, 1)].push(n, false)
 }
 
-// nextParked takes the lane that has waited longest for the API.
+// nextParked takes the lane that has waited longest for the API. A message that was not tried comes before all
+// that failed: if the trouble is with some devices only, its answer shows that.
 func (l *Lanes) nextParked() *line {
-	for n := l.parks.pop(); n != nil; n = l.parks.pop() {
-		if n.state == parked {
-			l.timers.remove(n)
-			return n
+	for i := range l.parks {
+		for n := l.parks[i].pop(); n != nil; n = l.parks[i].pop() {
+			if n.state == parked {
+				l.timers.remove(n)
+				return n
+			}
 		}
 	}
 	return nil
