@@ -80,6 +80,10 @@ func (r *Rig) lifeOf(token int64, first []int) int {
 	return first[bridge] + life
 }
 
+// unprepared is how soon after its start a program may not handle a signal yet, so that
+// SIGTERM ends it at once.
+const unprepared = 250 * time.Millisecond
+
 // Report judges the run after [Rig.Settle].
 func (r *Rig) Report(ctx context.Context, name string, p Plan) (Report, error) {
 	c, err := r.Case(ctx)
@@ -96,6 +100,7 @@ func (r *Rig) Report(ctx context.Context, name string, p Plan) (Report, error) {
 		name := bridges[l.Bridge].name
 		switch {
 		case l.Killed:
+		case l.Asked && l.Status < 0 && l.To.Sub(l.From) < unprepared:
 		case !l.Asked:
 			report.Problems = append(report.Problems, fmt.Sprintf("%s ended by itself with status %d, %v after its start", name, l.Status, l.To.Sub(l.From)))
 		case l.Status != 0:

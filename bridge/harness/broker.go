@@ -31,6 +31,8 @@ type Broker struct {
 	away   []Span
 	losses []Loss
 	copies int
+
+	removed removals
 }
 
 // Loss is an event by which the broker no longer holds what it acknowledged.
@@ -41,15 +43,13 @@ type Loss struct {
 
 	Held []Event   // what the stream held just before
 	Read time.Time // when that was read
-
-	again time.Time // when the stream took an event again; set by Judge, zero: not known
 }
 
 // NewBroker makes a broker that does not run yet.
 func NewBroker(bin, dir, addr string) (*Broker, error) {
 	b := &Broker{
 		Process: &Process{name: "nats-server", bin: bin, log: filepath.Join(dir, "nats-server.log")},
-		addr:    addr, dir: filepath.Join(dir, "store"), ready: make(chan struct{}, 1),
+		addr:    addr, dir: filepath.Join(dir, "store"), ready: make(chan struct{}, 1), removed: removals{at: map[uint64][]time.Time{}},
 	}
 	told := func(*nats.Conn) {
 		select {
@@ -65,6 +65,10 @@ func NewBroker(bin, dir, addr string) (*Broker, error) {
 		return nil, fmt.Errorf("harness client: %w", err)
 	}
 	if b.js, err = jetstream.New(b.nc); err != nil {
+		b.nc.Close()
+		return nil, fmt.Errorf("harness client: %w", err)
+	}
+	if err := b.removed.watch(b.nc); err != nil {
 		b.nc.Close()
 		return nil, fmt.Errorf("harness client: %w", err)
 	}

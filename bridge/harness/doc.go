@@ -60,10 +60,7 @@
 // Taken: the broker lost what it had acknowledged (it was restarted on an older
 // copy of its store, or the stream was deleted), the change was first shown
 // before that, shown or stored after the copy was made, and it was in the stream
-// when the harness read that just before, or was shown in the moment between. If
-// the stream was deleted, the moment lasts until the grace after it took the next
-// event: the fence of a publication under way is a message that is gone, and the
-// bridge then polls the device again instead of publishing the answer. Each
+// when the harness read that just before, or was shown in the moment between. Each
 // device's newest state has to be there again: Stale does not know this excuse.
 //
 // With back-fill nothing is excused, and what the API never showed, but keeps
@@ -77,6 +74,9 @@
 // killed within the grace; where it then stood still or was cut off for so long
 // that another bridge had the lease. Each of these excuses as many posts as
 // there are inbound workers, and a broker that is killed within a second may have
-// forgotten what it acknowledged. A post that stood still with its process, on its
+// forgotten what it acknowledged. Removals are another matter: nats-server 2.15.2 that is
+// killed forgets some that are minutes old, and holds the messages again, so that the
+// next bridge posts them. The harness follows the audit of the JetStream API, and
+// excuses such a post if the removal was acknowledged and the broker was away since. A post that stood still with its process, on its
 // way to the API, may also come late.
 package harness

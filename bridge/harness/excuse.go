@@ -129,8 +129,7 @@ func (v *verdict) taken(c *change) bool {
 		held := func(e Event) bool { return e.Kind == "location" && e.Device == v.device && e.key == c.key }
 		switch {
 		case c.first.After(l.At):
-			// The fence of what is published now is that of a message that is gone.
-			return l.All && !l.again.IsZero() && v.working(l.again, c.first) <= v.c.Grace
+			return false
 		// A bridge that was cut off when it saw it may have had it stored after the
 		// copy was made.
 		case slices.ContainsFunc(l.Held, func(e Event) bool { return held(e) && e.Stored.After(l.Since) }):

@@ -164,7 +164,7 @@ func (r *Rig) inboundCase(ctx context.Context, accepted []Accepted) (InboundCase
 	lives, first := r.lives()
 	c := InboundCase{
 		Accepted: accepted, Posted: map[string][]Posting{}, Dead: map[string]bool{}, Results: map[string]int{},
-		Lives: lives, Away: r.Broker.Away(), Grace: timeout, Timeout: timeout, Workers: r.setting("BRIDGE_INBOUND_WORKERS", inboundWorkers),
+		Lives: lives, Away: r.Broker.Away(), Removed: r.Broker.removed.acknowledged(), Grace: timeout, Timeout: timeout, Workers: r.setting("BRIDGE_INBOUND_WORKERS", inboundWorkers),
 	}
 	for _, id := range r.API.Sim.IDs() {
 		for _, p := range r.API.Sim.Posts(id) {

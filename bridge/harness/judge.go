@@ -75,9 +75,6 @@ func Judge(c Case) Report {
 		for j := range l.Held {
 			l.Held[j].key = key(l.Held[j].Raw)
 		}
-		if n := slices.IndexFunc(c.Events, func(e Event) bool { return e.Stored.After(l.At) }); n >= 0 {
-			l.again = c.Events[n].Stored
-		}
 	}
 	ids := map[string]uint64{}
 	added := map[string]int{}

@@ -24,6 +24,8 @@ type InboundCase struct {
 	Results  map[string]int       // by id
 	Lives    []Life               // of all bridges
 	Away     []Span               // of the broker
+	// Removed has the sequences in the stream whose removal the broker acknowledged.
+	Removed map[uint64][]time.Time
 	// Grace is how long before a kill a post may have come and not be noted
 	// down. It is generous: what counts is that they are no more than Workers.
 	Grace   time.Duration
@@ -55,7 +57,13 @@ func JudgeInbound(c InboundCase) (r InboundReport, details []string) {
 			if again {
 				r.Repeated++
 				var why string
-				if why, woken = c.explain(before, p, used); why == "" {
+				if c.restored(seq[p.ID], before, p) {
+					r.Restored++
+					woken = true
+				} else {
+					why, woken = c.explain(before, p, used)
+				}
+				if why == "" {
 					r.Allowed++
 				} else {
 					details = append(details, fmt.Sprintf("%s: %s was posted at %s and again at %s: %s%s%s", device, p.ID,

@@ -183,12 +183,12 @@ func TestJudge(t *testing.T) {
 		{"under way when the stream was deleted", "A B C D", "C D", func(c *harness.Case) {
 			c.Losses = []harness.Loss{{All: true, At: second(0.5), Read: second(0.4)}}
 			c.Events[1].Stored, c.Events[2].Stored = second(1.5), second(3)
-		}, report{Shown: 4, Published: 2, Taken: 2}},
+		}, report{Shown: 4, Published: 2, Taken: 1, Lost: 1}},
 		{"long after the stream was deleted", "A B C D", "A D", func(c *harness.Case) {
 			c.Shown["d"][2].At, c.Shown["d"][3].At = second(5), second(6)
 			c.Losses = []harness.Loss{{All: true, At: second(-1), Read: second(-1.5)}}
 			c.Events[1].Stored, c.Events[2].Stored = second(0.1), second(6)
-		}, report{Shown: 4, Published: 2, Taken: 1, Lost: 1}},
+		}, report{Shown: 4, Published: 2, Lost: 2}},
 
 		{"back-fill excuses nothing", "A B/0 C/1", "A C", func(c *harness.Case) {
 			c.Lives = killedAt(1.5)
@@ -291,6 +291,7 @@ func TestJudgeInbound(t *testing.T) {
 		{"again by another one while the first was cut off", []harness.Posting{post("1", 69.9, 2), post("1", 76, 1), post("2", 77, 1), post("3", 78, 1)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
 		{"on the way when it stood still", []harness.Posting{post("1", 26, 2), post("2", 27, 2), post("1", 32.1, 1), post("3", 35, 2)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
 		{"on the way for too long", []harness.Posting{post("1", 26, 2), post("2", 27, 2), post("1", 36, 1), post("3", 37, 2)}, "", report{Posted: 3, Repeated: 1, Reordered: 1}},
+		{"again after the broker forgot the removal", []harness.Posting{post("1", 1, 0), post("2", 2, 0), post("1", 66, 2), post("2", 67, 2), post("3", 68, 2)}, "", report{Posted: 3, Repeated: 2, Allowed: 1, Restored: 1, Reordered: 0}},
 		{"more than were under way", []harness.Posting{post("1", 9.8, 0), post("2", 9.9, 0), post("1", 11, 2), post("2", 11.1, 2), post("3", 12, 2)}, "", report{Posted: 3, Repeated: 2, Allowed: 1, Reordered: 1}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -298,6 +299,10 @@ func TestJudgeInbound(t *testing.T) {
 				Accepted: []harness.Accepted{{ID: "3", Device: "d", Seq: 3}, {ID: "1", Device: "d", Seq: 1}, {ID: "2", Device: "d", Seq: 2}},
 				Posted:   map[string][]harness.Posting{"d": test.posted}, Dead: map[string]bool{}, Results: map[string]int{"1": 1, "2": 1, "3": 1},
 				Lives: lives, Grace: 2 * time.Second, Timeout: 10 * time.Second, Workers: 1,
+				Away: []harness.Span{span(64, 65)}, Removed: map[uint64][]time.Time{1: {second(3), second(90)}, 2: {second(66.5)}},
+			}
+			for i := range c.Accepted {
+				c.Accepted[i].Seq <<= 16 // as a producer counts the elements of batches
 			}
 			if test.dead != "" {
 				c.Dead[test.dead] = true

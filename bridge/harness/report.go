@@ -52,6 +52,7 @@ type InboundReport struct {
 	Dead     int // of them, dead-lettered
 	Repeated int // posts of a message that had been posted before
 	Allowed  int // how many repetitions the kills explain
+	Restored int // of them, messages whose acknowledged removal the broker forgot
 
 	Lost, Reordered int
 
@@ -103,8 +104,8 @@ func (r *Report) String() string {
 		r.Killed, r.TimedOut, r.Taken, r.Overtaken, r.Edges, r.EdgesLost, r.EdgesWrong, r.CPU.Seconds(), r.RSS>>20)
 	_ = w.Flush() // a strings.Builder takes everything
 	if in := r.Inbound; in.Accepted > 0 {
-		_, _ = fmt.Fprintf(&b, "inbound: accepted %d, posted %d, dead %d, lost %d, reordered %d, repeated %d (kills explain %d), results %d\n",
-			in.Accepted, in.Posted, in.Dead, in.Lost, in.Reordered, in.Repeated, in.Allowed, in.Results)
+		_, _ = fmt.Fprintf(&b, "inbound: accepted %d, posted %d, dead %d, lost %d, reordered %d, repeated %d (kills explain %d, %d were back after their removal), results %d\n",
+			in.Accepted, in.Posted, in.Dead, in.Lost, in.Reordered, in.Repeated, in.Allowed, in.Restored, in.Results)
 	}
 	if r.Limit > 0 {
 		_, _ = fmt.Fprintf(&b, "budget: %d bridges sent %d requests in the busiest minute, %d are allowed; %d ahead of the even pace at the worst\n", r.Bridges, r.Busiest, r.Limit, r.Ahead)

@@ -1,0 +1,60 @@
+package harness
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// removals are the inbound messages whose removal the broker has acknowledged. A
+// nats-server that is killed forgets some of them, also ones that are minutes old, and
+// holds the messages again.
+type removals struct {
+	mu sync.Mutex
+	at map[uint64][]time.Time // of the acknowledgements, by sequence
+}
+
+// watch follows the audit of the JetStream API, which has each request and its answer.
+func (r *removals) watch(nc *nats.Conn) error {
+	_, err := nc.Subscribe("$JS.EVENT.ADVISORY.API", func(m *nats.Msg) {
+		var audit struct {
+			Subject, Request, Response string
+			Timestamp                  time.Time
+		}
+		if json.Unmarshal(m.Data, &audit) != nil || !strings.HasSuffix(audit.Subject, ".STREAM.MSG.DELETE."+prefix.Inbound()) || !strings.Contains(audit.Response, `"success":true`) {
+			return
+		}
+		var request struct{ Seq uint64 }
+		if json.Unmarshal([]byte(audit.Request), &request) != nil {
+			return
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.at[request.Seq] = append(r.at[request.Seq], audit.Timestamp)
+	})
+	return err
+}
+
+// acknowledged returns the times of all removals so far. The map is the caller's.
+func (r *removals) acknowledged() map[uint64][]time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.at)
+}
+
+// restored reports whether a message was posted again because the broker was away after
+// it had acknowledged the message's removal, and then held the message again.
+func (c *InboundCase) restored(seq uint64, first, second Posting) bool {
+	for _, removed := range c.Removed[seq/spread] {
+		forgotten := func(s Span) bool { return s.From.After(removed) && s.From.Before(second.At) }
+		if removed.After(first.At) && slices.ContainsFunc(c.Away, forgotten) {
+			return true
+		}
+	}
+	return false
+}
