@@ -428,6 +428,11 @@ type ControlEffect struct {
 	Until    *time.Time `json:"until,omitempty"`
 	SetBy    string     `json:"setBy,omitempty"` // free text
 	SetAt    time.Time  `json:"setAt"`
+
+	// Of the fleet's entry.
+	RateLimit      int      `json:"rateLimit,omitempty"`      // requests a minute, of all replicas together
+	Devices        []string `json:"devices,omitempty"`        // ids or globs: only these are polled
+	DevicesExclude []string `json:"devicesExclude,omitempty"` // ids or globs: these are not polled
 }
 
 // ControlEntry is a value of ControlBucket about a device or a group. A field that is

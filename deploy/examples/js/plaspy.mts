@@ -299,6 +299,12 @@ export interface ControlEffect {
   until?: string;
   setBy?: string;
   setAt: string;
+  /** Of the fleet's entry: requests a minute, of all replicas together. */
+  rateLimit?: number;
+  /** Of the fleet's entry, ids or globs: only these devices are polled. */
+  devices?: string[];
+  /** Of the fleet's entry, ids or globs: these devices are not polled. */
+  devicesExclude?: string[];
 }
 
 /** A value of CONTROL_BUCKET about a device or a group. A member that is absent changes nothing. */
