@@ -522,6 +522,47 @@ func TestFilledByHand(t *testing.T) {
 	}
 }
 
+// TestEarlierReplicasBucket: the bucket of a version that kept its keys for a day is used without a report. The same
+// difference of the events stream is reported.
+func TestEarlierReplicasBucket(t *testing.T) {
+	t.Parallel()
+	js, err := jetstream.New(natstest.Start(t).Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := subjects.Streams(publisher.StreamOptions{Retention: 4 * 24 * time.Hour})
+	for _, cfg := range want {
+		if cfg.MaxAge == 4*24*time.Hour {
+			cfg.MaxAge = 24 * time.Hour
+			if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	reports, err := publisher.EnsureStreams(t.Context(), js, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, r := range reports {
+		switch r.Stream {
+		case subjects.Events():
+			found++
+			if !slices.Equal(r.Differs, []string{"max_age is 24h0m0s, the bridge would set 96h0m0s"}) {
+				t.Errorf("%+v", r)
+			}
+		case publisher.BucketStream(subjects.ReplicasBucket()):
+			found++
+			if r.Created || len(r.Differs) > 0 {
+				t.Errorf("%+v", r)
+			}
+		}
+	}
+	if found != 2 {
+		t.Errorf("reports %+v", reports)
+	}
+}
+
 func TestStreamsAreRespected(t *testing.T) {
 	t.Parallel()
 	p := natstest.Start(t)
