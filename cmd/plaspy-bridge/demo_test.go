@@ -65,7 +65,7 @@ func TestDemo(t *testing.T) {
 	if status != 0 {
 		t.Errorf("status %d, want 0\n%s", status, stderr)
 	}
-	want = append(want, `\n\d\d+ messages of \d devices in \d+ s, \d+ shown, \d+ stored in the stream PLASPY_EVENTS\.\n$`)
+	want = append(want, `\n\d+ messages of \d devices in \d+ s, \d+ shown, \d+ stored in the stream PLASPY_EVENTS\.\n$`)
 	if lacks := missing(stdout); len(lacks) > 0 {
 		t.Errorf("not shown: %q in:\n%s", lacks, stdout)
 	}

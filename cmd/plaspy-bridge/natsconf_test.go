@@ -21,6 +21,7 @@ import (
 // configuration of the embedded server, as the file says. Neither complains, and a
 // subscriber receives an event.
 func TestEmbeddedServerWithNATSConf(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../deploy/nats.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +59,7 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 		"BRIDGE_EMBEDDED_CONFIG=" + file, "NATS_USER=bridge", "NATS_PASSWORD=pass-of-BRIDGE", "NATS_INBOX_PREFIX=_INBOX_bridge",
 		"NATS_QUERY_USER=query", "NATS_QUERY_PASSWORD=pass-of-QUERY", "BRIDGE_HTTP_ADDR=" + addr, "BRIDGE_LOG_FORMAT=json",
 	}
-	for _, user := range []string{"BRIDGE", "QUERY", "SUBSCRIBER", "GATEWAY", "OPERATOR", "SYSTEM"} {
+	for _, user := range users {
 		env = append(env, user+"_PASSWORD=pass-of-"+user)
 	}
 	program := func(args ...string) *exec.Cmd {

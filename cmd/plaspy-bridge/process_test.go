@@ -25,9 +25,18 @@ import (
 // system can be tried: signals, pipes, exit status.
 const asProgram = "PLASPYTEST_AS_PROGRAM"
 
+// users are the users of deploy/nats.conf, which reads their passwords from the
+// environment.
+var users = []string{"BRIDGE", "QUERY", "SUBSCRIBER", "GATEWAY", "OPERATOR", "SYSTEM"}
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
+	}
+	for _, user := range users {
+		if err := os.Setenv(user+"_PASSWORD", "pass-of-"+user); err != nil {
+			panic(err)
+		}
 	}
 	natstest.Main(m)
 }
