@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestForget(t *testing.T) {
 	js, subjects := b.pub.JetStream(), b.pub.Subjects()
 	id := api.IDs()[0]
 	token := publisher.Encode(id)
-	removed, err := forget.Erase(t.Context(), js, subjects, id, 300*time.Millisecond)
+	removed, err := forget.Erase(t.Context(), js, subjects, id, forget.Options{Pause: 300 * time.Millisecond})
 	if err != nil || removed["PLASPY_EVENTS"] == 0 || removed["KV_plaspy_last"] == 0 {
 		t.Fatalf("removed %v: %v", removed, err)
 	}
@@ -64,5 +65,58 @@ func TestForget(t *testing.T) {
 	follow(t, b, "plaspy.location."+token, 1)
 	if known, err := forget.Undo(t.Context(), js, subjects, id); known || err != nil {
 		t.Errorf("a second undo: %v, %v", known, err)
+	}
+}
+
+// Messages that wait to be posted are counted, and removed if that is asked for. They
+// are not posted then, except the one in flight, and later ones are.
+func TestForgetInbound(t *testing.T) {
+	t.Parallel()
+	api, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond, Record: 100})
+	fail := api.Fault(sim.Fault{Kind: sim.Status, Status: 503, Endpoint: "locations", Probability: 1})
+	b, _ := launch(t, cfg)
+	follow(t, b, "plaspy.location.*", 2)
+	js, subjects := b.pub.JetStream(), b.pub.Subjects()
+	id, other := api.IDs()[0], api.IDs()[1]
+	post := func(device string, longitude int) {
+		body := fmt.Sprintf(`{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":%d}`, longitude)
+		if _, err := js.Publish(t.Context(), subjects.InLocation(publisher.Encode(device)), []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const waiting = 5
+	for i := range waiting {
+		post(id, i)
+	}
+	post(other, 50)
+	options := forget.Options{Pause: 100 * time.Millisecond}
+	removed, err := forget.Erase(t.Context(), js, subjects, id, options)
+	if err != nil || removed["PLASPY_INBOUND"] != 0 {
+		t.Fatalf("removed %v: %v", removed, err)
+	}
+	if n, err := forget.Waiting(t.Context(), js, subjects, id); n != waiting || err != nil {
+		t.Errorf("%d wait, want %d: %v", n, waiting, err)
+	}
+	options.Inbound = true
+	if removed, err = forget.Erase(t.Context(), js, subjects, id, options); err != nil || removed["PLASPY_INBOUND"] != waiting {
+		t.Fatalf("removed %v: %v", removed, err)
+	}
+	fail()
+	post(id, 100)
+	for device, longitude := range map[string]string{id: "100", other: "50"} {
+		soon(t, "the message after", func(context.Context) error {
+			for _, p := range api.Posts(device) {
+				if p.Fault == "" && strings.Contains(p.Body, `"longitude":`+longitude) {
+					return nil
+				}
+			}
+			return fmt.Errorf("%s: not posted", device)
+		})
+	}
+	// The oldest one was in flight.
+	for _, p := range api.Posts(id) {
+		if p.Fault == "" && !strings.Contains(p.Body, `"longitude":100`) && !strings.Contains(p.Body, `"longitude":0`) {
+			t.Errorf("posted after it was removed: %s", p.Body)
+		}
 	}
 }

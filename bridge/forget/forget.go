@@ -124,11 +124,17 @@ func Devices(ctx context.Context, js jetstream.JetStream, subjects publisher.Sub
 	return ids, nil
 }
 
+// Options say what [Erase] removes, and how.
+type Options struct {
+	Inbound bool          // also the messages that wait to be posted; otherwise they are posted
+	Pause   time.Duration // between two rounds; longer than replicas take to notice, and than most polls
+}
+
 // Erase has every replica forget a device, then removes its messages from the
-// streams. Polls that were in flight may still publish, so that it removes again
-// after each pause until a round finds nothing. It returns how many messages of
+// streams. Polls and posts that were in flight may still publish, so that it removes
+// again after each pause until a round finds nothing. It returns how many messages of
 // which stream it removed, and is safe to repeat.
-func Erase(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, id string, pause time.Duration) (map[string]uint64, error) {
+func Erase(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, id string, o Options) (map[string]uint64, error) {
 	token, err := publisher.Token(id)
 	if err != nil {
 		return nil, fmt.Errorf("device id: %w", err)
@@ -143,14 +149,14 @@ func Erase(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 	removed := map[string]uint64{}
 	const rounds = 20
 	for range rounds {
-		n, err := remove(ctx, js, subjects, token, removed)
+		n, err := remove(ctx, js, places(subjects, token, o.Inbound), removed)
 		if err != nil {
 			return removed, err
 		}
 		select {
 		case <-ctx.Done():
 			return removed, context.Cause(ctx)
-		case <-time.After(pause):
+		case <-time.After(o.Pause):
 		}
 		if n == 0 {
 			return removed, nil
@@ -159,10 +165,14 @@ func Erase(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 	return removed, errors.New("the device is still being published; is a bridge running that is older than this command?")
 }
 
-// remove purges a device's subjects and adds their numbers to removed.
-func remove(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, token string, removed map[string]uint64) (total uint64, err error) {
+// place is the messages of a device in one stream.
+type place struct{ stream, subject string }
+
+// places lists where messages of a device are. Inbound messages come first, because a
+// post adds a result.
+func places(subjects publisher.Subjects, token string, inbound bool) []place {
 	last, silent := publisher.BucketStream(subjects.LastBucket()), publisher.BucketStream(subjects.SilentBucket())
-	for _, place := range []struct{ stream, subject string }{
+	all := []place{
 		{subjects.Events(), subjects.Location(token)},
 		{subjects.Events(), subjects.Alert(token, "*")},
 		{subjects.Events(), subjects.Device(token)},
@@ -170,32 +180,60 @@ func remove(ctx context.Context, js jetstream.JetStream, subjects publisher.Subj
 		{silent, publisher.BucketKey(subjects.SilentBucket(), token)},
 		{subjects.Results(), subjects.Result("*", token)},
 		{subjects.DeadLetters(), subjects.DeadLetter("*", token)},
-	} {
-		s, err := js.Stream(ctx, place.stream)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			continue
-		}
+		{publisher.BucketStream(subjects.ControlBucket()), publisher.BucketKey(subjects.ControlBucket(), "device."+token)},
+	}
+	if inbound {
+		all = append([]place{{subjects.Inbound(), subjects.InboundOf(token)}}, all...)
+	}
+	return all
+}
+
+// remove purges a device's subjects and adds their numbers to removed.
+func remove(ctx context.Context, js jetstream.JetStream, places []place, removed map[string]uint64) (total uint64, err error) {
+	for _, p := range places {
+		s, n, err := count(ctx, js, p)
 		if err != nil {
-			return total, fmt.Errorf("look up %s: %w", place.stream, err)
-		}
-		info, err := s.Info(ctx, jetstream.WithSubjectFilter(place.subject))
-		if err != nil {
-			return total, fmt.Errorf("look into %s: %w", place.stream, err)
-		}
-		var n uint64
-		for _, messages := range info.State.Subjects {
-			n += messages
+			return total, err
 		}
 		if n == 0 {
 			continue
 		}
-		if err := s.Purge(ctx, jetstream.WithPurgeSubject(place.subject)); err != nil {
-			return total, fmt.Errorf("remove %s from %s: %w", place.subject, place.stream, err)
+		if err := s.Purge(ctx, jetstream.WithPurgeSubject(p.subject)); err != nil {
+			return total, fmt.Errorf("remove %s from %s: %w", p.subject, p.stream, err)
 		}
-		removed[place.stream] += n
+		removed[p.stream] += n
 		total += n
 	}
 	return total, nil
+}
+
+// count returns the number of messages of a place; 0 if there is no such stream.
+func count(ctx context.Context, js jetstream.JetStream, p place) (s jetstream.Stream, n uint64, err error) {
+	s, err = js.Stream(ctx, p.stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("look up %s: %w", p.stream, err)
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(p.subject))
+	if err != nil {
+		return nil, 0, fmt.Errorf("look into %s: %w", p.stream, err)
+	}
+	for _, messages := range info.State.Subjects {
+		n += messages
+	}
+	return s, n, nil
+}
+
+// Waiting returns the number of a device's messages that wait to be posted.
+func Waiting(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, id string) (uint64, error) {
+	token, err := publisher.Token(id)
+	if err != nil {
+		return 0, fmt.Errorf("device id: %w", err)
+	}
+	_, n, err := count(ctx, js, place{subjects.Inbound(), subjects.InboundOf(token)})
+	return n, err
 }
 
 // Undo lets a device be published again; false if it was not forgotten.

@@ -18,13 +18,15 @@ import (
 )
 
 func forgetCommand() *cobra.Command {
-	var undo, list bool
+	var undo, list, inbound bool
 	cmd := &cobra.Command{
 		Use:   "forget DEVICE",
 		Short: "Erase a device and keep it from being published",
-		Long: "Removes a device's events, last position, results and dead letters from the streams, and keeps every\n" +
-			"replica from polling it until forget --undo DEVICE. The NATS user must be allowed to purge the streams,\n" +
-			"which the bridge's own user must not. Inbound messages that wait for the device are not removed.",
+		Long: "Removes a device's events, last position, results, dead letters and live control from the streams, and\n" +
+			"keeps every replica from polling it until forget --undo DEVICE. With --inbound it also removes messages that\n" +
+			"wait to be posted; without it they are posted, and the command says how many there are. Stop the device's\n" +
+			"gateway first: the message in flight and later ones are posted, and their results kept. The NATS user must be allowed to purge\n" +
+			"the streams, which the bridge's own user must not.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if list {
 				return cobra.NoArgs(cmd, args)
@@ -39,25 +41,33 @@ func forgetCommand() *cobra.Command {
 				case undo:
 					return undoForget(ctx, out, js, subjects, args[0])
 				default:
-					return forgetDevice(ctx, out, js, subjects, args[0])
+					return forgetDevice(ctx, out, js, subjects, args[0], inbound)
 				}
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "publish the device again; removed messages stay removed")
+	cmd.Flags().BoolVar(&inbound, "inbound", false, "also remove messages that wait to be posted")
 	cmd.Flags().BoolVar(&list, "list", false, "list the forgotten devices")
-	cmd.MarkFlagsMutuallyExclusive("undo", "list")
+	cmd.MarkFlagsMutuallyExclusive("undo", "list", "inbound")
 	return cmd
 }
 
-func forgetDevice(ctx context.Context, w io.Writer, js jetstream.JetStream, subjects publisher.Subjects, id string) error {
+func forgetDevice(ctx context.Context, w io.Writer, js jetstream.JetStream, subjects publisher.Subjects, id string, inbound bool) error {
 	const pause = 1500 * time.Millisecond // longer than replicas take to notice, and than most polls
-	removed, err := forget.Erase(ctx, js, subjects, id, pause)
+	removed, err := forget.Erase(ctx, js, subjects, id, forget.Options{Inbound: inbound, Pause: pause})
 	for _, stream := range slices.Sorted(maps.Keys(removed)) {
 		_, _ = fmt.Fprintf(w, "%d removed from %s\n", removed[stream], stream) // the last write returns the error
 	}
 	if err != nil {
 		return err
+	}
+	waiting, err := forget.Waiting(ctx, js, subjects, id)
+	if err != nil {
+		return err
+	}
+	if waiting > 0 {
+		_, _ = fmt.Fprintf(w, "%d still in %s, to be posted; forget --inbound removes them\n", waiting, subjects.Inbound())
 	}
 	_, err = fmt.Fprintf(w, "%s is forgotten; plaspy-bridge forget --undo lets it be published again\n", shown(id))
 	return err

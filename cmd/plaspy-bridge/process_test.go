@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -314,6 +315,7 @@ func TestCommandsBesideARunningBridge(t *testing.T) {
 		{"forget without a device", []string{"forget"}, 2, nil},
 		{"undo of a device that was not forgotten", []string{"forget", "--undo", id}, 1, []string{"not forgotten"}},
 		{"forget", []string{"forget", id}, 0, []string{"removed from PLASPY_EVENTS", "1 removed from KV_plaspy_last", id + " is forgotten"}},
+		{"forget what gateways sent", []string{"forget", "--inbound", id}, 0, []string{id + " is forgotten"}},
 		{"list", []string{"forget", "--list"}, 0, []string{id}},
 		{"undo", []string{"forget", "--undo", id}, 0, []string{id + " is published again"}},
 	} {
@@ -325,6 +327,13 @@ func TestCommandsBesideARunningBridge(t *testing.T) {
 			if !strings.Contains(stdout+stderr, want) {
 				t.Errorf("%s: no %q in:\n%s%s", tt.name, want, stdout, stderr)
 			}
+		}
+	}
+	// The bridge's own NATS user may not ask, and a bridge elsewhere serves no HTTP here.
+	for _, without := range []string{"NATS_URL=nats://127.0.0.1:1", "BRIDGE_HTTP_ADDR="} {
+		status, stdout, stderr := program(t, append(slices.Clone(env), without), "why", fleet.IDs()[1])
+		if status != 0 || !strings.Contains(stdout, `"decisions": [`) {
+			t.Errorf("why with %s: status %d:\n%s%s", without, status, stdout, stderr)
 		}
 	}
 	if status, _ := p.signal(syscall.SIGTERM); status != 0 {

@@ -6,12 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/publisher"
 )
 
@@ -19,22 +23,60 @@ func whyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "why DEVICE",
 		Short: "Show the last decisions on a device",
-		Long: "Asks the query service of the running bridges for the last decisions on a device: its polls, their\n" +
-			"results, the time of the next poll and its reason. Prints the answer as JSON.",
+		Long: "Shows the last decisions on a device as JSON: its polls, their results, the time of the next poll and its\n" +
+			"reason. Asks the bridge on BRIDGE_HTTP_ADDR first, and if that one does not poll the device, all bridges\n" +
+			"by the query service on NATS.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, _, err := config.Load("PLASPY_", "OTEL_")
 			if err != nil {
 				return err
 			}
-			answer, err := askWhy(cmd.Context(), cfg, args[0])
-			if err != nil {
-				return failure{err}
+			answer := localWhy(cmd.Context(), cfg, args[0])
+			if answer == nil {
+				if answer, err = askWhy(cmd.Context(), cfg, args[0]); err != nil {
+					return failure{err}
+				}
 			}
 			_, err = cmd.OutOrStdout().Write(answer)
 			return err
 		},
 	}
+}
+
+// localWhy returns the answer of the bridge on this machine, indented, or nil if there is
+// none. The bridge's own NATS user may not be allowed to ask the query service.
+func localWhy(ctx context.Context, cfg config.Config, id string) []byte {
+	if cfg.HTTPAddr == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	resp, err := ops.Get(ctx, cfg.HTTPAddr, "/view/why?device="+url.QueryEscape(id), cfg.HTTPToken.Reveal())
+	if err != nil {
+		return nil
+	}
+	defer resp.Body.Close()
+	const most = 1 << 20
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return nil
+	}
+	answer, err := indented(body)
+	if err != nil {
+		return nil
+	}
+	return answer
+}
+
+// indented returns JSON for a person.
+func indented(data []byte) ([]byte, error) {
+	var b bytes.Buffer
+	if err := json.Indent(&b, data, "", "  "); err != nil {
+		return nil, errors.New("the answer is not JSON")
+	}
+	b.WriteByte('\n')
+	return b.Bytes(), nil
 }
 
 // askWhy returns the query service's answer, indented.
@@ -62,10 +104,5 @@ func askWhy(ctx context.Context, cfg config.Config, id string) ([]byte, error) {
 	if code := m.Header.Get("Nats-Service-Error-Code"); code != "" {
 		return nil, fmt.Errorf("the query service answers %s: %s", shown(code), shown(m.Header.Get("Nats-Service-Error")))
 	}
-	var b bytes.Buffer
-	if err := json.Indent(&b, m.Data, "", "  "); err != nil {
-		return nil, errors.New("the answer is not JSON")
-	}
-	b.WriteByte('\n')
-	return b.Bytes(), nil
+	return indented(m.Data)
 }
