@@ -4,10 +4,12 @@
 // A forgotten device has a key in the bucket that all replicas share. Each replica
 // watches these keys with [List.Watch] and does not poll the device, so that
 // nothing of it is published. [Erase] sets the key and removes the device's messages
-// from the streams; [Undo] deletes the key.
+// from the streams; [Undo] deletes the key. The bucket removes keys after some days,
+// so that the replicas renew them.
 package forget
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,12 +28,18 @@ import (
 // keyPrefix is that of the keys of forgotten devices in the replicas' bucket.
 const keyPrefix = "forgotten."
 
-const retry = time.Second
+const (
+	retry = time.Second
+	// renewAfter is the age at which a key is written again. It is far below the age
+	// at which the bucket removes it.
+	renewAfter = 6 * time.Hour
+)
 
 // List is the set of forgotten devices. The zero List knows nothing yet. It is
 // safe for concurrent use.
 type List struct {
 	tokens atomic.Pointer[map[string]struct{}] // nil: not read yet
+	renew  time.Duration                       // of a test; 0 means renewAfter
 }
 
 // Has reports whether a device, by its token, must not be polled: it is forgotten,
@@ -77,11 +85,20 @@ func (l *List) follow(ctx context.Context, open func(context.Context) (jetstream
 	}
 	defer func() { _ = w.Stop() }()
 	now, complete := map[string]struct{}{}, false
+	keys := map[string]jetstream.KeyValueEntry{}
+	after := cmp.Or(l.renew, renewAfter)
+	tick := time.NewTicker(after / 4)
+	defer tick.Stop()
 	for {
 		var e jetstream.KeyValueEntry
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-tick.C:
+			if err := renewKeys(ctx, kv, keys, after); err != nil {
+				return err
+			}
+			continue
 		case next, ok := <-w.Updates():
 			if !ok {
 				return errors.New("the watch ended")
@@ -93,8 +110,10 @@ func (l *List) follow(ctx context.Context, open func(context.Context) (jetstream
 			complete = true
 		case e.Operation() == jetstream.KeyValuePut:
 			now[strings.TrimPrefix(e.Key(), keyPrefix)] = struct{}{}
+			keys[e.Key()] = e
 		default:
 			delete(now, strings.TrimPrefix(e.Key(), keyPrefix))
+			delete(keys, e.Key())
 		}
 		if old := l.tokens.Load(); complete && (old == nil || !maps.Equal(*old, now)) {
 			tokens := maps.Clone(now)
@@ -102,6 +121,24 @@ func (l *List) follow(ctx context.Context, open func(context.Context) (jetstream
 			changed()
 		}
 	}
+}
+
+// renewKeys writes the keys again that are older than after, unless another replica
+// or [Undo] has written them since they were read.
+func renewKeys(ctx context.Context, kv jetstream.KeyValue, keys map[string]jetstream.KeyValueEntry, after time.Duration) error {
+	for key, e := range keys {
+		if time.Since(e.Created()) < after {
+			continue
+		}
+		_, err := kv.Update(ctx, key, e.Value(), e.Revision())
+		if errors.Is(err, jetstream.ErrKeyExists) {
+			continue // the watch delivers what was written
+		}
+		if err != nil {
+			return fmt.Errorf("renew %s: %w", key, err)
+		}
+	}
+	return nil
 }
 
 // Devices returns the ids of the forgotten devices, in order.
@@ -124,7 +161,7 @@ func Devices(ctx context.Context, js jetstream.JetStream, subjects publisher.Sub
 	return ids, nil
 }
 
-// Options say what [Erase] removes, and how.
+// Options are the choices of [Erase].
 type Options struct {
 	Inbound bool          // also the messages that wait to be posted; otherwise they are posted
 	Pause   time.Duration // between two rounds; longer than replicas take to notice, and than most polls
@@ -168,8 +205,8 @@ func Erase(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 // place is the messages of a device in one stream.
 type place struct{ stream, subject string }
 
-// places lists where messages of a device are. Inbound messages come first, because a
-// post adds a result.
+// places lists the messages of a device. Inbound messages come first, because a post
+// adds a result.
 func places(subjects publisher.Subjects, token string, inbound bool) []place {
 	last, silent := publisher.BucketStream(subjects.LastBucket()), publisher.BucketStream(subjects.SilentBucket())
 	all := []place{
