@@ -23,7 +23,7 @@ type Named struct {
 	Written time.Time
 }
 
-// Unreadable is a key whose value cannot be read.
+// Unreadable is a key with a value that cannot be read.
 type Unreadable struct {
 	Key      string
 	Revision uint64
@@ -83,7 +83,7 @@ func (r *Rules) Len() int {
 	return n
 }
 
-// Unreadable lists the keys whose values cannot be read.
+// Unreadable lists the keys with values that cannot be read.
 func (r *Rules) Unreadable() []Unreadable { return r.unreadable }
 
 // Groups reports whether an entry is about a group, so that the members of groups
