@@ -187,12 +187,13 @@ func TestVersions(t *testing.T) {
 		want             string
 	}{
 		{"2.10.29", "true", 0, 1, `FAIL NATS: connected to .*nats-server 2.10.29: upgrade the server: the bridge needs 2.11 or newer`},
-		{"2.11.0", "true", 0, 0, `ok   NATS: connected to .*nats-server 2.11.0; if the account has msg_trace`},
-		{"2.12.2", "true", 0, 0, `ok   NATS: connected`},
+		{"2.11.0", "true", 1, 0, `warn NATS: connected to .*nats-server 2.11.0: upgrade it if the account has msg_trace`},
+		{"2.12.2", "true", 1, 0, `warn NATS: .*nats-server 2.12.2: upgrade it if the account has msg_trace`},
 		{"2.12.3", "true", 1, 0, `warn NATS: .*nats-server 2.12.3: upgrade it before you give PLASPY_INBOUND replicas.*work queues`},
 		{"2.12.4", "true", 1, 0, `warn NATS: .*nats-server 2.12.4: upgrade it`},
-		{"2.12.4", "false", 0, 0, `ok   NATS: connected`},
-		{"2.12.5", "true", 0, 0, `ok   NATS: connected`},
+		{"2.12.4", "false", 1, 0, `warn NATS: .*2.12.4: upgrade it if the account has msg_trace`},
+		{"2.12.11", "true", 1, 0, `warn NATS: .*2.12.11: upgrade it if the account has msg_trace`},
+		{"2.12.12", "true", 0, 0, `ok   NATS: connected`},
 		{"3.0.0", "true", 0, 0, `ok   NATS: connected`},
 	} {
 		t.Run(tt.version+" inbound "+tt.inbound, func(t *testing.T) {

@@ -173,7 +173,7 @@ func (b *broker) version() bool {
 	case known && major == 2 && minor == 12 && (patch == 3 || patch == 4) && b.cfg.Inbound:
 		b.say(Warn, item, text, "upgrade it before you give "+b.subjects.Inbound()+" replicas: this version has a bug in replicated work queues")
 	case known && renamesHeaders(minor, patch) && major == 2:
-		b.ok(item, "%s; if the account has msg_trace, this version renames the header traceparent of messages, which the bridge reads all the same", text)
+		b.say(Warn, item, text, "upgrade it if the account has msg_trace: this version renames the header traceparent of messages, so that subscribers do not find it; the bridge reads both names")
 	default:
 		b.ok(item, "%s", text)
 	}

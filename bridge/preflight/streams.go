@@ -26,7 +26,7 @@ func (readOnly) CreateStream(context.Context, jetstream.StreamConfig) (jetstream
 // streams checks every stream that the bridge uses.
 func (b *broker) streams(ctx context.Context) {
 	clock, replicas := false, b.cfg.StreamReplicas
-	for _, want := range b.subjects.Streams(publisher.StreamOptions{Retention: b.cfg.Retention, Replicas: b.cfg.StreamReplicas, Inbound: b.cfg.Inbound}) {
+	for _, want := range b.subjects.Streams(b.cfg.StreamOptions()) {
 		sent := time.Now()
 		info := b.stream(ctx, want)
 		if info == nil {
