@@ -96,11 +96,11 @@ const suspended = 5 * time.Second
 // the work need not make progress, or "".
 func (v *progress) look(work bool, waits string, mark [3]uint64) {
 	switch {
-	case !work:
-		v.heart.Wait("there is nothing to do")
-		v.rests = true
 	case waits != "":
 		v.heart.Wait(waits)
+		v.rests = true
+	case !work:
+		v.heart.Wait("none is under way")
 		v.rests = true
 	case v.rests, mark != v.mark:
 		v.heart.Beat()
