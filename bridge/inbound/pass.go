@@ -253,7 +253,7 @@ type reader struct {
 // stream is another one.
 func (r *pass) read(ctx context.Context) error {
 	d := &reader{pass: r, arrivals: newArrivals(r.c.opt.JetStream.Conn(), r.c.opt.Subjects.InboundAll()), next: 1}
-	defer d.arrivals.close()
+	defer d.close()
 	for ctx.Err() == nil {
 		r.c.beats()
 		err := d.step(ctx)

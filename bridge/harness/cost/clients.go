@@ -154,7 +154,7 @@ func (c *client) message(id string, last *shown, buf *bytes.Buffer) *nats.Msg {
 		select {
 		case ack := <-last.ack.Ok():
 			m.Header.Set(nats.ExpectedLastSubjSeqHdr, strconv.FormatUint(ack.Sequence, 10))
-		case <-last.ack.Err():
+		case <-last.ack.Err(): //nolint:errcheck // the stream refused it; the next one is refused too
 		case <-time.After(time.Second):
 		}
 	}
