@@ -47,7 +47,7 @@ const (
 	idleCatchUp = 20 * time.Millisecond
 	// burst is the least time between two wake-ups for slots that are closer together: those that are due by then
 	// are given out at once. It is less than idleCatchUp, so that it does not lower the rate.
-	burst = 10 * time.Millisecond
+	burst = 18 * time.Millisecond
 	// permitLife is how long a permit may wait to be used.
 	permitLife = 300 * time.Millisecond
 )
