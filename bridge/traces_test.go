@@ -214,7 +214,7 @@ var attributes = []string{
 	"plaspy.device.id", "plaspy.result", "plaspy.published", "plaspy.stream.sequence", "plaspy.attempts", "error.type",
 	"http.request.method", "url.template", "url.full", "server.address", "server.port", "http.response.status_code", "http.request.resend_count",
 	"messaging.system", "messaging.operation.name", "messaging.operation.type", "messaging.destination.name", "messaging.destination.template",
-	"messaging.message.id", "messaging.message.body.size",
+	"messaging.message.id", "messaging.message.body.size", "messaging.client.id", "rpc.system.name", "rpc.method", "rpc.response.status_code",
 }
 
 // checkSecrets wants no secret and no position in what went to the collector, and

@@ -110,6 +110,7 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 	}
 	keeper := streams.New(kept)
 	o.OnConnect = func(bool) { keeper.Look() }
+	o.OnServer = b.tracer.Connected
 	o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client closed: %w", err)) }
 	var err error
 	if b.conn, err = publisher.ConnectContext(ctx, o, log, b.metrics); errors.Is(err, publisher.ErrCredentials) {

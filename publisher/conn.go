@@ -38,7 +38,10 @@ type ConnOptions struct {
 	InboxPrefix string                     // prefix of reply subjects; empty means _INBOX
 	Domain      string                     // JetStream domain; empty means the server's own
 	OnConnect   func(reconnected bool)     // called after every connect; must not block
-	OnClosed    func(err error)            // called if the client closes without a call of Shut
+	// OnServer is called before OnConnect with the URL of the server, without a password,
+	// and the number that the server gave to the connection; must not block.
+	OnServer func(url string, client uint64)
+	OnClosed func(err error) // called if the client closes without a call of Shut
 }
 
 // Conn is a connection to NATS that reconnects without a limit, and reports its
@@ -222,6 +225,11 @@ func (c *Conn) connected(nc *nats.Conn, again bool) {
 	clear(c.logged)
 	c.mu.Unlock()
 	c.log.Info("nats connected", "server", nc.ConnectedServerName(), "version", nc.ConnectedServerVersion(), "elapsed", down.Round(time.Millisecond))
+	if c.opts.OnServer != nil {
+		if id, err := nc.GetClientID(); err == nil {
+			c.opts.OnServer(nc.ConnectedUrlRedacted(), id)
+		}
+	}
 	if c.opts.OnConnect != nil {
 		c.opts.OnConnect(again)
 	}

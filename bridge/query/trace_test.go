@@ -3,11 +3,13 @@ package query
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/attribute"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	sdktest "go.opentelemetry.io/otel/sdk/trace/tracetest"
 	api "go.opentelemetry.io/otel/trace"
@@ -56,6 +58,13 @@ func TestQueriesHaveSpans(t *testing.T) {
 			s := r.Ended()[0]
 			if s.Name() != "query plaspy.api.device.{device}" || s.SpanKind() != api.SpanKindServer || (<-a.spans).SpanID() != s.SpanContext().SpanID() {
 				t.Errorf("the span is %s, a %s", s.Name(), s.SpanKind())
+			}
+			for _, want := range []attribute.KeyValue{
+				attribute.String("rpc.system.name", "nats_micro"), attribute.String("rpc.method", "plaspy.api/device"), attribute.String("rpc.response.status_code", strconv.Itoa(tt.result)),
+			} {
+				if !slices.Contains(s.Attributes(), want) {
+					t.Errorf("no %v in %v", want, s.Attributes())
+				}
 			}
 			if got := s.Parent().SpanID(); tt.parent != "" && got.String() != tt.parent || tt.parent == "" && got.IsValid() {
 				t.Errorf("it has the parent %s, want %q", got, tt.parent)

@@ -2,13 +2,20 @@ package trace
 
 import (
 	"context"
+	"net/url"
+	"strconv"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	api "go.opentelemetry.io/otel/trace"
 )
 
 // system stands for NATS in attributes; the semantic conventions have no name for it.
 var system = semconv.MessagingSystemKey.String("nats")
+
+// rpcSystem stands for NATS micro services, for which the conventions have no name.
+var rpcSystem = semconv.RPCSystemNameKey.String("nats_micro")
 
 // Message describes a NATS message for its span.
 type Message struct {
@@ -32,6 +39,35 @@ func (m *Message) attributes(operation string, kind attribute.KeyValue) []attrib
 	return list
 }
 
+// broker holds the options of spans of messages to and from a server. They are made
+// once for each connection, to save allocations for each span.
+type broker struct{ producer, consumer []api.SpanStartOption }
+
+// Connected sets the NATS server of later spans: its URL, and the number that it gave
+// to the connection. It is safe for concurrent use.
+func (t *Tracer) Connected(server string, client uint64) {
+	if t == nil {
+		return
+	}
+	list := []attribute.KeyValue{semconv.MessagingClientID(strconv.FormatUint(client, 10))}
+	if u, err := url.Parse(server); err == nil && u.Hostname() != "" {
+		list = append(list, semconv.ServerAddress(u.Hostname()))
+		if n, err := strconv.Atoi(u.Port()); err == nil {
+			list = append(list, semconv.ServerPort(n))
+		}
+	}
+	with := api.WithAttributes(list...)
+	t.broker.Store(&broker{append([]api.SpanStartOption{with}, producer...), append([]api.SpanStartOption{with}, consumer...)})
+}
+
+// kinds returns the options of spans of messages.
+func (t *Tracer) kinds() broker {
+	if b := t.broker.Load(); b != nil {
+		return *b
+	}
+	return broker{producer, consumer}
+}
+
 // Headers are the headers of a message that is about to be published.
 type Headers interface{ SetHeader(name, value string) }
 
@@ -41,7 +77,7 @@ func (t *Tracer) Publish(ctx context.Context, template string, h Headers) Span {
 	if t == nil {
 		return Span{}
 	}
-	_, s := t.start(ctx, "publish "+template, producer)
+	_, s := t.start(ctx, "publish "+template, t.kinds().producer)
 	s.inject(h.SetHeader)
 	return s
 }
@@ -65,7 +101,7 @@ func (t *Tracer) Process(ctx context.Context, header map[string][]string, m Mess
 	if t == nil {
 		return Span{}
 	}
-	_, s := t.start(extract(ctx, header), "process "+m.Template, consumer)
+	_, s := t.start(extract(ctx, header), "process "+m.Template, t.kinds().consumer)
 	if s.recording() {
 		s.span.SetAttributes(m.attributes("process", semconv.MessagingOperationTypeProcess)...)
 	}
@@ -80,7 +116,9 @@ func (t *Tracer) Query(ctx context.Context, header map[string][]string, m Messag
 	}
 	ctx, s := t.start(extract(ctx, header), "query "+m.Template, server)
 	if s.recording() {
-		s.span.SetAttributes(m.attributes("query", semconv.MessagingOperationTypeProcess)...)
+		method := strings.TrimSuffix(m.Template, ".{device}")
+		s.span.SetAttributes(append(m.attributes("query", semconv.MessagingOperationTypeProcess),
+			rpcSystem, semconv.RPCMethod(strings.Replace(method, ".api.", ".api/", 1)))...)
 	}
 	return ctx, s
 }

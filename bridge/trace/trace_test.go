@@ -300,3 +300,27 @@ func BenchmarkPollSpans(b *testing.B) {
 		})
 	}
 }
+
+// Spans of messages name the server and the connection, also after a change of server.
+func TestConnected(t *testing.T) {
+	tracer, r := recorded()
+	for _, tt := range []struct{ server, want string }{
+		{"nats://nats.example.com:4222", "messaging.client.id=7 server.address=nats.example.com server.port=4222 "},
+		{"tls://[::1]:4443", "messaging.client.id=7 server.address=::1 server.port=4443 "},
+		{"nats://nats", "messaging.client.id=7 server.address=nats "},
+		{"", "messaging.client.id=7 "},
+	} {
+		tracer.Connected(tt.server, 7)
+		s := tracer.Publish(t.Context(), "plaspy.location.{device}", headers{})
+		s.EndPublish(&trace.Message{Subject: "plaspy.location.a", Template: "plaspy.location.{device}"}, 1, "")
+		tracer.Process(t.Context(), nil, trace.Message{Subject: "plaspy.in.location.a", Template: "plaspy.in.location.{device}"}).EndProcess("posted", 1, "")
+		ended := r.Ended()
+		for i, kind := range []string{"producer ", "consumer "} {
+			if got := short(ended[len(ended)-2+i]); !strings.Contains(got, kind+tt.want+"messaging.system=nats") {
+				t.Errorf("%q: got %s", tt.server, got)
+			}
+		}
+	}
+	var off *trace.Tracer
+	off.Connected("nats://nats", 7)
+}

@@ -6,6 +6,7 @@ import (
 
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -24,6 +25,7 @@ type Tracer struct {
 	tracer   api.Tracer
 	provider *sdk.TracerProvider // nil if the provider is the caller's
 	outlet   *outlet             // nil if the provider is the caller's
+	broker   atomic.Pointer[broker]
 	shut     sync.Once
 }
 
@@ -133,7 +135,8 @@ func (s Span) EndQuery(code int) {
 	if code >= 500 || code == 429 {
 		failure = strconv.Itoa(code)
 	}
-	s.end(failure, keyResult.String(strconv.Itoa(code)))
+	text := strconv.Itoa(code)
+	s.end(failure, semconv.RPCResponseStatusCode(text), keyResult.String(text))
 }
 
 // EndProcess ends the span of an inbound message with its result and the number of
