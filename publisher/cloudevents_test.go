@@ -110,7 +110,7 @@ func TestCloudEvents(t *testing.T) {
 			if err := <-stored; err != nil {
 				t.Fatal(err)
 			}
-			m, err := sub.NextMsg(5 * time.Second)
+			m, err := sub.NextMsg(time.Minute)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -253,7 +253,7 @@ func newRigWith(t testing.TB, srv *natstest.Server, fake *fakeAPI, api wholeAPI,
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		<-done
-		drain, stop := context.WithTimeout(context.Background(), 10*time.Second)
+		drain, stop := context.WithTimeout(context.Background(), time.Minute)
 		defer stop()
 		if err := r.pub.Drain(drain); err != nil {
 			t.Error(err)
@@ -384,13 +384,13 @@ func (r *rig) forgetPolls() {
 // polls waits until a device was polled n times more.
 func (r *rig) polls(id string, n int) {
 	r.t.Helper()
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(time.Minute)
 	for range n {
 		for got := ""; got != id; {
 			select {
 			case got = <-r.api.polled:
 			case <-timeout:
-				r.t.Fatalf("%s was not polled %d times in 10 s", id, n)
+				r.t.Fatalf("%s was not polled %d times in a minute", id, n)
 			}
 		}
 	}

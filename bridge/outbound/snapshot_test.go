@@ -16,7 +16,7 @@ import (
 // statuses follows what the pool reports until ok accepts what is known by device.
 func (r *rig) statuses(known map[string]DeviceStatus, what string, ok func() bool) {
 	r.t.Helper()
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(time.Minute)
 	for !ok() {
 		select {
 		case <-timeout:

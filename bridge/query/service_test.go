@@ -78,7 +78,7 @@ func serve(t *testing.T, api account, set ...func(*Options)) *nats.Conn {
 	}
 	run(t, o)
 	caller := srv.Client(t)
-	for end := time.Now().Add(10 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		var info micro.Info
 		m, err := caller.Request("$SRV.INFO."+string(o.Subjects), nil, time.Second)
 		if err == nil && json.Unmarshal(m.Data, &info) == nil && len(info.Endpoints) == 6 {
@@ -111,7 +111,7 @@ func run(t *testing.T, o Options) {
 
 func ask(t *testing.T, nc *nats.Conn, subject, body string) *nats.Msg {
 	t.Helper()
-	m, err := nc.Request(subject, []byte(body), 10*time.Second)
+	m, err := nc.Request(subject, []byte(body), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestSlow(t *testing.T) {
 	replies := make(chan *nats.Msg, 2)
 	for range 2 {
 		go func() {
-			m, err := nc.Request("plaspy.api.last.d", nil, 10*time.Second)
+			m, err := nc.Request("plaspy.api.last.d", nil, time.Minute)
 			if err != nil {
 				t.Error(err)
 			}
@@ -212,7 +212,7 @@ func TestSlow(t *testing.T) {
 // awaitReplicas waits until so many services have all their endpoints.
 func awaitReplicas(t *testing.T, nc *nats.Conn, n int) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		sub, err := nc.SubscribeSync(nc.NewInbox())
 		if err != nil {
 			t.Fatal(err)
@@ -256,7 +256,7 @@ func TestWhyOfSeveralReplicas(t *testing.T) {
 		var all sync.WaitGroup
 		for range 40 {
 			all.Go(func() {
-				m, err := nc.Request("plaspy.api.why."+id, nil, 10*time.Second)
+				m, err := nc.Request("plaspy.api.why."+id, nil, time.Minute)
 				if err != nil {
 					t.Error(err)
 					return
@@ -279,7 +279,7 @@ func TestWhyOfSeveralReplicas(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(m.Data), `{"by":`) {
 		t.Errorf("got %v %v for a device that none polls", m, err)
 	}
-	m, err = nc.Request("plaspy.api.why.nobody", nil, 10*time.Second)
+	m, err = nc.Request("plaspy.api.why.nobody", nil, time.Minute)
 	if err != nil || m.Header.Get("Nats-Service-Error-Code") != "404" {
 		t.Errorf("got %v %v for a device that none knows", m, err)
 	}

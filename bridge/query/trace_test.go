@@ -52,7 +52,7 @@ func TestQueriesHaveSpans(t *testing.T) {
 			if tt.parent != "" {
 				m.Header.Set("Traceparent", caller)
 			}
-			if _, err := nc.RequestMsg(m, 10*time.Second); err != nil {
+			if _, err := nc.RequestMsg(m, time.Minute); err != nil {
 				t.Fatal(err)
 			}
 			s := r.Ended()[0]

@@ -25,6 +25,15 @@ func TestMain(m *testing.M) { natstest.Main(m) }
 
 var proof = flag.Bool("proof", false, "run the proofs with clusters and many replicas too; takes minutes")
 
+// within is the longest that something may take that is promised within d. Beside other
+// tests it is more, but less than the lease of production: a wait for a lease shows.
+func within(d time.Duration) time.Duration {
+	if *proof {
+		return d
+	}
+	return max(d, DefaultLease-500*time.Millisecond)
+}
+
 // needsProof skips a test unless the proofs were asked for.
 func needsProof(t *testing.T) {
 	t.Helper()

@@ -104,7 +104,7 @@ func TestPeers(t *testing.T) {
 	b := r.start("b 1", long, new(told).by(map[string]string{"devices": "1"}))
 	a := r.start("a", long)
 	r.awaitDivided(a, b)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	kv := r.bucket()
 	// What has no meaning is left out, and so is who is long gone.
