@@ -381,7 +381,6 @@ func TestWhy(t *testing.T) {
 // TestManyDevicesComeUnderCareAtOnce is about the thousand consumers that a
 // stream has room for.
 func TestManyDevicesComeUnderCareAtOnce(t *testing.T) {
-	t.Parallel()
 	const devices = 1500
 	api := newFakeAPI()
 	var ids []string

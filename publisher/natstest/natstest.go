@@ -157,7 +157,7 @@ func Run(tb testing.TB, f func(context.Context)) {
 // a server wait far more than they compute, so more parallel ones run at a time than
 // there are processors. The flag -parallel overrides that.
 func Main(m *testing.M) {
-	_ = flag.Set("test.parallel", "8") // the package testing defines it
+	_ = flag.Set("test.parallel", parallel) // the package testing defines it
 	goleak.VerifyTestMain(m, Leaks()...)
 }
 
