@@ -58,7 +58,7 @@ func TestCost(t *testing.T) {
 	}
 	binaries, err := harness.Build(t.Context(), t.TempDir(), false)
 	ok(t, err)
-	m := &cost.Measurement{Binaries: binaries, Ports: &harness.Ports{}, Dir: t.TempDir(), Window: *window, Limit: 3 * time.Minute, Profiles: *folder}
+	m := &cost.Measurement{Binaries: binaries, Ports: &harness.Ports{}, Dir: t.TempDir(), Window: *window, Limit: 10 * time.Minute, Profiles: *folder}
 	if testing.Short() {
 		m.Window, *rounds, *fleets = 2*time.Second, 1, "1000"
 	}
@@ -141,7 +141,7 @@ func TestStarts(t *testing.T) {
 	}
 	binaries, err := harness.Build(t.Context(), t.TempDir(), false)
 	ok(t, err)
-	m := &cost.Measurement{Binaries: binaries, Ports: &harness.Ports{}, Dir: t.TempDir(), Limit: 3 * time.Minute}
+	m := &cost.Measurement{Binaries: binaries, Ports: &harness.Ports{}, Dir: t.TempDir(), Limit: 10 * time.Minute}
 	if testing.Short() {
 		*fleets = "1000"
 	}
