@@ -153,7 +153,8 @@ func (p *Pool) hand(ctx, short context.Context, timer *time.Timer) (at time.Time
 // ctx is cancelled.
 func (p *Pool) send(ctx context.Context, timer *time.Timer, permit *plaspy.Permit) (at time.Time, ok bool) {
 	now := time.Now()
-	j, wake, found := p.fleet.next(now, p.parts.Budget.PollRate())
+	down := p.parts.Circuit.State().Open
+	j, wake, found := p.probed.choose(p, now, down)
 	if !found {
 		permit.Return()
 		return wake, false
@@ -170,6 +171,9 @@ func (p *Pool) send(ctx context.Context, timer *time.Timer, permit *plaspy.Permi
 		p.putBack(&j)
 		return at, false
 	}
+	if down {
+		p.probed[j.d.id] = struct{}{}
+	}
 	t := &turn{pool: p, job: j, permit: permit}
 	for {
 		timer.Reset(longestSleep)
@@ -184,6 +188,36 @@ func (p *Pool) send(ctx context.Context, timer *time.Timer, permit *plaspy.Permi
 			return time.Time{}, false
 		}
 	}
+}
+
+// probed holds the devices that were polled since the API went down. The dispatcher alone uses it.
+type probed map[string]struct{}
+
+const maxProbed = 256 // devices that are passed over
+
+// choose takes the device that the schedule chooses now. While the API is down, it passes over those that were
+// probed, as long as others are due: a probe that fails is due again at once, and its device may be in trouble itself.
+func (r probed) choose(p *Pool, now time.Time, down bool) (j job, wake time.Time, found bool) {
+	if !down || len(r) >= maxProbed {
+		clear(r)
+	}
+	var passed []job
+	for again := true; again; {
+		if j, wake, found = p.fleet.next(now, p.parts.Budget.PollRate()); !found {
+			break
+		}
+		if _, again = r[j.d.id]; again {
+			passed = append(passed, j)
+		}
+	}
+	if !found && len(passed) > 0 { // a new round
+		clear(r)
+		j, passed, found = passed[0], passed[1:], true
+	}
+	for i := range passed {
+		p.putBack(&passed[i])
+	}
+	return j, wake, found
 }
 
 // putBack returns a job that no worker took.

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/outbound/schedule"
+	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
 )
 
 func TestSlotsLengthenWithTheRate(t *testing.T) {
@@ -67,4 +69,21 @@ func TestStateIsReadOnceAtTheStart(t *testing.T) {
 		cancel()
 		<-ended
 	})
+}
+
+// TestProbesGoRound: while the API is down, probes go to one device after the other, so that a device that always
+// fails does not keep the others from showing that the API is back.
+func TestProbesGoRound(t *testing.T) {
+	api := newFakeAPI("a", "b", "c", "d")
+	for _, id := range []string{"a", "b", "c", "d"} {
+		api.next[id] = func(int) (string, error) {
+			return "", &plaspy.Error{Endpoint: "last_location", Status: 500, Message: "uncontrolled error"}
+		}
+	}
+	r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) {
+		p.Circuit, p.Schedule = new(probing), schedule.NewFixed(time.Second)
+	})
+	for _, id := range []string{"a", "b", "c", "d"} {
+		r.polls(id, 3)
+	}
 }

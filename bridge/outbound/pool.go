@@ -141,6 +141,7 @@ type Pool struct {
 
 	fleet      *fleet
 	inventory  *inventory.Inventory
+	probed     probed
 	gaps       *gap.Reader
 	memory     remembering
 	state      resync
@@ -169,8 +170,8 @@ func New(o Options, parts Parts) *Pool {
 	p := &Pool{
 		opts: o, parts: parts, log: parts.Log, parser: track.NewParser(o.IgnoreFields, plaspy.ParseTime),
 		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
-		widespread:    widespread{log: parts.Log},
-		jobs:          make(chan *turn), wake: make(chan struct{}, 1),
+		widespread:    widespread{log: parts.Log}, probed: probed{},
+		jobs: make(chan *turn), wake: make(chan struct{}, 1),
 	}
 	p.state.init()
 	p.fleet = newFleet(parts.Schedule, parts.Owner, o)
