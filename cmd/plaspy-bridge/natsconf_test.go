@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +16,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
 )
 
@@ -28,10 +30,7 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 	}
 	listen := map[string]string{}
 	for _, line := range []string{"listen: 0.0.0.0:4222", "http: 127.0.0.1:8222", "  listen: 0.0.0.0:1883"} {
-		addr, err := ops.FreeAddr(t.Context(), "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		addr := quietAddr(t)
 		name, _, _ := strings.Cut(line, ":")
 		if !bytes.Contains(text, []byte("\n"+line)) {
 			t.Fatalf("no line %q in the file", line)
@@ -49,10 +48,7 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = api.Close() })
-	addr, err := ops.FreeAddr(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	addr := quietAddr(t)
 	env := []string{
 		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir,
 		"PLASPY_BASE_URL=" + api.URL, "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key",
@@ -89,7 +85,12 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 	}
 	p := &process{t: t, cmd: cmd, http: "http://" + addr, done: make(chan error, 1)}
 	go func() { p.done <- cmd.Wait() }()
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
+			t.Logf("%s", text)
+		}
+	})
 	p.await("ready", func() bool { return strings.Contains(p.get("/readyz"), `"ready": true`) })
 	conn, err := nats.Connect("nats://"+listen["listen: 0.0.0.0:4222"], nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"))
 	if err != nil {
@@ -118,4 +119,23 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "data")); errors.Is(err, os.ErrNotExist) {
 		t.Error("the store is not below the working folder, as the file says")
 	}
+}
+
+// quietAddr returns a free address that the system does not give to connections, so that
+// it is still free when the program listens there.
+func quietAddr(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(8000))
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return addr
+	}
+	t.Fatal("no free port")
+	return ""
 }
