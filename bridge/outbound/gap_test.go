@@ -1,11 +1,14 @@
 package outbound
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
+	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -119,4 +122,40 @@ func TestAlertHistory(t *testing.T) {
 	r.until("the third", body("third"))
 	r.stop()
 	equal(t, without(summary(r.events()), "device"), append(want, "location.d third"))
+}
+
+// TestStopDoesNotWaitForTheAlertHistory stops while the history of a new fix hangs: the
+// fix is published, and says that its history is owed.
+func TestStopDoesNotWaitForTheAlertHistory(t *testing.T) {
+	api := newFakeAPI("a")
+	api.show("a", at(1, 1))
+	o := options()
+	o.AlertHistory = true
+	hung := &hangingAlerts{fakeAPI: api, asked: make(chan struct{})}
+	r := newRigOn(t, natstest.Start(t), api, hung, o)
+	r.until("the first fix", body(`"v":1`))
+	api.show("a", at(30, 2))
+	<-hung.asked
+	r.stop()
+	for _, e := range r.events() {
+		if strings.Contains(e.body, `"v":2`) && e.header.Get(publisher.HeaderHistorySince) != "" {
+			return
+		}
+	}
+	t.Errorf("the fix is not published with a history that is owed: %v", summary(r.events()))
+}
+
+// hangingAlerts never answers for alerts.
+type hangingAlerts struct {
+	*fakeAPI
+
+	once  sync.Once
+	asked chan struct{} // closed by the first request
+}
+
+// Alerts waits until the request is given up.
+func (h *hangingAlerts) Alerts(ctx context.Context, _ string, _ []byte, _ plaspy.PostOptions) (plaspy.Answer, error) {
+	h.once.Do(func() { close(h.asked) })
+	<-ctx.Done()
+	return plaspy.Answer{}, context.Cause(ctx)
 }

@@ -209,6 +209,7 @@ func (p *Pool) Run(ctx context.Context) {
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() {
+		p.gaps.Hurry()
 		time.AfterFunc(p.opts.Grace, func() { cancel(errGrace) })
 	})
 	defer stop()

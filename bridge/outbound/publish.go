@@ -77,7 +77,7 @@ func (t *turn) renew(ctx context.Context, before *track.Track) error {
 		return err
 	}
 	lost := !d.track.Known || known && !d.track.SeenAt.After(seen)
-	if !lost && !(d.track.SeenAt.Add(clockSkew).Before(t.began) && t.alone(ctx)) {
+	if !lost && (!d.track.SeenAt.Add(clockSkew).Before(t.began) || !t.alone(ctx)) {
 		return errOutdated
 	}
 	t.doubts = doubts

@@ -47,14 +47,27 @@ type Reader struct {
 	opts              Options
 	locations, alerts rest
 
+	// ending is done once the process stops.
+	ending context.Context //nolint:containedctx // it outlives any one request
+	end    context.CancelFunc
+
 	mu      sync.Mutex
 	waiting map[string]time.Time // tokens of devices with a fix that waits for its gap, and since when
 }
 
 // New makes a reader.
 func New(o Options, api API) *Reader {
-	return &Reader{api: api, opts: o, waiting: make(map[string]time.Time)}
+	r := &Reader{api: api, opts: o, waiting: make(map[string]time.Time)}
+	r.ending, r.end = context.WithCancel(context.Background())
+	return r
 }
+
+// Hurry has fixes no longer wait for the alert history, because the process stops: it
+// stays owed. A fix whose back-fill cannot be read is left to the next process.
+func (r *Reader) Hurry() { r.end() }
+
+// hurried reports whether a fix is published without its alert history.
+func (r *Reader) hurried() bool { return r.ending.Err() != nil && !r.opts.Backfill }
 
 // Device is the device of a gap.
 type Device struct {
@@ -89,6 +102,12 @@ func (r *Reader) None(token string, p *Patience) {
 // Read reads the gap before a fix, as far as the settings ask for it. An error
 // means that the poll should be made again.
 func (r *Reader) Read(ctx context.Context, d *Device, t *track.Track, f *track.Fix, observed time.Time) (Found, error) {
+	if !r.opts.Backfill {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(r.ending, cancel)()
+	}
 	found := Found{Since: t.HistoryFrom}
 	if !t.Known {
 		r.None(d.Token, d.Patience)
@@ -133,7 +152,7 @@ func (r *Reader) shortened(d *Device, cut bool) {
 // published without, and an error if the poll should be made again.
 func (r *Reader) ask(ctx context.Context, d *Device, rest *rest, what string, requests func() error) (bool, error) {
 	began := time.Now()
-	if d.Patience.without(began) || !rest.over(began) {
+	if r.hurried() || d.Patience.without(began) || !rest.over(began) {
 		r.opts.Missing()
 		return false, nil
 	}
@@ -144,6 +163,10 @@ func (r *Reader) ask(ctx context.Context, d *Device, rest *rest, what string, re
 		d.Patience.trouble = nil
 		r.wait(d.Token, time.Time{})
 		return true, nil
+	}
+	if r.hurried() {
+		r.opts.Missing()
+		return false, nil //nolint:nilerr // the process stops: the fix goes without
 	}
 	if ctx.Err() != nil {
 		return false, err
