@@ -145,7 +145,8 @@ func (c *InboundCase) event(first, second Posting) (event pause, woken, ok bool)
 	}
 	idle, long := life.Pauses, c.Timeout/2 // by then the post is given up unread
 	if other {
-		idle, long = slices.Concat(life.Pauses, life.Cuts), inboundLease // and the other one has the lease
+		// Without the broker no lease is renewed: the other one has it then.
+		idle, long = slices.Concat(life.Pauses, life.Cuts, c.Away), inboundLease
 	}
 	for _, s := range idle {
 		end := s.To

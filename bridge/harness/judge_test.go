@@ -292,6 +292,7 @@ func TestJudgeInbound(t *testing.T) {
 		{"on the way when it stood still", []harness.Posting{post("1", 26, 2), post("2", 27, 2), post("1", 32.1, 1), post("3", 35, 2)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
 		{"on the way for too long", []harness.Posting{post("1", 26, 2), post("2", 27, 2), post("1", 36, 1), post("3", 37, 2)}, "", report{Posted: 3, Repeated: 1, Reordered: 1}},
 		{"again after the broker forgot the removal", []harness.Posting{post("1", 1, 0), post("2", 2, 0), post("1", 66, 2), post("2", 67, 2), post("3", 68, 2)}, "", report{Posted: 3, Repeated: 2, Allowed: 1, Restored: 1, Reordered: 0}},
+		{"again by another one after the broker was away", []harness.Posting{post("1", 40.1, 1), post("1", 52, 2), post("2", 53, 2), post("3", 54, 2)}, "", report{Posted: 3, Repeated: 1, Allowed: 1}},
 		{"more than were under way", []harness.Posting{post("1", 9.8, 0), post("2", 9.9, 0), post("1", 11, 2), post("2", 11.1, 2), post("3", 12, 2)}, "", report{Posted: 3, Repeated: 2, Allowed: 1, Reordered: 1}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -299,7 +300,7 @@ func TestJudgeInbound(t *testing.T) {
 				Accepted: []harness.Accepted{{ID: "3", Device: "d", Seq: 3}, {ID: "1", Device: "d", Seq: 1}, {ID: "2", Device: "d", Seq: 2}},
 				Posted:   map[string][]harness.Posting{"d": test.posted}, Dead: map[string]bool{}, Results: map[string]int{"1": 1, "2": 1, "3": 1},
 				Lives: lives, Grace: 2 * time.Second, Timeout: 10 * time.Second, Workers: 1,
-				Away: []harness.Span{span(64, 65)}, Removed: map[uint64][]time.Time{1: {second(3), second(90)}, 2: {second(66.5)}},
+				Away: []harness.Span{span(40, 46), span(64, 65)}, Removed: map[uint64][]time.Time{1: {second(3), second(90)}, 2: {second(66.5)}},
 			}
 			for i := range c.Accepted {
 				c.Accepted[i].Seq <<= 16 // as a producer counts the elements of batches

@@ -134,7 +134,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 		// The broker may have lost data meanwhile, or another replica published.
 		t.result.note(resultPutOff, errRead)
 		t.end(ending{reread: true})
-		return nil
+		return nil //nolint:nilerr // the turn has ended, and says why
 	}
 	n := track.News{Observed: at}
 	if raw == nil { // the device has never reported

@@ -166,7 +166,7 @@ func (r *Reader) ask(ctx context.Context, d *Device, rest *rest, what string, re
 	}
 	if r.hurried() {
 		r.opts.Missing()
-		return false, nil //nolint:nilerr // the process stops: the fix goes without
+		return false, nil
 	}
 	if ctx.Err() != nil {
 		return false, err
