@@ -80,7 +80,9 @@ func TestProbesGoRound(t *testing.T) {
 			return "", &plaspy.Error{Endpoint: "last_location", Status: 500, Message: "uncontrolled error"}
 		}
 	}
-	r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) {
+	o := options()
+	o.Workers = 1
+	r := newRigWith(t, natstest.Start(t), api, api, o, func(_ *rig, p *Parts) {
 		p.Circuit, p.Schedule = new(probing), schedule.NewFixed(time.Second)
 	})
 	for _, id := range []string{"a", "b", "c", "d"} {
