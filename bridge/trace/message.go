@@ -116,9 +116,12 @@ func (t *Tracer) Query(ctx context.Context, header map[string][]string, m Messag
 	}
 	ctx, s := t.start(extract(ctx, header), "query "+m.Template, server)
 	if s.recording() {
+		// The last token names the method of the service that the others name.
 		method := strings.TrimSuffix(m.Template, ".{device}")
-		s.span.SetAttributes(append(m.attributes("query", semconv.MessagingOperationTypeProcess),
-			rpcSystem, semconv.RPCMethod(strings.Replace(method, ".api.", ".api/", 1)))...)
+		if i := strings.LastIndexByte(method, '.'); i >= 0 {
+			method = method[:i] + "/" + method[i+1:]
+		}
+		s.span.SetAttributes(append(m.attributes("query", semconv.MessagingOperationTypeProcess), rpcSystem, semconv.RPCMethod(method))...)
 	}
 	return ctx, s
 }
