@@ -24,6 +24,7 @@ var arrows = map[string][]string{
 	"publisher":                 {"auth/backoff", "auth/redact"},
 	"deploy":                    nil, // its examples are what users would write
 	"bridge/sim":                nil,
+	"bridge/mutation":           nil,
 	"bridge/outbound/schedule":  nil,
 	"bridge/outbound/quota":     nil,
 	"bridge/outbound/memory":    nil,

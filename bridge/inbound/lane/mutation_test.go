@@ -1,20 +1,18 @@
 package lane
 
 import (
-	"encoding/json"
-	"flag"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
+
+	"plaspy-bridge/bridge/mutation"
 )
 
-var mutate = flag.Bool("mutate", false, "run TestMutations")
+// TestMutations puts each fault into a copy of the source and wants the model to
+// notice it.
+func TestMutations(t *testing.T) {
+	mutation.Test(t, faults, "-timeout", "2m", "-rapid.nofailfile", "-rapid.shrinktime=1ms", "-run", "TestModel|TestSeeds|TestExhaustive|TestHealthy|TestMemory|TestDelay")
+}
 
-// mutations are deliberate faults: in a file, a text that is there once, and what
-// stands in its place.
-var mutations = []struct{ fault, file, old, new string }{
+var faults = []mutation.Fault{
 	{"a delivered message is taken again", "lanes.go", "if m.Seq <= l.pos {", "if false {"},
 	{"what follows a message in the stream is held", "lanes.go", "case n.last != 0:\n", "case false:\n"},
 	{"a lane has no share of the memory", "lanes.go", "len(n.rest) < share && ", "share > 0 && "},
@@ -50,46 +48,4 @@ var mutations = []struct{ fault, file, old, new string }{
 	{"verdicts are not remembered once recorded", "answer.go", "	l.outcomes.recorded(m)\n", ""},
 	{"verdicts that can be made again are kept", "outcomes.go", "m.verdict != nil && m.verdict.Sent && !m.again", "m.verdict != nil"},
 	{"a verdict is forgotten once its message was passed", "outcomes.go", "o.kept[m.Seq] = k\n	}", "delete(o.kept, m.Seq)\n	}"},
-}
-
-// TestMutations puts each fault into a copy of the source and wants the model to
-// notice it.
-func TestMutations(t *testing.T) {
-	if !*mutate {
-		t.Skip("takes a few minutes; -mutate runs it")
-	}
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range mutations {
-		t.Run(m.fault, func(t *testing.T) {
-			source, err := os.ReadFile(m.file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n := strings.Count(string(source), m.old); n != 1 {
-				t.Fatalf("%s has the text %d times, want once", m.file, n)
-			}
-			folder := t.TempDir()
-			mutant, overlay := filepath.Join(folder, m.file), filepath.Join(folder, "overlay.json")
-			replaced, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(here, m.file): mutant}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for name, data := range map[string][]byte{mutant: []byte(strings.Replace(string(source), m.old, m.new, 1)), overlay: replaced} {
-				if err := os.WriteFile(name, data, 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			//nolint:gosec // the arguments are the test's own
-			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-timeout", "2m", "-failfast", "-rapid.nofailfile", "-rapid.shrinktime=1ms", "-run", "TestModel|TestSeeds|TestExhaustive|TestHealthy|TestMemory|TestDelay", ".").CombinedOutput()
-			switch {
-			case strings.Contains(string(out), "[build failed]"):
-				t.Fatalf("does not build:\n%s", out)
-			case err == nil:
-				t.Error("the model does not notice")
-			}
-		})
-	}
 }

@@ -1,20 +1,18 @@
 package track
 
 import (
-	"encoding/json"
-	"flag"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
-	"time"
+
+	"plaspy-bridge/bridge/mutation"
 )
 
-var mutate = flag.Bool("track.mutations", false, "run TestMutations, which takes minutes")
+// TestMutations checks that the model notices each of the faults:
+// go test ./bridge/outbound/track -run TestMutations -mutate -v.
+func TestMutations(t *testing.T) {
+	mutation.Test(t, faults, "-run", "^TestModel(Long|Histories)$", "-track.steps", "150000")
+}
 
-// mutations are deliberate faults: a rule is removed or inverted.
-var mutations = []struct{ name, file, from, to string }{
+var faults = []mutation.Fault{
 	{"every answer is news", "track.go", "t.Known && hash == t.Last.Hash ||", ""},
 	{"no alert is cleared", "alerts.go", "if !slices.Contains(f.Alerts, a) {", "if false {"},
 	{"an alert is raised with every fix", "alerts.go", "if !slices.Contains(raised, a) {", "if true {"},
@@ -49,52 +47,4 @@ var mutations = []struct{ name, file, from, to string }{
 	{"a location that is refused clears the fence", "publication.go", "t.refused, t.SeenAt = s.fix.Hash, observed", "t.Seq = 0"},
 	{"the API's alert silent clears the bridge's own", "alerts.go", "list = append(list, AlertChange{Alert: alert})\n", "list = append(list, AlertChange{Alert: alert, Own: true})\n"},
 	{"a refused event stops the others", "publication.go", "	p.steps[0].refused(&p.track, p.observed)\n	p.steps = p.steps[1:]\n", "	p.steps = nil\n"},
-}
-
-// TestMutations checks that the model notices each of the faults:
-// go test ./bridge/outbound/track -run TestMutations -track.mutations -v.
-func TestMutations(t *testing.T) {
-	if !*mutate {
-		t.Skip("needs -track.mutations")
-	}
-	folder, err := filepath.Abs(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	caught := 0
-	for _, m := range mutations {
-		text, err := os.ReadFile(m.file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := strings.Count(string(text), m.from); n != 1 {
-			t.Errorf("%s: the text is in %s %d times", m.name, m.file, n)
-			continue
-		}
-		start := time.Now()
-		dir := t.TempDir()
-		mutant := filepath.Join(dir, m.file)
-		if err := os.WriteFile(mutant, []byte(strings.Replace(string(text), m.from, m.to, 1)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(folder, m.file): mutant}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		list := filepath.Join(dir, "overlay.json")
-		if err := os.WriteFile(list, overlay, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		out, err := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", list, ".", "-run", "^TestModel(Long|Histories)$", "-track.steps", "150000").CombinedOutput()
-		switch {
-		case err == nil:
-			t.Errorf("%s: not noticed", m.name)
-		case strings.Contains(string(out), "[build failed]"):
-			t.Errorf("%s: does not compile: %s", m.name, out)
-		default:
-			caught++
-			t.Logf("%s: noticed in %v", m.name, time.Since(start).Round(100*time.Millisecond))
-		}
-	}
-	t.Logf("%d of %d faults noticed", caught, len(mutations))
 }
