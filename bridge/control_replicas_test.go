@@ -26,7 +26,7 @@ func TestControlOfReplicas(t *testing.T) {
 	cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.PollInterval = config.Servers(srv.ClientURL()), 120, "", time.Minute
 	a, end := replicaOf(t, cfg, "a")
 	b, _ := replicaOf(t, cfg, "b")
-	eventually(t, "both share the devices", func() bool {
+	natstest.Eventually(t, "both share the devices", func() bool {
 		return a.pool.Owned() > quick && b.pool.Owned() > 0 && a.pool.Owned()+b.pool.Owned() == devices
 	})
 	js, err := jetstream.New(srv.Client(t))
@@ -36,7 +36,7 @@ func TestControlOfReplicas(t *testing.T) {
 	bucket := control.Open(js, publisher.Subjects(cfg.Prefix), 1)
 	set := func(key string, e control.Entry) {
 		t.Helper()
-		eventually(t, "the entry is written", func() bool { return bucket.Set(t.Context(), key, e) == nil })
+		natstest.Eventually(t, "the entry is written", func() bool { return bucket.Set(t.Context(), key, e) == nil })
 	}
 	names := func(of *Bridge, id, entry string) bool {
 		answer, _ := of.pool.Why(id)
@@ -52,9 +52,9 @@ func TestControlOfReplicas(t *testing.T) {
 		}
 	}
 	id := ids[0]
-	eventually(t, "the short intervals are in the load", func() bool { return a.load().Polls == a.pool.Owned()-quick+quick*12 })
+	natstest.Eventually(t, "the short intervals are in the load", func() bool { return a.load().Polls == a.pool.Owned()-quick+quick*12 })
 	if *proof { // shares follow after a time of calm
-		eventually(t, "the replica with short intervals has most of the budget", func() bool {
+		natstest.Eventually(t, "the replica with short intervals has most of the budget", func() bool {
 			return a.budget.PollRate() > 85 && b.budget.PollRate() < 35
 		})
 	}
@@ -62,26 +62,26 @@ func TestControlOfReplicas(t *testing.T) {
 		t.Error("why does not name the entry")
 	}
 	end()
-	eventually(t, "a takeover keeps the entry", func() bool { return b.pool.Polls(id) && names(b, id, control.DeviceKey(id)) })
-	eventually(t, "the demand of all devices is its own", func() bool { return b.pool.Demand(time.Minute) == devices-quick+quick*12 })
+	natstest.Eventually(t, "a takeover keeps the entry", func() bool { return b.pool.Polls(id) && names(b, id, control.DeviceKey(id)) })
+	natstest.Eventually(t, "the demand of all devices is its own", func() bool { return b.pool.Demand(time.Minute) == devices-quick+quick*12 })
 
 	set(control.FleetKey, control.Entry{Weight: 2, SetBy: "eva"})
 	srv.Kill()
 	srv.Restart()
 	c, _ := replicaOf(t, cfg, "c")
-	eventually(t, "a restart of the server loses no entry", func() bool { return entries(b, quick+1) && entries(c, quick+1) })
+	natstest.Eventually(t, "a restart of the server loses no entry", func() bool { return entries(b, quick+1) && entries(c, quick+1) })
 	set(control.FleetKey, control.Entry{Weight: 2, Until: time.Now().Add(2 * time.Second)})
-	eventually(t, "the entry ends for all", func() bool { return b.watcher.Rules().Fleet() == nil && c.watcher.Rules().Fleet() == nil })
+	natstest.Eventually(t, "the entry ends for all", func() bool { return b.watcher.Rules().Fleet() == nil && c.watcher.Rules().Fleet() == nil })
 	if !entries(b, quick) || !entries(c, quick) {
 		t.Errorf("%d and %d entries are left, want %d", b.watcher.Rules().Len(), c.watcher.Rules().Len(), quick)
 	}
-	eventually(t, "the bucket is deleted", func() bool { return js.DeleteKeyValue(t.Context(), "plaspy_control") == nil })
-	eventually(t, "no entry holds", func() bool { return entries(b, 0) && entries(c, 0) })
-	eventually(t, "the environment holds", func() bool {
+	natstest.Eventually(t, "the bucket is deleted", func() bool { return js.DeleteKeyValue(t.Context(), "plaspy_control") == nil })
+	natstest.Eventually(t, "no entry holds", func() bool { return entries(b, 0) && entries(c, 0) })
+	natstest.Eventually(t, "the environment holds", func() bool {
 		return b.pool.Demand(time.Minute)+c.pool.Demand(time.Minute) == devices && !names(b, id, control.DeviceKey(id))
 	})
 	set(control.FleetKey, control.Entry{Weight: 3, SetBy: "eva"})
-	eventually(t, "a new bucket is followed", func() bool { return entries(b, 1) && entries(c, 1) })
+	natstest.Eventually(t, "a new bucket is followed", func() bool { return entries(b, 1) && entries(c, 1) })
 	for _, of := range []*Bridge{b, c} {
 		facts := of.controlling.facts("")
 		if len(facts) != 1 || !strings.HasPrefix(facts[0].Value, "fleet: weight 3; set by eva at ") {

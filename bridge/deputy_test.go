@@ -106,15 +106,10 @@ func TestReplyIsNoDeputy(t *testing.T) {
 // waitForService asks until the query service answers.
 func waitForService(t *testing.T, nc *nats.Conn) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; {
+	natstest.Eventually(t, "the query service", func() bool {
 		_, err := nc.Request("plaspy.api.devices", nil, time.Second)
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("the query service does not answer: %v", err)
-		}
-	}
+		return err == nil
+	})
 }
 
 // TestGatewayHearsNoPositions: whatever a gateway of deploy/nats.conf subscribes

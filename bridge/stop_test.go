@@ -24,7 +24,7 @@ func TestStopPublishesLastAnswers(t *testing.T) {
 	readyz(t, b, "ready", ready)
 	api.Fault(sim.Fault{Kind: sim.Slow, Endpoint: "last_location", Delay: 200 * time.Millisecond})
 	before := api.Counts()
-	eventually(t, "slow polls are in flight", func() bool { return api.Counts().Requests > before.Requests+20 })
+	natstest.Eventually(t, "slow polls are in flight", func() bool { return api.Counts().Requests > before.Requests+20 })
 	stop()
 	js, err := jetstream.New(srv.Client(t))
 	if err != nil {

@@ -97,22 +97,6 @@ func posted(t *testing.T, api *sim.Server) (newest time.Time, n int) {
 	return newest, n
 }
 
-// eventually asks until ok.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(2 * time.Minute) // generous: the machine may be busy
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("waited in vain for: %s", what)
-		}
-	}
-}
-
 // TestInboundTakeover: the replica that posts for all is replaced within 3 s when
 // it is told to stop, and within 15 s when it is gone, whether or not it is also
 // the one that writes the plans for the polls. The budget is used up meanwhile,
@@ -139,26 +123,26 @@ func TestInboundTakeover(t *testing.T) {
 			cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.InboundWorkers = config.Servers(srv.ClientURL()), 1200, "", devices
 			nc := srv.Client(t)
 			holder, end := replicaOf(t, cfg, tt.holder)
-			eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })
+			natstest.Eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })
 			next, _ := replicaOf(t, cfg, tt.next)
-			eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
+			natstest.Eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
 			feedInbound(t, nc, devices)
-			eventually(t, "posts wait for the budget", func() bool { return holder.budget.Waiting(plaspy.Post) == devices })
+			natstest.Eventually(t, "posts wait for the budget", func() bool { return holder.budget.Waiting(plaspy.Post) == devices })
 			began := time.Now()
 			if tt.gone {
 				holder.conn.Close()
 			}
 			end()
-			eventually(t, "the other one posts", func() bool { return next.consumer.Status().Holding })
+			natstest.Eventually(t, "the other one posts", func() bool { return next.consumer.Status().Holding })
 			held := time.Since(began)
-			eventually(t, "its first post", func() bool { at, _ := posted(t, api); return at.After(began.Add(held)) })
+			natstest.Eventually(t, "its first post", func() bool { at, _ := posted(t, api); return at.After(began.Add(held)) })
 			took := time.Since(began)
 			t.Logf("lease after %v, first post after %v", held.Round(time.Millisecond), took.Round(time.Millisecond))
 			if *proof && took > tt.within { // not beside other tests, which take the processors
 				t.Errorf("the first post of the next one came after %v, want within %v", took, tt.within)
 			}
 			_, before := posted(t, api)
-			eventually(t, "more posts", func() bool { _, n := posted(t, api); return n > before+20 })
+			natstest.Eventually(t, "more posts", func() bool { _, n := posted(t, api); return n > before+20 })
 		})
 	}
 }
@@ -190,14 +174,14 @@ func TestInboundLeavesReplicaWithoutAPI(t *testing.T) {
 	behind := cfg
 	behind.BaseURL = *address
 	holder, _ := replicaOf(t, behind, "a")
-	eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })
+	natstest.Eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })
 	next, _ := replicaOf(t, cfg, "b")
-	eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
+	natstest.Eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
 	feedInbound(t, srv.Client(t), devices)
-	eventually(t, "posts", func() bool { _, n := posted(t, api); return n > 20 })
+	natstest.Eventually(t, "posts", func() bool { _, n := posted(t, api); return n > 20 })
 
 	cut.Store(true)
-	eventually(t, "the other one posts", func() bool { return next.consumer.Status().Holding })
+	natstest.Eventually(t, "the other one posts", func() bool { return next.consumer.Status().Holding })
 	_, before := posted(t, api)
-	eventually(t, "more posts", func() bool { _, n := posted(t, api); return n > before+40 })
+	natstest.Eventually(t, "more posts", func() bool { _, n := posted(t, api); return n > before+40 })
 }

@@ -216,21 +216,8 @@ func TestNoAnswer(t *testing.T) {
 	if err := p.Publish(t.Context(), []*publisher.Event{subjects.LocationEvent(location("d", `{"v":1}`, 1), 0)}, func(error) {}); err != nil {
 		t.Fatal(err)
 	}
-	for _, wait := range []struct {
-		what string
-		over func() bool
-	}{
-		{"out of reach", func() bool { return !p.Connected() }},
-		{"in trouble", func() bool { return p.Trouble() != "" }},
-	} {
-		tick := time.NewTicker(20 * time.Millisecond)
-		for deadline := time.Now().Add(time.Minute); !wait.over(); <-tick.C {
-			if time.Now().After(deadline) {
-				t.Fatalf("never %s", wait.what)
-			}
-		}
-		tick.Stop()
-	}
+	natstest.Eventually(t, "the connection is gone", func() bool { return !p.Connected() })
+	natstest.Eventually(t, "trouble", func() bool { return p.Trouble() != "" })
 }
 
 func TestBrokerKilledInTheMiddle(t *testing.T) {
@@ -499,16 +486,10 @@ func TestFilledByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := fmt.Sprintf(`{"v":%d}`, last)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
-		if e, err := kv.Get(t.Context(), "d"); err == nil && strings.Contains(string(e.Value()), want) {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the newest location is not in the bucket")
-		}
-	}
+	natstest.Eventually(t, "the newest location is in the bucket", func() bool {
+		e, err := kv.Get(t.Context(), "d")
+		return err == nil && strings.Contains(string(e.Value()), want)
+	})
 	history, err := kv.History(t.Context(), "d")
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
@@ -243,7 +242,7 @@ func TestStoreFull(t *testing.T) {
 	if err := p.Publish(t.Context(), []*publisher.Event{subjects.LocationEvent(location("d", `{"v":1}`, 1), 0)}, func(err error) { stored <- err }); err != nil {
 		t.Fatal(err)
 	}
-	await(t, func() bool { return strings.Contains(p.Trouble(), "max_bytes") })
+	natstest.Eventually(t, "trouble", func() bool { return strings.Contains(p.Trouble(), "max_bytes") })
 	cfg.MaxBytes = -1
 	if _, err := p.JetStream().UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
@@ -253,21 +252,5 @@ func TestStoreFull(t *testing.T) {
 	}
 	if p.Trouble() != "" || log.count("publishing works again") != 1 {
 		t.Errorf("trouble %q, log %s", p.Trouble(), log.b.String())
-	}
-}
-
-// await waits until the condition holds, for as long as a busy machine may take.
-func await(t *testing.T, cond func() bool) {
-	t.Helper()
-	limit := time.NewTimer(30 * time.Second)
-	defer limit.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			t.Fatal("waited 30s")
-		}
 	}
 }

@@ -29,7 +29,7 @@ func TestAnnounced(t *testing.T) {
 // announce publishes until an announcement has arrived.
 func (r *rig) announce(a *arrivals) {
 	r.t.Helper()
-	eventually(r.t, "an announcement", func() bool {
+	natstest.Eventually(r.t, "an announcement", func() bool {
 		r.put(subjects.InAlert("dev1"), location(1))
 		return len(a.came) > 0
 	})

@@ -87,7 +87,7 @@ func TestStopWhileWaiting(t *testing.T) {
 	r.putMany(8, device)
 	c := r.consumer(api, func(c *Consumer) { c.opt.Grace = time.Hour })
 	stop := run(t, c)
-	eventually(t, "all posts wait", func() bool { return api.waiting.Load() == 8 })
+	natstest.Eventually(t, "all posts wait", func() bool { return api.waiting.Load() == 8 })
 	stop() // with an hour's grace, this ends only if nothing is waited for
 	if n := len(api.accepted()); n != 0 {
 		t.Errorf("%d posts went out", n)
@@ -104,7 +104,7 @@ func TestSeatLostWhileWaiting(t *testing.T) {
 	s := newSeats()
 	s.give()
 	stop := run(t, r.consumer(api, func(c *Consumer) { c.opt.Seat = s }))
-	eventually(t, "all posts wait", func() bool { return api.waiting.Load() == 8 })
+	natstest.Eventually(t, "all posts wait", func() bool { return api.waiting.Load() == 8 })
 	s.lost.Store(true)
 	close(api.room)
 	stop()
@@ -237,7 +237,7 @@ func TestStopWhileKeyIsRefused(t *testing.T) {
 	r, api, c := rotatedRig(t, func(c *Consumer) { c.opt.Grace = time.Hour })
 	r.putMany(6, device)
 	stop := run(t, c)
-	eventually(t, "posts are refused", func() bool { return api.refused.Load() >= 2 })
+	natstest.Eventually(t, "posts are refused", func() bool { return api.refused.Load() >= 2 })
 	stop()
 	r.waitCount(subjects.Inbound(), 6)
 }
@@ -267,7 +267,7 @@ func TestOutageOfNATS(t *testing.T) {
 	})
 	s.give()
 	run(t, c)
-	eventually(t, "all posts are under way", func() bool {
+	natstest.Eventually(t, "all posts are under way", func() bool {
 		api.mu.Lock()
 		defer api.mu.Unlock()
 		return api.at == good
@@ -275,12 +275,12 @@ func TestOutageOfNATS(t *testing.T) {
 	r.srv.Kill()
 	close(answers)
 	api.waitFor(t, "answers", func(took []accepted) bool { return len(took) == good })
-	eventually(t, "nothing can be recorded", func() bool { return c.Trouble() != "" })
+	natstest.Eventually(t, "nothing can be recorded", func() bool { return c.Trouble() != "" })
 	s.take()
-	eventually(t, "the seat is given up", func() bool { return !c.Status().Holding })
+	natstest.Eventually(t, "the seat is given up", func() bool { return !c.Status().Holding })
 	r.srv.Restart()
 	s.give()
-	eventually(t, "everything is recorded", func() bool {
+	natstest.Eventually(t, "everything is recorded", func() bool {
 		st, err := r.js.Stream(t.Context(), subjects.Inbound())
 		return err == nil && st.CachedInfo().State.Msgs == 0
 	})
@@ -312,7 +312,7 @@ func TestStopRecords(t *testing.T) {
 	api := newFakeAPI(nil)
 	c := r.consumer(api, func(c *Consumer) { c.opt.Grace = time.Minute })
 	stop := run(t, c)
-	eventually(t, "trouble", func() bool { return c.Trouble() != "" })
+	natstest.Eventually(t, "trouble", func() bool { return c.Trouble() != "" })
 	mend()
 	stop()
 	if in, results := r.count(subjects.Inbound()), r.count(subjects.Results()); in != 0 || results != 1 {
@@ -330,9 +330,9 @@ func TestTroubleEndsWithTheSeat(t *testing.T) {
 	c := r.consumer(newFakeAPI(nil), func(c *Consumer) { c.opt.Seat, c.opt.Grace = s, 100*time.Millisecond })
 	s.give()
 	run(t, c)
-	eventually(t, "trouble", func() bool { return c.Trouble() != "" })
+	natstest.Eventually(t, "trouble", func() bool { return c.Trouble() != "" })
 	s.take()
-	eventually(t, "no trouble", func() bool { return !c.Status().Holding && c.Trouble() == "" })
+	natstest.Eventually(t, "no trouble", func() bool { return !c.Status().Holding && c.Trouble() == "" })
 }
 
 // TestUnstorableLetters: where dead letters cannot be stored, only their own
@@ -410,7 +410,7 @@ func TestLargeHeaders(t *testing.T) {
 	api := newFakeAPI(func(string, int, []byte) error { <-gate; return nil })
 	c := r.consumer(api, func(c *Consumer) { c.opt.Workers = 400 })
 	run(t, c)
-	eventually(t, "the memory is full", func() bool {
+	natstest.Eventually(t, "the memory is full", func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return c.lanes.Position() == 700
@@ -470,7 +470,7 @@ func TestForeignAnswers(t *testing.T) {
 	if letter.Subject != subjects.DeadLetter("location", "gone") || letter.Header.Get(message.HeaderStatus) != "404" {
 		t.Errorf("dead letter %s, %v", letter.Subject, letter.Header)
 	}
-	eventually(t, "all are tried", func() bool {
+	natstest.Eventually(t, "all are tried", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(tried) == len(codes)+1

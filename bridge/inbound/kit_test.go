@@ -254,15 +254,7 @@ func (r *rig) count(stream string) int {
 // leaves a stream.
 func (r *rig) waitCount(stream string, n int) {
 	r.t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for got := r.count(stream); got != n; got = r.count(stream) {
-		if time.Now().After(deadline) {
-			r.t.Fatalf("%s holds %d messages, want %d", stream, got, n)
-		}
-		<-tick.C
-	}
+	natstest.Eventually(r.t, fmt.Sprintf("%s holds %d messages", stream, n), func() bool { return r.count(stream) == n })
 }
 
 // number reads what putMany wrote.

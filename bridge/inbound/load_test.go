@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"plaspy-bridge/bridge/inbound/lane"
+	"plaspy-bridge/publisher/natstest"
 )
 
 // heap is the memory in use, that of the NATS server included.
@@ -45,7 +46,7 @@ func TestBacklogMemory(t *testing.T) {
 		// Five devices are too few for eight workers: the reader looks through all
 		// there is for more.
 		stop := run(t, c)
-		eventually(t, "the stream is read", func() bool {
+		natstest.Eventually(t, "the stream is read", func() bool {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			return c.lanes.Position() == uint64(n)
@@ -140,7 +141,7 @@ func benchHealthy(b *testing.B, failing int) {
 		c.opt.Workers, c.opt.BackoffInitial, c.opt.BackoffMax = 16, 500*time.Millisecond, time.Minute
 	})
 	stop := run(b, c)
-	eventually(b, "each failing device was tried", func() bool { return bad.Load() >= int64(failing) })
+	natstest.Eventually(b, "each failing device was tried", func() bool { return bad.Load() >= int64(failing) })
 	began := time.Now()
 	b.ResetTimer()
 	r.putMany(b.N, func(i int) string { return device(i % 20) })

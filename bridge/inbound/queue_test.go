@@ -184,7 +184,7 @@ func TestUnansweredReads(t *testing.T) {
 	r.put(subjects.InLocation("dev1"), location(1))
 	c := r.consumer(newFakeAPI(nil), func(c *Consumer) { c.opt.JetStream = r.user(t) })
 	run(t, c)
-	eventually(t, "trouble", func() bool { return strings.Contains(c.Trouble(), subjects.Inbound()) })
+	natstest.Eventually(t, "trouble", func() bool { return strings.Contains(c.Trouble(), subjects.Inbound()) })
 }
 
 // TestStreamMadeAnew: a stream that is deleted and made again while the consumer
@@ -205,7 +205,7 @@ func TestStreamMadeAnew(t *testing.T) {
 	if err := r.js.DeleteStream(t.Context(), subjects.Inbound()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the loss is noticed", func() bool { return c.Trouble() != "" })
+	natstest.Eventually(t, "the loss is noticed", func() bool { return c.Trouble() != "" })
 	if _, err := r.js.CreateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -214,20 +214,4 @@ func TestStreamMadeAnew(t *testing.T) {
 	}
 	r.waitCount(subjects.Inbound(), 0)
 	checkOrder(t, api.accepted(), 150)
-}
-
-// eventually asks until ok.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(2 * time.Minute)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("waited in vain for: %s", what)
-		}
-	}
 }

@@ -50,7 +50,7 @@ func TestMemory(t *testing.T) {
 	api.show("a", at(0, 1))
 	api.show("b", at(0, 1))
 	r := newRigWith(t, srv, api, api, options(), with)
-	r.eventually("both were polled", func() bool { return r.polled("a") > 3 && r.polled("b") > 3 })
+	natstest.Eventually(t, "both were polled", func() bool { return r.polled("a") > 3 && r.polled("b") > 3 })
 	r.stop()
 	if len(s.devices) != 2 || len(s.fleet) == 0 {
 		t.Fatalf("stored: %d devices, %d bytes of the fleet", len(s.devices), len(s.fleet))
@@ -71,17 +71,17 @@ func TestMemory(t *testing.T) {
 		only := func(token string) bool { return token == "a" }
 		r.share.owns.Store(&only)
 	})
-	next.eventually("one device is here", func() bool { return next.pool.Owned() == 1 })
+	natstest.Eventually(t, "one device is here", func() bool { return next.pool.Owned() == 1 })
 	if why := next.why("a").Reason; why == schedule.ReasonFirst.String() {
 		t.Errorf("a device with a memory waits for its %s poll", why)
 	}
 	next.own(func(string) bool { return true })
-	next.eventually("the other one is taken over", func() bool {
+	natstest.Eventually(t, "the other one is taken over", func() bool {
 		return next.pool.Owned() == 2 && next.pool.Ready() == "" && next.why("b").Reason != schedule.ReasonFirst.String()
 	})
 	was := next.polled("b")
 	close(held)
-	next.eventually("it is polled", func() bool { return next.polled("b") > was })
+	natstest.Eventually(t, "it is polled", func() bool { return next.polled("b") > was })
 }
 
 // TestNoMemory checks that a store that fails costs nothing but the memory.
@@ -95,7 +95,7 @@ func TestNoMemory(t *testing.T) {
 			api := newFakeAPI("a")
 			api.show("a", at(0, 1))
 			r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) { p.Schedule, p.Memory = adaptiveSchedule(), s })
-			r.eventually("it is polled", func() bool { return r.polled("a") > 3 })
+			natstest.Eventually(t, "it is polled", func() bool { return r.polled("a") > 3 })
 			r.stop()
 		})
 	}

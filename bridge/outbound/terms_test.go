@@ -13,21 +13,6 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// eventually waits until ok holds, looking at each poll.
-func (r *rig) eventually(what string, ok func() bool) {
-	r.t.Helper()
-	limit := time.After(30 * time.Second)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			r.t.Fatal("never: ", what)
-		}
-	}
-}
-
 func (r *rig) polled(id string) (n int) {
 	r.api.set(func() { n = r.api.polls[id] })
 	return n
@@ -51,18 +36,18 @@ func TestPause(t *testing.T) {
 		api.show(id, at(0, 4.7))
 	}
 	r := newRig(t, natstest.Start(t), api, options())
-	r.eventually("every device was polled", func() bool { return r.polled("a") > 0 && r.polled("c") > 0 && r.polled("x") > 0 })
+	natstest.Eventually(t, "every device was polled", func() bool { return r.polled("a") > 0 && r.polled("c") > 0 && r.polled("x") > 0 })
 	r.pool.SetTerms(func(_, token string, groups []string) Terms {
 		if token == "a" || slices.Contains(groups, "South") {
 			return Terms{Paused: true, Control: "by hand"}
 		}
 		return Terms{}
 	}, true)
-	r.eventually("both are paused", func() bool { return r.pool.fleet.controls().paused == 2 && r.pool.Owned() == 1 })
-	r.eventually("no poll is under way", func() bool { return r.why("a").Reason == reasonPaused && r.why("c").Reason == reasonPaused })
+	natstest.Eventually(t, "both are paused", func() bool { return r.pool.fleet.controls().paused == 2 && r.pool.Owned() == 1 })
+	natstest.Eventually(t, "no poll is under way", func() bool { return r.why("a").Reason == reasonPaused && r.why("c").Reason == reasonPaused })
 	was := r.polled("a") + r.polled("c")
 	x := r.polled("x")
-	r.eventually("the other one is polled", func() bool { return r.polled("x") > x+50 })
+	natstest.Eventually(t, "the other one is polled", func() bool { return r.polled("x") > x+50 })
 	if n := r.polled("a") + r.polled("c"); n > was+2 { // what was under way
 		t.Errorf("%d polls of paused devices", n-was)
 	}
@@ -73,7 +58,7 @@ func TestPause(t *testing.T) {
 		t.Errorf("poll of a paused device: %v", err)
 	}
 	r.pool.SetTerms(nil, false)
-	r.eventually("they are polled again", func() bool { return r.polled("a")+r.polled("c") > was+20 })
+	natstest.Eventually(t, "they are polled again", func() bool { return r.polled("a")+r.polled("c") > was+20 })
 	if why := r.why("a"); why.Control != nil {
 		t.Errorf("why: %+v", why)
 	}
@@ -84,7 +69,7 @@ func TestIntervalThatTheBudgetCannotHold(t *testing.T) {
 	t.Parallel()
 	api := newFakeAPI("a", "b")
 	r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) { p.Budget = slowBudget{p.Budget} })
-	r.eventually("polled", func() bool { return r.polled("a") > 0 })
+	natstest.Eventually(t, "polled", func() bool { return r.polled("a") > 0 })
 	set := func(d time.Duration) {
 		r.pool.SetTerms(func(id, _ string, _ []string) Terms {
 			if id == "b" {
@@ -119,12 +104,12 @@ func TestChooseAnew(t *testing.T) {
 	o.Refresh = time.Hour
 	o.Select.Devices = []string{"a", "b"}
 	r := newRig(t, natstest.Start(t), api, o)
-	r.eventually("two devices", func() bool { return r.polled("a") > 0 && r.polled("b") > 0 })
+	natstest.Eventually(t, "two devices", func() bool { return r.polled("a") > 0 && r.polled("b") > 0 })
 	r.pool.Select(nil, []string{"b"})
-	r.eventually("another one, of which the stream had no event", func() bool { return r.polled("c") > 0 && r.pool.Owned() == 2 && r.pool.Listed().Devices == 2 })
+	natstest.Eventually(t, "another one, of which the stream had no event", func() bool { return r.polled("c") > 0 && r.pool.Owned() == 2 && r.pool.Listed().Devices == 2 })
 	b := r.polled("b")
 	a := r.polled("a")
-	r.eventually("polls go on", func() bool { return r.polled("a") > a+50 })
+	natstest.Eventually(t, "polls go on", func() bool { return r.polled("a") > a+50 })
 	if n := r.polled("b"); n > b+1 {
 		t.Errorf("%d polls of a device that is excluded", n-b)
 	}
@@ -132,7 +117,7 @@ func TestChooseAnew(t *testing.T) {
 		t.Errorf("poll of an excluded device: %v", err)
 	}
 	r.pool.Select([]string{"a", "b"}, nil)
-	r.eventually("as before", func() bool { return r.polled("b") > b+20 && r.pool.Owned() == 2 })
+	natstest.Eventually(t, "as before", func() bool { return r.polled("b") > b+20 && r.pool.Owned() == 2 })
 }
 
 // TestPollNow polls a device before its turn and gives the result.
@@ -152,7 +137,7 @@ func TestPollNow(t *testing.T) {
 		}
 		return got, err
 	}
-	r.eventually("ready", func() bool {
+	natstest.Eventually(t, "ready", func() bool {
 		got, err := poll("a")
 		first = got
 		return err == nil
@@ -183,7 +168,7 @@ func TestPollNow(t *testing.T) {
 		t.Errorf("API error: %v", err)
 	}
 	r.own(func(token string) bool { return token == "a" })
-	r.eventually("another replica's", func() bool {
+	natstest.Eventually(t, "another replica's", func() bool {
 		_, err := poll("b")
 		return errors.Is(err, ErrElsewhere)
 	})

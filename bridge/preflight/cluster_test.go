@@ -56,22 +56,6 @@ func (r *rig) nodes(ports []int, routes []*url.URL) (servers []*natstest.Server)
 	return servers
 }
 
-// until tries again until ok, or for half a minute.
-func (r *rig) until(what string, ok func() bool) {
-	r.Helper()
-	deadline := time.NewTimer(time.Minute)
-	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			r.Fatalf("waited in vain for: %s", what)
-		}
-	}
-}
-
 var proof = flag.Bool("proof", false, "run the proof with a cluster too")
 
 // TestCluster compares configured replicas with known servers, and reports offline replicas.
@@ -83,7 +67,7 @@ func TestCluster(t *testing.T) {
 	r := newRig(t, sim.Options{})
 	servers := r.cluster()
 	_, js := r.admin(servers[0])
-	r.until("JetStream has a leader, and all know each other", func() bool {
+	natstest.Eventually(r, "JetStream has a leader, and all know each other", func() bool {
 		_, err := js.AccountInfo(t.Context())
 		lines, _ := r.check()
 		return err == nil && !strings.Contains(lines, "FAIL JetStream")
@@ -104,7 +88,7 @@ func TestCluster(t *testing.T) {
 	}
 	r.want(0, 0, `ok   stream PLASPY_EVENTS: exists`)
 	servers[2].Kill()
-	r.until("the loss shows", func() bool {
+	natstest.Eventually(r, "the loss shows", func() bool {
 		lines, _ := r.check()
 		return strings.Contains(lines, "warn stream PLASPY_EVENTS: replicas are offline: n2: restart those servers")
 	})

@@ -72,22 +72,6 @@ func run(t *testing.T, srv *natstest.Server, o publisher.StreamOptions, reg prom
 	return k, changed
 }
 
-// await waits until the condition holds, for as long as a busy machine may take.
-func await(t *testing.T, cond func() bool) {
-	t.Helper()
-	limit := time.NewTimer(2 * time.Minute)
-	defer limit.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			t.Fatal("waited two minutes")
-		}
-	}
-}
-
 // TestUsage: the metrics show what streams hold and may hold, and what the account
 // does.
 func TestUsage(t *testing.T) {
@@ -95,7 +79,7 @@ func TestUsage(t *testing.T) {
 	srv := natstest.Start(t)
 	reg := prometheus.NewRegistry()
 	k, _ := run(t, srv, publisher.StreamOptions{Inbound: true, MaxBytes: 1 << 20}, reg)
-	await(t, k.Ready)
+	natstest.Eventually(t, "ready", k.Ready)
 	if got := testutil.ToFloat64(k.usage.limit.WithLabelValues("PLASPY_EVENTS")); got != 1<<20 {
 		t.Errorf("limit %v, want %v", got, 1<<20)
 	}
@@ -105,8 +89,8 @@ func TestUsage(t *testing.T) {
 	if _, err := k.pub.JetStream().Publish(t.Context(), "plaspy.in.location.d", make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
-	await(t, func() bool { return testutil.ToFloat64(k.usage.bytes.WithLabelValues("PLASPY_INBOUND")) > 1000 })
-	await(t, func() bool { return testutil.ToFloat64(k.usage.accountBytes) > 1000 })
+	natstest.Eventually(t, "the size of the stream", func() bool { return testutil.ToFloat64(k.usage.bytes.WithLabelValues("PLASPY_INBOUND")) > 1000 })
+	natstest.Eventually(t, "the size of the account", func() bool { return testutil.ToFloat64(k.usage.accountBytes) > 1000 })
 }
 
 // TestSmallStore: a store that has no room for the limits that the bridge chose is
@@ -114,7 +98,7 @@ func TestUsage(t *testing.T) {
 func TestSmallStore(t *testing.T) {
 	srv := natstest.Start(t, func(o *server.Options) { o.JetStreamMaxStore = 3 << 20 })
 	k, _ := run(t, srv, publisher.StreamOptions{Inbound: true}, nil)
-	await(t, k.Ready)
+	natstest.Eventually(t, "ready", k.Ready)
 	st, err := k.pub.JetStream().Stream(t.Context(), "PLASPY_DLQ")
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +112,7 @@ func TestSmallStore(t *testing.T) {
 func TestFullStore(t *testing.T) {
 	srv := natstest.Start(t, func(o *server.Options) { o.JetStreamMaxStore = 3 << 20 })
 	k, _ := run(t, srv, publisher.StreamOptions{MaxBytes: 1 << 30}, nil)
-	await(t, func() bool { return strings.Contains(k.Health().Reason, "the JetStream store is full") })
+	natstest.Eventually(t, "the store is full", func() bool { return strings.Contains(k.Health().Reason, "the JetStream store is full") })
 }
 
 // TestLoss: what the stream lost has it read again.
@@ -136,7 +120,7 @@ func TestLoss(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
 	k, changed := run(t, srv, publisher.StreamOptions{Retention: time.Hour}, nil)
-	await(t, k.Ready)
+	natstest.Eventually(t, "ready", k.Ready)
 	<-changed
 	js := k.pub.JetStream()
 	for range 3 {
@@ -159,7 +143,7 @@ func TestLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-changed
-	await(t, k.Ready)
+	natstest.Eventually(t, "ready", k.Ready)
 	if _, err := js.Stream(t.Context(), "PLASPY_EVENTS"); err != nil {
 		t.Error(err)
 	}

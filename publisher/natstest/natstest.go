@@ -153,6 +153,22 @@ func Run(tb testing.TB, f func(context.Context)) {
 	})
 }
 
+// Eventually waits until ok, for as long as a busy machine may take.
+func Eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	limit := time.NewTimer(2 * time.Minute)
+	defer limit.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			tb.Fatalf("waited in vain for: %s", what)
+		}
+	}
+}
+
 // Main runs a package's tests and fails if they leave goroutines behind. Tests with
 // a server wait far more than they compute, so more parallel ones run at a time than
 // there are processors. The flag -parallel overrides that.
