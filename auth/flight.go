@@ -189,6 +189,6 @@ func (m *Manager) book(failure *Error, now time.Time) {
 	case failure.Refused:
 		m.log.Error("API key refused; check the user name and the key", "err", failure, "delay", delay)
 	default:
-		m.log.Warn("token request failed, will retry", "err", failure, "delay", delay)
+		m.log.Warn("token request failed, retrying", "err", failure, "delay", delay)
 	}
 }

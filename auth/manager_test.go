@@ -193,7 +193,7 @@ func TestOldTokenServesWhileRenewalFails(t *testing.T) {
 		if got, err := m.Token(ctx); err != nil || got == first {
 			t.Errorf("got %v, want the renewed token", err)
 		}
-		if got := l.count(t, "token request failed, will retry"); got != 1 {
+		if got := l.count(t, "token request failed, retrying"); got != 1 {
 			t.Errorf("got %d lines for the failure, want 1", got)
 		}
 		if got := l.count(t, "token requests succeed again"); got != 1 {

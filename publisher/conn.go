@@ -254,7 +254,7 @@ func (c *Conn) unreachable(err error) {
 	c.logged[reason] = true
 	c.mu.Unlock()
 	if !known && !c.closing.Load() {
-		c.log.Warn("nats cannot be reached, trying again", "err", err)
+		c.log.Warn("could not connect to nats, retrying", "err", err)
 	}
 }
 

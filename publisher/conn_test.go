@@ -61,7 +61,7 @@ func TestRefusedLoginInProcess(t *testing.T) {
 	if got := c.Trouble(); !strings.Contains(strings.ToLower(got), "authorization violation") {
 		t.Errorf("trouble %q", got)
 	}
-	if got := log.String(); strings.Count(got, "nats cannot be reached, trying again") != 1 || !strings.Contains(strings.ToLower(got), "authorization violation") {
+	if got := log.String(); strings.Count(got, "could not connect to nats, retrying") != 1 || !strings.Contains(strings.ToLower(got), "authorization violation") {
 		t.Errorf("log:\n%s", got)
 	}
 	good, err := publisher.Connect(publisher.ConnOptions{InProcess: srv, User: "bridge", Password: "s3cret"}, slog.New(slog.DiscardHandler), nil)
@@ -102,7 +102,7 @@ func TestUnreachable(t *testing.T) {
 	seen := map[string]bool{}
 	for line := range strings.Lines(log.String()) {
 		_, reason, _ := strings.Cut(line, "msg=")
-		if seen[reason] || !strings.Contains(reason, "nats cannot be reached, trying again") {
+		if seen[reason] || !strings.Contains(reason, "could not connect to nats, retrying") {
 			t.Errorf("log:\n%s", log)
 		}
 		seen[reason] = true

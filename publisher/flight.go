@@ -190,7 +190,7 @@ func (p *Publisher) found(r reply) {
 	case r.ack != nil:
 		p.retryLater(r.f, fmt.Errorf("the stream %s of domain %q answered, and %s does not hold the event", r.ack.Stream, r.ack.Domain, p.subjects.Events()))
 	default:
-		p.retryLater(r.f, errors.New("the stream's sequences are moving"))
+		p.retryLater(r.f, errors.New("the stream's sequences are changing"))
 	}
 }
 

@@ -30,7 +30,7 @@ var (
 	// ErrFound says that an event in the middle of a chain was already in the stream.
 	// The replica that stored it may have published more, so the caller has to plan
 	// the rest of the chain again.
-	ErrFound = errors.New("event was in the stream already")
+	ErrFound = errors.New("event was already in the stream")
 	// ErrStopped says that the publisher stopped before the event was acknowledged. It
 	// may be stored nevertheless.
 	ErrStopped = errors.New("publisher stopped")

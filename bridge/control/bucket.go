@@ -80,7 +80,7 @@ func (b *Bucket) state(ctx context.Context) (state, error) {
 		return missing, nil
 	}
 	if err != nil {
-		return state{}, fmt.Errorf("ask for bucket %s: %w", b.name, err)
+		return state{}, fmt.Errorf("look up bucket %s: %w", b.name, err)
 	}
 	info := stream.CachedInfo()
 	return state{info.Created, info.State.FirstSeq, info.State.LastSeq, info.State.Msgs}, nil

@@ -116,7 +116,7 @@ func Parse(key string, data []byte) (Entry, error) {
 		return Entry{}, err
 	}
 	if len(data) > maxValue {
-		return Entry{}, fmt.Errorf("the value has more than %d bytes", maxValue)
+		return Entry{}, fmt.Errorf("the value is larger than %d bytes", maxValue)
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil || fields == nil {
@@ -159,7 +159,7 @@ func checkKey(key string) error {
 	}
 	kind, token, _ := strings.Cut(key, ".")
 	if kind+"." != devicePrefix && kind+"." != groupPrefix {
-		return errors.New("the key is none of device.<device>, group.<group> and fleet")
+		return errors.New("the key must be device.<device>, group.<group> or fleet")
 	}
 	if id, err := publisher.Decode(token); err != nil || id == "" {
 		return fmt.Errorf("the key does not name a %s: every byte but ASCII letters, digits, - and _ is written as = and two upper-case hex digits", kind)

@@ -66,13 +66,13 @@ func TestParseFaults(t *testing.T) {
 		{"fleet", `{"devices_exclude":{}}`, "devices_exclude: want a list"},
 		{"fleet", `{"devices":"` + strings.Repeat("a,", 2000) + `"}`, "1000 at most"},
 		{"fleet", `{"x":"` + strings.Repeat("x", maxValue) + `"}`, "more than 65536 bytes"},
-		{"fleet.x", `{}`, "the key is none of"},
+		{"fleet.x", `{}`, "the key must be"},
 		{"device", `{}`, "does not name a device"},
 		{"device.", `{}`, "does not name a device"},
 		{"device.a.b", `{}`, "does not name a device"},
 		{"device.a=2e", `{}`, "does not name a device"},
 		{"group.dev 1", `{}`, "does not name a group"},
-		{"other", `{}`, "the key is none of"},
+		{"other", `{}`, "the key must be"},
 	} {
 		if got, err := Parse(tt.key, []byte(tt.value)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s %.40s: got %+v, %v, want an error with %q", tt.key, tt.value, got, err, tt.want)

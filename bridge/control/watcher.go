@@ -141,14 +141,14 @@ func (w *Watcher) failed(err error) {
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")
 	if text != w.trouble {
 		w.trouble = text
-		w.log.Warn("live control cannot be read, the last entries stay in force", "err", text)
+		w.log.Warn("could not read live control, keeping the last entries", "err", text)
 	}
 }
 
 func (w *Watcher) fine() {
 	if w.trouble != "" {
 		w.trouble = ""
-		w.log.Info("live control is read again")
+		w.log.Info("live control is readable again")
 	}
 }
 
@@ -164,7 +164,7 @@ func (w *Watcher) report(r *Rules) {
 			continue
 		}
 		lines++
-		w.log.Warn("control entry cannot be read and has no effect", "key", clean(u.Key), "seq", u.Revision, "reason", u.Reason)
+		w.log.Warn("ignoring a malformed control entry", "key", clean(u.Key), "seq", u.Revision, "reason", u.Reason)
 	}
 	w.logged = logged
 }

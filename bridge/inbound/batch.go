@@ -120,7 +120,7 @@ func (r *pass) save(m *item, b *batch) {
 	if err == nil {
 		c.trouble.clear(partStore)
 	} else if err = fmt.Errorf("store the progress of batch %s: %w", own, err); c.trouble.set(partStore, err) {
-		c.log.Warn("progress of a batch could not be stored, trying again", "err", err, "seq", m.Seq)
+		c.log.Warn("could not store the progress of a batch, retrying", "err", err, "seq", m.Seq)
 	}
 }
 

@@ -224,7 +224,7 @@ func (c *Consumer) serve(ctx, held context.Context) {
 			c.log.Info("reading the inbound stream again from its first message", "err", err)
 		} else {
 			c.trouble.set(partStream, err)
-			c.log.Warn("inbound consumer failed, trying again", "err", err, "delay", pause)
+			c.log.Warn("inbound consumer failed, retrying", "err", err, "delay", pause)
 		}
 		sleep(ctx, pause)
 	}

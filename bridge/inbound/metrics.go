@@ -40,12 +40,12 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "plaspy_bridge_inbound_total", Help: "Inbound messages that were posted or dead-lettered, and tries that will be repeated (retried), by kind.",
 		}, []string{"kind", "result"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "plaspy_bridge_inbound_post_duration_seconds", Help: "One try to post an inbound message, its wait for the request budget included.",
+			Name: "plaspy_bridge_inbound_post_duration_seconds", Help: "Duration of one try to post an inbound message, including its wait for the request budget.",
 			Buckets:                     []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 		}),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_inbound_pending", Help: "Messages in the inbound stream, neither posted nor dead-lettered.",
+			Name: "plaspy_bridge_inbound_pending", Help: "Messages in the inbound stream that are neither posted nor dead-lettered yet.",
 		}),
 		letters: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_dead_letters", Help: "Messages in the stream of dead letters.",

@@ -193,7 +193,7 @@ func (r *pass) answered(m *lane.Message, a lane.Answer) {
 		}
 	})
 	if warn {
-		r.c.warnings.warn(r.c.log, "inbound message is not accepted, retrying", "err", err, "device_id", device, "seq", seq,
+		r.c.warnings.warn(r.c.log, "could not post an inbound message, retrying", "err", err, "device_id", device, "seq", seq,
 			"msg_id", id, "attempt", attempts, "delay", delay)
 	}
 }
@@ -263,7 +263,7 @@ func (r *pass) read(ctx context.Context) error {
 			return err
 		case ctx.Err() == nil:
 			if r.c.trouble.set(partStream, err) {
-				r.c.log.Warn("inbound stream could not be read, trying again", "err", err, "stream", r.queue.name, "delay", retryRead)
+				r.c.log.Warn("could not read the inbound stream, retrying", "err", err, "stream", r.queue.name, "delay", retryRead)
 			}
 			sleep(ctx, retryRead)
 		}

@@ -159,7 +159,7 @@ func (r *pass) posted(lm *lane.Message, f *message.Form, answer plaspy.Answer) l
 		d.Fix = &f.Fix
 	}
 	if t.warned {
-		c.log.Info("inbound message posted at last", "device_id", t.device, "seq", m.Seq, "msg_id", t.id, "attempt", t.attempts)
+		c.log.Info("inbound message posted after retries", "device_id", t.device, "seq", m.Seq, "msg_id", t.id, "attempt", t.attempts)
 	}
 	v := &ruling{kind: m.Address.Kind, decision: d, connection: m.connection}
 	v.outcome = c.outcome(m, d, t)
@@ -204,7 +204,7 @@ func (r *pass) gone(deviceID string) bool {
 	}
 	there, err := r.c.opt.Directory.Has(r.work, deviceID)
 	if err != nil {
-		r.c.log.Debug("device list not read to confirm that a device is gone", "err", err, "device_id", deviceID)
+		r.c.log.Debug("could not read the device list to confirm that a device is gone", "err", err, "device_id", deviceID)
 	}
 	return err == nil && !there
 }

@@ -109,7 +109,7 @@ func (q *queue) look(ctx context.Context) (state, error) {
 		return state{}, err
 	}
 	if !info.Created.Equal(q.created) || q.direct && !directly(info.Config) {
-		return state{}, fmt.Errorf("%w: it was made anew, or has other settings", errAgain)
+		return state{}, fmt.Errorf("%w: it was recreated, or its settings changed", errAgain)
 	}
 	return state{last: info.State.LastSeq, messages: info.State.Msgs}, nil
 }

@@ -236,7 +236,7 @@ func (r *pass) record(a lane.Action) {
 	err := <-s.done
 	if err != nil {
 		if c.trouble.set(partStore, err) {
-			c.log.Warn("outcome of an inbound message could not be recorded, trying again", "err", err, "seq", lm.Seq, "delay", recordPause)
+			c.log.Warn("could not record the outcome of an inbound message, retrying", "err", err, "seq", lm.Seq, "delay", recordPause)
 		}
 	} else {
 		c.trouble.clear(partStore)

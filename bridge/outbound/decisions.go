@@ -241,13 +241,13 @@ const overdue = 2 * time.Second
 func (p *Pool) held() string {
 	switch {
 	case !p.parts.Connected():
-		return "NATS is away, or does not have the streams"
+		return "NATS is not connected, or its streams are missing"
 	case !p.parts.Assigned():
-		return "this replica has no part in the work yet"
+		return "this replica has no devices assigned yet"
 	case p.state.stale():
 		return "the state is being read from the stream"
 	case !p.parts.Owner.Live():
-		return "this replica has no part in the work now"
+		return "this replica does not hold its lease"
 	case p.opts.Token != nil && p.opts.Token(expired) != nil:
 		return "there is no token"
 	}

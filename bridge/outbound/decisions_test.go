@@ -156,7 +156,7 @@ func TestWhyIsHeld(t *testing.T) {
 			t.Errorf("held by %q, want %q", why.Held, want)
 		}
 	}
-	held("this replica has no part in the work now")
+	held("this replica does not hold its lease")
 	close(live)
 	held("there is no token")
 	close(token)

@@ -290,7 +290,7 @@ func (p *Pool) Poll(ctx context.Context, id string) ([]byte, error) {
 	}
 	if !p.sendAsked(ctx, permit) {
 		permit.Return()
-		return nil, heldError("the bridge stops")
+		return nil, heldError("the bridge is stopping")
 	}
 	select {
 	case r := <-result:

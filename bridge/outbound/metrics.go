@@ -31,24 +31,24 @@ func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
 			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 		}),
 		age: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "plaspy_bridge_fix_age_seconds", Help: "From a fix's own time to its publication; back-filled fixes left out.",
+			Name: "plaspy_bridge_fix_age_seconds", Help: "Age of a location at its publication, by the fix's own time; without back-filled fixes.",
 			Buckets:                     []float64{.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400},
 			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 		}),
 		backwards: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plaspy_bridge_fixes_backwards_total", Help: "Published fixes whose dateTime went back.",
+			Name: "plaspy_bridge_fixes_backwards_total", Help: "Published fixes with an earlier dateTime than the fix before.",
 		}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plaspy_bridge_fence_conflicts_total", Help: "Publishes that the stream refused because another replica had published, or because it had lost data.",
+			Name: "plaspy_bridge_fence_conflicts_total", Help: "Publications that the stream refused because another replica had published or the stream had lost data.",
 		}),
 		backfilled: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "plaspy_bridge_backfilled_total", Help: "Fixes found by back-fill.",
 		}),
 		gapErrors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plaspy_bridge_gap_errors_total", Help: "Gaps of which a part was not read: requests that failed, the daily quota, or BRIDGE_BACKFILL_MAX.",
+			Name: "plaspy_bridge_gap_errors_total", Help: "Gaps that were not read completely: failed requests, the daily quota, or BRIDGE_BACKFILL_MAX.",
 		}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plaspy_bridge_events_too_large_total", Help: "Locations and alerts that were not published because the stream can never take them.",
+			Name: "plaspy_bridge_events_too_large_total", Help: "Locations and alerts that were not published because the stream can never store them.",
 		}),
 	}
 	if reg == nil {
@@ -63,7 +63,7 @@ func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
 func gauges(p *Pool) []prometheus.Collector {
 	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_devices", Help: "Devices in the API's list that are chosen to be polled, by whichever replica.",
+			Name: "plaspy_bridge_devices", Help: "Devices in the API's list that are chosen to be polled, by any replica.",
 		}, func() float64 { return float64(p.Listed().Devices) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_every_poll_fails", Help: "1 while no poll of any device succeeds although the API answers, else 0.",
@@ -158,7 +158,7 @@ func (w *widespread) failed(device string, devices int, err error) {
 	}
 	w.mu.Unlock()
 	if begins {
-		w.log.Error("every device fails, no poll succeeds", "err", err)
+		w.log.Error("polls of all devices are failing", "err", err)
 	}
 }
 

@@ -285,7 +285,7 @@ func (l *life) background(f func()) bool {
 }
 
 // errNotOurs ends the turn of a device that another replica may poll by now.
-var errNotOurs = errors.New("another replica may poll it by now")
+var errNotOurs = errors.New("another replica may be polling this device")
 
 // errGrace ends the polls that outlive the grace period.
 var errGrace = errors.New("grace period is over")

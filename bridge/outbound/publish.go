@@ -37,7 +37,7 @@ func (t *turn) publish(ctx context.Context, n track.News) {
 
 // errOutdated ends a publication because the stream holds something newer than it
 // follows from.
-var errOutdated = errors.New("another replica has published, or the stream has lost data: the device is polled again")
+var errOutdated = errors.New("another replica has published, or the stream has lost data; polling the device again")
 
 // verify looks whether the device's last location is the one that the publication
 // follows from, if its own fences would not notice.
@@ -160,7 +160,7 @@ func (t *turn) start(ctx context.Context) {
 	if err := p.parts.Events.Publish(ctx, t.events, func(err error) { t.published(ctx, err) }); err != nil {
 		// The process ends: it does not poll this device again.
 		t.endSpans(publisher.ErrStopped)
-		p.log.Debug("change not published", "device_id", t.d.id, "err", err)
+		p.log.Debug("could not publish a change", "device_id", t.d.id, "err", err)
 		t.d.track = t.pub.Track()
 		t.end(ending{reread: true})
 	}
@@ -169,7 +169,7 @@ func (t *turn) start(ctx context.Context) {
 // finish ends a turn after its publication is stored.
 func (t *turn) finish() {
 	if n := t.pub.Refused(); n > 0 {
-		t.result.noteDetail(fmt.Sprintf("%d events were not published: the stream cannot take them", n))
+		t.result.noteDetail(fmt.Sprintf("%d events were not published: the stream can never store them", n))
 	}
 	t.d.track = t.pub.Track()
 	t.end(t.seen)

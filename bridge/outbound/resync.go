@@ -67,7 +67,7 @@ func (p *Pool) keepState(ctx context.Context) {
 			timer.Reset(retry)
 			if ctx.Err() == nil && err.Error() != complaint {
 				complaint = err.Error()
-				p.log.Warn("state not read from the stream, trying again", "err", err)
+				p.log.Warn("could not read the state from the stream, retrying", "err", err)
 			}
 			continue
 		}
@@ -95,7 +95,7 @@ func (p *Pool) add(im *image, s *publisher.Stored) {
 	switch s.Kind {
 	case "location":
 		if err := im.Location(p.parser, stored(s)); err != nil {
-			p.log.Warn("stream holds a location that cannot be read", "device_id", s.Device, "seq", s.Seq, "err", err)
+			p.log.Warn("stream has a malformed location", "device_id", s.Device, "seq", s.Seq, "err", err)
 		}
 	case "alert":
 		im.Alert(p.parser, stored(s), p.opts.AlertHistory)
@@ -131,7 +131,7 @@ func (p *Pool) load(ctx context.Context) (n int, err error) {
 			if id, err := publisher.Decode(s.Device); err == nil {
 				im.id = id
 			} else {
-				p.log.Warn("stream holds a subject that is not the bridge's", "subject", s.Device, "err", err)
+				p.log.Warn("stream has an unexpected subject", "subject", s.Device, "err", err)
 			}
 			images[s.Device] = im
 		}
@@ -163,7 +163,7 @@ func (p *Pool) rememberSilent(ctx context.Context) {
 		text = err.Error()
 	}
 	if text != p.state.forgets && text != "" {
-		p.log.Warn("silent devices are not remembered beyond BRIDGE_RETENTION", "err", err)
+		p.log.Warn("could not keep silent alerts beyond BRIDGE_RETENTION", "err", err)
 	}
 	p.state.forgets = text
 }

@@ -188,7 +188,7 @@ func (f *fleet) reportIntervals(log *slog.Logger) {
 	case changed && reason != "":
 		log.Warn("devices are polled less often than live control asks for", "reason", reason)
 	case changed:
-		log.Info("the request budget holds the intervals of live control again")
+		log.Info("request budget suffices for the intervals of live control again")
 	}
 }
 
@@ -280,11 +280,11 @@ func (m *remembering) recall(ctx context.Context) (finish func(use bool)) {
 			return
 		}
 		if err != nil {
-			m.log.Info("the schedule's memory is not read, devices are learnt anew", "err", err)
+			m.log.Info("could not restore the schedule's memory, starting without it", "err", err)
 			return
 		}
 		n := m.fleet.recall(fleet, devices)
-		m.log.Info("the schedule's memory is read", "devices", len(devices), "restored", n)
+		m.log.Info("restored the schedule's memory", "devices", len(devices), "restored", n)
 	}
 }
 
@@ -386,6 +386,6 @@ func (m *remembering) save(ctx context.Context, pause time.Duration) {
 		return
 	}
 	if err := m.store.Save(ctx, now, fleet, devices, pause); err != nil && ctx.Err() == nil {
-		m.log.Debug("the schedule's memory is not stored", "err", err)
+		m.log.Debug("could not store the schedule's memory", "err", err)
 	}
 }

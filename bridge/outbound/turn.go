@@ -91,7 +91,7 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 	}
 	if t.reread {
 		if err := p.reread(ctx, d); err != nil {
-			p.log.Debug("state of a device not read", "device_id", d.id, "err", err)
+			p.log.Debug("could not read a device's state", "device_id", d.id, "err", err)
 			t.putOff(err, time.Now().Add(p.opts.BackoffInitial))
 			return buf
 		}
@@ -100,7 +100,7 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 	if again, err := p.opts.Quota.Admit(ctx, time.Now(), d.token, &d.day); err != nil {
 		if !errors.Is(err, quota.ErrUsedUp) {
 			again = time.Now().Add(p.opts.BackoffInitial)
-			p.log.Debug("daily quota not reserved", "device_id", d.id, "err", err)
+			p.log.Debug("could not reserve daily quota", "device_id", d.id, "err", err)
 		}
 		t.putOff(err, again)
 		return buf
@@ -181,7 +181,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	}
 	t.observe(f, at)
 	if found.End != nil {
-		t.result.noteDetail("the first part of a long gap is published, the rest comes next")
+		t.result.noteDetail("published the first part of a long gap; the rest follows")
 		f, t.seen = found.End, ending{notBefore: p.opts.Quota.Next(time.Now(), &d.day), soon: true}
 	}
 	n.Rows, n.Since = found.Rows, found.Since
@@ -264,11 +264,11 @@ func (t *turn) failed(ctx context.Context, err error) {
 	case class == plaspy.Reject, class == plaspy.Forbidden:
 		t.complain("poll refused", err)
 	case class == plaspy.Throttled && deviceOnly(err):
-		t.complain("API limits the requests for it", err)
+		t.complain("API throttles requests for this device", err)
 	case class == plaspy.Throttled || down:
 		p.log.Debug("poll failed", "device_id", d.id, "err", err)
 	case d.failures+1 >= lastingFailure:
-		t.complain("poll fails again and again", err)
+		t.complain("polls keep failing", err)
 	default:
 		p.log.Debug("poll failed", "device_id", d.id, "err", err)
 	}
@@ -336,7 +336,7 @@ func (t *turn) recovered() {
 		return
 	}
 	if d.complaint != "" {
-		t.pool.log.Info("device answers again", "device_id", d.id, "count", d.failures)
+		t.pool.log.Info("device recovered", "device_id", d.id, "count", d.failures)
 	}
 	t.pool.fleet.clearFailures(d)
 	d.complaint = ""
@@ -346,9 +346,9 @@ func (t *turn) recovered() {
 func (t *turn) complain(what string, err error) {
 	d, text := t.d, fmt.Sprintf("%s: %v", what, err)
 	if d.complaint == text || t.pool.widespread.state().Polls > 0 { // one line reports that for all
-		t.pool.log.Debug("device is still in trouble", "device_id", d.id, "reason", what, "err", err)
+		t.pool.log.Debug("device is still failing", "device_id", d.id, "reason", what, "err", err)
 		return
 	}
 	d.complaint = text
-	t.pool.log.Warn("device is in trouble", "device_id", d.id, "reason", what, "err", err)
+	t.pool.log.Warn("device is failing", "device_id", d.id, "reason", what, "err", err)
 }

@@ -196,7 +196,7 @@ func (c *Circuit) close() {
 }
 
 func (c *Circuit) down(err error) {
-	c.log(slog.LevelError, "API is down, pausing but for probes", "direction", c.opt.Name, "err", err, "attempt", c.row.tries)
+	c.log(slog.LevelError, "API is down, pausing all requests except probes", "direction", c.opt.Name, "err", err, "attempt", c.row.tries)
 }
 
 // log writes a line on the present outage, unless it follows the one before it too soon.

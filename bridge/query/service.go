@@ -156,7 +156,7 @@ func (s *Service) Run(ctx context.Context) error {
 			return err
 		case err.Error() != logged:
 			logged = err.Error()
-			s.opt.Log.Warn("query service is not permitted, trying again", "err", err, "delay", s.pause)
+			s.opt.Log.Warn("no permission for the query service, retrying", "err", err, "delay", s.pause)
 		}
 		select {
 		case <-ctx.Done():

@@ -43,7 +43,7 @@ func (b *Box) Replay(ctx context.Context, job Job) (Count, error) {
 	return b.do(ctx, job, func(ctx context.Context, st jetstream.Stream, d *Done) error {
 		l := &d.Letter
 		if l.Truncated {
-			return fmt.Errorf("%w: %d has only a part of its body", ErrNotBack, l.Seq)
+			return fmt.Errorf("%w: %d has only part of its body", ErrNotBack, l.Seq)
 		}
 		if l.Original == "" {
 			return fmt.Errorf("%w: %d has no subject to go back to", ErrNotBack, l.Seq)

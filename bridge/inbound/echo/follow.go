@@ -22,7 +22,7 @@ func (t *Tracker) Run(ctx context.Context, js jetstream.JetStream, subjects publ
 		if ctx.Err() != nil {
 			return
 		}
-		log.Debug("could not follow the results, trying again", "err", err)
+		log.Debug("could not follow the results, retrying", "err", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):

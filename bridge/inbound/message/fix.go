@@ -35,7 +35,7 @@ func (f Fix) String() string {
 func ParseFix(s string) (Fix, error) {
 	parts := strings.Fields(s)
 	if len(parts) != 3 {
-		return Fix{}, errors.New("posted fix has not three parts")
+		return Fix{}, errors.New("posted fix does not have three parts")
 	}
 	at, timeErr := time.Parse(time.RFC3339Nano, parts[0])
 	lat, latErr := strconv.ParseFloat(parts[1], 64)

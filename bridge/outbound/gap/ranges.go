@@ -27,7 +27,7 @@ const (
 
 // errLongGap is the error of a gap that the requests of a turn could not read, and
 // that held nothing of use as far as they did.
-var errLongGap = errors.New("the answers are larger than what can be read, and hold nothing of use")
+var errLongGap = errors.New("the answers are too large to read and contain nothing usable")
 
 // request asks the API for a range.
 type request func(ctx context.Context, id string, body []byte, opt plaspy.PostOptions) (plaspy.Answer, error)

@@ -144,7 +144,7 @@ func (r *Reader) Read(ctx context.Context, d *Device, t *track.Track, f *track.F
 func (r *Reader) shortened(d *Device, cut bool) {
 	if cut {
 		r.opts.Missing()
-		r.opts.Log.Info("gap is longer than BRIDGE_BACKFILL_MAX, its beginning is not read", "device_id", d.ID)
+		r.opts.Log.Info("gap is longer than BRIDGE_BACKFILL_MAX, skipping its beginning", "device_id", d.ID)
 	}
 }
 
@@ -338,7 +338,7 @@ func (r *Reader) reserve(ctx context.Context, d *Device, from, to time.Time, int
 
 func (r *Reader) giveBack(ctx context.Context, d *Device) {
 	if err := r.opts.Quota.Return(ctx, d.Token, d.Day); err != nil {
-		r.opts.Log.Debug("daily quota not returned", "device_id", d.ID, "err", err)
+		r.opts.Log.Debug("could not return unused daily quota", "device_id", d.ID, "err", err)
 	}
 }
 

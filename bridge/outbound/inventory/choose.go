@@ -78,7 +78,7 @@ func (v *Inventory) rechoose() {
 		return // the first list is on its way
 	}
 	v.state.Store(&state)
-	v.log.Info("devices chosen anew", "devices", state.Devices, "listed", state.Listed)
+	v.log.Info("device selection changed", "devices", state.Devices, "listed", state.Listed)
 	v.fleet.Follow(fleet)
 }
 

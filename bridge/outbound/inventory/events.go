@@ -82,7 +82,7 @@ func (v *Inventory) settle(d *due, err error) {
 	switch {
 	case err == nil, errors.Is(err, publisher.ErrStopped):
 	case tooLarge:
-		v.log.Warn("device event not published, the stream cannot take it", "device_id", d.r.id, "change", d.change, "err", err)
+		v.log.Warn("device event can never be stored", "device_id", d.r.id, "change", d.change, "err", err)
 	case conflict:
 		// Another replica published it, or the stream is a new one.
 		v.opts.Conflict()
@@ -113,7 +113,7 @@ func (v *Inventory) remove(ctx, work context.Context, d *due, now time.Time) {
 // back here.
 func (v *Inventory) bringBack(ctx, work context.Context, d *due, now time.Time) {
 	if err := v.opts.Positions.Restore(ctx, d.r.token); err != nil {
-		v.log.Warn("last position of a device not restored", "device_id", d.r.id, "err", err)
+		v.log.Warn("could not restore a device's last position", "device_id", d.r.id, "err", err)
 	}
 	v.send(work, d, now, func(err error) { v.settle(d, err) })
 }
@@ -124,7 +124,7 @@ func (v *Inventory) dropPosition(ctx context.Context, r *record) {
 		return
 	}
 	if err := v.opts.Positions.Remove(ctx, r.token); err != nil && ctx.Err() == nil {
-		v.log.Warn("last position of a removed device not deleted", "device_id", r.id, "err", err)
+		v.log.Warn("could not delete a removed device's last position", "device_id", r.id, "err", err)
 	}
 }
 

@@ -27,7 +27,7 @@ func (v *Inventory) readGroups(ctx context.Context) (groups []plaspy.Group, ok b
 	}
 	if text := err.Error(); text != v.reported.groupsErr {
 		v.reported.groupsErr = text
-		v.log.Warn("groups not read, those of the last reading stay in use", "err", err)
+		v.log.Warn("could not read groups, keeping the previous ones", "err", err)
 	}
 	return nil, false, nil
 }

@@ -194,7 +194,7 @@ func (v *Inventory) Run(ctx, work context.Context) {
 			continue
 		}
 		if failures > 0 {
-			v.log.Info("device list read again", "count", failures)
+			v.log.Info("device list is readable again", "count", failures)
 			failures = 0
 		}
 		if now := time.Now(); !now.Before(refresh) {
@@ -217,7 +217,7 @@ func minTime(a, b time.Time) time.Time {
 func (v *Inventory) failed(err error, delay time.Duration) time.Duration {
 	state := v.State()
 	if text := err.Error(); text != state.Err {
-		v.log.Warn("device list not read, trying again", "err", err)
+		v.log.Warn("could not read the device list, retrying", "err", err)
 		state.Err = text
 		v.state.Store(&state)
 	}

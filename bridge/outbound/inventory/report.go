@@ -19,12 +19,12 @@ func (v *Inventory) report(list map[string]entry, left map[string]string, skippe
 		text = fmt.Sprintf("%d entries, the first: %v", len(skipped), skipped[0])
 	}
 	if text != "" && text != v.reported.unreadable {
-		v.log.Warn("device list has entries that cannot be read", "err", text)
+		v.log.Warn("device list has malformed entries", "err", text)
 	}
 	v.reported.unreadable = text
 	for id, reason := range left {
 		if v.reported.left[id] != reason {
-			v.log.Warn("device of the list left out", "device_id", id, "reason", reason)
+			v.log.Warn("ignoring a device of the list", "device_id", id, "reason", reason)
 		}
 	}
 	v.reported.left = left
@@ -45,14 +45,14 @@ func (v *Inventory) reportSelection(list map[string]entry, unknown []string) {
 		for _, p := range v.opts.Select.unused(used) {
 			if !v.reported.patterns[p] {
 				v.reported.patterns[p] = true
-				v.log.Warn("pattern of BRIDGE_DEVICES matches no device of the list", "pattern", p)
+				v.log.Warn("BRIDGE_DEVICES pattern matches no device", "pattern", p)
 			}
 		}
 	}
 	for _, name := range unknown {
 		if !v.reported.groups[name] {
 			v.reported.groups[name] = true
-			v.log.Warn("group of BRIDGE_GROUPS does not exist", "group", name)
+			v.log.Warn("BRIDGE_GROUPS names a group that does not exist", "group", name)
 		}
 	}
 }
@@ -61,7 +61,7 @@ func (v *Inventory) reportSelection(list map[string]entry, unknown []string) {
 func (v *Inventory) reportDoubt(l listing) {
 	doubt := l.missing > 0 || l.left > 0
 	if doubt && !v.reported.doubt {
-		v.log.Warn("device list is empty or much shorter than before, no device is removed until the next refresh confirms it",
+		v.log.Warn("device list is empty or much shorter than before, keeping all devices until the next refresh confirms it",
 			"listed", l.listed, "missing", max(l.missing, l.left))
 	}
 	v.reported.doubt = doubt

@@ -8,7 +8,7 @@ import (
 )
 
 // ErrMemory is the error of a memory that cannot be read: its length, version or content is wrong.
-var ErrMemory = errors.New("memory of a forecast cannot be read")
+var ErrMemory = errors.New("malformed forecast memory")
 
 // memoryVersion is the first byte of each memory. Another version is another layout.
 const memoryVersion = 1
