@@ -65,7 +65,7 @@ func TestParseFaults(t *testing.T) {
 		{"fleet", `{"devices":"["}`, "devices: want a list"},
 		{"fleet", `{"devices_exclude":{}}`, "devices_exclude: want a list"},
 		{"fleet", `{"devices":"` + strings.Repeat("a,", 2000) + `"}`, "1000 at most"},
-		{"fleet", `{"x":"` + strings.Repeat("x", maxValue) + `"}`, "more than 65536 bytes"},
+		{"fleet", `{"x":"` + strings.Repeat("x", maxValue) + `"}`, "larger than 65536 bytes"},
 		{"fleet.x", `{}`, "the key must be"},
 		{"device", `{}`, "does not name a device"},
 		{"device.", `{}`, "does not name a device"},

@@ -89,7 +89,7 @@ func TestWatcher(t *testing.T) {
 	until(t, got, "unreadable", func(r *Rules) bool { return r.Device("a", nil).Weight == 0 && len(r.Unreadable()) == 1 })
 	set(t, b, "fleet", `{"paused":true}`)
 	until(t, got, "paused", func(r *Rules) bool { return r.Device("a", nil).Paused })
-	if n := log.count("control entry cannot be read"); n != 1 {
+	if n := log.count("ignoring a malformed control entry"); n != 1 {
 		t.Errorf("unreadable value logged %d times, want once", n)
 	}
 	end := Entry{Weight: 5, Until: time.Now().Add(time.Second)}
@@ -207,7 +207,7 @@ func TestGarbage(t *testing.T) {
 			t.Errorf("%s: %q", u.Key, u.Reason)
 		}
 	}
-	if n := log.count("control entry cannot be read"); n != min(stored, maxLines) {
+	if n := log.count("ignoring a malformed control entry"); n != min(stored, maxLines) {
 		t.Errorf("%d lines for %d values", n, stored)
 	}
 }

@@ -72,7 +72,7 @@ func TestWidespreadIsLoggedOnce(t *testing.T) {
 			w.worked()
 			w.worked()
 		}
-		if a, b := strings.Count(out.String(), "every device fails"), strings.Count(out.String(), "polls succeed again"); a != 2 || b != 2 {
+		if a, b := strings.Count(out.String(), "polls of all devices are failing"), strings.Count(out.String(), "polls succeed again"); a != 2 || b != 2 {
 			t.Errorf("%d and %d lines, want 2 of each:\n%s", a, b, out.String())
 		}
 		if !strings.Contains(out.String(), "count=500 elapsed=500ms") {
