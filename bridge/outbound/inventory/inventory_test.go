@@ -202,7 +202,7 @@ func TestEventThatTheStreamCannotTake(t *testing.T) {
 		if w.reads != 13 || w.resyncs != 0 {
 			t.Errorf("the list was read %d times and the state %d times, want 13 and 0", w.reads, w.resyncs)
 		}
-		if n := strings.Count(w.log.String(), "the stream cannot take it"); n != 1 {
+		if n := strings.Count(w.log.String(), "device event can never be stored"); n != 1 {
 			t.Errorf("logged %d times, want once:\n%s", n, w.log.String())
 		}
 		if len(w.fleet) != 3 || v.State().Devices != 3 {
@@ -497,7 +497,7 @@ func TestGroupsOfEvents(t *testing.T) {
 		if len(w.fleet) != 5 || v.State().Err != "" {
 			t.Errorf("%d devices are followed, state %+v", len(w.fleet), v.State())
 		}
-		if n := strings.Count(w.log.String(), "groups not read"); n != 1 {
+		if n := strings.Count(w.log.String(), "could not read groups"); n != 1 {
 			t.Errorf("logged %d times", n)
 		}
 		w.set(func() { w.noGroup = nil; w.groups = []plaspy.Group{{ID: "9", Devices: []string{"e"}}} })
