@@ -211,13 +211,14 @@ func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
 func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		late  bool // the other replica saw its location before the poll began
-		moved bool // the device was assigned again meanwhile
+		seen  time.Duration // before the answer, by the clock of the other replica
+		moved bool          // the device was assigned again meanwhile
 		want  []string
 	}{
-		{"older", true, false, []string{"location.a 1", "location.a other", "location.a 2", "location.a 3"}},
-		{"older, and the device moved", true, true, []string{"location.a 1", "location.a other", "location.a 3"}},
-		{"newer, or the clocks differ", false, false, []string{"location.a 1", "location.a other", "location.a 3"}},
+		{"older", 2 * clockSkew, false, []string{"location.a 1", "location.a other", "location.a 2", "location.a 3"}},
+		{"older, and the device moved", 2 * clockSkew, true, []string{"location.a 1", "location.a other", "location.a 3"}},
+		{"by a slow clock, and the device moved", time.Hour, true, []string{"location.a 1", "location.a other", "location.a 3"}},
+		{"newer, or the clocks differ", clockSkew / 2, false, []string{"location.a 1", "location.a other", "location.a 3"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			api := newFakeAPI("a")
@@ -243,11 +244,7 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 			r.polls("a", 2) // what the stream holds is shown
 			show <- at(2, 2)
 			<-waiting
-			seen := time.Now().Add(-2 * clockSkew)
-			if !test.late {
-				seen = time.Now().Add(-clockSkew / 2)
-			}
-			r.publishAsAnother(seen, at(9, "other"))
+			r.publishAsAnother(time.Now().Add(-test.seen), at(9, "other"))
 			if test.moved {
 				r.own(func(string) bool { return true })
 			}

@@ -66,9 +66,10 @@ const clockSkew = time.Second
 // answer in hand is still the newest if the broker lost data, so that the stream holds
 // nothing newer than the state at the beginning; or if a replica that no longer has the
 // device published late what it had seen before this poll began, by more than the clocks
-// of two replicas may differ.
+// of two replicas may differ. A higher sequence than at the beginning is always an event
+// of another replica, whatever its clock says.
 func (t *turn) renew(ctx context.Context, before *track.Track) error {
-	p, d, known, seen := t.pool, t.d, before.Known, before.SeenAt
+	p, d, known, seen, seq := t.pool, t.d, before.Known, before.SeenAt, before.Seq
 	if t.renewals++; t.renewals >= maxConflicts || !p.parts.Owner.Owns(d.token) {
 		return errOutdated
 	}
@@ -76,7 +77,7 @@ func (t *turn) renew(ctx context.Context, before *track.Track) error {
 	if err := p.reread(ctx, d); err != nil {
 		return err
 	}
-	lost := !d.track.Known || known && !d.track.SeenAt.After(seen)
+	lost := !d.track.Known || known && d.track.Seq <= seq && !d.track.SeenAt.After(seen)
 	if !lost && (!d.track.SeenAt.Add(clockSkew).Before(t.began) || !t.alone(ctx)) {
 		return errOutdated
 	}
