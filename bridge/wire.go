@@ -42,12 +42,8 @@ func (b *Bridge) openTraces(ctx context.Context) error {
 	log := b.logger("trace")
 	var err error
 	b.tracer, err = trace.New(ctx, trace.Options{Version: b.version, Instance: b.cfg.ReplicaID}, log, b.metrics)
-	if errors.Is(err, trace.ErrFile) {
-		variable, problem, _ := strings.Cut(err.Error(), ": ")
-		return config.Faults{{Variable: variable, Problem: "names a file that cannot be used: " + problem}}
-	}
 	if err != nil {
-		return fmt.Errorf("traces: %w", err)
+		return telemetryFault("traces", err)
 	}
 	if b.tracer != nil {
 		log.Info("exporting traces", "url", config.MaskURL(trace.Endpoint()))
@@ -55,6 +51,33 @@ func (b *Bridge) openTraces(ctx context.Context) error {
 	// This covers an error of New; after Run there is nothing left to export.
 	b.closing("traces", func() error { b.flushTraces(time.Now()); return nil })
 	return nil
+}
+
+// openMetrics sends the metrics to a collector if OTEL_METRICS_EXPORTER says so.
+func (b *Bridge) openMetrics(ctx context.Context) error {
+	log := b.logger("metrics")
+	export, err := trace.NewMetrics(ctx, trace.Options{Version: b.version, Instance: b.cfg.ReplicaID}, log, b.metrics)
+	if err != nil {
+		return telemetryFault("metrics", err)
+	}
+	if export != nil {
+		log.Info("exporting metrics", "url", config.MaskURL(trace.MetricsEndpoint()))
+	}
+	b.closing("export of metrics", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), b.cfg.ShutdownTimeout/10)
+		defer cancel()
+		return export.Shutdown(ctx)
+	})
+	return nil
+}
+
+// telemetryFault names the variable if a file is the cause.
+func telemetryFault(signal string, err error) error {
+	if errors.Is(err, trace.ErrFile) {
+		variable, problem, _ := strings.Cut(err.Error(), ": ")
+		return config.Faults{{Variable: variable, Problem: "names a file that cannot be used: " + problem}}
+	}
+	return fmt.Errorf("%s: %w", signal, err)
 }
 
 // openAPI makes the client of the REST API, with its token and its budget.

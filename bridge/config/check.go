@@ -290,7 +290,7 @@ func (c Config) doubts() []Warning {
 	doubt(c.HTTPToken != "" && len(c.HTTPToken) < short, "BRIDGE_HTTP_TOKEN",
 		"is shorter than 16 characters: it may be guessed by anyone who can reach BRIDGE_HTTP_ADDR")
 	doubt(c.HTTPAddr == "" && c.Pprof, "BRIDGE_PPROF", "has no effect: BRIDGE_HTTP_ADDR is set to nothing")
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"} {
 		doubt(strings.Contains(os.Getenv(name), "@"), name,
 			"has a user or password, which OpenTelemetry does not send; use OTEL_EXPORTER_OTLP_HEADERS")
 	}
@@ -367,11 +367,11 @@ const minEventsBytes = 1_000_000
 // OpenTelemetry itself would log the value of a wrong one. They are checked even if
 // tracing is off, so that a fault does not show up on the day when traces are needed.
 func (k *checker) tracing() {
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"} {
 		k.collector(name, os.Getenv(name))
 	}
 	const pairs = "expected name=value, comma separated, values percent-encoded"
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"} {
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_METRICS_HEADERS"} {
 		_, err := trace.ParseHeaders(os.Getenv(name))
 		k.unless(err == nil, name, "cannot be parsed: %v; "+pairs, err)
 	}

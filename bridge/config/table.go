@@ -178,8 +178,8 @@ var table = []section{
 		{Name: "BRIDGE_SHUTDOWN_TIMEOUT", Type: typeDuration, Min: "1s", Max: "10m",
 			Meaning: "time limit of a graceful stop; keep it below the orchestrator's own limit"},
 	}},
-	{"Tracing (read by OpenTelemetry)", []Variable{
-		{Name: "OTEL_SDK_DISABLED", Type: typeBool, Default: "false", Meaning: "disable traces"},
+	{"OpenTelemetry (read by its own packages)", []Variable{
+		{Name: "OTEL_SDK_DISABLED", Type: typeBool, Default: "false", Meaning: "disable traces and the export of metrics"},
 		{Name: "OTEL_TRACES_EXPORTER", OneOf: []string{"otlp", "none"}, Default: "otlp", Meaning: "none means no traces"},
 		{Name: "OTEL_EXPORTER_OTLP_ENDPOINT", Type: typeURL,
 			Meaning: "URL of the collector, such as http://localhost:4318 (4317 with grpc); v1/traces is appended to " +
@@ -213,6 +213,15 @@ var table = []section{
 				"parentbased_ in front, the producer's traceparent decides first"},
 		{Name: "OTEL_TRACES_SAMPLER_ARG", Type: typeNumber, Min: "0", Max: "1",
 			Meaning: "for the samplers with traceidratio: the fraction that is traced; if empty, 1"},
+		{Name: "OTEL_METRICS_EXPORTER", Type: typeText, Default: "none",
+			Meaning: "otlp sends the metrics to the collector too; they are served at /metrics in any case"},
+		{Name: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", Type: typeURL,
+			Meaning: "URL of the collector for metrics only, with the whole path; if both endpoints are empty, " +
+				"a collector on this machine"},
+		{Name: "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", OneOf: protocols, Meaning: "protocol of the collector for metrics only"},
+		{Name: "OTEL_EXPORTER_OTLP_METRICS_HEADERS", Type: typeSecret, Meaning: "headers for the collector for metrics only"},
+		{Name: "OTEL_METRIC_EXPORT_INTERVAL", Type: typeInt, Default: "60000", Min: "100", Max: "86400000",
+			Meaning: "time between two exports of metrics in milliseconds"},
 	}},
 }
 

@@ -232,13 +232,16 @@ func (r *pass) record(a lane.Action) {
 	if !a.Verdict.Posted {
 		books = r.letters
 	}
+	settle := c.settleSpan(t)
 	books.batch <- s
 	err := <-s.done
 	if err != nil {
+		settle.End("not_recorded")
 		if c.trouble.set(partStore, err) {
 			c.log.Warn("could not record the outcome of an inbound message, retrying", "err", err, "seq", lm.Seq, "delay", recordPause)
 		}
 	} else {
+		settle.End("")
 		c.trouble.clear(partStore)
 		if !v.counted && !a.Again {
 			c.metrics.count(v.kind, result)

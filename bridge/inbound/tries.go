@@ -24,6 +24,7 @@ type tries struct {
 	failure     error  // of the try that just ended
 	batch       *batch // nil unless the message is one
 	span        trace.Span
+	traced      *trace.Message      // what the spans say of the message; nil if there is none
 	origin      map[string][]string // names the first of its spans
 }
 
@@ -107,13 +108,20 @@ func (c *Consumer) beginSpan(ctx context.Context, m *item, t *tries) {
 	if t.origin != nil {
 		header = t.origin
 	}
-	t.span = c.opt.Trace.Process(ctx, header, trace.Message{
-		Subject: m.Subject, Template: c.template(m.Address), ID: m.ID(c.opt.Subjects), Bytes: len(m.Body),
-	})
+	t.traced = &trace.Message{Subject: m.Subject, Template: c.template(m.Address), ID: m.ID(c.opt.Subjects), Bytes: len(m.Body)}
+	t.span = c.opt.Trace.Process(ctx, header, *t.traced)
 	if t.origin == nil {
 		t.origin = make(map[string][]string, 2)
 		t.span.Inject(t.origin)
 	}
+}
+
+// settleSpan begins the span of the removal of a message from the stream.
+func (c *Consumer) settleSpan(t *tries) trace.Span {
+	if t.traced == nil {
+		return trace.Span{}
+	}
+	return c.opt.Trace.Settle(t.span, *t.traced)
 }
 
 // template is the subject with a name in place of the device.

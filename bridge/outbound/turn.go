@@ -110,7 +110,7 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 	if answer.Buf != nil {
 		buf = answer.Buf[:0]
 	}
-	p.metrics.duration.Observe(time.Since(t.began).Seconds())
+	t.span.Observe(p.metrics.duration, time.Since(t.began).Seconds())
 	p.parts.Circuit.Report(d.id, err)
 	if err != nil {
 		t.failed(ctx, err)

@@ -54,11 +54,9 @@ func New(ctx context.Context, o Options, log *slog.Logger, reg prometheus.Regist
 	if err := files(); err != nil {
 		return nil, err
 	}
-	attributes, err := resource.New(ctx, resource.WithSchemaURL(semconv.SchemaURL),
-		resource.WithAttributes(semconv.ServiceName(scope), semconv.ServiceVersion(o.Version), semconv.ServiceInstanceID(o.Instance)),
-		resource.WithTelemetrySDK(), resource.WithFromEnv()) // the later ones win
+	attributes, err := attributesOf(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("resource: %w", err)
+		return nil, err
 	}
 	exporter, err := newExporter(ctx)
 	if err != nil {
@@ -67,6 +65,17 @@ func New(ctx context.Context, o Options, log *slog.Logger, reg prometheus.Regist
 	out := newOutlet(exporter, secrets(), log, m)
 	p := sdk.NewTracerProvider(sdk.WithResource(attributes), sdk.WithSpanProcessor(out.queue()))
 	return &Tracer{tracer: tracerOf(p, o.Version), provider: p, outlet: out}, nil
+}
+
+// attributesOf describes this process.
+func attributesOf(ctx context.Context, o Options) (*resource.Resource, error) {
+	r, err := resource.New(ctx, resource.WithSchemaURL(semconv.SchemaURL),
+		resource.WithAttributes(semconv.ServiceName(scope), semconv.ServiceVersion(o.Version), semconv.ServiceInstanceID(o.Instance)),
+		resource.WithTelemetrySDK(), resource.WithFromEnv()) // the later ones win
+	if err != nil {
+		return nil, fmt.Errorf("resource: %w", err)
+	}
+	return r, nil
 }
 
 // tracerOf names the instrumentation scope of all spans.
@@ -86,7 +95,7 @@ func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {
 // secrets returns the texts that errors of the exporter must not show.
 func secrets() *redact.Secrets {
 	var list []string
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"} {
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_METRICS_HEADERS"} {
 		headers, err := ParseHeaders(os.Getenv(name))
 		if err != nil {
 			list = append(list, os.Getenv(name))
@@ -104,7 +113,7 @@ var ErrFile = errors.New("file cannot be used")
 // files returns an error for a certificate file that cannot be used. OpenTelemetry
 // would log that and continue without the file.
 func files() error {
-	for _, kind := range []string{"TRACES_", ""} {
+	for _, kind := range []string{"TRACES_", "METRICS_", ""} {
 		prefix := "OTEL_EXPORTER_OTLP_" + kind
 		if name := os.Getenv(prefix + "CERTIFICATE"); name != "" {
 			if err := authorities(name); err != nil {

@@ -41,15 +41,15 @@ func (m *Message) attributes(operation string, kind attribute.KeyValue) []attrib
 
 // broker holds the options of spans of messages to and from a server. They are made
 // once for each connection, to save allocations for each span.
-type broker struct{ producer, consumer []api.SpanStartOption }
+type broker struct{ producer, consumer, settler []api.SpanStartOption }
 
 // Connected sets the NATS server of later spans: its URL, and the number that it gave
 // to the connection. It is safe for concurrent use.
-func (t *Tracer) Connected(server string, client uint64) {
+func (t *Tracer) Connected(server string, number uint64) {
 	if t == nil {
 		return
 	}
-	list := []attribute.KeyValue{semconv.MessagingClientID(strconv.FormatUint(client, 10))}
+	list := []attribute.KeyValue{semconv.MessagingClientID(strconv.FormatUint(number, 10))}
 	if u, err := url.Parse(server); err == nil && u.Hostname() != "" {
 		list = append(list, semconv.ServerAddress(u.Hostname()))
 		if n, err := strconv.Atoi(u.Port()); err == nil {
@@ -57,7 +57,7 @@ func (t *Tracer) Connected(server string, client uint64) {
 		}
 	}
 	with := api.WithAttributes(list...)
-	t.broker.Store(&broker{append([]api.SpanStartOption{with}, producer...), append([]api.SpanStartOption{with}, consumer...)})
+	t.broker.Store(&broker{append([]api.SpanStartOption{with}, producer...), append([]api.SpanStartOption{with}, consumer...), append([]api.SpanStartOption{with}, client...)})
 }
 
 // kinds returns the options of spans of messages.
@@ -65,7 +65,7 @@ func (t *Tracer) kinds() broker {
 	if b := t.broker.Load(); b != nil {
 		return *b
 	}
-	return broker{producer, consumer}
+	return broker{producer, consumer, client}
 }
 
 // Headers are the headers of a message that is about to be published.
@@ -104,6 +104,19 @@ func (t *Tracer) Process(ctx context.Context, header map[string][]string, m Mess
 	_, s := t.start(extract(ctx, header), "process "+m.Template, t.kinds().consumer)
 	if s.recording() {
 		s.span.SetAttributes(m.attributes("process", semconv.MessagingOperationTypeProcess)...)
+	}
+	return s
+}
+
+// Settle begins the span of the removal of a message from its stream, as a child of
+// the span that processed it.
+func (t *Tracer) Settle(processed Span, m Message) Span {
+	if t == nil || !processed.recording() {
+		return Span{}
+	}
+	_, s := t.start(api.ContextWithSpan(context.Background(), processed.span), "settle "+m.Template, t.kinds().settler)
+	if s.recording() {
+		s.span.SetAttributes(m.attributes("settle", semconv.MessagingOperationTypeSettle)...)
 	}
 	return s
 }
