@@ -154,7 +154,7 @@ func TestTraces(t *testing.T) {
 		if s.Name != "process plaspy.in.location.{device}" || s.Trace != gateway[3:35] || s.Attributes["plaspy.result"] != want {
 			t.Errorf("the %s carries the context of %+v", header, s)
 		}
-		if got := below(spans, s); !slices.Contains(got, "POST /api/devices/{id}/locations") {
+		if got := below(spans, s); !slices.Contains(got, "POST /api/devices/{id}/locations") || !slices.Contains(got, "settle plaspy.in.location.{device}") {
 			t.Errorf("below the message of the %s there are %v", header, got)
 		}
 		if header != "letter again" && s.Parent != gateway[36:52] || header == "letter again" && s.Parent != spanOf(t, spans, letter.Get("traceparent")).ID {

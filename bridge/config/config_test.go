@@ -91,7 +91,8 @@ func TestLoadDefaults(t *testing.T) {
 		"BRIDGE_INBOUND_MAX_AGE": "24h", "BRIDGE_BACKOFF_INITIAL": "500ms", "BRIDGE_BACKOFF_MAX": "1m", "BRIDGE_HTTP_ADDR": "127.0.0.1:8080",
 		"BRIDGE_PPROF": "false", "BRIDGE_LOG_LEVEL": "info", "BRIDGE_LOG_FORMAT": "auto", "BRIDGE_SHUTDOWN_TIMEOUT": "20s",
 		"OTEL_SDK_DISABLED": "false", "OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-		"OTEL_EXPORTER_OTLP_COMPRESSION": "none", "OTEL_EXPORTER_OTLP_TIMEOUT": "10000", "OTEL_SERVICE_NAME": "plaspy-bridge",
+		"OTEL_EXPORTER_OTLP_COMPRESSION": "none", "OTEL_EXPORTER_OTLP_TIMEOUT": "10000",
+		"OTEL_METRICS_EXPORTER": "none", "OTEL_METRIC_EXPORT_INTERVAL": "60000", "OTEL_SERVICE_NAME": "plaspy-bridge",
 		"OTEL_TRACES_SAMPLER": "parentbased_always_on",
 	}
 	if diff := cmp.Diff(got, want); diff != "" {
@@ -250,6 +251,9 @@ func TestLoadFaults(t *testing.T) {
 		{"client certificate alone", minimal("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE=" + present), "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is set without"},
 		{"client key alone", minimal("OTEL_EXPORTER_OTLP_CLIENT_KEY=" + present), "OTEL_EXPORTER_OTLP_CLIENT_KEY is set without"},
 		{"compression", minimal("OTEL_EXPORTER_OTLP_COMPRESSION=s3cret"), "OTEL_EXPORTER_OTLP_COMPRESSION has an unknown value; expected none or gzip"},
+		{"collector of metrics", minimal("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=h:4318"), "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT is not a URL"},
+		{"protocol of metrics", minimal("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=s3cret"), "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL has an unknown value"},
+		{"interval of metrics", minimal("OTEL_METRIC_EXPORT_INTERVAL=1m"), "OTEL_METRIC_EXPORT_INTERVAL"},
 		{"export timeout", minimal("OTEL_EXPORTER_OTLP_TIMEOUT=0"), "OTEL_EXPORTER_OTLP_TIMEOUT is 0; expected a whole number, 1 to 600000"},
 		{"resource attributes", minimal("OTEL_RESOURCE_ATTRIBUTES=a=%zz"), "OTEL_RESOURCE_ATTRIBUTES cannot be parsed: entry number 1"},
 		{"sampler", minimal("OTEL_TRACES_SAMPLER=jaeger_remote"), "OTEL_TRACES_SAMPLER has an unknown value; expected parentbased_always_on or"},
@@ -411,6 +415,7 @@ func TestListShareIsDoubted(t *testing.T) {
 func TestConfigShowsNoSecret(t *testing.T) {
 	environment(t, minimal("PLASPY_API_KEY=s3cret", "NATS_URL=nats://u:s3cret@h:4222,nats://s3cret@h", "NATS_USER=s3cret", "NATS_PASSWORD=s3cret", "BRIDGE_HTTP_TOKEN=s3cret",
 		"OTEL_EXPORTER_OTLP_ENDPOINT=https://u:s3cret@collector:4318", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://s3cret@h/x",
+		"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=https://s3cret@h/y",
 		"OTEL_EXPORTER_OTLP_HEADERS=a=s3cret", "OTEL_EXPORTER_OTLP_TRACES_HEADERS=a=s3cret"))
 	c, _, err := config.Load()
 	if err != nil {

@@ -1,6 +1,7 @@
-// Package trace makes the bridge's OpenTelemetry traces. A trace leads from a poll
-// or an inbound message through the requests to the API to the messages in NATS.
-// Subscribers continue it with the traceparent header.
+// Package trace makes the bridge's OpenTelemetry traces, and sends its metrics to a
+// collector if that is wanted. A trace leads from a poll or an inbound message
+// through the requests to the API to the messages in NATS. Subscribers continue it
+// with the traceparent header.
 //
 // # The spans of a trace
 //
@@ -10,6 +11,7 @@
 //	list                                     a read of the device list, with the same children
 //	process plaspy.in.location.{device}      the handling of an inbound message, child of its producer's span
 //	  POST /api/devices/{id}/locations       each attempt
+//	  settle plaspy.in.location.{device}     the result is stored and the message removed
 //	query plaspy.api.last.{device}           a query, child of the caller's span
 //	POST /api/Auth/Token                     a request for a token, a trace of its own
 //

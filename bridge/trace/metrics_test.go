@@ -173,7 +173,7 @@ func TestSettle(t *testing.T) {
 		s := list[i]
 		attributes := map[string]string{}
 		for _, a := range s.Attributes() {
-			attributes[string(a.Key)] = a.Value.Emit()
+			attributes[string(a.Key)] = a.Value.String()
 		}
 		if s.Name() != "settle plaspy.in.location.{device}" || s.Parent().SpanID() != list[2].SpanContext().SpanID() ||
 			attributes["messaging.operation.type"] != "settle" || attributes["error.type"] != failure || attributes["messaging.message.id"] != "1" {
