@@ -107,7 +107,7 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	b.metrics = ops.NewRegistry(b.health)
 	b.live = newLiveness(b.health, livenessAge(cfg), cfg.Inbound)
 	for _, open := range []func(context.Context) error{
-		b.openTraces, b.openMetrics, b.openAPI, b.openNATS, b.openGroup, b.openPool, b.openConsumer, b.openControl, b.openQueries, b.openServer,
+		b.openTelemetry, b.openAPI, b.openNATS, b.openGroup, b.openPool, b.openConsumer, b.openControl, b.openQueries, b.openServer,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, errors.Join(err, b.close())

@@ -37,11 +37,13 @@ import (
 // logger returns the logger of one part.
 func (b *Bridge) logger(component string) *slog.Logger { return b.log.With("component", component) }
 
-// openTraces makes the tracer, which is nil unless an endpoint is set.
-func (b *Bridge) openTraces(ctx context.Context) error {
+// openTelemetry makes the tracer, which is nil unless an endpoint is set, and sends
+// the metrics to a collector if OTEL_METRICS_EXPORTER names one.
+func (b *Bridge) openTelemetry(ctx context.Context) error {
 	log := b.logger("trace")
+	o := trace.Options{Version: b.version, Instance: b.cfg.ReplicaID}
 	var err error
-	b.tracer, err = trace.New(ctx, trace.Options{Version: b.version, Instance: b.cfg.ReplicaID}, log, b.metrics)
+	b.tracer, err = trace.New(ctx, o, log, b.metrics)
 	if err != nil {
 		return telemetryFault("traces", err)
 	}
@@ -50,13 +52,7 @@ func (b *Bridge) openTraces(ctx context.Context) error {
 	}
 	// This covers an error of New; after Run there is nothing left to export.
 	b.closing("traces", func() error { b.flushTraces(time.Now()); return nil })
-	return nil
-}
-
-// openMetrics sends the metrics to a collector if OTEL_METRICS_EXPORTER says so.
-func (b *Bridge) openMetrics(ctx context.Context) error {
-	log := b.logger("metrics")
-	export, err := trace.NewMetrics(ctx, trace.Options{Version: b.version, Instance: b.cfg.ReplicaID}, log, b.metrics)
+	export, err := trace.NewMetrics(ctx, o, log, b.metrics)
 	if err != nil {
 		return telemetryFault("metrics", err)
 	}
