@@ -67,10 +67,10 @@ type api struct {
 
 // broker is everything between the bridge and NATS.
 type broker struct {
-	nats   *embedded.Server // nil if NATS_URL is set
-	conn   *publisher.Conn
-	pub    *publisher.Publisher
-	keeper *streams.Keeper
+	embedded *embedded.Server // nil if NATS_URL is set
+	conn     *publisher.Conn
+	pub      *publisher.Publisher
+	keeper   *streams.Keeper
 }
 
 // polling is the polling side.
@@ -128,10 +128,10 @@ func (b *Bridge) HTTPAddr() net.Addr {
 // ClientURL returns the URL of the embedded server for other programs, or "" if
 // there is no embedded server.
 func (b *Bridge) ClientURL() string {
-	if b.nats == nil {
+	if b.embedded == nil {
 		return ""
 	}
-	return b.nats.ClientURL()
+	return b.embedded.ClientURL()
 }
 
 // Metrics returns the registry behind /metrics, for further metrics of the process.

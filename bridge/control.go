@@ -67,7 +67,7 @@ func applyControl(b *Bridge, r *control.Rules) {
 	}
 }
 
-// termsOf returns the function that returns the wishes for each device: those of live
+// termsOf returns the function that returns the terms of each device: those of live
 // control, and else the weights of the environment.
 func termsOf(cfg config.Config, r *control.Rules) outbound.TermsOf {
 	weights := cfg.DeviceWeights()

@@ -26,16 +26,18 @@
 //
 // # From a poll to an event
 //
-// The group assigns devices to this replica. When the budget has a slot, the pool
-// asks the schedule for a device and the client for its last location, and compares
-// the answer with the device's track. It passes a change to the publisher, which
-// stores it in the events stream.
+// The group assigns devices to this replica. When the budget admits a request, the
+// pool asks the schedule for a device and the client for its last location, and
+// compares the answer with the device's track: what the events stream holds of it. It
+// passes a change to the publisher, which stores it in the stream. To follow the code,
+// start at dispatch in package outbound, whose doc names the functions in order.
 //
 // # From a message to a post
 //
-// One replica has the posting seat. Its consumer reads the inbound stream in order
-// for each device and posts through the same client and budget. It stores the
-// result or the dead letter and deletes the message.
+// One replica has the posting seat. Its consumer reads the inbound stream, posts the
+// messages of each device in order through the same client and budget, stores the
+// result or the dead letter, and deletes the message. To follow the code, start at
+// [inbound.Consumer.Run], and see the doc of package inbound.
 //
 // # Losses
 //

@@ -29,8 +29,8 @@ func (b *Bridge) openQueries(ctx context.Context) error {
 	}
 	log, conn := b.logger("query"), b.conn
 	if o, own := b.cfg.QueryOptions("plaspy-bridge query " + b.cfg.ReplicaID); own {
-		if b.nats != nil {
-			o.InProcess = b.nats
+		if b.embedded != nil {
+			o.InProcess = b.embedded
 		}
 		o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client of the query service closed: %w", err)) }
 		var err error

@@ -62,8 +62,8 @@ func (b *Bridge) status() view.Status {
 // facts must be stable: every change is sent to every open page.
 func (b *Bridge) facts() []view.Fact {
 	nats := "elsewhere"
-	if b.nats != nil {
-		nats = "embedded, " + b.nats.ClientURL()
+	if b.embedded != nil {
+		nats = "embedded, " + b.embedded.ClientURL()
 	}
 	facts := []view.Fact{
 		{Name: "API", Value: b.cfg.BaseURL.Redacted()},

@@ -119,13 +119,13 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 		if err := b.startEmbedded(); err != nil {
 			return err
 		}
-		o.InProcess = b.nats
+		o.InProcess = b.embedded
 	}
 	subjects := publisher.Subjects(b.cfg.Prefix)
 	log := b.logger("publisher")
 	kept := streams.Options{Streams: subjects.Streams(b.cfg.StreamOptions()), Log: log, Registerer: b.metrics}
-	if b.nats != nil {
-		kept.Server = b.nats
+	if b.embedded != nil {
+		kept.Server = b.embedded
 	}
 	keeper := streams.New(kept)
 	o.OnConnect = func(bool) { keeper.Look() }
@@ -155,15 +155,15 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 
 func (b *Bridge) startEmbedded() error {
 	var err error
-	b.nats, err = embedded.Start(b.cfg.EmbeddedOptions(), b.log)
+	b.embedded, err = embedded.Start(b.cfg.EmbeddedOptions(), b.log)
 	if wrong, ok := errors.AsType[*embedded.ConfigError](err); ok {
 		return config.Faults{{Variable: "BRIDGE_EMBEDDED_CONFIG", Problem: wrong.Problem()}}
 	}
 	if err != nil {
 		return err
 	}
-	b.closing("embedded NATS server", b.nats.Stop)
-	b.log.Info("embedded nats server started", "url", b.nats.ClientURL(), "store", b.nats.Dir())
+	b.closing("embedded NATS server", b.embedded.Stop)
+	b.log.Info("embedded nats server started", "url", b.embedded.ClientURL(), "store", b.embedded.Dir())
 	return nil
 }
 
@@ -207,8 +207,9 @@ func (b *Bridge) openPool(context.Context) error {
 		},
 	}, outbound.Parts{
 		API: countedPolls{b.client, &b.live.pollCalls}, Devices: countedPolls{b.client, &b.live.pollCalls}, Gaps: countedPolls{b.client, &b.live.pollCalls},
-		Budget: b.budget, Circuit: b.circuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected, RememberSilent: func(ctx context.Context) error { return publisher.RememberSilent(ctx, b.pub) },
-		Owner: &b.assigned, Assigned: b.assigned.known, Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, b.pub), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
+		Budget: b.budget, Circuit: b.circuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected,
+		RememberSilent: func(ctx context.Context) error { return publisher.RememberSilent(ctx, b.pub) },
+		Owner:          &b.assigned, Assigned: b.assigned.known, Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, b.pub), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
 	})
 	return nil
 }

@@ -143,7 +143,7 @@ func (d *decision) eventID() string {
 	return hex.EncodeToString(d.id[:])
 }
 
-// Reason is the JSON that [Pool.Why] gives.
+// Reason is the JSON that [Pool.Why] returns.
 type Reason struct {
 	DeviceID  string     `json:"deviceId"`
 	Plan      string     `json:"plan"` // one line for a person
@@ -201,7 +201,7 @@ func (p *Pool) reason(id string) (Reason, bool) {
 	if d == nil {
 		return Reason{}, false
 	}
-	r := Reason{DeviceID: id, Decisions: d.log.list(), Control: p.fleet.wishesLocked(d).Control}
+	r := Reason{DeviceID: id, Decisions: d.log.list(), Control: p.fleet.termsLocked(d).Control}
 	if !d.active {
 		r.Plan, r.Reason = "not polled: it is not in the API's list, or the settings or live control leave it out", reasonUnlisted
 		if d.listed {
@@ -215,7 +215,7 @@ func (p *Pool) reason(id string) (Reason, bool) {
 	}
 	e := p.fleet.policy.Explain(now, id)
 	r.Plan, r.Reason, r.Held = e.Line, e.Reason.String(), held
-	if reason := p.fleet.wishes.impossible(p.fleet.pace.rate); reason != "" && d.terms.Interval > 0 {
+	if reason := p.fleet.totals.impossible(p.fleet.pace.rate); reason != "" && d.terms.Interval > 0 {
 		r.Plan += "; " + reason
 	}
 	if !d.busy { // else its quota belongs to the turn
@@ -248,7 +248,7 @@ func (p *Pool) held() string {
 		return "the state is being read from the stream"
 	case !p.parts.Owner.Live():
 		return "this replica does not hold its lease"
-	case p.opts.Token != nil && p.opts.Token(expired) != nil:
+	case p.opts.Token != nil && p.opts.Token(cancelled) != nil:
 		return "there is no token"
 	}
 	if c := p.parts.Circuit.State(); c.Open {

@@ -10,13 +10,14 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// dispatch hands devices to workers until ctx is cancelled.
+// dispatch hands devices to workers until ctx is cancelled. Each iteration asks gate
+// whether polls may go out, and hand to send one.
 func (p *Pool) dispatch(ctx context.Context) {
 	timer := time.NewTimer(0)
 	<-timer.C
 	defer timer.Stop()
-	var s slot
-	var w wait
+	var r rest
+	var w budgetWait
 	defer w.end()
 	for ctx.Err() == nil {
 		p.alive()
@@ -25,11 +26,11 @@ func (p *Pool) dispatch(ctx context.Context) {
 			at, ok = p.hand(ctx, w.within(ctx), timer)
 		}
 		if ok {
-			s.polls++
+			r.polls++
 			continue
 		}
-		s.next()
-		if !pause(ctx, timer, s.length) {
+		r.adapt()
+		if !pause(ctx, timer, r.length) {
 			return
 		}
 		sleep := longestSleep
@@ -45,31 +46,29 @@ func (p *Pool) dispatch(ctx context.Context) {
 	}
 }
 
-// slot is the shortest sleep of the dispatcher. Waking once for all polls that are
-// due within it costs far less at high rates than waking for each. It delays polls
-// by milliseconds, and no answers.
-type slot struct {
+// rest is the shortest sleep of the dispatcher. At high rates one wake-up for all
+// polls that become due meanwhile costs far less than one for each. It delays polls
+// by milliseconds, but no answers.
+type rest struct {
 	length time.Duration
-	polls  int // since the last sleep
+	polls  int // since the last rest
 }
 
-// The bounds of a slot.
+// The bounds of a rest.
 const (
-	shortSlot = 2 * time.Millisecond
-	longSlot  = 16 * time.Millisecond
+	shortRest = 2 * time.Millisecond
+	longRest  = 16 * time.Millisecond
 )
 
-// next adapts the length to the number of polls in the last slot: it is long if
-// there are many.
-func (s *slot) next() {
-	switch {
-	case s.polls > 1:
-		s.length = min(2*s.length, longSlot)
-	default:
-		s.length /= 2
+// adapt lengthens the rest if there was more than one poll since the last one.
+func (r *rest) adapt() {
+	if r.polls > 1 {
+		r.length = min(2*r.length, longRest)
+	} else {
+		r.length /= 2
 	}
-	s.length = max(s.length, shortSlot)
-	s.polls = 0
+	r.length = max(r.length, shortRest)
+	r.polls = 0
 }
 
 // pause sleeps. It returns false if ctx ends first.
@@ -83,20 +82,21 @@ func pause(ctx context.Context, timer *time.Timer, d time.Duration) bool {
 	}
 }
 
-// longestSleep lets the dispatcher show that it is alive.
+// longestSleep bounds each wait of the dispatcher, so that it reports regularly that
+// it is alive.
 const longestSleep = 5 * time.Second
 
-// wait is the context of the dispatcher's waits for the budget, which may have no
-// request left for an hour. It ends in time to show that the dispatcher is alive. It
-// serves many polls, because one for each would cost more than the budget does.
-type wait struct {
+// budgetWait is the context of the dispatcher's waits for the budget, which may have
+// no request left for an hour. It ends within longestSleep. One context serves many
+// polls, because one for each would cost more than the budget does.
+type budgetWait struct {
 	context.Context
 	cancel context.CancelFunc
 	renew  time.Time
 }
 
 // within returns a context that ends with ctx, and after longestSleep or half of it.
-func (w *wait) within(ctx context.Context) context.Context {
+func (w *budgetWait) within(ctx context.Context) context.Context {
 	if now := time.Now(); w.Context == nil || w.Err() != nil || !now.Before(w.renew) {
 		w.end()
 		w.Context, w.cancel = context.WithTimeout(ctx, longestSleep)
@@ -105,27 +105,27 @@ func (w *wait) within(ctx context.Context) context.Context {
 	return w.Context
 }
 
-func (w *wait) end() {
+func (w *budgetWait) end() {
 	if w.cancel != nil {
 		w.cancel()
 	}
 }
 
-// expired is a cancelled context, for calls that must not block.
-var expired = func() context.Context {
+// cancelled is a cancelled context, for calls that must not block.
+var cancelled = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
 }()
 
-// gate reports whether polls may go out, and else when to ask again. While the
-// broker is away an answer could not be published, so none is asked for.
+// gate reports whether polls may go out, and if not, when to ask again. While the
+// broker cannot be reached an answer could not be published, so none is requested.
 func (p *Pool) gate(ctx context.Context) (time.Time, bool) {
 	now := time.Now()
 	if p.state.stale() || !p.parts.Connected() || !p.parts.Owner.Live() {
 		return now.Add(100 * time.Millisecond), false
 	}
-	if p.opts.Token != nil && p.opts.Token(expired) != nil {
+	if p.opts.Token != nil && p.opts.Token(cancelled) != nil {
 		short, cancel := context.WithTimeout(ctx, longestSleep)
 		defer cancel()
 		if p.opts.Token(short) != nil {
@@ -138,9 +138,8 @@ func (p *Pool) gate(ctx context.Context) (time.Time, bool) {
 	return time.Time{}, true
 }
 
-// hand waits for the budget and gives the device that the schedule chooses then to
-// a worker. If there is nothing to poll before at, or the short context ends first, ok
-// is false.
+// hand waits for the budget, then sends the device that the schedule chooses to a
+// worker. ok is false if nothing is due before at, or if the short context ends first.
 func (p *Pool) hand(ctx, short context.Context, timer *time.Timer) (at time.Time, ok bool) {
 	permit, err := p.parts.Budget.Wait(short, plaspy.Poll)
 	if err != nil {
@@ -149,8 +148,8 @@ func (p *Pool) hand(ctx, short context.Context, timer *time.Timer) (at time.Time
 	return p.send(ctx, timer, permit)
 }
 
-// send uses a permit for the device that the schedule chooses now. It gives up when
-// ctx is cancelled.
+// send uses a permit for the device that the schedule chooses now, and blocks until a
+// worker takes it or ctx is cancelled.
 func (p *Pool) send(ctx context.Context, timer *time.Timer, permit *plaspy.Permit) (at time.Time, ok bool) {
 	now := time.Now()
 	down := p.parts.Circuit.State().Open
@@ -159,13 +158,13 @@ func (p *Pool) send(ctx context.Context, timer *time.Timer, permit *plaspy.Permi
 		permit.Return()
 		return wake, false
 	}
-	if p.state.stale() { // since then a reading may have begun, which does not know that the device is busy
+	if p.state.stale() { // a reading that began before choose does not know that the device is busy
 		permit.Return()
 		j.reread = true
 		p.putBack(&j)
 		return now, false
 	}
-	// Asked last: while the API is down, this counts as a probe.
+	// The circuit comes last: while the API is down, Allow counts as a probe.
 	if ok, at := p.parts.Circuit.Allow(now); !ok {
 		permit.Return()
 		p.putBack(&j)
@@ -193,10 +192,10 @@ func (p *Pool) send(ctx context.Context, timer *time.Timer, permit *plaspy.Permi
 // probed holds the devices that were polled since the API went down. The dispatcher alone uses it.
 type probed map[string]struct{}
 
-const maxProbed = 256 // devices that are passed over
+const maxProbed = 256 // devices that are skipped
 
-// choose takes the device that the schedule chooses now. While the API is down, it passes over those that were
-// probed, as long as others are due: a probe that fails is due again at once, and its device may be in trouble itself.
+// choose takes the device that the schedule chooses now. While the API is down, it skips those that were
+// probed, as long as others are due: a failed probe is due again at once, and the device itself may be the cause.
 func (r probed) choose(p *Pool, now time.Time, down bool) (j job, wake time.Time, found bool) {
 	if !down || len(r) >= maxProbed {
 		clear(r)
@@ -210,7 +209,7 @@ func (r probed) choose(p *Pool, now time.Time, down bool) (j job, wake time.Time
 			passed = append(passed, j)
 		}
 	}
-	if !found && len(passed) > 0 { // a new round
+	if !found && len(passed) > 0 { // all were probed: a new round
 		clear(r)
 		j, passed, found = passed[0], passed[1:], true
 	}
@@ -223,7 +222,7 @@ func (r probed) choose(p *Pool, now time.Time, down bool) (j job, wake time.Time
 // putBack returns a job that no worker took.
 func (p *Pool) putBack(j *job) {
 	if j.suspect {
-		p.fleet.cleared()
+		p.fleet.suspectEnded()
 	}
 	p.fleet.release(j.d, time.Now(), decision{}, ending{reread: j.reread})
 	p.fleet.askAgain(j)
@@ -253,7 +252,7 @@ func (e heldError) Error() string { return string(e) }
 // Is reports whether target is [ErrHeld].
 func (heldError) Is(target error) bool { return target == ErrHeld }
 
-// Asked is the JSON that [Pool.Poll] gives.
+// Asked is the JSON that [Pool.Poll] returns.
 type Asked struct {
 	DeviceID string `json:"deviceId"`
 	Decision
@@ -262,7 +261,7 @@ type Asked struct {
 // asked is the result of a turn for a caller of [Pool.Poll].
 type asked struct {
 	decision decision
-	err      error // why there is no answer of the API
+	err      error // why the API gave no answer
 }
 
 // Poll polls a device before all others and returns the result of that poll as
@@ -334,7 +333,7 @@ func (t *turn) answerAsked(now time.Time) {
 	}
 }
 
-// pollable returns an error for a device that is not in the schedule.
+// pollable returns the reason why a device cannot be polled here, or nil.
 func (f *fleet) pollable(id string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -350,8 +349,8 @@ func (f *fleet) pollable(id string) error {
 	return nil
 }
 
-// ask has a device polled before all others. The channel receives the result of its
-// next turn that begins from now on.
+// ask makes a device due before all others. The channel receives the result of the
+// device's next turn.
 func (f *fleet) ask(now time.Time, id string) (chan asked, error) {
 	if err := f.pollable(id); err != nil {
 		return nil, err
@@ -382,7 +381,7 @@ func (f *fleet) forgetAsked(id string, result chan asked) {
 	}
 }
 
-// askAgain returns the callers of a job that no worker took.
+// askAgain puts back the callers of a job that no worker took.
 func (f *fleet) askAgain(j *job) {
 	if len(j.asked) == 0 {
 		return

@@ -14,13 +14,13 @@ import (
 )
 
 func TestSlotsLengthenWithTheRate(t *testing.T) {
-	var s slot
+	var s rest
 	for _, step := range []struct {
 		polls int
 		want  time.Duration
-	}{{0, shortSlot}, {1, shortSlot}, {2, 4 * time.Millisecond}, {5, 8 * time.Millisecond}, {9, longSlot}, {99, longSlot}, {1, longSlot / 2}, {0, 4 * time.Millisecond}, {0, shortSlot}, {0, shortSlot}} {
+	}{{0, shortRest}, {1, shortRest}, {2, 4 * time.Millisecond}, {5, 8 * time.Millisecond}, {9, longRest}, {99, longRest}, {1, longRest / 2}, {0, 4 * time.Millisecond}, {0, shortRest}, {0, shortRest}} {
 		s.polls = step.polls
-		s.next()
+		s.adapt()
 		if s.length != step.want {
 			t.Fatalf("%v after %d polls, want %v", s.length, step.polls, step.want)
 		}

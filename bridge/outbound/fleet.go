@@ -44,7 +44,7 @@ type fleet struct {
 	history    bool // of the tracks of new devices
 	suspectMax int
 	setDevices func(n int)
-	size       size // for readers that must not wait for the mutex
+	size       size
 
 	mu       sync.Mutex
 	policy   *schedule.Schedule
@@ -56,12 +56,12 @@ type fleet struct {
 	idle     chan struct{} // if not nil, closed when no device is busy
 	suspects int           // devices with failures that are being polled
 	changes  changes
-	wishes   wishes // guarded like the rest
-	memory   recollection
+	totals   termTotals
+	memory   memoryState
 	waiting  callers // callers of Poll, by the id of their device
 }
 
-// size is the work that the schedule has.
+// size counts the work of the schedule, for readers that must not wait for the mutex.
 type size struct {
 	polled atomic.Int64  // devices in the schedule
 	timed  atomic.Int64  // those of them with an interval of their own
@@ -69,7 +69,7 @@ type size struct {
 }
 
 // measure brings the size up to date.
-func (s *size) measure(polled int, w *wishes) {
+func (s *size) measure(polled int, w *termTotals) {
 	s.polled.Store(int64(polled))
 	s.timed.Store(int64(w.timed))
 	s.demand.Store(math.Float64bits(w.demand))
@@ -123,7 +123,7 @@ func (f *fleet) activateLocked(now time.Time, d *device) bool {
 		delete(f.byID, d.id)
 		f.leaveLocked(now, d)
 	}
-	f.size.measure(f.policy.Len(), &f.wishes)
+	f.size.measure(f.policy.Len(), &f.totals)
 	return active
 }
 
@@ -182,8 +182,9 @@ type job struct {
 	asked   []chan asked // callers of Poll that wait for the result
 }
 
-// suspectWait is how long a device waits that cannot be polled now, because too
-// many failing ones are, or its events are not stored yet.
+// suspectWait is how long a device waits if it cannot be polled now: too many
+// failing devices are being polled, its events are not stored yet, or another
+// replica may own it.
 const suspectWait = 250 * time.Millisecond
 
 // next takes the device to poll now from the schedule. rate is the number of polls
@@ -238,8 +239,8 @@ func (f *fleet) setRateLocked(now time.Time, rate float64) {
 
 // ending is how a turn gives its device back to the schedule.
 type ending struct {
-	seen      *schedule.Observation // nil: nothing was learnt
-	notBefore time.Time             // then: not before that time
+	learnt    *schedule.Observation // nil if the poll taught nothing
+	notBefore time.Time             // of the next poll, if learnt is nil
 	reread    bool                  // the state has to be read first
 	soon      bool                  // before other devices
 }
@@ -255,8 +256,8 @@ func (f *fleet) release(d *device, now time.Time, result decision, e ending) {
 	if e.soon {
 		f.policy.Soon(now, d.id)
 	}
-	if e.seen != nil {
-		f.policy.Done(now, d.id, *e.seen)
+	if e.learnt != nil {
+		f.policy.Done(now, d.id, *e.learnt)
 	} else {
 		f.policy.PutBack(now, d.id, e.notBefore)
 	}
@@ -268,19 +269,20 @@ func (f *fleet) release(d *device, now time.Time, result decision, e ending) {
 }
 
 // cleared notes that the poll of a suspect device has ended.
-func (f *fleet) cleared() {
+func (f *fleet) suspectEnded() {
 	f.mu.Lock()
 	f.suspects--
 	f.mu.Unlock()
 }
 
-// fail counts a failed poll; clearFailures begins anew.
+// fail counts a failed poll.
 func (f *fleet) fail(d *device) {
 	f.mu.Lock()
 	d.failures++
 	f.mu.Unlock()
 }
 
+// clearFailures resets the count of failed polls.
 func (f *fleet) clearFailures(d *device) {
 	f.mu.Lock()
 	d.failures = 0
@@ -300,6 +302,7 @@ func (f *fleet) idleness() <-chan struct{} {
 	return idle
 }
 
+// work returns the number of busy devices and of turns that have ended.
 func (f *fleet) work() (busy int, ended uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

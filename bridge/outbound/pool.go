@@ -75,9 +75,8 @@ type Parts struct {
 	Positions inventory.Positions // of removed devices; nil means that they stay
 	State     State
 	Connected func() bool // the stream can be reached
-	// RememberSilent has the alert silent remembered beyond the retention of the
-	// events. It is called before the state is read if silence is watched.
-	// Optional.
+	// RememberSilent keeps the silent alerts beyond the retention of the events. It is
+	// called before the state is read if SilentAfter is set. Optional.
 	RememberSilent func(ctx context.Context) error
 	Owner          Ownership // nil means that this replica polls all devices
 	// Assigned reports whether Owner has had its first assignment. The state is not
@@ -105,7 +104,7 @@ type Options struct {
 	Quota          *quota.Quota // results per device and day; nil means no limit
 	BackoffInitial time.Duration
 	BackoffMax     time.Duration
-	Grace          time.Duration // how long polls under way may take after Run was told to stop
+	Grace          time.Duration // how long polls under way may take after Run's context is cancelled
 
 	// Posted reports whether the bridge itself posted a location. Optional.
 	Posted func(device string, at time.Time, lat, lon float64) bool
@@ -118,9 +117,9 @@ type Options struct {
 	Token func(ctx context.Context) error
 	// Trace makes a trace of every turn of a device; nil means no traces.
 	Trace *trace.Tracer
-	// gapPatience is that constant if it is 0.
+	// gapPatience replaces the constant of that name in tests.
 	gapPatience time.Duration
-	// Alive is called at every turn of the dispatcher. It must not block.
+	// Alive is called in every iteration of the dispatcher's loop. It must not block.
 	// Optional.
 	Alive func()
 }
@@ -143,12 +142,12 @@ type Pool struct {
 	inventory  *inventory.Inventory
 	probed     probed
 	gaps       *gap.Reader
-	memory     remembering
+	memory     memoryKeeper
 	state      resync
 	widespread widespread
 
 	jobs chan *turn
-	wake chan struct{} // the dispatcher should look again
+	wake chan struct{} // wakes the dispatcher
 
 	life life
 }
@@ -185,8 +184,8 @@ func New(o Options, parts Parts) *Pool {
 		Select: o.Select, Refresh: o.Refresh, BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax,
 		Subjects: parts.Subjects, Positions: parts.Positions, Groups: o.EventGroups, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: p.log,
 	}, parts.Devices, parts.Events, p)
-	p.memory = remembering{parts.Memory, p.fleet, p.log}
-	p.fleet.wishes.groups = p.inventory.Memberships
+	p.memory = memoryKeeper{parts.Memory, p.fleet, p.log}
+	p.fleet.totals.groups = p.inventory.Memberships
 	if o.EventGroups {
 		p.parts.Events = groupedEvents{parts.Events, parts.Subjects, p.inventory.Groups}
 	}
@@ -284,14 +283,14 @@ func (l *life) background(f func()) bool {
 	return !l.over
 }
 
-// errNotOurs ends the turn of a device that another replica may poll by now.
+// errNotOurs ends the turn of a device that this replica may no longer own.
 var errNotOurs = errors.New("another replica may be polling this device")
 
 // errGrace ends the polls that outlive the grace period.
 var errGrace = errors.New("grace period is over")
 
-// Resync has the state read from the stream before the next poll: the connection
-// was lost, or the stream may not hold what it did.
+// Resync requests that the state is read from the stream before the next poll. It is
+// called after the connection was lost, or if the stream may have lost data.
 func (p *Pool) Resync() {
 	p.state.doubts.Add(1)
 	p.state.ask()

@@ -13,18 +13,20 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// maxPart is the number of events of a publication that are with the publisher at
-// once: a long gap goes out in parts.
+// maxPart is the largest number of events that the publisher gets at once. The
+// publication of a long gap goes out in parts.
 const maxPart = 128
 
-// maxConflicts is how often a publication is started again after the stream
-// refused a fence of which the message has left by age.
+// maxConflicts bounds how often a turn starts its publication again after a refused
+// fence, and how often it reads its device again.
 const maxConflicts = 5
 
-// publish publishes the news of a turn and ends it.
+// publish plans the publication of a turn's news and starts it. The publication goes
+// on with start, published and store, part by part, until finish or abandon ends the
+// turn.
 func (t *turn) publish(ctx context.Context, n track.News) {
 	if n.Fixes == nil && n.Alerts == nil && n.Silent == nil && t.d.track.Unpublished() == 0 {
-		t.end(t.seen)
+		t.end(t.success)
 		return
 	}
 	t.pub = t.d.track.Publish(n)
@@ -35,12 +37,12 @@ func (t *turn) publish(ctx context.Context, n track.News) {
 	t.start(ctx)
 }
 
-// errOutdated ends a publication because the stream holds something newer than it
+// errOutdated ends a publication because the stream does not hold the state that it
 // follows from.
 var errOutdated = errors.New("another replica has published, or the stream has lost data; polling the device again")
 
-// verify looks whether the device's last location is the one that the publication
-// follows from, if its own fences would not notice.
+// verify checks that the device's last location in the stream is the one that the
+// publication follows from, if the fences of its events would not show that.
 func (t *turn) verify(ctx context.Context) error {
 	if !t.pub.Unfenced() {
 		return nil
@@ -56,96 +58,6 @@ func (t *turn) verify(ctx context.Context) error {
 		return t.expire(ctx, d.track.Seq)
 	}
 	return errOutdated
-}
-
-// clockSkew is how far the clocks of two replicas may differ without effect on the order
-// of their events.
-const clockSkew = time.Second
-
-// renew reads the device again if the stream may not hold what the turn began with. The
-// answer in hand is still the newest if the broker lost data, so that the stream holds
-// nothing newer than the state at the beginning; or if a replica that no longer has the
-// device published late what it had seen before this poll began, by more than the clocks
-// of two replicas may differ. A higher sequence than at the beginning is always an event
-// of another replica, whatever its clock says.
-func (t *turn) renew(ctx context.Context, before *track.Track) error {
-	p, d, known, seen, seq := t.pool, t.d, before.Known, before.SeenAt, before.Seq
-	if t.renewals++; t.renewals >= maxConflicts || !p.parts.Owner.Owns(d.token) {
-		return errOutdated
-	}
-	doubts := p.state.doubts.Load()
-	if err := p.reread(ctx, d); err != nil {
-		return err
-	}
-	lost := !d.track.Known || known && d.track.Seq <= seq && !d.track.SeenAt.After(seen)
-	if !lost && (!d.track.SeenAt.Add(clockSkew).Before(t.began) || !t.alone(ctx)) {
-		return errOutdated
-	}
-	t.doubts = doubts
-	return nil
-}
-
-// alone reports whether no other replica can have polled the device since the turn
-// began: the assignment is the same, and the lease has not passed to another replica.
-func (t *turn) alone(ctx context.Context) bool {
-	const patience, look = 5 * time.Second, 20 * time.Millisecond // a lease is renewed soon after the broker is back
-	owner := t.pool.parts.Owner
-	limit, tick := time.NewTimer(patience), time.NewTicker(look)
-	defer limit.Stop()
-	defer tick.Stop()
-	for owner.Owns(t.d.token) && t.moves == t.pool.state.moves.Load() {
-		if owner.Live() {
-			return true
-		}
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			return false
-		case <-ctx.Done():
-			return false
-		}
-	}
-	return false
-}
-
-// again plans the publication of the polled location once more, on the state that the
-// stream now holds.
-func (t *turn) again(ctx context.Context) error {
-	if t.changed == nil {
-		return errOutdated
-	}
-	before := t.pub.Track()
-	if err := t.renew(ctx, &before); err != nil {
-		return err
-	}
-	if err := t.compare(ctx, t.changed, t.at); err != nil {
-		t.unusable(ctx, err)
-	}
-	return nil
-}
-
-// expire notes that a message has left the stream by age. Its error says that the
-// message was lost otherwise, or that this could not be found out.
-func (t *turn) expire(ctx context.Context, seq uint64) error {
-	mark, err := t.pool.parts.State.Mark(ctx)
-	if err != nil {
-		return err
-	}
-	if seq == 0 || !mark.AgedOut(seq) {
-		return errOutdated
-	}
-	t.pub.Expire(mark.FirstSeq)
-	return nil
-}
-
-// abandon drops the rest of a publication. The device's state is read from the
-// stream, and it is polled again: the answer may be older than what the stream
-// holds.
-func (t *turn) abandon(err error) {
-	t.d.track = t.pub.Track()
-	t.pool.log.Debug("publication dropped", "device_id", t.d.id, "err", err)
-	t.result.noteDetail(err.Error())
-	t.end(ending{notBefore: time.Now().Add(t.pool.opts.BackoffInitial), reread: true})
 }
 
 // start hands the next part of the publication to the publisher.
@@ -167,16 +79,9 @@ func (t *turn) start(ctx context.Context) {
 	}
 }
 
-// finish ends a turn after its publication is stored.
-func (t *turn) finish() {
-	if n := t.pub.Refused(); n > 0 {
-		t.result.noteDetail(fmt.Sprintf("%d events were not published: the stream can never store them", n))
-	}
-	t.d.track = t.pub.Track()
-	t.end(t.seen)
-}
-
-// published runs on the publisher's goroutine, which must not wait.
+// published handles the publisher's answer to a part: it goes on with the next part,
+// or resolves the error. It runs on the publisher's goroutine, which must not block, so
+// all further work runs on a goroutine of the pool.
 func (t *turn) published(ctx context.Context, err error) {
 	p := t.pool
 	t.endSpans(err)
@@ -205,27 +110,7 @@ func (t *turn) published(ctx context.Context, err error) {
 	}
 }
 
-// resolve goes on after the stream refused a fence. If the message of the fence
-// has only left the stream by age, the publication goes on.
-func (t *turn) resolve(ctx context.Context, c *publisher.Conflict) {
-	t.tries++
-	err := errOutdated
-	if c.Last == nil && t.tries < maxConflicts {
-		err = t.expire(ctx, c.Event.Expect)
-	}
-	if errors.Is(err, errOutdated) {
-		if err = t.again(ctx); err == nil {
-			return
-		}
-	}
-	if err != nil {
-		t.abandon(err)
-		return
-	}
-	t.start(ctx)
-}
-
-// store takes the events that the stream took into the track.
+// store updates the track with the events of a part that are stored.
 func (t *turn) store() {
 	for _, e := range t.events {
 		if e.Seq == 0 {
@@ -237,6 +122,127 @@ func (t *turn) store() {
 		}
 		t.pub.Stored(e.Seq)
 	}
+}
+
+// finish ends a turn after its publication is stored.
+func (t *turn) finish() {
+	if n := t.pub.Refused(); n > 0 {
+		t.result.noteDetail(fmt.Sprintf("%d events were not published: the stream can never store them", n))
+	}
+	t.d.track = t.pub.Track()
+	t.end(t.success)
+}
+
+// resolve goes on after the stream refused a fence. If the message of the fence has
+// only left the stream by age, the publication is started again. Otherwise the answer
+// is planned again on the stream's present state, or the publication is abandoned.
+func (t *turn) resolve(ctx context.Context, c *publisher.Conflict) {
+	t.tries++
+	err := errOutdated
+	if c.Last == nil && t.tries < maxConflicts {
+		err = t.expire(ctx, c.Event.Expect)
+	}
+	if errors.Is(err, errOutdated) {
+		if err = t.replan(ctx); err == nil {
+			return
+		}
+	}
+	if err != nil {
+		t.abandon(err)
+		return
+	}
+	t.start(ctx)
+}
+
+// expire notes that a message has left the stream by age. It returns [errOutdated] if
+// the message was lost otherwise, and another error if the stream could not be read.
+func (t *turn) expire(ctx context.Context, seq uint64) error {
+	mark, err := t.pool.parts.State.Mark(ctx)
+	if err != nil {
+		return err
+	}
+	if seq == 0 || !mark.AgedOut(seq) {
+		return errOutdated
+	}
+	t.pub.Expire(mark.FirstSeq)
+	return nil
+}
+
+// replan plans the publication of the polled location again, on the state that the
+// stream holds now.
+func (t *turn) replan(ctx context.Context) error {
+	if t.changed == nil {
+		return errOutdated
+	}
+	before := t.pub.Track()
+	if err := t.renew(ctx, &before); err != nil {
+		return err
+	}
+	if err := t.compare(ctx, t.changed, t.at); err != nil {
+		t.unusable(ctx, err)
+	}
+	return nil
+}
+
+// clockSkew is how far the clocks of two replicas may differ without effect on the order
+// of their events.
+const clockSkew = time.Second
+
+// renew reads the device again, because the stream may not hold the state that the turn
+// began with. It returns nil if the turn's answer is still the newest, which is so in
+// two cases. Either the broker lost data, and the stream holds nothing newer than the
+// state at the beginning. Or a previous owner of the device published late, and its
+// event was observed before this poll began, by more than [clockSkew]. A higher
+// sequence than at the beginning is always an event of another replica.
+func (t *turn) renew(ctx context.Context, before *track.Track) error {
+	p, d, known, seen, seq := t.pool, t.d, before.Known, before.SeenAt, before.Seq
+	if t.renewals++; t.renewals >= maxConflicts || !p.parts.Owner.Owns(d.token) {
+		return errOutdated
+	}
+	doubts := p.state.doubts.Load()
+	if err := p.reread(ctx, d); err != nil {
+		return err
+	}
+	lost := !d.track.Known || known && d.track.Seq <= seq && !d.track.SeenAt.After(seen)
+	if !lost && (!d.track.SeenAt.Add(clockSkew).Before(t.began) || !t.soleOwner(ctx)) {
+		return errOutdated
+	}
+	t.doubts = doubts
+	return nil
+}
+
+// soleOwner reports whether no other replica can have polled the device since the turn
+// began: the assignment is the same, and the lease has not passed to another replica.
+// It waits for the lease, which is renewed soon after the broker is back.
+func (t *turn) soleOwner(ctx context.Context) bool {
+	const patience, look = 5 * time.Second, 20 * time.Millisecond
+	owner := t.pool.parts.Owner
+	limit, tick := time.NewTimer(patience), time.NewTicker(look)
+	defer limit.Stop()
+	defer tick.Stop()
+	for owner.Owns(t.d.token) && t.moves == t.pool.state.moves.Load() {
+		if owner.Live() {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return false
+}
+
+// abandon drops the rest of a publication. The device's state is read from the stream
+// before it is polled again, because the answer may be older than the stream's last
+// location.
+func (t *turn) abandon(err error) {
+	t.d.track = t.pub.Track()
+	t.pool.log.Debug("publication dropped", "device_id", t.d.id, "err", err)
+	t.result.noteDetail(err.Error())
+	t.end(ending{notBefore: time.Now().Add(t.pool.opts.BackoffInitial), reread: true})
 }
 
 // Location implements [track.Maker].

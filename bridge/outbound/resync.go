@@ -13,8 +13,9 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// resync counts the readings of the state that were asked for, and the one that
-// the tracks are of. While they differ no device is polled.
+// resync counts the requests to read the state from the stream (asked), and holds the
+// number of the request that was carried out last (loaded). While they differ, the
+// state is stale and no device is polled.
 type resync struct {
 	asked, loaded atomic.Uint64
 	// doubts counts the requests to read it because the stream may have lost data,
@@ -24,7 +25,7 @@ type resync struct {
 	moves atomic.Uint64
 	nudge chan struct{}
 
-	// Owned by keepState: why silence is not remembered, as it was logged.
+	// Owned by keepState: the last logged reason why silent alerts are not kept.
 	forgets string
 }
 
@@ -89,8 +90,8 @@ type image struct {
 	event *publisher.Stored
 }
 
-// add takes a message that was read. What it takes of the message is parsed here,
-// outside any lock.
+// add adds a message of the stream to an image. It parses the message outside any
+// lock.
 func (p *Pool) add(im *image, s *publisher.Stored) {
 	switch s.Kind {
 	case "location":
@@ -105,7 +106,7 @@ func (p *Pool) add(im *image, s *publisher.Stored) {
 	}
 }
 
-// stored is a message as a track reads it.
+// stored converts a message of the stream for package track.
 func stored(s *publisher.Stored) *track.Stored {
 	return &track.Stored{
 		Seq: s.Seq, At: s.At, Alert: s.Alert, Body: s.Body, Announced: s.Header.Get(publisher.HeaderEdges),
@@ -148,8 +149,8 @@ func (p *Pool) load(ctx context.Context) (n int, err error) {
 	return p.fleet.load(images, quotas, p.opts.Quota), nil
 }
 
-// rememberSilent has the alert silent remembered beyond the retention, if it can
-// be: without permission for it, the bridge works all the same.
+// rememberSilent keeps the silent alerts beyond the retention. The bridge works
+// without the permission for that, so an error is only logged.
 func (p *Pool) rememberSilent(ctx context.Context) {
 	const timeout = 3 * time.Second
 	if p.opts.SilentAfter <= 0 || p.parts.RememberSilent == nil {
@@ -182,8 +183,8 @@ func (p *Pool) loadInventory(images map[string]*image, mark publisher.Mark) {
 	})
 }
 
-// rereadBusy has the devices that are busy read again before their next polls, and
-// no others.
+// rereadBusy marks the busy devices, and only them, to be read again before their
+// next polls.
 func (f *fleet) rereadBusy() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -196,7 +197,7 @@ func (f *fleet) rereadBusy() {
 // held.
 const chunk = 256
 
-// fresh is the state of one device as it was read.
+// fresh is the state of one device as read from the stream.
 type fresh struct {
 	token, id string
 	track     track.Track
@@ -243,6 +244,7 @@ func (f *fleet) unknown(images map[string]*image) []string {
 	return tokens
 }
 
+// replace replaces the tracks of the devices of a list, except busy ones.
 func (f *fleet) replace(list []fresh, limit *quota.Quota) {
 	now := time.Now()
 	f.mu.Lock()

@@ -10,24 +10,24 @@ import (
 	"plaspy-bridge/bridge/outbound/schedule"
 )
 
-// Terms are the operator's wishes for one device.
+// Terms are the operator's settings for one device.
 type Terms struct {
 	schedule.Terms
 	// Paused: the device is not polled. The schedule's knowledge about it is kept.
 	Paused bool
 	// Controlled: live control decides a setting of the device.
 	Controlled bool
-	// Control is shown by [Pool.Why], as JSON: the source of the wishes. Nil means
+	// Control is the source of the terms, which [Pool.Why] shows as JSON. Nil means
 	// that none of them was set at run time.
 	Control any
 }
 
-// TermsOf returns the wishes for a device. groups are the ids and names of its
+// TermsOf returns the terms of a device. groups are the ids and names of its
 // groups, encoded and sorted, if they are known. It must be quick and must not
 // call the pool.
 type TermsOf func(id, token string, groups []string) Terms
 
-// terms is what the fleet keeps of the wishes for a device.
+// terms is the part of [Terms] that the fleet keeps for each device.
 type terms struct {
 	schedule.Terms
 	paused     bool
@@ -35,17 +35,17 @@ type terms struct {
 	memory     []byte // of the schedule, while the device is paused
 }
 
-// SetTerms sets the wishes for all devices, in place of those before. If groups is
+// SetTerms replaces the terms of all devices. If groups is
 // true, the members of the account's groups are read, now and with each list.
 func (p *Pool) SetTerms(of TermsOf, groups bool) {
 	p.inventory.UseGroups(groups)
 	p.fleet.mu.Lock()
-	p.fleet.wishes.of = of
+	p.fleet.totals.of = of
 	p.fleet.mu.Unlock()
 	p.reviseTerms()
 }
 
-// reviseTerms asks for the wishes for all devices again. The fleet's mutex is held
+// reviseTerms asks for the terms of all devices again. The fleet's mutex is held
 // for a moment at a time.
 func (p *Pool) reviseTerms() {
 	f := p.fleet
@@ -64,26 +64,26 @@ func (p *Pool) reviseTerms() {
 			}
 		}
 		f.setDevices(f.policy.Len())
-		f.size.measure(f.policy.Len(), &f.wishes)
+		f.size.measure(f.policy.Len(), &f.totals)
 		f.mu.Unlock()
 	}
 	p.fleet.reportIntervals(p.log)
 	nudge(p.wake)
 }
 
-// wishesLocked returns the present wishes for a device.
-func (f *fleet) wishesLocked(d *device) Terms {
-	if f.wishes.of == nil {
+// termsLocked returns the current terms of a device.
+func (f *fleet) termsLocked(d *device) Terms {
+	if f.totals.of == nil {
 		return Terms{}
 	}
-	return f.wishes.of(d.id, d.token, f.wishes.groups(d.token))
+	return f.totals.of(d.id, d.token, f.totals.groups(d.token))
 }
 
 // enterLocked puts an active device into the schedule, unless it is paused.
 func (f *fleet) enterLocked(now time.Time, d *device) {
-	w := f.wishesLocked(d)
+	w := f.termsLocked(d)
 	d.terms = terms{Terms: w.Terms, paused: w.Paused, controlled: w.Controlled}
-	f.wishes.count(&d.terms, 1)
+	f.totals.count(&d.terms, 1)
 	if !d.terms.paused {
 		f.scheduleLocked(now, d)
 	}
@@ -106,17 +106,17 @@ func (f *fleet) scheduleLocked(now time.Time, d *device) {
 
 // leaveLocked takes a device out of the schedule that is not active any more.
 func (f *fleet) leaveLocked(now time.Time, d *device) {
-	f.wishes.count(&d.terms, -1)
+	f.totals.count(&d.terms, -1)
 	d.terms = terms{}
 	f.policy.Remove(now, d.id)
 }
 
-// reviseLocked applies the present wishes for an active device.
+// reviseLocked applies the current terms of an active device.
 func (f *fleet) reviseLocked(now time.Time, d *device) {
-	w, was := f.wishesLocked(d), d.terms
-	f.wishes.count(&d.terms, -1)
+	w, was := f.termsLocked(d), d.terms
+	f.totals.count(&d.terms, -1)
 	d.terms = terms{Terms: w.Terms, paused: w.Paused, controlled: w.Controlled, memory: was.memory}
-	f.wishes.count(&d.terms, 1)
+	f.totals.count(&d.terms, 1)
 	switch {
 	case d.terms.paused && !was.paused:
 		d.terms.memory = f.policy.AppendMemory(nil, d.id)
@@ -131,10 +131,10 @@ func (f *fleet) reviseLocked(now time.Time, d *device) {
 	}
 }
 
-// wishes returns the wishes for each device, and holds their sums over the active
+// termTotals returns the terms of each device, and holds their totals over the active
 // devices.
-type wishes struct {
-	of     TermsOf                     // nil: no wishes
+type termTotals struct {
+	of     TermsOf                     // nil if no device has terms
 	groups func(token string) []string // ids and names of a device's groups
 
 	controlled, paused int
@@ -143,8 +143,8 @@ type wishes struct {
 	logged             bool    // it was logged that the budget cannot hold them
 }
 
-// count adds a device's wishes to the sums, or takes them away.
-func (w *wishes) count(t *terms, n int) {
+// count adds a device's terms to the totals, or subtracts them if n is -1.
+func (w *termTotals) count(t *terms, n int) {
 	if t.controlled {
 		w.controlled += n
 	}
@@ -161,28 +161,28 @@ func (w *wishes) count(t *terms, n int) {
 
 // impossible returns why the devices are not polled as often as their
 // intervals ask for with a rate of polls a minute, or "".
-func (w *wishes) impossible(rate float64) string {
+func (w *termTotals) impossible(rate float64) string {
 	if w.demand <= rate || rate <= 0 {
 		return ""
 	}
 	return fmt.Sprintf("the request budget cannot hold the intervals set by live control: they need %.0f polls a minute, it has room for %.0f", w.demand, rate)
 }
 
-// Short returns in one sentence that the budget cannot hold the intervals set by live control, or "".
+// Short returns a sentence if the budget cannot hold the intervals set by live control, else "".
 func (p *Pool) Short() string {
 	f := p.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.wishes.impossible(f.pace.rate)
+	return f.totals.impossible(f.pace.rate)
 }
 
 // reportIntervals logs once that the budget cannot hold the intervals of live
 // control, and once that it can again.
 func (f *fleet) reportIntervals(log *slog.Logger) {
 	f.mu.Lock()
-	reason := f.wishes.impossible(f.pace.rate)
-	changed := (reason != "") != f.wishes.logged
-	f.wishes.logged = reason != ""
+	reason := f.totals.impossible(f.pace.rate)
+	changed := (reason != "") != f.totals.logged
+	f.totals.logged = reason != ""
 	f.mu.Unlock()
 	switch {
 	case changed && reason != "":
@@ -192,17 +192,17 @@ func (f *fleet) reportIntervals(log *slog.Logger) {
 	}
 }
 
-// controls returns the sums of the wishes.
-func (f *fleet) controls() wishes {
+// controls returns the totals of the terms.
+func (f *fleet) controls() termTotals {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.wishes
+	return f.totals
 }
 
-// termsEvery is the time between two looks whether the budget holds the intervals.
+// termsEvery is the time between two checks that the budget holds the intervals.
 const termsEvery = 5 * time.Second
 
-// every calls f again and again until ctx is cancelled.
+// every calls f at an interval until ctx is cancelled.
 func every(ctx context.Context, interval time.Duration, f func()) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -238,24 +238,24 @@ type Memory interface {
 	Save(ctx context.Context, at time.Time, fleet []byte, devices map[string][]byte, pause time.Duration) error
 }
 
-// remembering keeps the schedule's memory.
-type remembering struct {
-	store Memory // nil means that there is none
+// memoryKeeper stores and restores the schedule's memory.
+type memoryKeeper struct {
+	store Memory // nil if the memory is not stored
 	fleet *fleet
 	log   *slog.Logger
 }
 
-// recollection is what the fleet does with the schedule's memory.
-type recollection struct {
-	fleet   bool              // that of the fleet was taken over, or there was none
+// memoryState is how far the fleet has restored the schedule's memory.
+type memoryState struct {
+	fleet   bool              // the memory of the whole fleet was restored, or there was none
 	listed  bool              // the devices have been listed
-	devices map[string][]byte // until they are listed, by token
+	devices map[string][]byte // memories by token, kept until the devices are listed
 }
 
-// recall reads the memory beside the state, for devices that were not polled yet. The
-// function that it returns takes the memory over if it is to be used. A failure costs
-// no more than the knowledge.
-func (m *remembering) recall(ctx context.Context) (finish func(use bool)) {
+// recall starts to read the memory while the state is read, for devices that were not
+// polled yet. The returned function waits for it and restores it if use is true. After
+// a failure the schedule learns the devices again.
+func (m *memoryKeeper) recall(ctx context.Context) (finish func(use bool)) {
 	if m.store == nil || !m.fleet.forgetful() {
 		return func(bool) {}
 	}
@@ -288,7 +288,7 @@ func (m *remembering) recall(ctx context.Context) (finish func(use bool)) {
 	}
 }
 
-// forgetful reports whether a memory may be of use.
+// forgetful reports whether there are devices whose memory could be restored.
 func (f *fleet) forgetful() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -303,8 +303,8 @@ func (f *fleet) forgetful() bool {
 	return false
 }
 
-// recall takes memories over for the devices that were not polled yet. Those of
-// devices that are not listed yet are kept until then. It returns the number of
+// recall restores the memories of devices that were not polled yet. Those of devices
+// that are not listed yet are kept until then. It returns the number of
 // devices that were restored now.
 func (f *fleet) recall(fleet []byte, devices map[string][]byte) (n int) {
 	f.mu.Lock()
@@ -362,7 +362,7 @@ func (f *fleet) remember() (fleet []byte, devices map[string][]byte) {
 }
 
 // keep writes the schedule's memory once a minute until ctx is cancelled.
-func (m *remembering) keep(ctx context.Context) {
+func (m *memoryKeeper) keep(ctx context.Context) {
 	if m.store == nil {
 		return
 	}
@@ -370,7 +370,7 @@ func (m *remembering) keep(ctx context.Context) {
 }
 
 // last writes the schedule's memory at a stop.
-func (m *remembering) last(grace time.Duration) {
+func (m *memoryKeeper) last(grace time.Duration) {
 	if m.store == nil {
 		return
 	}
@@ -379,7 +379,7 @@ func (m *remembering) last(grace time.Duration) {
 	m.save(ctx, 0)
 }
 
-func (m *remembering) save(ctx context.Context, pause time.Duration) {
+func (m *memoryKeeper) save(ctx context.Context, pause time.Duration) {
 	now := time.Now()
 	fleet, devices := m.fleet.remember()
 	if len(devices) == 0 {

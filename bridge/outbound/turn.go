@@ -32,22 +32,21 @@ type turn struct {
 	result decision
 	err    error // why the API gave no answer, or was not asked
 
-	// The doubts in the state when the turn began, or when it last read its device.
-	doubts   uint64
-	moves    uint64    // assignments when the turn began
-	renewals int       // how often it read the device again with an answer in hand
+	doubts   uint64    // resync.doubts when the turn began, or last read its device
+	moves    uint64    // resync.moves when the turn began
+	renewals int       // how often the device was read again after the answer arrived
 	changed  []byte    // the answer, if it is news
 	began    time.Time // when the API was asked
 	at       time.Time // when it answered
-	// How the turn ends if the publication succeeds, and what the schedule learns
-	// then.
-	seen     ending
+	// success is how the turn ends once its publication is stored. It points to
+	// observed if the schedule learns from the poll.
+	success  ending
 	observed schedule.Observation
 
-	pub    *track.Publication
-	events []*publisher.Event // with the publisher
+	pub    *track.Publication // what is left to publish
+	events []*publisher.Event // the part that the publisher has now
 	spans  []trace.Span       // of the events
-	tries  int                // publications that the stream refused
+	tries  int                // parts that the stream refused
 }
 
 func (p *Pool) worker(ctx context.Context) {
@@ -56,7 +55,7 @@ func (p *Pool) worker(ctx context.Context) {
 		suspect := t.suspect
 		buf = t.run(ctx, buf)
 		if suspect {
-			p.fleet.cleared()
+			p.fleet.suspectEnded()
 		}
 	}
 }
@@ -72,7 +71,7 @@ func (t *turn) end(e ending) {
 	nudge(t.pool.wake)
 }
 
-// putOff ends a turn in which nothing was asked.
+// putOff ends a turn before its request to the API.
 func (t *turn) putOff(err error, notBefore time.Time) {
 	t.permit.Return()
 	t.err = err
@@ -80,7 +79,8 @@ func (t *turn) putOff(err error, notBefore time.Time) {
 	t.end(ending{notBefore: notBefore, reread: t.reread})
 }
 
-// run performs a turn, or hands it to the publisher, and returns the buffer.
+// run polls the device and compares the answer. If there is news, the turn goes on
+// with the publisher after run has returned; see publish.go. run returns the buffer.
 func (t *turn) run(ctx context.Context, buf []byte) []byte {
 	p, d := t.pool, t.d
 	ctx, t.span = p.opts.Trace.Poll(ctx)
@@ -134,7 +134,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 		// The broker may have lost data meanwhile, or another replica published.
 		t.result.note(resultPutOff, errRead)
 		t.end(ending{reread: true})
-		return nil //nolint:nilerr // the turn has ended, and says why
+		return nil //nolint:nilerr // the turn has ended with its reason
 	}
 	n := track.News{Observed: at}
 	if raw == nil { // the device has never reported
@@ -150,7 +150,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	if d.track.Same(hash) {
 		t.unchanged(resultUnchanged)
 		t.observe(nil, at)
-		t.beside(&n, raw, hash)
+		t.unchangedNews(&n, raw, hash)
 		t.publish(ctx, n)
 		return nil
 	}
@@ -182,7 +182,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	t.observe(f, at)
 	if found.End != nil {
 		t.result.noteDetail("published the first part of a long gap; the rest follows")
-		f, t.seen = found.End, ending{notBefore: p.opts.Quota.Next(time.Now(), &d.day), soon: true}
+		f, t.success = found.End, ending{notBefore: p.opts.Quota.Next(time.Now(), &d.day), soon: true}
 	}
 	n.Rows, n.Since = found.Rows, found.Since
 	n.Fixes = append(found.Fixes, f)
@@ -190,10 +190,10 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	return nil
 }
 
-// errRead ends a turn during which the state of the stream came into doubt.
+// errRead ends a turn if the stream may have changed during it.
 var errRead = errors.New("the state is being read from the stream again")
 
-// unchanged notes a poll that showed no other location.
+// unchanged notes a poll that returned the last known location, or none.
 func (t *turn) unchanged(r result) {
 	t.pool.gaps.None(t.d.token, &t.d.patience)
 	t.succeeded()
@@ -201,9 +201,9 @@ func (t *turn) unchanged(r result) {
 	t.result.note(r, nil)
 }
 
-// beside adds the news that an unchanged location may have: alerts that changed
-// alone, and silence.
-func (t *turn) beside(n *track.News, raw []byte, hash uint64) {
+// unchangedNews adds the news that an unchanged location may have: alerts that
+// changed without it, and silence.
+func (t *turn) unchangedNews(n *track.News, raw []byte, hash uint64) {
 	p, d := t.pool, t.d
 	silent := p.opts.SilentAfter > 0 && d.track.Known && !d.track.Silent && n.Observed.Sub(d.track.SeenAt) >= p.opts.SilentAfter
 	alerts := p.ignoresAlerts || d.track.Alone()
@@ -223,8 +223,8 @@ func (t *turn) beside(n *track.News, raw []byte, hash uint64) {
 	}
 }
 
-// observe sets what the schedule learns of the poll. A nil fix is the one that was
-// known before.
+// observe sets the schedule's observation of the poll. A nil fix stands for the last
+// known one.
 func (t *turn) observe(f *track.Fix, at time.Time) {
 	d := t.d
 	o := &t.observed
@@ -237,11 +237,11 @@ func (t *turn) observe(f *track.Fix, at time.Time) {
 	default:
 		o.Speed, o.Input = math.NaN(), track.InputsUnknown
 	}
-	t.seen = ending{seen: o}
+	t.success = ending{learnt: o}
 }
 
-// lastingFailure is the number of failed polls in a row after which a device's
-// error is logged even if other devices are fine.
+// lastingFailure is the number of consecutive failures after which a device's error
+// is logged even if other devices are fine.
 const lastingFailure = 3
 
 // failed ends a turn after a poll that was not answered.
@@ -302,7 +302,7 @@ func (t *turn) unusable(ctx context.Context, err error) {
 		p.widespread.failed(d.id, p.Owned(), err)
 		t.complain("location not published", err)
 		t.result.note(resultUnusable, err)
-		t.end(ending{seen: &schedule.Observation{NotBefore: p.opts.Quota.Next(time.Now(), &d.day), Speed: math.NaN(), Input: track.InputsUnknown}})
+		t.end(ending{learnt: &schedule.Observation{NotBefore: p.opts.Quota.Next(time.Now(), &d.day), Speed: math.NaN(), Input: track.InputsUnknown}})
 		return
 	}
 	t.span.Fail(plaspy.Classify(err).String())
@@ -320,7 +320,7 @@ func (t *turn) backOff(err error) {
 		wait = max(wait, e.RetryAfter)
 	}
 	p.fleet.fail(d)
-	t.end(ending{seen: &schedule.Observation{Failed: true, NotBefore: time.Now().Add(wait)}})
+	t.end(ending{learnt: &schedule.Observation{Failed: true, NotBefore: time.Now().Add(wait)}})
 }
 
 // succeeded notes a poll with a usable answer.
@@ -342,7 +342,7 @@ func (t *turn) recovered() {
 	d.complaint = ""
 }
 
-// complain logs the trouble of a device once, until it changes.
+// complain logs a failure of a device once, until the failure changes.
 func (t *turn) complain(what string, err error) {
 	d, text := t.d, fmt.Sprintf("%s: %v", what, err)
 	if d.complaint == text || t.pool.widespread.state().Polls > 0 { // one line reports that for all
