@@ -62,7 +62,10 @@ func (b *Bridge) openTelemetry(ctx context.Context) error {
 	b.closing("export of metrics", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), b.cfg.ShutdownTimeout/10)
 		defer cancel()
-		return export.Shutdown(ctx)
+		if err := export.Shutdown(ctx); err != nil { // no reason for another exit status
+			log.Warn("stopped before the metrics were exported", "err", err)
+		}
+		return nil
 	})
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	bridge "go.opentelemetry.io/contrib/bridges/prometheus"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
 	"go.opentelemetry.io/otel/sdk/metric"
@@ -66,12 +67,20 @@ func NewMetrics(ctx context.Context, o Options, log *slog.Logger, from prometheu
 	if err != nil {
 		return nil, fmt.Errorf("start exporter of metrics: %w", err)
 	}
-	reader := metric.NewPeriodicReader(&meterOutlet{Exporter: next, secrets: secrets(), log: log},
+	out := &meterOutlet{Exporter: next, secrets: secrets(), log: log}
+	// The reader has no other way to report that it could not collect, such as at a
+	// stop that takes too long. The handler is the process's; its default writes to
+	// standard error.
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
+		log.Debug("metrics not collected", "err", out.secrets.Text(err.Error(), maxReason))
+	}))
+	reader := metric.NewPeriodicReader(out,
 		metric.WithProducer(bridge.NewMetricProducer(bridge.WithGatherer(from))))
 	return &Metrics{metric.NewMeterProvider(metric.WithResource(attributes), metric.WithReader(reader))}, nil
 }
 
-// Shutdown sends the metrics once more, until ctx is done.
+// Shutdown sends the metrics once more, until ctx is done. Its error says that this
+// took too long.
 func (m *Metrics) Shutdown(ctx context.Context) error {
 	if m == nil {
 		return nil

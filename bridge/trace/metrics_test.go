@@ -181,3 +181,27 @@ func TestSettle(t *testing.T) {
 		}
 	}
 }
+
+// A collector that does not answer costs a stop the time that the caller allows, and
+// standard error gets nothing.
+func TestMetricsOfAHangingCollector(t *testing.T) {
+	asked, over := make(chan struct{}, 10), make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-over
+	}))
+	t.Cleanup(srv.Close)
+	t.Cleanup(func() { close(over) })
+	log := &records{}
+	env{"METRICS_EXPORTER": "otlp", "METRIC_EXPORT_INTERVAL": "100", "EXPORTER_OTLP_ENDPOINT": srv.URL}.set(t)
+	m, err := trace.NewMetrics(t.Context(), trace.Options{}, log.log(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if err := m.Shutdown(ctx); err == nil {
+		t.Error("a shutdown without an answer has no error")
+	}
+}
