@@ -120,6 +120,11 @@ func (l *List) follow(ctx context.Context, open func(context.Context) (jetstream
 			l.tokens.Store(&tokens)
 			changed()
 		}
+		if e == nil { // a bridge that runs for minutes at a time renews them too
+			if err := renewKeys(ctx, kv, keys, after); err != nil {
+				return err
+			}
+		}
 	}
 }
 
@@ -131,7 +136,7 @@ func renewKeys(ctx context.Context, kv jetstream.KeyValue, keys map[string]jetst
 			continue
 		}
 		_, err := kv.Update(ctx, key, e.Value(), e.Revision())
-		if errors.Is(err, jetstream.ErrKeyExists) {
+		if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 			continue // the watch delivers what was written
 		}
 		if err != nil {

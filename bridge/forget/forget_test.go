@@ -76,3 +76,87 @@ func TestKeysAreRenewed(t *testing.T) {
 		}
 	}
 }
+
+// A bridge that runs for a moment only renews the keys that are old: it needs not run
+// for as long as the time between two looks.
+func TestKeysAreRenewedAtTheStart(t *testing.T) {
+	t.Parallel()
+	js, err := jetstream.New(natstest.Start(t).Client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "plaspy_replicas"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Put(t.Context(), keyPrefix+"a", []byte("then")); err != nil {
+		t.Fatal(err)
+	}
+	watch, err := kv.Watch(t.Context(), keyPrefix+"a", jetstream.UpdatesOnly())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = watch.Stop() }()
+	l := &List{renew: time.Hour}
+	old := &aged{kv, 2 * l.renew}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() {
+		l.Watch(ctx, func(context.Context) (jetstream.KeyValue, error) { return old, nil }, slog.New(slog.DiscardHandler), func() {})
+	})
+	select {
+	case e := <-watch.Updates():
+		if string(e.Value()) != "then" || !l.Has("a") || l.Has("b") {
+			t.Errorf("value %q, or not forgotten", e.Value())
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the key is not renewed")
+	}
+}
+
+// aged is a bucket with keys that were written earlier.
+type aged struct {
+	jetstream.KeyValue
+
+	by time.Duration
+}
+
+func (a *aged) Watch(ctx context.Context, keys string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
+	w, err := a.KeyValue.Watch(ctx, keys, opts...)
+	if err != nil {
+		return nil, err
+	}
+	older := &agedWatcher{w, make(chan jetstream.KeyValueEntry)}
+	go func() {
+		defer close(older.updates)
+		for e := range w.Updates() {
+			if e != nil && e.Revision() == 1 {
+				e = agedEntry{e, a.by}
+			}
+			select {
+			case older.updates <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return older, nil
+}
+
+type agedWatcher struct {
+	jetstream.KeyWatcher
+
+	updates chan jetstream.KeyValueEntry
+}
+
+func (w *agedWatcher) Updates() <-chan jetstream.KeyValueEntry { return w.updates }
+
+type agedEntry struct {
+	jetstream.KeyValueEntry
+
+	by time.Duration
+}
+
+func (e agedEntry) Created() time.Time { return e.KeyValueEntry.Created().Add(-e.by) }
