@@ -174,6 +174,10 @@ const (
 	reasonPaused    = "paused"
 )
 
+// Polled reports whether the replica that gave the answer polls the device, or would if
+// live control had not paused it.
+func (r *Reason) Polled() bool { return r.Reason != reasonElsewhere && r.Reason != reasonUnlisted }
+
 // Why returns the last decisions on a device, newest first, and its plan, as JSON.
 // ok is false for a device that the bridge does not know. It makes no request.
 func (p *Pool) Why(id string) (answer []byte, ok bool) {

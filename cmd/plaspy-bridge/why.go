@@ -16,6 +16,7 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/publisher"
 )
 
@@ -32,9 +33,13 @@ func whyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			answer := localWhy(cmd.Context(), cfg, args[0])
-			if answer == nil {
-				if answer, err = askWhy(cmd.Context(), cfg, args[0]); err != nil {
+			answer, polls := localWhy(cmd.Context(), cfg, args[0])
+			if !polls {
+				others, err := askWhy(cmd.Context(), cfg, args[0])
+				switch {
+				case err == nil:
+					answer = others
+				case answer == nil:
 					return failure{err}
 				}
 			}
@@ -45,28 +50,32 @@ func whyCommand() *cobra.Command {
 }
 
 // localWhy returns the answer of the bridge on this machine, indented, or nil if there is
-// none. The bridge's own NATS user may not be allowed to ask the query service.
-func localWhy(ctx context.Context, cfg config.Config, id string) []byte {
+// none, and whether that bridge polls the device. The bridge's own NATS user may not be
+// allowed to ask the query service.
+func localWhy(ctx context.Context, cfg config.Config, id string) (answer []byte, polls bool) {
 	if cfg.HTTPAddr == "" {
-		return nil
+		return nil, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	resp, err := ops.Get(ctx, cfg.HTTPAddr, "/view/why?device="+url.QueryEscape(id), cfg.HTTPToken.Reveal())
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	defer resp.Body.Close()
 	const most = 1 << 20
 	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
 	if err != nil || resp.StatusCode != http.StatusOK {
-		return nil
+		return nil, false
 	}
-	answer, err := indented(body)
-	if err != nil {
-		return nil
+	var about outbound.Reason
+	if json.Unmarshal(body, &about) != nil || about.DeviceID != id { // another program's answer
+		return nil, false
 	}
-	return answer
+	if answer, err = indented(body); err != nil {
+		return nil, false
+	}
+	return answer, about.Polled()
 }
 
 // indented returns JSON for a person.
