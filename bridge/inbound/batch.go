@@ -23,7 +23,7 @@ type batch struct {
 	saved bool           // the progress is stored
 }
 
-// split reads which bodies the message asks to be posted.
+// split splits the body into the elements to post.
 func (m *item) split() (*message.Posts, error) {
 	if m.posts == nil {
 		posts, err := message.Split(&m.Message)
@@ -59,12 +59,12 @@ func (r *pass) postBatch(lm *lane.Message, posts *message.Posts) lane.Answer {
 		if refused != "" {
 			it = message.Item{Status: t.status, Error: cmp.Or(t.detail, refused)}
 		}
-		return r.decided(lm, posts, it)
+		return r.elementDone(lm, posts, it)
 	})
 }
 
-// decided notes the outcome of the next element of a batch.
-func (r *pass) decided(lm *lane.Message, posts *message.Posts, it message.Item) lane.Answer {
+// elementDone records the outcome of the next element of a batch.
+func (r *pass) elementDone(lm *lane.Message, posts *message.Posts, it message.Item) lane.Answer {
 	b, m := triesOf(lm).batch, lm.Content.(*item)
 	b.items = append(b.items, it)
 	triesOf(lm).renewed = false
@@ -124,7 +124,7 @@ func (r *pass) save(m *item, b *batch) {
 	}
 }
 
-// concluded makes the verdict of a batch whose elements are all decided.
+// concluded makes the verdict of a batch when all elements are decided.
 func (r *pass) concluded(lm *lane.Message, posts *message.Posts, b *batch) lane.Answer {
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	d := c.opt.Reader.Decide(posts, b.items)
@@ -132,7 +132,7 @@ func (r *pass) concluded(lm *lane.Message, posts *message.Posts, b *batch) lane.
 	if d.Status == 0 { // an earlier process had the last answer
 		d.Status = b.items[len(b.items)-1].Status
 	}
-	v := &ruling{kind: m.Address.Kind, decision: d, connection: m.connection}
+	v := &verdictNote{kind: m.Address.Kind, decision: d, connection: m.connection}
 	posted := d.Reason == ""
 	if posted {
 		v.outcome = c.outcome(m, d, t)

@@ -30,12 +30,13 @@ type Poster interface {
 // the real one.
 type Seat interface {
 	// AwaitPosts blocks until this replica has the seat. The context that it
-	// returns is cancelled when no further post may begin. Its error is that ctx
-	// ended first.
+	// returns is cancelled when no further post may begin. It returns an error only if
+	// ctx is cancelled first.
 	AwaitPosts(ctx context.Context) (held context.Context, err error)
 	// Posting reports whether a post may begin now. It looks at the clock.
 	Posting() bool
-	// ReleasePosts gives the seat back: nothing that was sent is unrecorded.
+	// ReleasePosts gives the seat back, after the posts that were sent are recorded or
+	// the grace is over.
 	ReleasePosts()
 }
 
@@ -84,7 +85,7 @@ type Options struct {
 	BackoffInitial time.Duration // 0 means 500 ms
 	BackoffMax     time.Duration // 0 means 1 min
 	// Grace is how long posts that were sent may take, and the recording of their
-	// outcomes, when Run is told to stop; 0 means 15 s.
+	// outcomes, after Run's context is cancelled; 0 means 15 s.
 	Grace time.Duration
 	// Progress is called every few seconds unless the consumer is stuck. A
 	// consumer that waits for its seat, or for NATS, is not stuck. Optional.
@@ -194,7 +195,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return nil
 }
 
-// serve consumes while this replica has the seat.
+// serve runs one pass after another while this replica has the seat.
 func (c *Consumer) serve(ctx, held context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -203,7 +204,7 @@ func (c *Consumer) serve(ctx, held context.Context) {
 	c.holding.Store(true)
 	defer func() {
 		c.holding.Store(false)
-		// What keeps this replica from posting is no trouble while another posts.
+		// Without the seat, errors of this replica do not keep messages from being posted.
 		c.trouble.clear(partStream)
 		c.trouble.clear(partStore)
 	}()

@@ -3,17 +3,19 @@
 //
 // # Flow
 //
-// A reader goes through the stream once, in order, and hands each message to the
-// lanes of package lane, which decide. Workers ask the lanes for actions: post a
-// message, give it up, record an outcome, or read messages that were left to the
-// stream. Recorders store results and dead letters, and then delete the message.
+// While this replica has the posting seat, [Consumer.Run] makes passes (pass.go). A
+// reader reads the stream once, in order, and hands each message to the lanes of
+// package lane, which decide. Workers (pass.loop) ask the lanes for actions: post a
+// message (post.go), give it up, record an outcome, or read messages that were left to
+// the stream. Recorders (record.go) store results and dead letters, and then delete
+// the message (queue.go).
 //
 // # Order
 //
 // The messages of one device, locations and alerts together, are a lane. A lane
 // posts its first message only. A message is deleted once its outcome is stored,
 // and not before, so that the stream holds exactly the unfinished messages. A
-// process that starts reads them from the first one on.
+// process that starts reads the stream from its first message on.
 //
 // # Backlogs
 //
@@ -23,9 +25,9 @@
 //
 // # Stopping
 //
-// Posts that were sent may end, within a grace. Posts that wait for the token or
-// the budget are withheld. The posting seat is released once the outcomes are
-// recorded. An outcome that could not be recorded, because NATS was away, is kept
+// Posts that were sent may end within the grace. Posts that wait for the token or the
+// budget are withheld. The posting seat is released once the outcomes are recorded, or
+// the grace is over. An outcome that could not be recorded, because NATS was away, is kept
 // for as long as the process lives: the message is not posted again.
 //
 // # At least once

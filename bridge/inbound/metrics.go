@@ -117,7 +117,7 @@ type Status struct {
 	Parked  int  // lanes that wait for the API to come back
 }
 
-// Status returns how things stand.
+// Status returns a snapshot.
 func (c *Consumer) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,12 +137,12 @@ func (c *Consumer) Degraded() string {
 	return ""
 }
 
-// Parts that can be in trouble.
+// part is a part of the consumer that can fail.
 type part int
 
 const (
-	partStream part = iota // the inbound stream and its consumer
-	partStore              // the streams of results and dead letters
+	partStream part = iota // reading the inbound stream
+	partStore              // storing results, dead letters and the progress of batches
 	parts
 )
 
@@ -229,12 +229,12 @@ type load struct {
 func (d *load) tried(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.turn(now)
+	d.turnLocked(now)
 	d.cells[d.cell%loadCells]++
 }
 
-// turn clears the cells of minutes that are over. d.mu is held.
-func (d *load) turn(now time.Time) {
+// turnLocked clears the cells that are older than a minute.
+func (d *load) turnLocked(now time.Time) {
 	cell := now.UnixNano() / int64(loadCell)
 	if back := d.cell - cell; back > 0 && back < loadCells {
 		return // the clock was set back a little
@@ -255,7 +255,7 @@ func (d *load) turn(now time.Time) {
 func (d *load) wanted(now time.Time, backlog int) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.turn(now)
+	d.turnLocked(now)
 	for _, n := range d.cells {
 		backlog += n
 	}

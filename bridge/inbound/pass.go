@@ -11,27 +11,28 @@ import (
 	"plaspy-bridge/bridge/inbound/lane"
 )
 
-// pass reads the stream from its first message on until it is told to stop, or
-// until the stream is another one.
+// pass is one reading of the inbound stream, from its first message on until ctx is
+// cancelled or the stream is replaced. The lanes decide; c.mu guards them.
 type pass struct {
 	c                *Consumer
 	queue            *queue
 	results, letters *recorder
 
-	work  context.Context // ends when no further post may begin
-	posts context.Context // ends when nothing is waited for any more
+	work  context.Context // cancelled when no further post may begin
+	posts context.Context // cancelled when the grace for posts in flight is over
 	stop  context.CancelCauseFunc
 
 	down  atomic.Bool   // the circuit was open when it was last asked
 	ready chan struct{} // a worker may find something to do
 	wants chan struct{} // the lanes may want more messages
-	quiet chan struct{} // an action ended
+	ended chan struct{} // an action ended
 
 	timer *time.Timer // wakes a worker; guarded by c.mu
 	wakes time.Time   // when it does; guarded by c.mu
 }
 
-// consume is one pass.
+// consume runs one pass: a reader, two recorders and the workers. It returns the cause
+// of the pass's end.
 func (c *Consumer) consume(ctx context.Context) error {
 	q, err := openQueue(ctx, c.opt.JetStream, c.opt.Subjects, c.leader.Load())
 	if err != nil {
@@ -54,7 +55,7 @@ func (c *Consumer) consume(ctx context.Context) error {
 	r := &pass{
 		c: c, queue: q, results: results, letters: letters,
 		work: work, posts: posts, stop: stop,
-		ready: make(chan struct{}, c.opt.Workers), wants: make(chan struct{}, 1), quiet: make(chan struct{}, 1),
+		ready: make(chan struct{}, c.opt.Workers), wants: make(chan struct{}, 1), ended: make(chan struct{}, 1),
 	}
 	r.timer = time.AfterFunc(time.Hour, func() { signal(r.ready) })
 	defer r.timer.Stop()
@@ -75,8 +76,8 @@ func (c *Consumer) consume(ctx context.Context) error {
 	r.finish()
 	abort()
 	workers.Wait()
-	close(r.results.batch)
-	close(r.letters.batch)
+	close(r.results.jobs)
+	close(r.letters.jobs)
 	others.Wait()
 	c.mu.Lock()
 	c.lanes.Each(func(m *lane.Message) { triesOf(m).endSpan("", "stopped") })
@@ -98,14 +99,15 @@ func (r *pass) finish() {
 			return
 		}
 		select {
-		case <-r.quiet:
+		case <-r.ended:
 		case <-grace.C:
 			return
 		}
 	}
 }
 
-// do changes the lanes, and has the workers look for new actions.
+// do calls f with the lanes, then wakes a worker if there are new actions, and the
+// reader if the lanes want more messages.
 func (r *pass) do(f func(*lane.Lanes)) {
 	c := r.c
 	c.mu.Lock()
@@ -121,7 +123,7 @@ func (r *pass) do(f func(*lane.Lanes)) {
 	}
 }
 
-// armLocked sets the timer for the next lane that wakes. c.mu is held.
+// armLocked sets the timer for the next lane that wakes.
 func (r *pass) armLocked() {
 	at := r.c.lanes.Wake()
 	if at.IsZero() || at.Equal(r.wakes) {
@@ -131,15 +133,15 @@ func (r *pass) armLocked() {
 	r.timer.Reset(max(time.Until(at), time.Millisecond))
 }
 
-// signal wakes one of those that wait on c.
+// signal wakes one goroutine that waits on c.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
-	default: // it will look anyway
+	default: // a signal is pending
 	}
 }
 
-// loop is one worker.
+// loop is one worker: it carries out the actions of the lanes.
 func (r *pass) loop() {
 	for r.posts.Err() == nil {
 		r.c.mu.Lock()
@@ -155,7 +157,7 @@ func (r *pass) loop() {
 				signal(r.ready)
 			}
 			r.act(a)
-			signal(r.quiet)
+			signal(r.ended)
 			continue
 		}
 		select {
@@ -165,6 +167,7 @@ func (r *pass) loop() {
 	}
 }
 
+// act carries out an action and hands its result to the lanes.
 func (r *pass) act(a lane.Action) {
 	switch a.Kind {
 	case lane.Post:
@@ -174,12 +177,12 @@ func (r *pass) act(a lane.Action) {
 	case lane.Record:
 		r.record(a)
 	case lane.Read:
-		r.load(a)
+		r.readLane(a)
 	}
 }
 
-// answered hands the end of a try to the lanes. Another worker may have the message
-// as soon as they know.
+// answered hands the result of a try to the lanes. Afterwards another worker may have
+// the message, so the fields for the log are read first.
 func (r *pass) answered(m *lane.Message, a lane.Answer) {
 	t := triesOf(m)
 	seq, device, id, attempts, err := m.Seq, t.device, t.id, t.attempts, t.failure
@@ -198,8 +201,8 @@ func (r *pass) answered(m *lane.Message, a lane.Answer) {
 	}
 }
 
-// load reads messages that the lanes left to the stream.
-func (r *pass) load(a lane.Action) {
+// readLane reads messages of one lane that were left to the stream.
+func (r *pass) readLane(a lane.Action) {
 	items, through, err := r.queue.find(r.posts, a.Lane, a.From, a.To, a.Max)
 	if err != nil {
 		r.c.trouble.set(partStream, err)
@@ -211,13 +214,13 @@ func (r *pass) load(a lane.Action) {
 	r.do(func(l *lane.Lanes) { l.Loaded(time.Now(), a, list, through, err) })
 }
 
-// messageOf is a message as the lanes see it. The device's token is its lane; it
-// is empty if the subject names no device.
+// messageOf wraps a message for the lanes. Its lane is the device's token, or empty if
+// the subject names no device.
 func messageOf(m *item) *lane.Message {
 	return &lane.Message{Seq: m.Seq, At: m.At, Lane: m.Address.Token, Size: m.Size(), Content: m}
 }
 
-// circuit brings the state of the circuit to the lanes.
+// circuit passes the state of the circuit to the lanes.
 func (r *pass) circuit() {
 	st := r.c.opt.Circuit.State()
 	if was := r.down.Swap(st.Open); !was && !st.Open {
@@ -243,20 +246,20 @@ type reader struct {
 	*pass
 	*arrivals
 	next uint64 // the first sequence that was not read
-	last uint64 // of the stream, when it was last looked at
+	last uint64 // the stream's last sequence, as of the last look
 
 	checked time.Time // when the number of messages was last compared
 	missed  int       // how often in a row the stream held more than the lanes know
 }
 
-// read reads as far as the lanes want messages, until ctx is cancelled or the
-// stream is another one.
+// read reads the stream as far as the lanes want messages, until ctx is cancelled or
+// the stream is replaced.
 func (r *pass) read(ctx context.Context) error {
-	d := &reader{pass: r, arrivals: newArrivals(r.c.opt.JetStream.Conn(), r.c.opt.Subjects.InboundAll()), next: 1}
-	defer d.close()
+	rd := &reader{pass: r, arrivals: newArrivals(r.c.opt.JetStream.Conn(), r.c.opt.Subjects.InboundAll()), next: 1}
+	defer rd.close()
 	for ctx.Err() == nil {
 		r.c.beats()
-		err := d.step(ctx)
+		err := rd.step(ctx)
 		switch {
 		case err == nil:
 		case errors.Is(err, errAgain), errors.Is(err, errIndirect):
@@ -272,72 +275,72 @@ func (r *pass) read(ctx context.Context) error {
 }
 
 // step reads once, or waits for something to read.
-func (d *reader) step(ctx context.Context) error {
-	if !d.appetite() {
+func (rd *reader) step(ctx context.Context) error {
+	if !rd.appetite() {
 		select {
-		case <-d.wants:
+		case <-rd.wants:
 		case <-time.After(time.Second):
 		case <-ctx.Done():
 		}
 		return nil
 	}
-	if d.next > d.last {
-		st, err := d.queue.look(ctx)
+	if rd.next > rd.last {
+		st, err := rd.queue.look(ctx)
 		if err != nil {
 			return err
 		}
-		if st.last+1 < d.next {
+		if st.last+1 < rd.next {
 			return fmt.Errorf("%w: it lost messages that it had accepted", errAgain)
 		}
-		d.c.trouble.clear(partStream)
-		d.last = st.last
-		if d.next > d.last {
-			if err := d.caughtUp(st); err != nil {
+		rd.c.trouble.clear(partStream)
+		rd.last = st.last
+		if rd.next > rd.last {
+			if err := rd.caughtUp(st); err != nil {
 				return err
 			}
-			d.await(ctx)
+			rd.await(ctx)
 			return nil
 		}
 	}
-	items, through, err := d.queue.scan(ctx, d.next, d.last)
+	items, through, err := rd.queue.scan(ctx, rd.next, rd.last)
 	if err != nil {
 		return err
 	}
-	d.c.trouble.clear(partStream)
-	d.do(func(l *lane.Lanes) {
+	rd.c.trouble.clear(partStream)
+	rd.do(func(l *lane.Lanes) {
 		for _, m := range items {
 			l.Deliver(messageOf(m))
 		}
 	})
-	d.found()
-	d.next = through + 1
+	rd.found()
+	rd.next = through + 1
 	return nil
 }
 
-func (d *reader) appetite() bool {
-	d.c.mu.Lock()
-	defer d.c.mu.Unlock()
-	return d.c.lanes.Appetite()
+func (rd *reader) appetite() bool {
+	rd.c.mu.Lock()
+	defer rd.c.mu.Unlock()
+	return rd.c.lanes.Appetite()
 }
 
-// caughtUp is called when everything was read. A stream that then goes on holding
-// more messages than the lanes know was changed behind their back: a server that
-// died may use the sequences of lost messages again.
-func (d *reader) caughtUp(st state) error {
-	if time.Since(d.checked) < checkEvery {
+// caughtUp is called when everything was read. If the stream then keeps holding more
+// messages than the lanes know, it was changed meanwhile: a server that crashed may use
+// the sequences of lost messages again.
+func (rd *reader) caughtUp(st state) error {
+	if time.Since(rd.checked) < checkEvery {
 		return nil
 	}
-	d.checked = time.Now()
+	rd.checked = time.Now()
 	known := 0
-	d.do(func(l *lane.Lanes) {
+	rd.do(func(l *lane.Lanes) {
 		l.CaughtUp()
 		known = l.Status().Known
 	})
 	if st.messages <= uint64(known) {
-		d.missed = 0
+		rd.missed = 0
 		return nil
 	}
-	if d.missed++; d.missed > 2 {
+	if rd.missed++; rd.missed > 2 {
 		return fmt.Errorf("%w: it holds %d messages, and %d are known", errAgain, st.messages, known)
 	}
 	return nil

@@ -13,13 +13,13 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 )
 
-// errWithheld is why a post was not sent.
+// errWithheld is the error of a post that was not sent.
 var errWithheld = fmt.Errorf("post withheld: %w", context.Canceled)
 
-// sendGate decides whether a post goes out. It may have to wait for the token and
-// the budget, for minutes. A stop, the loss of the seat or the message's age ends
-// that wait, and never a request that was sent. A request with a token that was
-// refused waits again: it is no longer in flight.
+// sendGate decides whether a post goes out. The post may wait minutes for the token
+// and the budget. A stop, the loss of the seat or the message's age ends that wait, but
+// never a request that was sent. A request whose token was refused is no longer in
+// flight and waits again.
 type sendGate struct {
 	state  atomic.Int32 // waiting, sent or withheld
 	asked  atomic.Bool  // to withhold the post
@@ -40,7 +40,7 @@ func (g *sendGate) withhold() {
 	}
 }
 
-// send is called when nothing is left but to send the request.
+// send is called immediately before the request is sent.
 func (g *sendGate) send(allowed bool) error {
 	if !allowed {
 		g.withhold()
@@ -59,7 +59,8 @@ func (g *sendGate) refused() {
 	}
 }
 
-// post tries once to post a message, and returns how that ended.
+// post tries once to post a message. A single location or alert goes through try, a
+// batch through postBatch.
 func (r *pass) post(lm *lane.Message) lane.Answer {
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	a := m.Address
@@ -86,11 +87,13 @@ func (r *pass) post(lm *lane.Message) lane.Answer {
 	})
 }
 
-// decision concludes a post that the API took, or refused for good with a reason.
-type decision func(answer plaspy.Answer, refused string) lane.Answer
+// conclusion makes the answer for a post that the API accepted, or that it refused for
+// good. refused is the reason, else "".
+type conclusion func(answer plaspy.Answer, refused string) lane.Answer
 
-// try posts a location or an alert once.
-func (r *pass) try(lm *lane.Message, f *message.Form, key string, decided decision) lane.Answer {
+// try posts a location or an alert once, if the circuit allows it. It returns the
+// answer for the lanes: that of conclude, or the wait before the next try.
+func (r *pass) try(lm *lane.Message, f *message.Form, key string, conclude conclusion) lane.Answer {
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	if ok, at := c.opt.Circuit.Allow(time.Now()); !ok {
 		r.down.Store(true)
@@ -108,12 +111,13 @@ func (r *pass) try(lm *lane.Message, f *message.Form, key string, decided decisi
 	}
 	if err == nil {
 		r.c.echo(m.Address, f, (*echo.Tracker).Taken)
-		return decided(answer, "")
+		return conclude(answer, "")
 	}
-	return r.failed(lm, f, err, decided)
+	return r.failed(lm, f, err, conclude)
 }
 
-// send sends the post when token and budget are at hand.
+// send sends the post once the token and the budget permit it. The gate shows whether
+// it was sent.
 func (r *pass) send(lm *lane.Message, f *message.Form, key string) (plaspy.Answer, *sendGate, error) {
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	ctx, cancel := context.WithCancel(t.span.In(r.posts))
@@ -161,22 +165,22 @@ func (r *pass) posted(lm *lane.Message, f *message.Form, answer plaspy.Answer) l
 	if t.warned {
 		c.log.Info("inbound message posted after retries", "device_id", t.device, "seq", m.Seq, "msg_id", t.id, "attempt", t.attempts)
 	}
-	v := &ruling{kind: m.Address.Kind, decision: d, connection: m.connection}
+	v := &verdictNote{kind: m.Address.Kind, decision: d, connection: m.connection}
 	v.outcome = c.outcome(m, d, t)
 	return lane.Answer{Verdict: &lane.Verdict{Posted: true, Sent: true, Note: v}}
 }
 
-// failed decides how to go on after a try that failed.
-func (r *pass) failed(lm *lane.Message, f *message.Form, err error, decided decision) lane.Answer {
+// failed decides how a message goes on after a failed try: a verdict or another try.
+func (r *pass) failed(lm *lane.Message, f *message.Form, err error, conclude conclusion) lane.Answer {
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	class := plaspy.Classify(err)
 	refused := func(reason string) lane.Answer {
 		c.echo(m.Address, f, (*echo.Tracker).Refused)
-		return decided(plaspy.Answer{}, reason)
+		return conclude(plaspy.Answer{}, reason)
 	}
 	switch {
 	case class == plaspy.Canceled && r.posts.Err() != nil:
-		return lane.Answer{Withheld: true} // the grace is over; whether the API accepted it is open
+		return lane.Answer{Withheld: true} // the grace is over; the API may have accepted it
 	case time.Since(m.At) >= c.opt.MaxAge:
 		return r.tooOld(lm)
 	case class == plaspy.Reject:
@@ -196,8 +200,8 @@ func (r *pass) failed(lm *lane.Message, f *message.Form, err error, decided deci
 	return answer
 }
 
-// gone reports whether the API's list lacks a device. If that cannot be found out,
-// the device counts as there.
+// gone reports whether the API's device list lacks a device. If the list cannot be
+// read, it returns false.
 func (r *pass) gone(deviceID string) bool {
 	if r.c.opt.Directory == nil {
 		return false
@@ -209,7 +213,7 @@ func (r *pass) gone(deviceID string) bool {
 	return err == nil && !there
 }
 
-// echo notes the steps of a location in the echo tracker.
+// echo records a step of a post in the echo tracker.
 func (c *Consumer) echo(a message.Address, f *message.Form, note func(*echo.Tracker, string, message.Fix)) {
 	if a.Kind == message.Location && c.opt.Echo != nil {
 		note(c.opt.Echo, a.Token, f.Fix)
@@ -223,6 +227,7 @@ func withStatus(status int) string {
 	return fmt.Sprintf(" with status %d", status)
 }
 
+// tooOld makes the verdict of a message that has reached Options.MaxAge.
 func (r *pass) tooOld(m *lane.Message) lane.Answer {
 	t := triesOf(m)
 	detail := t.detail
@@ -244,5 +249,5 @@ func (r *pass) giveUp(lm *lane.Message, reason, detail string, wasSent bool) lan
 	c.warnings.warn(c.log, "inbound message dead-lettered", "reason", reason, "device_id", m.Address.Device, "subject", m.Subject, "seq", m.Seq,
 		"msg_id", m.ID(c.opt.Subjects), "attempt", t.attempts, "status", t.status)
 	d := message.Decision{Tries: t.known(), At: time.Now(), Reason: reason, Detail: detail}
-	return lane.Answer{Verdict: &lane.Verdict{Sent: wasSent, Note: &ruling{kind: m.Address.Kind, decision: d}}}
+	return lane.Answer{Verdict: &lane.Verdict{Sent: wasSent, Note: &verdictNote{kind: m.Address.Kind, decision: d}}}
 }

@@ -29,24 +29,25 @@ const (
 	scanBytes      = 4 << 20         // of the messages of one read
 )
 
-// item is one inbound message in memory.
+// item is one inbound message in memory. It is the Content of a [lane.Message], and
+// wraps the [message.Message] with the state of its posts.
 type item struct {
 	message.Message
 	// connection is the number of the connection on which the message was read.
 	connection uint64
-	// posts is read from the body when the message is posted first.
+	// posts is read from the body before the first post.
 	posts *message.Posts
-	// outcome is being recorded. It is nil if the message was not given up.
+	// outcome is that of a dead letter that is being recorded, else nil.
 	outcome *message.Outcome
 }
 
-// queue is the inbound stream. A message leaves it when its outcome is recorded,
-// so that the stream is all the memory that a crash needs.
+// queue is the inbound stream. A message is deleted when its outcome is recorded, so
+// that the stream holds everything that a crash must not lose.
 //
 // Every read shows the state of the stream's leader. If the stream has one
 // replica, that replica answers direct gets, many messages for one request.
-// Otherwise a direct get may be answered by a follower or a mirror, which may lag
-// and show messages that are finished; the leader is then asked for each message.
+// Otherwise a follower or a mirror may answer a direct get. It may lag and show
+// finished messages, so the leader is asked for each message instead.
 type queue struct {
 	js       jetstream.JetStream
 	subjects publisher.Subjects
@@ -58,7 +59,7 @@ type queue struct {
 
 // state is the part of a stream's state that matters here.
 type state struct {
-	last     uint64 // the sequence of the last message that the stream took
+	last     uint64 // the sequence of the stream's newest message
 	messages uint64
 }
 
@@ -89,6 +90,7 @@ func openQueue(ctx context.Context, js jetstream.JetStream, subjects publisher.S
 	return q, nil
 }
 
+// directly reports whether direct gets show the state of the stream's leader.
 func directly(cfg jetstream.StreamConfig) bool { return cfg.AllowDirect && cfg.Replicas <= 1 }
 
 func (q *queue) info(ctx context.Context) (*jetstream.StreamInfo, error) {
@@ -114,11 +116,11 @@ func (q *queue) look(ctx context.Context) (state, error) {
 	return state{last: info.State.LastSeq, messages: info.State.Msgs}, nil
 }
 
-// scan reads messages in stream order, beginning at a sequence, and returns the
+// scan reads the next messages in stream order from a sequence on. It returns the
 // sequence through which the stream was read. last is the stream's last sequence.
 func (q *queue) scan(ctx context.Context, from, last uint64) (list []*item, through uint64, err error) {
 	if q.direct {
-		list, more, err := q.batch(ctx, "", from, scanMessages)
+		list, more, err := q.getBatch(ctx, "", from, scanMessages)
 		if err != nil && !errors.Is(err, errIndirect) && ctx.Err() == nil {
 			if _, leaderErr := q.get(ctx, request{Seq: from, Next: ">"}); leaderErr == nil {
 				err = fmt.Errorf("%w: %w", errIndirect, err)
@@ -133,10 +135,10 @@ func (q *queue) scan(ctx context.Context, from, last uint64) (list []*item, thro
 		return list, through, err
 	}
 	to := min(last, from+scanLeader-1)
-	if list, err = q.each(ctx, from, to); err != nil || len(list) > 0 {
+	if list, err = q.getRange(ctx, from, to); err != nil || len(list) > 0 {
 		return list, to, err
 	}
-	// A gap: its end is found by the first message behind it.
+	// Nothing is there: the next message marks the end of the gap.
 	m, err := q.get(ctx, request{Seq: to + 1, Next: ">"})
 	if m == nil || err != nil {
 		return nil, last, err
@@ -144,23 +146,23 @@ func (q *queue) scan(ctx context.Context, from, last uint64) (list []*item, thro
 	return []*item{m}, m.Seq, nil
 }
 
-// find reads messages of one device, given by its token, or of none if the token
-// is empty, in a range of sequences. It returns the sequence through which the
-// range was read.
+// find reads messages of one device in a range of sequences. An empty token stands for
+// the messages that name no device. It returns the sequence through which the range
+// was read.
 func (q *queue) find(ctx context.Context, token string, from, to uint64, most int) (list []*item, through uint64, err error) {
 	through = from - 1
 	for through < to && len(list) == 0 && ctx.Err() == nil {
 		var found []*item
 		switch {
 		case from == to && !q.direct:
-			found, err = q.each(ctx, from, to)
+			found, err = q.getRange(ctx, from, to)
 			through = to
 		case from == to, token != "" && q.direct:
-			found, through, err = q.batchTo(ctx, q.filter(token, from == to), through+1, to, most)
+			found, through, err = q.getBatchTo(ctx, q.filter(token, from == to), through+1, to, most)
 		case token == "":
 			found, through, err = q.scan(ctx, through+1, to)
 		default:
-			found, through, err = q.nextTo(ctx, q.subjects.InboundOf(token), through+1, to)
+			found, through, err = q.getNextTo(ctx, q.subjects.InboundOf(token), through+1, to)
 		}
 		if err != nil {
 			return nil, 0, err
@@ -182,15 +184,18 @@ func (q *queue) filter(token string, one bool) string {
 	return q.subjects.InboundOf(token)
 }
 
-func (q *queue) batchTo(ctx context.Context, filter string, from, to uint64, most int) ([]*item, uint64, error) {
-	list, more, err := q.batch(ctx, filter, from, most)
+// getBatchTo is getBatch up to a sequence, and returns the sequence through which the
+// stream was read.
+func (q *queue) getBatchTo(ctx context.Context, filter string, from, to uint64, most int) ([]*item, uint64, error) {
+	list, more, err := q.getBatch(ctx, filter, from, most)
 	if err != nil || !more || len(list) == 0 || from == to {
 		return list, to, err
 	}
 	return list, list[len(list)-1].Seq, nil
 }
 
-func (q *queue) nextTo(ctx context.Context, filter string, from, to uint64) ([]*item, uint64, error) {
+// getNextTo asks the leader for the next message of a filter up to a sequence.
+func (q *queue) getNextTo(ctx context.Context, filter string, from, to uint64) ([]*item, uint64, error) {
 	m, err := q.get(ctx, request{Seq: from, Next: filter})
 	if m == nil || err != nil {
 		return nil, to, err
@@ -217,9 +222,9 @@ const (
 	headerLastSeq  = "Nats-Last-Sequence"
 )
 
-// batch reads the next messages of a filter with one direct get. more reports
-// that the stream may hold others behind them.
-func (q *queue) batch(ctx context.Context, filter string, from uint64, most int) (list []*item, more bool, err error) {
+// getBatch reads the next messages of a filter with one direct get. more reports that
+// the stream may hold others behind them.
+func (q *queue) getBatch(ctx context.Context, filter string, from uint64, most int) (list []*item, more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	body, err := json.Marshal(request{Seq: max(from, 1), Next: filter, Batch: most, MaxBytes: scanBytes})
@@ -241,7 +246,7 @@ func (q *queue) batch(ctx context.Context, filter string, from uint64, most int)
 		if err != nil {
 			return nil, false, fmt.Errorf("read stream %s: %w", q.name, err)
 		}
-		m, err := q.one(msg)
+		m, err := q.parseDirect(msg)
 		if err != nil {
 			return nil, false, err
 		}
@@ -260,9 +265,10 @@ func (q *queue) batch(ctx context.Context, filter string, from uint64, most int)
 	}
 }
 
-// one reads one message of the answer to a direct get, nil if it is none.
-// Producers can set the headers that the server adds; the server's are the last.
-func (q *queue) one(msg *nats.Msg) (*item, error) {
+// parseDirect parses one message of the answer to a direct get. It returns nil if the
+// answer is only a status. Producers can set the headers that the server adds; the
+// server's are the last.
+func (q *queue) parseDirect(msg *nats.Msg) (*item, error) {
 	if len(msg.Header[headerSequence]) == 0 {
 		return nil, nil
 	}
@@ -307,8 +313,8 @@ func (q *queue) item(seq uint64, at time.Time, subject string, header map[string
 // connection numbers the connections to the server.
 func (q *queue) connection() uint64 { return q.js.Conn().Stats().Reconnects }
 
-// each asks the leader for every sequence of a range at once.
-func (q *queue) each(ctx context.Context, from, to uint64) (list []*item, err error) {
+// getRange asks the leader for every sequence of a range at once.
+func (q *queue) getRange(ctx context.Context, from, to uint64) (list []*item, err error) {
 	msgs := make([]*nats.Msg, 0, to-from+1)
 	for seq := from; seq <= to; seq++ {
 		msgs = append(msgs, &nats.Msg{Subject: q.getSubject(), Data: fmt.Appendf(nil, `{"seq":%d}`, seq)})
@@ -323,7 +329,7 @@ func (q *queue) each(ctx context.Context, from, to uint64) (list []*item, err er
 		if failed[i] != nil {
 			return nil, fmt.Errorf("read stream %s: %w", q.name, failed[i])
 		}
-		m, err := q.answer(answers[i].Data)
+		m, err := q.parseAnswer(answers[i].Data)
 		if err != nil {
 			return nil, err
 		}
@@ -336,7 +342,7 @@ func (q *queue) each(ctx context.Context, from, to uint64) (list []*item, err er
 
 func (q *queue) getSubject() string { return q.api + "STREAM.MSG.GET." + q.name }
 
-// get asks the leader for one message, which is nil if it is not there.
+// get asks the leader for one message. It returns nil if the message does not exist.
 func (q *queue) get(ctx context.Context, r request) (*item, error) {
 	body, err := json.Marshal(r)
 	if err != nil {
@@ -348,11 +354,11 @@ func (q *queue) get(ctx context.Context, r request) (*item, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read stream %s: %w", q.name, err)
 	}
-	return q.answer(reply.Data)
+	return q.parseAnswer(reply.Data)
 }
 
-// answer reads the leader's answer to a request for a message.
-func (q *queue) answer(data []byte) (*item, error) {
+// parseAnswer parses the leader's answer to a request for a message.
+func (q *queue) parseAnswer(data []byte) (*item, error) {
 	var answer struct {
 		Message *struct {
 			Subject string    `json:"subject"`

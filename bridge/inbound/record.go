@@ -31,34 +31,34 @@ const recordTimeout = 3 * time.Second
 // it is recorded.
 const maxRemembered = 8 << 10
 
-// ruling is the note of a verdict: the decision on a message, to be recorded.
-type ruling struct {
+// verdictNote is the Note of a [lane.Verdict]: the decision to record.
+type verdictNote struct {
 	kind       message.Kind
 	decision   message.Decision
-	outcome    *message.Outcome // of a message that was posted; a dead letter is made of the message
+	outcome    *message.Outcome // of a posted message; that of a dead letter is made from the message when it is recorded
 	connection uint64           // on which the message was read
-	counted    bool             // the metrics have it
+	counted    bool             // in the metrics
 }
 
-// settling is a message with an outcome that is being recorded.
-type settling struct {
+// recordJob is a message whose outcome is being recorded.
+type recordJob struct {
 	outcome    *message.Outcome // nil if there is nothing to store
 	seq        uint64
 	at         time.Time
 	connection uint64
-	done       chan error // has room for the answer
+	done       chan error // receives the result; buffered
 }
 
 // recorder stores outcomes and removes their messages from the inbound stream. One
-// goroutine does it for all workers, so that messages that wait at the same time
-// share their requests to the server. Results and dead letters have a recorder
-// each, because one of their streams may not answer.
+// goroutine serves all workers, so that jobs that wait at the same time share their
+// requests to the server. Results and dead letters have a recorder each, because one
+// of their streams may not answer.
 type recorder struct {
 	x       *exchange
 	queue   *queue
 	log     *slog.Logger
 	timeout time.Duration
-	batch   chan *settling
+	jobs    chan *recordJob
 }
 
 func (c *Consumer) newRecorder(q *queue) (*recorder, error) {
@@ -66,17 +66,17 @@ func (c *Consumer) newRecorder(q *queue) (*recorder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &recorder{x: x, queue: q, log: c.log, timeout: recordTimeout, batch: make(chan *settling, c.opt.Workers)}, nil
+	return &recorder{x: x, queue: q, log: c.log, timeout: recordTimeout, jobs: make(chan *recordJob, c.opt.Workers)}, nil
 }
 
 // run records until the channel is closed.
 func (r *recorder) run(ctx context.Context) {
 	defer r.x.close()
-	batch := make([]*settling, 0, cap(r.batch)+1)
-	for s := range r.batch {
+	batch := make([]*recordJob, 0, cap(r.jobs)+1)
+	for s := range r.jobs {
 		batch = append(batch[:0], s)
-		for len(r.batch) > 0 && len(batch) < cap(batch) {
-			batch = append(batch, <-r.batch)
+		for len(r.jobs) > 0 && len(batch) < cap(batch) {
+			batch = append(batch, <-r.jobs)
 		}
 		errs := r.store(ctx, batch)
 		r.remove(ctx, batch, errs)
@@ -86,7 +86,9 @@ func (r *recorder) run(ctx context.Context) {
 	}
 }
 
-func (r *recorder) store(ctx context.Context, batch []*settling) []error {
+// store stores the outcomes of a batch of jobs. It returns an error for each job, nil
+// if its outcome is stored.
+func (r *recorder) store(ctx context.Context, batch []*recordJob) []error {
 	errs := make([]error, len(batch))
 	outcomes, of := make([]*message.Outcome, 0, len(batch)), make([]int, 0, len(batch))
 	for i, s := range batch {
@@ -100,9 +102,9 @@ func (r *recorder) store(ctx context.Context, batch []*settling) []error {
 	return errs
 }
 
-// remove takes messages with a stored outcome out of the inbound stream, and
-// waits until the server confirms it.
-func (r *recorder) remove(ctx context.Context, batch []*settling, errs []error) {
+// remove deletes the messages with a stored outcome from the inbound stream, and waits
+// for the server's answers. It sets the errors of the messages that are still there.
+func (r *recorder) remove(ctx context.Context, batch []*recordJob, errs []error) {
 	msgs, of := make([]*nats.Msg, 0, len(batch)), make([]int, 0, len(batch))
 	for i, s := range batch {
 		if errs[i] != nil {
@@ -124,9 +126,8 @@ func (r *recorder) remove(ctx context.Context, batch []*settling, errs []error) 
 }
 
 // record stores a batch of outcomes and sends the replies. The messages of a
-// batch share their requests to the server. An outcome with an error is not
-// recorded whole, and record can be called with it again: it goes on from the
-// step that failed.
+// batch share their requests to the server. If an outcome has an error,
+// record can be called with it again and goes on from the step that failed.
 func (r *recorder) record(ctx context.Context, batch []*message.Outcome) []error {
 	errs := make([]error, len(batch))
 	for {
@@ -141,7 +142,7 @@ func (r *recorder) record(ctx context.Context, batch []*message.Outcome) []error
 		}
 		answers, failed := r.x.ask(ctx, msgs, r.timeout)
 		for k, i := range of {
-			if err := r.took(batch[i], answers[k], failed[k]); err != nil {
+			if err := r.confirm(batch[i], answers[k], failed[k]); err != nil {
 				errs[i] = fmt.Errorf("publish to %s: %w", msgs[k].Subject, err)
 			}
 		}
@@ -158,9 +159,10 @@ func (r *recorder) record(ctx context.Context, batch []*message.Outcome) []error
 	return errs
 }
 
-// took reads a stream's answer to the next publication of an outcome. One that
-// the stream refused for its size is cut, and published again by the next round.
-func (r *recorder) took(o *message.Outcome, answer *nats.Msg, err error) error {
+// confirm reads a stream's answer to the next publication of an outcome. A publication
+// that the stream refused for its size is shortened, and published again in the next
+// round of record.
+func (r *recorder) confirm(o *message.Outcome, answer *nats.Msg, err error) error {
 	subject := o.Next().Subject
 	var seq uint64
 	if err == nil {
@@ -211,10 +213,11 @@ func tooLarge(err error) (large, headers bool) {
 	return api.ErrorCode == codeTooLarge || api.ErrorCode == codeHeadersTooLarge, api.ErrorCode == codeHeadersTooLarge
 }
 
-// record records the verdict on a message.
+// record records the verdict on a message: it hands a job to the recorder and waits for
+// its result.
 func (r *pass) record(a lane.Action) {
-	c, lm, t, v := r.c, a.Message, triesOf(a.Message), a.Verdict.Note.(*ruling)
-	s := &settling{outcome: v.outcome, seq: lm.Seq, at: lm.At, connection: v.connection, done: make(chan error, 1)}
+	c, lm, t, v := r.c, a.Message, triesOf(a.Message), a.Verdict.Note.(*verdictNote)
+	s := &recordJob{outcome: v.outcome, seq: lm.Seq, at: lm.At, connection: v.connection, done: make(chan error, 1)}
 	result := resultPosted
 	if !a.Verdict.Posted {
 		result = resultDead
@@ -228,12 +231,12 @@ func (r *pass) record(a lane.Action) {
 		s.outcome.Restart()
 		s.outcome.Replied()
 	}
-	books := r.results
+	rec := r.results
 	if !a.Verdict.Posted {
-		books = r.letters
+		rec = r.letters
 	}
 	settle := c.settleSpan(t)
-	books.batch <- s
+	rec.jobs <- s
 	err := <-s.done
 	if err != nil {
 		settle.End("not_recorded")
@@ -266,8 +269,8 @@ func (c *Consumer) outcome(m *item, d message.Decision, t *tries) *message.Outco
 	return o
 }
 
-// exchange sends requests to the server in batches. One request after the other
-// costs a few context switches each, which together are as much as a post.
+// exchange sends requests to the server in batches. Single requests cost a few context
+// switches each, together as much as a post.
 // It is used by one goroutine.
 type exchange struct {
 	nc     *nats.Conn
@@ -341,7 +344,7 @@ func (q *queue) removal(seq uint64) *nats.Msg {
 
 // removed reads the answer to a removal. If the server reports a failure, the
 // leader is asked whether the message is still there.
-func (q *queue) removed(ctx context.Context, m *settling, answer *nats.Msg, err error) error {
+func (q *queue) removed(ctx context.Context, m *recordJob, answer *nats.Msg, err error) error {
 	var reply struct {
 		Success bool                `json:"success"`
 		Error   *jetstream.APIError `json:"error"`
@@ -360,9 +363,9 @@ func (q *queue) removed(ctx context.Context, m *settling, answer *nats.Msg, err 
 	return fmt.Errorf("delete message %d: %w", m.seq, err)
 }
 
-// holds reports whether a message is still in the stream. Another message with
-// its sequence is not the same one: the server lost data, or the stream was made
-// anew.
+// holds reports whether a message is still in the stream. A message with another time
+// is a different one that got its sequence: the server lost data, or the stream was
+// recreated.
 func (q *queue) holds(ctx context.Context, seq uint64, at time.Time) (bool, error) {
 	m, err := q.get(ctx, request{Seq: seq})
 	return m != nil && m.At.Equal(at), err

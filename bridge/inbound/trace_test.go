@@ -58,11 +58,20 @@ func ended(r *rig, stop func(), spans *sdktest.SpanRecorder) (messages, requests
 	r.t.Helper()
 	r.waitCount(subjects.Inbound(), 0)
 	stop()
+	var settled []sdk.ReadOnlySpan // removals of messages from the stream
 	for _, s := range spans.Ended() {
-		if strings.HasPrefix(s.Name(), "process ") {
+		switch {
+		case strings.HasPrefix(s.Name(), "process "):
 			messages = append(messages, s)
-		} else {
+		case strings.HasPrefix(s.Name(), "settle "):
+			settled = append(settled, s)
+		default:
 			requests = append(requests, s)
+		}
+	}
+	for _, s := range settled {
+		if !slices.ContainsFunc(messages, func(m sdk.ReadOnlySpan) bool { return s.Parent().SpanID() == m.SpanContext().SpanID() }) {
+			r.t.Errorf("the span %q is not the child of a message's span", s.Name())
 		}
 	}
 	if len(spans.Started()) != len(spans.Ended()) {

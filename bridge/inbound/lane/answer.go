@@ -4,13 +4,12 @@ import (
 	"time"
 )
 
-// Cause is why a message waits. Each has a backoff of its own: a wait for one
-// cause does not lengthen the waits for another.
+// Cause is the reason why a message waits. Each cause has a backoff of its own.
 type Cause int
 
 // The causes.
 const (
-	Other     Cause = iota // an answer that may be another one next time
+	Other     Cause = iota // any other failure that may not occur again
 	Outage                 // the API is down
 	Throttled              // too many requests
 	Auth                   // the token is refused
@@ -29,22 +28,22 @@ func (c Cause) String() string {
 	return "retry"
 }
 
-// Answer is how [Post] or [GiveUp] ended. The zero Answer is a try that failed
-// for a reason of its own.
+// Answer is the result of [Post] or [GiveUp]. The zero Answer is a failed try with
+// cause [Other].
 type Answer struct {
 	// Verdict is the outcome of the message; nil if the message stays.
 	Verdict *Verdict
 	// Withheld reports that the post was not sent. It is no try.
 	Withheld bool
-	// Cause, AtLeast and Jitter shape the wait before the next try: its backoff,
-	// the API's own wish, and a random number from 0 to 1.
+	// Cause, AtLeast and Jitter set the wait before the next try: the backoff to use,
+	// the API's Retry-After, and a random number from 0 to 1.
 	Cause   Cause
 	AtLeast time.Duration
 	Jitter  float64
 	// Now asks for the next try at once.
 	Now bool
-	// More reports that a part of the message is done and the next one is due: the
-	// lane takes its turn again. It is no failed try.
+	// More reports that a part of the message is done and the next part is due. The
+	// lane goes to the end of its queue.
 	More bool
 }
 
@@ -75,7 +74,7 @@ func (r *retry) delay(a Answer, initial, limit time.Duration) time.Duration {
 	return max(d, a.AtLeast)
 }
 
-// Answered takes the end of [Post] or [GiveUp], and returns the wait before the
+// Answered takes the result of [Post] or [GiveUp], and returns the wait before the
 // next try.
 func (l *Lanes) Answered(now time.Time, m *Message, a Answer) time.Duration {
 	n := l.lanes[m.Lane]
@@ -117,13 +116,13 @@ func (l *Lanes) Answered(now time.Time, m *Message, a Answer) time.Duration {
 	return 0
 }
 
-// release gives the place of a lane back.
-func (l *Lanes) release(n *line) {
+// release frees the worker's place that a lane takes.
+func (l *Lanes) release(n *lane) {
 	l.open -= n.places
 	n.places = 0
 }
 
-// Recorded takes the end of [Record].
+// Recorded takes the result of [Record].
 func (l *Lanes) Recorded(now time.Time, m *Message, err error) {
 	n := l.lanes[m.Lane]
 	if n == nil || n.state != busy || n.head != m {
@@ -132,10 +131,10 @@ func (l *Lanes) Recorded(now time.Time, m *Message, err error) {
 	n.state = idle
 	l.recorded(n)
 	if err != nil {
-		l.unhand(n)
+		l.spill(n)
 		pause := l.limits.Pause
 		if l.stopping {
-			pause /= 4 // the time that is left is short
+			pause /= 4 // the grace is short
 		}
 		l.wait(n, now, pause, Other)
 		return
@@ -181,7 +180,7 @@ func (l *Lanes) Reset() {
 			l.outcomes.restore(m)
 		}
 	}
-	*l = Lanes{limits: l.limits, lanes: make(map[string]*line), outcomes: l.outcomes}
+	*l = Lanes{limits: l.limits, lanes: make(map[string]*lane), outcomes: l.outcomes}
 	l.outcomes.restart()
 }
 

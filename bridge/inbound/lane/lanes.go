@@ -48,8 +48,8 @@ type Message struct {
 
 // Verdict is the outcome of a message: posted or refused, and not yet recorded.
 type Verdict struct {
-	Posted bool // the API took it; otherwise it becomes a dead letter
-	Sent   bool // it went out to the API, so that it must not go out again
+	Posted bool // the API accepted it; otherwise it becomes a dead letter
+	Sent   bool // it was sent to the API, so it must not be sent again
 	Note   any  // the caller's, to record
 }
 
@@ -70,8 +70,8 @@ const (
 	Read
 )
 
-// Action is one thing to do for a lane. Until it is answered, the lane does
-// nothing else.
+// Action is one thing to do for a lane. The lane has no other action until this one is
+// answered.
 type Action struct {
 	Kind    Kind
 	Message *Message // for Post, GiveUp and Record
@@ -93,8 +93,8 @@ const (
 	parked               // until the API is back
 )
 
-// line is the state of one lane.
-type line struct {
+// lane is the state of one lane.
+type lane struct {
 	key   string
 	state state
 	head  *Message   // the first message, if it is known
@@ -115,7 +115,7 @@ type line struct {
 // concurrent use.
 type Lanes struct {
 	limits Limits
-	lanes  map[string]*line
+	lanes  map[string]*lane
 	pos    uint64 // the last sequence that was delivered
 
 	results queue    // lanes with a first message that was posted
@@ -125,14 +125,14 @@ type Lanes struct {
 	parks   [2]queue // lanes that wait for the API: with a first message that was not tried yet, and that failed
 	timers  timers
 
-	memory    memory
-	open      int // posts under way, and posted messages that are not recorded
-	troubled  int // posts under way of lanes in trouble
-	recording int // dead letters that are being recorded, or read for that
-	turn      int // posts of healthy lanes since the last one of a lane in trouble
+	memory       memory
+	open         int // posts under way, and posted messages that are not recorded
+	troubled     int // posts under way of lanes in trouble
+	recording    int // dead letters that are being recorded, or read for that
+	healthyPosts int // posts of healthy lanes since the last one of a lane in trouble
 
 	down     bool      // the API is down
-	gate     time.Time // while it is down: no probe before
+	gate     time.Time // no probe before this time while the API is down
 	stopping bool
 
 	outcomes outcomes
@@ -140,14 +140,14 @@ type Lanes struct {
 
 // New returns lanes without messages.
 func New(limits Limits) *Lanes {
-	return &Lanes{limits: limits, lanes: make(map[string]*line), outcomes: newOutcomes(limits.Recent)}
+	return &Lanes{limits: limits, lanes: make(map[string]*lane), outcomes: newOutcomes(limits.Recent)}
 }
 
 // Position returns the last sequence that was delivered.
 func (l *Lanes) Position() uint64 { return l.pos }
 
-// Appetite reports whether the next messages of the stream are wanted. While
-// enough lanes are ready, or wait for the API untried, messages are best left there.
+// Appetite reports whether to deliver the next messages of the stream. It is false
+// while enough lanes are ready, or wait for the API without a try.
 func (l *Lanes) Appetite() bool {
 	return !l.stopping && l.results.len()+l.fresh.len()+l.parks[0].len() < 2*l.limits.Workers
 }
@@ -162,7 +162,7 @@ func (l *Lanes) Deliver(m *Message) {
 	l.outcomes.delivered(m)
 	n := l.lanes[m.Lane]
 	if n == nil {
-		n = &line{key: m.Lane, index: -1}
+		n = &lane{key: m.Lane, index: -1}
 		l.lanes[m.Lane] = n
 	}
 	switch {
@@ -183,13 +183,13 @@ func (l *Lanes) Deliver(m *Message) {
 
 // room reports whether a lane may keep one more message in memory. One lane gets
 // a quarter of the room that is left, so that no lane fills the memory.
-func (l *Lanes) room(n *line, m *Message) bool {
+func (l *Lanes) room(n *lane, m *Message) bool {
 	share := max(4, (l.limits.Hand-l.memory.messages)/4)
 	return len(n.rest) < share && l.memory.messages < l.limits.Hand && l.memory.bytes+m.Size <= l.limits.Bytes
 }
 
-// holds reports whether a lane keeps its messages in memory now.
-func (l *Lanes) holds(n *line) bool {
+// holds reports whether a lane in its present state keeps new messages in memory.
+func (l *Lanes) holds(n *lane) bool {
 	switch n.state {
 	case parked:
 		return false
@@ -200,7 +200,7 @@ func (l *Lanes) holds(n *line) bool {
 }
 
 // hold gives a lane a message, with its content if keep is set.
-func (l *Lanes) hold(n *line, m *Message, keep bool) {
+func (l *Lanes) hold(n *lane, m *Message, keep bool) {
 	m.verdict, m.again = l.outcomes.recall(m)
 	if !keep {
 		m.Content = nil
@@ -233,9 +233,9 @@ func (y *memory) drop(m *Message) {
 	}
 }
 
-// unhand leaves the messages of a lane to the stream, all but the first one's
-// state.
-func (l *Lanes) unhand(n *line) {
+// spill drops the messages of a lane from memory and leaves them to the stream, except
+// the first message.
+func (l *Lanes) spill(n *lane) {
 	if len(n.rest) == 0 {
 		return
 	}
@@ -280,7 +280,7 @@ func (l *Lanes) Loaded(now time.Time, a Action, messages []*Message, through uin
 // reloaded gives the first message its content. If the message is not in the
 // stream any more, an operator removed it, or its outcome was recorded and the
 // answer to that was lost.
-func (l *Lanes) reloaded(n *line, messages []*Message) {
+func (l *Lanes) reloaded(n *lane, messages []*Message) {
 	if len(messages) == 0 || messages[0].Seq != n.head.Seq || !messages[0].At.Equal(n.head.At) {
 		l.outcomes.recorded(n.head)
 		l.leave(n)
@@ -292,7 +292,7 @@ func (l *Lanes) reloaded(n *line, messages []*Message) {
 
 // refill takes messages that were left to the stream, which was read through a
 // sequence.
-func (l *Lanes) refill(n *line, messages []*Message, through uint64) {
+func (l *Lanes) refill(n *lane, messages []*Message, through uint64) {
 	for i, m := range messages {
 		if m.Seq < n.next || m.Seq > through || m.Lane != n.key {
 			continue
@@ -310,7 +310,7 @@ func (l *Lanes) refill(n *line, messages []*Message, through uint64) {
 }
 
 // leave removes the first message of a lane.
-func (l *Lanes) leave(n *line) {
+func (l *Lanes) leave(n *lane) {
 	l.memory.drop(n.head)
 	n.head = nil
 	if len(n.rest) > 0 {
@@ -322,8 +322,8 @@ func (l *Lanes) leave(n *line) {
 	}
 }
 
-// settle puts a lane where it belongs after a step.
-func (l *Lanes) settle(n *line) {
+// settle removes a lane without messages, and enqueues any other.
+func (l *Lanes) settle(n *lane) {
 	if n.head == nil && n.last == 0 {
 		delete(l.lanes, n.key)
 		return

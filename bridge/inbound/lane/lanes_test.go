@@ -149,7 +149,7 @@ func TestMemory(t *testing.T) {
 func TestBacklog(t *testing.T) {
 	m := func() []*Message { return []*Message{{}, {}} }
 	l := New(small(8, 100))
-	for name, n := range map[string]*line{
+	for name, n := range map[string]*lane{
 		"a": {state: queued}, "b": {state: busy}, "c": {state: waiting, left: 90}, "d": {state: parked},
 	} {
 		n.head, n.rest = &Message{}, m()

@@ -2,8 +2,8 @@ package lane
 
 import "time"
 
-// batch is how many messages a lane reads at once.
-const batch = 16
+// readMax is how many messages a lane reads at once.
+const readMax = 16
 
 // Next returns the next action for a worker. If it returns false, there is nothing
 // to do before [Lanes.Wake], or before another call changes something.
@@ -36,9 +36,9 @@ func (l *Lanes) Next(now time.Time) (Action, bool) {
 	return Action{}, false
 }
 
-// toRecord takes a lane whose first message is to be recorded. Dead letters take
-// half of the workers at most, because their stream may not answer.
-func (l *Lanes) toRecord() *line {
+// toRecord takes a lane whose first message has a verdict to record. Dead letters take
+// at most half of the workers, because their stream may not answer.
+func (l *Lanes) toRecord() *lane {
 	if n := l.results.pop(); n != nil {
 		return n
 	}
@@ -58,7 +58,7 @@ func (l *Lanes) toRecord() *line {
 }
 
 // recorded ends the recording of a dead letter.
-func (l *Lanes) recorded(n *line) {
+func (l *Lanes) recorded(n *lane) {
 	if n.letter {
 		l.recording--
 		n.letter = false
@@ -75,14 +75,14 @@ func (l *Lanes) Wake() time.Time {
 	return at
 }
 
-// pick takes the next lane in turn. Lanes in trouble have a share of the
-// places, so that healthy lanes do not wait for them.
-func (l *Lanes) pick() *line {
+// pick takes the next lane to post. Lanes in trouble get a share of the places, so that
+// healthy lanes do not wait for them.
+func (l *Lanes) pick() *lane {
 	share := max(1, l.limits.Workers/16)
 	if l.fresh.len() == 0 {
 		share = max(1, l.limits.Workers-max(1, l.limits.Workers/4))
 	}
-	if l.retries.len() > 0 && l.troubled < share && (l.fresh.len() == 0 || l.turn >= 16) {
+	if l.retries.len() > 0 && l.troubled < share && (l.fresh.len() == 0 || l.healthyPosts >= 16) {
 		return l.retries.pop()
 	}
 	return l.fresh.pop()
@@ -90,12 +90,12 @@ func (l *Lanes) pick() *line {
 
 // step begins the action that the first message of a lane needs. It reports
 // false if the lane was parked.
-func (l *Lanes) step(n *line, now time.Time) (Action, bool) {
+func (l *Lanes) step(n *lane, now time.Time) (Action, bool) {
 	m := n.head
 	switch {
 	case m == nil:
 		n.state = busy
-		return Action{Kind: Read, Lane: n.key, From: n.next, To: n.last, Max: batch}, true
+		return Action{Kind: Read, Lane: n.key, From: n.next, To: n.last, Max: readMax}, true
 	case m.Content == nil:
 		return n.reread(), true
 	case now.Sub(m.At) >= l.limits.MaxAge:
@@ -109,22 +109,22 @@ func (l *Lanes) step(n *line, now time.Time) (Action, bool) {
 	}
 	n.state, n.places = busy, 1
 	l.open++
-	l.turn++
+	l.healthyPosts++
 	if m.retry.tries > 0 {
 		l.troubled++
-		l.turn = 0
+		l.healthyPosts = 0
 	}
 	return Action{Kind: Post, Message: m}, true
 }
 
 // reread asks for the first message of a lane again.
-func (n *line) reread() Action {
+func (n *lane) reread() Action {
 	n.state = busy
 	return Action{Kind: Read, Lane: n.key, From: n.head.Seq, To: n.head.Seq, Max: 1}
 }
 
 // record begins to record a verdict. A dead letter needs the content.
-func (n *line) record() Action {
+func (n *lane) record() Action {
 	m := n.head
 	if !m.verdict.Posted && m.Content == nil {
 		return n.reread()
@@ -134,7 +134,7 @@ func (n *line) record() Action {
 }
 
 // enqueue makes a lane ready for a worker, before all others if front is set.
-func (l *Lanes) enqueue(n *line, front bool) {
+func (l *Lanes) enqueue(n *lane, front bool) {
 	n.state = queued
 	q := &l.fresh
 	switch {
@@ -148,12 +148,12 @@ func (l *Lanes) enqueue(n *line, front bool) {
 	q.push(n, front)
 }
 
-// wait puts a lane aside for a time. A wait that is long, or that too much memory
-// is spent on, is spent without messages in memory.
-func (l *Lanes) wait(n *line, now time.Time, d time.Duration, why Cause) {
+// wait makes a lane wait. If the wait is long, or memory is short, its messages leave
+// the memory.
+func (l *Lanes) wait(n *lane, now time.Time, d time.Duration, why Cause) {
 	n.state, n.cause = waiting, why
 	if d > l.limits.Patience || l.memory.messages > l.limits.Hand/2 || l.memory.bytes > l.limits.Bytes/2 {
-		l.unhand(n)
+		l.spill(n)
 		l.memory.drop(n.head)
 	}
 	n.wakes = now.Add(d)
@@ -165,10 +165,10 @@ func (l *Lanes) wait(n *line, now time.Time, d time.Duration, why Cause) {
 	l.timers.add(n)
 }
 
-// park puts a lane aside until the API is back, or its message is too old.
-func (l *Lanes) park(n *line) {
+// park makes a lane wait until the API is back, or its message is too old.
+func (l *Lanes) park(n *lane) {
 	n.state = parked
-	l.unhand(n)
+	l.spill(n)
 	if l.memory.bytes > l.limits.Bytes/2 {
 		l.memory.drop(n.head)
 	}
@@ -179,7 +179,7 @@ func (l *Lanes) park(n *line) {
 
 // nextParked takes the lane that has waited longest for the API. A message that was not tried comes before all
 // that failed: if the trouble is with some devices only, its answer shows that.
-func (l *Lanes) nextParked() *line {
+func (l *Lanes) nextParked() *lane {
 	for i := range l.parks {
 		for n := l.parks[i].pop(); n != nil; n = l.parks[i].pop() {
 			if n.state == parked {
@@ -191,11 +191,10 @@ func (l *Lanes) nextParked() *line {
 	return nil
 }
 
-// Down notes that the API is down: no post begins before next, and one probe
-// then.
+// Down notes that the API is down: no post begins before next, and then only a probe.
 func (l *Lanes) Down(next time.Time) { l.down, l.gate = true, next }
 
-// Up notes that the API is back. What waited for that goes on.
+// Up notes that the API is back. The parked lanes are enqueued.
 func (l *Lanes) Up() {
 	if !l.down {
 		return

@@ -2,16 +2,16 @@ package lane
 
 import "time"
 
-// outcome is a verdict with the time of its message, which sets it apart from a
-// message of a stream that was made anew and counts from one.
+// outcome is a verdict with the time of its message, which distinguishes it from a
+// message of the same sequence in a recreated stream.
 type outcome struct {
 	at      time.Time
 	verdict *Verdict
 	seen    bool // its message was delivered since the last reset
 }
 
-// outcomes is the only record of outcomes: verdicts that could not
-// be recorded before a reset, and the last ones that were recorded.
+// outcomes holds the verdicts that could not be recorded before a reset, and the last
+// ones that were recorded.
 type outcomes struct {
 	kept   map[uint64]outcome // to be recorded
 	recent map[uint64]outcome // recorded
@@ -42,7 +42,7 @@ func (o *outcomes) delivered(m *Message) {
 	}
 }
 
-// recall returns the verdict of a message that comes again. It must not be posted
+// recall returns the verdict of a message that is delivered again. It must not be posted
 // again: its verdict is recorded once more, because a server that forgot the
 // removal may have forgotten the result, too.
 func (o *outcomes) recall(m *Message) (v *Verdict, again bool) {
@@ -56,8 +56,8 @@ func (o *outcomes) recall(m *Message) (v *Verdict, again bool) {
 	return nil, false
 }
 
-// recorded remembers the verdict of a message that was sent, for as long as no
-// Limits.Recent others come.
+// recorded remembers the verdict of a message that was sent. The last Limits.Recent
+// verdicts are remembered.
 func (o *outcomes) recorded(m *Message) {
 	delete(o.kept, m.Seq)
 	if m.verdict != nil && m.verdict.Sent {
@@ -84,8 +84,8 @@ func (o *outcomes) restart() {
 	}
 }
 
-// caughtUp no longer waits for messages that are gone: they were recorded, by
-// another replica or without an answer.
+// caughtUp drops the kept verdicts of messages that are no longer in the stream: they
+// were recorded by another replica, or the answer to the removal was lost.
 func (o *outcomes) caughtUp() {
 	for seq, k := range o.kept {
 		if !k.seen {

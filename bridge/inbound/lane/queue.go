@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// queue is first in, first out, but for lanes that are pushed to its front.
+// queue is first in, first out, except for lanes that are pushed to its front.
 type queue struct {
-	front []*line // the last one is first
-	list  []*line
+	front []*lane // the last one is first
+	list  []*lane
 }
 
 func (q *queue) len() int { return len(q.front) + len(q.list) }
 
-func (q *queue) push(n *line, front bool) {
+func (q *queue) push(n *lane, front bool) {
 	if front {
 		q.front = append(q.front, n)
 	} else {
@@ -21,7 +21,7 @@ func (q *queue) push(n *line, front bool) {
 	}
 }
 
-func (q *queue) pop() *line {
+func (q *queue) pop() *lane {
 	if last := len(q.front) - 1; last >= 0 {
 		n := q.front[last]
 		q.front[last] = nil
@@ -40,20 +40,20 @@ func (q *queue) pop() *line {
 // timers are the lanes that wait for a time, the earliest first.
 type timers struct{ lanes byTime }
 
-func (t *timers) add(n *line) { heap.Push(&t.lanes, n) }
+func (t *timers) add(n *lane) { heap.Push(&t.lanes, n) }
 
-func (t *timers) remove(n *line) {
+func (t *timers) remove(n *lane) {
 	if n.index >= 0 {
 		heap.Remove(&t.lanes, n.index)
 	}
 }
 
 // due takes a lane that is due, nil if there is none.
-func (t *timers) due(now time.Time) *line {
+func (t *timers) due(now time.Time) *lane {
 	if len(t.lanes) == 0 || t.lanes[0].wakes.After(now) {
 		return nil
 	}
-	return heap.Pop(&t.lanes).(*line)
+	return heap.Pop(&t.lanes).(*lane)
 }
 
 // first returns the earliest time, the zero time if no lane waits.
@@ -65,8 +65,8 @@ func (t *timers) first() time.Time {
 }
 
 // of returns the lanes that wait for a cause.
-func (t *timers) of(why Cause) []*line {
-	var list []*line
+func (t *timers) of(why Cause) []*lane {
+	var list []*lane
 	for _, n := range t.lanes {
 		if n.state == waiting && n.cause == why && n.head != nil && n.head.verdict == nil {
 			list = append(list, n)
@@ -76,7 +76,7 @@ func (t *timers) of(why Cause) []*line {
 }
 
 // byTime implements [heap.Interface].
-type byTime []*line
+type byTime []*lane
 
 func (b byTime) Len() int           { return len(b) }
 func (b byTime) Less(i, j int) bool { return b[i].wakes.Before(b[j].wakes) }
@@ -88,7 +88,7 @@ func (b byTime) Swap(i, j int) {
 
 // Push appends a lane.
 func (b *byTime) Push(x any) {
-	n := x.(*line)
+	n := x.(*lane)
 	n.index = len(*b)
 	*b = append(*b, n)
 }

@@ -10,7 +10,7 @@ type Status struct {
 	Parked  int // lanes that wait for the API to come back
 }
 
-// Status returns how things stand.
+// Status returns a snapshot.
 func (l *Lanes) Status() Status {
 	s := Status{InHand: l.memory.messages, Bytes: l.memory.bytes, Lanes: len(l.lanes), Waiting: len(l.timers.lanes)}
 	for _, n := range l.lanes {
@@ -25,13 +25,12 @@ func (l *Lanes) Status() Status {
 	return s
 }
 
-// unseen bounds how many messages are taken to be like each one in memory: a
-// device that fails may have any number in the stream that wait for it alone.
+// unseen is the number of messages in the stream that Backlog counts at most for each
+// ready one in memory: a failing device may have any number that wait for it alone.
 const unseen = 4
 
-// Backlog estimates how many of the pending messages of the stream wait only for
-// their turn: the ones in memory, and of the others those that do not belong to a
-// lane that waits.
+// Backlog estimates how many of the pending messages of the stream could be posted now:
+// all except those of lanes that wait.
 func (l *Lanes) Backlog(pending int) int {
 	ready := 0
 	for _, n := range l.lanes {
