@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -131,18 +130,8 @@ func TestDemoInterrupted(t *testing.T) {
 
 func ready(t *testing.T, url string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	if err != nil || !strings.Contains(string(body), `"ready"`) {
-		t.Errorf("readyz: %s, %v", body, err)
+	if body := get(t, url); !strings.Contains(body, `"ready"`) {
+		t.Errorf("readyz: %s", body)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,13 +18,9 @@ import (
 // letter: it is no location, or larger than the API accepts.
 func TestMessagesOfMaxPayload(t *testing.T) {
 	fleet := newFleet()
-	log, err := os.Create(t.TempDir() + "/log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
+	log := logFile(t)
 	p := startProcess(t, fleet, log)
-	p.await("ready", func() bool { return strings.Contains(p.get("/readyz"), `"ready": true`) })
+	p.ready()
 	conn, err := nats.Connect("nats://" + p.broker)
 	if err != nil {
 		t.Fatal(err)

@@ -3,9 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,7 +27,7 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 	}
 	listen := map[string]string{}
 	for _, line := range []string{"listen: 0.0.0.0:4222", "http: 127.0.0.1:8222", "  listen: 0.0.0.0:1883"} {
-		addr := quietAddr(t)
+		addr := freeAddr(t)
 		name, _, _ := strings.Cut(line, ":")
 		if !bytes.Contains(text, []byte("\n"+line)) {
 			t.Fatalf("no line %q in the file", line)
@@ -43,18 +40,10 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	api, err := sim.New(sim.Options{Devices: 2}).Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = api.Close() })
-	addr := quietAddr(t)
-	env := []string{
-		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir,
-		"PLASPY_BASE_URL=" + api.URL, "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key",
-		"BRIDGE_EMBEDDED_CONFIG=" + file, "NATS_USER=bridge", "NATS_PASSWORD=pass-of-BRIDGE", "NATS_INBOX_PREFIX=_INBOX_bridge",
-		"NATS_QUERY_USER=query", "NATS_QUERY_PASSWORD=pass-of-QUERY", "BRIDGE_HTTP_ADDR=" + addr, "BRIDGE_LOG_FORMAT=json",
-	}
+	addr := freeAddr(t)
+	env := simulated(t, sim.New(sim.Options{Devices: 2}),
+		"BRIDGE_EMBEDDED_CONFIG="+file, "NATS_USER=bridge", "NATS_PASSWORD=pass-of-BRIDGE", "NATS_INBOX_PREFIX=_INBOX_bridge",
+		"NATS_QUERY_USER=query", "NATS_QUERY_PASSWORD=pass-of-QUERY", "BRIDGE_HTTP_ADDR="+addr, "BRIDGE_LOG_FORMAT=json")
 	for _, user := range users {
 		env = append(env, user+"_PASSWORD=pass-of-"+user)
 	}
@@ -73,25 +62,16 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 	if err != nil {
 		t.Errorf("check: %v", err)
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
+	log := logFile(t)
 	cmd := program("run")
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &process{t: t, cmd: cmd, http: "http://" + addr, done: make(chan error, 1)}
-	go func() { p.done <- cmd.Wait() }()
+	p := start(t, cmd, addr)
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
 		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
 			t.Logf("%s", text)
 		}
 	})
-	p.await("ready", func() bool { return strings.Contains(p.get("/readyz"), `"ready": true`) })
+	p.ready()
 	conn, err := nats.Connect("nats://"+listen["listen: 0.0.0.0:4222"], nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"))
 	if err != nil {
 		t.Fatal(err)
@@ -119,23 +99,4 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "data")); errors.Is(err, os.ErrNotExist) {
 		t.Error("the store is not below the working folder, as the file says")
 	}
-}
-
-// quietAddr returns a free address that the system does not give to connections, so that
-// it is still free when the program listens there.
-func quietAddr(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(8000))
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return addr
-	}
-	t.Fatal("no free port")
-	return ""
 }

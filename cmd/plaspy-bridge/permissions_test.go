@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -22,7 +21,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
 )
 
@@ -165,21 +163,11 @@ func newPermissionRig(t *testing.T, o *server.Options, l login) permissionRig {
 		t.Fatal("the server does not start")
 	}
 	fleet := sim.New(sim.Options{Devices: 3})
-	api, err := fleet.Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = api.Close() })
-	addr, err := ops.FreeAddr(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return permissionRig{s, fleet, append([]string{
-		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
-		"PLASPY_BASE_URL=" + api.URL, "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key", "PLASPY_RATE_LIMIT=0",
-		"NATS_URL=" + s.ClientURL(), "NATS_USER=bridge", "NATS_PASSWORD=pass-of-BRIDGE", "BRIDGE_HTTP_ADDR=" + addr,
+	addr := freeAddr(t)
+	return permissionRig{s, fleet, append(simulated(t, fleet, "PLASPY_RATE_LIMIT=0",
+		"NATS_URL="+s.ClientURL(), "NATS_USER=bridge", "NATS_PASSWORD=pass-of-BRIDGE", "BRIDGE_HTTP_ADDR="+addr,
 		"BRIDGE_POLL_INTERVAL=100ms", "BRIDGE_SCHEDULE=fixed", "BRIDGE_SILENT_AFTER=1s", "BRIDGE_DEVICES_REFRESH=1s", "BRIDGE_SHUTDOWN_TIMEOUT=5s", "BRIDGE_LOG_FORMAT=json",
-	}, l.env...), addr}
+	), l.env...), addr}
 }
 
 // checkWith returns the findings of check about permissions that are not ok.
@@ -237,16 +225,10 @@ func runWith(t *testing.T, o *server.Options, l login) string {
 // run runs the program until left returns "", and returns its trouble.
 func (r *permissionRig) run(t *testing.T, left func() string) string {
 	t.Helper()
-	log, err := os.Create(t.TempDir() + "/log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
+	log := logFile(t)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "run")
 	cmd.Env, cmd.Stdout, cmd.Stderr = r.env, log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p := start(t, cmd, r.http)
 	limit, tick, trouble := time.After(time.Minute), time.NewTicker(50*time.Millisecond), ""
 	defer tick.Stop()
 	for trouble == "" {
@@ -262,7 +244,9 @@ func (r *permissionRig) run(t *testing.T, left func() string) string {
 	}
 	// A program that may not do its work need not stop in order.
 	_ = cmd.Process.Signal(syscall.SIGTERM)
-	_ = cmd.Wait()
+	if err := <-p.done; err != nil {
+		t.Logf("the program ends: %v", err)
+	}
 	return cmp.Or(trouble, refused(t, log.Name()))
 }
 
@@ -322,7 +306,7 @@ func (w *work) left() string {
 
 // letters reads the dead letters of the live view.
 func (w *work) letters() error {
-	body, err := w.get("/view/letters")
+	body, err := fetch(w.ctx, w.root+"/view/letters")
 	if err == nil && !strings.Contains(body, `"device":"device0002"`) {
 		err = fmt.Errorf("the live view's dead letters: %s", body)
 	}
@@ -331,7 +315,7 @@ func (w *work) letters() error {
 
 // unready returns the program's reasons not to be ready, or "".
 func (w *work) unready() string {
-	body, err := w.get("/readyz")
+	body, err := fetch(w.ctx, w.root+"/readyz")
 	switch {
 	case err != nil:
 		return err.Error()
@@ -339,23 +323,6 @@ func (w *work) unready() string {
 		return body
 	}
 	return ""
-}
-
-// get returns an answer of the program.
-func (w *work) get(path string) (string, error) {
-	ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.root+path, nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return string(body), err
 }
 
 // remembered returns where a removed device is still to be found, or "".

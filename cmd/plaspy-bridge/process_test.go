@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/harness"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/publisher/natstest"
@@ -76,6 +76,34 @@ type process struct {
 	done   chan error
 }
 
+// ports are those of the programs. The system gives none of them to a connection before
+// the program listens.
+var ports harness.Ports
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	addr, err := ports.Take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
+}
+
+// simulated serves a simulated API, and returns the environment of a program that uses
+// it, with more variables.
+func simulated(t *testing.T, api *sim.Server, more ...string) []string {
+	t.Helper()
+	l, err := api.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return append([]string{
+		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
+		"PLASPY_BASE_URL=" + l.URL, "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key",
+	}, more...)
+}
+
 // startProcess starts `plaspy-bridge run` against a simulated fleet, with its log
 // going to stderr.
 func startProcess(t *testing.T, fleetOf *sim.Server, stderr *os.File, env ...string) *process {
@@ -83,32 +111,25 @@ func startProcess(t *testing.T, fleetOf *sim.Server, stderr *os.File, env ...str
 	if runtime.GOOS == "windows" {
 		t.Skip("wants signals")
 	}
-	api, err := fleetOf.Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
+	addr, broker := freeAddr(t), freeAddr(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "run")
+	cmd.Env = append(simulated(t, fleetOf, "PLASPY_RATE_LIMIT=0", "BRIDGE_POLL_INTERVAL=100ms", "BRIDGE_SCHEDULE=fixed", "BRIDGE_LOG_LEVEL=debug",
+		"BRIDGE_DATA_DIR="+t.TempDir(), "BRIDGE_EMBEDDED_ADDR="+broker, "BRIDGE_HTTP_ADDR="+addr), env...)
+	cmd.Stdout, cmd.Stderr = stderr, stderr
+	p := start(t, cmd, addr)
+	p.broker = broker
+	return p
+}
+
+// start starts a bridge that serves HTTP at addr.
+func start(t *testing.T, cmd *exec.Cmd, addr string) *process {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = api.Close() })
-	addr, err := ops.FreeAddr(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	broker, err := ops.FreeAddr(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &process{t: t, broker: broker, cmd: exec.CommandContext(t.Context(), os.Args[0], "run"), http: "http://" + addr, done: make(chan error, 1)}
-	p.cmd.Env = append([]string{
-		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
-		"PLASPY_BASE_URL=" + api.URL, "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key", "PLASPY_RATE_LIMIT=0",
-		"BRIDGE_POLL_INTERVAL=100ms", "BRIDGE_SCHEDULE=fixed", "BRIDGE_LOG_LEVEL=debug",
-		"BRIDGE_DATA_DIR=" + t.TempDir(), "BRIDGE_EMBEDDED_ADDR=" + broker, "BRIDGE_HTTP_ADDR=" + addr,
-	}, env...)
-	p.cmd.Stdout, p.cmd.Stderr = stderr, stderr
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { p.done <- p.cmd.Wait() }()
-	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	p := &process{t: t, cmd: cmd, http: "http://" + addr, done: make(chan error, 1)}
+	go func() { p.done <- cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
 	return p
 }
 
@@ -151,24 +172,30 @@ func (p *process) await(what string, ok func() bool) {
 	}
 }
 
-// get returns an answer of the process, or "".
-func (p *process) get(path string) string {
-	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
+// ready waits until the process is ready.
+func (p *process) ready() {
+	p.t.Helper()
+	p.await("ready", func() bool {
+		body, err := fetch(p.t.Context(), p.http+"/readyz")
+		return err == nil && strings.Contains(body, `"ready": true`)
+	})
+}
+
+// fetch returns an answer of a program.
+func fetch(ctx context.Context, url string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.http+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		p.t.Fatal(err)
+		return "", err
 	}
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
-		return ""
+		return "", err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return ""
-	}
-	return string(body)
+	return string(body), err
 }
 
 // polls waits for that many more polls.
@@ -213,6 +240,16 @@ func newFleet() *sim.Server {
 	return sim.New(sim.Options{Devices: 10, Seed: 1, Profile: fleet.EverySecond})
 }
 
+func logFile(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.Create(t.TempDir() + "/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
 // A reader of the log that stalls holds up neither the start, nor the polls, nor
 // the stop.
 func TestLogReaderStalls(t *testing.T) {
@@ -221,7 +258,7 @@ func TestLogReaderStalls(t *testing.T) {
 	_, w := fullPipe(t)
 	p := startProcess(t, fleet, w)
 	p.polls(fleet, 150)
-	p.await("ready", func() bool { return strings.Contains(p.get("/readyz"), `"ready": true`) })
+	p.ready()
 	if status, took := p.signal(syscall.SIGTERM); status != 0 || took > 15*time.Second {
 		t.Errorf("status %d after %v", status, took)
 	}
@@ -242,8 +279,8 @@ func TestLogReaderGoesAway(t *testing.T) {
 	}
 	p.polls(fleet, 150)
 	p.await("dropped lines", func() bool {
-		metrics := p.get("/metrics")
-		return strings.Contains(metrics, "plaspy_bridge_log_lines_dropped_total ") &&
+		metrics, err := fetch(t.Context(), p.http+"/metrics")
+		return err == nil && strings.Contains(metrics, "plaspy_bridge_log_lines_dropped_total ") &&
 			!strings.Contains(metrics, "plaspy_bridge_log_lines_dropped_total 0\n")
 	})
 	if status, took := p.signal(syscall.SIGTERM); status != 0 || took > 15*time.Second {
@@ -258,11 +295,7 @@ func TestHangUpIsAGracefulStop(t *testing.T) {
 		t.Run(s.String(), func(t *testing.T) {
 			t.Parallel()
 			fleet := newFleet()
-			log, err := os.Create(t.TempDir() + "/log")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer log.Close()
+			log := logFile(t)
 			p := startProcess(t, fleet, log)
 			p.polls(fleet, 50)
 			status, took := p.signal(s)
@@ -292,13 +325,9 @@ func TestWrongConfigurationWithAFullPipe(t *testing.T) {
 func TestCommandsBesideARunningBridge(t *testing.T) {
 	t.Parallel()
 	fleet := newFleet()
-	log, err := os.Create(t.TempDir() + "/log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
+	log := logFile(t)
 	p := startProcess(t, fleet, log)
-	p.await("ready", func() bool { return strings.Contains(p.get("/readyz"), `"ready": true`) })
+	p.ready()
 	p.polls(fleet, 30)
 	env := []string{"BRIDGE_HTTP_ADDR=" + strings.TrimPrefix(p.http, "http://"), "NATS_URL=nats://" + p.broker}
 	id := fleet.IDs()[0]
