@@ -165,20 +165,7 @@ func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
 			api := newFakeAPI("a")
 			o := options()
 			o.Refresh = time.Hour
-			waiting, answer := make(chan struct{}), make(chan struct{})
-			show, last := make(chan string, 1), at(1, 1)
-			api.next["a"] = func(int) (string, error) {
-				select {
-				case last = <-show:
-					if last == at(3, 3) { // only once
-						close(waiting)
-						<-answer
-						show <- at(4, 4)
-					}
-				default:
-				}
-				return last, nil
-			}
+			show, waiting, answer := holdAnswer(api, at(3, 3), at(4, 4))
 			r := newRig(t, natstest.Start(t), api, o)
 			r.until("the first fix", body(`"v":1`))
 			r.until("its addition", body(`"change":"added"`))
@@ -224,20 +211,7 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 			api := newFakeAPI("a")
 			o := options()
 			o.Refresh = time.Hour
-			waiting, answer := make(chan struct{}), make(chan struct{})
-			show, last := make(chan string, 1), at(1, 1)
-			api.next["a"] = func(int) (string, error) {
-				select {
-				case last = <-show:
-					if last == at(2, 2) { // only once
-						close(waiting)
-						<-answer
-						show <- at(3, 3)
-					}
-				default:
-				}
-				return last, nil
-			}
+			show, waiting, answer := holdAnswer(api, at(2, 2), at(3, 3))
 			r := newRigWith(t, natstest.Start(t), api, api, o, func(r *rig, _ *Parts) {
 				r.publishAsAnother(time.Now().Add(-time.Minute), at(1, 1))
 			})
@@ -253,6 +227,26 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 			equal(t, got, test.want)
 		})
 	}
+}
+
+// holdAnswer has device a show locations. The answer with the location held waits until
+// answer is closed; the device then shows the location next.
+func holdAnswer(api *fakeAPI, held, next string) (show chan string, waiting, answer chan struct{}) {
+	show, waiting, answer = make(chan string, 1), make(chan struct{}), make(chan struct{})
+	last := at(1, 1)
+	api.next["a"] = func(int) (string, error) {
+		select {
+		case last = <-show:
+			if last == held { // only once
+				close(waiting)
+				<-answer
+				show <- next
+			}
+		default:
+		}
+		return last, nil
+	}
+	return show, waiting, answer
 }
 
 // publishAsAnother stores a location of device a that another replica saw then.

@@ -2,7 +2,6 @@ package embedded_test
 
 import (
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -154,23 +153,15 @@ func TestErrorsSayWhatToChange(t *testing.T) {
 
 func TestConfigurationFile(t *testing.T) {
 	t.Parallel()
-	free, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := free.Addr().String()
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
 	config := filepath.Join(t.TempDir(), "nats.conf")
-	text := "listen: \"" + addr + "\"\nauthorization { users = [{user: bridge, password: pw}] }\n"
+	text := "listen: \"127.0.0.1:-1\"\nauthorization { users = [{user: bridge, password: pw}] }\n"
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	s := start(t, embedded.Options{Config: config, Dir: dir})
-	if got := s.Addr().String(); got != addr {
-		t.Errorf("listens on %s, want %s", got, addr)
+	if got := s.Addr().String(); !strings.HasPrefix(got, "127.0.0.1:") || strings.HasSuffix(got, ":4222") {
+		t.Errorf("listens on %s, want a free port of loopback", got)
 	}
 	if got := s.Dir(); got != dir {
 		t.Errorf("stores in %s, want %s", got, dir)
