@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/publisher"
@@ -307,4 +310,57 @@ func TestLostDeviceEventsAreToldByWhoeverComesToOwnThem(t *testing.T) {
 	r.polls("a", 2)
 	r.own(func(string) bool { return true })
 	r.until("b", body(`"deviceId":"b"`))
+}
+
+// TestPollsAreCountedOnce has another replica publish the location that a poll then
+// shows: the poll was a change at first, and is not also counted as unchanged.
+func TestPollsAreCountedOnce(t *testing.T) {
+	api := newFakeAPI("a")
+	o := options()
+	o.Refresh = time.Hour
+	waiting, answer := make(chan struct{}), make(chan struct{})
+	second := false
+	show := make(chan struct{})
+	api.next["a"] = func(int) (string, error) {
+		select {
+		case <-show:
+			if !second {
+				second = true
+				close(waiting)
+				<-answer
+			}
+			return at(2, 2), nil
+		default:
+			return at(1, 1), nil
+		}
+	}
+	r := newRigWith(t, natstest.Start(t), api, api, o, func(r *rig, _ *Parts) {
+		r.publishAsAnother(time.Now().Add(-time.Minute), at(1, 1))
+	})
+	r.polls("a", 2)
+	close(show)
+	<-waiting
+	r.publishAsAnother(time.Now().Add(-2*clockSkew), at(2, 2))
+	close(answer)
+	r.forgetPolls()
+	r.polls("a", 2)
+	r.stop()
+	equal(t, without(summary(r.events()), "device"), []string{"location.a 1", "location.a 2"})
+	m := r.pool.metrics
+	if got := testutil.ToFloat64(m.changed); got != 1 || testutil.ToFloat64(m.conflicts) != 1 {
+		t.Errorf("%v polls changed", got)
+	}
+	if ended := testutil.ToFloat64(m.unchanged) + 1; ended != float64(histogramCount(t, m.duration)) {
+		t.Errorf("%v polls counted, %d made", ended, histogramCount(t, m.duration))
+	}
+}
+
+// histogramCount returns the number of observations.
+func histogramCount(t *testing.T, h prometheus.Metric) uint64 {
+	t.Helper()
+	var m dto.Metric
+	if err := h.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetHistogram().GetSampleCount()
 }

@@ -197,7 +197,9 @@ var errRead = errors.New("the state is being read from the stream again")
 func (t *turn) unchanged(r result) {
 	t.pool.gaps.None(t.d.token, &t.d.patience)
 	t.succeeded()
-	t.pool.metrics.unchanged.Inc()
+	if t.changed == nil { // else the poll was counted
+		t.pool.metrics.unchanged.Inc()
+	}
 	t.result.note(r, nil)
 }
 
@@ -295,7 +297,9 @@ func (t *turn) unusable(ctx context.Context, err error) {
 		t.end(ending{})
 		return
 	}
-	p.metrics.failed.Inc()
+	if t.changed == nil { // else the poll was counted
+		p.metrics.failed.Inc()
+	}
 	if errors.Is(err, track.ErrFix) {
 		t.recovered()
 		t.span.Fail("unusable")
