@@ -135,7 +135,7 @@ func TestGrantFollowsBothClocks(t *testing.T) {
 		t.Error("used after its end by the monotonic clock")
 	}
 	if short := newGrant("t", now, 3*time.Second, 0.999); !short.renew.Before(short.until) {
-		t.Error("renewal comes after the last use")
+		t.Error("the renewal is after the last use")
 	}
 	if endless := newGrant("t", now, 1<<63-1, 0); !endless.usable(now) || endless.expires.Before(now) {
 		t.Error("an endless token is not usable")

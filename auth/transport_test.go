@@ -119,7 +119,7 @@ func TestReplay(t *testing.T) {
 				admitted := 0
 				a.resource = func(n int, r *http.Request, _ bool) *http.Response {
 					if got, err := io.ReadAll(r.Body); err != nil || string(got) != "payload" {
-						t.Errorf("request %d came with %q, %v", n, got, err)
+						t.Errorf("request %d arrived with %q, %v", n, got, err)
 					}
 					return answer(tc.statuses[n-1], "")
 				}
@@ -178,7 +178,7 @@ func TestAdmissionRefused(t *testing.T) {
 			t.Errorf("got %v, want %v", err, full)
 		}
 		if len(a.calls) != 0 {
-			t.Error("it was sent all the same")
+			t.Error("the request was sent nevertheless")
 		}
 	})
 }

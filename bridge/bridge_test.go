@@ -242,7 +242,7 @@ func TestInboundIsPostedAndComesBackMarked(t *testing.T) {
 		}
 		if strings.Contains(string(m.Data), at) {
 			if !strings.Contains(string(m.Data), `"origin":"inbound"`) {
-				t.Errorf("the location comes back without its origin: %s", m.Data)
+				t.Errorf("the location returned without its origin: %s", m.Data)
 			}
 			break
 		}
@@ -256,8 +256,8 @@ func TestInboundIsPostedAndComesBackMarked(t *testing.T) {
 	}
 }
 
-// TestHistogramsAreNativeToo: who scrapes native histograms gets them, and
-// everybody else the buckets.
+// TestHistogramsAreNativeToo: a scraper that accepts native histograms gets them, and
+// any other the buckets.
 func TestHistogramsAreNativeToo(t *testing.T) {
 	_, cfg := fleetOf(t, sim.Options{Devices: 1, Seed: 1})
 	b, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))

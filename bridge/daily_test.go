@@ -39,7 +39,7 @@ func TestDailyResultsAcrossRestarts(t *testing.T) {
 		for told := false; !told; {
 			select {
 			case <-deadline.C:
-				t.Fatalf("life %d: why does not tell of the quota after %d polls", life, polls())
+				t.Fatalf("life %d: why does not report the quota after %d polls", life, polls())
 			case <-time.After(10 * time.Millisecond):
 			}
 			var why struct{ Reason string }
@@ -211,7 +211,7 @@ func TestDailyUsage(t *testing.T) {
 			api, cfg := fleetOf(t, sim.Options{Devices: 3, Seed: 1, Profile: fleet.EverySecond, DailyUsage: tt.usage, Skew: noon.Sub(now)})
 			cfg.DailyUsage, cfg.RateLimit = tt.usage, 6000
 			b, _ := launch(t, cfg)
-			readyz(t, b, "tells of the usage", func(status int, body string) bool {
+			readyz(t, b, "reports the usage", func(status int, body string) bool {
 				return status == http.StatusOK && strings.Contains(body, tt.reason)
 			})
 			if tt.name == "short" {

@@ -54,7 +54,7 @@ func TestForget(t *testing.T) {
 		return nil
 	})
 	if n := count(token); n != 0 {
-		t.Errorf("%d messages of the forgotten device came back", n)
+		t.Errorf("%d messages of the forgotten device were published again", n)
 	}
 	if ids, err := forget.Devices(t.Context(), js, subjects); err != nil || len(ids) != 1 || ids[0] != id {
 		t.Errorf("forgotten: %v, %v", ids, err)

@@ -133,7 +133,7 @@ func (p *patient) Live() bool { return p.live == nil || p.live() }
 
 const patience = 80 * time.Second
 
-// never answers before the end of the test, and does not listen to anybody.
+// never returns only at the end of the test. It ignores its context.
 func (p *patient) never(context.Context, string) error {
 	<-p.hang
 	return errors.New("at last")
@@ -320,7 +320,7 @@ func TestLivenessOfPosts(t *testing.T) {
 	}
 }
 
-// stuckPoster takes a post and never gives it back, whoever asks.
+// stuckPoster never returns from a post.
 type stuckPoster struct{ hang chan struct{} }
 
 func (s stuckPoster) Locations(context.Context, string, []byte, plaspy.PostOptions) (plaspy.Answer, error) {
@@ -377,7 +377,7 @@ func TestLivenessOfStuckLanes(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatal("nobody notices that no post ends")
+			t.Fatal("it is not noticed that no post ends")
 		}
 	}
 	close(hang)

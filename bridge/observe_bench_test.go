@@ -15,7 +15,7 @@ import (
 )
 
 // BenchmarkObserved runs a whole bridge at 1,000 polls a second, 5% of them
-// changed, with nobody looking on, and with what an operator has: Prometheus
+// changed, without observers, and with those of an operator: Prometheus
 // that scrapes it every five seconds, three live views, traces. An operation is
 // a poll. The CPU time is the whole process's: it has the simulated API and the
 // NATS server in it, and who scrapes, reads the views and takes the traces.

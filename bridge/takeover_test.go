@@ -98,7 +98,7 @@ func posted(t *testing.T, api *sim.Server) (newest time.Time, n int) {
 }
 
 // TestInboundTakeover: the replica that posts for all is replaced within 3 s when
-// it is told to stop, and within 15 s when it is gone, whether or not it is also
+// it is stopped, and within 15 s when it is killed, whether or not it is also
 // the one that writes the plans for the polls. The budget is used up meanwhile,
 // so posts wait for it at the moment of the stop.
 func TestInboundTakeover(t *testing.T) {
@@ -108,8 +108,8 @@ func TestInboundTakeover(t *testing.T) {
 		gone         bool
 		within       time.Duration
 	}{
-		{"told to stop", "a", "b", false, 3 * time.Second},
-		{"told to stop, plans are another one's", "b", "a", false, 3 * time.Second},
+		{"stopped", "a", "b", false, 3 * time.Second},
+		{"stopped, plans are another one's", "b", "a", false, 3 * time.Second},
 		{"gone, plans are another one's", "b", "a", true, 15 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestInboundTakeover(t *testing.T) {
 			took := time.Since(began)
 			t.Logf("lease after %v, first post after %v", held.Round(time.Millisecond), took.Round(time.Millisecond))
 			if *proof && took > tt.within { // not beside other tests, which take the processors
-				t.Errorf("the first post of the next one came after %v, want within %v", took, tt.within)
+				t.Errorf("the next replica's first post was after %v, want within %v", took, tt.within)
 			}
 			_, before := posted(t, api)
 			natstest.Eventually(t, "more posts", func() bool { _, n := posted(t, api); return n > before+20 })

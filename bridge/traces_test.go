@@ -142,7 +142,7 @@ func TestTraces(t *testing.T) {
 	}
 	poll := spanOf(t, spans, "00-"+publish.Trace+"-"+publish.Parent+"-01")
 	if got := fmt.Sprint(below(spans, poll)); poll.Parent != "" || !strings.Contains(got, "GET /api/devices/{id}/lastLocation publish plaspy.location.{device}") {
-		t.Errorf("below the poll there are %v", got)
+		t.Errorf("the poll has the children %v", got)
 	}
 	if poll.Attributes["plaspy.result"] != "changed" || poll.Start.After(publish.Start) || poll.End.Before(publish.End) {
 		t.Errorf("the poll is %+v", poll)
@@ -155,7 +155,7 @@ func TestTraces(t *testing.T) {
 			t.Errorf("the %s carries the context of %+v", header, s)
 		}
 		if got := below(spans, s); !slices.Contains(got, "POST /api/devices/{id}/locations") || !slices.Contains(got, "settle plaspy.in.location.{device}") {
-			t.Errorf("below the message of the %s there are %v", header, got)
+			t.Errorf("the message of the %s has the children %v", header, got)
 		}
 		if header != "letter again" && s.Parent != gateway[36:52] || header == "letter again" && s.Parent != spanOf(t, spans, letter.Get("traceparent")).ID {
 			t.Errorf("the message of the %s has the parent %s", header, s.Parent)
@@ -174,7 +174,7 @@ func TestTraces(t *testing.T) {
 	}
 	slices.Sort(listed)
 	if want := []string{"GET /api/devices", "publish plaspy.device.{device}", "publish plaspy.device.{device}"}; !slices.Equal(listed, want) {
-		t.Errorf("below the lists there are %v, want %v", listed, want)
+		t.Errorf("the lists have the children %v, want %v", listed, want)
 	}
 	checkSecrets(t, spans, log)
 	if r := c.Requests()[0]; r.Header.Get("X-Key") != "s3cret" || r.URL.Path != "/v1/traces" {
@@ -261,7 +261,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 			t.Errorf("%d lines about the collector, want 1", n)
 		}
 		if !strings.Contains(log.String(), "stopped before all traces were exported") {
-			t.Error("nothing was said of what was lost at the end")
+			t.Error("the spans that were lost at the end were not logged")
 		}
 	})
 	t.Run("hangs", func(t *testing.T) {
@@ -277,7 +277,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 			t.Errorf("stopped after %v, which is more than %v", took, cfg.ShutdownTimeout)
 		}
 		if !strings.Contains(log.String(), "stopped before all traces were exported") {
-			t.Error("nothing was said of what was lost at the end")
+			t.Error("the spans that were lost at the end were not logged")
 		}
 	})
 	t.Run("off", func(t *testing.T) {

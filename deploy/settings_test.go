@@ -54,7 +54,7 @@ func TestSettingsExist(t *testing.T) {
 }
 
 // TestChartTakesNoSecretAsText wants the chart to refuse each secret among its
-// settings, where whoever may read the deployment could read it.
+// settings, where every reader of the deployment could see it.
 func TestChartTakesNoSecretAsText(t *testing.T) {
 	var schema struct {
 		Properties struct {

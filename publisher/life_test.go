@@ -48,7 +48,7 @@ func TestCompare(t *testing.T) {
 		t.Errorf("an empty stream took two and lost them: got %d", got)
 	}
 	if got := Compare(empty, Mark{Created: day0, FirstSeq: 3, LastSeq: 2, Now: at(2 * time.Hour), MaxAge: time.Hour}, 2); got != Intact {
-		t.Errorf("two came and aged out: got %d", got)
+		t.Errorf("two were stored and aged out: got %d", got)
 	}
 }
 

@@ -565,7 +565,7 @@ func TestStreamsAreRespected(t *testing.T) {
 		t.Fatalf("%d reports, want 6", len(reports))
 	}
 	if r := reports[0]; r.Created || !slices.Equal(r.Differs, []string{"max_age is 24h0m0s, the bridge would set 1h0m0s"}) {
-		t.Errorf("report of the stream that was there: %+v", r)
+		t.Errorf("report of the stream that existed: %+v", r)
 	}
 	for _, r := range reports[1:] {
 		if !r.Created || len(r.Differs) > 0 {

@@ -536,7 +536,7 @@ func TestEnvExample(t *testing.T) {
 	env["PLASPY_USERNAME"], env["PLASPY_API_KEY"] = "operator", "k3y"
 	environment(t, env)
 	if _, warnings, err := config.Load(); err != nil || len(warnings) > 0 {
-		t.Errorf("Load of it: %v, %v", warnings, err)
+		t.Errorf("Load returned %v, %v", warnings, err)
 	}
 }
 

@@ -147,7 +147,7 @@ func TestKeyFileWatch(t *testing.T) {
 				cancel()
 				<-done
 				if len(changes) != tt.changes {
-					t.Fatalf("told of %d changes, want %d", len(changes), tt.changes)
+					t.Fatalf("%d changes were reported, want %d", len(changes), tt.changes)
 				}
 				if tt.changes > 0 {
 					if late := (<-changes).Sub(changed); late > 5*time.Second {

@@ -12,7 +12,7 @@ import (
 	"plaspy-bridge/bridge/config"
 )
 
-// TestKeyFilePipe reads a named pipe, which nobody writes to, without waiting.
+// TestKeyFilePipe reads a named pipe without a writer, and does not wait.
 func TestKeyFilePipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

@@ -200,7 +200,7 @@ func TestGarbage(t *testing.T) {
 	set(t, b, "device.good", `{"interval":"5s","interval":"7s","more":{"x":[1]}}`)
 	r := until(t, got, "all are read", func(r *Rules) bool { return r.Len() == 1 && len(r.Unreadable()) == stored })
 	if d := r.Device("good", nil); d.Interval != 7*time.Second {
-		t.Errorf("of a field that is there twice, the last one holds: got %v", d.Interval)
+		t.Errorf("of a duplicate field the last value counts: got %v", d.Interval)
 	}
 	for _, u := range r.Unreadable() {
 		if u.Reason == "" || strings.ContainsFunc(u.Reason, func(r rune) bool { return r < ' ' }) || len(u.Reason) > 500 {

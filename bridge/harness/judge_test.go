@@ -144,7 +144,7 @@ func TestJudge(t *testing.T) {
 		{"cut off, and another one asked", "A B C/1", "A C", func(c *harness.Case) {
 			c.Lives = []harness.Life{{Span: span(-1, 100), Asked: true, Cuts: []harness.Span{span(0.5, 8)}}, beside()}
 		}, report{Shown: 3, Published: 2, Overtaken: 1}},
-		{"cut off, and nobody else asked", "A B C", "A C", func(c *harness.Case) {
+		{"cut off, and no other replica polled", "A B C", "A C", func(c *harness.Case) {
 			c.Lives = []harness.Life{{Span: span(-1, 100), Asked: true, Cuts: []harness.Span{span(0.5, 8)}}}
 		}, report{Shown: 3, Published: 2, Lost: 1}},
 		{"two stood still at once", "A B/0 C/1 D/2", "A D", func(c *harness.Case) {
@@ -354,7 +354,7 @@ func TestPlanOfSeveral(t *testing.T) {
 	for _, s := range p {
 		switch {
 		case s.Act == harness.Join && there[s.Bridge]:
-			t.Errorf("%s: it is there", s)
+			t.Errorf("%s: it exists", s)
 		case s.Act != harness.Join && !there[s.Bridge]:
 			t.Errorf("%s: it is not there", s)
 		case s.Act != harness.Join && s.Act != harness.Leave && s.Act != harness.Lose && s.Bridge > 2:

@@ -97,7 +97,7 @@ func TestReplicaGone(t *testing.T) {
 				t.Errorf("it had %d of %d devices, want about a third", h.devices, s.devices)
 			}
 			if h.first > test.first {
-				t.Errorf("nobody asked about any of its devices for %v, want at most %v", h.first, test.first)
+				t.Errorf("none of its devices was polled for %v, want at most %v", h.first, test.first)
 			}
 			if h.last > test.last {
 				t.Errorf("one of its devices was asked about after %v, want at most %v", h.last, test.last)
@@ -236,10 +236,10 @@ func TestReplicaCutOff(t *testing.T) {
 				t.Errorf("want about a third of %d devices, others at work after 8 s, and all asked about after 15 s", s.devices)
 			}
 			if noticed > 8*time.Second {
-				t.Errorf("it said that it was ready for %v without a broker", noticed)
+				t.Errorf("it reported that it was ready for %v without a broker", noticed)
 			}
 			if back > 8*time.Second {
-				t.Errorf("it was ready only %v after the broker was there again", back)
+				t.Errorf("it was ready only %v after the broker was back", back)
 			}
 			settled(t, r, string(act), nil)
 		})

@@ -91,7 +91,7 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// TestStop tells a busy bridge to stop: what was shown is stored, within the
+// TestStop stops a busy bridge: the locations that the API returned are stored, within the
 // time limit, also where answers are slow.
 func TestStop(t *testing.T) {
 	t.Parallel()

@@ -235,7 +235,7 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestDrain: what is under way when the consumer is told to stop is finished and
+// TestDrain: posts that are in flight when the consumer stops are finished and
 // acknowledged; what is not is handed back at once.
 func TestDrain(t *testing.T) {
 	r := newRig(t)

@@ -30,7 +30,7 @@ type seats struct {
 	mu     sync.Mutex
 	given  chan struct{}
 	cancel context.CancelFunc
-	lost   atomic.Bool // nobody noticed yet, as in a process that has just been woken
+	lost   atomic.Bool // not noticed yet, as in a process that was suspended
 }
 
 func newSeats() *seats { return &seats{given: make(chan struct{}, 8)} }

@@ -208,7 +208,7 @@ func (r *rig) put(subject string, body []byte, header ...string) uint64 {
 	return ack.Sequence
 }
 
-// putMany publishes n numbered locations; device tells whose each is.
+// putMany publishes n numbered locations; device returns the device of each.
 func (r *rig) putMany(n int, device func(i int) string) {
 	r.t.Helper()
 	for i := range n {

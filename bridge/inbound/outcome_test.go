@@ -321,11 +321,11 @@ func TestResultsMissing(t *testing.T) {
 		<-time.After(10 * time.Millisecond)
 	}
 	if c.Trouble() == "" {
-		t.Error("no trouble is told of")
+		t.Error("no trouble is reported")
 	}
 	<-time.After(2 * recordPause) // in which a worker could have gone on
 	if got := len(api.accepted()); got != posters {
-		t.Errorf("%d posts without a result, want no more than the %d workers", got, posters)
+		t.Errorf("%d posts without a result, want at most the %d workers", got, posters)
 	}
 	if got := r.count(subjects.Inbound()); got != 40 {
 		t.Errorf("%d messages in the stream, want all 40", got)
@@ -348,7 +348,7 @@ func TestResultsMissing(t *testing.T) {
 	}
 }
 
-// TestInterest: a stream that would lose messages is refused, and told of.
+// TestInterest: a stream that would lose messages is refused, and reported.
 func TestInterest(t *testing.T) {
 	r := newRig(t)
 	if err := r.js.DeleteStream(t.Context(), subjects.Inbound()); err != nil {

@@ -213,7 +213,7 @@ func TestStoppingEndsSpans(t *testing.T) {
 	}
 }
 
-// With tracing off the trace's headers are nobody's.
+// With tracing off the trace's headers are passed on unchanged.
 func TestOffPassesHeadersOn(t *testing.T) {
 	r := newRig(t)
 	r.put(subjects.InLocation("a"), location(1), "Traceparent", producers)

@@ -105,7 +105,7 @@ func TestAskInVain(t *testing.T) {
 	}
 	_ = stranger.Close()
 	if err := ops.Ask(t.Context(), addr, false); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("Ask of nobody: %v", err)
+		t.Errorf("Ask without a server: %v", err)
 	}
 	if err := ops.Ask(t.Context(), "nowhere", false); err == nil {
 		t.Error("Ask of no address: no error")

@@ -80,7 +80,7 @@ func TestLogQueueOfAStalledReader(t *testing.T) {
 			t.Errorf("noted %d, want %d", noted, dropped)
 		}
 		if got := strings.Count(out.got.String(), "a line\n"); uint64(got) != lines-dropped {
-			t.Errorf("%d lines came, want %d", got, lines-dropped)
+			t.Errorf("%d lines arrived, want %d", got, lines-dropped)
 		}
 		q.Close(time.Second)
 	})

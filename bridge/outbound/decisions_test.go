@@ -44,18 +44,18 @@ func TestWhyNamesFields(t *testing.T) {
 			}
 			r.polls("d", 1)
 		}
-		t.Fatalf("there are no %d changes", n)
+		t.Fatalf("there are fewer than %d changes", n)
 		return Decision{}
 	}
 	r.until("the first", body("dateTime"))
 	if got := newest(1); got.Detail != "its first fix" || got.Fields != nil {
-		t.Errorf("the first fix is told as %+v", got)
+		t.Errorf("the first fix is reported as %+v", got)
 	}
 	api.show("d", strings.Replace(wide(2, 7), `"A. Person"`, `"B. Person"`, 1))
 	r.until("the second", body("B. Person"))
 	want := []string{"dateTime", "v", "attributes.driver"}
 	if got := newest(2); !slices.Equal(got.Fields, want) || got.Published != 1 || got.ID == "" || got.Detail != "" {
-		t.Errorf("the second is told as %+v, want the fields %v", got, want)
+		t.Errorf("the second is reported as %+v, want the fields %v", got, want)
 	}
 	r.stop()
 
@@ -64,7 +64,7 @@ func TestWhyNamesFields(t *testing.T) {
 	r = newRig(t, srv, api, options())
 	r.until("the third", body(`"v":8`))
 	if got := newest(1); !slices.Equal(got.Fields, []string{"v"}) {
-		t.Errorf("after a restart it is told as %+v", got)
+		t.Errorf("after a restart it is reported as %+v", got)
 	}
 	r.stop()
 }
@@ -127,7 +127,7 @@ func TestWhyOfDevicesThatAreNotPolled(t *testing.T) {
 	}
 }
 
-// TestWhyIsHeld: what keeps polls back is told while it does.
+// TestWhyIsHeld: the reason why polls are held back is reported as long as it applies.
 func TestWhyIsHeld(t *testing.T) {
 	token := make(chan struct{})
 	live := make(chan struct{})
@@ -147,7 +147,7 @@ func TestWhyIsHeld(t *testing.T) {
 	api.show("d", at(1, 1))
 	r := newRigWith(t, natstest.Start(t), api, api, o, func(r *rig, _ *Parts) { r.share.idle = func() bool { return !closed(live) } })
 	r.until("the device", body(`"added"`))
-	for r.pool.Owned() == 0 { // it comes under care just after its addition is told
+	for r.pool.Owned() == 0 { // it is scheduled just after its addition is published
 		runtime.Gosched()
 	}
 	held := func(want string) {

@@ -32,7 +32,7 @@ func TestDeviceEvents(t *testing.T) {
 	slices.Sort(got)
 	equal(t, got, []string{"device.a added", "device.a changed", "device.a changed", "device.b added", "device.b removed"})
 
-	// While it was down: a changed, b came back. Nothing is told twice.
+	// While it was down: a changed, b came back. Nothing is published twice.
 	before := len(r.events())
 	api.set(func() {
 		api.listErr = nil

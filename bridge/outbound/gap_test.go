@@ -116,7 +116,7 @@ func TestAlertHistory(t *testing.T) {
 	}
 	equal(t, without(summary(r.events()), "device"), want)
 
-	// After a restart nothing of it is told again, although the API still shows it.
+	// After a restart none of it is published again, although the API still returns it.
 	api.show("d", at(30, "third", `"alerts":["Door"]`))
 	r = newRig(t, srv, api, o)
 	r.until("the third", body("third"))

@@ -82,7 +82,7 @@ func TestEdgesThatTheBrokerLostAreToldAgain(t *testing.T) {
 			r.until("the alert", func(e event) bool { return e.subject == "plaspy.alert.a.X" })
 			r.polls("a", 2) // its chain is done
 			r.loseStream(test.keep)
-			// The loss is found by the fence, before anybody has noticed it.
+			// The fence detects the loss first.
 			api.show("a", at(3, 3, `"alerts":["X"]`))
 			list := r.until("the alert again", func(e event) bool { return e.subject == "plaspy.alert.a.X" })
 			equal(t, without(summary(list), "device"), test.want)
@@ -101,7 +101,7 @@ func TestDevicesThatTheBrokerLostAreToldAgain(t *testing.T) {
 	r.polls("a", 2)
 	r.loseStream(0)
 	api.show("a", at(2, 2))
-	r.until("the next fix", body(`"v":2`)) // the stream knows the device, but was not told that it was added
+	r.until("the next fix", body(`"v":2`)) // the stream knows the device, but not that it was added
 	r.pool.Resync()
 	r.until("its addition", func(e event) bool { return e.subject == "plaspy.device.a" })
 }

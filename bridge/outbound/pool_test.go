@@ -37,7 +37,7 @@ func TestOnlyChangesArePublished(t *testing.T) {
 	got := r.events()
 	equal(t, summary(got), []string{"device.d added", "location.d a", "location.d b", "location.d a", "location.d b"})
 	if !strings.HasSuffix(got[1].body, `"location":`+a+`}`) {
-		t.Errorf("body %s does not end with the location as the API gave it, %s", got[1].body, a)
+		t.Errorf("body %s does not end with the API's location %s", got[1].body, a)
 	}
 	if api.truth["d"][0] != a {
 		t.Fatal("the fake API does not remember")
@@ -168,7 +168,7 @@ func TestAlertEdges(t *testing.T) {
 	answers := []string{
 		at(1, 1, `"alerts":["SOS","SpeedLimit","SOS"]`, `"alertTexts":["Help"]`, `"hasCriticalAlert":true`),
 		at(2, 2, `"alerts":["SOS"]`),
-		at(3, 3, `"alerts":"broken"`), // tells nothing of alerts
+		at(3, 3, `"alerts":"broken"`), // alerts unknown
 		at(4, 4, `"alerts":["SOS","A b"]`),
 		at(5, 5),
 	}
@@ -228,7 +228,7 @@ func TestSilent(t *testing.T) {
 	}
 	r.polls("d", 5)
 	r.stop()
-	r = newRig(t, srv, api, o) // remembers that it was told
+	r = newRig(t, srv, api, o) // remembers the alert
 	r.polls("d", 5)
 	api.show("d", at(2, 2))
 	r.until("silence to end", body(`"state":"cleared"`))
@@ -252,7 +252,7 @@ func TestUnusableFixes(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if _, err := track.NewParser(nil, plaspy.ParseTime).Fix([]byte(tt.raw), 1); !errors.Is(err, track.ErrFix) || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v, want it to tell %q", err, tt.want)
+				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
 	}
@@ -304,7 +304,7 @@ func TestHangingDevicesDoNotHoldUpOthers(t *testing.T) {
 	r.polls("good", 40)
 	goodLater, hungLater := count()
 	if g, h := goodLater-good, hungLater-hung; h > g {
-		t.Errorf("%d polls of hanging devices beside %d of the one that answers: it is held up", h, g)
+		t.Errorf("%d polls of hanging devices but only %d of the one that answers", h, g)
 	}
 	r.stop()
 }
@@ -371,7 +371,7 @@ func TestWhy(t *testing.T) {
 	}
 	equal(t, got[:len(want)], want)
 	if last := why.Decisions[len(why.Decisions)-1]; last.Sequence != 3 || len(last.ID) != 32 || last.At.IsZero() {
-		t.Errorf("the first decision tells %+v of what was published", last)
+		t.Errorf("the first decision has %+v for the published events", last)
 	}
 	if _, ok := r.pool.Why("nobody"); ok {
 		t.Error("a device that is not polled here has a reason")

@@ -44,7 +44,7 @@ type fakeAPI struct {
 	alerts  map[string]string   // answer to a range of alerts
 	asked   []string            // bodies of range requests
 	hang    map[string]bool     // until a timeout
-	polled  chan string         // every poll's device, where somebody listens
+	polled  chan string         // every poll's device, if a test reads it
 	// groupless is how many more times the list of groups is empty.
 	groupless int
 	lists     int // readings of the device list

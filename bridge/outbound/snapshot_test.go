@@ -70,7 +70,7 @@ func TestChanged(t *testing.T) {
 	r.statuses(known, "the device that is gone", func() bool { return known["a"].Gone })
 	r.stop()
 	r.pool.Changed(func(DeviceStatus) {})
-	r.pool.Changed(func(g DeviceStatus) { t.Errorf("nothing has happened, but told: %+v", g) })
+	r.pool.Changed(func(g DeviceStatus) { t.Errorf("reported without a change: %+v", g) })
 }
 
 func TestNothingIsRememberedForNobody(t *testing.T) {
@@ -79,12 +79,12 @@ func TestNothingIsRememberedForNobody(t *testing.T) {
 	r.polls("a", 3)
 	r.stop()
 	if n := len(r.pool.fleet.changes.list); n != 0 {
-		t.Errorf("%d devices are to be told, but nobody asks", n)
+		t.Errorf("%d changed devices are remembered without a caller of Changed", n)
 	}
 }
 
 // BenchmarkChanged is what a second of 1,000 polls in 10,000 devices costs
-// somebody who looks on.
+// an observer.
 func BenchmarkChanged(b *testing.B) {
 	api := newFakeAPI()
 	p := New(options(), parts(api, nil, schedule.NewAdaptive(schedule.AdaptiveOptions{Interval: time.Minute, Seed: 1}))).fleet

@@ -70,7 +70,7 @@ func TestPollAndItsEventsAreOneTrace(t *testing.T) {
 	polls := ofName(spans, "poll")
 	changed := polls[0]
 	if got := said(changed, "plaspy.result") + said(changed, "plaspy.published") + said(changed, "plaspy.device.id"); got != "changed2a" || changed.Parent().IsValid() {
-		t.Errorf("the first poll's span says %s and has the parent %v", got, changed.Parent())
+		t.Errorf("the first poll's span is %s and has the parent %v", got, changed.Parent())
 	}
 	root := changed.SpanContext()
 	for subject, template := range map[string]string{
@@ -92,7 +92,7 @@ func TestPollAndItsEventsAreOneTrace(t *testing.T) {
 		}
 		root = changed.SpanContext()
 		if said(s, "messaging.message.id") != header.Get(nats.MsgIdHdr) || said(s, "messaging.destination.name") != subject || said(s, "plaspy.stream.sequence") == "" {
-			t.Errorf("the span of %s says %v", subject, s.Attributes())
+			t.Errorf("the span of %s has %v", subject, s.Attributes())
 		}
 	}
 	results := map[string]sdk.ReadOnlySpan{}
@@ -111,7 +111,7 @@ func TestPollAndItsEventsAreOneTrace(t *testing.T) {
 		}
 		for _, attr := range s.Attributes() {
 			if strings.Contains(attr.Value.String(), "74.1") {
-				t.Errorf("%s tells a position: %v", s.Name(), s.Attributes())
+				t.Errorf("%s contains a position: %v", s.Name(), s.Attributes())
 			}
 		}
 	}
@@ -164,7 +164,7 @@ func TestRefusedEventHasASpanOfItsOwn(t *testing.T) {
 	o, spans := traced(options())
 	r := newRig(t, srv, a, o)
 	r.until("the fix", body(`"v":1`))
-	// Somebody else publishes: the fence is not where the pool believes it to be.
+	// Another process publishes, so the pool's fence is out of date.
 	other := srv.Publisher(t, subjects)
 	last, err := other.Last(t.Context(), "plaspy.location.a")
 	if err != nil {
@@ -282,7 +282,7 @@ func TestOffCostsAPollNothing(t *testing.T) {
 				t.Errorf("%v allocations", allocs)
 			}
 			if got := d.log.recent[0].result; got != resultUnchanged {
-				t.Fatalf("the poll came to %q", got)
+				t.Fatalf("the poll's result is %q", got)
 			}
 		})
 	}

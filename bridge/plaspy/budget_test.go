@@ -367,7 +367,7 @@ func TestRetryAfterStopsEverybody(t *testing.T) {
 			until := time.Now().Add(30 * time.Second)
 			b.Throttled(30*time.Second, true)
 			if !told.Equal(until) {
-				t.Errorf("others were told %v, want %v", told, until)
+				t.Errorf("the throttling was announced until %v, want %v", told, until)
 			}
 			other.ThrottleUntil(told, 1)
 			pause := func() time.Duration { return 10 * time.Millisecond }
@@ -441,7 +441,7 @@ func TestThrottlingIsLoggedOnce(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			time.Sleep(time.Minute) // with nobody asking
+			time.Sleep(time.Minute) // without requests
 			synctest.Wait()
 			began, ended := strings.Count(out.String(), "slowing down"), strings.Count(out.String(), "throttling ended")
 			if began != 1 || ended != 1 || !strings.Contains(out.String(), "attempt=10") {

@@ -44,7 +44,7 @@ func TestCircuitOpens(t *testing.T) {
 		{"two devices of two", 2, []string{"a", "b", "a", "b", "a"}, true},
 		{"the only device", 1, []string{"a", "a", "a", "a", "a"}, true},
 		{"interrupted", 0, []string{"a", "b", "c", "!", "a", "b"}, false},
-		{"devices that are in trouble themselves", 0, []string{"a", "b", "c", "d", "!", "a", "b", "c", "d", "!", "a", "b", "c", "d", "e"}, false},
+		{"devices that fail by themselves", 0, []string{"a", "b", "c", "d", "!", "a", "b", "c", "d", "!", "a", "b", "c", "d", "e"}, false},
 		{"until nothing is answered any more", 0, []string{"a", "b", "c", "d", "!", "a", "b", "c", "d", "a", "b", "c", "d", "a"}, true},
 		{"devices that were answered since they failed", 0, []string{"a", "b", "!a", "!b", "a", "b", "c", "d", "e"}, true},
 		{"cancelled tries do not count", 0, []string{"a", "b", "c", "~", "~", "d"}, false},
@@ -158,7 +158,7 @@ func TestCircuitClosesOnAnyAnswer(t *testing.T) {
 }
 
 // TestAFlappingAPIDoesNotFloodTheLog: an API that fails and answers in turn is
-// told of now and then, and an outage that lasts always.
+// logged now and then, and an outage that lasts always.
 func TestAFlappingAPIDoesNotFloodTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
@@ -184,7 +184,7 @@ func TestAFlappingAPIDoesNotFloodTheLog(t *testing.T) {
 		fail()
 		c.Report("0", nil)
 		if down, up := lines("API is down"), lines("API answers again"); down != before+1 || up != down {
-			t.Errorf("an outage that lasted is told of %d times, its end %d times, want once each", down-before, up-before)
+			t.Errorf("a long outage is logged %d times, its end %d times, want once each", down-before, up-before)
 		}
 	})
 }

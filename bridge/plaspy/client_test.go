@@ -371,7 +371,7 @@ func TestErrorTellsWhatAndWhere(t *testing.T) {
 	}
 }
 
-// Before decides at the last moment, for a replay too, and what it keeps back tells nothing about the API.
+// Before decides at the last moment, for a replay too, and a withheld request does not count as an answer of the API.
 func TestBefore(t *testing.T) {
 	var sent []string
 	status := 401

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A process that was stopped, or starved, finds its timer long overdue and everybody waiting. What it missed is
+// A process that was stopped, or starved, finds its timer long overdue and all requests waiting. What it missed is
 // lost but for a little: anything more would be a burst.
 func TestOverdueTimerMakesNoBurst(t *testing.T) {
 	for _, tc := range []struct {

@@ -140,7 +140,7 @@ func TestClassifyFailures(t *testing.T) {
 			}
 		})
 	}
-	// While there is no token, the wait for one tells why when its context ends.
+	// Without a token, the wait for one returns the reason when its context ends.
 	for _, url := range []string{refused.URL, secure.URL} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		err := poll(ctx, newClient(t, url, nil))

@@ -170,7 +170,7 @@ func TestRetryAfterOfAllIsObeyed(t *testing.T) {
 				defer cancel()
 				pollAll(ctx, c, devices)
 				if got := f.total(f.denied); got > 8 {
-					t.Errorf("%d requests were refused, want no more than those under way and three", got)
+					t.Errorf("%d requests were refused, want at most those in flight and three", got)
 				}
 				want := 600 + 600*85/60*95/100
 				if devices < 3 {
@@ -230,7 +230,7 @@ func TestThrottledTokenOrListConcernsAll(t *testing.T) {
 	})
 }
 
-// Whoever asks for a device, its Retry-After holds: polls, posts and queries.
+// A device's Retry-After applies to all requests for it: polls, posts and queries.
 func TestDeviceRestsForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limited := true

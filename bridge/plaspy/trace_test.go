@@ -86,7 +86,7 @@ func TestRequestsHaveSpans(t *testing.T) {
 	}
 	ended := spans.Ended()
 	for _, s := range ended[:5] {
-		// A token is everybody's: whoever happened to need it first is not to blame.
+		// All requests share the token, so its request belongs to none of their traces.
 		if child := s.Parent().SpanID() == ended[5].SpanContext().SpanID(); child == strings.HasSuffix(s.Name(), "Token") {
 			t.Errorf("%s has the parent %s", s.Name(), s.Parent().SpanID())
 		}

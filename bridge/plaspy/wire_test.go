@@ -122,7 +122,7 @@ func TestPostIsNeverRepeatedSilently(t *testing.T) {
 	}
 	_, err := c.Locations(t.Context(), "dev", []byte(`{}`), PostOptions{IdempotencyKey: "1"})
 	if err == nil || Classify(err) != Retry || !IsOutage(err) {
-		t.Errorf("got %v, want the failure to be told", err)
+		t.Errorf("got %v, want an error", err)
 	}
 	if seen.Load() != 2 {
 		t.Errorf("got %d requests, want 2: the POST was repeated", seen.Load())

@@ -46,7 +46,7 @@ func (r *rig) configured(text string) *natstest.Server {
 }
 
 // TestAccountLimits: each limit of an account that would stop the bridge is
-// told, with what is and what would have to be.
+// reported, with the present and the required value.
 func TestAccountLimits(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -213,7 +213,7 @@ func TestVersions(t *testing.T) {
 // TestDurability: check reports the loss after a power failure as exactly as it is known.
 func TestDurability(t *testing.T) {
 	t.Parallel()
-	t.Run("somebody else's server", func(t *testing.T) {
+	t.Run("another program's server", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, sim.Options{})
 		r.broker(nil)

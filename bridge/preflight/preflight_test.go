@@ -201,7 +201,7 @@ func TestEmbedded(t *testing.T) {
 		r := newRig(t, sim.Options{})
 		r.want(0, 0, `ok   embedded store: .*/data does not exist yet and can be created`, `ok   embedded NATS: 127.0.0.1:\d+ is free`, `ok   disk: \d+ MiB free`, `ok   BRIDGE_HTTP_ADDR: 127`)
 		if _, err := os.Stat(r.variables["BRIDGE_DATA_DIR"]); !os.IsNotExist(err) {
-			t.Errorf("the check made the folder: %v", err)
+			t.Errorf("the check created the folder: %v", err)
 		}
 	})
 	t.Run("ports taken", func(t *testing.T) {
@@ -287,7 +287,7 @@ func TestNATS(t *testing.T) {
 		r.want(0, 0, `ok   NATS: connected to nats://127.0.0.1:\d+, nats-server 2\.`, `ok   JetStream: enabled`,
 			`ok   stream PLASPY_EVENTS: does not exist yet, the bridge creates it`, `ok   permissions: the bridge has all permissions`)
 		for name := range js.StreamNames(t.Context()).Name() {
-			t.Errorf("the check made stream %s", name)
+			t.Errorf("the check created stream %s", name)
 		}
 	})
 	t.Run("good, streams there", func(t *testing.T) {

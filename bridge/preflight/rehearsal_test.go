@@ -19,7 +19,7 @@ func TestEmbeddedConfiguration(t *testing.T) {
 		warn, fail       int
 		want             []string
 	}{
-		{"nobody has to log in", `jetstream: enabled`, "", 0, 0, []string{`ok   JetStream: `, `ok   permissions: `}},
+		{"no login required", `jetstream: enabled`, "", 0, 0, []string{`ok   JetStream: `, `ok   permissions: `}},
 		{"a user that is there", users, "bridge", 0, 0, []string{`ok   JetStream: `}},
 		{"no user", users, "", 0, 1, []string{`FAIL NATS: .* refuses the bridge's login: set NATS_USER`}},
 		{"another user", users, "other", 0, 1, []string{`FAIL NATS: .* refuses the bridge's login`}},

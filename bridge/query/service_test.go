@@ -172,7 +172,7 @@ func TestErrors(t *testing.T) {
 }
 
 // TestSlow: a slow answer holds up no other question, is cut off in time, and
-// too many at once are told so.
+// too many concurrent ones are refused.
 func TestSlow(t *testing.T) {
 	t.Parallel()
 	s := &script{block: make(chan struct{}), asked: make(chan string, 10)}
@@ -204,7 +204,7 @@ func TestSlow(t *testing.T) {
 	}
 	for _, e := range stats.Endpoints {
 		if e.Name == "last" && !strings.Contains(string(e.Data), `"504":2`) {
-			t.Errorf("stats tell %s", e.Data)
+			t.Errorf("the stats contain %s", e.Data)
 		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"plaspy-bridge/bridge/trace"
 )
 
-// inside tells the span that its questions are asked under.
+// inside returns the span of its requests.
 type inside struct {
 	*script
 	spans chan api.SpanContext
@@ -74,7 +74,7 @@ func TestQueriesHaveSpans(t *testing.T) {
 				said[string(attr.Key)] = attr.Value.String()
 			}
 			if said["error.type"] != tt.failure || said["plaspy.result"] != strconv.Itoa(tt.result) || said["messaging.destination.name"] != m.Subject {
-				t.Errorf("it says %v", said)
+				t.Errorf("got %v", said)
 			}
 		})
 	}

@@ -25,7 +25,7 @@ func (r *rig) startSkewed(id string) (*node, *skewed) {
 	return r.start(id, func(n *node, _ *Options) { n.now = s.now }), s
 }
 
-// TestClockJumps: setting the clock kills nobody and moves no device.
+// TestClockJumps: setting the clock evicts no replica and moves no device.
 func TestClockJumps(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 100)
@@ -86,7 +86,7 @@ func TestGoodbyeFails(t *testing.T) {
 	start := time.Now()
 	a.leave()
 	if a.err == nil {
-		t.Error("no error although nobody heard the goodbye")
+		t.Error("no error although the shutdown could not be announced")
 	}
 	if took := time.Since(start); took > within(2*testLease) {
 		t.Errorf("leaving took %v", took)

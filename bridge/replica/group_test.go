@@ -32,7 +32,7 @@ func TestAlone(t *testing.T) {
 	if a.Owns(r.tokens[0]) || a.Live() || a.state().Share != 0 || a.state().Owned(r.tokens[0]) {
 		t.Errorf("still owns something after it has left: %+v", a.state())
 	}
-	// Nobody waits for one that said goodbye.
+	// No replica waits for one that announced its shutdown.
 	start = time.Now()
 	b := r.start("a", func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 })
 	r.awaitDivided(b)
@@ -67,7 +67,7 @@ func TestJoinLeave(t *testing.T) {
 	c.leave()
 	r.awaitDivided(a, b)
 	if took := time.Since(start); took > within(3*time.Second) {
-		t.Errorf("one that was told to stop was replaced after %v, want within 3s", took)
+		t.Errorf("a replica that was stopped was replaced after %v, want within 3s", took)
 	}
 	for token, n := range r.byToken() {
 		if n != before[token] {
@@ -90,7 +90,7 @@ func (r *rig) byToken() map[string]*node {
 	return m
 }
 
-// TestKill: who is killed is replaced after its lease, whoever wrote the plans.
+// TestKill: a killed replica is replaced after its lease, even if it wrote the plans.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 200)
@@ -131,13 +131,13 @@ func TestPause(t *testing.T) {
 		}
 	}
 	if !a.state().Owned(r.tokens[0]) && !a.state().Owned(r.tokens[1]) && a.state().Share == 0 {
-		t.Fatal("the sleeper noticed something: the test does not test what it says")
+		t.Fatal("the suspended replica noticed something, so this test shows nothing")
 	}
 	a.resume()
 	r.awaitDivided(a, b)
 }
 
-// TestSlowMember: nobody takes up what a member gives away that has not said so.
+// TestSlowMember: no member polls a device before its previous owner confirms that it has given it up.
 func TestSlowMember(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 200)
@@ -194,7 +194,7 @@ func TestPartition(t *testing.T) {
 	r.awaitDivided(a, b)
 }
 
-// TestBrokerRestart: nobody is evicted for a broker's absence, however long.
+// TestBrokerRestart: no replica is evicted because the broker is away, however long.
 func TestBrokerRestart(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 200)

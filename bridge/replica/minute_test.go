@@ -13,7 +13,7 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 )
 
-// sender uses a budget to the full until it is told to stop.
+// sender uses the whole budget until it is stopped.
 type sender struct {
 	budget *plaspy.Budget
 	stop   context.CancelFunc

@@ -145,8 +145,8 @@ func (l *line) pass(ctx context.Context) error {
 	}
 }
 
-// ask does one request: on its way there and back it may be late or lost. What
-// is done is done although nobody hears of it.
+// ask does one request: on its way there and back it may be late or lost. It may
+// be carried out although its answer is lost.
 func (l *line) ask(ctx context.Context, do func() error) error {
 	if err := l.pass(ctx); err != nil {
 		return err

@@ -22,13 +22,13 @@ func TestAllocate(t *testing.T) {
 		want  []int
 	}{
 		{"alone", 600, loads{0}, 0, []int{600}},
-		{"nobody knows", 600, loads{0, 0, 0}, 0, []int{200, 200, 200}},
+		{"no loads known", 600, loads{0, 0, 0}, 0, []int{200, 200, 200}},
 		{"in proportion", 602, loads{3000, 1000}, 0, []int{451, 151}},
 		{"a newcomer is average", 603, loads{1000, 1000, 0}, 0, []int{201, 201, 201}},
 		{"the idle one keeps a floor", 902, loads{4000, 1}, 0, []int{801, 101}},
 		{"a remainder", 10, loads{1, 1, 1}, 0, []int{4, 3, 3}},
 		{"fewer requests than replicas", 2, loads{9, 9, 9}, 0, []int{1, 1, 0}},
-		{"nobody", 600, nil, 0, []int{}},
+		{"no replicas", 600, nil, 0, []int{}},
 		{"room for all posts", 603, loads{100, 100, 100}, 100, []int{301, 151, 151}},
 		{"posts get half at most", 603, loads{200, 200, 200}, 100_000, []int{401, 101, 101}},
 		{"posts get what polls leave", 603, loads{10, 10, 10}, 100_000, []int{581, 11, 11}},

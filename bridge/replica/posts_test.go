@@ -57,7 +57,7 @@ func (w *worker) pollsIn(from time.Time) (n int) {
 }
 
 // TestBacklogInAGroup: of three replicas one has 1,000 messages to post. It gets a
-// larger share, so that they are posted at half the group's rate and nobody's
+// larger share, so that they are posted at half the group's rate and no replica's
 // polls come to a halt; afterwards all share evenly again. No minute has more
 // requests than the limit, and the plan does not change at every breath.
 func TestBacklogInAGroup(t *testing.T) {

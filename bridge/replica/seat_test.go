@@ -95,7 +95,7 @@ func TestSeatFollowsTheAPI(t *testing.T) {
 	})
 }
 
-// TestStopKeepsTheSeat: a replica that is told to stop gives its devices up at
+// TestStopKeepsTheSeat: a replica that stops gives its devices up at
 // once, and the seat when what it sent is recorded.
 func TestStopKeepsTheSeat(t *testing.T) {
 	calmly(t, func(w *world) {
@@ -117,7 +117,7 @@ func TestStopKeepsTheSeat(t *testing.T) {
 			t.Errorf("b posts %t, a has posts under way %t, may post %t, is live %t; want false, true, false, false", early, under, a.Posting(), a.Live())
 		}
 		if took := w.within(sent+3*time.Second, "b posts", b.Posting); took < sent-3*time.Second {
-			t.Errorf("b posts %v after a was told to stop, want not before %v", took, sent)
+			t.Errorf("b posts %v after a began to stop, want not before %v", took, sent)
 		}
 		<-a.done
 		if a.err != nil {

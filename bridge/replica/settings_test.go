@@ -53,7 +53,7 @@ plaspy_bridge_replicas_different_settings `+want+"\n"), "plaspy_bridge_replicas_
 	}
 }
 
-// TestDifferences: who was told something else is named, once when it comes and
+// TestDifferences: a replica with other settings is logged, once when it joins and
 // once when it is gone, and takes part all the same.
 func TestDifferences(t *testing.T) {
 	t.Parallel()
@@ -136,7 +136,7 @@ func TestPeers(t *testing.T) {
 		t.Error(d)
 	}
 	if got[0].Differs(map[string]string{"devices": "2"}) != nil {
-		t.Error("one that says nothing differs")
+		t.Error("a replica without settings counts as different")
 	}
 	st, err := js.Stream(ctx, "KV_"+subjects.ReplicasBucket())
 	if err != nil {

@@ -37,7 +37,7 @@ func TestOlderStore(t *testing.T) {
 	r.awaitDivided(b, c)
 }
 
-// TestBucketDeleted: the bucket is made again, and nobody acts on what another
+// TestBucketDeleted: the bucket is created again, and no replica acts on what another
 // one may still believe.
 func TestBucketDeleted(t *testing.T) {
 	t.Parallel()
@@ -75,7 +75,7 @@ func TestKeyDeleted(t *testing.T) {
 	r.awaitDivided(a, b)
 }
 
-// TestPlanSpoiled: what somebody else did to the plan its members undo.
+// TestPlanSpoiled: the members undo a change of the plan by another program.
 func TestPlanSpoiled(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(jetstream.KeyValue) error{
@@ -142,8 +142,8 @@ func TestBucketAsItIs(t *testing.T) {
 	}
 }
 
-// TestOldPlan: a plan of earlier, whose members are long gone, stops nobody for
-// good, whether their keys tell that they are gone or are gone themselves.
+// TestOldPlan: an old plan whose members are long gone stops no replica for
+// good, whether their keys say that they left or are deleted.
 func TestOldPlan(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 50)

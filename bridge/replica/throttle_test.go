@@ -18,10 +18,10 @@ func TestThrottle(t *testing.T) {
 		select {
 		case got := <-n.throttled:
 			if got != 0.5 {
-				t.Errorf("%s was told the factor %v, want 0.5", n.id, got)
+				t.Errorf("%s received the factor %v, want 0.5", n.id, got)
 			}
 		case <-time.After(patience):
-			t.Fatalf("%s was not told", n.id)
+			t.Fatalf("%s received no throttling", n.id)
 		}
 	}
 	if took := time.Since(start); took > within(time.Second) {
@@ -29,12 +29,12 @@ func TestThrottle(t *testing.T) {
 	}
 	select {
 	case <-a.throttled:
-		t.Error("was told what it has told")
+		t.Error("received its own announcement")
 	default:
 	}
 }
 
-// TestThrottleAll: everybody is throttled at once; the longest stop reaches all.
+// TestThrottleAll: all replicas are throttled at once; the longest pause reaches all.
 func TestThrottleAll(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 10)
@@ -77,6 +77,6 @@ func TestThrottleAll(t *testing.T) {
 			t.Errorf("a newcomer stops until %v off", d)
 		}
 	case <-time.After(patience):
-		t.Error("a newcomer was not told")
+		t.Error("a new replica received no throttling")
 	}
 }

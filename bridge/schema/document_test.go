@@ -280,7 +280,7 @@ func TestTimes(t *testing.T) {
 	} {
 		_, _, err := auth.ParseTime(text)
 		if got := s.Validate(text); (got == nil) != (err == nil) {
-			t.Errorf("%q: the schema says %v, the bridge %v", text, got, err)
+			t.Errorf("%q: schema %v, bridge %v", text, got, err)
 		}
 	}
 }

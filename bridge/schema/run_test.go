@@ -129,7 +129,7 @@ func (r *run) check(channel string, m *nats.Msg) {
 	}
 }
 
-// kindsOf are the members and headers that tell kinds of a message apart.
+// kindsOf are the members and headers that distinguish kinds of a message.
 func kindsOf(message string, m *nats.Msg) map[string]any {
 	if message == "deadLetter" {
 		return map[string]any{"status": m.Header.Get("Plaspy-Status")}

@@ -94,7 +94,7 @@ func BenchmarkDeviceList(b *testing.B) {
 	}
 }
 
-// BenchmarkFleetMemory tells what a device costs that was polled once.
+// BenchmarkFleetMemory reports the memory of a device that was polled once.
 func BenchmarkFleetMemory(b *testing.B) {
 	const n = 20_000
 	for b.Loop() {

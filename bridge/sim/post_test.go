@@ -96,7 +96,7 @@ func TestRangeQuery(t *testing.T) {
 		if !seen {
 			t.Error("the posted location is not among them")
 		}
-		// The future is not told.
+		// Future fixes are not returned.
 		u.post(device("device0001", "/locations"), ranged(time.Now(), time.Now().Add(time.Hour), "")).into(&got)
 		if len(got.Locations) != 0 {
 			t.Errorf("got %d locations of the future", len(got.Locations))

@@ -51,7 +51,7 @@ func TestListenAndClose(t *testing.T) {
 		t.Errorf("closing took %s with a hanging request", took)
 	}
 	if _, err := io.ReadAll(hung.Body); err == nil {
-		t.Error("the hanging answer came to an end")
+		t.Error("the hanging answer ended")
 	}
 	if r := u.get("/api/devices"); r.err == nil {
 		t.Error("still served")

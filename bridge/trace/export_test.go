@@ -160,7 +160,7 @@ func TestExportOverTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := <-got; len(s) != 3 {
-		t.Errorf("%d spans came", len(s))
+		t.Errorf("%d spans arrived", len(s))
 	}
 	empty := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
@@ -220,12 +220,12 @@ func TestExportOverGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s, md := <-c.got, <-c.md; len(s) != 3 || len(md["x-key"]) != 1 || md["x-key"][0] != "k" {
-		t.Errorf("%d spans came, with %v", len(s), md)
+		t.Errorf("%d spans arrived, with %v", len(s), md)
 	}
 }
 
 // A fault of the collector is one line when it starts and one when it ends, and
-// neither tells a secret that the collector sends back.
+// neither contains a secret that the collector sends back.
 func TestCollectorFailsAndComesBack(t *testing.T) {
 	c := tracetest.Start(t)
 	c.Instead(func(w http.ResponseWriter, r *http.Request) {
@@ -261,7 +261,7 @@ func TestCollectorIsDown(t *testing.T) {
 	tracer := open(t, endpoint("http://me:pa55word@127.0.0.1:1"), log, reg)
 	turn(t.Context(), tracer, headers{})
 	if err := flush(t, tracer, 10*time.Second); err == nil {
-		t.Error("nothing was said of the spans that were lost")
+		t.Error("no error for the lost spans")
 	}
 	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "connection refused") || strings.Contains(text, "pa55word") {
 		t.Errorf("logged: %s", text)
@@ -274,7 +274,7 @@ func TestCollectorIsDown(t *testing.T) {
 	}
 }
 
-// A collector that takes requests and never answers holds nobody up: not the
+// A collector that takes requests and never answers delays nothing: not the
 // spans that end meanwhile, nor the end.
 func TestCollectorHangs(t *testing.T) {
 	c := tracetest.Start(t)
@@ -288,7 +288,7 @@ func TestCollectorHangs(t *testing.T) {
 	}
 	err := flush(t, tracer, 100*time.Millisecond)
 	if took := time.Since(began); err == nil || took > 8*time.Second {
-		t.Errorf("the end came after %v with %v", took, err)
+		t.Errorf("it ended after %v with %v", took, err)
 	}
 	spans(t, reg, fmt.Sprintf("dropped=%d exported=0 failed=8192", 3*turns-8192))
 }
@@ -346,7 +346,7 @@ func TestSamplers(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := len(c.Spans()); got != map[bool]int{true: 2}[tt.sampled] {
-				t.Errorf("%d spans came", got)
+				t.Errorf("%d spans arrived", got)
 			}
 			if got := strings.HasSuffix(h["traceparent"][0], "-01"); got != tt.promised {
 				t.Errorf("passed on %v", h)

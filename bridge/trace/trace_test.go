@@ -55,7 +55,7 @@ func TestOffIsFree(t *testing.T) {
 	inbound := func() {
 		s := off.Process(ctx, h, message)
 		if s.In(ctx) != ctx {
-			t.Error("a context was made")
+			t.Error("a context was created")
 		}
 		s.Inject(h)
 		s.Fail("dead")
@@ -65,7 +65,7 @@ func TestOffIsFree(t *testing.T) {
 		listed, s := off.List(ctx)
 		s.End("x")
 		if queried != ctx || listed != ctx || s.On() {
-			t.Error("something was made")
+			t.Error("something was created")
 		}
 	}
 	if got := testing.AllocsPerRun(1000, inbound); got != 0 {
@@ -132,7 +132,7 @@ func TestUnsampledPollMakesNoChildren(t *testing.T) {
 	if n := len(r.Started()); n != 0 {
 		t.Errorf("%d spans were recorded", n)
 	}
-	// Subscribers are told that it is not sampled.
+	// The headers say that it is not sampled.
 	if got := h[trace.HeaderParent]; len(got) != 1 || !strings.HasSuffix(got[0], "-00") {
 		t.Errorf("traceparent %v, want one that ends in 00", got)
 	}
@@ -235,7 +235,7 @@ func TestReceivedMessageGoesOnWithItsTrace(t *testing.T) {
 	}
 }
 
-// A producer that does not sample is followed, and told on.
+// The sampling decision of a producer is followed, and passed on.
 func TestUnsampledProducer(t *testing.T) {
 	tracer, r := recorded()
 	s := tracer.Process(t.Context(), headers{"traceparent": {strings.TrimSuffix(producer, "1") + "0"}}, message)

@@ -61,7 +61,7 @@ func TestPage(t *testing.T) {
 				t.Errorf("%s rows in the document for %d devices: only those in sight should be there", rows, n)
 			}
 			b.eval(`document.querySelector("#grid").focus()`)
-			for range 9 { // down to a row that has to make room for what is told of it
+			for range 9 { // down to a row that has to make room for its details
 				b.press("ArrowDown")
 			}
 			b.press("Enter")
@@ -128,7 +128,7 @@ func TestHostileTexts(t *testing.T) {
 	quiet(t, b, url)
 }
 
-// oneLetter are metrics that tell of one dead letter.
+// oneLetter are metrics with one dead letter.
 func oneLetter() prometheus.Gatherer {
 	reg := prometheus.NewRegistry()
 	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "plaspy_bridge_dead_letters", Help: "dead letters"})

@@ -53,7 +53,7 @@ func TestAnswers(t *testing.T) {
 		{"the folder", "/view/", nil, nil, 404, ""},
 		{"outside the folder", "/view/../view.go", nil, nil, 307, ""},
 		{"why", "/view/why?device=dev%201%2F%C3%BC", nil, nil, 200, `{"plan":"wait"}`},
-		{"why of nobody", "/view/why?device=x", nil, nil, 404, "does not poll"},
+		{"why of an unknown device", "/view/why?device=x", nil, nil, 404, "does not poll"},
 		{"why for another site's page", "/view/why?device=dev%201%2F%C3%BC", nil, []string{"Sec-Fetch-Site", "cross-site"}, 403, "own page"},
 		{"events for another site's page", "/view/events", nil, []string{"Sec-Fetch-Site", "same-site"}, 403, "own page"},
 		{"letters where they cannot be listed", "/view/letters", nil, nil, 404, ""},

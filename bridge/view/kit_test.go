@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// plain is a source that tells what a test puts in.
+// plain is a source that returns what a test puts in.
 type plain struct {
 	mu   sync.Mutex
 	next []Device
@@ -105,7 +105,7 @@ func newTraffic(n int, start time.Time) *traffic {
 	return t
 }
 
-// Changed drives everybody to the present.
+// Changed moves all devices to the present.
 func (t *traffic) Changed(f func(Device)) { t.drive(time.Now(), f) }
 
 func (t *traffic) drive(now time.Time, f func(Device)) {
@@ -138,12 +138,12 @@ func (t *traffic) drive(now time.Time, f func(Device)) {
 		c.Next = c.due.Add(1500 * time.Millisecond)
 		d := c.Device
 		d.Busy = false
-		c.Busy = true // told once
+		c.Busy = true // reported once
 		f(d)
 	}
 }
 
-// Why tells a story of eight polls.
+// Why returns eight polls.
 func (t *traffic) Why(id string) ([]byte, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -136,7 +136,7 @@ func (p *page) row(slot int) *shown {
 	p.tb.Helper()
 	r := p.rows[slot]
 	if r == nil {
-		p.tb.Fatalf("slot %d is nobody's", slot)
+		p.tb.Fatalf("slot %d has no device", slot)
 	}
 	return r
 }
@@ -189,7 +189,7 @@ func watch(tb testing.TB, v *View) *watcher {
 	return w
 }
 
-// catchUp takes every frame that waits, and tells whether more may come.
+// catchUp takes every frame that waits, and reports whether more may follow.
 func (w *watcher) catchUp() bool {
 	w.tb.Helper()
 	for {

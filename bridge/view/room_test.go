@@ -19,8 +19,8 @@ import (
 )
 
 // TestManySlowPages has two hundred streams asked for and not one byte read. The
-// view goes on second by second, tells all but as many as there is room for to go
-// away, and needs no more memory for them than their queues.
+// view goes on second by second, disconnects all streams beyond its limit,
+// and needs no more memory for them than their queues.
 func TestManySlowPages(t *testing.T) {
 	source := &plain{}
 	reg := prometheus.NewRegistry()

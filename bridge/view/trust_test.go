@@ -121,7 +121,7 @@ func TestPageBehindPassword(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	if len(leaked) > 0 {
-		t.Errorf("requests that tell more than they should: %q", leaked)
+		t.Errorf("requests with more data than they should have: %q", leaked)
 	}
 	for _, said := range b.troubles() {
 		if !strings.Contains(said, "401") {

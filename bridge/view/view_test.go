@@ -87,7 +87,7 @@ func TestPictureThenChanges(t *testing.T) {
 }
 
 // TestChangesOfASecondAreOneRow keeps what is sent proportional to what there is
-// to see, and not to how often a source tells of it.
+// to see, and not to how often a source reports it.
 func TestChangesOfASecondAreOneRow(t *testing.T) {
 	source := &plain{}
 	running(t, Options{Source: source}, func(t *testing.T, v *View) {
@@ -109,7 +109,7 @@ func TestChangesOfASecondAreOneRow(t *testing.T) {
 		}
 		second()
 		if data := <-w.client.frames; len(data) > 60 {
-			t.Errorf("nothing changed, but told: %s", data)
+			t.Errorf("sent without a change: %s", data)
 		}
 	})
 }
@@ -154,7 +154,7 @@ func TestAlertsAreNoted(t *testing.T) {
 		late := watch(t, v)
 		late.catchUp()
 		if len(late.hello.Alerts) != 3 {
-			t.Errorf("a page that comes later knows of %d alerts, want 3", len(late.hello.Alerts))
+			t.Errorf("a later page has %d alerts, want 3", len(late.hello.Alerts))
 		}
 		for i := range 3 * occurrences {
 			source.put(truck("a", 1, fmt.Sprint(i)))
@@ -242,7 +242,7 @@ func TestPagesShareBytes(t *testing.T) {
 		second()
 		for i := range 2 { // the picture, then the change
 			if p, q := <-one.client.frames, <-two.client.frames; &p[0] != &q[0] {
-				t.Errorf("frame %d was made twice", i)
+				t.Errorf("frame %d was built twice", i)
 			}
 		}
 	})
@@ -290,7 +290,7 @@ func TestStatusIsToldWhenItChanges(t *testing.T) {
 		}
 		w.catchUp()
 		if w.events["status"] != 1 || !w.status.Ready {
-			t.Errorf("status told %d times, want once: %+v", w.events["status"], w.status)
+			t.Errorf("status sent %d times, want once: %+v", w.events["status"], w.status)
 		}
 		set(Status{Parts: []Part{{Name: "nats", Reason: "no server"}}})
 		second()
@@ -302,7 +302,7 @@ func TestStatusIsToldWhenItChanges(t *testing.T) {
 }
 
 // TestPagesAgreeWithTheSource drives a fleet at random, with pages that come, go
-// and stall, and wants each to show what the source last told.
+// and stall, and checks that each shows the source's last state.
 func TestPagesAgreeWithTheSource(t *testing.T) {
 	for seed := range uint64(6) {
 		r := rand.New(rand.NewPCG(seed, 1))

@@ -79,7 +79,7 @@ func TestControl(t *testing.T) {
 		}
 	}
 	if strings.Contains(out.String(), "polled less often") {
-		t.Errorf("list says that the budget is too small:\n%s", out.String())
+		t.Errorf("list reports that the budget is too small:\n%s", out.String())
 	}
 	if status := execute(t.Context(), []string{"control", "set", "device", "dev 3", "--interval", "150ms"}, &out, &errs); status != 0 {
 		t.Fatal(status, errs.String())

@@ -59,7 +59,7 @@ func TestExecute(t *testing.T) {
 		{"env shows what is odd", "env", []string{"BRIDGE_WORKRES", "1"}, 0, "odd: BRIDGE_WORKRES is not a variable of the bridge; did you mean BRIDGE_WORKERS?", ""},
 		{"env for a file", "env --example", nil, 0, "\nPLASPY_USERNAME=\n", ""},
 		{"env for the README", "env --markdown", nil, 0, "| variable | type | default | meaning |", ""},
-		{"health of nobody", "health", []string{"BRIDGE_HTTP_ADDR", "127.0.0.1:1"}, 1, "", "connection refused"},
+		{"health without a bridge", "health", []string{"BRIDGE_HTTP_ADDR", "127.0.0.1:1"}, 1, "", "connection refused"},
 		{"health without an address", "health", []string{"BRIDGE_HTTP_ADDR", ""}, 1, "", "BRIDGE_HTTP_ADDR is set to nothing"},
 		{"health with a wrong address", "health", []string{"BRIDGE_HTTP_ADDR", "x"}, 1, "", "BRIDGE_HTTP_ADDR is not an address"},
 		{"sim on no address", "sim --addr=x", nil, 1, "", "--addr"},
@@ -134,7 +134,7 @@ func TestHealth(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	clearEnv(t, "BRIDGE_HTTP_ADDR", server.Addr(), "PLASPY_TIMEOUT", "wrong, and nobody's business here")
+	clearEnv(t, "BRIDGE_HTTP_ADDR", server.Addr(), "PLASPY_TIMEOUT", "wrong, but not used here")
 	var out bytes.Buffer
 	if status := execute(t.Context(), []string{"health"}, &out, &out); status != 1 || !strings.Contains(out.String(), "nats: no server") {
 		t.Errorf("not ready: status %d, %s", status, &out)

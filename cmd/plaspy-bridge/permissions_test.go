@@ -242,7 +242,7 @@ func (r *permissionRig) run(t *testing.T, left func() string) string {
 			trouble = "not done: " + still
 		}
 	}
-	// A program that may not do its work need not stop in order.
+	// A program without its permissions may exit with an error.
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := <-p.done; err != nil {
 		t.Logf("the program ends: %v", err)

@@ -283,7 +283,7 @@ func TestREADMEPlaces(t *testing.T) {
 	}
 	for _, place := range places {
 		if _, err := os.Stat(filepath.Join("../..", place)); err != nil {
-			t.Errorf("README tells of %v", err)
+			t.Errorf("README mentions %v", err)
 		}
 	}
 }

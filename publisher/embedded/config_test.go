@@ -83,7 +83,7 @@ func TestConfigErrorsShowNoSecret(t *testing.T) {
 			t.Errorf("%s\n   -> %v, want %q", tt.conf, err, tt.want)
 		}
 		if wrong, ok := errors.AsType[*ConfigError](err); ok && (strings.Count(text, "BRIDGE_EMBEDDED_CONFIG") != 1 || len(wrong.Problems) == 0) {
-			t.Errorf("%s\n   -> said %q", tt.conf, text)
+			t.Errorf("%s\n   -> error %q", tt.conf, text)
 		}
 	}
 }

@@ -145,7 +145,7 @@ func TestErrorsSayWhatToChange(t *testing.T) {
 				t.Fatal("started")
 			}
 			if !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %q, want it to tell %q", err, tt.want)
+				t.Errorf("error %q, want %q", err, tt.want)
 			}
 		})
 	}

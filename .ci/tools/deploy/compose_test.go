@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// passwords are what the compose file wants to be told.
+// passwords are the variables that the compose file requires.
 var passwords = []string{"PLASPY_USERNAME=u", "BRIDGE_PASSWORD=b", "QUERY_PASSWORD=q", "SUBSCRIBER_PASSWORD=s", "GATEWAY_PASSWORD=g", "OPERATOR_PASSWORD=o", "SYSTEM_PASSWORD=y"}
 
 func compose(t *testing.T, env ...string) (*types.Project, error) {
@@ -50,7 +50,7 @@ func TestCompose(t *testing.T) {
 		}
 	}
 	if p.Services["grafana"].HealthCheck == nil {
-		t.Error("nobody waits for Grafana")
+		t.Error("no service waits for Grafana")
 	}
 	if !bridge.ReadOnly {
 		t.Error("the bridge can write to its file system")

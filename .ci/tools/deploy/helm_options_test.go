@@ -81,7 +81,7 @@ extraVolumeMounts: [{name: ca, mountPath: /etc/ca, readOnly: true}]
 	}
 	off := template(t, needed+"networkPolicy: {enabled: false}\npodDisruptionBudget: {enabled: false}\n")
 	if off.policy != nil || off.budget != nil {
-		t.Error("what was switched off is there")
+		t.Error("objects that were switched off are rendered")
 	}
 }
 

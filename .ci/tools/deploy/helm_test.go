@@ -120,7 +120,7 @@ func template(t *testing.T, text string) manifests {
 	var m manifests
 	for name, body := range files {
 		if strings.Contains(body, "<no value>") || strings.Contains(body, "<nil>") {
-			t.Errorf("%s says nothing somewhere:\n%s", name, body)
+			t.Errorf("%s has an empty text:\n%s", name, body)
 		}
 		if strings.TrimSpace(body) == "" || strings.HasSuffix(name, ".txt") {
 			continue
@@ -149,7 +149,7 @@ func template(t *testing.T, text string) manifests {
 	return m
 }
 
-// environment is what the bridge's container is told: a value, or the secret and
+// environment is the environment of the bridge's container: a value, or the secret and
 // its key that it comes from.
 func (m manifests) environment() map[string]string {
 	env := map[string]string{}
@@ -168,7 +168,7 @@ func TestHelmDefaults(t *testing.T) {
 		t.Fatalf("rendered %+v", m)
 	}
 	if m.monitor != nil || m.rules != nil || m.dashboard != nil {
-		t.Error("what wants an operator or a sidecar is there without being asked for")
+		t.Error("objects for an operator or a sidecar are rendered by default")
 	}
 	pod := m.deployment.Spec.Template.Spec
 	if len(pod.Containers) != 1 {
@@ -280,7 +280,7 @@ func TestHelmReadme(t *testing.T) {
 }
 
 // TestHelmSchemaIsWhole wants each value to be in the schema: one that is not
-// is refused where somebody sets it.
+// is refused if it is set.
 func TestHelmSchemaIsWhole(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(charts, "values.yaml"))
 	if err != nil {

@@ -59,7 +59,7 @@ func TestRelease(t *testing.T) {
 			t.Errorf("in the archive: nothing is %s", f.Source)
 		}
 		if f.Info.MTime != "{{ .CommitDate }}" || f.Info.Owner == "" {
-			t.Errorf("%s comes with the builder's time or owner: %+v", f.Source, f.Info)
+			t.Errorf("%s has the builder's time or owner: %+v", f.Source, f.Info)
 		}
 	}
 }

@@ -60,7 +60,7 @@ func (r *rig) cluster(ctx context.Context, t *testing.T) *cluster {
 			c.links[[2]int{i, j}] = link
 			routes = append(routes, link.URL())
 		}
-		// What is advertised leads nowhere, so that nobody goes round the links.
+		// The advertised addresses lead nowhere, so that no client bypasses the links.
 		c.args = append(c.args, []string{
 			"-n", "node" + strconv.Itoa(i), "--cluster_name", "three", "--cluster", "nats://" + addrs[i],
 			"--cluster_advertise", "127.0.0.1:1", "--routes", strings.Join(routes, ","),
@@ -95,7 +95,7 @@ func (r *rig) startCluster(ctx context.Context, t *testing.T) *cluster {
 	return c
 }
 
-// leader tells which node leads a stream, as soon as it is another one than that.
+// leader returns the node that leads a stream, as soon as that is a different node.
 func (c *cluster) leader(ctx context.Context, t *testing.T, stream string, last int) int {
 	t.Helper()
 	for tick := time.NewTicker(100 * time.Millisecond); ; {
@@ -319,7 +319,7 @@ func TestPartition(t *testing.T) {
 
 var connected = regexp.MustCompile(`"nats connected".*"server":"node(\d)"`)
 
-// connectedTo tells which node the bridge is connected to.
+// connectedTo returns the node that the bridge is connected to.
 func (r *rig) connectedTo(t *testing.T) int {
 	t.Helper()
 	log, err := r.Bridge.Log()

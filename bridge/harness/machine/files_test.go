@@ -37,7 +37,7 @@ func TestNoFiles(t *testing.T) {
 	log, err := r.Bridge.Log()
 	ok(t, err)
 	if n := strings.Count(log, "too many open files"); n == 0 || n > 10 {
-		t.Errorf("the log says %d times that there are too many open files, want some and not many", n)
+		t.Errorf("the log has %d lines about too many open files, want at least one and not many", n)
 		r.keep(t)
 	}
 }

@@ -209,10 +209,10 @@ const slow = 20 * time.Second
 // mostMemory is what a bridge for so few devices may take, in megabytes.
 const mostMemory = 200
 
-// mostLines is what it may log; what fails again and again is told once.
+// mostLines is the number of lines that it may log: a repeated failure is logged once.
 const mostLines = 300
 
-// dump has a bridge that should be at work tell what it is at.
+// dump makes a bridge that should be working print its goroutines.
 func (r *rig) dump(t *testing.T) {
 	t.Helper()
 	if pid := r.Bridge.PID(); pid != 0 {

@@ -11,7 +11,7 @@ import (
 	"plaspy-bridge/bridge/sim"
 )
 
-// TestStopFull tells a bridge to stop whose hands are full: the API is slow to
+// TestStopFull stops a busy bridge: the API is slow to
 // answer, the broker does not answer at all, and messages wait to be posted.
 func TestStopFull(t *testing.T) {
 	t.Parallel()
@@ -44,7 +44,7 @@ func TestStopFull(t *testing.T) {
 			log, err := r.Bridge.Log()
 			ok(t, err)
 			if said := strings.Contains(log, "stopped before all events were stored"); said != test.broker {
-				t.Errorf("said that events were not stored: %v, want %v", said, test.broker)
+				t.Errorf("logged that events were not stored: %v, want %v", said, test.broker)
 			}
 			end()
 			if test.broker {

@@ -129,13 +129,13 @@ func (r *rig) truthful(t *testing.T, w *watch, from time.Time) {
 		for _, at := range append(list, to) {
 			if at.Sub(last) > r.patience {
 				if ready := w.ready(last, at); ready > r.patience {
-					t.Errorf("%s was not polled for %v, from %v on, and the bridge said for %v that it was ready", id, at.Sub(last), last.Sub(from), ready)
+					t.Errorf("%s was not polled for %v, from %v on, while the bridge reported for %v that it was ready", id, at.Sub(last), last.Sub(from), ready)
 				}
 			}
 			last = at
 		}
 	}
-	t.Logf("what the bridge said:\n%s", w.story(from, to))
+	t.Logf("the bridge's reports:\n%s", w.story(from, to))
 }
 
 // patience is how long a poll, or the storing of what it brought, may take

@@ -268,7 +268,7 @@ func TestNotBack(t *testing.T) {
 		if d.Err != nil {
 			left = append(left, d.Letter.Seq)
 			if !errors.Is(d.Err, ErrNotBack) {
-				t.Errorf("letter %d stays: %v, want ErrNotBack", d.Letter.Seq, d.Err)
+				t.Errorf("letter %d was kept: %v, want ErrNotBack", d.Letter.Seq, d.Err)
 			}
 		}
 	}})

@@ -84,7 +84,7 @@ func TestRefused(t *testing.T) {
 	o.Sending("d", f)
 	o.Refused("d", f)
 	if !o.Posted("d", f.At, f.Lat, f.Lon) {
-		t.Error("the refusal of a second post made it forget the first")
+		t.Error("after the refusal of a second post the first is forgotten")
 	}
 }
 

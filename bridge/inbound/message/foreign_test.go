@@ -51,7 +51,7 @@ func TestForeignForms(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := tt.reader.Read(Location, "d", []byte(tt.body))
 			if _, ok := errors.AsType[*FieldError](err); !ok || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %v, want one that says %s", err, tt.want)
+				t.Errorf("got error %v, want %s", err, tt.want)
 			}
 		})
 	}

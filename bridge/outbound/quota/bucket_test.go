@@ -103,7 +103,7 @@ func TestBucketThatIsNotThereYet(t *testing.T) {
 	}
 	srv.Publisher(t, subjects)
 	if err := b.All(t.Context(), nil); err != nil {
-		t.Errorf("once it is there: %v", err)
+		t.Errorf("once it exists: %v", err)
 	}
 }
 

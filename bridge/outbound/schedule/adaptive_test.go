@@ -124,7 +124,7 @@ func TestAdaptiveRecoversFromAStandstill(t *testing.T) {
 	}
 }
 
-// A fleet that is told to stay away until the same moment must not come back in it.
+// A fleet whose devices are all held until the same moment must not be polled all at once then.
 func TestAdaptiveComesBackSpread(t *testing.T) {
 	const n = 1000
 	for _, tc := range []struct {
@@ -196,10 +196,10 @@ func TestAdaptiveExplains(t *testing.T) {
 	p, now := taught(t)
 	got := p.Explain(now, "a")
 	if !strings.HasPrefix(got.Line, "reports every 30 s, seen ") || !strings.HasSuffix(got.Line, " because a fix is due") {
-		t.Errorf("line: got %q, want it to tell of 30 s and a fix that is due", got.Line)
+		t.Errorf("line: got %q, want 30 s and a fix that is due", got.Line)
 	}
 	if got.Reason != schedule.ReasonDue || !strings.Contains(got.Line, got.Next.Format(time.TimeOnly)) {
-		t.Errorf("reason and next: got %v and %v, want due and what the line says: %q", got.Reason, got.Next, got.Line)
+		t.Errorf("reason and next: got %v and %v, want due and the time of the line: %q", got.Reason, got.Next, got.Line)
 	}
 	if past := got.Next.Sub(got.Next.Truncate(30 * time.Second)); past < 2*time.Second || past > 6*time.Second {
 		t.Errorf("next poll: got %v after a half minute, want about 3 s", past)

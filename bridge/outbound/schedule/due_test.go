@@ -37,7 +37,7 @@ func TestDueAgreesWithExplain(t *testing.T) {
 				if step%50 == 0 {
 					p.Soon(now, fmt.Sprint(step/50%20))
 				}
-				for i := range 21 { // the last is nobody
+				for i := range 21 { // the last does not exist
 					id := fmt.Sprint(i)
 					next, why := p.Due(now, id)
 					met[why] = true

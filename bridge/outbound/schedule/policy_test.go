@@ -54,9 +54,9 @@ func TestRemoveAndAdd(t *testing.T) {
 		}
 		later := now.Add(time.Hour)
 		if id, ok, wake := p.Next(later); ok || !wake.IsZero() || p.Len() != 0 {
-			t.Errorf("with nobody left: got %q, %v, wake %v, len %d; want nothing", id, ok, wake, p.Len())
+			t.Errorf("without devices: got %q, %v, wake %v, len %d; want nothing", id, ok, wake, p.Len())
 		}
-		p.Done(later, id, nothing(later, id)) // nobody out: nothing happens
+		p.Done(later, id, nothing(later, id)) // not out: nothing happens
 		p.Soon(later, "stranger")
 	})
 }

@@ -37,7 +37,7 @@ func TestChangedFields(t *testing.T) {
 		{"twice", `{"a":1,"a":1}`, `{"a":1,"a":2}`, []string{"a"}},
 		{"exchanged", `{"a":1,"b":2}`, `{"a":2,"b":1}`, []string{"a", "b"}},
 		{"too many to name", many(20, 1), many(20, 2), []string{"f000", "f001", "f002", "f003", "f004", "f005", "f006", "f007", More}},
-		{"beyond what is told apart", many(200, 1), many(199, 1)[:len(many(199, 1))-1] + `,"f199":2}`, []string{More}},
+		{"more fields than are distinguished", many(200, 1), many(199, 1)[:len(many(199, 1))-1] + `,"f199":2}`, []string{More}},
 		{"nothing", `{"a":1}`, `{"a":1}`, nil},
 		{"long name", `{"` + strings.Repeat("é", 100) + `":1}`, `{"` + strings.Repeat("é", 100) + `":2}`, []string{strings.Repeat("é", 30) + More}},
 		{"line feed in a name", `{"a\nb":1,"c":1}`, `{"a\nb":2,"c":1}`, []string{"a?b"}},
@@ -54,7 +54,7 @@ func TestChangedFields(t *testing.T) {
 	}
 }
 
-// FuzzFields: whatever the API sends, what is kept and told of it is bounded.
+// FuzzFields: for any answer of the API, the kept and reported fields are bounded.
 func FuzzFields(f *testing.F) {
 	f.Add([]byte(`{"speed":1,"a":{"b":2}}`), []byte(`{"a":{"b":3}}`))
 	f.Add([]byte(`{"\u0000\n.":{"":{}}}`), []byte(`{"…":1}`))
@@ -74,7 +74,7 @@ func FuzzFields(f *testing.F) {
 		text := a.Changed(b, nil)
 		list := strings.Split(text, "\n")
 		if len(list) > maxFieldsNamed+1 || !utf8.ValidString(text) {
-			t.Fatalf("told %q", text)
+			t.Fatalf("reported %q", text)
 		}
 		for _, name := range list {
 			if len(name) > maxFieldName {

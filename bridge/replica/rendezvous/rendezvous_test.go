@@ -59,14 +59,14 @@ func TestViews(t *testing.T) {
 			lost++
 		}
 		if (Views{three}).Own(token) && !(Views{two}).Own(token) {
-			t.Errorf("%s came from a third member's joining", token)
+			t.Errorf("%s moved between two members when a third one joined", token)
 		}
 	}
 	if lost < 100 || lost > 240 {
 		t.Errorf("a third member takes %d of about 500", lost)
 	}
 	if got := len(both.And(two)); got != 2 {
-		t.Errorf("the same view again made %d", got)
+		t.Errorf("the same members again gave %d", got)
 	}
 	if both.And(nil) != nil || Views(nil).And(two) != nil || New(names(3), "stranger") != nil {
 		t.Error("nothing became something")

@@ -39,11 +39,11 @@ func TestSameSeedSameLife(t *testing.T) {
 	}
 	a, b := life(t, "device1", 7, Mixed, 6*time.Hour), life(t, "device1", 7, Mixed, 6*time.Hour)
 	if diff := cmp.Diff(render(a), render(b)); diff != "" {
-		t.Errorf("the same seed gave another life (-first +second):\n%s", diff)
+		t.Errorf("the same seed gave different fixes (-first +second):\n%s", diff)
 	}
 	other := life(t, "device1", 8, Mixed, 6*time.Hour)
 	if cmp.Equal(render(a), render(other)) {
-		t.Error("another seed gave the same life")
+		t.Error("another seed gave the same fixes")
 	}
 }
 
@@ -109,7 +109,7 @@ func check(t *testing.T, seed uint64, a, b *Fix) (courses int) {
 	if drift := math.Abs(b.SpeedKMH()-a.SpeedKMH()) / dt.Seconds(); drift > 3.6*5 {
 		t.Fatalf("seed %d: from %.1f to %.1f km/h in %s", seed, a.SpeedKMH(), b.SpeedKMH(), dt)
 	}
-	// A vehicle heads where it goes, as far as two fixes can tell.
+	// The heading matches the direction between two fixes.
 	if straight := a.CourseDegrees() == b.CourseDegrees(); straight && metres(a, b) > 60 && dt < 6*time.Second {
 		lat0, lon0 := a.Position()
 		lat1, lon1 := b.Position()
@@ -129,7 +129,7 @@ func TestEverySecondShowsEachSecond(t *testing.T) {
 	}
 	for i := 1; i < len(fixes); i++ {
 		if got := fixes[i].Visible().Sub(fixes[i-1].Visible()); got != time.Second {
-			t.Errorf("fix %d came %s after the one before, want 1s", i, got)
+			t.Errorf("fix %d is %s after the one before, want 1s", i, got)
 		}
 	}
 }
