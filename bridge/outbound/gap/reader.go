@@ -102,12 +102,6 @@ func (r *Reader) None(token string, p *Patience) {
 // Read reads the gap before a fix, as far as the settings ask for it. An error
 // means that the poll should be made again.
 func (r *Reader) Read(ctx context.Context, d *Device, t *track.Track, f *track.Fix, observed time.Time) (Found, error) {
-	if !r.opts.Backfill {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(r.ending, cancel)()
-	}
 	found := Found{Since: t.HistoryFrom}
 	if !t.Known {
 		r.None(d.Token, d.Patience)
@@ -150,13 +144,13 @@ func (r *Reader) shortened(d *Device, cut bool) {
 
 // ask performs the requests of a gap. It returns false if the fix is to be
 // published without, and an error if the poll should be made again.
-func (r *Reader) ask(ctx context.Context, d *Device, rest *rest, what string, requests func() error) (bool, error) {
+func (r *Reader) ask(ctx context.Context, d *Device, rest *rest, what string, requests func(context.Context) error) (bool, error) {
 	began := time.Now()
 	if r.hurried() || d.Patience.without(began) || !rest.over(began) {
 		r.opts.Missing()
 		return false, nil
 	}
-	err := requests()
+	err := r.until(ctx, requests)
 	now := time.Now()
 	if err == nil {
 		rest.answered()
@@ -186,6 +180,17 @@ func (r *Reader) ask(ctx context.Context, d *Device, rest *rest, what string, re
 	return false, nil
 }
 
+// until performs requests, which end with [Reader.Hurry] if the fix need not wait for them.
+func (r *Reader) until(ctx context.Context, requests func(context.Context) error) error {
+	if r.opts.Backfill {
+		return requests(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.ending, cancel)()
+	return requests(ctx)
+}
+
 // backfill returns the fixes between from and to that no poll saw. end is their
 // last if they are only the first part.
 func (r *Reader) backfill(ctx context.Context, d *Device, t *track.Track, f *track.Fix, from, to time.Time) (fixes []*track.Fix, end *track.Fix, err error) {
@@ -194,7 +199,7 @@ func (r *Reader) backfill(ctx context.Context, d *Device, t *track.Track, f *tra
 		return nil, nil, err
 	}
 	start, until := to.Add(-narrow), to
-	ok, err = r.ask(ctx, d, &r.locations, "back-fill failed, published without", func() error {
+	ok, err = r.ask(ctx, d, &r.locations, "back-fill failed, published without", func(ctx context.Context) error {
 		var err error
 		until, err = r.pieces(ctx, start, to, r.api.Locations, d.ID, func(answer []byte) error {
 			part, n, err := r.fixes(answer, start, to)
@@ -273,7 +278,7 @@ func (r *Reader) history(ctx context.Context, d *Device, f *track.Fix, from, to 
 	}
 	end := from.Add(narrow)
 	until := from
-	ok, err = r.ask(ctx, d, &r.alerts, "alert history failed, asked again with the next fix", func() error {
+	ok, err = r.ask(ctx, d, &r.alerts, "alert history failed, asked again with the next fix", func(ctx context.Context) error {
 		var err error
 		until, err = r.pieces(ctx, from, end, r.api.Alerts, d.ID, func(answer []byte) error {
 			n := 0
