@@ -466,7 +466,7 @@ func TestRenewOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newManager(t, newAPI(time.Hour))
 		if m.Renew(auth.Token{}) {
-			t.Error("renewed nothing")
+			t.Error("no token was renewed")
 		}
 		for i, want := range []bool{true, false, true} {
 			first, err := m.Token(t.Context())

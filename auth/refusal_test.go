@@ -143,7 +143,7 @@ func TestOnlyTheNewestTokenLives(t *testing.T) {
 		a.revoke()
 		start := time.Now()
 		if res := call(t, tr); res.StatusCode != http.StatusOK || time.Since(start) != 0 || l.count(t, "tokens are accepted again") != 1 {
-			t.Errorf("after a minute of peace: status %d after %v: %s", res.StatusCode, time.Since(start), l)
+			t.Errorf("after a quiet minute: status %d after %v: %s", res.StatusCode, time.Since(start), l)
 		}
 	})
 }

@@ -115,7 +115,7 @@ func TestArrows(t *testing.T) {
 	for _, s := range sources(t) {
 		from, known := owner(s.folder)
 		if !known {
-			t.Errorf("%s/%s: a folder that the design does not know", s.folder, s.name)
+			t.Errorf("%s/%s is not in the design", s.folder, s.name)
 			continue
 		}
 		for _, spec := range s.file.Imports {
@@ -128,7 +128,7 @@ func TestArrows(t *testing.T) {
 				continue
 			}
 			if to, _ := owner(folder); to != from && !slices.Contains(arrows[from], to) {
-				t.Errorf("%s/%s imports %s: %s may import of ours only %v", s.folder, s.name, folder, from, arrows[from])
+				t.Errorf("%s/%s imports %s: of this module, %s may import only %v", s.folder, s.name, folder, from, arrows[from])
 			}
 		}
 	}

@@ -238,7 +238,7 @@ func TestInboundIsPostedAndComesBackMarked(t *testing.T) {
 	for {
 		m, err := locations.NextMsg(time.Minute)
 		if err != nil {
-			t.Fatalf("the posted location does not come back: %v", err)
+			t.Fatalf("the posted location is not published: %v", err)
 		}
 		if strings.Contains(string(m.Data), at) {
 			if !strings.Contains(string(m.Data), `"origin":"inbound"`) {

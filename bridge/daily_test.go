@@ -151,7 +151,7 @@ func TestDailyUsageWithReplicas(t *testing.T) {
 		t.Helper()
 		for begin := time.Now(); !ok(); {
 			if time.Since(begin) > 2*untilMidnight {
-				t.Fatalf("waited in vain for: %s; %v", what, api.Counts().Answers)
+				t.Fatalf("timed out waiting for %s; %v", what, api.Counts().Answers)
 			}
 			select {
 			case <-time.After(100 * time.Millisecond):

@@ -147,7 +147,7 @@ func TestGatewayHearsNoPositions(t *testing.T) {
 	}
 	select {
 	case subject := <-heard:
-		t.Errorf("the gateway hears %s", subject)
+		t.Errorf("the gateway receives %s", subject)
 	default:
 	}
 }

@@ -86,7 +86,7 @@ func TestKeeperMakesEveryDeletedStreamAgain(t *testing.T) {
 	soon(t, "the result", func(ctx context.Context) error {
 		st, err := js.Stream(ctx, "PLASPY_RESULTS")
 		if err == nil && st.CachedInfo().State.Msgs == 0 {
-			err = fmt.Errorf("not there yet")
+			err = fmt.Errorf("not found yet")
 		}
 		return err
 	})

@@ -133,7 +133,7 @@ func (p *patient) Live() bool { return p.live == nil || p.live() }
 
 const patience = 80 * time.Second
 
-// never returns only at the end of the test. It ignores its context.
+// never implements a call that blocks until the end of the test and ignores its context.
 func (p *patient) never(context.Context, string) error {
 	<-p.hang
 	return errors.New("at last")

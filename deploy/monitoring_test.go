@@ -159,7 +159,7 @@ func TestDashboardIsWellFormed(t *testing.T) {
 	taken := map[[2]int]string{}
 	for _, p := range d.Panels {
 		if ids[p.ID] || p.ID == 0 {
-			t.Errorf("panel %q has the id %d, as another has", p.Title, p.ID)
+			t.Errorf("panel %q has the id %d of another panel", p.Title, p.ID)
 		}
 		ids[p.ID] = true
 		g := p.GridPos

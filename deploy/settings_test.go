@@ -40,7 +40,7 @@ func TestSettingsExist(t *testing.T) {
 		for _, v := range variable.FindAllString(text(t, name), -1) {
 			seen++
 			if !slices.Contains(known, v) {
-				t.Errorf("%s names %s, which the bridge does not know", name, v)
+				t.Errorf("%s names the unknown setting %s", name, v)
 			}
 		}
 		return nil
@@ -78,7 +78,7 @@ func TestChartTakesNoSecretAsText(t *testing.T) {
 		}
 		secrets++
 		if allowed.MatchString(v.Name) && !slices.Contains(names.Not.Enum, v.Name) {
-			t.Errorf("settings takes %s", v.Name)
+			t.Errorf("settings accepts %s", v.Name)
 		}
 	}
 	if secrets < 5 {

@@ -22,7 +22,7 @@ func TestPermissions(t *testing.T) {
 			continue
 		}
 		if !matches(p.Subject(), p.Try) || strings.ContainsAny(p.Try, "*>") {
-			t.Errorf("%s is no try of %s", p.Try, p.Subject())
+			t.Errorf("%s does not match %s", p.Try, p.Subject())
 		}
 	}
 }

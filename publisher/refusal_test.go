@@ -151,7 +151,7 @@ func TestLocationsThatCannotBeStored(t *testing.T) {
 		t.Fatalf("got %v, want ErrTooLarge", err)
 	}
 	if got := p.Trouble(); !strings.Contains(got, "locations cannot be stored") {
-		t.Errorf("trouble %q of a stream that takes no location", got)
+		t.Errorf("trouble %q of a stream that stores no location", got)
 	}
 	limit(2000)
 	if err := send("a", ""); err != nil {

@@ -273,7 +273,7 @@ func TestLoadFaults(t *testing.T) {
 				t.Errorf("got  %s\nwant %s...", got, tt.want)
 			}
 			if !strings.ContainsAny(faults[0].Problem, ";:") && !strings.Contains(faults[0].Problem, "file") {
-				t.Errorf("%q does not say what would be right", faults[0].Problem)
+				t.Errorf("%q does not name the valid values", faults[0].Problem)
 			}
 			if strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("the error quotes the value: %v", err)
@@ -497,7 +497,7 @@ func TestSettingsTable(t *testing.T) {
 	}
 	for _, v := range config.Variables() {
 		if v.Name == "" || v.Meaning == "" || v.Section == "" || v.Type == "" || strings.HasSuffix(v.Meaning, ".") {
-			t.Errorf("%+v lacks something", v)
+			t.Errorf("%+v is incomplete", v)
 		}
 	}
 }

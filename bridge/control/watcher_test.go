@@ -133,7 +133,7 @@ func TestServerAway(t *testing.T) {
 	srv.Kill()
 	r := until(t, got, "the end of one", func(r *Rules) bool { return r.Len() == 1 })
 	if r.Device("b", nil).Weight != 3 {
-		t.Error("an entry is gone because NATS is")
+		t.Error("an entry was dropped while NATS was away")
 	}
 	srv.Restart()
 	ctx := t.Context()
@@ -195,7 +195,7 @@ func TestGarbage(t *testing.T) {
 		}
 	}
 	if stored < 19 {
-		t.Fatalf("the bucket took %d values", stored)
+		t.Fatalf("the bucket stored %d values", stored)
 	}
 	set(t, b, "device.good", `{"interval":"5s","interval":"7s","more":{"x":[1]}}`)
 	r := until(t, got, "all are read", func(r *Rules) bool { return r.Len() == 1 && len(r.Unreadable()) == stored })

@@ -51,7 +51,7 @@ func TestBBox(t *testing.T) {
 	}
 	for _, text := range []string{"", "1,2,3", "1,2,3,4,5,6", "a,b,c,d", "0,5,0,4", "-181,0,0,0", "0,-91,0,0", "NaN,0,0,0", "0,0,Inf,0", "0,0,0,90.1", ",,,"} {
 		if _, err := parseBBox(text); err == nil {
-			t.Errorf("%q is taken", text)
+			t.Errorf("%q is accepted", text)
 		}
 	}
 }
@@ -378,7 +378,7 @@ func TestEventsAreBounded(t *testing.T) {
 	for len(r.feed.places) > 1 {
 		select {
 		case <-limit:
-			t.Fatal("a client that went keeps its place")
+			t.Fatal("the place of a disconnected client is not freed")
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

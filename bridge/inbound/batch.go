@@ -165,7 +165,7 @@ func (r *pass) expired(lm *lane.Message, reason string) (lane.Answer, bool) {
 	return r.concluded(lm, posts, b), true
 }
 
-// unsaved returns a batch whose progress could not be stored, or a new one.
+// unsaved returns the batch if its progress could not be stored, else a new one.
 func (c *Consumer) unsaved(own string) *batch {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -124,7 +124,7 @@ type Consumer struct {
 	mu      sync.Mutex
 	lanes   *lane.Lanes        // of the pass under way; its record of outcomes outlives the pass
 	renewed time.Time          // when a token was last renewed because of an answer
-	batches map[string]*batch  // by own id: those whose progress could not be stored
+	batches map[string]*batch  // with progress that could not be stored, by own id
 	bucket  jetstream.KeyValue // has the progress of batches; nil until it is opened
 }
 

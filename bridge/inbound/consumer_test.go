@@ -42,7 +42,7 @@ func TestMixedFailures(t *testing.T) {
 		t.Errorf("%d dead letters", got)
 	}
 	if tries.Load() < n/10 {
-		t.Errorf("only %d tries failed: the test does not test", tries.Load())
+		t.Errorf("only %d tries failed, so the test shows nothing", tries.Load())
 	}
 }
 
@@ -213,7 +213,7 @@ func TestOutage(t *testing.T) {
 	for c.Degraded() == "" {
 		select {
 		case <-deadline:
-			t.Fatal("the outage is not noticed")
+			t.Fatal("the outage is not detected")
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

@@ -18,7 +18,7 @@ var errWithheld = fmt.Errorf("post withheld: %w", context.Canceled)
 
 // sendGate decides whether a post goes out. The post may wait minutes for the token
 // and the budget. A stop, the loss of the seat or the message's age ends that wait, but
-// never a request that was sent. A request whose token was refused is no longer in
+// never a request that was sent. A request with a refused token is no longer in
 // flight and waits again.
 type sendGate struct {
 	state  atomic.Int32 // waiting, sent or withheld

@@ -40,7 +40,7 @@ type verdictNote struct {
 	counted    bool             // in the metrics
 }
 
-// recordJob is a message whose outcome is being recorded.
+// recordJob is a message with an outcome that is being recorded.
 type recordJob struct {
 	outcome    *message.Outcome // nil if there is nothing to store
 	seq        uint64

@@ -110,10 +110,10 @@ func TestManyGuessers(t *testing.T) {
 		t.Errorf("%d addresses are remembered, want %d at most", len(a.known), guessersKnown)
 	}
 	if a.wrong(remote(1<<20), [32]byte{8}, now) == 0 {
-		t.Error("a stranger has a guess left although all the room is taken")
+		t.Error("a new address has a guess left although the memory is full")
 	}
 	if a.wrong(remote(0), [32]byte{8}, now) != 0 {
-		t.Error("one with a single wrong token has no guess left")
+		t.Error("an address with a single wrong token has no guess left")
 	}
 	later := now.Add(3 * guessersKnown * guessEvery)
 	a.wrong(remote(1<<20), [32]byte{9}, later)

@@ -69,7 +69,7 @@ func TestReady(t *testing.T) {
 		_, parts := h.Ready()
 		parts["streams"] = ops.PartStatus{}
 		if _, again := h.Ready(); !again["streams"].OK {
-			t.Error("the map returned is not the caller's own")
+			t.Error("the returned map is shared")
 		}
 	})
 }

@@ -324,7 +324,7 @@ func TestRefusedBackfillIsAskedForLessAndLess(t *testing.T) {
 	r.polls("d", 60)
 	api.set(func() {
 		if len(api.asked) > 5 {
-			t.Errorf("of %d polls, %d asked for what was refused for good", n.Load(), len(api.asked))
+			t.Errorf("of %d polls, %d asked for a range that was refused for good", n.Load(), len(api.asked))
 		}
 	})
 }
@@ -344,7 +344,7 @@ func TestHistoryNarrowedByTheQuota(t *testing.T) {
 	})
 	got := r.until("the late one", body("late"))
 	if e := got[len(got)-1]; e.header.Get(publisher.HeaderHistorySince) == "" {
-		t.Error("nothing is left to be read")
+		t.Error("no history is left to be read")
 	}
 	if !slices.ContainsFunc(got, body("Missed")) {
 		t.Errorf("the oldest alert was not read: %v", summary(got))
@@ -383,7 +383,7 @@ func TestProbesAreSent(t *testing.T) {
 		select {
 		case <-turned:
 		case <-time.After(30 * time.Second):
-			t.Fatal("the dispatcher stands still")
+			t.Fatal("the dispatcher is stuck")
 		}
 	}
 	r.stop()

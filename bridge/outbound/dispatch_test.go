@@ -25,7 +25,7 @@ func TestSlotsLengthenWithTheRate(t *testing.T) {
 			t.Fatalf("%v after %d polls, want %v", s.length, step.polls, step.want)
 		}
 		if s.polls != 0 {
-			t.Fatal("the polls are counted on")
+			t.Fatal("the number of polls is not reset")
 		}
 	}
 }

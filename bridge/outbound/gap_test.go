@@ -142,7 +142,7 @@ func TestStopDoesNotWaitForTheAlertHistory(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("the fix is not published with a history that is owed: %v", summary(r.events()))
+	t.Errorf("the fix was not published while its history is unread: %v", summary(r.events()))
 }
 
 // hangingAlerts never answers for alerts.

@@ -40,7 +40,7 @@ func TestOnlyChangesArePublished(t *testing.T) {
 		t.Errorf("body %s does not end with the API's location %s", got[1].body, a)
 	}
 	if api.truth["d"][0] != a {
-		t.Fatal("the fake API does not remember")
+		t.Fatal("the fake API has no such answer")
 	}
 }
 
@@ -83,7 +83,7 @@ func TestEveryShownChangeOnceInOrder(t *testing.T) {
 	}
 	for _, id := range ids {
 		if len(api.truth[id]) < 10 {
-			t.Errorf("%s was shown %d fixes only", id, len(api.truth[id]))
+			t.Errorf("%s got only %d fixes", id, len(api.truth[id]))
 		}
 		if !slices.Equal(got[id], api.truth[id]) {
 			t.Errorf("%s: published\n%v\nshown\n%v", id, got[id], api.truth[id])

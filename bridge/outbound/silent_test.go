@@ -29,7 +29,7 @@ func (r *rig) ageOut() {
 	r.retention(time.Second)
 	for deadline := time.Now().Add(time.Minute); len(r.events()) > 0; {
 		if time.Now().After(deadline) {
-			r.t.Fatal("the events do not leave the stream")
+			r.t.Fatal("the events do not age out")
 		}
 	}
 }

@@ -88,7 +88,7 @@ func TestPollAndItsEventsAreOneTrace(t *testing.T) {
 			root = ofName(spans, "list")[0].SpanContext()
 		}
 		if s.Parent().SpanID() != root.SpanID() || s.SpanContext().TraceID() != root.TraceID() {
-			t.Errorf("the span of %s is not the child that it should be", subject)
+			t.Errorf("the span of %s has the wrong parent", subject)
 		}
 		root = changed.SpanContext()
 		if said(s, "messaging.message.id") != header.Get(nats.MsgIdHdr) || said(s, "messaging.destination.name") != subject || said(s, "plaspy.stream.sequence") == "" {
@@ -100,10 +100,10 @@ func TestPollAndItsEventsAreOneTrace(t *testing.T) {
 		results[said(p, "plaspy.result")] = p
 	}
 	if u := results["unchanged"]; u == nil || u.ChildSpanCount() != 0 || said(u, "error.type") != "" {
-		t.Errorf("no span of an unchanged poll as it should be: %v", results)
+		t.Errorf("no correct span of an unchanged poll: %v", results)
 	}
 	if e := results["error"]; e == nil || said(e, "error.type") != "reject" || e.Status().Code.String() != "Error" {
-		t.Errorf("no span of a failed poll as it should be: %v", results)
+		t.Errorf("no correct span of a failed poll: %v", results)
 	}
 	for _, s := range spans.Started() {
 		if s.EndTime().IsZero() {
@@ -275,7 +275,7 @@ func TestOffCostsAPollNothing(t *testing.T) {
 				allocs = min(allocs, testing.AllocsPerRun(20, poll))
 			}
 			if tt.free && a.ctx != t.Context() || !tt.free && a.ctx == t.Context() {
-				t.Error("the context is another than it should be")
+				t.Error("the context differs")
 			}
 			// The turn is one allocation.
 			if (allocs <= 1) != tt.free {

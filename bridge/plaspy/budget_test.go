@@ -303,7 +303,7 @@ func TestQueriesGetAQuarter(t *testing.T) {
 						queries.add(plaspy.Query)
 					case errors.Is(err, plaspy.ErrNoBudget):
 						if time.Since(start) != 0 {
-							t.Error("ErrNoBudget came late")
+							t.Error("ErrNoBudget was late")
 						}
 						r.mu.Lock()
 						full++
@@ -516,7 +516,7 @@ func TestPermits(t *testing.T) {
 			t.Errorf("a permit's request waited %v", got)
 		}
 		if got := send(p); got == 0 {
-			t.Error("a permit was good for two requests")
+			t.Error("a permit was used for two requests")
 		}
 		p.Return()
 		p = get()
@@ -524,7 +524,7 @@ func TestPermits(t *testing.T) {
 		start := time.Now()
 		p = get()
 		if got := time.Since(start); got != 0 {
-			t.Errorf("a slot that was given back was not there for %v", got)
+			t.Errorf("a returned slot was missing for %v", got)
 		}
 		time.Sleep(time.Minute)
 		if got := send(p); got != 0 {
@@ -532,7 +532,7 @@ func TestPermits(t *testing.T) {
 		}
 		start = time.Now()
 		if get(); time.Since(start) < time.Second {
-			t.Error("an old permit was good besides a new slot")
+			t.Error("an old permit was used besides a new slot")
 		}
 		if got := send(nil); got == 0 {
 			t.Error("no permit is needed")
@@ -557,7 +557,7 @@ func TestCancelledWaiterGivesItsPlaceBack(t *testing.T) {
 		wg.Wait()
 		start := time.Now()
 		if _, err := b.Wait(t.Context(), plaspy.Poll); err != nil || time.Since(start) > 600*time.Millisecond {
-			t.Errorf("waited %v behind those who left: %v", time.Since(start), err)
+			t.Errorf("waited %v behind cancelled requests: %v", time.Since(start), err)
 		}
 	})
 }

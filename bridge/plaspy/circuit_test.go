@@ -148,7 +148,7 @@ func TestCircuitClosesOnAnyAnswer(t *testing.T) {
 			c.Report(fmt.Sprint(i), down)
 		}
 		if ok, at := c.Allow(time.Now()); ok || !at.After(time.Now()) {
-			t.Error("a try is allowed as soon as it opened")
+			t.Error("a try is allowed directly after it opened")
 		}
 		c.Report("z", err)
 		if ok, _ := c.Allow(time.Now()); !ok {
@@ -209,7 +209,7 @@ func TestCircuitAndForeignAnswers(t *testing.T) {
 			t.Error("closed although the API has answered nothing since the first of five")
 		}
 		if ok, _ := c.Allow(time.Now()); ok {
-			t.Error("a try is allowed as soon as it opened")
+			t.Error("a try is allowed directly after it opened")
 		}
 		time.Sleep(time.Minute)
 		answered = time.Now() // a poll

@@ -388,17 +388,17 @@ func TestBefore(t *testing.T) {
 	}
 	_, err := c.Locations(t.Context(), "a", []byte(`{}`), plaspy.PostOptions{Before: before})
 	if !errors.Is(err, no) || asked != 2 || len(sent) != 1 {
-		t.Errorf("the replay was not kept back: %v, asked %d times, sent %v", err, asked, sent)
+		t.Errorf("the replay was not withheld: %v, asked %d times, sent %v", err, asked, sent)
 	}
 	if plaspy.IsOutage(err) {
 		t.Error("counts as an outage")
 	}
 	if _, err := c.Alerts(t.Context(), "a", []byte(`{}`), plaspy.PostOptions{Before: before}); !errors.Is(err, no) || len(sent) != 1 {
-		t.Errorf("not kept back: %v, sent %v", err, sent)
+		t.Errorf("not withheld: %v, sent %v", err, sent)
 	}
 	asked, status = 0, 200
 	if _, err := c.Alerts(t.Context(), "a", []byte(`{}`), plaspy.PostOptions{Before: before}); err != nil || len(sent) != 2 {
-		t.Errorf("kept back: %v, sent %v", err, sent)
+		t.Errorf("withheld: %v, sent %v", err, sent)
 	}
 }
 

@@ -146,7 +146,7 @@ func TestDeadConnectionsAreAbandoned(t *testing.T) {
 						t.Fatalf("got %+v", e)
 					}
 					if failures++; failures > 3 {
-						t.Fatalf("HTTP/%d: %d tries failed while new connections live: %v", proto, failures, err)
+						t.Fatalf("HTTP/%d: %d tries failed while new connections work: %v", proto, failures, err)
 					}
 				}
 				if failures == 0 {

@@ -76,12 +76,12 @@ func TestManySlowPages(t *testing.T) {
 		longestTick = max(longestTick, time.Since(began))
 	}
 	if dropped := testutil.ToFloat64(v.metrics.dropped); dropped == 0 {
-		t.Error("no page was cut off after 40 s in which none was read")
+		t.Error("no page was disconnected after 40 s without a read")
 	}
 	grown := int64(heap()) - int64(before)
 	t.Logf("%d refused, a tick took at most %s, heap grew by %d KiB", refused, longestTick, grown>>10)
 	if grown > 24<<20 {
-		t.Errorf("%d MiB more heap for pages that take nothing", grown>>20)
+		t.Errorf("%d MiB more heap for pages that read nothing", grown>>20)
 	}
 	if longestTick > time.Second {
 		t.Errorf("a tick took %s: slow pages hold up the view", longestTick)
@@ -156,7 +156,7 @@ func TestPagesThatTrickle(t *testing.T) {
 				v.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/view/events", nil))
 				held := time.Since(began)
 				if whole := w.took >= picture; whole != tt.whole {
-					t.Errorf("it took %d of the picture's %d bytes in %s", w.took, picture, held)
+					t.Errorf("it read %d of the picture's %d bytes in %s", w.took, picture, held)
 				}
 				if most := longest + 2*patience; held > most {
 					t.Errorf("it held its place for %s, want %s at most", held, most)

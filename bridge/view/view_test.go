@@ -81,7 +81,7 @@ func TestPictureThenChanges(t *testing.T) {
 		second()
 		w.catchUp()
 		if _, there := w.byID()["a"]; there || len(w.rows) != 1 {
-			t.Errorf("a is still there: %v", w.rows)
+			t.Errorf("a is still shown: %v", w.rows)
 		}
 	})
 }
@@ -202,11 +202,11 @@ func TestSlowPageIsCutOff(t *testing.T) {
 		for range queued + 2 {
 			second()
 			if !fast.catchUp() {
-				t.Fatal("the page that keeps up was cut off")
+				t.Fatal("the page that keeps up was disconnected")
 			}
 		}
 		if slow.catchUp() {
-			t.Error("the page that takes nothing was not cut off")
+			t.Error("the page that reads nothing was not disconnected")
 		}
 		v.leave(slow.client) // its handler ends, too
 		if n := testutil.ToFloat64(v.metrics.dropped); n != 1 {
@@ -265,7 +265,7 @@ func TestNothingAfterTheEnd(t *testing.T) {
 			t.Error("the stream is still open")
 		}
 		if v.join() != nil {
-			t.Error("room in a view that is over")
+			t.Error("a closed view accepts a page")
 		}
 	})
 }

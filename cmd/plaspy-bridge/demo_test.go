@@ -115,7 +115,7 @@ func TestDemoInterrupted(t *testing.T) {
 		t.Fatalf("no event: %v", err)
 	}
 	if m.Header.Get(publisher.HeaderType) != publisher.TypeLocation {
-		t.Errorf("heard %v", m.Header)
+		t.Errorf("received %v", m.Header)
 	}
 	ready(t, found[2])
 	interrupt()

@@ -108,7 +108,7 @@ func TestDLQ(t *testing.T) {
 				t.Errorf("status %d, %d left, stdout %q, stderr %q", status, left(), stdout, stderr)
 			}
 			if strings.ContainsRune(stdout, '\x1b') {
-				t.Errorf("a stranger's bytes reach the terminal: %q", stdout)
+				t.Errorf("control characters of a message reach the terminal: %q", stdout)
 			}
 		})
 	}

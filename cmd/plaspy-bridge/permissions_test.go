@@ -101,7 +101,7 @@ func TestPermissionsOneByOne(t *testing.T) {
 				case broken != "" && reported == "":
 					t.Errorf("check reports nothing, and the bridge has trouble: %s", broken)
 				case spare && reported+broken != "":
-					t.Errorf("it is called spare: check reports %q, and the bridge has trouble: %s", reported, broken)
+					t.Errorf("it is listed as unneeded: check reports %q, and the bridge has trouble: %s", reported, broken)
 				case taken != "" && !spare && reported == "":
 					t.Error("check does not miss it: either a package does not list it as a need, or nats.conf has too much")
 				case taken != "" && !spare && broken == "" && !slices.Contains(late, taken):
@@ -245,7 +245,7 @@ func (r *permissionRig) run(t *testing.T, left func() string) string {
 	// A program without its permissions may exit with an error.
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := <-p.done; err != nil {
-		t.Logf("the program ends: %v", err)
+		t.Logf("the program ended: %v", err)
 	}
 	return cmp.Or(trouble, refused(t, log.Name()))
 }

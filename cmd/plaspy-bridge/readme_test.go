@@ -102,7 +102,7 @@ func TestREADMEMetrics(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("named in the source, and not served by a running bridge: %v", missing)
+			t.Errorf("named in the source, but not served by a running bridge: %v", missing)
 			break
 		}
 	}

@@ -277,7 +277,7 @@ func TestMQTT(t *testing.T) {
 		p.t = t
 		p.ends()
 		if _, err := results.NextMsg(time.Minute); err != nil {
-			t.Errorf("what was published is not posted: %v", err)
+			t.Errorf("the published messages are not posted: %v", err)
 		}
 	})
 	t.Run("subscribe", func(t *testing.T) {

@@ -151,14 +151,14 @@ func (p *process) says(parts ...string) {
 		select {
 		case line, ok := <-p.lines:
 			if !ok {
-				p.t.Fatalf("ended without saying %q but %q: %v %s", parts, heard, <-p.done, &p.err)
+				p.t.Fatalf("ended without printing %q but %q: %v %s", parts, heard, <-p.done, &p.err)
 			}
 			if containsAll(line, parts) {
 				return
 			}
 			heard = append(heard, line)
 		case <-timeout:
-			p.t.Fatalf("does not say %q but %q", parts, heard)
+			p.t.Fatalf("printed %[2]q, want %[1]q", parts, heard)
 		}
 	}
 }

@@ -77,7 +77,7 @@ func traced(t *testing.T, bin string) {
 	for {
 		msg, err := events.NextMsg(time.Minute)
 		if err != nil {
-			t.Fatalf("no event is of the trace that was shown, %q: %v", line, err)
+			t.Fatalf("no event is of the printed trace %q: %v", line, err)
 		}
 		if parts := strings.Split(msg.Header.Get("traceparent"), "-"); len(parts) == 4 && parts[1] == id {
 			break

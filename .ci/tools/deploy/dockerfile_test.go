@@ -60,7 +60,7 @@ func TestDockerfile(t *testing.T) {
 		t.Error(w)
 	}
 	if len(lintDockerfile(t, []byte("from scratch\nCOPY --form=x a b\n"))) == 0 || len(lintDockerfile(t, []byte("FROM scratch as X\nENV a b\n"))) == 0 {
-		t.Error("what is wrong is not found")
+		t.Error("the faults are not found")
 	}
 	// What it copies is what the program is made of.
 	copied := []string{}

@@ -68,7 +68,7 @@ dashboard: {enabled: true, annotations: {grafana_folder: Fleet}}
 		t.Fatal(err)
 	}
 	if m.dashboard.Data["plaspy-bridge.json"] != string(text) || !json.Valid(text) {
-		t.Error("the dashboard is another one")
+		t.Error("the dashboard differs")
 	}
 	if m.dashboard.Labels["grafana_dashboard"] != "1" || m.dashboard.Annotations["grafana_folder"] != "Fleet" {
 		t.Errorf("the sidecar looks for other labels than %v %v", m.dashboard.Labels, m.dashboard.Annotations)
@@ -100,7 +100,7 @@ func TestHelmRules(t *testing.T) {
 					t.Errorf("%s: %s", rule.Alert, rule.Annotations)
 				}
 				if w := want.Groups[0].Rules[i]; rule.Alert != w.Alert || rule.Expr != w.Expr || rule.Annotations["description"] != w.Annotations["description"] {
-					t.Errorf("%s is another rule than %s", rule.Alert, w.Alert)
+					t.Errorf("rule %s differs from %s", rule.Alert, w.Alert)
 				}
 			}
 		})

@@ -222,7 +222,7 @@ func restricted(t *testing.T, pod *corev1.PodSpec) {
 		t.Errorf("container: %v", c)
 	}
 	if *pod.AutomountServiceAccountToken || pod.HostNetwork || pod.HostPID || pod.HostIPC {
-		t.Error("the pod has more of its host, or of the API server, than it needs")
+		t.Error("the pod has more access to its host or the API server than it needs")
 	}
 	for _, v := range pod.Volumes {
 		if v.Secret == nil {
@@ -274,7 +274,7 @@ func TestHelmReadme(t *testing.T) {
 	}
 	for _, want := range []string{`image: "registry.example.com/plaspy-bridge:`, "secretName: plaspy\n", "name: NATS_PASSWORD\n"} {
 		if !strings.Contains(files["plaspy-bridge/templates/deployment.yaml"], want) {
-			t.Errorf("the deployment does not say %s", want)
+			t.Errorf("the deployment lacks %s", want)
 		}
 	}
 }

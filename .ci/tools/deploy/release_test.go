@@ -24,7 +24,7 @@ func TestRelease(t *testing.T) {
 		t.Errorf("for %v on %v", b.Goos, b.Goarch)
 	}
 	if !slices.Contains(b.Flags, "-trimpath") || !slices.Contains(b.Env, "CGO_ENABLED=0") || b.ModTimestamp != "{{ .CommitTimestamp }}" {
-		t.Errorf("not the same twice: %v %v %q", b.Flags, b.Env, b.ModTimestamp)
+		t.Errorf("not reproducible: %v %v %q", b.Flags, b.Env, b.ModTimestamp)
 	}
 	flags := strings.Join(b.Ldflags, " ")
 	for _, want := range []string{"-X main.version={{ .Version }}", "-X main.commit={{ .FullCommit }}"} {
@@ -33,7 +33,7 @@ func TestRelease(t *testing.T) {
 		}
 	}
 	if strings.Contains(flags, "Date") {
-		t.Errorf("the time of the build goes in: %s", flags)
+		t.Errorf("the build contains its time: %s", flags)
 	}
 	// The document and the printed version of a release are the release's own.
 	hooks := ""
@@ -56,7 +56,7 @@ func TestRelease(t *testing.T) {
 			continue // made by a hook
 		}
 		if found, err := filepath.Glob(filepath.Join(root, f.Source)); err != nil || len(found) == 0 {
-			t.Errorf("in the archive: nothing is %s", f.Source)
+			t.Errorf("the archive has no %s", f.Source)
 		}
 		if f.Info.MTime != "{{ .CommitDate }}" || f.Info.Owner == "" {
 			t.Errorf("%s has the builder's time or owner: %+v", f.Source, f.Info)

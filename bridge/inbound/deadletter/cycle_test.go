@@ -115,7 +115,7 @@ func (r *rig) awaitLast(stream string, seq uint64) *jetstream.RawStreamMsg {
 			return m
 		}
 		if time.Now().After(end) {
-			r.t.Fatalf("%s does not get to %d", stream, seq)
+			r.t.Fatalf("%s does not reach %d", stream, seq)
 		}
 		<-time.After(5 * time.Millisecond)
 	}

@@ -53,7 +53,7 @@ func TestBounds(t *testing.T) {
 		o.Taken("busy", message.Fix{At: at.Add(time.Duration(i) * time.Second), Lat: 1, Lon: 1})
 	}
 	if o.Posted("busy", at, 1, 1) || !o.Posted("busy", at.Add((3*perDevice-1)*time.Second), 1, 1) {
-		t.Error("the oldest of a device has to go")
+		t.Error("the oldest of a device is not dropped")
 	}
 	for i := range inAll + 100 {
 		o.Taken(device(i), message.Fix{At: at, Lat: 1, Lon: 1})
@@ -62,7 +62,7 @@ func TestBounds(t *testing.T) {
 		t.Errorf("%d postings of %d devices", len(o.order), len(o.devices))
 	}
 	if !o.Posted(device(inAll+99), at, 1, 1) || o.Posted(device(0), at, 1, 1) {
-		t.Error("the oldest of all have to go")
+		t.Error("the oldest of all are not dropped")
 	}
 }
 
@@ -159,7 +159,7 @@ func waitPosted(t *testing.T, o *Tracker, token string, at time.Time) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !o.Posted(token, at, 4.7, -74.1); {
 		if time.Now().After(end) {
-			t.Fatalf("%s is not learned of", token)
+			t.Fatalf("%s is not recorded", token)
 		}
 		<-time.After(5 * time.Millisecond)
 	}

@@ -185,5 +185,5 @@ func (l *Lanes) Reset() {
 }
 
 // CaughtUp notes that the stream holds nothing beyond [Lanes.Position]. A verdict
-// whose message was not delivered by then waits no longer.
+// of a message that was not delivered by then waits no longer.
 func (l *Lanes) CaughtUp() { l.outcomes.caughtUp() }

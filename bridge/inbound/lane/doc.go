@@ -20,7 +20,7 @@
 //
 // # Trouble
 //
-// A lane whose first message failed waits, for longer each time. While healthy
+// If the first message of a lane fails, the lane waits, for longer each time. While healthy
 // lanes are ready, lanes in trouble get one place in sixteen; at any time, a
 // quarter of the places is free of them. A device that fails, or 100,000 of them,
 // thus takes neither memory nor places from the others.

@@ -206,7 +206,7 @@ func (w *world) begins() error {
 			return fmt.Errorf("message %d given up too early, or without its content", a.Message.Seq)
 		}
 		if !w.healed.IsZero() && !w.bad[a.Message.Lane] && w.healed.Sub(a.Message.At) < w.limits.MaxAge-3*w.limits.Max {
-			return fmt.Errorf("message %d given up although all is well", a.Message.Seq)
+			return fmt.Errorf("message %d given up without a reason", a.Message.Seq)
 		}
 	case Record:
 		if !a.Verdict.Posted && a.Message.Content == nil {
@@ -429,7 +429,7 @@ func (w *world) stop() error {
 	}
 	for seq := range w.p.answered {
 		if e := w.stream[seq-1]; e.there && !e.forgot && seq <= w.p.lanes.Position() && !w.kept(seq) {
-			return fmt.Errorf("a graceful stop forgets what became of message %d", seq)
+			return fmt.Errorf("a graceful stop forgets the outcome of message %d", seq)
 		}
 	}
 	w.choose = choose
@@ -477,7 +477,7 @@ func (w *world) check() error {
 	limit := l.limits.Hand + 3*l.limits.Workers
 	switch {
 	case hand != l.memory.messages || bytes != l.memory.bytes || open != l.open || l.troubled < 0:
-		return fmt.Errorf("counts: %d messages, %d bytes, %d open; really %d, %d, %d", l.memory.messages, l.memory.bytes, l.open, hand, bytes, open)
+		return fmt.Errorf("counts: %d messages, %d bytes, %d open; want %d, %d, %d", l.memory.messages, l.memory.bytes, l.open, hand, bytes, open)
 	case hand > limit || bytes > l.limits.Bytes+30*l.limits.Workers:
 		return fmt.Errorf("%d messages, %d bytes in memory", hand, bytes)
 	case open > l.limits.Workers:

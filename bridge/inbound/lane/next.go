@@ -36,7 +36,7 @@ func (l *Lanes) Next(now time.Time) (Action, bool) {
 	return Action{}, false
 }
 
-// toRecord takes a lane whose first message has a verdict to record. Dead letters take
+// toRecord takes a lane with a verdict to record. Dead letters take
 // at most half of the workers, because their stream may not answer.
 func (l *Lanes) toRecord() *lane {
 	if n := l.results.pop(); n != nil {

@@ -79,7 +79,7 @@ func FuzzForms(f *testing.F) {
 		}
 		again, err := Reader{}.Read(Location, "d", got.Body)
 		if err != nil || string(again.Body) != string(got.Body) || !json.Valid(got.Body) {
-			t.Fatalf("fed in again: %v: %s, first %s", err, again.Body, got.Body)
+			t.Fatalf("converted again: %v: %s, first %s", err, again.Body, got.Body)
 		}
 	})
 }

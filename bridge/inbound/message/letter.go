@@ -22,10 +22,10 @@ const (
 	HeaderStatus   = "Plaspy-Status"    // of the API's last answer
 	HeaderFirstTry = "Plaspy-First-Try" // as TimeFormat of package publisher
 	HeaderLastTry  = "Plaspy-Last-Try"
-	// HeaderTruncated is on a letter whose stream accepted it only without a part
+	// HeaderTruncated is on a letter that its stream accepted only without a part
 	// of its body. Its value is the size of the whole body in bytes.
 	HeaderTruncated = "Plaspy-Truncated"
-	// HeaderDropped is on a letter whose stream accepted it only without some of
+	// HeaderDropped is on a letter that its stream accepted only without some of
 	// the message's headers. Its value is their number and names.
 	HeaderDropped = "Plaspy-Truncated-Headers"
 	// HeaderHistory has, on a message that was put back, one value for each time

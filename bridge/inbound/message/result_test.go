@@ -76,14 +76,14 @@ func TestRefusedResult(t *testing.T) {
 		t.Errorf("result %s %v\ngot  %s\nwant %s", p.Subject, p.Header, p.Body, want)
 	}
 	if o.Reply() != nil {
-		t.Error("the reply goes before the result")
+		t.Error("the reply is sent before the result")
 	}
 	o.Stored(3)
 	if p := o.Reply(); o.Next() != nil || p == nil || p.Subject != "_INBOX.a" || string(p.Body) != want {
 		t.Errorf("reply %v", p)
 	}
 	if o.Replied(); o.Reply() != nil {
-		t.Error("the reply goes twice")
+		t.Error("the reply is sent twice")
 	}
 }
 
@@ -128,16 +128,16 @@ func TestTooLarge(t *testing.T) {
 			o, _ := w.Outcome(inbox(tt.header, strings.Repeat("b", tt.body)), Decision{Reason: strings.Repeat("r", 2000), Detail: strings.Repeat("é", 2000), Response: []byte("x")})
 			p := accept(t, o, tt.headers, tt.size)
 			if p.Header[HeaderSequence][0] != "7" || p.Header[HeaderSubject][0] == "" || p.Header[HeaderReason][0] == "" {
-				t.Errorf("letter has lost what it is: %v", p.Header)
+				t.Errorf("the letter lacks its own headers: %v", p.Header)
 			}
 			if cut := len(p.Body) < tt.body; cut != (p.Header[HeaderTruncated] != nil) {
 				t.Errorf("body of %d bytes, header %q", len(p.Body), p.Header[HeaderTruncated])
 			}
 			if got := p.Header[HeaderOriginal+headerMsgID] != nil; tt.id != got && tt.id {
-				t.Error("the id went before larger headers")
+				t.Error("the id was dropped before larger headers")
 			}
 			if tt.size > 10<<10 && tt.headers > tt.size && p.Header[HeaderDropped] == nil {
-				t.Errorf("headers are missing without a word: %v", p.Header)
+				t.Errorf("headers are missing, and no header names them: %v", p.Header)
 			}
 			o.Stored(5)
 			p = accept(t, o, tt.headers, tt.size+200)
@@ -159,11 +159,11 @@ func accept(t *testing.T, o *Outcome, headers, size int) *Publication {
 		switch {
 		case n > headers:
 			if !o.TooLarge(true) {
-				t.Fatalf("no smaller than %d bytes of headers: %v", n, p.Header)
+				t.Fatalf("not reduced below %d bytes of headers: %v", n, p.Header)
 			}
 		case n+len(p.Body) > size:
 			if !o.TooLarge(false) {
-				t.Fatalf("no smaller than %d bytes: %v %s", n+len(p.Body), p.Header, p.Body)
+				t.Fatalf("not reduced below %d bytes: %v %s", n+len(p.Body), p.Header, p.Body)
 			}
 		default:
 			return p

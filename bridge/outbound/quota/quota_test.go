@@ -136,7 +136,7 @@ func TestQuotaAtMidnight(t *testing.T) {
 	}
 	clock = clock.Add(24 * time.Hour)
 	if at := q.Next(clock, &d); !at.IsZero() {
-		t.Errorf("after midnight the next result is allowed at %v only", at)
+		t.Errorf("after midnight the next result is allowed only at %v", at)
 	}
 	if err := q.Reserve(t.Context(), clock, "d", &d, 1); err != nil {
 		t.Fatal(err)

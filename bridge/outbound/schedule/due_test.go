@@ -48,7 +48,7 @@ func TestDueAgreesWithExplain(t *testing.T) {
 			}
 			for _, want := range []schedule.Reason{schedule.ReasonUnknown, schedule.ReasonFirst, schedule.ReasonOut, schedule.ReasonAsked} {
 				if !met[want] {
-					t.Errorf("no device was ever in state %v: the test does not look everywhere", want)
+					t.Errorf("no device was ever in state %v", want)
 				}
 			}
 		})

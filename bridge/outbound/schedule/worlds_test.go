@@ -181,7 +181,7 @@ func TestAdaptiveRemembers(t *testing.T) {
 			t.Errorf("%.1f requests per fix: got %.3f of the steady mean, want %.3f at most", want.ratio, with/steady, want.most)
 		}
 		if with >= without {
-			t.Errorf("%.1f requests per fix: memory is of no use", want.ratio)
+			t.Errorf("%.1f requests per fix: memory has no effect", want.ratio)
 		}
 	}
 }
@@ -253,13 +253,13 @@ func TestAdaptiveTakesOver(t *testing.T) {
 			took += other.judge(part(log, n/2, n)).Mean
 			own += mine.judge(part(log, 0, n/2)).Mean
 		}
-		t.Logf("%.1f requests per fix: taken over %.3f, own %.3f of the steady mean", ratio, took/tookSteady, own/ownSteady)
+		t.Logf("%.1f requests per fix: with the memory of another replica %.3f, with its own %.3f of the steady mean", ratio, took/tookSteady, own/ownSteady)
 		most := 1.15
 		if !*full {
 			most = 1.4 // one small fleet, whose halves need different shares
 		}
 		if took/tookSteady > most || own/ownSteady > most {
-			t.Errorf("%.1f requests per fix: taken over %.3f, own %.3f of the steady mean; want %.2f at most", ratio, took/tookSteady, own/ownSteady, most)
+			t.Errorf("%.1f requests per fix: with the memory of another replica %.3f, with its own %.3f of the steady mean; want %.2f at most", ratio, took/tookSteady, own/ownSteady, most)
 		}
 	}
 }

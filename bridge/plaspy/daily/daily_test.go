@@ -168,10 +168,10 @@ func TestLearntLimit(t *testing.T) {
 		t.Errorf("a wait of %v for the next try", w)
 	}
 	if at += w; p.Wait(at, poll) > 0 {
-		t.Errorf("no request in spite of the limit after %v", w)
+		t.Errorf("no request despite the limit after %v", w)
 	}
 	if p.Heard(at, p.Grant(at, poll), refusal); p.Wait(at, poll) == 0 {
-		t.Error("two requests in spite of the limit")
+		t.Error("two requests despite the limit")
 	}
 	other := *p
 	if p.Heard(at, p.Grant(at, poll), statement(701)); p.State(at, 0, 1).Learnt {
