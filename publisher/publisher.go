@@ -117,83 +117,6 @@ func (p *Publisher) JetStream() jetstream.JetStream { return p.js }
 // Subjects returns the subjects that the publisher publishes to.
 func (p *Publisher) Subjects() Subjects { return p.subjects }
 
-// Connected reports whether the broker can be reached. A dead connection that was
-// not reset is noticed first by events without an answer.
-func (p *Publisher) Connected() bool {
-	if !p.conn.IsConnected() {
-		return false
-	}
-	p.flights.mu.Lock()
-	defer p.flights.mu.Unlock()
-	return len(p.flights.byMsg) == 0 || time.Since(p.flights.waitingSince) <= patience
-}
-
-// patience is the time without an answer after which the broker counts as unreachable.
-const patience = time.Second
-
-// LastAck returns when the broker last acknowledged an event, or the zero time.
-func (p *Publisher) LastAck() time.Time {
-	if n := p.lastAck.Load(); n != 0 {
-		return time.Unix(0, n)
-	}
-	return time.Time{}
-}
-
-// Pending returns the number of chains in flight.
-func (p *Publisher) Pending() int { return len(p.window) }
-
-// Trouble returns in one sentence why events are not stored, or "". It is set even if
-// only some events wait, for example during a leader election. A single event that
-// the stream refuses does not count.
-func (p *Publisher) Trouble() string {
-	if s := p.trouble.Load(); s != nil {
-		return *s
-	}
-	if down, _ := p.unstorable.state(); down != "" {
-		return down
-	}
-	p.flights.mu.Lock()
-	defer p.flights.mu.Unlock()
-	for _, f := range p.flights.byMsg {
-		if f.refused == 0 && time.Since(f.events[f.next].sent) > late {
-			return "JetStream has not answered an event for more than " + late.String()
-		}
-	}
-	return ""
-}
-
-// Degraded returns in one sentence which locations can never be stored although
-// others are, or "".
-func (p *Publisher) Degraded() string {
-	_, degraded := p.unstorable.state()
-	return degraded
-}
-
-// late is the time after which an event without an answer is trouble.
-const late = 3 * time.Second
-
-// Publish takes a chain of at least one event and returns. It blocks while the
-// window is full, and its error is then the context's. done is called once, from
-// the publisher's own goroutine, and must not block. Its argument is nil if every
-// event is stored, a [*Conflict], [ErrFound], an error that wraps [ErrTooLarge], or
-// one that wraps [ErrStopped]. The events before the one that the error is about
-// are stored and have their Seq.
-func (p *Publisher) Publish(ctx context.Context, events []*Event, done func(error)) error {
-	select {
-	case p.window <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-p.stopped:
-		return ErrStopped
-	}
-	p.metrics.pending.Inc()
-	if !p.send(&flight{events: events, done: done}) {
-		p.release()
-		return ErrStopped
-	}
-	return nil
-}
-
 // Run handles the stream's answers until ctx is cancelled. Chains that are still in
 // flight then end with [ErrStopped].
 func (p *Publisher) Run(ctx context.Context) {
@@ -229,6 +152,28 @@ func (p *Publisher) retry() {
 	for _, f := range due {
 		p.send(f)
 	}
+}
+
+// Publish takes a chain of at least one event and returns. It blocks while the
+// window is full, and its error is then the context's. done is called once, from
+// the publisher's own goroutine, and must not block. Its argument is nil if every
+// event is stored, a [*Conflict], [ErrFound], an error that wraps [ErrTooLarge], or
+// one that wraps [ErrStopped]. The events before the one that the error is about
+// are stored and have their Seq.
+func (p *Publisher) Publish(ctx context.Context, events []*Event, done func(error)) error {
+	select {
+	case p.window <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-p.stopped:
+		return ErrStopped
+	}
+	p.metrics.pending.Inc()
+	if !p.send(&flight{events: events, done: done}) {
+		p.release()
+		return ErrStopped
+	}
+	return nil
 }
 
 // Drain waits until all published chains are done. If ctx ends first, the error has
@@ -274,6 +219,61 @@ func (p *Publisher) stop() {
 	for _, f := range left {
 		p.finish(f, fmt.Errorf("publish to %s: %w", f.events[f.next].Subject, ErrStopped))
 	}
+}
+
+// Connected reports whether the broker can be reached. A dead connection that was
+// not reset is noticed first by events without an answer.
+func (p *Publisher) Connected() bool {
+	if !p.conn.IsConnected() {
+		return false
+	}
+	p.flights.mu.Lock()
+	defer p.flights.mu.Unlock()
+	return len(p.flights.byMsg) == 0 || time.Since(p.flights.waitingSince) <= patience
+}
+
+// patience is the time without an answer after which the broker counts as unreachable.
+const patience = time.Second
+
+// Pending returns the number of chains in flight.
+func (p *Publisher) Pending() int { return len(p.window) }
+
+// LastAck returns when the broker last acknowledged an event, or the zero time.
+func (p *Publisher) LastAck() time.Time {
+	if n := p.lastAck.Load(); n != 0 {
+		return time.Unix(0, n)
+	}
+	return time.Time{}
+}
+
+// Trouble returns in one sentence why events are not stored, or "". It is set even if
+// only some events wait, for example during a leader election. A single event that
+// the stream refuses does not count.
+func (p *Publisher) Trouble() string {
+	if s := p.trouble.Load(); s != nil {
+		return *s
+	}
+	if down, _ := p.unstorable.state(); down != "" {
+		return down
+	}
+	p.flights.mu.Lock()
+	defer p.flights.mu.Unlock()
+	for _, f := range p.flights.byMsg {
+		if f.refused == 0 && time.Since(f.events[f.next].sent) > late {
+			return "JetStream has not answered an event for more than " + late.String()
+		}
+	}
+	return ""
+}
+
+// late is the time after which an event without an answer is trouble.
+const late = 3 * time.Second
+
+// Degraded returns in one sentence which locations can never be stored although
+// others are, or "".
+func (p *Publisher) Degraded() string {
+	_, degraded := p.unstorable.state()
+	return degraded
 }
 
 type kind int

@@ -111,6 +111,72 @@ func NewBudget(perMinute int, log *slog.Logger, reg prometheus.Registerer) *Budg
 	return b
 }
 
+// Wait blocks until there is a slot for a request of this kind and returns the permit to send it, which is nil
+// without a limit. It returns the context's cause if ctx is done first, and for queries [ErrNoBudget] at once
+// if their quarter is used up or ctx would be done first. A permit not used within 300 ms is void.
+func (b *Budget) Wait(ctx context.Context, k Kind) (*Permit, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if b.free.Load() {
+		return nil, nil
+	}
+	w := &waiter{kind: k, ready: make(chan struct{})}
+	b.mu.Lock()
+	now := time.Now()
+	if k == Query && !b.queryRoom(ctx, now) {
+		b.mu.Unlock()
+		return nil, ErrNoBudget
+	}
+	place := b.queues.add(w)
+	b.dispatch(now)
+	b.mu.Unlock()
+	select {
+	case <-w.ready:
+		return w.granted, nil
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w.granted != nil {
+		b.giveBack(w.granted)
+	} else {
+		b.queues.waiters[k].Remove(place)
+	}
+	b.dispatch(time.Now())
+	return nil, context.Cause(ctx)
+}
+
+// Admit waits for a slot for req, of the kind in its context, unless that carries a permit that is good
+// still. auth.Transport calls it before every send.
+func (b *Budget) Admit(req *http.Request) error {
+	return b.admit(req.Context(), Query)
+}
+
+// AdmitToken is Admit for the token manager's own requests.
+func (b *Budget) AdmitToken(req *http.Request) error {
+	return b.admit(req.Context(), Token)
+}
+
+func (b *Budget) admit(ctx context.Context, otherwise Kind) error {
+	if b.free.Load() {
+		b.meter.tick()
+		return nil
+	}
+	p := permitOf(ctx)
+	if otherwise == Token || !p.take() {
+		var err error
+		if p, err = b.Wait(ctx, kindOf(ctx, otherwise)); err != nil {
+			return err
+		}
+		p.take()
+	}
+	if c := callOf(ctx); c != nil && otherwise != Token {
+		c.permit = p
+	}
+	return nil
+}
+
 // SetShare sets which part of the limit is this replica's; the shares of all replicas must add up to at most 1.
 // Values outside (0, 1] are brought into it.
 func (b *Budget) SetShare(fraction float64) {
@@ -159,72 +225,6 @@ func (b *Budget) PollRate() float64 {
 	}
 	guaranteed := pace * weight[Poll] / (b.queues.weightOf(Post) + weight[Poll] + weight[Query])
 	return max(pace-b.others.perMinute(now.Sub(b.made)), guaranteed)
-}
-
-// Admit waits for a slot for req, of the kind in its context, unless that carries a permit that is good
-// still. auth.Transport calls it before every send.
-func (b *Budget) Admit(req *http.Request) error {
-	return b.admit(req.Context(), Query)
-}
-
-// AdmitToken is Admit for the token manager's own requests.
-func (b *Budget) AdmitToken(req *http.Request) error {
-	return b.admit(req.Context(), Token)
-}
-
-func (b *Budget) admit(ctx context.Context, otherwise Kind) error {
-	if b.free.Load() {
-		b.meter.tick()
-		return nil
-	}
-	p := permitOf(ctx)
-	if otherwise == Token || !p.take() {
-		var err error
-		if p, err = b.Wait(ctx, kindOf(ctx, otherwise)); err != nil {
-			return err
-		}
-		p.take()
-	}
-	if c := callOf(ctx); c != nil && otherwise != Token {
-		c.permit = p
-	}
-	return nil
-}
-
-// Wait blocks until there is a slot for a request of this kind and returns the permit to send it, which is nil
-// without a limit. It returns the context's cause if ctx is done first, and for queries [ErrNoBudget] at once
-// if their quarter is used up or ctx would be done first. A permit not used within 300 ms is void.
-func (b *Budget) Wait(ctx context.Context, k Kind) (*Permit, error) {
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if b.free.Load() {
-		return nil, nil
-	}
-	w := &waiter{kind: k, ready: make(chan struct{})}
-	b.mu.Lock()
-	now := time.Now()
-	if k == Query && !b.queryRoom(ctx, now) {
-		b.mu.Unlock()
-		return nil, ErrNoBudget
-	}
-	place := b.queues.add(w)
-	b.dispatch(now)
-	b.mu.Unlock()
-	select {
-	case <-w.ready:
-		return w.granted, nil
-	case <-ctx.Done():
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if w.granted != nil {
-		b.giveBack(w.granted)
-	} else {
-		b.queues.waiters[k].Remove(place)
-	}
-	b.dispatch(time.Now())
-	return nil, context.Cause(ctx)
 }
 
 // spacing is the time between slots at the present rate.

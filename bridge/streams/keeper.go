@@ -84,38 +84,6 @@ func (k *Keeper) Attach(conn *publisher.Conn, pub *publisher.Publisher) {
 	k.switcher.move = conn.SwitchServer
 }
 
-// Health returns the state of the streams at the last check.
-func (k *Keeper) Health() ops.State { return *k.state.Load() }
-
-func (k *Keeper) report(s ops.State) { k.state.Store(&s) }
-
-// Ready reports whether the streams existed at the last check.
-func (k *Keeper) Ready() bool { return k.good.Load() }
-
-// Await blocks until the streams exist. It returns an error only if ctx ends.
-func (k *Keeper) Await(ctx context.Context) error {
-	ticker := time.NewTicker(100 * time.Millisecond)
-	defer ticker.Stop()
-	for !k.Ready() {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-ticker.C:
-		}
-	}
-	return ctx.Err()
-}
-
-// Look requests a check now. Call it after every connect, because the new server
-// may not have the streams.
-func (k *Keeper) Look() {
-	k.good.Store(false)
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
-}
-
 // Run checks the streams until ctx is cancelled. It calls changed whenever their
 // content may differ from this process's copy.
 func (k *Keeper) Run(ctx context.Context, changed func()) {
@@ -139,6 +107,38 @@ func (k *Keeper) Run(ctx context.Context, changed func()) {
 		case <-ticker.C:
 		case <-k.wake:
 		}
+	}
+}
+
+// Await blocks until the streams exist. It returns an error only if ctx ends.
+func (k *Keeper) Await(ctx context.Context) error {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for !k.Ready() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+	}
+	return ctx.Err()
+}
+
+// Ready reports whether the streams existed at the last check.
+func (k *Keeper) Ready() bool { return k.good.Load() }
+
+// Health returns the state of the streams at the last check.
+func (k *Keeper) Health() ops.State { return *k.state.Load() }
+
+func (k *Keeper) report(s ops.State) { k.state.Store(&s) }
+
+// Look requests a check now. Call it after every connect, because the new server
+// may not have the streams.
+func (k *Keeper) Look() {
+	k.good.Store(false)
+	select {
+	case k.wake <- struct{}{}:
+	default:
 	}
 }
 

@@ -62,13 +62,6 @@ func New(o Options, api API) *Reader {
 	return r
 }
 
-// Hurry has fixes no longer wait for the alert history, because the process stops: it
-// stays owed. A fix whose back-fill cannot be read is left to the next process.
-func (r *Reader) Hurry() { r.end() }
-
-// hurried reports whether a fix is published without its alert history.
-func (r *Reader) hurried() bool { return r.ending.Err() != nil && !r.opts.Backfill }
-
 // Device is the device of a gap.
 type Device struct {
 	ID, Token string
@@ -90,14 +83,6 @@ type Found struct {
 
 // Wanted reports whether gaps are read at all.
 func (r *Reader) Wanted() bool { return r.opts.Backfill || r.opts.History }
-
-// None notes that a poll showed no gap, so that no fix waits for one.
-func (r *Reader) None(token string, p *Patience) {
-	if t := p.trouble; t != nil && !t.without {
-		p.trouble = nil
-		r.wait(token, time.Time{})
-	}
-}
 
 // Read reads the gap before a fix, as far as the settings ask for it. An error
 // means that the poll should be made again.
@@ -133,6 +118,39 @@ func (r *Reader) Read(ctx context.Context, d *Device, t *track.Track, f *track.F
 	}
 	return found, nil
 }
+
+// None notes that a poll showed no gap, so that no fix waits for one.
+func (r *Reader) None(token string, p *Patience) {
+	if t := p.trouble; t != nil && !t.without {
+		p.trouble = nil
+		r.wait(token, time.Time{})
+	}
+}
+
+// Waiting reports in one sentence that fixes wait for their gaps, or returns "".
+func (r *Reader) Waiting() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for token, since := range r.waiting {
+		if time.Since(since) < 2*r.opts.Patience {
+			n++
+		} else { // it is not polled any more
+			delete(r.waiting, token)
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the API does not answer what lay before the last fix of %d devices, which waits for it for a minute at most", n)
+}
+
+// Hurry has fixes no longer wait for the alert history, because the process stops: it
+// stays owed. A fix whose back-fill cannot be read is left to the next process.
+func (r *Reader) Hurry() { r.end() }
+
+// hurried reports whether a fix is published without its alert history.
+func (r *Reader) hurried() bool { return r.ending.Err() != nil && !r.opts.Backfill }
 
 // shortened counts and logs a gap that is longer than what is asked for.
 func (r *Reader) shortened(d *Device, cut bool) {
@@ -356,22 +374,4 @@ func (r *Reader) wait(token string, since time.Time) {
 	} else {
 		r.waiting[token] = since
 	}
-}
-
-// Waiting reports in one sentence that fixes wait for their gaps, or returns "".
-func (r *Reader) Waiting() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := 0
-	for token, since := range r.waiting {
-		if time.Since(since) < 2*r.opts.Patience {
-			n++
-		} else { // it is not polled any more
-			delete(r.waiting, token)
-		}
-	}
-	if n == 0 {
-		return ""
-	}
-	return fmt.Sprintf("the API does not answer what lay before the last fix of %d devices, which waits for it for a minute at most", n)
 }

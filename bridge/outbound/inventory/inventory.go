@@ -113,38 +113,6 @@ func New(o Options, api API, stream Stream, fleet Fleet) *Inventory {
 	return v
 }
 
-// State returns how the last reading of the list went.
-func (v *Inventory) State() State { return *v.state.Load() }
-
-// Compare has the list at hand compared with the stream's device events again,
-// because the state was read or this replica polls other devices. It does not
-// block.
-func (v *Inventory) Compare() {
-	select {
-	case v.again <- struct{}{}:
-	default:
-	}
-}
-
-// Image is one device as the stream holds it.
-type Image struct {
-	ID    string
-	Event *publisher.Stored // the newest device event; nil: none
-	Met   bool              // something of the device is or was in the stream
-}
-
-// Load takes the state of the stream over, by token.
-func (v *Inventory) Load(all iter.Seq2[string, Image]) {
-	images := make(map[string]image)
-	for token, im := range all { // outside the lock: it parses every event
-		images[token] = image{id: im.ID, event: readEvent(im.Event), met: im.Met}
-	}
-	v.mu.Lock()
-	v.dir.load(images)
-	v.mu.Unlock()
-	v.Compare()
-}
-
 // minReread is the least time between readings of the list that are not
 // scheduled.
 const minReread = 5 * time.Second
@@ -204,6 +172,38 @@ func (v *Inventory) Run(ctx, work context.Context) {
 		timer.Reset(time.Until(next))
 	}
 }
+
+// Image is one device as the stream holds it.
+type Image struct {
+	ID    string
+	Event *publisher.Stored // the newest device event; nil: none
+	Met   bool              // something of the device is or was in the stream
+}
+
+// Load takes the state of the stream over, by token.
+func (v *Inventory) Load(all iter.Seq2[string, Image]) {
+	images := make(map[string]image)
+	for token, im := range all { // outside the lock: it parses every event
+		images[token] = image{id: im.ID, event: readEvent(im.Event), met: im.Met}
+	}
+	v.mu.Lock()
+	v.dir.load(images)
+	v.mu.Unlock()
+	v.Compare()
+}
+
+// Compare has the list at hand compared with the stream's device events again,
+// because the state was read or this replica polls other devices. It does not
+// block.
+func (v *Inventory) Compare() {
+	select {
+	case v.again <- struct{}{}:
+	default:
+	}
+}
+
+// State returns how the last reading of the list went.
+func (v *Inventory) State() State { return *v.state.Load() }
 
 func minTime(a, b time.Time) time.Time {
 	if b.Before(a) {

@@ -56,19 +56,34 @@ func New(limit int, store Store) *Quota {
 	return &Quota{limit: limit, store: store}
 }
 
-// Limited reports whether there is a limit.
-func (q *Quota) Limited() bool { return q != nil }
-
-// Count adds n results to a device's day.
-func (q *Quota) Count(now time.Time, d *Day, n int) {
-	if q != nil {
-		d.Add(now, n)
-	}
+// Stored is a reservation together with its revision.
+type Stored struct {
+	Reservation
+	Revision uint64
 }
 
-// Left returns how many of the day's results a device has not used yet. It must
-// not be called if there is no limit.
-func (q *Quota) Left(now time.Time, d *Day) int { return d.Left(now, q.limit) }
+// Load reads the reservations of all devices, by token.
+func (q *Quota) Load(ctx context.Context) (map[string]Stored, error) {
+	if q == nil || q.store == nil {
+		return nil, nil
+	}
+	all := make(map[string]Stored)
+	err := q.store.All(ctx, func(token string, r Reservation, revision uint64) {
+		all[token] = Stored{r, revision}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read daily quotas: %w", err)
+	}
+	return all, nil
+}
+
+// Adopt takes a reservation over that [Quota.Load] read, unless the device has
+// written or read a later one since.
+func (q *Quota) Adopt(now time.Time, d *Day, s Stored) {
+	if q != nil && d.revision < s.Revision {
+		d.adopt(now, q.limit, s.Reservation, s.Revision)
+	}
+}
 
 // Next returns when a device may use another result; the zero time means now.
 func (q *Quota) Next(now time.Time, d *Day) time.Time {
@@ -124,6 +139,13 @@ func (q *Quota) Reserve(ctx context.Context, now time.Time, token string, d *Day
 	}
 }
 
+// Count adds n results to a device's day.
+func (q *Quota) Count(now time.Time, d *Day, n int) {
+	if q != nil {
+		d.Add(now, n)
+	}
+}
+
 // Return gives back results that were reserved and not used, except for the
 // usual part. Otherwise a restart would lose them.
 func (q *Quota) Return(ctx context.Context, token string, d *Day) error {
@@ -145,31 +167,9 @@ func (q *Quota) Return(ctx context.Context, token string, d *Day) error {
 	return nil
 }
 
-// Stored is a reservation together with its revision.
-type Stored struct {
-	Reservation
-	Revision uint64
-}
+// Left returns how many of the day's results a device has not used yet. It must
+// not be called if there is no limit.
+func (q *Quota) Left(now time.Time, d *Day) int { return d.Left(now, q.limit) }
 
-// Load reads the reservations of all devices, by token.
-func (q *Quota) Load(ctx context.Context) (map[string]Stored, error) {
-	if q == nil || q.store == nil {
-		return nil, nil
-	}
-	all := make(map[string]Stored)
-	err := q.store.All(ctx, func(token string, r Reservation, revision uint64) {
-		all[token] = Stored{r, revision}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read daily quotas: %w", err)
-	}
-	return all, nil
-}
-
-// Adopt takes a reservation over that [Quota.Load] read, unless the device has
-// written or read a later one since.
-func (q *Quota) Adopt(now time.Time, d *Day, s Stored) {
-	if q != nil && d.revision < s.Revision {
-		d.adopt(now, q.limit, s.Reservation, s.Revision)
-	}
-}
+// Limited reports whether there is a limit.
+func (q *Quota) Limited() bool { return q != nil }

@@ -146,17 +146,8 @@ func (p *Publication) rows(t *Track, n News) {
 	}
 }
 
-// Track returns the track as far as the stream has taken the publication.
-func (p *Publication) Track() Track { return p.track }
-
-// Observed returns when the API gave the answer that is published.
-func (p *Publication) Observed() time.Time { return p.observed }
-
 // Done reports whether nothing is left to publish.
 func (p *Publication) Done() bool { return len(p.steps) == 0 }
-
-// Refused returns the number of events that the stream will never accept.
-func (p *Publication) Refused() int { return p.refused }
 
 // Unfenced reports whether the next event is no location. The fence of such an
 // event does not notice that another replica has published a newer location, so
@@ -169,6 +160,14 @@ func (p *Publication) Unfenced() bool {
 	return !location
 }
 
+// Next has the next events made, at most so many.
+func (p *Publication) Next(limit int, m Maker) {
+	t := p.track
+	for _, s := range p.steps[:min(limit, len(p.steps))] {
+		s.message(&t, p.observed, m)
+	}
+}
+
 // Polled returns the fix that the next event publishes if it is a location that was
 // polled, else nil.
 func (p *Publication) Polled() *Fix {
@@ -176,14 +175,6 @@ func (p *Publication) Polled() *Fix {
 		return s.fix
 	}
 	return nil
-}
-
-// Next has the next events made, at most so many.
-func (p *Publication) Next(limit int, m Maker) {
-	t := p.track
-	for _, s := range p.steps[:min(limit, len(p.steps))] {
-		s.message(&t, p.observed, m)
-	}
 }
 
 // Stored takes the next event as stored under a sequence.
@@ -209,8 +200,17 @@ func (p *Publication) Refuse() {
 	p.steps = p.steps[1:]
 }
 
+// Refused returns the number of events that the stream will never accept.
+func (p *Publication) Refused() int { return p.refused }
+
 // Expire notes that the messages before a sequence have left the stream by age.
 func (p *Publication) Expire(first uint64) { p.track.Expire(first) }
+
+// Track returns the track as far as the stream has taken the publication.
+func (p *Publication) Track() Track { return p.track }
+
+// Observed returns when the API gave the answer that is published.
+func (p *Publication) Observed() time.Time { return p.observed }
 
 // locationStep publishes a fix and announces the changes that follow it.
 type locationStep struct {
