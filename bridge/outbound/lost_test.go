@@ -2,9 +2,11 @@ package outbound
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -230,6 +232,43 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 			equal(t, got, test.want)
 		})
 	}
+}
+
+// away is a state that cannot be read a few times, as of a broker that restarts.
+type away struct {
+	*publisher.Publisher
+
+	times atomic.Int64
+}
+
+// StateOf implements [State].
+func (a *away) StateOf(ctx context.Context, device string, allAlerts bool, f func(publisher.Stored)) error {
+	if a.times.Add(-1) >= 0 {
+		return errors.New("the broker is away")
+	}
+	return a.Publisher.StateOf(ctx, device, allAlerts, f)
+}
+
+// TestAnswerWhileTheStreamCannotBeRead has the API answer a poll while the broker is away,
+// and never show that location again.
+func TestAnswerWhileTheStreamCannotBeRead(t *testing.T) {
+	api := newFakeAPI("a")
+	o := options()
+	o.Refresh = time.Hour
+	show, waiting, answer := holdAnswer(api, at(2, 2), at(3, 3))
+	state := &away{}
+	r := newRigWith(t, natstest.Start(t), api, api, o, func(r *rig, p *Parts) {
+		state.Publisher = r.pub
+		p.State = state
+	})
+	r.until("the first fix", body(`"v":1`))
+	show <- at(2, 2)
+	<-waiting
+	state.times.Store(3)
+	r.pool.Resync()
+	close(answer)
+	got := without(summary(r.until("the last fix", body(`"v":3`))), "device")
+	equal(t, got, []string{"location.a 1", "location.a 2", "location.a 3"})
 }
 
 // holdAnswer has device a show locations. The answer with the location held waits until

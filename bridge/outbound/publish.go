@@ -199,8 +199,8 @@ func (t *turn) renew(ctx context.Context, before *track.Track) error {
 	if t.renewals++; t.renewals >= maxConflicts || !p.parts.Owner.Owns(d.token) {
 		return errOutdated
 	}
-	doubts := p.state.doubts.Load()
-	if err := p.reread(ctx, d); err != nil {
+	doubts, err := t.readAgain(ctx)
+	if err != nil {
 		return err
 	}
 	lost := !d.track.Known || known && d.track.Seq <= seq && !d.track.SeenAt.After(seen)
@@ -209,6 +209,29 @@ func (t *turn) renew(ctx context.Context, before *track.Track) error {
 	}
 	t.doubts = doubts
 	return nil
+}
+
+// readAgain reads the device. It tries again while the broker is away: without the state,
+// the answer would be dropped, and the API may never show that location again. It
+// returns the doubts that the read settles.
+func (t *turn) readAgain(ctx context.Context) (doubts uint64, err error) {
+	const patience, look = 30 * time.Second, 100 * time.Millisecond
+	limit, tick := time.NewTimer(patience), time.NewTicker(look)
+	defer limit.Stop()
+	defer tick.Stop()
+	for {
+		doubts = t.pool.state.doubts.Load()
+		if err = t.pool.reread(ctx, t.d); err == nil || !t.pool.parts.Owner.Owns(t.d.token) {
+			return doubts, err
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return doubts, err
+		case <-ctx.Done():
+			return doubts, err
+		}
+	}
 }
 
 // soleOwner reports whether no other replica can have polled the device since the turn
