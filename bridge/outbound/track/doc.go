@@ -1,15 +1,15 @@
-// Package track decides which events are published of one device. It is pure: it has no
+// Package track decides which events to publish for one device. It is pure: it has no
 // clock and no goroutine, and performs no I/O.
 //
 // # Flow
 //
 // A [Track] is the content of the events stream for a device: its last location, the
 // alerts that are raised, and the sequences that the next events are fenced by.
-// An [Image] collects it while the stream is read. [Track.Same] says whether an
-// answer of the API is news. [Track.Publish] plans a [Publication]: its steps, one
-// event each, in the order in which they are published. As the stream takes them,
-// [Publication.Stored] moves the publication's track along, and in the end that
-// is the device's track.
+// An [Image] collects it while the stream is read. [Track.Same] reports whether an
+// answer of the API is the known location. [Track.Publish] plans a [Publication]: its
+// steps, one event each, in the order in which they are published. [Publication.Stored]
+// updates the publication's track for each stored event. In the end, that track becomes
+// the device's track.
 //
 // # Order
 //
@@ -24,9 +24,9 @@
 // of the publication is dropped, the track is read from the stream again, and the
 // device is polled again: an answer that waited may be older than the stream's
 // last location, whatever its dateTime says. If the stream lost data instead, and
-// holds nothing newer than the track, the caller plans the same answer again. Alerts of their own have fences of
-// their own, which do not notice a newer location, so the caller looks at the
-// location first; see [Publication.Unfenced].
+// holds nothing newer than the track, the caller plans the same answer again. The fence of an alert without a location does
+// not show a newer location, so the caller checks that first; see
+// [Publication.Unfenced].
 //
 // An event that the stream can never take is dropped, and the others go on. The
 // alerts of a location that was dropped are published without it.

@@ -59,8 +59,8 @@ type Alert struct {
 	FixTime             time.Time
 }
 
-// Publication is the steps of one turn's publication. Those that the stream took go
-// into the track.
+// Publication holds the events of one turn that are left to publish, as steps, and the
+// track, which follows the events that the stream has stored.
 type Publication struct {
 	track    Track
 	observed time.Time
@@ -70,13 +70,12 @@ type Publication struct {
 
 // step is one event of a publication.
 type step interface {
-	// message has the event made. t is a copy of the track, which the steps
-	// before it may have changed.
+	// message makes the event through m. t is a copy of the track, changed by the
+	// steps before.
 	message(t *Track, observed time.Time, m Maker)
-	// stored takes the event into the track.
+	// stored updates the track after the event was stored.
 	stored(t *Track, observed time.Time, seq uint64)
-	// refused takes it into the track that the stream will never accept the
-	// event.
+	// refused updates the track if the stream will never accept the event.
 	refused(t *Track, observed time.Time)
 }
 
@@ -149,9 +148,9 @@ func (p *Publication) rows(t *Track, n News) {
 // Done reports whether nothing is left to publish.
 func (p *Publication) Done() bool { return len(p.steps) == 0 }
 
-// Unfenced reports whether the next event is no location. The fence of such an
-// event does not notice that another replica has published a newer location, so
-// the caller has to look.
+// Unfenced reports whether the next event is not a location. The fence of such an
+// event does not show that another replica has published a newer location, so the
+// caller has to check that.
 func (p *Publication) Unfenced() bool {
 	if p.Done() {
 		return false
@@ -160,7 +159,7 @@ func (p *Publication) Unfenced() bool {
 	return !location
 }
 
-// Next has the next events made, at most so many.
+// Next makes the next events through m, at most limit of them.
 func (p *Publication) Next(limit int, m Maker) {
 	t := p.track
 	for _, s := range p.steps[:min(limit, len(p.steps))] {
@@ -177,7 +176,7 @@ func (p *Publication) Polled() *Fix {
 	return nil
 }
 
-// Stored takes the next event as stored under a sequence.
+// Stored drops the next event, which is stored with a sequence.
 func (p *Publication) Stored(seq uint64) {
 	p.steps[0].stored(&p.track, p.observed, seq)
 	p.steps = p.steps[1:]
