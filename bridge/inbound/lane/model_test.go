@@ -3,7 +3,6 @@ package lane
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -141,15 +140,6 @@ func (w *world) events() []event {
 	return list
 }
 
-func (w *world) circuit() {
-	if w.down {
-		w.p.lanes.Down(w.gate)
-	} else {
-		w.p.lanes.Up()
-		w.p.next = map[uint64]time.Time{}
-	}
-}
-
 // unread is the next message that was not delivered.
 func (w *world) unread() *entry {
 	for _, e := range w.stream[min(int(w.p.lanes.Position()), len(w.stream)):] {
@@ -158,27 +148,6 @@ func (w *world) unread() *entry {
 		}
 	}
 	w.p.lanes.CaughtUp()
-	return nil
-}
-
-func (w *world) tick() error {
-	d := []time.Duration{time.Second, 30 * time.Second, w.limits.MaxAge}[w.choose(3, "how long")]
-	if at := w.p.lanes.Wake(); d == time.Second && at.After(w.now) {
-		w.now = at
-	} else {
-		w.now = w.now.Add(d)
-	}
-	return nil
-}
-
-// forget has the server forget that it removed a message.
-func (w *world) forget() error {
-	for _, e := range w.stream {
-		if !e.there && e.finished && !e.deleted && !e.forgot && e.results > 0 && len(w.stream) <= w.limits.Recent {
-			e.there, e.forgot, e.results = true, true, 0
-			return nil
-		}
-	}
 	return nil
 }
 
@@ -323,131 +292,6 @@ func (w *world) read(a Action) (list []*Message, through uint64) {
 	return list, through
 }
 
-// answers has the API answer a post.
-func (w *world) answers(m *Message) {
-	e, l := w.stream[m.Seq-1], w.p.lanes
-	failed := func(a Answer) {
-		l.Answered(w.now, m, a)
-		w.p.next[m.Seq] = w.now.Add(max(w.limits.Initial/2, a.AtLeast))
-	}
-	ways := 6
-	if e.parts > 0 {
-		ways++
-	}
-	way := w.choose(ways, "answer")
-	if w.bad[e.lane] {
-		way = 2
-	}
-	switch {
-	case w.down:
-		if way == 0 {
-			e.landed++
-		}
-		w.gate = w.now.Add(3 * time.Second)
-		l.Down(w.gate)
-		failed(Answer{Cause: Outage, Jitter: 0.5})
-	case way == 6 || way == 0 && e.parts > 0: // an element of a batch is done
-		e.parts--
-		l.Answered(w.now, m, Answer{More: true})
-		w.p.next[m.Seq] = w.now
-		if n := l.lanes[m.Lane]; n == nil || n.state != queued || m.retry != (retry{}) {
-			w.wrong = fmt.Errorf("the next element of message %d waits", m.Seq)
-		}
-	case way == 0:
-		e.landed++
-		w.p.answered[m.Seq], w.p.fresh[m.Seq] = true, true
-		l.Answered(w.now, m, Answer{Verdict: &Verdict{Posted: true, Sent: true}})
-	case way == 1:
-		w.p.answered[m.Seq] = true
-		l.Answered(w.now, m, Answer{Verdict: &Verdict{Sent: true}})
-	case way == 2:
-		failed(Answer{Jitter: 1})
-	case way == 3: // the answer is lost
-		e.landed++
-		failed(Answer{Cause: Outage, Jitter: 0})
-	case way == 4:
-		failed(Answer{Cause: Throttled, AtLeast: 5 * time.Second})
-	default:
-		l.Answered(w.now, m, Answer{Withheld: true})
-	}
-}
-
-// finish stores what became of a message and removes it.
-func (w *world) finish(a Action) {
-	e := w.stream[a.Message.Seq-1]
-	if e.there {
-		e.there, e.finished = false, true
-		e.results++
-	}
-}
-
-// abandon ends what is under way without an answer.
-func (w *world) abandon() {
-	for _, a := range w.p.actions {
-		switch {
-		case a.Kind == Post && w.choose(2, "landed") == 0:
-			w.stream[a.Message.Seq-1].landed++
-		case a.Kind == Record && !w.cut && w.choose(2, "recorded") == 0:
-			w.finish(a)
-		}
-	}
-	w.p.actions = nil
-}
-
-// stop is a graceful stop: what was sent is answered and recorded, and the next
-// process begins.
-func (w *world) stop() error {
-	w.p.lanes.Stop()
-	w.p.stopping = true
-	choose, choices := w.choose, 0
-	w.choose = func(n int, what string) int {
-		if choices++; choices > 3 {
-			return 0 // from then on everything goes well
-		}
-		return choose(n, what)
-	}
-	defer func() { w.choose = choose }()
-	for range 1000 {
-		if w.p.lanes.Quiet() {
-			break
-		}
-		if len(w.p.actions) > 0 {
-			if err := w.completes(w.choose(len(w.p.actions), "which")); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := w.begins(); err != nil {
-			return err
-		}
-		if w.cut = false; len(w.p.actions) == 0 { // NATS is well during a stop
-			w.now = w.now.Add(time.Second)
-		}
-	}
-	if !w.p.lanes.Quiet() {
-		return errors.New("the stop does not end")
-	}
-	for seq := range w.p.answered {
-		if e := w.stream[seq-1]; e.there && !e.forgot && seq <= w.p.lanes.Position() && !w.kept(seq) {
-			return fmt.Errorf("a graceful stop forgets the outcome of message %d", seq)
-		}
-	}
-	w.choose = choose
-	w.abandon()
-	w.begin()
-	return nil
-}
-
-// kept reports whether a verdict waits for its message to be read again, or behind
-// a message that the server forgot it removed.
-func (w *world) kept(seq uint64) bool {
-	if _, ok := w.p.lanes.outcomes.kept[seq]; ok {
-		return true
-	}
-	e := w.stream[seq-1]
-	return slices.ContainsFunc(w.stream[:seq-1], func(b *entry) bool { return b.lane == e.lane && b.there && b.forgot })
-}
-
 // check looks at the state after each step.
 func (w *world) check() error {
 	if w.wrong != nil {
@@ -488,121 +332,4 @@ func (w *world) check() error {
 		return fmt.Errorf("%d lanes in trouble have places", l.troubled)
 	}
 	return nil
-}
-
-// weighted makes work more frequent than faults.
-func weighted(list []event) (more []event) {
-	for _, e := range list {
-		weight := map[string]int{"publish": 6, "deliver": 20, "next": 20, "complete": 20, "tick": 4}[e.name]
-		for range max(1, weight) {
-			more = append(more, e)
-		}
-	}
-	return more
-}
-
-// run makes a history and then lets everything end well.
-func (w *world) run(steps int) error {
-	for range steps {
-		list := w.events()
-		if w.random {
-			list = weighted(list)
-		}
-		e := list[w.choose(len(list), "event")]
-		w.steps++
-		if err := e.do(); err != nil {
-			return fmt.Errorf("%s: %w", e.name, err)
-		}
-		if err := w.check(); err != nil {
-			return fmt.Errorf("after %s: %w", e.name, err)
-		}
-	}
-	return w.heal()
-}
-
-// heal ends all faults but the bad lanes', then those too, and wants everything
-// done.
-func (w *world) heal() error {
-	w.down, w.cut, w.healed = false, false, w.now
-	w.circuit()
-	well := func(n int, what string) int { return 0 }
-	w.choose = well
-	if err := w.finishAll(func(e *entry) bool { return !w.bad[e.lane] }); err != nil {
-		return fmt.Errorf("healthy lanes wait: %w", err)
-	}
-	w.healed = w.now
-	w.bad = map[string]bool{}
-	if err := w.finishAll(func(*entry) bool { return true }); err != nil {
-		return err
-	}
-	l := w.p.lanes
-	if len(l.lanes) != 0 || len(l.timers.lanes) != 0 || l.memory.messages != 0 || l.memory.bytes != 0 || l.open != 0 || l.troubled != 0 || l.recording != 0 {
-		return fmt.Errorf("something is left: %+v", l.Status())
-	}
-	for _, e := range w.stream {
-		if e.there || !e.deleted && e.results != 1 {
-			return fmt.Errorf("message %d has %d results", e.seq, e.results)
-		}
-	}
-	return nil
-}
-
-// finishAll goes on until the messages that count are finished.
-func (w *world) finishAll(counts func(*entry) bool) error {
-	for range 200 * (len(w.stream) + 5) {
-		done := true
-		for _, e := range w.stream {
-			// What the server forgot it removed is seen by the next process.
-			if e.there && counts(e) && (!e.forgot || e.seq > w.p.lanes.Position()) {
-				done = false
-			}
-		}
-		for key := range w.p.lanes.lanes {
-			done = done && !counts(&entry{lane: key})
-		}
-		if done && len(w.p.actions) == 0 {
-			if again := w.reread(counts); !again {
-				return nil
-			}
-		}
-		if e := w.unread(); e != nil && w.p.lanes.Appetite() {
-			w.p.lanes.Deliver(w.message(e))
-		}
-		before := len(w.p.actions)
-		if before < w.limits.Workers {
-			if err := w.begins(); err != nil {
-				return err
-			}
-		}
-		if len(w.p.actions) == before && before > 0 {
-			if err := w.completes(0); err != nil {
-				return err
-			}
-		} else if len(w.p.actions) == 0 {
-			at := w.p.lanes.Wake()
-			if e := w.unread(); at.IsZero() && (e == nil || !w.p.lanes.Appetite()) && !done {
-				return errors.New("nothing will ever happen again")
-			}
-			if at.After(w.now) {
-				w.now = at
-			}
-		}
-		if err := w.check(); err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("it does not end: %+v, %d actions", w.p.lanes.Status(), len(w.p.actions))
-}
-
-// reread begins again for what the server forgot it removed.
-func (w *world) reread(counts func(*entry) bool) bool {
-	for _, e := range w.stream {
-		if e.there && counts(e) {
-			w.p.lanes.Reset()
-			w.p.fresh = map[uint64]bool{}
-			w.p.next = map[uint64]time.Time{}
-			return true
-		}
-	}
-	return false
 }
