@@ -71,8 +71,8 @@ func (g *Group) AwaitPosts(ctx context.Context) (held context.Context, err error
 	}
 }
 
-// ReleasePosts gives the seat back after AwaitPosts, once all posts are recorded. It
-// does not block.
+// ReleasePosts gives the seat back after AwaitPosts, once the posts that were sent are
+// recorded, or the caller waits for them no longer. It does not block.
 func (g *Group) ReleasePosts() {
 	s := &g.seat
 	s.mu.Lock()
