@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -32,6 +33,9 @@ func (r *Rig) Case(ctx context.Context) (Case, error) {
 	var err error
 	if c.Events, err = ReadEvents(ctx, r.Broker.JetStream(), prefix); err != nil {
 		return c, err
+	}
+	if slices.Contains(r.opts.Env, "BRIDGE_ALERT_HISTORY=true") {
+		c.Grace += timeout // a fix waits for one request for the alert history
 	}
 	if r.opts.Backfill {
 		c.History = map[string][]string{}

@@ -47,7 +47,8 @@
 // of it, before it asked for that device again. Time in which the broker was
 // away, the process was cut off from it or stood still does not count against
 // the grace, since nothing could be stored in it. A graceful stop without a
-// broker is such an end too.
+// broker is such an end too. With the alert history the grace is longer by the
+// timeout of one request, for which a fix waits.
 //
 // Timed out: the process stood still from the moment of the answer for so long
 // that it had given the request up when it could have read it. A pause excuses

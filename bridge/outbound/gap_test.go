@@ -124,6 +124,39 @@ func TestAlertHistory(t *testing.T) {
 	equal(t, without(summary(r.events()), "device"), append(want, "location.d third"))
 }
 
+// TestFixIsPublishedWithoutItsAlertHistory has the API fail to give the history while
+// it shows a fix once. The fix is published, and the next one brings the alerts.
+func TestFixIsPublishedWithoutItsAlertHistory(t *testing.T) {
+	t.Parallel()
+	o := options()
+	o.AlertHistory = true
+	api := newFakeAPI("d")
+	api.show("d", at(1, "first"))
+	r := newRig(t, natstest.Start(t), api, o)
+	r.until("the first", body("first"))
+	shown := false
+	api.set(func() {
+		api.alerts["d"] = "error"
+		api.next["d"] = func(int) (string, error) {
+			if !shown {
+				shown = true
+				return at(20, "once"), nil
+			}
+			return at(40, "then"), nil
+		}
+	})
+	r.until("the fix after", body("then"))
+	api.set(func() {
+		api.alerts["d"] = `{"dateTime":"2026-01-02T03:00:10Z","latitude":1,"longitude":2,"text":"t","alerts":["SOS"]}`
+		api.next["d"] = func(int) (string, error) { return at(50, "last"), nil }
+	})
+	r.until("the last fix", body("last"))
+	r.stop()
+	equal(t, without(summary(r.events()), "device"), []string{
+		"location.d first", "location.d once", "location.d then", "alert.d.SOS raised history", "location.d last",
+	})
+}
+
 // TestStopDoesNotWaitForTheAlertHistory stops while the history of a new fix hangs: the
 // fix is published, and says that its history is owed.
 func TestStopDoesNotWaitForTheAlertHistory(t *testing.T) {

@@ -161,7 +161,8 @@ func (r *Reader) shortened(d *Device, cut bool) {
 }
 
 // ask performs the requests of a gap. It returns false if the fix is to be
-// published without, and an error if the poll should be made again.
+// published without, and an error if the poll should be made again. A fix waits for
+// its back-fill only: the alert history stays owed, and is asked for with the next fix.
 func (r *Reader) ask(ctx context.Context, d *Device, rest *rest, what string, requests func(context.Context) error) (bool, error) {
 	began := time.Now()
 	if r.hurried() || d.Patience.without(began) || !rest.over(began) {
@@ -189,6 +190,9 @@ func (r *Reader) ask(ctx context.Context, d *Device, rest *rest, what string, re
 		rest.refused(now, &r.opts)
 	}
 	if !d.Patience.failed(began, now, final, &r.opts) {
+		if rest == &r.alerts {
+			return false, nil
+		}
 		r.wait(d.Token, d.Patience.trouble.since)
 		return false, err
 	}
