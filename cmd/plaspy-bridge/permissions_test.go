@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/publisher/natstest"
 )
 
 var proof = flag.Bool("proof", false, "take each permission of deploy/nats.conf away, one after the other; takes minutes")
@@ -148,23 +149,13 @@ type permissionRig struct {
 
 func newPermissionRig(t *testing.T, o *server.Options, l login) permissionRig {
 	t.Helper()
-	copied := *o
-	copied.StoreDir = t.TempDir()
-	s, err := server.NewServer(&copied)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
+	s := natstest.Start(t, func(copied *server.Options) {
+		*copied = *o
+		copied.StoreDir = t.TempDir()
 	})
-	if !s.ReadyForConnections(30 * time.Second) {
-		t.Fatal("the server does not start")
-	}
 	fleet := sim.New(sim.Options{Devices: 3})
 	addr := freeAddr(t)
-	return permissionRig{s, fleet, append(simulated(t, fleet, "PLASPY_RATE_LIMIT=0",
+	return permissionRig{s.Server, fleet, append(simulated(t, fleet, "PLASPY_RATE_LIMIT=0",
 		"NATS_URL="+s.ClientURL(), "NATS_USER=bridge", "NATS_PASSWORD=pass-of-BRIDGE", "BRIDGE_HTTP_ADDR="+addr,
 		"BRIDGE_POLL_INTERVAL=100ms", "BRIDGE_SCHEDULE=fixed", "BRIDGE_SILENT_AFTER=1s", "BRIDGE_DEVICES_REFRESH=1s", "BRIDGE_SHUTDOWN_TIMEOUT=5s", "BRIDGE_LOG_FORMAT=json",
 	), l.env...), addr}
