@@ -45,6 +45,8 @@
 //     restart may publish it again. The retention is days, a restart seconds.
 //   - The end of the stream is lost after its beginning has aged out. Then the
 //     previous state of an alert is unknown, and it may be raised twice in a row.
+//   - The stream loses its end. Alerts of the history that it still holds may be
+//     published again with the location that they came before.
 //   - An event that is under way while the stream loses data may be stored after the
 //     state was read. Its device publishes a conflict and is read again.
 //   - An alert that stays raised while the history is left unread over a restart may

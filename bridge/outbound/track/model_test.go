@@ -99,7 +99,7 @@ func (w *world) check() string {
 	}
 	shown, raised := -1, map[string]bool{}
 	var hash uint64
-	fixes, history := map[uint64]bool{}, map[string]bool{}
+	fixes, history := map[uint64]bool{}, map[string]*event{}
 	for i := range w.log {
 		e := &w.log[i]
 		switch {
@@ -118,14 +118,14 @@ func (w *world) check() string {
 				if w.owed(e.fixTime) {
 					break // a restart does not remember which alerts stayed raised meanwhile
 				}
-				history[fmt.Sprint(a, e.fixTime)] = true
+				history[fmt.Sprint(a, e.fixTime)] = e
 			}
 		case e.source == publisher.SourceHistory:
 			k := fmt.Sprint(e.alert, e.fixTime)
-			if history[k] {
+			if before := history[k]; before != nil && (!before.outlived || e.outlived) {
 				return fmt.Sprintf("alert %d of the history twice", e.seq)
 			}
-			history[k] = true
+			history[k] = e
 		default:
 			k := e.source + " " + e.alert
 			if raised[k] == (e.state == publisher.Raised) {
