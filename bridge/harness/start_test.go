@@ -1,12 +1,15 @@
 package harness_test
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/harness"
 	"plaspy-bridge/bridge/sim/fleet"
@@ -23,12 +26,35 @@ func TestBrokerComesLate(t *testing.T) {
 	}))
 	ok(t, r.Broker.Start(ctx))
 	ok(t, r.Bridge.Ready(ctx))
+	added(ctx, t, r, 5)
 	ok(t, r.Settle(ctx))
 	report, err := r.Report(ctx, "broker comes late", nil)
 	ok(t, err)
 	if err := report.Err(); err != nil {
 		t.Error(err)
 	}
+}
+
+// added waits until the stream holds the additions of so many devices. A bridge that
+// is ready publishes them beside the locations, and one that stops leaves them to the
+// next.
+func added(ctx context.Context, t *testing.T, r *harness.Rig, devices int) {
+	t.Helper()
+	began := time.Now()
+	for n := 0; n < devices; {
+		st, err := r.Broker.JetStream().Stream(ctx, "PLASPY_EVENTS")
+		ok(t, err)
+		info, err := st.Info(ctx, jetstream.WithSubjectFilter("plaspy.device.*"))
+		ok(t, err)
+		if n = len(info.State.Subjects); n < devices {
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatalf("%d of %d devices were added: %v", n, devices, context.Cause(ctx))
+			}
+		}
+	}
+	t.Logf("devices were added %v after the bridge was ready", time.Since(began).Round(time.Millisecond))
 }
 
 // TestWrongKey has the account's key changed under the bridge and put right.
