@@ -27,7 +27,8 @@ type device struct {
 	// reread: its state has to be read from the stream before it is polled,
 	// because another replica may have published.
 	reread   bool
-	failures int // polls in a row that failed
+	moves    atomic.Uint64 // changes of active
+	failures int           // polls in a row that failed
 	log      decisions
 
 	track     track.Track
@@ -115,6 +116,7 @@ func (f *fleet) activateLocked(now time.Time, d *device) bool {
 		return false
 	}
 	d.active, d.first = active, active
+	d.moves.Add(1)
 	f.markLocked(d)
 	if active {
 		f.byID[d.id] = d

@@ -302,7 +302,6 @@ func (p *Pool) Resync() {
 // here. The answers of polls under way are published. If another replica that has
 // one of their devices now has published since, the fence refuses the event.
 func (p *Pool) Reassign() {
-	p.state.moves.Add(1)
 	gained := p.fleet.reassign(time.Now())
 	p.state.ask()
 	if gained > 0 {

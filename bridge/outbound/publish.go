@@ -186,7 +186,7 @@ func (t *turn) replan(ctx context.Context) error {
 
 // clockSkew is how far the clocks of two replicas may differ without effect on the order
 // of their events.
-const clockSkew = time.Second
+const clockSkew = 50 * time.Millisecond
 
 // renew reads the device again, because the stream may not hold the state that the turn
 // began with. It returns nil if the turn's answer is still the newest, which is so in
@@ -235,7 +235,7 @@ func (t *turn) readAgain(ctx context.Context) (doubts uint64, err error) {
 }
 
 // soleOwner reports whether no other replica can have polled the device since the turn
-// began: the assignment is the same, and the lease has not passed to another replica.
+// began: the device did not move, and the lease has not passed to another replica.
 // It waits for the lease, which is renewed soon after the broker is back.
 func (t *turn) soleOwner(ctx context.Context) bool {
 	const patience, look = 5 * time.Second, 20 * time.Millisecond
@@ -243,7 +243,7 @@ func (t *turn) soleOwner(ctx context.Context) bool {
 	limit, tick := time.NewTimer(patience), time.NewTicker(look)
 	defer limit.Stop()
 	defer tick.Stop()
-	for owner.Owns(t.d.token) && t.moves == t.pool.state.moves.Load() {
+	for owner.Owns(t.d.token) && t.moves == t.d.moves.Load() {
 		if owner.Live() {
 			return true
 		}

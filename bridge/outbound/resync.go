@@ -21,9 +21,7 @@ type resync struct {
 	// doubts counts the requests to read it because the stream may have lost data,
 	// or another replica may have published.
 	doubts atomic.Uint64
-	// moves counts the assignments.
-	moves atomic.Uint64
-	nudge chan struct{}
+	nudge  chan struct{}
 
 	// Owned by keepState: the last logged reason why silent alerts are not kept.
 	forgets string

@@ -33,7 +33,7 @@ type turn struct {
 	err    error // why the API gave no answer, or was not asked
 
 	doubts   uint64    // resync.doubts when the turn began, or last read its device
-	moves    uint64    // resync.moves when the turn began
+	moves    uint64    // device.moves when the turn began
 	renewals int       // how often the device was read again after the answer arrived
 	changed  []byte    // the answer, if it is news
 	began    time.Time // when the API was asked
@@ -84,7 +84,7 @@ func (t *turn) putOff(err error, notBefore time.Time) {
 func (t *turn) run(ctx context.Context, buf []byte) []byte {
 	p, d := t.pool, t.d
 	ctx, t.span = p.opts.Trace.Poll(ctx)
-	t.doubts, t.moves = p.state.doubts.Load(), p.state.moves.Load()
+	t.doubts, t.moves = p.state.doubts.Load(), d.moves.Load()
 	if owner := p.parts.Owner; !owner.Owns(d.token) || !owner.Live() {
 		t.putOff(errNotOurs, time.Now().Add(suspectWait))
 		return buf
