@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 	"time"
 
 	"plaspy-bridge/bridge/plaspy"
@@ -171,7 +172,7 @@ func (p *Pool) send(ctx context.Context, timer *time.Timer, permit *plaspy.Permi
 		return at, false
 	}
 	if down {
-		p.probed[j.d.id] = struct{}{}
+		p.probed.add(j.d.id)
 	}
 	t := &turn{pool: p, job: j, permit: permit}
 	for {
@@ -189,28 +190,40 @@ func (p *Pool) send(ctx context.Context, timer *time.Timer, permit *plaspy.Permi
 	}
 }
 
-// probed holds the devices that were polled since the API went down. The dispatcher alone uses it.
-type probed map[string]struct{}
+// probed holds the devices that were polled since the API went down. It is safe for concurrent use: polls on
+// demand send as well as the dispatcher.
+type probed struct {
+	mu      sync.Mutex
+	devices map[string]struct{}
+}
+
+func (r *probed) add(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.devices[id] = struct{}{}
+}
 
 const maxProbed = 256 // devices that are skipped
 
 // choose takes the device that the schedule chooses now. While the API is down, it skips those that were
 // probed, as long as others are due: a failed probe is due again at once, and the device itself may be the cause.
-func (r probed) choose(p *Pool, now time.Time, down bool) (j job, wake time.Time, found bool) {
-	if !down || len(r) >= maxProbed {
-		clear(r)
+func (r *probed) choose(p *Pool, now time.Time, down bool) (j job, wake time.Time, found bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !down || len(r.devices) >= maxProbed {
+		clear(r.devices)
 	}
 	var passed []job
 	for again := true; again; {
 		if j, wake, found = p.fleet.next(now, p.parts.Budget.PollRate()); !found {
 			break
 		}
-		if _, again = r[j.d.id]; again {
+		if _, again = r.devices[j.d.id]; again {
 			passed = append(passed, j)
 		}
 	}
 	if !found && len(passed) > 0 { // all were probed: a new round
-		clear(r)
+		clear(r.devices)
 		j, passed, found = passed[0], passed[1:], true
 	}
 	for i := range passed {

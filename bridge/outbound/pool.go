@@ -169,7 +169,7 @@ func New(o Options, parts Parts) *Pool {
 	p := &Pool{
 		opts: o, parts: parts, log: parts.Log, parser: track.NewParser(o.IgnoreFields, plaspy.ParseTime),
 		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
-		widespread:    widespread{log: parts.Log}, probed: probed{},
+		widespread:    widespread{log: parts.Log}, probed: probed{devices: make(map[string]struct{})},
 		jobs: make(chan *turn), wake: make(chan struct{}, 1),
 	}
 	p.state.init()
