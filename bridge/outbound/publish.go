@@ -215,47 +215,42 @@ func (t *turn) renew(ctx context.Context, before *track.Track) error {
 // the answer would be dropped, and the API may never show that location again. It
 // returns the doubts that the read settles.
 func (t *turn) readAgain(ctx context.Context) (doubts uint64, err error) {
-	const patience, look = 30 * time.Second, 100 * time.Millisecond
-	limit, tick := time.NewTimer(patience), time.NewTicker(look)
-	defer limit.Stop()
-	defer tick.Stop()
-	for {
+	try(ctx, 30*time.Second, 100*time.Millisecond, func() bool {
 		doubts = t.pool.state.doubts.Load()
-		if err = t.pool.reread(ctx, t.d); err == nil || !t.pool.parts.Owner.Owns(t.d.token) {
-			return doubts, err
-		}
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			return doubts, err
-		case <-ctx.Done():
-			return doubts, err
-		}
-	}
+		err = t.pool.reread(ctx, t.d)
+		return err == nil || !t.pool.parts.Owner.Owns(t.d.token)
+	})
+	return doubts, err
 }
 
 // soleOwner reports whether no other replica can have polled the device since the turn
 // began: the device did not move, and the lease has not passed to another replica.
 // It waits for the lease, which is renewed soon after the broker is back.
-func (t *turn) soleOwner(ctx context.Context) bool {
-	const patience, look = 5 * time.Second, 20 * time.Millisecond
+func (t *turn) soleOwner(ctx context.Context) (sole bool) {
 	owner := t.pool.parts.Owner
-	limit, tick := time.NewTimer(patience), time.NewTicker(look)
-	defer limit.Stop()
+	try(ctx, 5*time.Second, 20*time.Millisecond, func() bool {
+		mine := owner.Owns(t.d.token) && t.moves == t.d.moves.Load()
+		sole = mine && owner.Live()
+		return sole || !mine
+	})
+	return sole
+}
+
+// try calls f at once and then at an interval, until it reports that it is done, until
+// the limit or until ctx ends.
+func try(ctx context.Context, limit, interval time.Duration, f func() bool) {
+	over, tick := time.NewTimer(limit), time.NewTicker(interval)
+	defer over.Stop()
 	defer tick.Stop()
-	for owner.Owns(t.d.token) && t.moves == t.d.moves.Load() {
-		if owner.Live() {
-			return true
-		}
+	for !f() {
 		select {
 		case <-tick.C:
-		case <-limit.C:
-			return false
+		case <-over.C:
+			return
 		case <-ctx.Done():
-			return false
+			return
 		}
 	}
-	return false
 }
 
 // abandon drops the rest of a publication. The device's state is read from the stream

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"plaspy-bridge/bridge/outbound/schedule"
@@ -50,14 +52,9 @@ func (p *Pool) SetTerms(of TermsOf, groups bool) {
 func (p *Pool) reviseTerms() {
 	f := p.fleet
 	f.mu.Lock()
-	list := make([]*device, 0, len(f.byID))
-	for _, d := range f.byID {
-		list = append(list, d)
-	}
+	list := slices.Collect(maps.Values(f.byID))
 	f.mu.Unlock()
-	for part := range slices.Chunk(list, chunk) {
-		now := time.Now()
-		f.mu.Lock()
+	inChunks(&f.mu, list, func(now time.Time, part []*device) {
 		for _, d := range part {
 			if d.active {
 				f.reviseLocked(now, d)
@@ -65,10 +62,19 @@ func (p *Pool) reviseTerms() {
 		}
 		f.setDevices(f.policy.Len())
 		f.size.measure(f.policy.Len(), &f.totals)
-		f.mu.Unlock()
-	}
+	})
 	p.fleet.reportIntervals(p.log)
 	nudge(p.wake)
+}
+
+// inChunks calls do with the fleet's mutex held for a part of the list at a time.
+func inChunks(mu *sync.Mutex, list []*device, do func(now time.Time, part []*device)) {
+	for part := range slices.Chunk(list, chunk) {
+		now := time.Now()
+		mu.Lock()
+		do(now, part)
+		mu.Unlock()
+	}
 }
 
 // termsLocked returns the current terms of a device.
@@ -322,16 +328,13 @@ func (f *fleet) recall(fleet []byte, devices map[string][]byte) (n int) {
 		}
 	}
 	f.mu.Unlock()
-	for part := range slices.Chunk(list, chunk) {
-		now := time.Now()
-		f.mu.Lock()
+	inChunks(&f.mu, list, func(now time.Time, part []*device) {
 		for _, d := range part {
 			if d.active && d.first && !d.terms.paused && f.policy.Restore(now, d.id, devices[d.token]) {
 				n++
 			}
 		}
-		f.mu.Unlock()
-	}
+	})
 	return n
 }
 
