@@ -290,7 +290,7 @@ func (c Config) doubts() []Warning {
 	doubt(c.HTTPToken != "" && len(c.HTTPToken) < short, "BRIDGE_HTTP_TOKEN",
 		"is shorter than 16 characters: it may be guessed by anyone who can reach BRIDGE_HTTP_ADDR")
 	doubt(c.HTTPAddr == "" && c.Pprof, "BRIDGE_PPROF", "has no effect: BRIDGE_HTTP_ADDR is set to nothing")
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"} {
+	for _, name := range collectors {
 		doubt(strings.Contains(os.Getenv(name), "@"), name,
 			"has a user or password, which OpenTelemetry does not send; use OTEL_EXPORTER_OTLP_HEADERS")
 	}
@@ -363,11 +363,14 @@ func editDistance(a, b string) int {
 // minEventsBytes is the lowest limit of the events stream that makes sense.
 const minEventsBytes = 1_000_000
 
+// collectors are the variables with the URL of a collector.
+var collectors = []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"}
+
 // tracing checks the OpenTelemetry variables that the table cannot describe.
 // OpenTelemetry itself would log the value of a wrong one. They are checked even if
 // tracing is off, so that a fault does not show up on the day when traces are needed.
 func (k *checker) tracing() {
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"} {
+	for _, name := range collectors {
 		k.collector(name, os.Getenv(name))
 	}
 	const pairs = "expected name=value, comma separated, values percent-encoded"

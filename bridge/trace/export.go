@@ -39,8 +39,17 @@ func Endpoint() string {
 	if off {
 		return ""
 	}
-	return cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"))
+	return variable("TRACES", "ENDPOINT")
 }
+
+// variable returns the value of an exporter's variable for one kind of signal, or else
+// the value for all.
+func variable(signal, name string) string {
+	const prefix = "OTEL_EXPORTER_OTLP_"
+	return cmp.Or(os.Getenv(prefix+signal+"_"+name), os.Getenv(prefix+name))
+}
+
+func overGRPC(signal string) bool { return strings.EqualFold(variable(signal, "PROTOCOL"), "grpc") }
 
 // New makes a tracer that exports, or nil if [Endpoint] is empty. It connects to the
 // collector when there is something to send. Its error wraps [ErrFile] if a
@@ -51,10 +60,7 @@ func New(ctx context.Context, o Options, log *slog.Logger, reg prometheus.Regist
 	if Endpoint() == "" {
 		return nil, nil
 	}
-	if err := files(); err != nil {
-		return nil, err
-	}
-	attributes, err := attributesOf(ctx, o)
+	attributes, err := prepare(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -67,8 +73,11 @@ func New(ctx context.Context, o Options, log *slog.Logger, reg prometheus.Regist
 	return &Tracer{tracer: tracerOf(p, o.Version), provider: p, outlet: out}, nil
 }
 
-// attributesOf describes this process.
-func attributesOf(ctx context.Context, o Options) (*resource.Resource, error) {
+// prepare checks the certificate files, and returns the attributes of this process.
+func prepare(ctx context.Context, o Options) (*resource.Resource, error) {
+	if err := files(); err != nil {
+		return nil, err
+	}
 	r, err := resource.New(ctx, resource.WithSchemaURL(semconv.SchemaURL),
 		resource.WithAttributes(semconv.ServiceName(scope), semconv.ServiceVersion(o.Version), semconv.ServiceInstanceID(o.Instance)),
 		resource.WithTelemetrySDK(), resource.WithFromEnv()) // the later ones win
@@ -85,8 +94,7 @@ func tracerOf(p api.TracerProvider, version string) api.Tracer {
 
 // newExporter makes the exporter for the protocol of the environment.
 func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {
-	protocol := cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"), os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL"))
-	if strings.EqualFold(protocol, "grpc") {
+	if overGRPC("TRACES") {
 		return otlptracegrpc.New(ctx)
 	}
 	return otlptracehttp.New(ctx)

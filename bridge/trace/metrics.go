@@ -29,14 +29,10 @@ func MetricsEndpoint() string {
 		return ""
 	}
 	local := "http://localhost:4318"
-	if strings.EqualFold(metricsProtocol(), "grpc") {
+	if overGRPC("METRICS") {
 		local = "http://localhost:4317"
 	}
-	return cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"), os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"), local)
-}
-
-func metricsProtocol() string {
-	return cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"), os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL"))
+	return cmp.Or(variable("METRICS", "ENDPOINT"), local)
 }
 
 // Metrics sends Prometheus metrics to an OpenTelemetry collector, every minute or
@@ -51,15 +47,12 @@ func NewMetrics(ctx context.Context, o Options, log *slog.Logger, from prometheu
 	if MetricsEndpoint() == "" {
 		return nil, nil
 	}
-	if err := files(); err != nil {
-		return nil, err
-	}
-	attributes, err := attributesOf(ctx, o)
+	attributes, err := prepare(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	var next metric.Exporter
-	if strings.EqualFold(metricsProtocol(), "grpc") {
+	if overGRPC("METRICS") {
 		next, err = otlpmetricgrpc.New(ctx)
 	} else {
 		next, err = otlpmetrichttp.New(ctx)
