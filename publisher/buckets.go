@@ -143,16 +143,21 @@ func (b Positions) origins(device string) []origin {
 	return list
 }
 
-// Remove deletes a device's keys. It does nothing if there is no such key, or no
-// bucket.
-func (b Positions) Remove(ctx context.Context, device string) error {
+// each calls do for all keys of a device, also after errors.
+func (b Positions) each(ctx context.Context, device, verb string, do func(context.Context, origin) error) error {
 	var failed error
 	for _, o := range b.origins(device) {
-		if err := b.remove(ctx, o); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("delete a key of %s: %w", o.bucket, err))
+		if err := do(ctx, o); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s a key of %s: %w", verb, o.bucket, err))
 		}
 	}
 	return failed
+}
+
+// Remove deletes a device's keys. It does nothing if there is no such key, or no
+// bucket.
+func (b Positions) Remove(ctx context.Context, device string) error {
+	return b.each(ctx, device, "delete", b.remove)
 }
 
 func (b Positions) remove(ctx context.Context, o origin) error {
@@ -167,13 +172,7 @@ func (b Positions) remove(ctx context.Context, o origin) error {
 // Restore puts the device's newest events of the events stream back, if their keys
 // were deleted.
 func (b Positions) Restore(ctx context.Context, device string) error {
-	var failed error
-	for _, o := range b.origins(device) {
-		if err := b.restore(ctx, o); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("restore a key of %s: %w", o.bucket, err))
-		}
-	}
-	return failed
+	return b.each(ctx, device, "restore", b.restore)
 }
 
 func (b Positions) restore(ctx context.Context, o origin) error {
