@@ -153,8 +153,18 @@ func TestTimeoutPausesForAToken(t *testing.T) {
 	})
 }
 
+// countConnections counts the connections to a server that is not started yet.
+func countConnections(s *httptest.Server) *atomic.Int64 {
+	conns := new(atomic.Int64)
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	return conns
+}
+
 func TestConnectionsAreReused(t *testing.T) {
-	var conns atomic.Int64
 	s := httptest.NewUnstartedServer(withToken(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != 2 {
 			t.Errorf("got %s, want HTTP/2", r.Proto)
@@ -162,11 +172,7 @@ func TestConnectionsAreReused(t *testing.T) {
 		_, _ = io.WriteString(w, `{"success":true,"lastLocation":{}}`)
 	}))
 	s.EnableHTTP2 = true
-	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			conns.Add(1)
-		}
-	}
+	conns := countConnections(s)
 	s.StartTLS()
 	defer s.Close()
 	c := newClient(t, s.URL, nil, func(o *plaspy.Options) {
@@ -186,7 +192,6 @@ func TestConnectionsAreReused(t *testing.T) {
 
 func TestIdleConnectionsForAllWorkers(t *testing.T) {
 	const workers = 20
-	var conns atomic.Int64
 	gate := make(chan struct{})
 	var arrived sync.WaitGroup
 	s := httptest.NewUnstartedServer(withToken(func(w http.ResponseWriter, r *http.Request) {
@@ -194,11 +199,7 @@ func TestIdleConnectionsForAllWorkers(t *testing.T) {
 		<-gate
 		_, _ = io.WriteString(w, `{"success":true,"lastLocation":{}}`)
 	}))
-	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			conns.Add(1)
-		}
-	}
+	conns := countConnections(s)
 	s.Start()
 	defer s.Close()
 	c := newClient(t, s.URL, nil, func(o *plaspy.Options) {

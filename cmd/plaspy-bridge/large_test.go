@@ -21,15 +21,7 @@ func TestMessagesOfMaxPayload(t *testing.T) {
 	log := logFile(t)
 	p := startProcess(t, fleet, log)
 	p.ready()
-	conn, err := nats.Connect("nats://" + p.broker)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn, js := jetStream(t, "nats://"+p.broker)
 	device := fleet.IDs()[0]
 	most := int(conn.MaxPayload())
 	valid := func(size int) []byte {

@@ -182,20 +182,27 @@ func checkWith(t *testing.T, o *server.Options, l login) (reported []string) {
 	}
 }
 
+// jetStream connects to a server until the end of the test.
+func jetStream(t *testing.T, url string, opts ...nats.Option) (*nats.Conn, jetstream.JetStream) {
+	t.Helper()
+	conn, err := nats.Connect(url, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, js
+}
+
 // runWith runs the program until it has done everything once, and then again until it is
 // ready, or until the server has refused something, and returns its trouble.
 func runWith(t *testing.T, o *server.Options, l login) string {
 	t.Helper()
 	r := newPermissionRig(t, o, l)
-	conn, err := nats.Connect(r.server.ClientURL(), nats.UserInfo("operator", "pass-of-OPERATOR"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn, js := jetStream(t, r.server.ClientURL(), nats.UserInfo("operator", "pass-of-OPERATOR"))
 	w := work{ctx: t.Context(), conn: conn, js: js, root: "http://" + r.http}
 	do := func() string {
 		left := w.left()
