@@ -45,8 +45,8 @@ const (
 	// HeaderHistorySince is set on a location if the alert history could not be
 	// read up to it: the time that the next request starts from.
 	HeaderHistorySince = "plaspy-history-since"
-	// HeaderNewest is set on a location if its time is in the future or before another
-	// published time of the device. It holds three times, each "-" if there is none:
+	// HeaderNewest is set on a location if its time is in the future, or before or equal
+	// to another published time of the device. It holds three times, each "-" if there is none:
 	// the newest that was not in the future, and the earliest and the latest of those
 	// after it.
 	HeaderNewest = "plaspy-newest"

@@ -124,6 +124,40 @@ func TestAlertHistory(t *testing.T) {
 	equal(t, without(summary(r.events()), "device"), append(want, "location.d third"))
 }
 
+// TestRestartBetweenFixesOfOneTime has an alert stay raised at a time of which the last
+// location, after a restart, is another one. The history does not repeat the alert.
+func TestRestartBetweenFixesOfOneTime(t *testing.T) {
+	t.Parallel()
+	o := options()
+	o.AlertHistory = true
+	api := newFakeAPI("d")
+	srv := natstest.Start(t)
+	api.show("d", at(1, "first", `"alerts":["SOS"]`))
+	r := newRig(t, srv, api, o)
+	r.until("the alert", body(`"alert":"SOS"`))
+	api.show("d", at(20, "second", `"alerts":["SOS"]`))
+	r.until("the second fix", body("second"))
+	api.show("d", at(20, "third"))
+	r.until("the alert's end", body("cleared"))
+	r.stop()
+	api.set(func() {
+		api.alerts["d"] = `{"dateTime":"2026-01-02T03:00:20Z","alerts":["SOS"]},{"dateTime":"2026-01-02T03:00:25Z","alerts":["SOS"]}`
+		api.shown["d"] = at(30, "fourth")
+	})
+	r = newRig(t, srv, api, o)
+	r.until("the fourth fix", body("fourth"))
+	r.stop()
+	var rows []string
+	for _, e := range r.events() {
+		if strings.Contains(e.body, `"source":"history"`) {
+			rows = append(rows, e.body)
+		}
+	}
+	if len(rows) != 1 || !strings.Contains(rows[0], "03:00:25Z") {
+		t.Errorf("published of the history %q, want the alert of second 25 alone", rows)
+	}
+}
+
 // TestFixIsPublishedWithoutItsAlertHistory has the API fail to give the history while
 // it shows a fix once. The fix is published, and the next one brings the alerts.
 func TestFixIsPublishedWithoutItsAlertHistory(t *testing.T) {

@@ -18,6 +18,18 @@
 // and publishes them first. Then come the rows of the alert history, then the
 // fixes, each with its changes.
 //
+// # History
+//
+// A row of the alert history is published once, and only if no location has its alert
+// and time. The locations that count are those that the stream held when the history
+// was read. Another replica may publish one before the row is stored, because the
+// fence of an alert does not move while it stays raised. The row is then the only
+// event with that alert and time.
+//
+// After a restart, the alerts that stayed raised in a location are known for the last
+// one only. If other locations have times at which a gap begins or ends, all rows of
+// these times count as published.
+//
 // # Conflicts
 //
 // If the stream refuses a fence because another replica has published, the rest
@@ -45,8 +57,6 @@
 //     restart may publish it again. The retention is days, a restart seconds.
 //   - The end of the stream is lost after its beginning has aged out. Then the
 //     previous state of an alert is unknown, and it may be raised twice in a row.
-//   - The stream loses its end. Alerts of the history that it still holds may be
-//     published again with the location that they came before.
 //   - An event that is under way while the stream loses data may be stored after the
 //     state was read. Its device publishes a conflict and is read again.
 //   - An alert that stays raised while the history is left unread over a restart may

@@ -28,6 +28,7 @@ type Image struct {
 	seq       uint64
 	seenAt    time.Time
 	times     Times
+	others    bool          // times are those of other locations too
 	changes   []AlertChange // that the location announces
 	history   time.Time
 	alerts    []alertImage
@@ -82,7 +83,7 @@ func (im *Image) Location(p *Parser, s *Stored) error {
 	if at, err := p.instant(observed); err == nil {
 		im.seenAt = at
 	}
-	im.times = timesOf(s.Newest, f.Time, im.seenAt)
+	im.times, im.others = timesOf(s.Newest, f.Time, im.seenAt), s.Newest != ""
 	im.history = time.Time{}
 	if at, err := time.Parse(time.RFC3339Nano, s.Since); err == nil {
 		im.history = at
@@ -187,8 +188,13 @@ func (im *Image) Track(history bool) Track {
 	for _, a := range f.Alerts {
 		t.see(a, f.Time)
 	}
+	if im.others { // the stream's last location does not show which alerts they had
+		for _, at := range im.times.list() {
+			t.see(anyAlert, at)
+		}
+	}
 	im.applyAlerts(&t)
-	if left := im.unpublished(); len(left) > 0 {
+	if left := im.unpublished(history); len(left) > 0 {
 		t.unpublished = &unpublished{f, left}
 	}
 	t.forgetSeen()
@@ -210,11 +216,11 @@ func (im *Image) applyAlerts(t *Track) {
 // location announces, and those of alerts that have another state in the stream
 // than the location shows, because a replica that was held up changed them. A
 // location that has left the stream by age announces nothing more.
-func (im *Image) unpublished() []AlertChange {
+func (im *Image) unpublished(history bool) []AlertChange {
 	var left []AlertChange
 	if im.seq > 0 {
 		for _, c := range im.changes {
-			if im.missing(c) {
+			if im.missing(c, history) {
 				left = append(left, c)
 			}
 		}
@@ -227,10 +233,16 @@ func (im *Image) unpublished() []AlertChange {
 }
 
 // missing reports whether the stream lacks a change that the location announces.
-func (im *Image) missing(c AlertChange) bool {
+// Without history, only the last message of an alert was read: if that is not a change,
+// it counts as one.
+func (im *Image) missing(c AlertChange, history bool) bool {
 	a := im.alert(publisher.Encode(c.Alert))
+	last := a.changed
+	if !history {
+		last = a.seq
+	}
 	if !c.Own { // a replica that was held up may have published it before the location
-		return a.seq < im.seq && (a.changed == 0 || a.raised != c.Raised)
+		return last < im.seq && (a.changed == 0 || a.raised != c.Raised)
 	}
 	// If the subject's last message is a change of the API's alert of that name,
 	// the bridge's own comes after it.
@@ -246,7 +258,7 @@ func (im *Image) disagreeing(left []AlertChange) []AlertChange {
 	for i := range im.alerts {
 		a := &im.alerts[i]
 		name, err := publisher.Decode(a.token)
-		if err != nil || a.changed == 0 || a.seq > im.seq {
+		if err != nil || a.changed == 0 || a.changed > im.seq {
 			continue
 		}
 		c := AlertChange{Alert: name, Raised: slices.Contains(im.fix.Alerts, name)}

@@ -135,10 +135,7 @@ func (p *Publication) rows(t *Track, n News) {
 	}
 	for i := range n.Rows {
 		k := alertKey{n.Rows[i].Alert, n.Rows[i].Time.UnixNano()}
-		if newest := t.Times.Newest; n.Rows[i].Time.Equal(newest) && !t.Last.Time.Equal(newest) {
-			continue // a restart does not remember the alerts of a fix that is not the last one
-		}
-		if !known[k] {
+		if !known[k] && !known[alertKey{anyAlert, k.at}] {
 			known[k] = true
 			p.steps = append(p.steps, &rowStep{&n.Rows[i]})
 		}
@@ -219,8 +216,8 @@ type locationStep struct {
 }
 
 func (s *locationStep) message(t *Track, observed time.Time, m Maker) {
-	t.Times = t.Times.add(s.fix.Time, observed)
 	m.Location(Location{Fix: s.fix, Expect: t.Seq, Announced: announce(s.changes), Since: s.since, Newest: t.Times.header(s.fix.Time, observed)})
+	t.Times = t.Times.add(s.fix.Time, observed)
 }
 
 func (s *locationStep) stored(t *Track, observed time.Time, seq uint64) {

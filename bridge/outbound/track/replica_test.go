@@ -16,6 +16,8 @@ type replica struct {
 	pub    *Publication
 	part   []event
 	next   int
+
+	planned uint64 // last sequence of the stream when pub was planned
 }
 
 // crash ends a replica and starts it again.
@@ -92,7 +94,7 @@ func (w *world) compare(i int) {
 		return
 	}
 	if !p.Done() {
-		r.pub, r.part = p, nil
+		r.pub, r.part, r.planned = p, nil, w.last
 	}
 }
 
@@ -159,6 +161,7 @@ func (w *world) send(i int) {
 		r.pub.Refuse()
 		r.part = nil
 	case last == e.expect:
+		e.planned = r.planned
 		w.take(e)
 		w.by = i
 		if w.lostAck {

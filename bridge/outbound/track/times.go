@@ -1,6 +1,7 @@
 package track
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -65,14 +66,15 @@ func (t Times) Gap(fix, observed time.Time, limit time.Duration) (from, to time.
 	return from, to, false
 }
 
-// header writes the times for the location event of a fix, or "" if the fix
-// alone tells them.
+// header writes the times after a fix was published for its location event. It
+// returns "" if they follow from the fix alone, and no other fix has its time.
 func (t Times) header(fix, observed time.Time) string {
-	if t == (Times{}).add(fix, observed) {
+	after := t.add(fix, observed)
+	if after == (Times{}).add(fix, observed) && !slices.ContainsFunc(t.list(), fix.Equal) {
 		return ""
 	}
 	var b strings.Builder
-	for i, at := range []time.Time{t.Newest, t.Low, t.High} {
+	for i, at := range after.list() {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
@@ -84,6 +86,9 @@ func (t Times) header(fix, observed time.Time) string {
 	}
 	return b.String()
 }
+
+// list returns the times in the order of the header.
+func (t Times) list() []time.Time { return []time.Time{t.Newest, t.Low, t.High} }
 
 // timesOf reads the times from the header of the last location event.
 func timesOf(header string, fix, observed time.Time) Times {

@@ -73,6 +73,9 @@ type alertKey struct {
 	at    int64 // Unix nanoseconds
 }
 
+// anyAlert stands for all alerts of a time in an alertKey.
+const anyAlert = ""
+
 // maxSeen is the number of alerts from which on those are forgotten that no
 // request can bring again.
 const maxSeen = 256

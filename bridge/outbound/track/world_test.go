@@ -63,7 +63,7 @@ type event struct {
 	backfill bool
 	tooLarge bool
 	stored   Stored
-	outlived bool // the stream has lost what came after it
+	planned  uint64 // last sequence of the stream when a replica planned it
 }
 
 var parser = NewParser([]string{"ignored"}, func(s string) (time.Time, error) { return time.Parse(time.RFC3339Nano, s) })
@@ -227,9 +227,6 @@ func (w *world) lose(n int) {
 	w.log = slices.DeleteFunc(slices.Clone(w.log), func(e event) bool {
 		return slices.ContainsFunc(gone, func(g event) bool { return g.seq == e.seq })
 	})
-	for i := range w.log {
-		w.log[i].outlived = true
-	}
 	if len(w.msgs) == 0 {
 		w.first = w.last + 1
 		w.origin = w.first
