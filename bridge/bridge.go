@@ -258,9 +258,9 @@ const lastPolls = time.Second
 // work starts the polls, the posts, the query service and the membership that
 // says which of them are this replica's.
 //
-// At a stop the polls in flight end before this replica leaves the group: an
-// answer that arrives afterwards may be older than one that another replica has
-// published, and is dropped.
+// At a stop the polls in flight end before this replica leaves the group. If there
+// are other replicas, an answer that arrives afterwards is dropped, because it may be
+// older than one that another replica has published.
 func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 	member, leave := context.WithCancel(context.WithoutCancel(ctx))
 	context.AfterFunc(ctx, func() { time.AfterFunc(lastPolls, leave) })
@@ -281,7 +281,7 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 		bucket := func(ctx context.Context) (jetstream.KeyValue, error) {
 			return b.pub.JetStream().KeyValue(ctx, b.pub.Subjects().ReplicasBucket())
 		}
-		b.assigned.forgotten.Watch(ctx, bucket, b.logger("forget"), b.pool.Reassign)
+		b.assigned.forgotten.Watch(ctx, bucket, b.logger("forget"), func() { b.pool.Reassign() })
 	})
 	if b.consumer == nil {
 		return

@@ -232,17 +232,19 @@ func disagreement(list []replica.Difference) string {
 	return strings.Join(texts, "; ")
 }
 
-// assign applies what the group assigned to this replica.
-func (b *Bridge) assign(a replica.Assignment) {
+// assign applies what the group assigned to this replica. It returns the polls in
+// flight of the devices that were removed.
+func (b *Bridge) assign(a replica.Assignment) (polls replica.InFlight) {
 	b.budget.SetShare(a.Share)
 	b.budget.FavorPosts(favor(a))
 	if a.Suspended {
-		return // the polls ask Live; the state of the devices is kept
+		return polls // the polls ask Live; the state of the devices is kept
 	}
 	if a.Moved { // a new share alone does not invalidate the state of the devices
 		b.assigned.owned.Store(&a.Owned)
-		b.pool.Reassign()
+		polls.Ended, polls.Revoke = b.pool.Reassign()
 	}
+	return polls
 }
 
 // load returns the requests that this replica would send in a minute without a

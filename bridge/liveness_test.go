@@ -131,6 +131,9 @@ func (p *patient) Owns(string) bool { return true }
 // Live implements [outbound.Ownership].
 func (p *patient) Live() bool { return p.live == nil || p.live() }
 
+// Lapsed implements [outbound.Ownership].
+func (p *patient) Lapsed() bool { return false }
+
 const patience = 80 * time.Second
 
 // never implements a call that blocks until the end of the test and ignores its context.

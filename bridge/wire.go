@@ -237,6 +237,9 @@ func (a *assigned) Owns(token string) bool {
 // Live implements [outbound.Ownership].
 func (a *assigned) Live() bool { return a.group.Live() }
 
+// Lapsed implements [outbound.Ownership].
+func (a *assigned) Lapsed() bool { return a.group.Lapsed() }
+
 // newQuota makes the daily quota of results, with its reservations in the bucket
 // of the replicas. Nil means no limit.
 func newQuota(results int, pub *publisher.Publisher) *quota.Quota {

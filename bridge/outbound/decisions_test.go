@@ -76,12 +76,13 @@ func TestWhySaysWhoPublished(t *testing.T) {
 	api, srv := newFakeAPI("d"), natstest.Start(t)
 	beyond, read := make(chan struct{}), make(chan struct{})
 	defer close(read)
-	third := make(chan struct{})
+	second, third := make(chan struct{}), make(chan struct{})
 	api.next["d"] = func(poll int) (string, error) {
 		switch poll {
 		case 0:
 			return at(1, 1), nil
 		case 1:
+			close(second)
 			<-beyond
 			return at(3, 3), nil
 		case 2:
@@ -92,6 +93,7 @@ func TestWhySaysWhoPublished(t *testing.T) {
 	}
 	a := newRig(t, srv, api, options())
 	a.until("the first", body("dateTime"))
+	<-second
 	other := newFakeAPI("d")
 	other.show("d", at(5, 5))
 	b := newRig(t, srv, other, options())
@@ -164,7 +166,7 @@ func TestWhyIsHeld(t *testing.T) {
 	held("")
 }
 
-func closed(c chan struct{}) bool {
+func closed(c <-chan struct{}) bool {
 	select {
 	case <-c:
 		return true

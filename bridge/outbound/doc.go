@@ -27,6 +27,14 @@
 // device. The pool keeps hashes of a location: one of the whole, and four bytes
 // for each field, by which [Pool.Why] names the fields that changed.
 //
+// # Hand-over
+//
+// When a device moves to another replica, its turn in flight goes on, and the other
+// replica polls the device after that turn has ended ([Pool.Reassign]). So the answer of
+// the owner is always newer than what the stream holds. It is published on top of an
+// event that a previous owner stored late (turn.renew). A turn that was revoked, because
+// another replica may have polled its device, publishes nothing.
+//
 // # Concurrency
 //
 // A device is polled by one worker at a time, and is busy until its turn has ended.

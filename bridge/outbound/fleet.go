@@ -27,9 +27,11 @@ type device struct {
 	// reread: its state has to be read from the stream before it is polled,
 	// because another replica may have published.
 	reread   bool
-	moves    atomic.Uint64 // changes of active
-	failures int           // polls in a row that failed
+	failures int // polls in a row that failed
 	log      decisions
+	// revoked: another replica may have polled it since its turn began, so the turn
+	// publishes nothing more.
+	revoked atomic.Bool
 
 	track     track.Track
 	complaint string // the trouble that was logged last
@@ -52,14 +54,38 @@ type fleet struct {
 	devices  map[string]*device // by token, those no longer listed too
 	byID     map[string]*device // active ones
 	pace     pace
-	busy     int           // devices that are busy
-	ended    uint64        // turns that ended
-	idle     chan struct{} // if not nil, closed when no device is busy
-	suspects int           // devices with failures that are being polled
+	busy     countdown // devices that are busy
+	given    countdown // devices that are busy and no longer active
+	ended    uint64    // turns that ended
+	suspects int       // devices with failures that are being polled
 	changes  changes
 	totals   termTotals
 	memory   memoryState
 	waiting  callers // callers of Poll, by the id of their device
+}
+
+// countdown counts things that end.
+type countdown struct {
+	n    int
+	zero chan struct{} // if not nil, closed when n is 0
+}
+
+// add changes the count.
+func (c *countdown) add(delta int) {
+	if c.n += delta; c.n == 0 && c.zero != nil {
+		close(c.zero)
+		c.zero = nil
+	}
+}
+
+// ended returns a channel that is closed when the count is 0.
+func (c *countdown) ended() <-chan struct{} {
+	if c.zero == nil {
+		c.zero = make(chan struct{})
+	}
+	zero := c.zero
+	c.add(0)
+	return zero
 }
 
 // size counts the work of the schedule, for readers that must not wait for the mutex.
@@ -116,7 +142,11 @@ func (f *fleet) activateLocked(now time.Time, d *device) bool {
 		return false
 	}
 	d.active, d.first = active, active
-	d.moves.Add(1)
+	if d.busy && active {
+		f.given.add(-1)
+	} else if d.busy {
+		f.given.add(1)
+	}
 	f.markLocked(d)
 	if active {
 		f.byID[d.id] = d
@@ -130,8 +160,9 @@ func (f *fleet) activateLocked(now time.Time, d *device) bool {
 }
 
 // reassign asks again which devices are assigned to this replica. It returns the
-// number of those that were put into the schedule.
-func (f *fleet) reassign(now time.Time) (gained int) {
+// number of those that were put into the schedule, and a channel that is closed when
+// no turn of a device that is not in the schedule is in flight.
+func (f *fleet) reassign(now time.Time) (gained int, settled <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, d := range f.devices {
@@ -140,7 +171,22 @@ func (f *fleet) reassign(now time.Time) (gained int) {
 		}
 	}
 	f.setDevices(f.policy.Len())
-	return gained
+	return gained, f.given.ended()
+}
+
+// revokeGiven forbids the turns in flight of devices that are not in the schedule to
+// publish.
+func revokeGiven(f *fleet) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.given.n == 0 {
+		return
+	}
+	for _, d := range f.devices {
+		if d.busy && !d.active {
+			d.revoked.Store(true)
+		}
+	}
 }
 
 // follow takes over the devices of the list. Their order is that of their first
@@ -210,7 +256,8 @@ func (f *fleet) next(now time.Time, rate float64) (j job, wake time.Time, ok boo
 		default:
 			j := job{d: d, name: d.name, suspect: d.failures > 0, reread: d.reread, asked: f.waiting.take(id)}
 			d.busy, d.reread, d.first = true, false, false
-			f.busy++
+			d.revoked.Store(false)
+			f.busy.add(1)
 			if j.suspect {
 				f.suspects++
 			}
@@ -252,6 +299,9 @@ func (f *fleet) release(d *device, now time.Time, result decision, e ending) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d.busy = false
+	if !d.active {
+		f.given.add(-1)
+	}
 	d.reread = d.reread || e.reread
 	d.log.add(result, now)
 	f.ended++
@@ -264,10 +314,7 @@ func (f *fleet) release(d *device, now time.Time, result decision, e ending) {
 		f.policy.PutBack(now, d.id, e.notBefore)
 	}
 	f.markLocked(d)
-	if f.busy--; f.busy == 0 && f.idle != nil {
-		close(f.idle)
-		f.idle = nil
-	}
+	f.busy.add(-1)
 }
 
 // cleared notes that the poll of a suspect device has ended.
@@ -295,20 +342,14 @@ func (f *fleet) clearFailures(d *device) {
 func (f *fleet) idleness() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	idle := make(chan struct{})
-	if f.busy == 0 {
-		close(idle)
-	} else {
-		f.idle = idle
-	}
-	return idle
+	return f.busy.ended()
 }
 
 // work returns the number of busy devices and of turns that have ended.
 func (f *fleet) work() (busy int, ended uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.busy, f.ended
+	return f.busy.n, f.ended
 }
 
 func (f *fleet) stats() schedule.Stats {

@@ -110,41 +110,58 @@ func TestDevicesThatTheBrokerLostAreToldAgain(t *testing.T) {
 
 // TestAnswerOfAPollDuringWhichItsDeviceMoves has the API answer a poll when the
 // device belongs to another replica, because the shares changed or because the
-// process stops. No other replica may have seen the answer, so it is published.
+// process stops. No other replica polls it before the turn has ended, so the answer is
+// published, unless the turn was revoked.
 func TestAnswerOfAPollDuringWhichItsDeviceMoves(t *testing.T) {
-	t.Parallel()
-	for _, stops := range []bool{false, true} {
-		api := newFakeAPI("a")
-		answer := make(chan struct{})
-		api.next["a"] = func(n int) (string, error) {
-			if n == 0 {
-				return at(1, 1), nil
+	for _, test := range []struct {
+		name           string
+		stops, revoked bool
+		want           []string
+	}{
+		{"another share", false, false, []string{"location.a 1", "location.a 2"}},
+		{"the process stops", true, false, []string{"location.a 1", "location.a 2"}},
+		{"another share, and the turn lasts too long", false, true, []string{"location.a 1"}},
+		{"the process stops, and the turn lasts too long", true, true, []string{"location.a 1"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			api := newFakeAPI("a")
+			answer := make(chan struct{})
+			api.next["a"] = func(n int) (string, error) {
+				if n == 0 {
+					return at(1, 1), nil
+				}
+				<-answer
+				return at(2, 2), nil
 			}
-			<-answer
-			return at(2, 2), nil
-		}
-		r := &rig{t: t, api: api, srv: natstest.Start(t)}
-		r.pub = r.srv.Publisher(t, subjects)
-		p := parts(api, r.pub, schedule.NewFixed(interval))
-		p.Owner = &r.share
-		r.pool = New(options(), p)
-		ctx, cancel := context.WithCancel(t.Context())
-		var run sync.WaitGroup
-		run.Go(func() { r.pool.Run(ctx) })
-		r.until("the first fix", body(`"v":1`))
-		r.polls("a", 2)
-		if stops {
+			r := &rig{t: t, api: api, srv: natstest.Start(t)}
+			r.pub = r.srv.Publisher(t, subjects)
+			p := parts(api, r.pub, schedule.NewFixed(interval))
+			p.Owner = &r.share
+			r.pool = New(options(), p)
+			ctx, cancel := context.WithCancel(t.Context())
+			var run sync.WaitGroup
+			run.Go(func() { r.pool.Run(ctx) })
+			r.until("the first fix", body(`"v":1`))
+			r.polls("a", 2)
+			if test.stops {
+				cancel()
+			}
+			settled, revoke := r.own(func(string) bool { return false })
+			if closed(settled) {
+				t.Error("settled before the answer")
+			}
+			if test.revoked {
+				revoke()
+			}
+			close(answer)
+			<-settled
 			cancel()
-		}
-		r.own(func(string) bool { return false })
-		close(answer)
-		r.until("the answer", body(`"v":2`))
-		cancel()
-		run.Wait()
-		if err := r.pub.Drain(t.Context()); err != nil {
-			t.Error(err)
-		}
-		equal(t, without(summary(r.events()), "device"), []string{"location.a 1", "location.a 2"})
+			run.Wait()
+			if err := r.pub.Drain(t.Context()); err != nil {
+				t.Error(err)
+			}
+			equal(t, without(summary(r.events()), "device"), test.want)
+		})
 	}
 }
 
@@ -201,16 +218,22 @@ func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
 // answered. If it saw its location before, and cannot have polled the device since, the
 // answer follows. Otherwise the answer may be the older one, and is dropped.
 func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
+	published, dropped := []string{"location.a 1", "location.a other", "location.a 2", "location.a 3"}, []string{"location.a 1", "location.a other", "location.a 3"}
+	moves := func(r *rig) (revoke func()) {
+		_, revoke = r.own(func(string) bool { return false })
+		return revoke
+	}
 	for _, test := range []struct {
 		name  string
 		seen  time.Duration // before the answer, by the clock of the other replica
-		moved bool          // the device was another replica's meanwhile
+		until func(r *rig)  // the answer
 		want  []string
 	}{
-		{"older", 30 * time.Second, false, []string{"location.a 1", "location.a other", "location.a 2", "location.a 3"}},
-		{"older, and the device moved", 30 * time.Second, true, []string{"location.a 1", "location.a other", "location.a 3"}},
-		{"by a slow clock, and the device moved", time.Hour, true, []string{"location.a 1", "location.a other", "location.a 3"}},
-		{"newer, or the clocks differ", clockSkew / 2, false, []string{"location.a 1", "location.a other", "location.a 3"}},
+		{"older", 30 * time.Second, func(*rig) {}, published},
+		{"older, and the device moved and came back", 30 * time.Second, func(r *rig) { moves(r) }, published},
+		{"older, and another replica had the device", 30 * time.Second, func(r *rig) { moves(r)() }, dropped},
+		{"by a slow clock, and another replica had the device", time.Hour, func(r *rig) { moves(r)() }, dropped},
+		{"newer", -time.Hour, func(*rig) {}, dropped},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			api := newFakeAPI("a")
@@ -224,11 +247,57 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 			show <- at(2, 2)
 			<-waiting
 			r.publishAsAnother(time.Now().Add(-test.seen), at(9, "other"))
-			if test.moved {
-				r.own(func(string) bool { return false })
-			}
+			test.until(r)
 			r.own(func(string) bool { return true }) // another assignment alone changes nothing
 			close(answer)
+			got := without(summary(r.until("the last fix", body(`"v":3`))), "device")
+			equal(t, got, test.want)
+		})
+	}
+}
+
+// TestAnswerAfterThePause has the API answer a poll before its process was paused until
+// its lease ran out. The answer waits until it is known if another replica took over,
+// whether or not that one has published.
+func TestAnswerAfterThePause(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		takenOver bool
+		other     string // published by the other replica
+		want      []string
+	}{
+		{"lease renewed", false, "", []string{"location.a 1", "location.a 2", "location.a 3"}},
+		{"taken over", true, "", []string{"location.a 1", "location.a 3"}},
+		{"taken over, and published", true, at(9, "other"), []string{"location.a 1", "location.a other", "location.a 3"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			api := newFakeAPI("a")
+			o := options()
+			o.Refresh = time.Hour
+			show, waiting, answer := holdAnswer(api, at(2, 2), at(3, 3))
+			state := &away{read: make(chan struct{}, 100)}
+			r := newRigWith(t, natstest.Start(t), api, api, o, func(r *rig, p *Parts) {
+				state.Publisher = r.pub
+				p.State = state
+			})
+			r.until("the first fix", body(`"v":1`))
+			show <- at(2, 2)
+			<-waiting
+			r.share.lapsed.Store(true)
+			if test.other != "" {
+				r.publishAsAnother(time.Now(), test.other)
+			}
+			for len(state.read) > 0 {
+				<-state.read
+			}
+			close(answer)
+			<-state.read // the answer has come
+			if test.takenOver {
+				_, revoke := r.own(func(string) bool { return false })
+				revoke()
+			}
+			r.share.lapsed.Store(false)
+			r.own(func(string) bool { return true })
 			got := without(summary(r.until("the last fix", body(`"v":3`))), "device")
 			equal(t, got, test.want)
 		})
@@ -240,10 +309,14 @@ type away struct {
 	*publisher.Publisher
 
 	times atomic.Int64
+	read  chan struct{} // if not nil, receives each reading of one device
 }
 
 // StateOf implements [State].
 func (a *away) StateOf(ctx context.Context, device string, allAlerts bool, f func(publisher.Stored)) error {
+	if a.read != nil {
+		a.read <- struct{}{}
+	}
 	if a.times.Add(-1) >= 0 {
 		return errors.New("the broker is away")
 	}

@@ -46,7 +46,7 @@ func BenchmarkDeviceMemory(b *testing.B) {
 				result.note(resultChanged, nil)
 				result.noteEvent(&publisher.Event{ID: fmt.Sprintf("%032x", time.Now().UnixNano()), Seq: 1})
 				d.busy = true
-				p.fleet.busy++
+				p.fleet.busy.add(1)
 				p.fleet.release(d, time.Now(), result, ending{learnt: &schedule.Observation{Fix: true, FixTime: f.Time, Speed: 10, Input: 1}})
 			}
 		}

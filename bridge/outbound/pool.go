@@ -62,6 +62,9 @@ type Ownership interface {
 	Owns(token string) bool
 	// Live reports whether the replica may work now, because it holds its lease.
 	Live() bool
+	// Lapsed reports whether the lease ran out, and it is not known yet whether
+	// another replica took over.
+	Lapsed() bool
 }
 
 // Parts are the parts that a pool works with.
@@ -201,6 +204,9 @@ func (everything) Owns(string) bool { return true }
 // Live implements [Ownership].
 func (everything) Live() bool { return true }
 
+// Lapsed implements [Ownership].
+func (everything) Lapsed() bool { return false }
+
 // Run polls until ctx is cancelled. Polls under way then have the grace period to
 // end. Run returns when their results are stored, or when that period is over.
 func (p *Pool) Run(ctx context.Context) {
@@ -299,15 +305,20 @@ func (p *Pool) Resync() {
 // Reassign asks the pool's [Ownership] again which devices to poll. When it
 // returns, no poll of another device begins. The state is read from the stream
 // before the next poll, since other replicas polled the devices that are new
-// here. The answers of polls under way are published. If another replica that has
-// one of their devices now has published since, the fence refuses the event.
-func (p *Pool) Reassign() {
-	gained := p.fleet.reassign(time.Now())
+// here.
+//
+// The turns in flight of devices that are not this replica's any more go on and publish
+// their answers. The channel settled is closed when they have ended. No other replica
+// may poll these devices before that, or before a call of revoke, after which the
+// turns publish nothing.
+func (p *Pool) Reassign() (settled <-chan struct{}, revoke func()) {
+	gained, settled := p.fleet.reassign(time.Now())
 	p.state.ask()
 	if gained > 0 {
 		p.inventory.Compare() // their events are this replica's to publish now
 	}
 	nudge(p.wake)
+	return settled, func() { revokeGiven(p.fleet) }
 }
 
 // Ownership implements [inventory.Fleet].

@@ -184,27 +184,25 @@ func (t *turn) replan(ctx context.Context) error {
 	return nil
 }
 
-// clockSkew is how far the clocks of two replicas may differ without effect on the order
-// of their events.
-const clockSkew = 50 * time.Millisecond
-
 // renew reads the device again, because the stream may not hold the state that the turn
-// began with. It returns nil if the turn's answer is still the newest, which is so in
-// two cases. Either the broker lost data, and the stream holds nothing newer than the
-// state at the beginning. Or a previous owner of the device published late, and its
-// event was observed before this poll began, by more than [clockSkew]. A higher
-// sequence than at the beginning is always an event of another replica.
+// began with, or the lease ran out. It returns nil if the turn's answer is still the
+// newest. That is so if the broker lost data, and the stream holds nothing newer than
+// the state at the beginning. It is also so if no other replica can have polled the
+// device since the turn began, and the stream holds nothing that was seen after that. A
+// previous owner of the device may have published late.
 func (t *turn) renew(ctx context.Context, before *track.Track) error {
-	p, d, known, seen, seq := t.pool, t.d, before.Known, before.SeenAt, before.Seq
-	if t.renewals++; t.renewals >= maxConflicts || !p.parts.Owner.Owns(d.token) {
+	d, known, seen, seq := t.d, before.Known, before.SeenAt, before.Seq
+	if t.renewals++; t.renewals >= maxConflicts || d.revoked.Load() {
 		return errOutdated
 	}
 	doubts, err := t.readAgain(ctx)
 	if err != nil {
 		return err
 	}
-	lost := !d.track.Known || known && d.track.Seq <= seq && !d.track.SeenAt.After(seen)
-	if !lost && (!d.track.SeenAt.Add(clockSkew).Before(t.began) || !t.soleOwner(ctx)) {
+	lost := known && (!d.track.Known || d.track.Seq < seq && !d.track.SeenAt.After(seen))
+	began := t.began.Truncate(time.Millisecond) // the precision of the stream
+	newest := d.track.Seq == seq || d.track.SeenAt.Before(began)
+	if !lost && (!newest || !t.sole(ctx)) {
 		return errOutdated
 	}
 	t.doubts = doubts
@@ -218,20 +216,20 @@ func (t *turn) readAgain(ctx context.Context) (doubts uint64, err error) {
 	try(ctx, 30*time.Second, 100*time.Millisecond, func() bool {
 		doubts = t.pool.state.doubts.Load()
 		err = t.pool.reread(ctx, t.d)
-		return err == nil || !t.pool.parts.Owner.Owns(t.d.token)
+		return err == nil || t.d.revoked.Load()
 	})
 	return doubts, err
 }
 
-// soleOwner reports whether no other replica can have polled the device since the turn
-// began: the device did not move, and the lease has not passed to another replica.
-// It waits for the lease, which is renewed soon after the broker is back.
-func (t *turn) soleOwner(ctx context.Context) (sole bool) {
-	owner := t.pool.parts.Owner
+// sole reports whether no other replica can have polled the device since the turn
+// began. If the lease ran out, it waits until that is known: the lease is renewed, or
+// lost, soon after the broker is back.
+func (t *turn) sole(ctx context.Context) (sole bool) {
 	try(ctx, 5*time.Second, 20*time.Millisecond, func() bool {
-		mine := owner.Owns(t.d.token) && t.moves == t.d.moves.Load()
-		sole = mine && owner.Live()
-		return sole || !mine
+		lapsed := t.pool.parts.Owner.Lapsed() // first, because a lease that is lost revokes before it ends
+		revoked := t.d.revoked.Load()
+		sole = !lapsed && !revoked
+		return sole || revoked
 	})
 	return sole
 }

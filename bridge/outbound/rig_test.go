@@ -186,8 +186,9 @@ func parts(api wholeAPI, pub *publisher.Publisher, s *schedule.Schedule) Parts {
 
 // share is the ownership of a replica that a test decides on.
 type share struct {
-	owns atomic.Pointer[func(token string) bool] // nil: all
-	idle func() bool                             // nil: it is live
+	owns   atomic.Pointer[func(token string) bool] // nil: all
+	idle   func() bool                             // nil: it is live
+	lapsed atomic.Bool                             // another replica may have taken over
 }
 
 func (s *share) Owns(token string) bool {
@@ -197,10 +198,12 @@ func (s *share) Owns(token string) bool {
 
 func (s *share) Live() bool { return s.idle == nil || !s.idle() }
 
+func (s *share) Lapsed() bool { return s.lapsed.Load() }
+
 // own assigns other devices to the rig's pool.
-func (r *rig) own(f func(token string) bool) {
+func (r *rig) own(f func(token string) bool) (settled <-chan struct{}, revoke func()) {
 	r.share.owns.Store(&f)
-	r.pool.Reassign()
+	return r.pool.Reassign()
 }
 
 // rig is a pool on a real stream and a fake API.

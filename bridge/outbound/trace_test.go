@@ -266,7 +266,7 @@ func TestOffCostsAPollNothing(t *testing.T) {
 			poll := func() {
 				p.fleet.mu.Lock()
 				d.busy = true
-				p.fleet.busy++
+				p.fleet.busy.add(1)
 				p.fleet.mu.Unlock()
 				buf = (&turn{pool: p, job: job{d: d}}).run(t.Context(), buf)
 			}

@@ -33,7 +33,6 @@ type turn struct {
 	err    error // why the API gave no answer, or was not asked
 
 	doubts   uint64    // resync.doubts when the turn began, or last read its device
-	moves    uint64    // device.moves when the turn began
 	renewals int       // how often the device was read again after the answer arrived
 	changed  []byte    // the answer, if it is news
 	began    time.Time // when the API was asked
@@ -84,7 +83,7 @@ func (t *turn) putOff(err error, notBefore time.Time) {
 func (t *turn) run(ctx context.Context, buf []byte) []byte {
 	p, d := t.pool, t.d
 	ctx, t.span = p.opts.Trace.Poll(ctx)
-	t.doubts, t.moves = p.state.doubts.Load(), d.moves.Load()
+	t.doubts = p.state.doubts.Load()
 	if owner := p.parts.Owner; !owner.Owns(d.token) || !owner.Live() {
 		t.putOff(errNotOurs, time.Now().Add(suspectWait))
 		return buf
@@ -130,11 +129,10 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	p, d := t.pool, t.d
 	t.at = at
-	if t.doubts != p.state.doubts.Load() && t.renew(ctx, &d.track) != nil {
-		// The broker may have lost data meanwhile, or another replica published.
-		t.result.note(resultPutOff, errRead)
-		t.end(ending{reread: true})
-		return nil //nolint:nilerr // the turn has ended with its reason
+	// The broker may have lost data meanwhile, or another replica published.
+	doubtful := t.doubts != p.state.doubts.Load() || p.parts.Owner.Lapsed() || d.revoked.Load()
+	if doubtful && t.renew(ctx, &d.track) != nil {
+		return errOutdated
 	}
 	n := track.News{Observed: at}
 	if raw == nil { // the device has never reported
@@ -159,12 +157,9 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	var found gap.Found
-	if p.gaps.Wanted() {
-		g := &gap.Device{ID: d.id, Token: d.token, Day: &d.day, Patience: &d.patience, Complain: t.complain}
-		if found, err = p.gaps.Read(ctx, g, &d.track, f, at); err != nil {
-			return err
-		}
+	found, err := t.readGap(ctx, f, at)
+	if err != nil {
+		return err
 	}
 	t.succeeded()
 	if t.changed == nil {
@@ -190,8 +185,18 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	return nil
 }
 
-// errRead ends a turn if the stream may have changed during it.
-var errRead = errors.New("the state is being read from the stream again")
+// readGap reads the gap before a fix, which may take a minute.
+func (t *turn) readGap(ctx context.Context, f *track.Fix, at time.Time) (found gap.Found, err error) {
+	p, d := t.pool, t.d
+	if !p.gaps.Wanted() {
+		return found, nil
+	}
+	g := &gap.Device{ID: d.id, Token: d.token, Day: &d.day, Patience: &d.patience, Complain: t.complain}
+	if found, err = p.gaps.Read(ctx, g, &d.track, f, at); err == nil && !t.sole(ctx) {
+		err = errOutdated
+	}
+	return found, err
+}
 
 // unchanged notes a poll that returned the last known location, or none.
 func (t *turn) unchanged(r result) {
@@ -289,12 +294,17 @@ func deviceOnly(err error) bool {
 	return ok && e.DeviceOnly
 }
 
-// unusable ends a turn if its answer cannot be published, or if its gap could not
-// be read.
+// unusable ends a turn if its answer cannot be published, if it may be outdated, or if
+// its gap could not be read.
 func (t *turn) unusable(ctx context.Context, err error) {
 	p, d := t.pool, t.d
 	if ctx.Err() != nil {
 		t.end(ending{})
+		return
+	}
+	if errors.Is(err, errOutdated) {
+		t.result.note(resultPutOff, err)
+		t.end(ending{reread: true})
 		return
 	}
 	if t.changed == nil { // else the poll was counted

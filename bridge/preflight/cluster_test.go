@@ -158,13 +158,14 @@ func TestReplicas(t *testing.T) {
 	}
 	for _, id := range []string{"b 1", "a"} {
 		shares := make(chan struct{}, 1)
-		g := replica.New(replica.Options{ID: id, JS: js, Subjects: "plaspy", Limit: 600, Settings: cfg.Agreement(), OnChange: func(a replica.Assignment) {
+		g := replica.New(replica.Options{ID: id, JS: js, Subjects: "plaspy", Limit: 600, Settings: cfg.Agreement(), OnChange: func(a replica.Assignment) (none replica.InFlight) {
 			if a.Members > 0 {
 				select {
 				case shares <- struct{}{}:
 				default:
 				}
 			}
+			return none
 		}})
 		natstest.Run(t, func(ctx context.Context) { _ = g.Run(ctx) })
 		<-shares

@@ -25,10 +25,17 @@
 // see package rendezvous.
 //
 // Replicas obey a new plan in two steps. Each gives up at once the devices that the
-// plan assigns to others, and acknowledges the plan in its own key. It takes up its
-// new devices when all members have acknowledged. So at every instant no device has
-// two owners, and the shares add up to no more than the limit. The next plan waits
-// until the last one is acknowledged, unless a member is gone.
+// plan assigns to others. When the work in flight for them has ended ([InFlight]), it
+// acknowledges the plan in its own key. It takes up its new devices when all members
+// have acknowledged. So at every instant no device has two owners, and the shares add
+// up to no more than the limit. The next plan waits until the last one is acknowledged,
+// unless a member is gone.
+//
+// Work that lasts longer than [Options.Lease] is revoked: it goes on, but publishes
+// nothing. So is the work of a replica that was evicted, or that leaves beside others.
+// After a suspension, work waits until it is known which of both is so, see
+// [Group.Lapsed]. So no answer is published after one that another replica asked for
+// later.
 //
 // # Budget
 //

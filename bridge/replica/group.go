@@ -48,16 +48,25 @@ type Options struct {
 	// [Group.ReleasePosts]; 0 means 15 s.
 	Grace time.Duration
 	// OnChange receives this replica's new assignment, on the goroutine of Run. The
-	// first call is made before anything is owned. As soon as a call returns, other
-	// replicas take over the devices that it removed. So it should return when no more
-	// work for them begins. The lease is not renewed while it runs.
-	OnChange func(Assignment)
+	// first call is made before anything is owned. When a call returns, no more work
+	// may begin for the devices that it removed. Other replicas take them over once the
+	// work that it returns has ended. The lease is not renewed while it runs.
+	OnChange func(Assignment) InFlight
 	// OnThrottle receives the arguments of another replica's call of
 	// [Group.Throttled], on the goroutine of Run. Optional.
 	OnThrottle func(until time.Time, factor float64)
 
 	Log        *slog.Logger // nil means none
 	Registerer prometheus.Registerer
+}
+
+// InFlight is the work that is in flight for devices that are not assigned to this
+// replica any more. The zero value means none.
+type InFlight struct {
+	Ended <-chan struct{} // closed when it has ended
+	// Revoke forbids the work to publish anything more, before other replicas take over
+	// without waiting for its end.
+	Revoke func()
 }
 
 // Load is the number of requests a minute that a replica would send without a budget.
@@ -121,11 +130,30 @@ type Group struct {
 	epoch      uint64       // of the last plan that it knew, in any membership
 }
 
-// assigned holds the last arguments of OnChange.
+// assigned holds the last arguments of OnChange, and its result.
 type assigned struct {
 	assignment Assignment
 	owned      rendezvous.Views // assignment.Owned as views
 	before     rendezvous.Views // the same of the last assignment that was not suspended
+	inFlight   InFlight         // for devices that were given up, unless it has ended
+}
+
+// settled reports whether the work for devices that were given up has ended.
+func (a *assigned) settled() bool {
+	select {
+	case <-a.inFlight.Ended:
+		a.inFlight = InFlight{}
+	default:
+	}
+	return a.inFlight.Ended == nil
+}
+
+// revoke ends the right of that work to publish.
+func (a *assigned) revoke() {
+	if !a.settled() {
+		a.inFlight.Revoke()
+		a.inFlight = InFlight{}
+	}
 }
 
 // New makes a group that owns nothing until it runs.
@@ -160,7 +188,7 @@ func New(o Options) *Group {
 
 // Handle sets Options.Load and Options.OnChange, for a caller whose receivers
 // are made after the group. Call it before [Group.Run].
-func (g *Group) Handle(load func() Load, change func(Assignment)) {
+func (g *Group) Handle(load func() Load, change func(Assignment) InFlight) {
 	g.opts.Load, g.opts.OnChange = load, change
 }
 
@@ -214,6 +242,12 @@ func (g *Group) leased() bool {
 	return sent != nil && g.clock().Within(g.valid(), *sent)
 }
 
+// Lapsed reports whether the lease ran out, and it is not known yet whether another
+// replica took over. Like Owns it reads the clock. Ask it before a publication of what
+// began under the lease. If another replica took over, InFlight.Revoke is called before
+// Lapsed is false again.
+func (g *Group) Lapsed() bool { return g.lease.Load() != nil && !g.leased() }
+
 // Trouble returns in one sentence why this replica has no assignment, or "".
 func (g *Group) Trouble() string { return *g.trouble.Load() }
 
@@ -255,8 +289,9 @@ func (g *Group) notify() {
 // release gives up everything except posts in flight.
 func (g *Group) release() {
 	g.seat.set(false)
-	g.lease.Store(nil)
 	g.surrender()
+	g.last.revoke()
+	g.lease.Store(nil)
 }
 
 // surrender gives up the devices and the share.
@@ -280,5 +315,7 @@ func (g *Group) assign(a Assignment, owned rendezvous.Views) {
 		g.last.before = owned
 	}
 	g.last.assignment, g.last.owned = a, owned
-	g.opts.OnChange(a)
+	if work := g.opts.OnChange(a); work.Ended != nil {
+		g.last.inFlight = work
+	}
 }

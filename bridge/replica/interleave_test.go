@@ -23,7 +23,9 @@ type world struct {
 	random *rand.Rand
 	limit  int
 	start  time.Time
+	newest map[string]*turn // the last poll of each device; guarded by the rig's mutex
 	living []*node
+	polls  bool // replicas poll at random
 	lines  map[*node]*line
 	jumps  map[*node]*atomic.Int64 // of the wall clock
 	copies []store
@@ -35,7 +37,7 @@ type world struct {
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
 		rig: &rig{T: t, changed: make(chan struct{}, 1)}, m: newModel(seed), random: rand.New(rand.NewPCG(seed, 0)),
-		start: time.Now(), lines: map[*node]*line{}, jumps: map[*node]*atomic.Int64{},
+		start: time.Now(), newest: map[string]*turn{}, lines: map[*node]*line{}, jumps: map[*node]*atomic.Int64{},
 	}
 	w.limit = []int{0, 60, 600, 6000}[w.random.IntN(4)]
 	w.unlimited = w.limit == 0
@@ -67,7 +69,7 @@ func (w *world) join(id string, set ...func(*Options)) *node {
 			return Load{Polls: load, Posts: load * (load % 3), NoAPI: load%3 == 0}
 		},
 		Consumes:   true,
-		OnChange:   func(a Assignment) { w.change(n, a) },
+		OnChange:   func(a Assignment) InFlight { return w.change(n, a) },
 		OnThrottle: func(time.Time, float64) {},
 	}
 	if os.Getenv("REPLICA_LOG") != "" {
@@ -89,6 +91,9 @@ func (w *world) join(id string, set ...func(*Options)) *node {
 	n.stop = cancel
 	n.finish = func() time.Duration { return w.upTo(6 * time.Second) }
 	n.run(ctx)
+	if w.polls {
+		go w.poll(ctx, n)
+	}
 	return n
 }
 
@@ -100,15 +105,17 @@ func (w *world) end(n *node, killed bool) {
 	w.m.mu.Unlock()
 	n.stop()
 	n.resume()
-	if killed { // its posts ended with it
+	if killed { // its posts and its turns ended with it
 		w.mu.Lock()
 		w.replicas = remove(w.replicas, n)
+		n.turns.over = true
 		w.mu.Unlock()
 	}
 	<-n.done
 	<-n.consumed
 	w.mu.Lock()
 	w.replicas = remove(w.replicas, n)
+	n.turns.over = true // the process has ended
 	w.mu.Unlock()
 }
 
@@ -238,8 +245,8 @@ func (w *world) heal() {
 // TestInterleavings plays random histories: joins, leaves, kills, pauses,
 // partitions, lost answers, clocks that are set, a store that goes back, a bucket
 // that is deleted, garbage in every key, names used twice. At no instant two own
-// a device, nor do shares exceed the budget, and in the end everything is owned.
-// REPLICA_SEEDS sets how many are played, REPLICA_SEED which one alone.
+// a device, nor do shares exceed the budget. No turn publishes what it saw if another
+// one of its device began since. In the end everything is owned. REPLICA_SEEDS sets how many are played, REPLICA_SEED which one alone.
 func TestInterleavings(t *testing.T) {
 	t.Parallel()
 	seeds := 15
@@ -261,6 +268,7 @@ func TestInterleavings(t *testing.T) {
 
 func interleave(t *testing.T, seed uint64) {
 	w := newWorld(t, seed)
+	w.polls = true
 	defer func() {
 		if t.Failed() {
 			for _, line := range w.told {

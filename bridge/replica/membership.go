@@ -60,6 +60,7 @@ type calls struct {
 type planState struct {
 	plan
 	revision     uint64
+	obeyed       clock.Moment // when this replica gave up the devices that it assigns to others
 	seen         clock.Moment // when this replica last saw it written
 	unreadable   bool         // its key now holds something else
 	missing      bool         // a new watch did not show it
@@ -110,6 +111,9 @@ func (g *Group) join(ctx context.Context) error {
 		case e := <-t.watch.entries:
 			t.now = g.clock()
 			t.see(e)
+		case <-g.last.inFlight.Ended:
+			t.now = g.clock()
+			g.last.settled()
 		case <-g.wake:
 			t.now = g.clock()
 		case <-tick.C:
@@ -146,13 +150,15 @@ func (t *membership) step() {
 	t.takeSeat()
 	t.forget()
 	t.report()
+	acknowledge(t)
 	t.renew()
 	t.coordinate()
 	t.spread()
 	t.compare()
 }
 
-// obey adopts a plan. Devices that it assigns to others are given up at once.
+// obey adopts a plan. Devices that it assigns to others are given up at once, but
+// other replicas wait until the plan is acknowledged.
 func (t *membership) obey(p plan, revision uint64) {
 	switch {
 	case revision < t.plan.revision:
@@ -180,12 +186,23 @@ func (t *membership) obey(p plan, revision uint64) {
 	me, _ := p.seat(t.key)
 	t.held.owned, t.held.slots = t.held.owned.And(p.view(t.key)), min(t.held.slots, me.Slots)
 	t.report()
-	t.own.ack = p.Epoch
+	t.plan.obeyed = t.now
 	for _, s := range p.Seats {
 		if s.Key != t.key {
 			t.member(s.Key) // if the server lost a member's key, it is treated as silent
 		}
 	}
+}
+
+// acknowledge says that this replica obeys the plan, once the work in flight for the
+// devices that it gave up has ended. Work that lasts longer than the lease is revoked,
+// so that it does not hold up the other replicas.
+func acknowledge(t *membership) {
+	if t.own.ack == t.plan.Epoch || !t.g.last.settled() && t.now.Since(t.plan.obeyed) < t.g.opts.Lease {
+		return
+	}
+	t.g.last.revoke()
+	t.own.ack = t.plan.Epoch
 }
 
 // forget drops members that are gone, have no seat and have no posts in flight.
@@ -306,11 +323,25 @@ func (t *membership) stop(ticks <-chan time.Time) error {
 	g.stopped.Store(true)
 	g.seat.set(false)
 	g.surrender() // before other replicas can notice
+	if alone(t) {
+		g.last.inFlight = InFlight{} // nothing takes over: it may still publish
+	}
+	g.last.revoke()
 	if g.seat.inUse() && t.own.revision > 0 && !t.linger(ticks) {
 		return fmt.Errorf("leave the replicas with posts in flight: %w", cmp.Or(t.lost, context.DeadlineExceeded))
 	}
 	g.release()
 	return t.leave()
+}
+
+// alone reports whether there is no other live replica.
+func alone(t *membership) bool {
+	for key, m := range t.members {
+		if key != t.key && !m.record.Left && !t.silent(m) {
+			return false
+		}
+	}
+	return true
 }
 
 // leave announces the end, so that other replicas need not wait for the lease.

@@ -85,6 +85,7 @@ type node struct {
 	now  func() clock.Moment // nil: the system's clocks
 
 	last      Assignment           // guarded by the rig's mutex
+	turns     turns                // likewise
 	posting   bool                 // likewise: posts may be under way
 	sent      clock.Moment         // likewise: when the last renewal was sent
 	lapsed    bool                 // likewise: the lease under which they were begun ran out
@@ -133,7 +134,7 @@ func (r *rig) start(id string, set ...func(*node, *Options)) *node {
 			return Load{Polls: load}
 		},
 		Consumes:   true,
-		OnChange:   func(a Assignment) { r.change(n, a) },
+		OnChange:   func(a Assignment) InFlight { return r.change(n, a) },
 		OnThrottle: func(_ time.Time, factor float64) { n.throttled <- factor },
 	}
 	if os.Getenv("REPLICA_LOG") != "" {
@@ -244,15 +245,17 @@ func (n *node) state() Assignment {
 	return n.last
 }
 
-func (r *rig) change(n *node, a Assignment) {
+func (r *rig) change(n *node, a Assignment) InFlight {
 	r.mu.Lock()
 	n.last = a
 	r.check()
+	given := n.turns.giveUp(r, a)
 	r.mu.Unlock()
 	select {
 	case r.changed <- struct{}{}:
 	default:
 	}
+	return given
 }
 
 // check runs under the mutex, so no replica changes what it owns meanwhile but

@@ -211,7 +211,10 @@ func TestSeatOfEarlierVersions(t *testing.T) {
 func TestMoved(t *testing.T) {
 	g := New(Options{ID: "a"})
 	var got []bool
-	g.opts.OnChange = func(a Assignment) { got = append(got, a.Moved) }
+	g.opts.OnChange = func(a Assignment) (none InFlight) {
+		got = append(got, a.Moved)
+		return none
+	}
 	two, one := rendezvous.Views{rendezvous.New([]string{"a", "b"}, "a")}, rendezvous.Views{rendezvous.New([]string{"a"}, "a")}
 	for _, tt := range []struct {
 		name  string

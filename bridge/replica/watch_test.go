@@ -10,7 +10,7 @@ import (
 
 // TestLateEcho: the watch shows a replica's own plans later than it knows them.
 func TestLateEcho(t *testing.T) {
-	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) {}})
+	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) (none InFlight) { return none }})
 	life := &membership{g: g, key: "k", members: make(map[string]*member)}
 	one, two := plan{Epoch: 1, Limit: 600}, plan{Epoch: 2, Limit: 600, Seats: []seat{{"k", "a", 600}}}
 	life.obey(one, 10)
@@ -38,11 +38,12 @@ func FuzzEntries(f *testing.F) {
 		if json.Unmarshal(a, &p) != nil || json.Unmarshal(b, &m) != nil || !p.valid() {
 			return
 		}
-		g := New(Options{ID: "a", Limit: 600, OnChange: func(a Assignment) {
+		g := New(Options{ID: "a", Limit: 600, OnChange: func(a Assignment) (none InFlight) {
 			if a.Share < 0 || a.Share > 1 {
 				t.Errorf("share %v", a.Share)
 			}
 			a.Owned("dev")
+			return none
 		}})
 		life := &membership{g: g, key: "k", members: map[string]*member{"l": {key: "l", record: m, revision: 2}}}
 		life.obey(p, 1)
@@ -59,7 +60,7 @@ func FuzzEntries(f *testing.F) {
 // TestOtherPlan: a plan of a known epoch is the known plan, or the store went
 // back.
 func TestOtherPlan(t *testing.T) {
-	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) {}})
+	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) (none InFlight) { return none }})
 	life := &membership{g: g, key: "k", members: make(map[string]*member)}
 	mine := plan{Epoch: 5, Limit: 600, Seats: []seat{{"k", "a", 600}}}
 	life.obey(mine, 10)
@@ -76,7 +77,7 @@ func TestOtherPlan(t *testing.T) {
 // TestLostAnswer: an answer that was lost is made up for by what the watch has
 // shown, and by nothing that an earlier watch had.
 func TestLostAnswer(t *testing.T) {
-	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) {}})
+	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) (none InFlight) { return none }})
 	life := &membership{g: g, key: "k", members: make(map[string]*member), now: g.clock()}
 	o := &life.own
 	o.revision, o.beat = 7, 2
