@@ -14,7 +14,7 @@ import (
 const (
 	// every is the time between two looks at the bucket. All replicas are to follow
 	// an entry within a second.
-	every = 400 * time.Millisecond
+	every = 700 * time.Millisecond
 	// patience is the time until the next look after one that failed although NATS
 	// is connected, for instance because it is not permitted.
 	patience = 3 * time.Second
