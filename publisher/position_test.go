@@ -221,3 +221,36 @@ func TestEarlierReplicasBucket(t *testing.T) {
 		t.Errorf("reports %+v", reports)
 	}
 }
+
+// TestQuietRead: a reading of the state ends with an error if the stream does not send
+// the rest of its messages.
+func TestQuietRead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for 5 s")
+	}
+	p := natstest.Start(t).Publisher(t, subjects)
+	js := p.JetStream()
+	const devices = 1_500 // more than the client requests at once
+	for i := range devices {
+		if _, err := js.PublishAsync(subjects.Location(fmt.Sprint("d", i)), []byte("{}"), jetstream.WithStallWait(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+	seen := 0
+	_, err := p.State(t.Context(), false, func(publisher.Stored) {
+		if seen++; seen > 1 {
+			return
+		}
+		st, err := js.Stream(t.Context(), subjects.Events())
+		if err == nil {
+			err = st.Purge(t.Context())
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if err == nil || seen >= devices {
+		t.Errorf("%d of %d messages read, %v", seen, devices, err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -207,14 +208,22 @@ func read(ctx context.Context, js jetstream.JetStream, stream string, policy jet
 	}
 	defer it.Stop()
 	defer context.AfterFunc(ctx, it.Stop)()
+	// One timer serves all messages, because a large fleet has hundreds of thousands.
+	var quiet atomic.Bool
+	timer := time.AfterFunc(idle, func() { quiet.Store(true); it.Stop() })
+	defer timer.Stop()
 	for {
-		m, err := it.Next(jetstream.NextMaxWait(idle))
+		m, err := it.Next()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if err != nil && quiet.Load() {
+			err = nats.ErrTimeout
 		}
 		if err != nil {
 			return fmt.Errorf("read stream %s: %w", stream, explain(err))
 		}
+		timer.Reset(idle)
 		meta, err := m.Metadata()
 		if err != nil {
 			return fmt.Errorf("read stream %s: %w", stream, err)

@@ -1,8 +1,11 @@
 package outbound
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,6 +90,39 @@ func TestLargeState(t *testing.T) {
 	t.Logf("read in %v, the longest wait was %v", took, wait)
 	if wait > took/2+50*time.Millisecond {
 		t.Errorf("a caller waited %v of the %v that the reading took", wait, took)
+	}
+}
+
+// longMessages is a state whose device events and locations are long. full is called
+// when all of them were read.
+type longMessages struct {
+	largeState
+	full func()
+}
+
+// State implements [State].
+func (l longMessages) State(ctx context.Context, allAlerts bool, f func(publisher.Stored)) (publisher.Mark, error) {
+	mark, err := l.largeState.State(ctx, allAlerts, func(s publisher.Stored) {
+		s.Body = append(slices.Clip(s.Body), bytes.Repeat([]byte(" "), 8<<10)...)
+		s.Header = map[string][]string{publisher.HeaderEdges: s.Header[publisher.HeaderEdges], "Other": {strings.Repeat("x", 1<<10)}}
+		f(s)
+	})
+	l.full()
+	return mark, err
+}
+
+// TestLoadKeepsNoMessages: while the state is read, the memory holds the content of
+// the messages that were read, and not the messages.
+func TestLoadKeepsNoMessages(t *testing.T) {
+	const devices = 2_000
+	parts := parts(newFakeAPI(), nil, schedule.NewFixed(time.Minute))
+	before, held := heap(), int64(0)
+	parts.State = longMessages{largeState{devices}, func() { held = heap() - before }}
+	if n, err := New(options(), parts).load(t.Context()); err != nil || n != devices {
+		t.Fatalf("%d devices, %v", n, err)
+	}
+	if most := int64(4 << 10); held > most*devices {
+		t.Errorf("%d bytes a device, want at most %d", held/devices, most)
 	}
 }
 

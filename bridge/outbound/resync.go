@@ -85,7 +85,8 @@ type image struct {
 	track.Image
 
 	id    string // "" if the token is not one that the bridge writes
-	event *publisher.Stored
+	met   bool   // the stream holds a device event
+	event inventory.Event
 }
 
 // add adds a message of the stream to an image. It parses the message outside any
@@ -99,8 +100,7 @@ func (p *Pool) add(im *image, s *publisher.Stored) {
 	case "alert":
 		im.Alert(p.parser, stored(s), p.opts.AlertHistory)
 	case "device":
-		event := *s
-		im.event = &event
+		im.met, im.event = true, inventory.ReadEvent(s)
 	}
 }
 
@@ -173,7 +173,7 @@ func (p *Pool) loadInventory(images map[string]*image, mark publisher.Mark) {
 		for token, im := range images {
 			// If the stream has dropped old messages, a device event that is missing
 			// was published once. In a complete stream it never was.
-			met := im.event != nil || im.Located() && !mark.Complete()
+			met := im.met || im.Located() && !mark.Complete()
 			if im.id != "" && !yield(token, inventory.Image{ID: im.id, Event: im.event, Met: met}) {
 				return
 			}

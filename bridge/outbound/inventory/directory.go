@@ -39,24 +39,24 @@ type record struct {
 	missing, left bool
 
 	// Of the stream.
-	event   streamed
+	event   Event
 	met     bool   // the stream holds something of the device
 	busy    bool   // an event is on its way
 	swept   bool   // its last position was deleted after it was removed
 	refused uint64 // hash of an entry that the stream can never take
 }
 
-// streamed is the newest device event that the stream holds of a device. The
-// zero value means that it holds none.
-type streamed struct {
+// Event is the part that is kept of the newest device event in the stream. The
+// zero Event means that the stream holds none.
+type Event struct {
 	seq    uint64
 	hash   uint64
 	change string
 }
 
 // known reports whether the stream has the device in the account.
-func (s streamed) known() bool {
-	return s.change == publisher.Added || s.change == publisher.Changed
+func (e Event) known() bool {
+	return e.change == publisher.Added || e.change == publisher.Changed
 }
 
 // due is a device event to publish.
@@ -237,29 +237,22 @@ func (r *record) due(sel *Selection) (due, bool) {
 // stored takes it that the stream holds an event now.
 func (r *record) stored(d *due, seq uint64) {
 	r.busy = false
-	r.event = streamed{seq: seq, hash: d.hash, change: d.change}
+	r.event = Event{seq: seq, hash: d.hash, change: d.change}
 	if r.hash == d.hash {
 		r.raw = nil
 	}
 }
 
-// image is one device in the stream, for [directory.load].
-type image struct {
-	id    string
-	event streamed
-	met   bool
-}
-
 // load takes the state of the stream over.
-func (dir *directory) load(images map[string]image) {
+func (dir *directory) load(images map[string]Image) {
 	for token, im := range images {
-		dir.record(im.id, token)
+		dir.record(im.ID, token)
 	}
 	for token, r := range dir.records {
 		im, there := images[token]
-		r.met = im.met
+		r.met = im.Met
 		if !r.busy {
-			r.event = im.event
+			r.event = im.Event
 		}
 		if !there && !r.listed && !r.busy {
 			delete(dir.records, token)
@@ -267,13 +260,10 @@ func (dir *directory) load(images map[string]image) {
 	}
 }
 
-// readEvent reads a device event. One that cannot be read counts as absent, but
-// for its sequence.
-func readEvent(s *publisher.Stored) streamed {
-	if s == nil {
-		return streamed{}
-	}
-	e := streamed{seq: s.Seq}
+// ReadEvent reads a device event, and keeps no part of the message. One that cannot
+// be read counts as absent, but for its sequence.
+func ReadEvent(s *publisher.Stored) Event {
+	e := Event{seq: s.Seq}
 	var device []byte
 	err := rawjson.Members(s.Body, func(key, value []byte) bool {
 		switch string(key) {
@@ -285,7 +275,7 @@ func readEvent(s *publisher.Stored) streamed {
 		return true
 	})
 	if err != nil {
-		return streamed{seq: s.Seq}
+		return Event{seq: s.Seq}
 	}
 	e.hash, _ = rawjson.Hash(device, nil) // without a hash it counts as changed
 	return e

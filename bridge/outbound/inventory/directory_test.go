@@ -115,11 +115,11 @@ func sorted(ids string) string {
 // TestShortListAtStart: the list before the first one is what the stream holds.
 func TestShortListAtStart(t *testing.T) {
 	dir := newDirectory(Selection{})
-	images := map[string]image{}
+	images := map[string]Image{}
 	for id := range strings.FieldsSeq("a b c d gone") {
-		im := image{id: id, event: streamed{seq: 1, change: publisher.Added}, met: true}
+		im := Image{ID: id, Event: Event{seq: 1, change: publisher.Added}, Met: true}
 		if id == "gone" {
-			im.event.change = publisher.Removed
+			im.Event.change = publisher.Removed
 		}
 		images[id] = im
 	}
@@ -138,9 +138,9 @@ func TestShortListAtStart(t *testing.T) {
 // until the state is read. They must not count as missing from every list.
 func TestOthersRemovals(t *testing.T) {
 	dir := newDirectory(Selection{})
-	images := map[string]image{}
+	images := map[string]Image{}
 	for id := range strings.FieldsSeq("a b c d e f g h") {
-		images[id] = image{id: id, event: streamed{seq: 1, change: publisher.Added}, met: true}
+		images[id] = Image{ID: id, Event: Event{seq: 1, change: publisher.Added}, Met: true}
 	}
 	dir.load(images)
 	for i, ids := range []string{"a b c d e f g h", "a b c d e f", "a b c d", "a b"} {
@@ -162,24 +162,24 @@ func TestDue(t *testing.T) {
 		want   string
 	}{
 		{"new", func(*record) {}, publisher.Added},
-		{"removed once", func(r *record) { r.event = streamed{9, 0, publisher.Removed} }, publisher.Added},
-		{"the same", func(r *record) { r.event = streamed{9, hash, publisher.Added} }, ""},
-		{"another entry", func(r *record) { r.event = streamed{9, 1, publisher.Changed} }, publisher.Changed},
+		{"removed once", func(r *record) { r.event = Event{9, 0, publisher.Removed} }, publisher.Added},
+		{"the same", func(r *record) { r.event = Event{9, hash, publisher.Added} }, ""},
+		{"another entry", func(r *record) { r.event = Event{9, 1, publisher.Changed} }, publisher.Changed},
 		{"its event aged out", func(r *record) { r.met = true }, ""},
 		{"on its way", func(r *record) { r.busy = true }, ""},
 		{"refused", func(r *record) { r.refused = hash }, ""},
 		{"another entry was refused", func(r *record) { r.refused = 1 }, publisher.Added},
-		{"refused before it changed", func(r *record) { r.event, r.refused = streamed{9, 1, publisher.Added}, hash }, ""},
+		{"refused before it changed", func(r *record) { r.event, r.refused = Event{9, 1, publisher.Added}, hash }, ""},
 		{"not chosen", func(r *record) { r.chosen = false }, ""},
 		{"not JSON", func(r *record) { r.hash = 0 }, ""},
-		{"gone", func(r *record) { r.listed, r.gone, r.event = false, true, streamed{9, hash, publisher.Added} }, publisher.Removed},
+		{"gone", func(r *record) { r.listed, r.gone, r.event = false, true, Event{9, hash, publisher.Added} }, publisher.Removed},
 		{"gone, its event aged out", func(r *record) { r.listed, r.gone, r.met = false, true, true }, publisher.Removed},
 		{"gone and never seen", func(r *record) { r.listed, r.gone = false, true }, ""},
 		{"gone, but not chosen", func(r *record) {
-			r.id, r.listed, r.gone, r.event = "x", false, true, streamed{9, hash, publisher.Added}
+			r.id, r.listed, r.gone, r.event = "x", false, true, Event{9, hash, publisher.Added}
 		}, ""},
-		{"missing from a short list", func(r *record) { r.missing, r.event = true, streamed{9, 1, publisher.Added} }, ""},
-		{"no list yet", func(r *record) { r.listed, r.event = false, streamed{9, hash, publisher.Added} }, ""},
+		{"missing from a short list", func(r *record) { r.missing, r.event = true, Event{9, 1, publisher.Added} }, ""},
+		{"no list yet", func(r *record) { r.listed, r.event = false, Event{9, hash, publisher.Added} }, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := listed
@@ -236,16 +236,16 @@ func TestReadEvent(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		body string
-		want streamed
+		want Event
 	}{
-		{`{"deviceId":"a","change":"added","device":{"id":"a"},"observedAt":"x"}`, streamed{7, hash, publisher.Added}},
-		{`{"device": {"id":"a"} , "change": "removed"}`, streamed{7, hash, publisher.Removed}},
-		{`{"change":"odd","device":{"id":"a"}}`, streamed{7, hash, "odd"}},
-		{`{"change":"added"}`, streamed{7, 0, publisher.Added}},
-		{`{"change":1,"device":{}`, streamed{seq: 7}},
-		{`not JSON`, streamed{seq: 7}},
+		{`{"deviceId":"a","change":"added","device":{"id":"a"},"observedAt":"x"}`, Event{7, hash, publisher.Added}},
+		{`{"device": {"id":"a"} , "change": "removed"}`, Event{7, hash, publisher.Removed}},
+		{`{"change":"odd","device":{"id":"a"}}`, Event{7, hash, "odd"}},
+		{`{"change":"added"}`, Event{7, 0, publisher.Added}},
+		{`{"change":1,"device":{}`, Event{seq: 7}},
+		{`not JSON`, Event{seq: 7}},
 	} {
-		if got := readEvent(&publisher.Stored{Seq: 7, Body: []byte(tc.body)}); got != tc.want {
+		if got := ReadEvent(&publisher.Stored{Seq: 7, Body: []byte(tc.body)}); got != tc.want {
 			t.Errorf("%s: got %+v, want %+v", tc.body, got, tc.want)
 		}
 	}
@@ -256,6 +256,6 @@ func BenchmarkLoad(b *testing.B) {
 	s := &publisher.Stored{Seq: 7, Body: []byte(`{"deviceId":"device000001","change":"added","device":{"id":"device000001","name":"Truck 1","description":"","min":"+573001234567","tags":{},"expires":"2030-01-01T00:00:00Z"},"observedAt":"2026-01-02T03:04:05.678Z"}`)}
 	b.ReportAllocs()
 	for b.Loop() {
-		readEvent(s)
+		ReadEvent(s)
 	}
 }

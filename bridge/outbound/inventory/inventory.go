@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -176,16 +177,13 @@ func (v *Inventory) Run(ctx, work context.Context) {
 // Image is one device as the stream holds it.
 type Image struct {
 	ID    string
-	Event *publisher.Stored // the newest device event; nil: none
-	Met   bool              // something of the device is or was in the stream
+	Event Event // the newest device event
+	Met   bool  // something of the device is or was in the stream
 }
 
 // Load takes the state of the stream over, by token.
 func (v *Inventory) Load(all iter.Seq2[string, Image]) {
-	images := make(map[string]image)
-	for token, im := range all { // outside the lock: it parses every event
-		images[token] = image{id: im.ID, event: readEvent(im.Event), met: im.Met}
-	}
+	images := maps.Collect(all)
 	v.mu.Lock()
 	v.dir.load(images)
 	v.mu.Unlock()

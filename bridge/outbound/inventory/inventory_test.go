@@ -294,7 +294,7 @@ func TestRemovedBeforeTheStart(t *testing.T) {
 		w := &world{list: devices("a"), loading: true}
 		v := w.run(t, Selection{})
 		v.Load(func(yield func(string, Image) bool) {
-			yield("b", Image{ID: "b", Met: true, Event: &publisher.Stored{Seq: 1, Body: []byte(`{"change":"removed","device":{"id":"b"}}`)}})
+			yield("b", Image{ID: "b", Met: true, Event: ReadEvent(&publisher.Stored{Seq: 1, Body: []byte(`{"change":"removed","device":{"id":"b"}}`)})})
 		})
 		w.set(func() { w.loading = false })
 		w.pass(time.Hour)

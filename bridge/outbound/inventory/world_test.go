@@ -171,7 +171,7 @@ func held(ids ...string) iter.Seq2[string, Image] {
 	return func(yield func(string, Image) bool) {
 		for _, id := range ids {
 			event := &publisher.Stored{Seq: 1, Body: []byte(`{"deviceId":"` + id + `","change":"added","device":{"id":"` + id + `"}}`)}
-			if !yield(id, Image{ID: id, Event: event, Met: true}) {
+			if !yield(id, Image{ID: id, Event: ReadEvent(event), Met: true}) {
 				return
 			}
 		}
