@@ -220,11 +220,13 @@ func (im *Image) unpublished(history bool) []AlertChange {
 	var left []AlertChange
 	if im.seq > 0 {
 		for _, c := range im.changes {
-			if im.missing(c, history) {
+			if c.Own && im.silentLost() || !c.Own && im.missing(im.alert(publisher.Encode(c.Alert)), c, history) {
 				left = append(left, c)
 			}
 		}
-		left = im.disagreeing(left)
+		if im.fix.AlertsKnown {
+			left = im.disagreeing(left, history)
+		}
 	}
 	if im.silentIsOver() {
 		left = append(left, AlertChange{Alert: SilentAlert, Own: true})
@@ -232,41 +234,38 @@ func (im *Image) unpublished(history bool) []AlertChange {
 	return left
 }
 
-// missing reports whether the stream lacks a change that the location announces.
-// Without history, only the last message of an alert was read: if that is not a change,
-// it counts as one.
-func (im *Image) missing(c AlertChange, history bool) bool {
-	a := im.alert(publisher.Encode(c.Alert))
+// missing reports whether the stream lacks a change of one of the API's alerts that the
+// location shows. A replica that was held up may have published it before the location.
+// Without history, only the last message of an alert was read, and counts as a change.
+func (im *Image) missing(a *alertImage, c AlertChange, history bool) bool {
 	last := a.changed
 	if !history {
 		last = a.seq
 	}
-	if !c.Own { // a replica that was held up may have published it before the location
-		return last < im.seq && (a.changed == 0 || a.raised != c.Raised)
-	}
-	// If the subject's last message is a change of the API's alert of that name,
-	// the bridge's own comes after it.
-	return !im.silent.found && a.changed > im.seq
+	return last < im.seq && (a.changed == 0 || a.raised != c.Raised)
 }
 
 // disagreeing appends the changes of alerts with a last change that is older than the
 // location, and another one than the location shows.
-func (im *Image) disagreeing(left []AlertChange) []AlertChange {
-	if !im.fix.AlertsKnown {
-		return left
-	}
+func (im *Image) disagreeing(left []AlertChange, history bool) []AlertChange {
 	for i := range im.alerts {
 		a := &im.alerts[i]
 		name, err := publisher.Decode(a.token)
-		if err != nil || a.changed == 0 || a.changed > im.seq {
+		if err != nil || a.changed == 0 {
 			continue
 		}
 		c := AlertChange{Alert: name, Raised: slices.Contains(im.fix.Alerts, name)}
-		if c.Raised != a.raised && !slices.Contains(left, c) {
+		if im.missing(a, c, history) && !slices.Contains(left, c) {
 			left = append(left, c)
 		}
 	}
 	return left
+}
+
+// silentLost reports whether the stream lacks the change that ends the bridge's own
+// alert: it comes after a change of the API's alert of that name, if there is one.
+func (im *Image) silentLost() bool {
+	return !im.silent.found && im.alert(publisher.Encode(SilentAlert)).changed > im.seq
 }
 
 // silentIsOver reports whether the bridge's own alert is raised for another fix

@@ -188,7 +188,35 @@ func (w *world) settle() string {
 			return fmt.Sprintf("the stream has %s raised: %v", a, got)
 		}
 	}
+	if broken := w.clone().settleHistory(); broken != "" {
+		return broken
+	}
 	return w.settleSilent(t)
+}
+
+// settleHistory checks that the next fix brings the alerts of the history that are due.
+// After a fix of the future, a gap may not be known.
+func (w *world) settleHistory() string {
+	ahead := func(e event) bool { return e.subject == "L" && e.fixTime.After(e.at.Add(futureSlack)) }
+	if len(w.due) == 0 || slices.ContainsFunc(w.log, ahead) {
+		return ""
+	}
+	if w.historyFails() {
+		w.missed("Large")
+	}
+	w.show(10 * time.Second)
+	turn(w, 0)
+	turn(w, 0)
+	for i := range w.due {
+		row := &w.due[i]
+		published := slices.ContainsFunc(w.log, func(e event) bool {
+			return (e.source == publisher.SourceHistory && e.alert == row.Alert || e.subject == "L") && e.fixTime.Equal(row.Time)
+		})
+		if !published && w.now.Sub(row.Time) < gapLimit/2 {
+			return fmt.Sprintf("alert %s of the history, of %s, is missing", row.Alert, row.Time.Format(time.TimeOnly))
+		}
+	}
+	return w.check()
 }
 
 // settleSilent checks the bridge's own alert: it is raised for the last location

@@ -115,7 +115,7 @@ func (w *world) fillGap(n *News, t *Track, from, to time.Time, f *Fix) {
 		return
 	}
 	from, to, _ = t.HistoryGap(f.Time, w.now, gapLimit)
-	if len(w.alerts)%3 == 2 { // the request fails
+	if w.historyFails() {
 		n.Since = from
 		return
 	}
@@ -126,6 +126,9 @@ func (w *world) fillGap(n *News, t *Track, from, to time.Time, f *Fix) {
 		}
 	}
 }
+
+// historyFails reports whether a request for the alert history fails now.
+func (w *world) historyFails() bool { return len(w.alerts)%3 == 2 }
 
 // aged reports whether a message has left the stream by age.
 func (w *world) aged(seq uint64) bool { return seq >= w.origin && seq < w.first }

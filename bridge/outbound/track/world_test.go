@@ -18,6 +18,7 @@ type world struct {
 	now      time.Time
 	shown    []answer // the states that the API showed, each once
 	alerts   []Row    // the API's alert history
+	due      []Row    // those of them that must be published
 	msgs     []event  // in the stream
 	log      []event  // all that the stream took and did not lose
 	first    uint64   // of the stream
@@ -142,8 +143,16 @@ func (w *world) back() {
 	}
 }
 
-// missed adds an alert to the history that no poll shows.
-func (w *world) missed(alert string) { w.record(alert, w.now.Add(-time.Second)) }
+// missed adds an alert to the history that no poll shows. It is due if it is newer than
+// all that was published, and no replica has read the history and not published yet.
+func (w *world) missed(alert string) {
+	at := w.now.Add(-time.Second)
+	w.record(alert, at)
+	older := slices.ContainsFunc(w.log, func(e event) bool { return e.subject == "L" && !e.fixTime.Before(at) })
+	if w.rules.history && alert != "Large" && w.tail("L") != nil && !older && w.replicas[0].pub == nil && w.replicas[1].pub == nil {
+		w.due = append(slices.Clip(w.due), w.alerts[len(w.alerts)-1])
+	}
+}
 
 // record adds an alert to the API's history.
 func (w *world) record(alert string, at time.Time) {
@@ -168,7 +177,7 @@ func (w *world) tail(subject string) *event {
 func (w *world) age() {
 	// The retention is longer than what a gap may be.
 	w.now = w.now.Add(2 * gapLimit)
-	w.alerts = nil
+	w.alerts, w.due = nil, nil
 	n := (len(w.msgs) + 1) / 2
 	for i := range w.msgs {
 		if w.alone(&w.msgs[i]) {
@@ -198,7 +207,10 @@ func (w *world) age() {
 // after it has left by age would publish it again.
 func (w *world) early() bool {
 	for _, c := range announced(w.bucket.stored.Announced) {
-		if t := w.tail("A" + publisher.Encode(c.Alert)); c.Alert != "Large" && (t == nil || t.seq < w.bucket.seq) && w.bucket.seq >= w.first {
+		late := slices.ContainsFunc(w.msgs, func(e event) bool {
+			return e.alert == c.Alert && e.source != publisher.SourceHistory && e.seq > w.bucket.seq
+		})
+		if c.Alert != "Large" && !late && w.bucket.seq >= w.first {
 			return true
 		}
 	}
@@ -232,7 +244,7 @@ func (w *world) lose(n int) {
 		w.origin = w.first
 		w.log = nil
 	}
-	w.bucket, w.silence = event{}, event{}
+	w.bucket, w.silence, w.due = event{}, event{}, nil
 	if e := w.tail("L"); e != nil {
 		w.bucket = *e
 	}
