@@ -92,7 +92,7 @@ func (w *world) join(id string, set ...func(*Options)) *node {
 	n.finish = func() time.Duration { return w.upTo(6 * time.Second) }
 	n.run(ctx)
 	if w.polls {
-		go w.poll(ctx, n)
+		go w.poll(ctx, n, rand.New(rand.NewPCG(uint64(w.upTo(time.Hour)), 2)))
 	}
 	return n
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -86,16 +87,16 @@ func (w *world) finish(n *node, t *turn) (published bool) {
 }
 
 // poll polls devices of a replica until ctx ends. Some turns are long.
-func (w *world) poll(ctx context.Context, n *node) {
+func (w *world) poll(ctx context.Context, n *node, random *rand.Rand) {
 	for ctx.Err() == nil {
-		time.Sleep(w.upTo(400 * time.Millisecond)) // in simulated time
-		t := w.begin(n, w.tokens[int(w.upTo(time.Duration(len(w.tokens))))])
+		time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond) // in simulated time
+		t := w.begin(n, w.tokens[random.IntN(len(w.tokens))])
 		if t == nil {
 			continue
 		}
-		length := w.upTo(time.Second)
-		if w.upTo(100) < 5 {
-			length = w.upTo(20 * time.Second)
+		length := time.Duration(random.IntN(1000)) * time.Millisecond
+		if random.IntN(20) == 0 {
+			length *= 20
 		}
 		go func() {
 			time.Sleep(length)
