@@ -281,7 +281,7 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 		bucket := func(ctx context.Context) (jetstream.KeyValue, error) {
 			return b.pub.JetStream().KeyValue(ctx, b.pub.Subjects().ReplicasBucket())
 		}
-		b.assigned.forgotten.Watch(ctx, bucket, b.logger("forget"), func() { b.pool.Reassign() })
+		b.assigned.forgotten.Watch(ctx, bucket, b.logger("forget"), func() { b.pool.Reassign(true) })
 	})
 	if b.consumer == nil {
 		return

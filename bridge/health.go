@@ -242,7 +242,7 @@ func (b *Bridge) assign(a replica.Assignment) (polls replica.InFlight) {
 	}
 	if a.Moved { // a new share alone does not invalidate the state of the devices
 		b.assigned.owned.Store(&a.Owned)
-		polls.Ended, polls.Revoke = b.pool.Reassign()
+		polls.Ended, polls.Revoke = b.pool.Reassign(a.Gained)
 	}
 	return polls
 }

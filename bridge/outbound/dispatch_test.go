@@ -60,11 +60,20 @@ func TestStateIsReadOnceAtTheStart(t *testing.T) {
 		if n := readings.Load(); n != 0 {
 			t.Errorf("%d readings before the first assignment", n)
 		}
-		p.Reassign()
+		p.Reassign(true)
 		assigned.Store(true)
 		time.Sleep(time.Second)
 		if n := readings.Load(); n != 1 {
 			t.Errorf("%d readings after the first assignment, want 1", n)
+		}
+		// Of a replica that has ended, this one gives up its part of the old division
+		// before it gets its part of the new one.
+		for i, gained := range []bool{false, true} {
+			p.Reassign(gained)
+			time.Sleep(time.Second)
+			if n, want := readings.Load(), int64(1+i); n != want {
+				t.Errorf("%d readings, want %d, after an assignment with devices gained: %t", n, want, gained)
+			}
 		}
 		cancel()
 		<-ended

@@ -303,18 +303,19 @@ func (p *Pool) Resync() {
 }
 
 // Reassign asks the pool's [Ownership] again which devices to poll. When it
-// returns, no poll of another device begins. The state is read from the stream
-// before the next poll, since other replicas polled the devices that are new
-// here.
+// returns, no poll of another device begins. If devices may have been gained, the state
+// is read from the stream before the next poll, since other replicas polled them.
 //
 // The turns in flight of devices that are not this replica's any more go on and publish
 // their answers. The channel settled is closed when they have ended. No other replica
 // may poll these devices before that, or before a call of revoke, after which the
 // turns publish nothing.
-func (p *Pool) Reassign() (settled <-chan struct{}, revoke func()) {
-	gained, settled := p.fleet.reassign(time.Now())
-	p.state.ask()
-	if gained > 0 {
+func (p *Pool) Reassign(gained bool) (settled <-chan struct{}, revoke func()) {
+	added, settled := p.fleet.reassign(time.Now())
+	if gained {
+		p.state.ask()
+	}
+	if added > 0 {
 		p.inventory.Compare() // their events are this replica's to publish now
 	}
 	nudge(p.wake)

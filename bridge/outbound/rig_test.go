@@ -203,7 +203,7 @@ func (s *share) Lapsed() bool { return s.lapsed.Load() }
 // own assigns other devices to the rig's pool.
 func (r *rig) own(f func(token string) bool) (settled <-chan struct{}, revoke func()) {
 	r.share.owns.Store(&f)
-	return r.pool.Reassign()
+	return r.pool.Reassign(true)
 }
 
 // rig is a pool on a real stream and a fake API.

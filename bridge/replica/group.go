@@ -97,6 +97,9 @@ type Assignment struct {
 	// Moved says that Owned differs from that of the last call that was not
 	// Suspended. If it is false, only the share changed.
 	Moved bool
+	// Gained says that Owned may hold for devices for which it did not in that call.
+	// If it is false, this replica alone polled its devices in between.
+	Gained bool
 	// Suspended says that the lease ran out, so nothing is owned and Share is 0. The
 	// devices may return with the next call if no other replica has taken over.
 	Suspended bool
@@ -311,7 +314,7 @@ func (g *Group) assign(a Assignment, owned rendezvous.Views) {
 	}
 	a.Owned = owned.Own
 	if !a.Suspended {
-		a.Moved = !g.last.before.Equal(owned)
+		a.Moved, a.Gained = !g.last.before.Equal(owned), !owned.Within(g.last.before)
 		g.last.before = owned
 	}
 	g.last.assignment, g.last.owned = a, owned

@@ -206,34 +206,39 @@ func TestSeatOfEarlierVersions(t *testing.T) {
 	})
 }
 
-// TestMoved: an assignment that changes the share alone says so, and so does one
-// that gives back what a lease that ran out had taken away.
+// TestMoved: an assignment that changes the share alone says so, and so does one that
+// gives back what a lease that ran out had taken away, or that only removes devices.
 func TestMoved(t *testing.T) {
+	type changes struct{ moved, gained bool }
 	g := New(Options{ID: "a"})
-	var got []bool
+	var got []changes
 	g.opts.OnChange = func(a Assignment) (none InFlight) {
-		got = append(got, a.Moved)
+		got = append(got, changes{a.Moved, a.Gained})
 		return none
 	}
-	two, one := rendezvous.Views{rendezvous.New([]string{"a", "b"}, "a")}, rendezvous.Views{rendezvous.New([]string{"a"}, "a")}
+	two, one := rendezvous.New([]string{"a", "b"}, "a"), rendezvous.New([]string{"a"}, "a")
 	for _, tt := range []struct {
 		name  string
 		a     Assignment
 		owned rendezvous.Views
-		want  bool
+		want  changes
 	}{
-		{"first devices", Assignment{Share: 1}, two, true},
-		{"another share", Assignment{Share: .5}, two, false},
-		{"suspended", Assignment{Suspended: true}, nil, false},
-		{"back again", Assignment{Share: .5}, two, false},
-		{"more devices", Assignment{Share: .5}, one, true},
-		{"suspended", Assignment{Suspended: true}, nil, false},
-		{"taken over", Assignment{}, nil, true},
+		{"first devices", Assignment{Share: 1}, rendezvous.Views{two}, changes{true, true}},
+		{"another share", Assignment{Share: .5}, rendezvous.Views{two}, changes{}},
+		{"suspended", Assignment{Suspended: true}, nil, changes{}},
+		{"back again", Assignment{Share: .5}, rendezvous.Views{two}, changes{}},
+		{"the other one has ended", Assignment{Share: .5}, rendezvous.Views{two}.And(one), changes{true, false}},
+		{"all devices", Assignment{Share: 1}, rendezvous.Views{one}, changes{true, true}},
+		{"another one joins", Assignment{Share: 1}, rendezvous.Views{one}.And(two), changes{true, false}},
+		{"its part", Assignment{Share: .5}, rendezvous.Views{two}, changes{true, false}},
+		{"suspended", Assignment{Suspended: true}, nil, changes{}},
+		{"taken over", Assignment{}, nil, changes{true, false}},
+		{"back in the group", Assignment{Share: .5}, rendezvous.Views{two}, changes{true, true}},
 	} {
 		got = nil
 		g.assign(tt.a, tt.owned)
 		if len(got) != 1 || got[0] != tt.want {
-			t.Errorf("%s: moved %v, want once %t", tt.name, got, tt.want)
+			t.Errorf("%s: got %v, want once %v", tt.name, got, tt.want)
 		}
 	}
 }

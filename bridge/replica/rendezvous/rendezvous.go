@@ -83,6 +83,31 @@ func (vs Views) And(v *View) Views {
 	return append(slices.Clip(vs), v)
 }
 
+// Within reports whether the member owned each device that it owns by vs by before too.
+// It does if each old division has a new one with the same members or more, because
+// members that join take devices and give none.
+func (vs Views) Within(before Views) bool {
+	if len(vs) == 0 {
+		return true
+	}
+	for _, old := range before {
+		if !slices.ContainsFunc(vs, func(v *View) bool { return v.extends(old) }) {
+			return false
+		}
+	}
+	return len(before) > 0
+}
+
+// extends reports whether the members of v are those of old, or those and more.
+func (v *View) extends(old *View) bool {
+	for _, name := range old.names {
+		if _, found := slices.BinarySearch(v.names, name); !found {
+			return false
+		}
+	}
+	return v.names[v.me] == old.names[old.me]
+}
+
 // Equal reports whether both say the same.
 func (vs Views) Equal(other Views) bool {
 	return slices.EqualFunc(vs, other, func(a, b *View) bool { return a.me == b.me && slices.Equal(a.names, b.names) })

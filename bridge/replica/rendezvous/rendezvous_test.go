@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 func names(n int) (list []string) {
@@ -70,6 +72,35 @@ func TestViews(t *testing.T) {
 	}
 	if both.And(nil) != nil || Views(nil).And(two) != nil || New(names(3), "stranger") != nil {
 		t.Error("nothing became something")
+	}
+}
+
+// TestWithin: if Within says that no device was gained, none was, and it says so when
+// replicas join, and while a division is replaced.
+func TestWithin(t *testing.T) {
+	all := names(5)
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(label string) (vs Views) {
+			for range rapid.IntRange(0, 2).Draw(t, label) {
+				others := rapid.SliceOfNDistinct(rapid.SampledFrom(all[1:]), 0, 3, rapid.ID[string]).Draw(t, label)
+				vs = append(vs, New(append(others, all[0]), all[0]))
+			}
+			return vs
+		}
+		before, now := draw("before"), draw("now")
+		within := now.Within(before)
+		for i := range 200 {
+			if token := fmt.Sprint(i); within && now.Own(token) && !before.Own(token) {
+				t.Fatalf("device %d was gained", i)
+			}
+		}
+		next := New(all, all[0])
+		if len(before) > 0 && !(before.And(next).Within(before) && Views{next}.Within(before)) {
+			t.Fatal("a replica that joins seems to give devices")
+		}
+	})
+	if two := (Views{New(names(2), all[0])}); two.Within(Views{New(names(3), all[0])}) || two.Within(nil) || !(Views)(nil).Within(two) {
+		t.Error("devices of a replica that ended are not seen as gained, or none as gained")
 	}
 }
 
