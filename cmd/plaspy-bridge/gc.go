@@ -15,6 +15,8 @@ const (
 	minPercent  = 40
 	maxPercent  = 400
 	minHeadroom = 6 << 20
+	// maxHeadroom bounds the headroom, unless a collection a second needs more: the
+	// state of a large fleet is read with garbage of 200 MB a second.
 	maxHeadroom = 80 << 20
 	// fastRate is the allocation rate, in bytes a second, at which the headroom
 	// equals the live heap. The cost of a collection grows with the live heap, so
@@ -32,7 +34,7 @@ func gcPercent(live, rate float64) int {
 		return 100
 	}
 	least := max(minPercent, 100*minHeadroom/live)
-	most := max(least, min(maxPercent, 100*maxHeadroom/live))
+	most := max(least, min(maxPercent, 100*max(maxHeadroom, rate)/live))
 	return int(min(max(100*rate/fastRate, least), most))
 }
 
@@ -58,7 +60,7 @@ func tuneGC(ctx context.Context) (stop func()) {
 func excess(live, free uint64) bool { return free > 64<<20 && free > live/2 }
 
 func followHeap(ctx context.Context) {
-	const every, pause = 5 * time.Second, time.Minute
+	const every, pause = time.Second, time.Minute
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
