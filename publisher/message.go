@@ -160,15 +160,22 @@ func (s Subjects) LocationEvent(l *Location, expect uint64) *Event {
 	e.describe(TypeLocation, l.Source, l.Token, l.FixTime)
 	e.recorded(l.ObservedAt)
 	if l.Edges != "" {
-		e.msg.Header[HeaderEdges] = []string{bounded(l.Edges)}
+		e.keep(HeaderEdges, bounded(l.Edges))
 	}
 	if !l.Since.IsZero() {
-		e.msg.Header[HeaderHistorySince] = []string{l.Since.UTC().Format(time.RFC3339Nano)}
+		e.keep(HeaderHistorySince, l.Since.UTC().Format(time.RFC3339Nano))
 	}
 	if l.Newest != "" {
-		e.msg.Header[HeaderNewest] = []string{l.Newest}
+		e.keep(HeaderNewest, l.Newest)
 	}
 	return e
+}
+
+// keep sets a header that the bridge's state is read from. It is content: an event of
+// another replica with the same location and another state is not the same event.
+func (e *Event) keep(name, value string) {
+	e.msg.Header[name] = []string{value}
+	e.content = e.content*31 + xxhash.Sum64String(value)
 }
 
 // AlertEvent makes the event of an alert's edge; expect is the sequence of the

@@ -134,6 +134,29 @@ func TestSamePublicationByAnotherProcessIsStoredOnce(t *testing.T) {
 	}
 }
 
+// TestSameLocationWithAnotherState: the state that is read from the stream is that of the
+// stored event, so another replica's event with other headers is not the same.
+func TestSameLocationWithAnotherState(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	one, two := s.Publisher(t, subjects), s.Publisher(t, subjects)
+	if err := publish(t, one, subjects.LocationEvent(location("d", `{"v":1}`, 1), 0)); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(l *publisher.Location){
+		"edges":  func(l *publisher.Location) { l.Edges = "+SOS" },
+		"since":  func(l *publisher.Location) { l.Since = l.FixTime },
+		"newest": func(l *publisher.Location) { l.Newest = "- - -" },
+	} {
+		l := location("d", `{"v":1}`, 1)
+		change(l)
+		err := publish(t, two, subjects.LocationEvent(l, 0))
+		if _, ok := errors.AsType[*publisher.Conflict](err); !ok {
+			t.Errorf("%s: got %v, want a conflict", name, err)
+		}
+	}
+}
+
 func TestFenceRefusesWhoIsBehind(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t)

@@ -375,6 +375,10 @@ var histories = []struct {
 		"same time, turn0, missed alert, forward, ask1, compare1, forward alert X, ask0, compare0, send0, crash0, send1",
 	},
 	{
+		"another replica has read the history that this one could not read", rules{history: true},
+		"missed alert too large, a little ahead alert X, turn0, a little ahead alert X, turn0, a little ahead alert X, turn0, forward, turn0, missed alert too large, forward, ask1, compare1, missed alert too large, turn0, send1, further ahead, turn1",
+	},
+	{
 		"a row of a replica that was held up", rules{backfill: true, history: true, silent: true},
 		"forward alert X, forward alert X, turn0, too large, missed alert, ask0, same time alert X, missed alert, compare0, back, back, turn1, send0",
 	},

@@ -21,6 +21,7 @@ var faults = []mutation.Fault{
 	{"silent is cleared twice after a crash", "publication.go", "silent = silent && !c.Own", "_ = c"},
 	{"the fixes of a gap do not follow each other", "publication.go", "raised = f.Alerts\n", "_ = raised\n"},
 	{"rows are published again", "publication.go", "if !known[k] && ", "if "},
+	{"a location does not show that the history was not read", "publication.go", "Since: s.since, ", ""},
 	{"no row is published", "publication.go", "	p.rows(t, n)\n", ""},
 	{"a history that was not read is forgotten", "publication.go", "	t.HistoryFrom = s.since\n", ""},
 	{"a restart forgets the history that was not read", "image.go", "im.history = at", "_ = at"},

@@ -220,7 +220,7 @@ type maker struct {
 func (m *maker) Location(l Location) {
 	at := slices.IndexFunc(m.w.shown, func(a answer) bool { return a.fix == l.Fix || l.Fix.Backfilled && a.fix.Hash == l.Fix.Hash })
 	e := event{
-		subject: "L", expect: l.Expect, content: fmt.Sprint(l.Fix.Hash), answer: at, hash: l.Fix.Hash,
+		subject: "L", expect: l.Expect, content: fmt.Sprint(l.Fix.Hash, l.Announced, l.Since, l.Newest), answer: at, hash: l.Fix.Hash,
 		fixTime: l.Fix.Time, backfill: l.Fix.Backfilled, tooLarge: m.w.shown[at].tooLarge,
 	}
 	e.stored = Stored{Announced: l.Announced, Newest: l.Newest}
