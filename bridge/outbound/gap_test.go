@@ -191,6 +191,56 @@ func TestFixIsPublishedWithoutItsAlertHistory(t *testing.T) {
 	})
 }
 
+// lostAnswers loses the stream's answer to the first event of each chain, and sends the
+// event again.
+type lostAnswers struct{ *publisher.Publisher }
+
+// Publish implements [inventory.Stream].
+func (l lostAnswers) Publish(ctx context.Context, events []*publisher.Event, done func(error)) error {
+	if len(events) > 1 {
+		stored := make(chan error, 1)
+		if err := l.Publisher.Publish(ctx, events[:1], func(err error) { stored <- err }); err != nil {
+			return err
+		}
+		if err := <-stored; err != nil {
+			done(err)
+			return nil
+		}
+	}
+	return l.Publisher.Publish(ctx, events, done)
+}
+
+// TestFixAfterAnEventWhoseAnswerWasLost has the API show a fix once. An event of its gap
+// comes before it, and the stream's answer to that is lost.
+func TestFixAfterAnEventWhoseAnswerWasLost(t *testing.T) {
+	t.Parallel()
+	for _, event := range []string{"alert.d.SOS raised history", "location.d backfilled between"} {
+		t.Run(event, func(t *testing.T) {
+			o := options()
+			o.AlertHistory, o.Backfill = strings.HasPrefix(event, "alert"), strings.HasPrefix(event, "location")
+			api := newFakeAPI("d")
+			api.show("d", at(1, "first"))
+			r := newRigWith(t, natstest.Start(t), api, api, o, func(r *rig, p *Parts) { p.Events = lostAnswers{r.pub} })
+			r.until("the first", body("first"))
+			shown := false
+			api.set(func() {
+				api.alerts["d"] = `{"dateTime":"2026-01-02T03:00:10Z","alerts":["SOS"]}`
+				api.ranges["d"] = at(10, "between")
+				api.next["d"] = func(int) (string, error) {
+					if !shown {
+						shown = true
+						return at(20, "once"), nil
+					}
+					return at(40, "then"), nil
+				}
+			})
+			r.until("the fix after", body("then"))
+			r.stop()
+			equal(t, without(summary(r.events()), "device"), []string{"location.d first", event, "location.d once", "location.d then"})
+		})
+	}
+}
+
 // TestStopDoesNotWaitForTheAlertHistory stops while the history of a new fix hangs: the
 // fix is published, and says that its history is owed.
 func TestStopDoesNotWaitForTheAlertHistory(t *testing.T) {

@@ -102,7 +102,7 @@ func (t *turn) published(ctx context.Context, err error) {
 		p.metrics.conflicts.Inc()
 		next = func() { t.resolve(ctx, conflict) }
 	case errors.Is(err, publisher.ErrFound) && !t.pub.Found():
-		next = func() { t.abandon(errOutdated) }
+		next = func() { t.planAgain(ctx) }
 	}
 	if errors.Is(err, publisher.ErrStopped) || !p.life.background(next) {
 		t.d.track = t.pub.Track()
@@ -142,16 +142,14 @@ func (t *turn) resolve(ctx context.Context, c *publisher.Conflict) {
 	if c.Last == nil && t.tries < maxConflicts {
 		err = t.expire(ctx, c.Event.Expect)
 	}
-	if errors.Is(err, errOutdated) {
-		if err = t.replan(ctx); err == nil {
-			return
-		}
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errOutdated):
+		t.planAgain(ctx)
+	case err != nil:
 		t.abandon(err)
-		return
+	default:
+		t.start(ctx)
 	}
-	t.start(ctx)
 }
 
 // expire notes that a message has left the stream by age. It returns [errOutdated] if
@@ -168,20 +166,20 @@ func (t *turn) expire(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// replan plans the publication of the polled location again, on the state that the
-// stream holds now.
-func (t *turn) replan(ctx context.Context) error {
-	if t.changed == nil {
-		return errOutdated
+// planAgain plans the publication of the polled location again, on the state that the
+// stream holds now, or abandons it.
+func (t *turn) planAgain(ctx context.Context) {
+	before, err := t.pub.Track(), errOutdated
+	if t.changed != nil {
+		err = t.renew(ctx, &before)
 	}
-	before := t.pub.Track()
-	if err := t.renew(ctx, &before); err != nil {
-		return err
+	if err != nil {
+		t.abandon(err)
+		return
 	}
 	if err := t.compare(ctx, t.changed, t.at); err != nil {
 		t.unusable(ctx, err)
 	}
-	return nil
 }
 
 // renew reads the device again, because the stream may not hold the state that the turn
@@ -201,7 +199,7 @@ func (t *turn) renew(ctx context.Context, before *track.Track) error {
 	}
 	lost := known && (!d.track.Known || d.track.Seq < seq && !d.track.SeenAt.After(seen))
 	began := t.began.Truncate(time.Millisecond) // the precision of the stream
-	newest := d.track.Seq == seq || d.track.SeenAt.Before(began)
+	newest := d.track.Seq == seq && !d.track.SeenAt.After(seen) || d.track.SeenAt.Before(began)
 	if !lost && (!newest || !t.sole(ctx)) {
 		return errOutdated
 	}
