@@ -245,12 +245,20 @@ func TestTooOldAtSea(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	api := slow{newFakeAPI(nil), 1500 * time.Millisecond}
-	r.put("plaspy.in.location.d", location(1))
 	run(t, r.consumer(api, func(c *Consumer) { c.opt.MaxAge = 500 * time.Millisecond }))
-	r.waitCount(subjects.Inbound(), 0)
-	if results, dead := r.count(subjects.Results()), r.count(subjects.DeadLetters()); results != 1 || dead != 0 {
-		t.Errorf("%d results and %d dead letters, want the result", results, dead)
+	late := 0 // messages that a busy machine did not post in time
+	for {
+		r.put("plaspy.in.location.d", location(1))
+		r.waitCount(subjects.Inbound(), 0)
+		if len(api.accepted()) > 0 {
+			break
+		}
+		late++
 	}
+	if dead := r.count(subjects.DeadLetters()); dead != late {
+		t.Errorf("%d dead letters, want %d: none of the message that was posted", dead, late)
+	}
+	r.waitCount(subjects.Results(), late+1)
 }
 
 // TestForbidden: 403 is final when it comes again with a new token, and a token
