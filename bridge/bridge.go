@@ -281,7 +281,10 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 		bucket := func(ctx context.Context) (jetstream.KeyValue, error) {
 			return b.pub.JetStream().KeyValue(ctx, b.pub.Subjects().ReplicasBucket())
 		}
-		b.assigned.forgotten.Watch(ctx, bucket, b.logger("forget"), func() { b.pool.Reassign(true) })
+		b.assigned.forgotten.Watch(ctx, bucket, b.logger("forget"), func() {
+			_, revoke := b.pool.Reassign(true)
+			revoke() // a turn in flight does not publish a forgotten device
+		})
 	})
 	if b.consumer == nil {
 		return
