@@ -36,9 +36,9 @@
 // of the publication is dropped, the track is read from the stream again, and the
 // device is polled again: an answer that waited may be older than the stream's
 // last location, whatever its dateTime says. If the stream lost data instead, and
-// holds nothing newer than the track, the caller plans the same answer again. The fence of an alert without a location does
-// not show a newer location, so the caller checks that first; see
-// [Publication.Unfenced].
+// holds nothing newer than the track, the caller plans the same answer again. The
+// fence of an alert without a location does not show a newer location, so the caller
+// checks that first; see [Publication.Unfenced].
 //
 // An event that the stream can never take is dropped, and the others go on. The
 // alerts of a location that was dropped are published without it.
@@ -60,5 +60,8 @@
 //   - An event that is under way while the stream loses data may be stored after the
 //     state was read. Its device publishes a conflict and is read again.
 //   - An alert that stays raised while the history is left unread over a restart may
-//     be published from the history as well. Both events carry the same dateTime.
+//     be published from the history as well, with the dateTime of its location. The
+//     stream has no event of it, and reading all locations back would delay the start.
+//   - A gap after a fix that was dated in the future may stay unread, because only the
+//     earliest and the latest of such times are known.
 package track

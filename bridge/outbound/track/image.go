@@ -166,12 +166,7 @@ func (im *Image) Located() bool { return im.located }
 
 // Track is the track of a device of which the stream holds this.
 func (im *Image) Track(history bool) Track {
-	t := Track{Seq: im.seq, history: history}
-	for i := range im.alerts {
-		if im.alerts[i].seq > 0 {
-			t.fences = append(t.fences, fence{im.alerts[i].token, im.alerts[i].seq})
-		}
-	}
+	t := Track{Seq: im.seq, history: history, fences: im.fences()}
 	if history {
 		t.seen = im.published
 	}
@@ -199,6 +194,17 @@ func (im *Image) Track(history bool) Track {
 	}
 	t.forgetSeen()
 	return t
+}
+
+// fences lists the fences of the alerts that the stream holds.
+func (im *Image) fences() []fence {
+	var list []fence
+	for i := range im.alerts {
+		if im.alerts[i].seq > 0 {
+			list = append(list, fence{im.alerts[i].token, im.alerts[i].seq})
+		}
+	}
+	return list
 }
 
 // applyAlerts takes the changes that came after the location: the alerts changed
@@ -278,10 +284,7 @@ func (im *Image) silentIsOver() bool {
 // Keep is the track of a device if its last location has left the stream by age
 // since t was read: it is still the last one.
 func (im *Image) Keep(t Track) Track {
-	t.Seq, t.unpublished, t.fences = 0, nil, nil
-	for i := range im.alerts {
-		t.fences = append(t.fences, fence{im.alerts[i].token, im.alerts[i].seq})
-	}
+	t.Seq, t.unpublished, t.fences = 0, nil, im.fences()
 	if im.silent.found {
 		t.Silent = im.silent.raised
 	}

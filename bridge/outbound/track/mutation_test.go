@@ -28,7 +28,7 @@ var faults = []mutation.Fault{
 	{"alerts of other fixes of the last one's time are published again", "image.go", "if im.others {", "if false {"},
 	{"a fix of the newest time does not show that there are others", "times.go", "!slices.ContainsFunc(t.list(), fix.Equal)", "len(slices.Clone(t.list())) > 0"},
 	{"alerts that a restart cannot know count as unpublished", "publication.go", " && !known[alertKey{anyAlert, k.at}]", ""},
-	{"polled alerts are not remembered for the history", "track.go", "if t.history && !t.saw(alert, at) {", "if false {"},
+	{"polled alerts are not remembered for the history", "track.go", "t.history && !slices.Contains(t.seen, k) {", "false && k.at > 0 {"},
 	{"rows that were read from the stream are not remembered", "image.go", "t.seen = im.published", ""},
 	{"the location's fence does not move", "publication.go", "t.Seq, t.Known, t.Last, t.SeenAt, t.refused = seq,", "t.Seq, t.Known, t.Last, t.SeenAt, t.refused = t.Seq,"},
 	{"the fence of an alert does not move", "publication.go", "	t.setFence(publisher.Encode(s.change.Alert), seq)\n", ""},

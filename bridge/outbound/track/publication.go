@@ -181,7 +181,7 @@ func (p *Publication) Stored(seq uint64) {
 
 // Found reports whether the publication goes on after an event was in the stream
 // already. It does not if locations follow: if another replica published the event,
-// the API may have shown them before it. Back-fill finds them again.
+// the API may have shown them before it. The caller reads the stream to find out.
 func (p *Publication) Found() bool {
 	return !slices.ContainsFunc(p.steps, func(s step) bool {
 		_, location := s.(*locationStep)

@@ -179,13 +179,9 @@ func (t *Track) published(c AlertChange) {
 
 // see notes that an alert of that time is published.
 func (t *Track) see(alert string, at time.Time) {
-	if t.history && !t.saw(alert, at) {
-		t.seen = append(slices.Clip(t.seen), alertKey{alert, at.UnixNano()})
+	if k := (alertKey{alert, at.UnixNano()}); t.history && !slices.Contains(t.seen, k) {
+		t.seen = append(slices.Clip(t.seen), k)
 	}
-}
-
-func (t *Track) saw(alert string, at time.Time) bool {
-	return slices.Contains(t.seen, alertKey{alert, at.UnixNano()})
 }
 
 // forgetSeen forgets alerts that no request can bring again.
