@@ -55,7 +55,10 @@ func (t *membership) coordinate() {
 		plan: t.plan.plan, gone: func(key string) bool { return gone(t.members, key) }, committed: t.plan.agreed || t.plan.Epoch == 0, idle: t.now.Since(t.plan.agreedSince),
 		limit: lowestLimit(t.g.opts.Limit, t.members), living: living(t), patience: 2 * t.g.opts.Lease,
 	}
-	next, _, due := s.draft() // the loop ticks often enough to try again
+	next, again, due := s.draft()
+	if !due && again > 0 && again < t.g.opts.Lease/20 { // sooner than the next tick
+		time.AfterFunc(again, t.g.notify)
+	}
 	switch {
 	case due:
 		t.write(next)
