@@ -54,14 +54,18 @@ func (b *Bridge) parts() []part {
 func (b *Bridge) watch(ctx context.Context) {
 	const every = 250 * time.Millisecond
 	table, states := b.parts(), &stateLog{log: b.logger("health")}
-	ticker := time.NewTicker(every)
+	ticker := time.NewTicker(every / 10) // until it is ready for the first time
 	defer ticker.Stop()
-	for {
+	for started := false; ; {
 		for _, p := range table {
 			b.health.Report(p.name, p.state())
 		}
-		_, parts := b.health.Ready()
+		ready, parts := b.health.Ready()
 		states.look(time.Now(), parts)
+		if ready && !started {
+			started = true
+			ticker.Reset(every)
+		}
 		if b.stopping.Load() {
 			b.live.stopping()
 		} else {
