@@ -105,16 +105,16 @@ func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (
 	if err != nil {
 		return mark, err
 	}
-	seen := make(map[string]struct{})
+	complete, seen := mark.Complete(), make(map[string]struct{})
 	if err := p.readEvents(ctx, "*", allAlerts, func(s Stored) {
-		if s.Kind == "location" {
+		if s.Kind == "location" && !complete {
 			seen[s.Device] = struct{}{}
 		}
 		f(s)
 	}); err != nil {
 		return mark, err
 	}
-	if mark.Complete() {
+	if complete {
 		return mark, nil
 	}
 	if err := p.agedOut(ctx, mark, seen, f); err != nil || !p.life.silent.Load() {

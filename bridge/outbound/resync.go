@@ -92,21 +92,22 @@ type image struct {
 // add adds a message of the stream to an image. It parses the message outside any
 // lock.
 func (p *Pool) add(im *image, s *publisher.Stored) {
+	m := stored(s)
 	switch s.Kind {
 	case "location":
-		if err := im.Location(p.parser, stored(s)); err != nil {
+		if err := im.Location(p.parser, &m); err != nil {
 			p.log.Warn("stream has a malformed location", "device_id", s.Device, "seq", s.Seq, "err", err)
 		}
 	case "alert":
-		im.Alert(p.parser, stored(s), p.opts.AlertHistory)
+		im.Alert(p.parser, &m, p.opts.AlertHistory)
 	case "device":
 		im.met, im.event = true, inventory.ReadEvent(s)
 	}
 }
 
 // stored converts a message of the stream for package track.
-func stored(s *publisher.Stored) *track.Stored {
-	return &track.Stored{
+func stored(s *publisher.Stored) track.Stored {
+	return track.Stored{
 		Seq: s.Seq, At: s.At, Alert: s.Alert, Body: s.Body, Announced: s.Header.Get(publisher.HeaderEdges),
 		Since: s.Header.Get(publisher.HeaderHistorySince), Newest: s.Header.Get(publisher.HeaderNewest),
 	}
