@@ -75,10 +75,11 @@ func (m *Measurement) Starts(ctx context.Context, bin string, devices int) (s St
 		return s, err
 	}
 	defer func() { _ = a.Kill() }() // it may have ended
-	if err := m.polls(ctx, first, devices); err != nil {
+	at, err := m.polls(ctx, first, devices)
+	if err != nil {
 		return s, err
 	}
-	s.Restart = time.Since(began)
+	s.Restart = at.Sub(began)
 	used, err := a.Usage()
 	if err != nil {
 		return s, err
@@ -96,7 +97,7 @@ func (m *Measurement) Starts(ctx context.Context, bin string, devices int) (s St
 		return s, err
 	}
 	defer func() { _ = b.Kill() }()
-	if err := m.shares(ctx, second, devices); err != nil {
+	if _, err := m.shares(ctx, second, devices); err != nil {
 		return s, err
 	}
 	if err := pause(ctx, settle); err != nil {
@@ -106,11 +107,9 @@ func (m *Measurement) Starts(ctx context.Context, bin string, devices int) (s St
 	if err := a.Kill(); err != nil {
 		return s, err
 	}
-	if err := m.polls(ctx, second, devices); err != nil {
-		return s, err
-	}
-	s.Takeover = time.Since(killed)
-	return s, nil
+	at, err = m.polls(ctx, second, devices)
+	s.Takeover = at.Sub(killed)
+	return s, err
 }
 
 // raise raises two alerts of each device, as a bridge would.
@@ -147,25 +146,35 @@ func raise(ctx context.Context, url string, devices int) error {
 	return pub.Drain(ctx)
 }
 
-// polls waits until a bridge is ready and polls all devices.
-func (m *Measurement) polls(ctx context.Context, addr string, devices int) error {
+// polls waits until a bridge is ready and polls all devices. It returns the time since
+// which that is so.
+func (m *Measurement) polls(ctx context.Context, addr string, devices int) (since time.Time, err error) {
 	return m.until(ctx, addr, func(n int) bool { return n == devices })
 }
 
 // shares waits until a bridge is ready and polls a part of the devices.
-func (m *Measurement) shares(ctx context.Context, addr string, devices int) error {
+func (m *Measurement) shares(ctx context.Context, addr string, devices int) (since time.Time, err error) {
 	return m.until(ctx, addr, func(n int) bool { return n > 0 && n < devices })
 }
 
-func (m *Measurement) until(ctx context.Context, addr string, enough func(devices int) bool) error {
+// steady is how long a bridge has to be ready in a row. A look just after a takeover
+// may show the state before it, because the table of /readyz is refreshed regularly.
+const steady = time.Second
+
+func (m *Measurement) until(ctx context.Context, addr string, enough func(devices int) bool) (since time.Time, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.Limit, errSlow)
 	defer cancel()
 	for {
-		if ready(ctx, addr) && enough(owned(ctx, addr)) {
-			return nil
+		switch now := time.Now(); {
+		case !ready(ctx, addr) || !enough(owned(ctx, addr)):
+			since = time.Time{}
+		case since.IsZero():
+			since = now
+		case now.Sub(since) >= steady:
+			return since, nil
 		}
 		if err := pause(ctx, 50*time.Millisecond); err != nil {
-			return err
+			return since, err
 		}
 	}
 }
