@@ -188,7 +188,7 @@ func TestTurnsOfAStop(t *testing.T) {
 		t.Run(names, func(t *testing.T) {
 			calmly(t, func(w *world) {
 				var all []*node
-				for _, id := range strings.Fields(names) {
+				for id := range strings.FieldsSeq(names) {
 					all = append(all, w.join(id))
 				}
 				w.within(time.Minute, "the devices are shared", func() bool { return w.divided(all...) })
