@@ -103,14 +103,16 @@ func (b *Bridge) openAPI(context.Context) error {
 	if b.client, err = plaspy.New(o); err != nil {
 		return fmt.Errorf("API client: %w", err)
 	}
-	b.circuit, b.posts = b.newCircuit("polls", b.logger("poll")), b.newCircuit("posts", b.logger("inbound"))
+	b.circuit = b.newCircuit("polls", b.logger("poll"), nil)
+	b.posts = b.newCircuit("posts", b.logger("inbound"), b.circuit.Answers)
 	return nil
 }
 
-// newCircuit makes the circuit of one kind of requests.
-func (b *Bridge) newCircuit(name string, log *slog.Logger) *plaspy.Circuit {
+// newCircuit makes the circuit of one kind of requests. elsewhere counts the answers to the other kind.
+func (b *Bridge) newCircuit(name string, log *slog.Logger, elsewhere func() uint64) *plaspy.Circuit {
 	return plaspy.NewCircuit(plaspy.CircuitOptions{
-		Name: name, Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics, Answered: b.client.Answered,
+		Name: name, Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics,
+		Answered: b.client.Answered, Elsewhere: elsewhere,
 	})
 }
 

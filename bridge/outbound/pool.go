@@ -185,6 +185,7 @@ func New(o Options, parts Parts) *Pool {
 	}, parts.Gaps)
 	p.inventory = inventory.New(inventory.Options{
 		Select: o.Select, Refresh: o.Refresh, BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax,
+		Down:     func() bool { return parts.Circuit.State().Open },
 		Subjects: parts.Subjects, Positions: parts.Positions, Groups: o.EventGroups, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: p.log,
 	}, parts.Devices, parts.Events, p)
 	p.memory = memoryKeeper{parts.Memory, p.fleet, p.log}

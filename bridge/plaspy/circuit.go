@@ -31,6 +31,9 @@ type CircuitOptions struct {
 	// Answered returns when the API itself answered last, to anything: [Client.Answered]. Optional. While it
 	// moves on, answers of something in front of the API are no outage.
 	Answered func() time.Time
+	// Elsewhere returns how many requests of other kinds the API has answered: [Circuit.Answers]. Optional. While
+	// it grows, probes to devices that have not failed before stay as frequent as the first ones.
+	Elsewhere func() uint64
 }
 
 // Circuit notices that the API is down and then lets single probes through until it answers. It opens when
@@ -38,6 +41,9 @@ type CircuitOptions struct {
 // answers of something in front of the API while the API itself answers nothing. Any other answer closes it at
 // once. A device that fails, and fails again although another one was answered between, is in trouble itself: its
 // failures do not count until nothing was answered since the last of them. It is safe for concurrent use.
+//
+// If many devices fail and the API answers other requests, a probe to a device that has not failed before may find
+// one that works. Such probes go out once per Initial, until all devices that have something to send have failed.
 type Circuit struct {
 	opt  CircuitOptions
 	open prometheus.Gauge
@@ -52,6 +58,7 @@ type Circuit struct {
 	probes  int
 	next    time.Time     // no probe before
 	gap     time.Duration // until the one after that
+	others  uint64        // answers elsewhere when it opened
 	ended   time.Time     // when the end of an outage was last logged
 	quiet   bool          // the present outage was not logged
 	lines   []func()      // log lines to write once mu is free, so that a slow log holds up no try
@@ -112,8 +119,14 @@ func (c *Circuit) Report(device string, err error) {
 		delete(c.failed, device)
 		c.close()
 		return
-	case c.itself(device):
-		return
+	default:
+		itself, fresh := c.itself(device)
+		if itself {
+			return
+		}
+		if fresh && c.elsewhere() > c.others {
+			c.gap = c.opt.Initial
+		}
 	}
 	c.row.add(device)
 	if c.quiet && !c.since.IsZero() && time.Since(c.since) >= flapping {
@@ -125,13 +138,30 @@ func (c *Circuit) Report(device string, err error) {
 	}
 }
 
-// itself notes that a device fails, and reports whether it failed before and others were answered between.
-func (c *Circuit) itself(device string) bool {
+// itself notes that a device fails. It reports whether the device failed before and others were answered between,
+// and whether this is its first failure.
+func (c *Circuit) itself(device string) (itself, fresh bool) {
 	before, known := c.failed[device]
-	if known || len(c.failed) < limitedMax {
+	room := len(c.failed) < limitedMax
+	if known || room {
 		c.failed[device] = c.answers
 	}
-	return known && before < c.answers
+	return known && before < c.answers, !known && room
+}
+
+// elsewhere returns the number of answers to other requests.
+func (c *Circuit) elsewhere() uint64 {
+	if c.opt.Elsewhere == nil {
+		return 0
+	}
+	return c.opt.Elsewhere()
+}
+
+// Answers returns how many tries were answered.
+func (c *Circuit) Answers() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.answers
 }
 
 // use notes that a device is among those there are.
@@ -176,7 +206,7 @@ func (r *row) add(device string) {
 
 func (c *Circuit) trip(err error) {
 	c.since = time.Now()
-	c.probes, c.gap = 0, c.opt.Initial
+	c.probes, c.gap, c.others = 0, c.opt.Initial, c.elsewhere()
 	c.schedule(c.since)
 	c.open.Set(1)
 	c.quiet = !c.ended.IsZero() && c.since.Sub(c.ended) < flapping

@@ -128,6 +128,63 @@ func TestCircuitProbes(t *testing.T) {
 	})
 }
 
+// TestProbesWhileOthersAreAnswered: as long as the API answers other requests, each device that was not tried is
+// probed at the first pace, so that a working one among many broken ones is found soon.
+func TestProbesWhileOthersAreAnswered(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		answered bool
+		within   time.Duration // of 40 probes to devices that have not failed before
+	}{
+		{"others are answered", true, 45 * time.Second},
+		{"nothing is answered", false, 50 * time.Minute},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				others := uint64(7)
+				c := plaspy.NewCircuit(plaspy.CircuitOptions{
+					Name: "posts", Initial: time.Second, Max: time.Minute, Log: slog.New(slog.DiscardHandler),
+					Elsewhere: func() uint64 { return others },
+				})
+				for i := range 16 {
+					c.Report(fmt.Sprint(i), down)
+				}
+				if tc.answered {
+					others++
+				}
+				probe := func(device int) time.Duration {
+					start := time.Now()
+					for {
+						ok, at := c.Allow(time.Now())
+						if ok {
+							break
+						}
+						time.Sleep(time.Until(at))
+					}
+					c.Report(fmt.Sprint(device), down)
+					return time.Since(start)
+				}
+				var took time.Duration
+				for i := range 40 {
+					gap := probe(16 + i)
+					if took += gap; gap < time.Second {
+						t.Errorf("probe %d came after %v", i, gap)
+					}
+				}
+				if tc.answered != (took <= 45*time.Second) || took > tc.within {
+					t.Errorf("40 probes took %v", took)
+				}
+				for i := range 10 { // all have failed: the pace falls
+					took = probe(16 + i)
+				}
+				if took < time.Minute {
+					t.Errorf("a device that has failed is probed after %v", took)
+				}
+			})
+		})
+	}
+}
+
 func gauge(t *testing.T, reg prometheus.Registerer) prometheus.Collector {
 	t.Helper()
 	again := prometheus.NewGaugeVec(prometheus.GaugeOpts{

@@ -65,6 +65,7 @@ type Options struct {
 	Refresh        time.Duration // how often the list is read
 	BackoffInitial time.Duration // after a failure
 	BackoffMax     time.Duration
+	Down           func() bool // whether the API is down; optional
 	Subjects       publisher.Subjects
 	Positions      Positions     // nil: the bucket is left alone
 	Conflict       func()        // called for each refused fence
@@ -157,7 +158,7 @@ func (v *Inventory) Run(ctx, work context.Context) {
 			return
 		}
 		if err != nil {
-			next = time.Now().Add(v.failed(err, backoff.Delay(v.opts.BackoffInitial, min(v.opts.BackoffMax, v.opts.Refresh), failures)))
+			next = time.Now().Add(v.failed(err, backoff.Delay(v.opts.BackoffInitial, v.longest(), failures)))
 			failures++
 			timer.Reset(time.Until(next))
 			continue
@@ -208,6 +209,15 @@ func minTime(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+// longest returns the longest delay after a failure: the refresh, unless the API is
+// down. Then a short refresh must not ask more often than the polls' probes do.
+func (v *Inventory) longest() time.Duration {
+	if v.opts.Down != nil && v.opts.Down() {
+		return v.opts.BackoffMax
+	}
+	return min(v.opts.BackoffMax, v.opts.Refresh)
 }
 
 // failed notes that the list could not be read, and returns the delay before the

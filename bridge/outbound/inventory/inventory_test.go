@@ -125,6 +125,34 @@ func TestAListThatFailsConfirmsNothing(t *testing.T) {
 	})
 }
 
+// TestListWhileTheAPIIsDown: a refresh that is shorter than the longest backoff does
+// not have the list read more often than that while the API is down.
+func TestListWhileTheAPIIsDown(t *testing.T) {
+	for _, down := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{list: devices("a b")}
+			v := w.start(t, Options{Refresh: time.Second, Down: func() bool { return down }})
+			w.pass(10 * time.Second)
+			w.set(func() { w.listErr, w.reads = errors.New("down"), 0 })
+			w.pass(10 * time.Minute)
+			if least, most := 600, 1000; !down && (w.reads < least || w.reads > most) {
+				t.Errorf("read %d times in ten minutes of a list that fails alone", w.reads)
+			}
+			if most := 30; down && w.reads > most {
+				t.Errorf("read %d times in ten minutes of an outage, want at most %d", w.reads, most)
+			}
+			if s := v.State(); s.Devices != 2 || len(w.fleet) != 2 {
+				t.Errorf("state %+v, %d devices are followed", s, len(w.fleet))
+			}
+			w.set(func() { w.listErr = nil })
+			w.pass(time.Minute)
+			if s := v.State(); s.Err != "" {
+				t.Errorf("state %+v a minute after the outage", s)
+			}
+		})
+	}
+}
+
 // TestRemovalsHoldUpNothing has 10,000 devices leave while the broker takes
 // seconds for each look-up.
 func TestRemovalsHoldUpNothing(t *testing.T) {

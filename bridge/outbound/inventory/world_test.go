@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"iter"
 	"log/slog"
@@ -141,7 +142,7 @@ func (w *world) run(t *testing.T, sel Selection) *Inventory {
 func (w *world) start(t *testing.T, o Options) *Inventory {
 	t.Helper()
 	v := New(Options{
-		Select: o.Select, Groups: o.Groups, Refresh: refresh, BackoffInitial: time.Second, BackoffMax: time.Minute, Subjects: "plaspy", Positions: positions{w}, Conflict: func() {},
+		Select: o.Select, Groups: o.Groups, Refresh: cmp.Or(o.Refresh, refresh), Down: o.Down, BackoffInitial: time.Second, BackoffMax: time.Minute, Subjects: "plaspy", Positions: positions{w}, Conflict: func() {},
 		Log: slog.New(slog.NewTextHandler(&w.log, nil)),
 	}, w, w, w)
 	ctx, cancel := context.WithCancel(t.Context())
