@@ -203,7 +203,10 @@ func (g *Group) Run(ctx context.Context) error {
 	var logged string
 	for {
 		err := g.join(ctx)
-		g.release()
+		if errors.Is(err, errStateLost) {
+			g.abstain() // other replicas may have lost their state too and still hold leases
+		}
+		g.release(ctx)
 		if ctx.Err() != nil {
 			return err
 		}
@@ -215,9 +218,6 @@ func (g *Group) Run(ctx context.Context) error {
 			g.log.Warn("could not join the replica group, retrying", "err", err)
 		}
 		g.troubled(err.Error())
-		if errors.Is(err, errStateLost) {
-			g.abstain() // other replicas may have lost their state too and still hold leases
-		}
 		pace := time.NewTimer(g.opts.Lease / 20)
 		select {
 		case <-ctx.Done():
@@ -289,10 +289,20 @@ func (g *Group) notify() {
 	}
 }
 
-// release gives up everything except posts in flight.
-func (g *Group) release() {
+// release gives up everything except posts in flight. Work in flight may publish until
+// the lease has run out or ctx ends.
+func (g *Group) release(ctx context.Context) {
 	g.seat.set(false)
 	g.surrender()
+	tick := time.NewTicker(g.opts.Lease / 20)
+	defer tick.Stop()
+	for ctx.Err() == nil && g.leased() && !g.last.settled() {
+		select {
+		case <-g.last.inFlight.Ended:
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
 	g.last.revoke()
 	g.lease.Store(nil)
 }

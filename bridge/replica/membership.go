@@ -104,7 +104,7 @@ func (g *Group) join(ctx context.Context) error {
 	for t.step(); t.lost == nil; t.step() {
 		select {
 		case <-ctx.Done():
-			return t.stop(tick.C)
+			return t.stop(ctx, tick.C)
 		case apply := <-t.calls.results:
 			t.now = g.clock()
 			apply()
@@ -318,7 +318,7 @@ func share(slots, own, plan int) float64 {
 }
 
 // stop gives up everything except sent posts, and leaves once these are recorded.
-func (t *membership) stop(ticks <-chan time.Time) error {
+func (t *membership) stop(ctx context.Context, ticks <-chan time.Time) error {
 	g := t.g
 	g.stopped.Store(true)
 	g.seat.set(false)
@@ -330,7 +330,7 @@ func (t *membership) stop(ticks <-chan time.Time) error {
 	if g.seat.inUse() && t.own.revision > 0 && !t.linger(ticks) {
 		return fmt.Errorf("leave the replicas with posts in flight: %w", cmp.Or(t.lost, context.DeadlineExceeded))
 	}
-	g.release()
+	g.release(ctx)
 	return t.leave()
 }
 

@@ -208,3 +208,31 @@ func TestTurnsOfAStop(t *testing.T) {
 		})
 	}
 }
+
+// TestTurnsWhenTheBucketLosesItsState: a replica whose state the bucket lost publishes
+// what it had asked for before, while its lease runs. Later it publishes nothing.
+func TestTurnsWhenTheBucketLosesItsState(t *testing.T) {
+	t.Parallel()
+	for _, length := range []time.Duration{500 * time.Millisecond, DefaultLease} {
+		t.Run(fmt.Sprint(length), func(t *testing.T) {
+			calmly(t, func(w *world) {
+				a := w.join("a")
+				empty := w.m.copied()
+				w.within(time.Minute, "a has the devices", func() bool { return w.divided(a) })
+				var one *turn
+				for _, token := range w.tokens {
+					if one = w.begin(a, token); one != nil {
+						break
+					}
+				}
+				w.lose(empty)
+				w.within(3*time.Second, "a notices the loss", func() bool { return !a.Owns(one.token) })
+				w.pass(length)
+				if published := w.finish(a, one); published != (length < DefaultLease) {
+					t.Errorf("published %t", published)
+				}
+				w.within(time.Minute, "a has the devices again", func() bool { return w.divided(a) })
+			})
+		})
+	}
+}
