@@ -15,7 +15,7 @@ import (
 
 // keptDecisions is the number of decisions that are kept of a device. Polls in a
 // row with the same result count as one.
-const keptDecisions = 6
+const keptDecisions = 5
 
 // decision is the result of one turn. There are several for each device, so it is
 // small.
@@ -380,7 +380,7 @@ func (f *fleet) statusLocked(now time.Time, d *device) DeviceStatus {
 	if last := d.log.last(); last != nil {
 		s.Polled, s.Result, s.Detail = last.when(), last.result.String(), last.noted().detail
 	}
-	s.Failures = d.failures
+	s.Failures = int(d.failures)
 	next, why := f.policy.Due(now, d.id)
 	s.Next, s.Reason = next, why.String()
 	if d.terms.paused {

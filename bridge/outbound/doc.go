@@ -24,7 +24,7 @@
 // The stream is the state (resync.go). At start, after the broker was away, and when
 // devices are assigned to this replica, the pool reads the last events of every
 // device from the stream into its track. After a refused fence it does so for one
-// device. The pool keeps hashes of a location: one of the whole, and four bytes
+// device. The pool keeps hashes of a location: one of the whole, and two bytes
 // for each field, by which [Pool.Why] names the fields that changed.
 //
 // # Hand-over

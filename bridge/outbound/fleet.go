@@ -26,12 +26,12 @@ type device struct {
 	first     bool // active, and not polled since
 	// reread: its state has to be read from the stream before it is polled,
 	// because another replica may have published.
-	reread   bool
-	failures int // polls in a row that failed
-	log      decisions
+	reread bool
 	// revoked: another replica may have polled it since its turn began, so the turn
 	// publishes nothing more.
-	revoked atomic.Bool
+	revoked  atomic.Bool
+	failures int32 // polls in a row that failed
+	log      decisions
 
 	track     track.Track
 	complaint string // the trouble that was logged last

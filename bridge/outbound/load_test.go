@@ -93,8 +93,8 @@ func TestLargeState(t *testing.T) {
 	}
 }
 
-// longMessages is a state whose device events and locations are long. full is called
-// when all of them were read.
+// longMessages is a state of long messages with long subjects. full is called when
+// all of them were read.
 type longMessages struct {
 	largeState
 	full func()
@@ -102,7 +102,9 @@ type longMessages struct {
 
 // State implements [State].
 func (l longMessages) State(ctx context.Context, allAlerts bool, f func(publisher.Stored)) (publisher.Mark, error) {
+	part := func(token string) string { return (token + strings.Repeat(".", 4<<10))[:len(token)] }
 	mark, err := l.largeState.State(ctx, allAlerts, func(s publisher.Stored) {
+		s.Device, s.Alert = part(s.Device), part(s.Alert)
 		s.Body = append(slices.Clip(s.Body), bytes.Repeat([]byte(" "), 8<<10)...)
 		s.Header = map[string][]string{publisher.HeaderEdges: s.Header[publisher.HeaderEdges], "Other": {strings.Repeat("x", 1<<10)}}
 		f(s)
@@ -114,7 +116,7 @@ func (l longMessages) State(ctx context.Context, allAlerts bool, f func(publishe
 // TestLoadKeepsNoMessages: while the state is read, the memory holds the content of
 // the messages that were read, and not the messages.
 func TestLoadKeepsNoMessages(t *testing.T) {
-	const devices = 2_000
+	const devices = 1_000
 	parts := parts(newFakeAPI(), nil, schedule.NewFixed(time.Minute))
 	before, held := heap(), int64(0)
 	parts.State = longMessages{largeState{devices}, func() { held = heap() - before }}

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"testing"
 	"time"
+	"unsafe"
 
 	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/schedule"
@@ -52,6 +53,14 @@ func BenchmarkDeviceMemory(b *testing.B) {
 		}
 		b.ReportMetric(float64(heap()-before)/devices, "B/device")
 		runtime.KeepAlive(p)
+	}
+}
+
+// TestDeviceSize: a device fits into an allocation of 704 bytes. The next size that the
+// runtime allocates is 768, and 896 after that.
+func TestDeviceSize(t *testing.T) {
+	if size := unsafe.Sizeof(device{}); size > 704 {
+		t.Errorf("a device has %d bytes, want at most 704: look for padding between its fields", size)
 	}
 }
 

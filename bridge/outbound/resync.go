@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -124,17 +125,20 @@ func (p *Pool) load(ctx context.Context) (n int, err error) {
 	p.fleet.rereadBusy()
 	p.rememberSilent(ctx)
 	images := make(map[string]*image)
+	alerts := make(map[string]string) // tokens: devices share few, and their text is part of a message
 	mark, err := p.parts.State.State(ctx, p.opts.AlertHistory, func(s publisher.Stored) {
 		im := images[s.Device]
 		if im == nil {
 			im = &image{}
-			if id, err := publisher.Decode(s.Device); err == nil {
+			token := strings.Clone(s.Device) // without the rest of its subject
+			if id, err := publisher.Decode(token); err == nil {
 				im.id = id
 			} else {
 				p.log.Warn("stream has an unexpected subject", "subject", s.Device, "err", err)
 			}
-			images[s.Device] = im
+			images[token] = im
 		}
+		s.Alert = shared(alerts, s.Alert)
 		p.add(im, &s)
 	})
 	if err != nil {
@@ -146,6 +150,16 @@ func (p *Pool) load(ctx context.Context) (n int, err error) {
 	}
 	p.loadInventory(images, mark)
 	return p.fleet.load(images, quotas, p.opts.Quota), nil
+}
+
+// shared returns the first text that is equal to this one, of which it keeps a copy.
+func shared(texts map[string]string, text string) string {
+	if first, found := texts[text]; found {
+		return first
+	}
+	text = strings.Clone(text)
+	texts[text] = text
+	return text
 }
 
 // rememberSilent keeps the silent alerts beyond the retention. The bridge works

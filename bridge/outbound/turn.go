@@ -329,7 +329,7 @@ func (t *turn) unusable(ctx context.Context, err error) {
 // devices are not affected.
 func (t *turn) backOff(err error) {
 	p, d := t.pool, t.d
-	wait := backoff.Delay(p.opts.BackoffInitial, p.opts.BackoffMax, d.failures)
+	wait := backoff.Delay(p.opts.BackoffInitial, p.opts.BackoffMax, int(d.failures))
 	if e, ok := errors.AsType[*plaspy.Error](err); ok {
 		wait = max(wait, e.RetryAfter)
 	}

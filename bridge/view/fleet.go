@@ -31,12 +31,12 @@ type row struct {
 	fix, seen int64
 	lat, lon  int32
 	speed     int32 // tenths of km/h, or unknownSpeed
+	failures  int32
 	alerts    []string
 	trail     []spot // oldest first
 
 	polled, next   int64
 	result, reason string
-	failures       int
 }
 
 const unknownSpeed = -1
@@ -100,8 +100,9 @@ func (f *fleet) update(now time.Time, d *Device) {
 		f.updateFix(now, r, d, known)
 	}
 	polled, next := unixMilli(d.Polled), unixMilli(d.Next)
-	if r.polled != polled || r.next != next || r.result != d.Result || r.reason != d.Reason || r.failures != d.Failures {
-		r.polled, r.next, r.result, r.reason, r.failures = polled, next, d.Result, d.Reason, d.Failures
+	failures := int32(d.Failures)
+	if r.polled != polled || r.next != next || r.result != d.Result || r.reason != d.Reason || r.failures != failures {
+		r.polled, r.next, r.result, r.reason, r.failures = polled, next, d.Result, d.Reason, failures
 		f.touch(r, changedPoll)
 	}
 }

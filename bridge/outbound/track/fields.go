@@ -25,6 +25,10 @@ const (
 	// maxFieldsNamed is the number of changed fields that [Fields.Changed] names.
 	maxFieldsNamed = 8
 
+	// sumSize is the number of bytes that are kept of a field's hash. They only decide
+	// which fields are named, so two are enough: in 65,536 changes one is not named.
+	sumSize = 2
+
 	// More stands for the fields that are not named.
 	More = "…"
 )
@@ -34,7 +38,7 @@ const (
 // the same fields share the names.
 type Fields struct {
 	names unique.Handle[string] // paths, each with a line feed behind it
-	sums  string                // four bytes of hash for each
+	sums  string                // sumSize bytes of hash for each
 }
 
 // walks reuses the buffers of a walk.
@@ -48,7 +52,7 @@ func FieldsOf(raw []byte) Fields {
 	w.object(raw, 1)
 	if w.rest != 0 {
 		w.names = append(append(w.names, More...), '\n')
-		w.sums = binary.LittleEndian.AppendUint32(w.sums, w.rest)
+		w.sums = binary.LittleEndian.AppendUint16(w.sums, uint16(w.rest))
 	}
 	if w.text == "" || string(w.names) != w.text { // most devices of an account have the same fields
 		w.last = unique.Make(string(w.names))
@@ -83,13 +87,13 @@ func (w *fieldWalk) object(raw []byte, depth int) {
 }
 
 func (w *fieldWalk) leaf(value []byte) {
-	sum := uint32(xxhash.Sum64(value))
-	if len(w.sums) >= 4*maxFields {
-		w.rest += sum | 1
+	sum := uint16(xxhash.Sum64(value))
+	if len(w.sums) >= sumSize*maxFields {
+		w.rest += uint32(sum) | 1
 		return
 	}
 	w.names = append(appendName(w.names, w.path), '\n')
-	w.sums = binary.LittleEndian.AppendUint32(w.sums, sum)
+	w.sums = binary.LittleEndian.AppendUint16(w.sums, sum)
 }
 
 // appendName appends a path. A long path is cut, and control characters are
@@ -126,21 +130,21 @@ func (f Fields) Changed(to Fields, ignored []string) string {
 	if f.names == to.names {
 		i := 0
 		for name := range strings.Lines(to.names.Value()) {
-			if f.sums[i:i+4] != to.sums[i:i+4] {
+			if f.sums[i:i+sumSize] != to.sums[i:i+sumSize] {
 				list.add(name)
 			}
-			i += 4
+			i += sumSize
 		}
 		return list.text()
 	}
 	before := f.byName()
 	i := 0
 	for name := range strings.Lines(to.names.Value()) {
-		if sum, there := before[name]; !there || sum != to.sums[i:i+4] {
+		if sum, there := before[name]; !there || sum != to.sums[i:i+sumSize] {
 			list.add(name)
 		}
 		delete(before, name)
-		i += 4
+		i += sumSize
 	}
 	for name := range strings.Lines(f.names.Value()) {
 		if _, gone := before[name]; gone {
@@ -151,11 +155,11 @@ func (f Fields) Changed(to Fields, ignored []string) string {
 }
 
 func (f Fields) byName() map[string]string {
-	m := make(map[string]string, len(f.sums)/4)
+	m := make(map[string]string, len(f.sums)/sumSize)
 	i := 0
 	for name := range strings.Lines(f.names.Value()) {
-		m[name] = f.sums[i : i+4]
-		i += 4
+		m[name] = f.sums[i : i+sumSize]
+		i += sumSize
 	}
 	return m
 }

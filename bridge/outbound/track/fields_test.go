@@ -65,7 +65,7 @@ func FuzzFields(f *testing.F) {
 			}
 		}
 		a, b := FieldsOf(from), FieldsOf(to)
-		if len(a.sums) > 4*(maxFields+1) || strings.Count(a.names.Value(), "\n") != len(a.sums)/4 {
+		if len(a.sums) > sumSize*(maxFields+1) || strings.Count(a.names.Value(), "\n") != len(a.sums)/sumSize {
 			t.Fatalf("%d bytes of sums for names %q", len(a.sums), a.names.Value())
 		}
 		if again := a.Changed(FieldsOf(from), nil); again != "" {

@@ -10,17 +10,18 @@ import (
 // holds nothing, with the alert history off.
 type Track struct {
 	Seq    uint64 // of the last location; 0: none, or it has left the stream by age
-	Known  bool   // Last and SeenAt are set
 	Last   Position
 	SeenAt time.Time // when the bridge first saw the last location, by its own clock
 	Times  Times
 
 	Raised []string // the API's alerts; never changed in place
-	Silent bool     // the bridge's own alert is raised
 
 	// HistoryFrom is the time from which the alert history is still to be read;
 	// zero: it was read up to the last location.
 	HistoryFrom time.Time
+
+	Known  bool // Last and SeenAt are set
+	Silent bool // the bridge's own alert is raised
 
 	history     bool   // the alerts of the history are published too
 	alone       bool   // alerts changed without the location
