@@ -35,7 +35,7 @@ func (b *Bridge) openQueries(ctx context.Context) error {
 		o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client of the query service closed: %w", err)) }
 		var err error
 		if conn, err = publisher.ConnectContext(ctx, o, log, nil); errors.Is(err, publisher.ErrCredentials) {
-			return config.Faults{{Variable: "NATS_QUERY_NKEY", Problem: "names a file that cannot be used: " + err.Error()}}
+			return config.Faults{{Variable: "NATS_QUERY_CREDS or NATS_QUERY_NKEY", Problem: "names a file that cannot be used: " + err.Error()}}
 		} else if err != nil {
 			return err
 		}

@@ -138,7 +138,7 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 	o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client closed: %w", err)) }
 	var err error
 	if b.conn, err = publisher.ConnectContext(ctx, o, log, b.metrics); errors.Is(err, publisher.ErrCredentials) {
-		return config.Faults{{Variable: "NATS_NKEY, NATS_CERT or NATS_KEY", Problem: "names a file that cannot be used: " + err.Error()}}
+		return config.Faults{{Variable: "NATS_CREDS, NATS_NKEY, NATS_CERT or NATS_KEY", Problem: "names a file that cannot be used: " + err.Error()}}
 	} else if err != nil {
 		return err
 	}

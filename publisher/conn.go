@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,12 +18,13 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // ConnOptions configure a [Conn]. All of them but InProcess have the same meaning as
 // in the nats CLI. Files are read at every connect, so a rotated file needs no
-// restart.
+// restart, except that NKey must keep its public key.
 type ConnOptions struct {
 	URL         string                     // comma separated; ignored if InProcess is set
 	InProcess   nats.InProcessConnProvider // an embedded server
@@ -180,6 +182,9 @@ func (o ConnOptions) options() ([]nats.Option, error) {
 		opts = append(opts, nats.CustomInboxPrefix(o.InboxPrefix))
 	}
 	if o.Creds != "" {
+		if err := checkCreds(o.Creds); err != nil {
+			return nil, fmt.Errorf("%w: NATS_CREDS: %w", ErrCredentials, err)
+		}
 		opts = append(opts, nats.UserCredentials(o.Creds))
 	}
 	if o.NKey != "" {
@@ -207,6 +212,25 @@ func (o ConnOptions) options() ([]nats.Option, error) {
 		opts = append(opts, nats.ClientCert(o.Cert, o.Key))
 	}
 	return opts, nil
+}
+
+// checkCreds returns an error if a credentials file lacks a user's JWT or seed. The
+// client reads the file again at every connect, and would retry for ever.
+func checkCreds(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	defer clear(data)
+	if token, err := nkeys.ParseDecoratedJWT(data); err != nil || strings.Count(token, ".") != 2 {
+		return errors.New("the file has no user JWT")
+	}
+	pair, err := nkeys.ParseDecoratedUserNKey(data)
+	if err != nil {
+		return err
+	}
+	pair.Wipe()
+	return nil
 }
 
 // reconnectDelay adds jitter, so that many bridges do not reconnect at once.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -109,6 +111,43 @@ func TestUnreachable(t *testing.T) {
 	}
 	if len(seen) == 0 || c.Trouble() == "" {
 		t.Errorf("trouble %q, log:\n%s", c.Trouble(), log)
+	}
+}
+
+// TestUnusableFiles: a file without what it should hold is an error at once, which
+// names the variable and none of its content. The client would retry for ever.
+func TestUnusableFiles(t *testing.T) {
+	const (
+		jwt  = "-----BEGIN NATS USER JWT-----\neyJ0.eyJs3cret.c2ln\n------END NATS USER JWT------\n"
+		seed = "-----BEGIN USER NKEY SEED-----\nSUAs3cret\n------END USER NKEY SEED------\n"
+	)
+	for _, tc := range []struct{ name, content, variable string }{
+		{"empty creds", "", "NATS_CREDS"},
+		{"creds that are something else", "s3cret\n", "NATS_CREDS"},
+		{"creds without a seed", jwt, "NATS_CREDS"},
+		{"creds with a broken seed", jwt + seed, "NATS_CREDS"},
+		{"creds without a JWT", seed, "NATS_CREDS"},
+		{"empty nkey", "", "NATS_NKEY"},
+		{"nkey that is something else", "s3cret\n", "NATS_NKEY"},
+		{"broken nkey", "SUAs3cret\n", "NATS_NKEY"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "file")
+			if err := os.WriteFile(file, []byte(tc.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			o := publisher.ConnOptions{URL: "127.0.0.1:1", Creds: file}
+			if tc.variable == "NATS_NKEY" {
+				o.Creds, o.NKey = "", file
+			}
+			conn, err := publisher.Connect(o, slog.New(slog.DiscardHandler), nil)
+			if err == nil {
+				_ = conn.Shut(0)
+			}
+			if !errors.Is(err, publisher.ErrCredentials) || !strings.Contains(err.Error(), tc.variable) || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 
