@@ -147,6 +147,8 @@ func jsonNumber(n int) string {
 func TestNotForPosting(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, subject, body, dead, reason string }{
+		{"no URL can hold the id", "plaspy.in.location.=2E=2E", string(location(1)), "plaspy.dlq.location.=2E=2E", "invalid: device id"},
+		{"an id that is not UTF-8", "plaspy.in.location.=FF", string(location(1)), "plaspy.dlq.location.=FF", "invalid: device id"},
 		{"invalid", "plaspy.in.location.d", `{"location":{"dateTime":"2026-01-02T03:04:01Z","latitude":91,"longitude":0}}`, "plaspy.dlq.location.d", "location.latitude"},
 		{"no JSON", "plaspy.in.alert.d", `help`, "plaspy.dlq.alert.d", "body"},
 		{"empty", "plaspy.in.alert.d", ``, "plaspy.dlq.alert.d", "body"},

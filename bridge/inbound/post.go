@@ -68,6 +68,9 @@ func (r *pass) post(lm *lane.Message) lane.Answer {
 		return r.giveUp(lm, "unknown subject: "+a.Reason, "", false)
 	}
 	t.device, t.id = a.Device, m.ID(c.opt.Subjects)
+	if err := plaspy.CheckID(a.Device); err != nil {
+		return r.giveUp(lm, "invalid: "+err.Error(), "", false)
+	}
 	posts, err := m.split()
 	if err != nil {
 		return r.giveUp(lm, "invalid: "+err.Error(), "", false)

@@ -229,7 +229,7 @@ func (c *Client) call(ctx context.Context, r *request, payload string) (p reply,
 // do sends a request and returns the answer if it is 2xx and fits. Otherwise the error is the method's.
 func (c *Client) do(ctx context.Context, r *request) (reply, error) {
 	if !r.endpoint.list() {
-		if err := checkID(r.id); err != nil {
+		if err := CheckID(r.id); err != nil {
 			return reply{buf: r.buf}, err
 		}
 	}

@@ -156,7 +156,7 @@ func readDevice(entry []byte) (Device, error) {
 	if d.ID = id; expires != "" {
 		d.Expires, _, _ = auth.ParseTime(expires) // zero if it cannot be read, as documented
 	}
-	return d, checkID(id)
+	return d, CheckID(id)
 }
 
 func readGroup(entry []byte) (Group, error) {
@@ -295,8 +295,8 @@ func (c *Client) DeviceURL(id string) string {
 
 const maxID = 1024 // bytes; longer ones would not fit servers' limits on a request line once escaped
 
-// checkID refuses ids that no URL can carry unharmed.
-func checkID(id string) error {
+// CheckID refuses ids that no URL can carry unharmed.
+func CheckID(id string) error {
 	switch {
 	case id == "":
 		return &IDError{ID: id, Reason: "is empty"}

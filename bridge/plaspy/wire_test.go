@@ -23,7 +23,7 @@ func FuzzEscapeID(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, id string) {
-		if checkID(id) != nil {
+		if CheckID(id) != nil {
 			return
 		}
 		u := url.URL{Scheme: "http", Host: "x", Path: "/api/devices/" + id + "/x", RawPath: "/api/devices/" + escapeID(id) + "/x"}
