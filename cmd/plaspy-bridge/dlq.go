@@ -61,7 +61,7 @@ func dlqShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show SEQ",
 		Short: "Show one dead letter in full",
-		Args:  all(cobra.ExactArgs(1), sequences),
+		Args:  all(oneSequence, sequences),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withBox(cmd.Context(), func(box *deadletter.Box) error {
 				l, err := box.Letter(cmd.Context(), parseSeqs(args)[0])
@@ -147,6 +147,13 @@ func jobFlags(cmd *cobra.Command, job *deadletter.Job, everything *bool) {
 	filterFlags(cmd, &job.Filter)
 	cmd.Flags().BoolVar(everything, "all", false, "all letters that match the filters")
 	cmd.Flags().BoolVar(&job.DryRun, "dry-run", false, "only list the letters that would be affected")
+}
+
+func oneSequence(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("want one SEQ, got %d", len(args))
+	}
+	return nil
 }
 
 // all runs several checks of a command line.

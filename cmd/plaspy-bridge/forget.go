@@ -31,7 +31,7 @@ func forgetCommand() *cobra.Command {
 			if list {
 				return cobra.NoArgs(cmd, args)
 			}
-			return cobra.ExactArgs(1)(cmd, args)
+			return oneDevice(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withStreams(cmd.Context(), func(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) error {

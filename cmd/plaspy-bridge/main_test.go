@@ -54,7 +54,14 @@ func TestExecute(t *testing.T) {
 		{"schema", "schema", []string{"BRIDGE_PREFIX", "my-fleet"}, 0, `"address": "my-fleet.location.{device}"`, ""},
 		{"schema as Go", "schema --types go", []string{"BRIDGE_PREFIX", "my-fleet"}, 0, `EventsStream      = "MY_FLEET_EVENTS"`, ""},
 		{"schema as TypeScript", "schema --types typescript", nil, 0, "export interface LocationEvent {", ""},
-		{"schema in another language", "schema --types cobol", nil, 1, "", "typescript"},
+		{"schema in another language", "schema --types cobol", nil, 2, "", "want one of go, typescript"},
+		{"schema in no language", "schema --types=", nil, 2, "", "want one of go, typescript"},
+		{"schema of another message", "schema --message=foo", nil, 2, "", "want one of alert, "},
+		{"why of nothing", "why", nil, 2, "", "want one DEVICE, got 0"},
+		{"forget of two devices", "forget a b", nil, 2, "", "want one DEVICE, got 2"},
+		{"undo of nothing", "forget --undo", nil, 2, "", "want one DEVICE, got 0"},
+		{"forget of a long id", "forget " + strings.Repeat("x", 9000), nil, 2, "", "9000 bytes"},
+		{"dead letter without a number", "dlq show", nil, 2, "", "want one SEQ, got 0"},
 		{"env without any configuration", "env", nil, 0, "wrong: PLASPY_USERNAME is not set", ""},
 		{"env shows what is odd", "env", []string{"BRIDGE_WORKRES", "1"}, 0, "odd: BRIDGE_WORKRES is not a variable of the bridge; did you mean BRIDGE_WORKERS?", ""},
 		{"env for a file", "env --example", nil, 0, "\nPLASPY_USERNAME=\n", ""},
@@ -62,7 +69,7 @@ func TestExecute(t *testing.T) {
 		{"health without a bridge", "health", []string{"BRIDGE_HTTP_ADDR", "127.0.0.1:1"}, 1, "", "connection refused"},
 		{"health without an address", "health", []string{"BRIDGE_HTTP_ADDR", ""}, 1, "", "BRIDGE_HTTP_ADDR is set to nothing"},
 		{"health with a wrong address", "health", []string{"BRIDGE_HTTP_ADDR", "x"}, 1, "", "BRIDGE_HTTP_ADDR is not an address"},
-		{"sim on no address", "sim --addr=x", nil, 1, "", "--addr"},
+		{"sim on no address", "sim --addr=x", nil, 2, "", "--addr"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

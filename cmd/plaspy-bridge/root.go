@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/publisher"
 )
 
 // Exit statuses of the contract.
@@ -107,5 +110,24 @@ func commands() []*cobra.Command {
 		statusCommand(),
 		versionCommand(),
 		whyCommand(),
+	}
+}
+
+// oneDevice checks that the only argument is the id of a device.
+func oneDevice(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("want one DEVICE, got %d", len(args))
+	}
+	_, err := publisher.Token(args[0])
+	return err
+}
+
+// oneOf checks that a flag is not set, or has one of the values.
+func oneOf(flag string, value *string, values []string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, _ []string) error {
+		if !cmd.Flags().Changed(flag) || slices.Contains(values, *value) {
+			return nil
+		}
+		return fmt.Errorf("--%s %q: want one of %s", flag, *value, strings.Join(values, ", "))
 	}
 }

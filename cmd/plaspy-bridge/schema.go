@@ -22,7 +22,7 @@ func schemaCommand() *cobra.Command {
 			"one source file without dependencies instead: message types, id encoding and decoding. Needs no\n" +
 			"configuration; subjects begin with BRIDGE_PREFIX.",
 		Example: "  plaspy-bridge schema --types go > plaspy/plaspy.go\n  plaspy-bridge schema --types typescript > plaspy.ts",
-		Args:    cobra.NoArgs,
+		Args:    all(cobra.NoArgs, oneOf("types", &types, schema.Languages()), oneOf("message", &message, schema.Messages())),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if message != "" {
 				return writeSchema(cmd, func() ([]byte, error) { return schema.Standalone(message) })

@@ -24,7 +24,12 @@ func simCommand() *cobra.Command {
 		Long: "Runs the simulated Plaspy API alone until it is interrupted, and prints the environment\n" +
 			"that a bridge needs to use it. On a loopback address it also serves a control interface\n" +
 			"for tests under /_sim/, which causes faults and lists the answers that were sent.",
-		Args: cobra.NoArgs,
+		Args: all(cobra.NoArgs, func(*cobra.Command, []string) error {
+			if _, _, err := net.SplitHostPort(addr); err != nil {
+				return fmt.Errorf("--addr: %w, want host:port", err)
+			}
+			return nil
+		}),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Devices, o.RateLimit, o.DailyUsage, o.Record = int(devices), int(rate), int(usage), int(record)
 			return simulate(cmd.Context(), cmd.OutOrStdout(), addr, o)

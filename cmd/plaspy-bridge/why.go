@@ -27,7 +27,7 @@ func whyCommand() *cobra.Command {
 		Long: "Shows the last decisions on a device as JSON: its polls, their results, the time of the next poll and its\n" +
 			"reason. Asks the bridge on BRIDGE_HTTP_ADDR first, and if that one does not poll the device, all bridges\n" +
 			"by the query service on NATS.",
-		Args: cobra.ExactArgs(1),
+		Args: oneDevice,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, _, err := config.Load("PLASPY_", "OTEL_")
 			if err != nil {
