@@ -118,7 +118,7 @@ func (w *world) check() string {
 				shown = e.answer
 			}
 			for _, a := range w.shown[e.answer].fix.Alerts {
-				if w.owed(e.fixTime) {
+				if w.owed(e) {
 					break // a restart does not remember which alerts stayed raised meanwhile
 				}
 				history[fmt.Sprint(a, e.fixTime)] = e
@@ -144,11 +144,12 @@ func (w *world) check() string {
 	return ""
 }
 
-// owed reports whether the history was left unread from before an instant on.
-func (w *world) owed(at time.Time) bool {
+// owed reports whether the history from before a location on was left unread with it, or
+// later.
+func (w *world) owed(location *event) bool {
 	return slices.ContainsFunc(w.log, func(e event) bool {
 		since, err := time.Parse(time.RFC3339Nano, e.stored.Since)
-		return err == nil && !since.After(at)
+		return err == nil && e.seq >= location.seq && !since.After(location.fixTime)
 	})
 }
 
