@@ -374,6 +374,8 @@ func (r *rig) publishAsAnother(seen time.Time, location string) {
 	}
 }
 
+// TestAgedOutLocationIsNotNews has the location of a parked device age out. It is published
+// again only after the stream itself was lost.
 func TestAgedOutLocationIsNotNews(t *testing.T) {
 	t.Parallel()
 	api := newFakeAPI("parked")
@@ -396,19 +398,24 @@ func TestAgedOutLocationIsNotNews(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.ageOut()
-	r.pool.fleet.mu.Lock()
-	r.pool.fleet.byID["parked"].reread = true
-	r.pool.fleet.mu.Unlock()
+	reread := func() {
+		r.pool.fleet.mu.Lock()
+		defer r.pool.fleet.mu.Unlock()
+		r.pool.fleet.byID["parked"].reread = true
+	}
+	reread()
 	r.forgetPolls()
 	r.polls("parked", 3)
 	r.own(func(string) bool { return false })
 	r.own(func(string) bool { return true })
 	r.forgetPolls()
 	r.polls("parked", 3) // the state is read before them
-	r.stop()
 	if got := summary(r.events()); len(got) != 0 {
 		t.Errorf("published again: %v", got)
 	}
+	r.loseStream(0)
+	reread()
+	r.until("the alert in the new stream", body(`"alert":"SOS"`))
 }
 
 func TestLostDeviceEventsAreToldByWhoeverComesToOwnThem(t *testing.T) {

@@ -296,7 +296,8 @@ func (p *Pool) reread(ctx context.Context, d *device) error {
 		if err != nil {
 			return fmt.Errorf("read the state of a device: %w", err)
 		}
-		if mark.AgedOut(d.track.Seq) {
+		lost := d.track.Seq == 0 && d.track.SeenAt.Before(mark.Created) // it aged out of another stream
+		if mark.AgedOut(d.track.Seq) && !lost {
 			d.track = im.Keep(d.track)
 			return nil
 		}

@@ -68,7 +68,7 @@ func (w *world) silentOrOther() string {
 // ops are all that can happen.
 var ops = slices.Concat(
 	forReplica("turn", turn), forReplica("ask", (*world).ask), forReplica("compare", (*world).compare),
-	forReplica("send", (*world).send), forReplica("send", (*world).send), forReplica("crash", (*world).crash),
+	forReplica("send", (*world).send), forReplica("send", (*world).send), forReplica("crash", (*world).crash), forReplica("reread", (*world).reread),
 	[]op{
 		{"forward", func(w *world) { w.show(10 * time.Second) }},
 		{"forward alert X", func(w *world) { w.show(10*time.Second, "X") }},

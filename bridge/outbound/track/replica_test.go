@@ -35,11 +35,16 @@ func (w *world) ask(i int) {
 	}
 }
 
-// load reads the state from the stream, or else from the buckets.
+// reread has a replica that publishes nothing read its device before the next poll.
+func (w *world) reread(i int) { w.replicas[i].reread = true }
+
+// load reads the state from the stream, or else from the buckets. A replica that knows the
+// last location keeps it if it has left the stream by age.
 func (w *world) load(r *replica) {
 	var im Image
 	location := w.tail("L")
-	if location == nil && w.bucket.seq >= w.origin && w.bucket.seq > 0 && w.bucket.seq < w.first {
+	keep := location == nil && r.track.Known && w.aged(r.track.Seq) && !r.track.SeenAt.Before(w.created)
+	if location == nil && !keep && w.bucket.seq >= w.origin && w.bucket.seq > 0 && w.bucket.seq < w.first {
 		location = &w.bucket
 	}
 	if location != nil {
@@ -57,11 +62,16 @@ func (w *world) load(r *replica) {
 			im.Alert(w.parser(), &e.stored, w.rules.history)
 		}
 	}
+	r.reread = false
+	if keep {
+		r.track = im.Keep(r.track)
+		return
+	}
 	if s := w.silence; s.seq >= w.origin && s.seq > 0 && s.seq < w.first {
 		s.stored.Seq = 0
 		im.Alert(w.parser(), &s.stored, w.rules.history)
 	}
-	r.track, r.reread = im.Track(w.rules.history), false
+	r.track = im.Track(w.rules.history)
 }
 
 // compare has a replica look at the answer that it holds, and plan what it
@@ -131,7 +141,7 @@ func (w *world) fillGap(n *News, t *Track, from, to time.Time, f *Fix) {
 func (w *world) historyFails() bool { return len(w.alerts)%3 == 2 }
 
 // aged reports whether a message has left the stream by age.
-func (w *world) aged(seq uint64) bool { return seq >= w.origin && seq < w.first }
+func (w *world) aged(seq uint64) bool { return seq == 0 || seq >= w.origin && seq < w.first }
 
 // send has a replica send its next event, and take the answer.
 func (w *world) send(i int) {

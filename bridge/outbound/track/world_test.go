@@ -23,9 +23,10 @@ type world struct {
 	log      []event  // all that the stream took and did not lose
 	first    uint64   // of the stream
 	last     uint64
-	origin   uint64 // what is gone from here on aged out
-	bucket   event  // newest location
-	silence  event  // newest message of the alert silent
+	origin   uint64    // what is gone from here on aged out
+	created  time.Time // of the stream
+	bucket   event     // newest location
+	silence  event     // newest message of the alert silent
 	replicas [2]replica
 	by       int  // the replica that published last
 	endless  bool // a turn did not end
@@ -191,9 +192,10 @@ func (w *world) age() {
 	// No turn takes that long, and a replica that works for another one's device is
 	// told sooner.
 	for i := range w.replicas {
-		r := &w.replicas[i]
-		r.reread = r.reread || r.pub != nil || i != w.by || r.track.Last.Hash != w.bucket.hash
-		r.asked, r.pub, r.part = nil, nil, nil
+		if r := &w.replicas[i]; r.reread || r.pub != nil || i != w.by || r.track.Last.Hash != w.bucket.hash {
+			w.crash(i)
+		}
+		w.replicas[i].asked = nil
 	}
 	w.msgs = w.msgs[n:]
 	w.first = w.last + 1
@@ -241,7 +243,7 @@ func (w *world) lose(n int) {
 	})
 	if len(w.msgs) == 0 {
 		w.first = w.last + 1
-		w.origin = w.first
+		w.origin, w.created = w.first, w.now
 		w.log = nil
 	}
 	w.bucket, w.silence, w.due = event{}, event{}, nil
