@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
@@ -189,6 +190,32 @@ func TestFixIsPublishedWithoutItsAlertHistory(t *testing.T) {
 	equal(t, without(summary(r.events()), "device"), []string{
 		"location.d first", "location.d once", "location.d then", "alert.d.SOS raised history", "location.d last",
 	})
+}
+
+// TestHistoryOfAnotherReplica: the device's location has aged out, and another replica has
+// published an alert of the history since.
+func TestHistoryOfAnotherReplica(t *testing.T) {
+	t.Parallel()
+	o := options()
+	o.AlertHistory = true
+	api := newFakeAPI("d")
+	api.show("d", at(1, "first"))
+	r := newRig(t, natstest.Start(t), api, o)
+	r.until("the first", body("first"))
+	r.until("its addition", body(`"change":"added"`))
+	r.ageOut()
+	r.retention(time.Hour)
+	row := `{"alert":"SOS","state":"raised","source":"history","dateTime":"2026-01-02T03:00:05Z"}`
+	if _, err := r.pub.JetStream().Publish(t.Context(), subjects.Alert("d", "SOS"), []byte(row)); err != nil {
+		t.Fatal(err)
+	}
+	api.set(func() {
+		api.alerts["d"] = `{"dateTime":"2026-01-02T03:00:05Z","alerts":["SOS"]},{"dateTime":"2026-01-02T03:00:06Z","alerts":["SOS"]}`
+		api.shown["d"] = at(10, "second")
+	})
+	r.until("the second", body("second"))
+	r.stop()
+	equal(t, without(summary(r.events()), "device"), []string{"alert.d.SOS raised history", "alert.d.SOS raised history", "location.d second"})
 }
 
 // lostAnswers loses the stream's answer to the first event of each chain, and sends the

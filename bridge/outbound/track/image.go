@@ -285,6 +285,9 @@ func (im *Image) silentIsOver() bool {
 // since t was read: it is still the last one.
 func (im *Image) Keep(t Track) Track {
 	t.Seq, t.unpublished, t.fences = 0, nil, im.fences()
+	for _, k := range im.published { // by another replica
+		t.see(k.alert, time.Unix(0, k.at))
+	}
 	if im.silent.found {
 		t.Silent = im.silent.raised
 	}

@@ -380,6 +380,10 @@ var histories = []struct {
 		"missed alert too large, a little ahead alert X, turn0, a little ahead alert X, turn0, a little ahead alert X, turn0, forward, turn0, missed alert too large, forward, ask1, compare1, missed alert too large, turn0, send1, further ahead, turn1",
 	},
 	{
+		"another replica has published the history since the last location aged out", rules{history: true},
+		"same time alert X, turn1, age, missed alert, too large, too large, turn0, turn1, turn1",
+	},
+	{
 		"a row of a replica that was held up", rules{backfill: true, history: true, silent: true},
 		"forward alert X, forward alert X, turn0, too large, missed alert, ask0, same time alert X, missed alert, compare0, back, back, turn1, send0",
 	},

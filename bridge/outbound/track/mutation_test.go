@@ -34,6 +34,7 @@ var faults = []mutation.Fault{
 	{"the fence of an alert does not move", "publication.go", "	t.setFence(publisher.Encode(s.change.Alert), seq)\n", ""},
 	{"a location that aged out keeps its fence", "track.go", "		t.Seq = 0\n", ""},
 	{"alerts that aged out keep their fences", "track.go", "return f.seq < first", "return false"},
+	{"a location that is kept hides other replicas' rows", "image.go", "t.see(k.alert, time.Unix(0, k.at))", "_ = k"},
 	{"fences are not read from the stream", "image.go", "if im.alerts[i].seq > 0 {", "if false {"},
 	{"locations announce nothing", "publication.go", "Announced: announce(s.changes)", "Announced: \"\""},
 	{"what a location announces counts as published", "image.go", "return last < im.seq && (a.changed == 0 || a.raised != c.Raised)", "return false"},
