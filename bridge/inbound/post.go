@@ -3,6 +3,7 @@ package inbound
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -167,6 +168,8 @@ func (r *pass) posted(lm *lane.Message, f *message.Form, answer plaspy.Answer) l
 	}
 	if t.warned {
 		c.log.Info("inbound message posted after retries", "device_id", t.device, "seq", m.Seq, "msg_id", t.id, "attempt", t.attempts)
+	} else if c.log.Enabled(r.posts, slog.LevelDebug) {
+		c.log.Debug("inbound message posted", "device_id", t.device, "seq", m.Seq, "msg_id", t.id, "attempt", t.attempts, "status", answer.Status)
 	}
 	v := &verdictNote{kind: m.Address.Kind, decision: d, connection: m.connection}
 	v.outcome = c.outcome(m, d, t)

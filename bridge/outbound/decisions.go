@@ -3,6 +3,7 @@ package outbound
 import (
 	"encoding/hex"
 	"encoding/json"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -74,6 +75,26 @@ func (d *decision) noteEvent(e *publisher.Event) {
 	d.published++
 	d.seq = e.Seq
 	_, _ = hex.Decode(d.id[:], []byte(e.ID)) // the publisher's ids are hexadecimal
+}
+
+// attrs returns the attributes of the decision's log line. began is zero if the API was
+// not asked.
+func (d *decision) attrs(deviceID string, began, now time.Time) []slog.Attr {
+	n := d.noted()
+	out := []slog.Attr{slog.String("device_id", deviceID), slog.String("result", d.result.String())}
+	if n.detail != "" {
+		out = append(out, slog.String("reason", n.detail))
+	}
+	if n.fields != "" {
+		out = append(out, slog.String("fields", strings.ReplaceAll(n.fields, "\n", ",")))
+	}
+	if d.published > 0 {
+		out = append(out, slog.Uint64("count", uint64(d.published)), slog.Uint64("seq", d.seq), slog.String("msg_id", d.eventID()))
+	}
+	if !began.IsZero() {
+		out = append(out, slog.Duration("elapsed", now.Sub(began)))
+	}
+	return out
 }
 
 // decisions are the last decisions on a device. The fleet's mutex guards them.

@@ -1,8 +1,10 @@
 package outbound
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -197,5 +199,32 @@ func TestDecisionsKeepApart(t *testing.T) {
 	equal(t, got, []string{"put off 0 " + quota.ErrUsedUp.Error(), "put off 24 " + errNotOurs.Error(), "changed 0 "})
 	if last := l.list()[1].At; !last.Equal(now.Add(-time.Second).UTC().Truncate(time.Millisecond)) {
 		t.Errorf("the repeated one is of %v, want the last time", last)
+	}
+}
+
+// TestDecisionsAreLogged: at the level debug each turn writes one line, and at info
+// none.
+func TestDecisionsAreLogged(t *testing.T) {
+	t.Parallel()
+	const polls = 5
+	for level, want := range map[slog.Level]bool{slog.LevelDebug: true, slog.LevelInfo: false} {
+		t.Run(level.String(), func(t *testing.T) {
+			t.Parallel()
+			api := newFakeAPI("d")
+			api.show("d", at(1, 1))
+			var out bytes.Buffer
+			r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) {
+				p.Log = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: level}))
+			})
+			r.until("the first", body("dateTime"))
+			r.polls("d", polls)
+			r.stop()
+			text := out.String()
+			first := strings.Count(text, `msg="poll ended" device_id=d result=changed reason="its first fix" count=1 seq=`)
+			same := strings.Count(text, `msg="poll ended" device_id=d result=unchanged elapsed=`)
+			if want && (first != 1 || same < polls-1) || !want && strings.Contains(text, "poll ended") {
+				t.Errorf("%d first and %d unchanged polls are logged:\n%s", first, same, text)
+			}
+		})
 	}
 }

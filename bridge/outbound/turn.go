@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"time"
@@ -65,6 +66,9 @@ func (t *turn) end(e ending) {
 		t.span.EndPoll(t.d.id, t.result.result.String(), int(t.result.published))
 	}
 	now := time.Now()
+	if t.result.result != noResult && t.pool.log.Enabled(context.Background(), slog.LevelDebug) {
+		t.pool.log.LogAttrs(context.Background(), slog.LevelDebug, "poll ended", t.result.attrs(t.d.id, t.began, now)...)
+	}
 	t.pool.fleet.release(t.d, now, t.result, e)
 	t.answerAsked(now)
 	nudge(t.pool.wake)
@@ -272,12 +276,9 @@ func (t *turn) failed(ctx context.Context, err error) {
 		t.complain("poll refused", err)
 	case class == plaspy.Throttled && deviceOnly(err):
 		t.complain("API throttles requests for this device", err)
-	case class == plaspy.Throttled || down:
-		p.log.Debug("poll failed", "device_id", d.id, "err", err)
+	case class == plaspy.Throttled || down: // nothing of this device alone
 	case d.failures+1 >= lastingFailure:
 		t.complain("polls keep failing", err)
-	default:
-		p.log.Debug("poll failed", "device_id", d.id, "err", err)
 	}
 	if down {
 		// The circuit holds all polls back. When it closes, no device should wait
@@ -321,7 +322,6 @@ func (t *turn) unusable(ctx context.Context, err error) {
 	}
 	t.span.Fail(plaspy.Classify(err).String())
 	t.result.note(resultPutOff, err)
-	p.log.Debug("poll put off", "device_id", d.id, "err", err)
 	t.backOff(err)
 }
 
