@@ -66,6 +66,23 @@ func (w *world) within(d time.Duration, what string, cond func() bool) time.Dura
 	}
 }
 
+// TestRestartInTime: a replica that follows one that has ended waits as long as the
+// budget demands, and not for the next tick of its loop.
+func TestRestartInTime(t *testing.T) {
+	calmly(t, func(w *world) {
+		w.limit = 6_000 // of which the pause is 20 ms
+		a := w.joinReaching("a")
+		w.within(time.Minute, "a has all", func() bool { return w.divided(a) })
+		w.end(a, false)
+		w.pass(time.Minute)
+		b := w.joinReaching("b")
+		// The modelled bucket takes 200 ms for the writes. The tick is after 360 ms.
+		if took := w.within(time.Minute, "b has all", func() bool { return w.divided(b) }); took > 300*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 // TestSeatFollowsTheAPI: a replica that cannot reach the API hands the posting
 // seat on, if another one can.
 func TestSeatFollowsTheAPI(t *testing.T) {
