@@ -159,13 +159,16 @@ func TestRowsThatAnotherReplicaPublished(t *testing.T) {
 func TestSilenceOfAHeldUpReplica(t *testing.T) {
 	t.Parallel()
 	o := options()
-	o.SilentAfter = 150 * time.Millisecond
+	o.SilentAfter = time.Second
 	api := newFakeAPI("d")
 	api.show("d", at(1, "f1"))
 	var r *rig
 	held := false
 	api.next["d"] = func(int) (string, error) {
-		if r.pool.fleet.seenBefore(o.SilentAfter) && !held {
+		if r.pool.fleet.seenBefore(o.SilentAfter/10) && !held {
+			for !r.pool.fleet.seenBefore(o.SilentAfter) { // a late answer
+				time.Sleep(o.SilentAfter / 100)
+			}
 			held = true
 			r.put(at(2, "f2"))
 		}
