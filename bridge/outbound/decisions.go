@@ -214,7 +214,7 @@ func (p *Pool) Why(id string) (answer []byte, ok bool) {
 func (p *Pool) Polls(id string) bool {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
-	return p.fleet.byID[id] != nil
+	return polledLocked(p.fleet, id) != nil
 }
 
 func (p *Pool) reason(id string) (Reason, bool) {
@@ -368,7 +368,7 @@ func (f *fleet) takeChanged() []*device {
 	defer f.mu.Unlock()
 	if !f.changes.watched {
 		f.changes.watched = true
-		for _, d := range f.byID {
+		for _, d := range allPolledLocked(f) {
 			f.markLocked(d)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/outbound/track"
+	"plaspy-bridge/publisher"
 )
 
 // device is one device of the account, or of the stream. The first block is
@@ -52,7 +53,6 @@ type fleet struct {
 	mu       sync.Mutex
 	policy   *schedule.Schedule
 	devices  map[string]*device // by token, those no longer listed too
-	byID     map[string]*device // active ones
 	pace     pace
 	busy     countdown // devices that are busy
 	given    countdown // devices that are busy and no longer active
@@ -119,7 +119,7 @@ func newFleet(policy *schedule.Schedule, owner Ownership, o Options) *fleet {
 		owner: owner, history: o.AlertHistory, setDevices: o.SetDevices, policy: policy,
 		// Devices with polls that hang must not occupy every worker.
 		suspectMax: max(o.Workers/4, 1),
-		devices:    make(map[string]*device), byID: make(map[string]*device), pace: pace{rate: -1},
+		devices:    make(map[string]*device), pace: pace{rate: -1},
 	}
 	if f.setDevices == nil {
 		f.setDevices = func(int) {}
@@ -132,6 +132,25 @@ func (f *fleet) addLocked(id, token string) *device {
 	d := &device{id: id, token: token, track: track.New(f.history)}
 	f.devices[token] = d
 	return d
+}
+
+// polledLocked returns the device with that id if it is in the schedule, or nil.
+func polledLocked(f *fleet, id string) *device {
+	if d := f.devices[publisher.Encode(id)]; d != nil && d.active {
+		return d
+	}
+	return nil
+}
+
+// allPolledLocked returns the devices in the schedule.
+func allPolledLocked(f *fleet) []*device {
+	list := make([]*device, 0, f.policy.Len())
+	for _, d := range f.devices {
+		if d.active {
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 // activateLocked puts a device into the schedule, or takes it out. It returns
@@ -149,10 +168,8 @@ func (f *fleet) activateLocked(now time.Time, d *device) bool {
 	}
 	f.markLocked(d)
 	if active {
-		f.byID[d.id] = d
 		f.enterLocked(now, d)
 	} else {
-		delete(f.byID, d.id)
 		f.leaveLocked(now, d)
 	}
 	f.size.measure(f.policy.Len(), &f.totals)
@@ -246,7 +263,7 @@ func (f *fleet) next(now time.Time, rate float64) (j job, wake time.Time, ok boo
 		if !ok {
 			return job{}, wake, false
 		}
-		d := f.byID[id]
+		d := polledLocked(f, id)
 		switch {
 		case d == nil: // removed meanwhile
 			f.policy.PutBack(now, id, time.Time{})

@@ -401,7 +401,7 @@ func TestAgedOutLocationIsNotNews(t *testing.T) {
 	reread := func() {
 		r.pool.fleet.mu.Lock()
 		defer r.pool.fleet.mu.Unlock()
-		r.pool.fleet.byID["parked"].reread = true
+		polledLocked(r.pool.fleet, "parked").reread = true
 	}
 	reread()
 	r.forgetPolls()

@@ -219,6 +219,7 @@ func TestEdgesThatACrashCutOff(t *testing.T) {
 				}
 			}
 			before := len(r.events())
+			r.forgetPolls()
 			r = newRig(t, srv, api, o)
 			r.polls("d", 5)
 			r.stop()
@@ -300,7 +301,8 @@ func TestHangingDevicesDoNotHoldUpOthers(t *testing.T) {
 		for failed := false; !failed; {
 			r.polls("good", 1)
 			r.pool.fleet.mu.Lock()
-			failed = r.pool.fleet.byID[ids[i]] == nil || r.pool.fleet.byID[ids[i]].failures > 0 || ids[i] == "good"
+			d := polledLocked(r.pool.fleet, ids[i])
+			failed = d == nil || d.failures > 0 || ids[i] == "good"
 			r.pool.fleet.mu.Unlock()
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -52,7 +51,7 @@ func (p *Pool) SetTerms(of TermsOf, groups bool) {
 func (p *Pool) reviseTerms() {
 	f := p.fleet
 	f.mu.Lock()
-	list := slices.Collect(maps.Values(f.byID))
+	list := allPolledLocked(f)
 	f.mu.Unlock()
 	inChunks(&f.mu, list, func(now time.Time, part []*device) {
 		for _, d := range part {
@@ -301,8 +300,8 @@ func (f *fleet) forgetful() bool {
 	if !f.memory.fleet || !f.memory.listed {
 		return true
 	}
-	for _, d := range f.byID {
-		if d.first && !d.terms.paused {
+	for _, d := range f.devices {
+		if d.active && d.first && !d.terms.paused {
 			return true
 		}
 	}
@@ -321,12 +320,7 @@ func (f *fleet) recall(fleet []byte, devices map[string][]byte) (n int) {
 	if !f.memory.listed {
 		f.memory.devices = devices
 	}
-	list := make([]*device, 0, len(f.byID))
-	for _, d := range f.byID {
-		if d.first && !d.terms.paused && devices[d.token] != nil {
-			list = append(list, d)
-		}
-	}
+	list := slices.DeleteFunc(allPolledLocked(f), func(d *device) bool { return !d.first || devices[d.token] == nil })
 	f.mu.Unlock()
 	inChunks(&f.mu, list, func(now time.Time, part []*device) {
 		for _, d := range part {
@@ -342,10 +336,7 @@ func (f *fleet) recall(fleet []byte, devices map[string][]byte) (n int) {
 func (f *fleet) remember() (fleet []byte, devices map[string][]byte) {
 	f.mu.Lock()
 	fleet = f.policy.AppendFleetMemory(nil)
-	list := make([]*device, 0, len(f.byID))
-	for _, d := range f.byID {
-		list = append(list, d)
-	}
+	list := allPolledLocked(f)
 	f.mu.Unlock()
 	devices = make(map[string][]byte, len(list))
 	for part := range slices.Chunk(list, chunk) {
