@@ -132,15 +132,16 @@ func (d *Door) Up(ctx context.Context) error {
 // the context lets them.
 func (d *Door) Down(ctx context.Context) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.srv == nil {
+	srv, done := d.srv, d.done
+	d.srv = nil
+	d.mu.Unlock() // an answer under way may need it
+	if srv == nil {
 		return
 	}
-	if err := d.srv.Shutdown(ctx); err != nil {
-		_ = d.srv.Close() // nothing is left to lose
+	if err := srv.Shutdown(ctx); err != nil {
+		_ = srv.Close() // nothing is left to lose
 	}
-	<-d.done
-	d.srv = nil
+	<-done
 }
 
 // Throttle has the door answer so many of the next requests with 429, and this

@@ -21,12 +21,16 @@ const maxPart = 128
 // fence, and how often it reads its device again.
 const maxConflicts = 5
 
-// publish plans the publication of a turn's news and starts it. The publication goes
-// on with start, published and store, part by part, until finish or abandon ends the
-// turn.
+// publish plans the publication of a turn's news and starts it, unless another replica
+// may have polled the device since the turn began. The publication goes on with start,
+// published and store, part by part, until finish or abandon ends the turn.
 func (t *turn) publish(ctx context.Context, n track.News) {
 	if n.Fixes == nil && n.Alerts == nil && n.Silent == nil && t.d.track.Unpublished() == 0 {
 		t.end(t.success)
+		return
+	}
+	if t.d.revoked.Load() || t.renewals == 0 && !t.sole(ctx) { // else renew has made sure
+		t.unusable(ctx, errOutdated)
 		return
 	}
 	t.pub = t.d.track.Publish(n)
@@ -183,7 +187,7 @@ func (t *turn) planAgain(ctx context.Context) {
 }
 
 // renew reads the device again, because the stream may not hold the state that the turn
-// began with, or the lease ran out. It returns nil if the turn's answer is still the
+// began with. It returns nil if the turn's answer is still the
 // newest. That is so if the broker lost data, and the stream holds nothing newer than
 // the state at the beginning. It is also so if no other replica can have polled the
 // device since the turn began, and the stream holds nothing that was seen after that. A
@@ -211,7 +215,7 @@ func (t *turn) renew(ctx context.Context, before *track.Track) error {
 // the answer would be dropped, and the API may never show that location again. It
 // returns the doubts that the read settles.
 func (t *turn) readAgain(ctx context.Context) (doubts uint64, err error) {
-	try(ctx, 30*time.Second, 100*time.Millisecond, func() bool {
+	try(ctx, 100*time.Millisecond, func() bool {
 		doubts = t.pool.state.doubts.Load()
 		err = t.pool.reread(ctx, t.d)
 		return err == nil || t.d.revoked.Load()
@@ -223,7 +227,7 @@ func (t *turn) readAgain(ctx context.Context) (doubts uint64, err error) {
 // began. If the lease ran out, it waits until that is known: the lease is renewed, or
 // lost, soon after the broker is back.
 func (t *turn) sole(ctx context.Context) (sole bool) {
-	try(ctx, 5*time.Second, 20*time.Millisecond, func() bool {
+	try(ctx, 20*time.Millisecond, func() bool {
 		lapsed := t.pool.parts.Owner.Lapsed() // first, because a lease that is lost revokes before it ends
 		revoked := t.d.revoked.Load()
 		sole = !lapsed && !revoked
@@ -232,18 +236,27 @@ func (t *turn) sole(ctx context.Context) (sole bool) {
 	return sole
 }
 
-// try calls f at once and then at an interval, until it reports that it is done, until
-// the limit or until ctx ends.
-func try(ctx context.Context, limit, interval time.Duration, f func() bool) {
-	over, tick := time.NewTimer(limit), time.NewTicker(interval)
+// outage is how long an answer waits for the broker.
+const outage = 30 * time.Second
+
+// try calls f at once and then at an interval, until it reports that it is done, for as
+// long as an outage may last or until ctx ends.
+func try(ctx context.Context, interval time.Duration, f func() bool) {
+	if f() {
+		return
+	}
+	over, tick := time.NewTimer(outage), time.NewTicker(interval)
 	defer over.Stop()
 	defer tick.Stop()
-	for !f() {
+	for {
 		select {
 		case <-tick.C:
 		case <-over.C:
 			return
 		case <-ctx.Done():
+			return
+		}
+		if f() {
 			return
 		}
 	}

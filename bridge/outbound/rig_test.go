@@ -189,6 +189,7 @@ type share struct {
 	owns   atomic.Pointer[func(token string) bool] // nil: all
 	idle   func() bool                             // nil: it is live
 	lapsed atomic.Bool                             // another replica may have taken over
+	asked  atomic.Int64                            // calls of Lapsed while it is true
 }
 
 func (s *share) Owns(token string) bool {
@@ -198,7 +199,13 @@ func (s *share) Owns(token string) bool {
 
 func (s *share) Live() bool { return s.idle == nil || !s.idle() }
 
-func (s *share) Lapsed() bool { return s.lapsed.Load() }
+func (s *share) Lapsed() bool {
+	lapsed := s.lapsed.Load()
+	if lapsed {
+		s.asked.Add(1)
+	}
+	return lapsed
+}
 
 // own assigns other devices to the rig's pool.
 func (r *rig) own(f func(token string) bool) (settled <-chan struct{}, revoke func()) {

@@ -134,8 +134,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	p, d := t.pool, t.d
 	t.at = at
 	// The broker may have lost data meanwhile, or another replica published.
-	doubtful := t.doubts != p.state.doubts.Load() || p.parts.Owner.Lapsed() || d.revoked.Load()
-	if doubtful && t.renew(ctx, &d.track) != nil {
+	if t.doubts != p.state.doubts.Load() && t.renew(ctx, &d.track) != nil {
 		return errOutdated
 	}
 	n := track.News{Observed: at}
@@ -196,10 +195,7 @@ func (t *turn) readGap(ctx context.Context, f *track.Fix, at time.Time) (found g
 		return found, nil
 	}
 	g := &gap.Device{ID: d.id, Token: d.token, Day: &d.day, Patience: &d.patience, Complain: t.complain}
-	if found, err = p.gaps.Read(ctx, g, &d.track, f, at); err == nil && !t.sole(ctx) {
-		err = errOutdated
-	}
-	return found, err
+	return p.gaps.Read(ctx, g, &d.track, f, at)
 }
 
 // unchanged notes a poll that returned the last known location, or none.

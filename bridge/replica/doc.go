@@ -32,10 +32,10 @@
 // unless a member is gone.
 //
 // Work that lasts longer than [Options.Lease] is revoked: it goes on, but publishes
-// nothing. So is the work of a replica that was evicted, or that leaves beside others.
-// After a suspension, work waits until it is known which of both is so, see
-// [Group.Lapsed]. So no answer is published after one that another replica asked for
-// later.
+// nothing. So is the work of a replica whose lease ran out before its membership ended,
+// and of one that leaves beside others. When a lease runs out, work waits until it is
+// renewed or the membership ends, see [Group.Lapsed]. So no answer is published after
+// one that another replica asked for later.
 //
 // # Budget
 //
