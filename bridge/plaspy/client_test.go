@@ -109,6 +109,8 @@ func TestLists(t *testing.T) {
 		{"absent", `{"success":true}`, "answer has no"},
 		{"object", `{"success":true,"devices":{},"groups":{}}`, "no array"},
 		{"refused", `{"success":false,"error":"nope","devices":[],"groups":[]}`, "nope"},
+		{"of another shape", `{"success":true,"devices":[{"deviceId":"a"},{"ID":"b"},null],"groups":[{"groupId":"a"},"b"]}`, "no entry can be read"},
+		{"of ids that cannot be sent", `{"success":true,"devices":[{"id":".."}],"groups":[]}`, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := reply(t, func(*http.Request) (*http.Response, error) { return answer(200, tc.body), nil })

@@ -106,7 +106,8 @@ func (c *Client) Groups(ctx context.Context) (groups []Group, skipped []error, e
 	return groups, skipped, nil
 }
 
-// list fetches an array and hands each element to read.
+// list fetches an array and hands each element to read. A list of which no element can be read is an error: to
+// take it for an empty one would remove every device.
 func (c *Client) list(ctx context.Context, r *request, payload string, read func([]byte) error) (skipped []error, err error) {
 	p, env, err := c.call(ctx, r, payload)
 	if err != nil {
@@ -118,16 +119,23 @@ func (c *Client) list(ctx context.Context, r *request, payload string, read func
 	if rawjson.IsNull(env.payload) {
 		return nil, nil // how many serializers write an empty list
 	}
-	n := 0
+	n, readable := 0, 0
 	err = rawjson.Elements(env.payload, func(entry []byte) bool {
-		if err := read(entry); err != nil && len(skipped) < maxSkipped {
+		err := read(entry)
+		if err != nil && len(skipped) < maxSkipped {
 			skipped = append(skipped, fmt.Errorf("%s entry %d: %w", payload, n, err))
+		}
+		if _, unusable := errors.AsType[*IDError](err); err == nil || unusable {
+			readable++
 		}
 		n++
 		return true
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, c.bad(r, &p, payload+" is no array", err)
+	case n > 0 && readable == 0:
+		return nil, c.bad(r, &p, "no entry can be read", skipped[0])
 	}
 	return skipped, nil
 }

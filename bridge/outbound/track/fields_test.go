@@ -84,6 +84,32 @@ func FuzzFields(f *testing.F) {
 	})
 }
 
+// TestAlertNames: what is no name is left out, unless it may stand for one.
+func TestAlertNames(t *testing.T) {
+	for _, tc := range []struct {
+		alerts string
+		want   []string
+		known  bool
+	}{
+		{`null`, nil, true},
+		{`[]`, nil, true},
+		{`["b","a","b"]`, []string{"b", "a"}, true},
+		{`[null,"a","",null,"b"]`, []string{"a", "b"}, true},
+		{`[null]`, nil, true},
+		{`["a",{"name":"b"}]`, nil, false},
+		{`["a",7]`, nil, false},
+		{`"a"`, nil, false},
+	} {
+		f, err := parser.Fix([]byte(`{"dateTime":"2026-01-02T03:00:00Z","latitude":4.7,"longitude":-74.1,"alerts":`+tc.alerts+`}`), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(f.Alerts, tc.want) || f.AlertsKnown != tc.known {
+			t.Errorf("%s: got %q, known %v", tc.alerts, f.Alerts, f.AlertsKnown)
+		}
+	}
+}
+
 func BenchmarkFields(b *testing.B) {
 	from, to := []byte(wide(1, 1)), []byte(wide(2, 1))
 	before := FieldsOf(from)

@@ -207,8 +207,8 @@ func Strings(value []byte) []string {
 	return list
 }
 
-// stringList reads an array of strings, each once, in order. It returns false
-// for anything else.
+// stringList reads an array of strings, each once, in order, without empty strings
+// and nulls. It returns false for anything else.
 func stringList(value []byte) ([]string, bool) {
 	if rawjson.IsNull(value) {
 		return nil, true
@@ -216,6 +216,9 @@ func stringList(value []byte) ([]string, bool) {
 	var list []string
 	known := true
 	err := rawjson.Elements(value, func(e []byte) bool {
+		if rawjson.IsNull(e) {
+			return true
+		}
 		text, ok := rawjson.Unquote(e)
 		known = known && ok
 		if s := string(text); ok && s != "" && !slices.Contains(list, s) {
