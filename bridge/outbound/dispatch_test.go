@@ -80,6 +80,26 @@ func TestStateIsReadOnceAtTheStart(t *testing.T) {
 	})
 }
 
+// TestGainedDevicesWaitForTheState: when devices come into the schedule, the state is
+// stale already.
+func TestGainedDevicesWaitForTheState(t *testing.T) {
+	var p *Pool
+	added := 0
+	o := options()
+	o.SetDevices = func(int) {
+		added++
+		if !p.state.stale() {
+			t.Error("devices were added, and polls may begin")
+		}
+	}
+	p = New(o, parts(newFakeAPI(), nil, schedule.NewFixed(time.Minute)))
+	p.state.loaded.Store(p.state.asked.Load())
+	p.Reassign(true)
+	if added == 0 {
+		t.Error("no devices were added")
+	}
+}
+
 // TestProbesGoRound: while the API is down, probes go to one device after the other, so that a device that always
 // fails does not keep the others from showing that the API is back.
 func TestProbesGoRound(t *testing.T) {

@@ -312,10 +312,10 @@ func (p *Pool) Resync() {
 // may poll these devices before that, or before a call of revoke, after which the
 // turns publish nothing.
 func (p *Pool) Reassign(gained bool) (settled <-chan struct{}, revoke func()) {
-	added, settled := p.fleet.reassign(time.Now())
 	if gained {
-		p.state.ask()
+		p.state.ask() // first, so that no device that is added now is polled before
 	}
+	added, settled := p.fleet.reassign(time.Now())
 	if added > 0 {
 		p.inventory.Compare() // their events are this replica's to publish now
 	}
