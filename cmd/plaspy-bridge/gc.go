@@ -54,10 +54,13 @@ func tuneGC(ctx context.Context) (stop func()) {
 	}
 }
 
-// excess reports whether so much memory is free, beside a live heap, that it should
-// be given back to the system. The runtime does that too, but over minutes. The start
-// of a large fleet leaves much.
-func excess(live, free uint64) bool { return free > 64<<20 && free > live/2 }
+// excess reports whether so much memory is free, beside a live heap and an allocation
+// rate in bytes a second, that it should be given back to the system. The runtime does
+// that too, but over minutes. The start of a large fleet leaves much, but needs it
+// again while it lasts.
+func excess(live, free uint64, rate float64) bool {
+	return free > 64<<20 && free > live/2 && float64(free) > 4*rate
+}
 
 func followHeap(ctx context.Context) {
 	const every, pause = time.Second, time.Minute
@@ -84,7 +87,7 @@ func followHeap(ctx context.Context) {
 			percent = next
 			debug.SetGCPercent(percent)
 		}
-		if excess(live, sample[2].Value.Uint64()) && time.Since(freed) > pause {
+		if excess(live, sample[2].Value.Uint64(), rate) && time.Since(freed) > pause {
 			freed = time.Now()
 			debug.FreeOSMemory()
 		}

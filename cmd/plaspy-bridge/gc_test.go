@@ -34,14 +34,16 @@ func TestExcess(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
 		live, free uint64
+		rate       float64
 		want       bool
 	}{
-		{"1,000 devices", 7 * mb, 40 * mb, false},
-		{"100,000 devices after their start", 200 * mb, 300 * mb, true},
-		{"100,000 devices later", 200 * mb, 80 * mb, false},
+		{"1,000 devices", 7 * mb, 40 * mb, mb, false},
+		{"100,000 devices while their state is read", 150 * mb, 300 * mb, 200 * mb, false},
+		{"100,000 devices after their start", 200 * mb, 300 * mb, 16 * mb, true},
+		{"100,000 devices later", 200 * mb, 80 * mb, 16 * mb, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := excess(tc.live, tc.free); got != tc.want {
+			if got := excess(tc.live, tc.free, tc.rate); got != tc.want {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
