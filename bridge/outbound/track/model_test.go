@@ -3,6 +3,7 @@ package track
 import (
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -303,7 +304,8 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// TestModelLong runs millions of random steps:
+// TestModelLong runs millions of random steps. Every second history has a choice of steps
+// of its own, so that more rare ones meet:
 // go test ./bridge/outbound/track -run TestModelLong -track.steps 10000000 -v.
 func TestModelLong(t *testing.T) {
 	if *longSteps == 0 {
@@ -316,9 +318,15 @@ func TestModelLong(t *testing.T) {
 	}
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	for steps < *longSteps {
-		history := make([]int, 1+rnd.IntN(80))
-		for i := range history {
-			history[i] = rnd.IntN(len(ops))
+		choice := rnd.Uint64() | 3 // the turns, and about half of the other steps
+		if histories%2 == 0 {
+			choice = math.MaxUint64
+		}
+		history := make([]int, 0, 80)
+		for n := 1 + rnd.IntN(80); len(history) < n; {
+			if i := rnd.IntN(len(ops)); choice>>i&1 == 1 {
+				history = append(history, i)
+			}
 		}
 		r := allRules[rnd.IntN(len(allRules))]
 		if broken := run(r, history); broken != "" {
