@@ -192,7 +192,7 @@ func (w *world) age() {
 	// No turn takes that long, and a replica that works for another one's device is
 	// told sooner.
 	for i := range w.replicas {
-		if r := &w.replicas[i]; r.reread || r.pub != nil || i != w.by || r.track.Last.Hash != w.bucket.hash {
+		if r := &w.replicas[i]; r.reread || r.pub != nil || i != w.by || r.track.Last.Hash != w.bucket.hash || r.track.Silent != fresh.track.Silent {
 			w.crash(i)
 		}
 		w.replicas[i].asked = nil
