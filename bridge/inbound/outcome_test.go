@@ -143,6 +143,31 @@ func jsonNumber(n int) string {
 	return string(b)
 }
 
+// TestAnswerTooLarge: a message that the API took is not posted again because its
+// answer is too large to be read.
+func TestAnswerTooLarge(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	api := newFakeAPI(func(string, int, []byte) error {
+		return &plaspy.Error{Endpoint: "locations", Status: 200, Err: plaspy.ErrTooLarge}
+	})
+	r.put("plaspy.in.location.d", location(1))
+	run(t, r.consumer(api))
+	r.waitCount(subjects.Inbound(), 0)
+	m := r.messages(subjects.Results(), 1)[0]
+	var got struct {
+		Posted           bool
+		Status, Attempts int
+		Response         any
+	}
+	if err := json.Unmarshal(m.Data, &got); err != nil {
+		t.Fatal(err)
+	}
+	if !got.Posted || got.Status != 200 || got.Attempts != 1 || got.Response != nil {
+		t.Errorf("got %s", m.Data)
+	}
+}
+
 // TestNotForPosting: what can never be posted is dead-lettered without a try.
 func TestNotForPosting(t *testing.T) {
 	t.Parallel()

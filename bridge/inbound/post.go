@@ -2,6 +2,7 @@ package inbound
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -112,6 +113,10 @@ func (r *pass) try(lm *lane.Message, f *message.Form, key string, conclude concl
 			return r.tooOld(lm)
 		}
 		return lane.Answer{Withheld: true}
+	}
+	if e, ok := errors.AsType[*plaspy.Error](err); ok && e.Status >= 200 && e.Status <= 299 && errors.Is(err, plaspy.ErrTooLarge) {
+		// The API took the message. To post it again for an answer that fits would not help.
+		answer, err = plaspy.Answer{Status: e.Status}, nil
 	}
 	if err == nil {
 		r.c.echo(m.Address, f, (*echo.Tracker).Taken)
