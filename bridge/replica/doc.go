@@ -35,7 +35,8 @@
 // nothing. So is the work of a replica whose lease ran out before its membership ended,
 // and of one that leaves beside others. When a lease runs out, work waits until it is
 // renewed or the membership ends, see [Group.Lapsed]. So no answer is published after
-// one that another replica asked for later.
+// one that another replica asked for later. If the bucket loses the replicas' state, all
+// wait as long as a lease, and so long may work in flight take.
 //
 // # Budget
 //

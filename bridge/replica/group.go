@@ -289,17 +289,19 @@ func (g *Group) notify() {
 	}
 }
 
-// release gives up everything except posts in flight. Work in flight may publish until
-// the lease has run out or ctx ends.
+// release gives up everything except posts in flight. If the lease runs, the bucket lost
+// this replica's state. Other replicas wait as long as a lease then, and so may work in
+// flight take as long and publish.
 func (g *Group) release(ctx context.Context) {
 	g.seat.set(false)
 	g.surrender()
-	tick := time.NewTicker(g.opts.Lease / 20)
-	defer tick.Stop()
-	for ctx.Err() == nil && g.leased() && !g.last.settled() {
+	if g.leased() && !g.last.settled() {
+		g.lease.Store(nil) // it cannot be renewed
+		over := time.NewTimer(g.opts.Lease)
+		defer over.Stop()
 		select {
 		case <-g.last.inFlight.Ended:
-		case <-tick.C:
+		case <-over.C:
 		case <-ctx.Done():
 		}
 	}
