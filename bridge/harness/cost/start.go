@@ -60,13 +60,7 @@ func (m *Measurement) Starts(ctx context.Context, bin string, devices int) (s St
 		return s, err
 	}
 	defer func() { _ = filler.Kill() }() // it may have ended
-	if err := m.warm(ctx, api, filler, devices); err != nil {
-		return s, err
-	}
-	if _, err := filler.Stop(ctx); err != nil { // it gives its lease back
-		return s, err
-	}
-	if err := raise(ctx, broker.URL(), devices); err != nil {
+	if err := m.fill(ctx, api, filler, broker.URL(), devices); err != nil {
 		return s, err
 	}
 	began := time.Now()
@@ -75,41 +69,65 @@ func (m *Measurement) Starts(ctx context.Context, bin string, devices int) (s St
 		return s, err
 	}
 	defer func() { _ = a.Kill() }() // it may have ended
-	at, err := m.polls(ctx, first, devices)
-	if err != nil {
+	if err := m.restart(ctx, &s, a, first, began); err != nil {
 		return s, err
 	}
-	s.Restart = at.Sub(began)
-	used, err := a.Usage()
-	if err != nil {
-		return s, err
-	}
-	s.CPU, s.RSS = used.CPU, used.RSS
-	if err := pause(ctx, 30*time.Second); err != nil {
-		return s, err
-	}
-	if used, err = a.Usage(); err != nil {
-		return s, err
-	}
-	s.Settled = used.RSS
 	b, err := start("second", second, paced)
 	if err != nil {
 		return s, err
 	}
 	defer func() { _ = b.Kill() }()
+	s.Takeover, err = m.takeover(ctx, a, second, devices)
+	return s, err
+}
+
+// fill has a bridge store a location and a device event of each device, ends it, and
+// raises two alerts of each.
+func (m *Measurement) fill(ctx context.Context, api *API, filler *harness.Process, url string, devices int) error {
+	if err := m.warm(ctx, api, filler, devices); err != nil {
+		return err
+	}
+	if _, err := filler.Stop(ctx); err != nil { // it gives its lease back
+		return err
+	}
+	return raise(ctx, url, devices)
+}
+
+// restart waits until a bridge that began at this time polls all devices, and until its
+// memory has settled.
+func (m *Measurement) restart(ctx context.Context, s *Starts, bridge *harness.Process, addr string, began time.Time) error {
+	at, err := m.polls(ctx, addr, s.Devices)
+	if err != nil {
+		return err
+	}
+	used, err := bridge.Usage()
+	if err != nil {
+		return err
+	}
+	s.Restart, s.CPU, s.RSS = at.Sub(began), used.CPU, used.RSS
+	if err := pause(ctx, 30*time.Second); err != nil {
+		return err
+	}
+	used, err = bridge.Usage()
+	s.Settled = used.RSS
+	return err
+}
+
+// takeover kills one of two bridges once they share the devices, and returns the time
+// until the other one polls all.
+func (m *Measurement) takeover(ctx context.Context, first *harness.Process, second string, devices int) (time.Duration, error) {
 	if _, err := m.shares(ctx, second, devices); err != nil {
-		return s, err
+		return 0, err
 	}
 	if err := pause(ctx, settle); err != nil {
-		return s, err
+		return 0, err
 	}
 	killed := time.Now()
-	if err := a.Kill(); err != nil {
-		return s, err
+	if err := first.Kill(); err != nil {
+		return 0, err
 	}
-	at, err = m.polls(ctx, second, devices)
-	s.Takeover = at.Sub(killed)
-	return s, err
+	at, err := m.polls(ctx, second, devices)
+	return at.Sub(killed), err
 }
 
 // raise raises two alerts of each device, as a bridge would.
