@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,6 +35,7 @@ type Options struct {
 const (
 	headerTimeout = 5 * time.Second
 	idleTimeout   = time.Minute
+	lastRequest   = 100 * time.Millisecond // how long an open connection may send one after a stop began
 	// writeTimeout is above the 30 s of a CPU profile. Streams extend their own
 	// deadline with http.ResponseController.
 	writeTimeout   = 90 * time.Second
@@ -47,6 +49,7 @@ const (
 type Server struct {
 	http     *http.Server
 	listener net.Listener
+	unused   unused
 }
 
 // New returns a server for a listener, which it owns from then on. It answers once
@@ -66,7 +69,38 @@ func New(listener net.Listener, o Options) *Server {
 	// Shutdown waits for answers but does not end them. Without this context, a profile
 	// or a stream of events would delay it until its deadline.
 	s.http.RegisterOnShutdown(cancel)
+	// It also waits 5 s for a connection without a request, as browsers open in advance.
+	s.http.ConnState = s.unused.note
+	s.http.RegisterOnShutdown(func() { time.AfterFunc(lastRequest, s.unused.close) })
 	return s
+}
+
+// unused are the connections on which no request has begun.
+type unused struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+// note implements [http.Server.ConnState].
+func (u *unused) note(c net.Conn, state http.ConnState) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if state != http.StateNew {
+		delete(u.conns, c)
+		return
+	}
+	if u.conns == nil {
+		u.conns = make(map[net.Conn]bool)
+	}
+	u.conns[c] = true
+}
+
+func (u *unused) close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for c := range u.conns {
+		_ = c.Close() // its goroutine reports errors
+	}
 }
 
 // Addr returns the listener's address with its actual port.

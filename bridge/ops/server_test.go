@@ -372,6 +372,40 @@ func TestShutdownEndsStreams(t *testing.T) {
 	<-ended
 }
 
+// TestShutdownWithoutARequest stops the server under connections without a request,
+// one of which has been used before. net/http waits 5 s for a new one.
+func TestShutdownWithoutARequest(t *testing.T) {
+	s, _ := start(t, "127.0.0.1:0", ops.Options{})
+	conns := make([]net.Conn, 3)
+	for i := range conns {
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns[i] = c
+	}
+	// The last connection was accepted after the others.
+	if _, err := io.WriteString(conns[2], "GET /livez HTTP/1.1\r\nHost: "+s.Addr()+"\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(conns[2]).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+	for i, c := range conns[:2] {
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("connection %d: %v, want it closed", i, err)
+		}
+	}
+}
+
 func TestShutdownBeforeServeAndTwice(t *testing.T) {
 	listener, err := ops.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
