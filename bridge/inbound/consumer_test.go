@@ -261,14 +261,16 @@ func TestDrain(t *testing.T) {
 	cancel()
 	close(gate)
 	<-done
-	if got := len(api.accepted()); got != 1 {
-		t.Fatalf("%d posts, want 1", got)
+	// The second post may begin before the consumer notices the stop.
+	posts := len(api.accepted())
+	if posts == 0 {
+		t.Fatal("the post in flight did not end")
 	}
-	if got := r.count(subjects.Inbound()); got != 1 {
-		t.Errorf("%d messages left, want 1", got)
+	if got := r.count(subjects.Inbound()); got != 2-posts {
+		t.Errorf("%d messages left after %d posts of 2", got, posts)
 	}
-	if got := r.count(subjects.Results()); got != 1 {
-		t.Errorf("%d results, want 1", got)
+	if got := r.count(subjects.Results()); got != posts {
+		t.Errorf("%d results of %d posts", got, posts)
 	}
 	run(t, r.consumer(api))
 	r.waitCount(subjects.Inbound(), 0)
