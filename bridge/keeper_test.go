@@ -23,7 +23,19 @@ func TestKeeperMakesADeletedStreamAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.pub.JetStream().DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
+	js := b.pub.JetStream()
+	// The new stream's first sequence comes from what the bucket got of the old one.
+	soon(t, "plaspy_last has all devices", func(ctx context.Context) error {
+		st, err := js.Stream(ctx, "KV_plaspy_last")
+		if err != nil {
+			return err
+		}
+		if n := st.CachedInfo().State.Msgs; n < 3 {
+			return fmt.Errorf("it has %d", n)
+		}
+		return nil
+	})
+	if err := js.DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
 		t.Fatal(err)
 	}
 	// Nothing has changed at the API, and the stream gets it all again.
@@ -34,7 +46,7 @@ func TestKeeperMakesADeletedStreamAgain(t *testing.T) {
 	}
 	follow(t, b, "plaspy.location.*", 3)
 	// The new stream goes on from the old one's sequences.
-	st, err := b.pub.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
+	st, err := js.Stream(t.Context(), "PLASPY_EVENTS")
 	if err != nil {
 		t.Fatal(err)
 	}
