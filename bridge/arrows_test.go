@@ -32,6 +32,9 @@ var arrows = map[string][]string{
 	"bridge/outbound/gap":       {"bridge/outbound/quota", "bridge/outbound/track", "bridge/plaspy", "bridge/plaspy/rawjson", "publisher"},
 	"bridge/plaspy/rawjson":     nil,
 	"bridge/outbound/inventory": {"auth/backoff", "bridge/plaspy/rawjson", "bridge/plaspy", "bridge/trace", "publisher"},
+	"bridge/harness/timeline":   nil,
+	"bridge/harness/judge":      {"bridge/harness/timeline", "publisher"},
+	"bridge/harness":            {"bridge/harness/judge", "bridge/harness/timeline", "bridge/sim", "publisher"},
 	"bridge/control":            {"publisher"},
 	"bridge/schema/plaspy":      nil, // what schema --types go prints
 	"bridge/ops":                nil,

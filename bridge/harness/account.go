@@ -11,11 +11,14 @@ import (
 	"net/url"
 	"slices"
 	"time"
+
+	"plaspy-bridge/bridge/harness/judge"
+	"plaspy-bridge/bridge/harness/timeline"
 )
 
 // lives gives the runs of all bridges, and where in the list those of each
 // bridge begin.
-func (r *Rig) lives() (all []Life, first []int) {
+func (r *Rig) lives() (all []timeline.Life, first []int) {
 	for _, b := range r.Bridges() {
 		first = append(first, len(all))
 		all = append(all, b.Lives()...)
@@ -24,10 +27,10 @@ func (r *Rig) lives() (all []Life, first []int) {
 }
 
 // Case gathers what the run is judged by.
-func (r *Rig) Case(ctx context.Context) (Case, error) {
+func (r *Rig) Case(ctx context.Context) (judge.Case, error) {
 	lives, first := r.lives()
-	c := Case{
-		Shown: map[string][]Answer{}, Lives: lives, Away: r.Broker.Away(), Losses: r.Broker.Losses(),
+	c := judge.Case{
+		Shown: map[string][]judge.Answer{}, Lives: lives, Away: r.Broker.Away(), Losses: r.Broker.Losses(),
 		Grace: grace, Timeout: timeout, Workers: r.setting("BRIDGE_WORKERS", workers),
 	}
 	var err error
@@ -52,24 +55,24 @@ func (r *Rig) Case(ctx context.Context) (Case, error) {
 	return c, nil
 }
 
-// Lives gives every run of every bridge; [Answer.Life] is an index of it.
-func (r *Rig) Lives() []Life {
+// Lives gives every run of every bridge; [judge.Answer.Life] is an index of it.
+func (r *Rig) Lives() []timeline.Life {
 	all, _ := r.lives()
 	return all
 }
 
 // Answers gives what the API has shown of a device, in the order of the answers.
 // Their lives are indexes of what [Rig.Lives] gives until a bridge starts again.
-func (r *Rig) Answers(device string) []Answer {
+func (r *Rig) Answers(device string) []judge.Answer {
 	_, first := r.lives()
 	return r.answers(device, first)
 }
 
-func (r *Rig) answers(id string, first []int) []Answer {
-	var list []Answer
+func (r *Rig) answers(id string, first []int) []judge.Answer {
+	var list []judge.Answer
 	for _, s := range r.API.Sim.Shown(id) {
 		if s.Raw != "" && s.Fault == "" {
-			list = append(list, Answer{At: s.At, Life: r.lifeOf(s.Token, first), Raw: s.Raw})
+			list = append(list, judge.Answer{At: s.At, Life: r.lifeOf(s.Token, first), Raw: s.Raw})
 		}
 	}
 	return list
@@ -84,44 +87,25 @@ func (r *Rig) lifeOf(token int64, first []int) int {
 	return first[bridge] + life
 }
 
-// unprepared is how soon after its start a program may not handle a signal yet, so that
-// SIGTERM ends it at once.
-const unprepared = 250 * time.Millisecond
-
 // Report judges the run after [Rig.Settle].
-func (r *Rig) Report(ctx context.Context, name string, p Plan) (Report, error) {
+func (r *Rig) Report(ctx context.Context, name string, p Plan) (judge.Report, error) {
 	c, err := r.Case(ctx)
 	if err != nil {
-		return Report{}, err
+		return judge.Report{}, err
 	}
-	report := Judge(c)
-	report.Name, report.Seed, report.For, report.Faults = name, r.opts.Seed, time.Since(r.start), p.Counts()
+	report := judge.Outbound(c)
 	bridges := r.Bridges()
-	report.Bridges = len(bridges)
+	report.Name, report.Seed, report.For, report.Faults, report.Bridges = name, r.opts.Seed, time.Since(r.start), p.Counts(), len(bridges)
 	for _, l := range c.Lives {
-		report.CPU += l.CPU
-		report.RSS = max(report.RSS, l.RSS)
-		name := bridges[l.Bridge].name
-		switch {
-		case l.Killed:
-		case l.Asked && l.Status < 0 && l.To.Sub(l.From) < unprepared:
-		case !l.Asked:
-			report.Problems = append(report.Problems, fmt.Sprintf("%s ended by itself with status %d, %v after its start", name, l.Status, l.To.Sub(l.From)))
-		case l.Status != 0:
-			report.Problems = append(report.Problems, fmt.Sprintf("%s ended with status %d after SIGTERM, %v after its start", name, l.Status, l.To.Sub(l.From)))
-		}
+		report.AddLife(bridges[l.Bridge].name, l)
 	}
-	r.heldToLimit(&report)
+	report.AddRequests(r.API.Requests(), r.opts.Limit)
 	if r.producer != nil {
 		in, err := r.inboundCase(ctx, r.accepted)
 		if err != nil {
 			return report, err
 		}
-		var details []string
-		report.Inbound, details = JudgeInbound(in)
-		for _, d := range details {
-			report.say("%s", d)
-		}
+		report.AddInbound(in)
 	}
 	for _, b := range bridges {
 		log, err := b.Log()
@@ -134,23 +118,6 @@ func (r *Rig) Report(ctx context.Context, name string, p Plan) (Report, error) {
 		report.Problems = append(report.Problems, complaints(log)...)
 	}
 	return report, nil
-}
-
-// heldToLimit judges what all bridges together have asked the API.
-func (r *Rig) heldToLimit(report *Report) {
-	limit, asked := r.opts.Limit, r.API.Requests()
-	busiest := Busiest(asked)
-	report.Busiest, report.Limit = busiest.Requests, limit
-	if limit == 0 {
-		return
-	}
-	report.Ahead = int(Ahead(asked, limit))
-	if busiest.Requests > limit {
-		report.Problems = append(report.Problems, fmt.Sprintf("%s; %d are allowed", busiest, limit))
-	}
-	if report.Ahead > max(limit/10, 2) {
-		report.Problems = append(report.Problems, fmt.Sprintf("%d requests ahead of the even pace of %d a minute; a tenth is allowed", report.Ahead, limit))
-	}
 }
 
 // history asks the simulator for everything that it keeps of a device.

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"plaspy-bridge/bridge/harness/judge"
 	"plaspy-bridge/bridge/sim"
 )
 
@@ -35,20 +36,13 @@ type API struct {
 	holder map[int64]*Door   // by number: who was given it
 	polls  map[string]*Polls // by path; nil unless asked for
 	since  time.Time
-	asked  []Request
+	asked  []judge.Request
 	front  http.Handler // answers instead of the API; nil: nothing does
 
 	// With TLS; set before the first door is opened.
 	certificates []tls.Certificate
 	proto        int          // version of HTTP
 	answering    sync.RWMutex // held while a request is answered
-}
-
-// Request is one request that came to a door, whatever became of it.
-type Request struct {
-	At     time.Time
-	Bridge int // an index of [Rig.Bridges]
-	Life   int // of that bridge
 }
 
 // Polls is when a device was asked about.
@@ -223,12 +217,12 @@ func (a *API) note(d *Door, token, path string) {
 func (a *API) count(d *Door) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.asked = append(a.asked, Request{At: time.Now(), Bridge: d.Bridge, Life: d.Life})
+	a.asked = append(a.asked, judge.Request{At: time.Now(), Bridge: d.Bridge, Life: d.Life})
 }
 
 // Requests gives all requests of all bridges, failed ones and those for a token
 // too, in the order of their time. The slice is the caller's.
-func (a *API) Requests() []Request {
+func (a *API) Requests() []judge.Request {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.asked)

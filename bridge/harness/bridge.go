@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"plaspy-bridge/bridge/harness/timeline"
 )
 
 // Bridge is a plaspy-bridge process with its environment.
@@ -69,9 +71,9 @@ func (b *Bridge) Link() *Link { return b.link }
 
 // Lives gives every run so far, with what befell the bridge's link in it. The
 // slice is the caller's.
-func (b *Bridge) Lives() []Life {
+func (b *Bridge) Lives() []timeline.Life {
 	lives := b.Process.Lives()
-	var cuts []Span
+	var cuts []timeline.Span
 	if b.link != nil {
 		cuts = b.link.Cuts()
 	}

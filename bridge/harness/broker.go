@@ -12,6 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"plaspy-bridge/bridge/harness/judge"
+	"plaspy-bridge/bridge/harness/timeline"
+
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -28,21 +31,11 @@ type Broker struct {
 	ready chan struct{} // has something whenever the client connects
 
 	mu     sync.Mutex
-	away   []Span
-	losses []Loss
+	away   []timeline.Span
+	losses []judge.Loss
 	copies int
 
 	removed removals
-}
-
-// Loss is an event by which the broker no longer holds what it acknowledged.
-type Loss struct {
-	Since time.Time // what was stored after this is gone; zero: everything
-	At    time.Time // what was stored after this is there
-	All   bool      // the stream itself is gone
-
-	Held []Event   // what the stream held just before
-	Read time.Time // when that was read
 }
 
 // NewBroker makes a broker that does not run yet.
@@ -137,7 +130,7 @@ func (b *Broker) leaves() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if n := len(b.away); n == 0 || !b.away[n-1].To.IsZero() {
-		b.away = append(b.away, Span{From: time.Now()})
+		b.away = append(b.away, timeline.Span{From: time.Now()})
 	}
 }
 
@@ -193,7 +186,7 @@ func (b *Broker) Copy(ctx context.Context) (Copy, error) {
 
 // Rollback kills the server and starts it on an older copy of its store.
 func (b *Broker) Rollback(ctx context.Context, c Copy) error {
-	loss := Loss{Since: c.at, Read: time.Now()}
+	loss := judge.Loss{Since: c.at, Read: time.Now()}
 	var err error
 	if loss.Held, err = ReadEvents(ctx, b.js, prefix); err != nil {
 		return err
@@ -213,7 +206,7 @@ func (b *Broker) Rollback(ctx context.Context, c Copy) error {
 
 // DeleteStream deletes the events stream under the bridge.
 func (b *Broker) DeleteStream(ctx context.Context) error {
-	loss := Loss{All: true, Read: time.Now()}
+	loss := judge.Loss{All: true, Read: time.Now()}
 	var err error
 	if loss.Held, err = ReadEvents(ctx, b.js, prefix); err != nil {
 		return err
@@ -226,7 +219,7 @@ func (b *Broker) DeleteStream(ctx context.Context) error {
 	return nil
 }
 
-func (b *Broker) lost(l Loss) {
+func (b *Broker) lost(l judge.Loss) {
 	l.At = time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -234,14 +227,14 @@ func (b *Broker) lost(l Loss) {
 }
 
 // Away gives the times in which the server could not store anything.
-func (b *Broker) Away() []Span {
+func (b *Broker) Away() []timeline.Span {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.away)
 }
 
 // Losses gives the events by which the server lost what it had acknowledged.
-func (b *Broker) Losses() []Loss {
+func (b *Broker) Losses() []judge.Loss {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.losses)

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/judge"
 )
 
 var (
@@ -107,7 +108,7 @@ func length(short, full time.Duration) time.Duration {
 const slow = 30 * time.Second
 
 // run starts a rig, injects a plan, and wants a report without fault.
-func run(t *testing.T, o harness.Options, name string, p harness.Plan, d time.Duration, more ...func(*harness.Rig)) harness.Report {
+func run(t *testing.T, o harness.Options, name string, p harness.Plan, d time.Duration, more ...func(*harness.Rig)) judge.Report {
 	t.Helper()
 	r := newRig(t, o)
 	ctx := within(t, d+5*time.Minute)

@@ -13,16 +13,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/harness/judge"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/publisher"
 )
-
-// Accepted is an inbound message that the stream acknowledged.
-type Accepted struct {
-	ID     string // its Nats-Msg-Id, which is in what is posted too
-	Device string
-	Seq    uint64 // in the inbound stream; of an element of a batch, in their order
-}
 
 // Producer publishes messages for the bridge to post, the way a careful gateway
 // does: one device's one after the other, each again under the same id until it
@@ -32,7 +26,7 @@ type Producer struct {
 	devices sync.WaitGroup
 
 	mu       sync.Mutex
-	accepted []Accepted
+	accepted []judge.Accepted
 }
 
 // Produce starts a producer for so many new devices of the API, each with a
@@ -97,10 +91,6 @@ func (d *delivery) message() (subject, body string) {
 	return prefix.InLocation(token), body
 }
 
-// spread is the distance of the sequences of two messages, for the elements of a
-// batch to have ones between.
-const spread = 1 << 16
-
 func (p *Producer) publish(ctx context.Context, js jetstream.JetStream, d delivery) {
 	subject, body := d.message()
 	id := d.id(0)
@@ -113,7 +103,7 @@ func (p *Producer) publish(ctx context.Context, js jetstream.JetStream, d delive
 			tick.Stop()
 			p.mu.Lock()
 			for i := range d.size {
-				p.accepted = append(p.accepted, Accepted{ID: d.id(i), Device: d.device, Seq: ack.Sequence*spread + uint64(i)})
+				p.accepted = append(p.accepted, judge.Accepted{ID: d.id(i), Device: d.device, Seq: judge.Place(ack.Sequence, i)})
 			}
 			p.mu.Unlock()
 			return
@@ -129,7 +119,7 @@ func (p *Producer) publish(ctx context.Context, js jetstream.JetStream, d delive
 
 // Stop ends the producer and gives what was accepted. A message that was sent
 // and not acknowledged by then may be in the stream, and is not among them.
-func (p *Producer) Stop() []Accepted {
+func (p *Producer) Stop() []judge.Accepted {
 	p.cancel()
 	p.devices.Wait()
 	p.mu.Lock()
@@ -160,16 +150,16 @@ func (r *Rig) drained(ctx context.Context) error {
 var messageID = regexp.MustCompile(`harness-\d+-\d+`)
 
 // inboundCase gathers what the posts are judged by.
-func (r *Rig) inboundCase(ctx context.Context, accepted []Accepted) (InboundCase, error) {
+func (r *Rig) inboundCase(ctx context.Context, accepted []judge.Accepted) (judge.InboundCase, error) {
 	lives, first := r.lives()
-	c := InboundCase{
-		Accepted: accepted, Posted: map[string][]Posting{}, Dead: map[string]bool{}, Results: map[string]int{},
+	c := judge.InboundCase{
+		Accepted: accepted, Posted: map[string][]judge.Posting{}, Dead: map[string]bool{}, Results: map[string]int{},
 		Lives: lives, Away: r.Broker.Away(), Removed: r.Broker.removed.acknowledged(), Grace: timeout, Timeout: timeout, Workers: r.setting("BRIDGE_INBOUND_WORKERS", inboundWorkers),
 	}
 	for _, id := range r.API.Sim.IDs() {
 		for _, p := range r.API.Sim.Posts(id) {
 			if m := messageID.FindString(p.Body); m != "" {
-				c.Posted[id] = append(c.Posted[id], Posting{ID: m, At: p.At, Life: r.lifeOf(p.Token, first), Hidden: p.Fault != "" && p.Fault != sim.Slow})
+				c.Posted[id] = append(c.Posted[id], judge.Posting{ID: m, At: p.At, Life: r.lifeOf(p.Token, first), Hidden: p.Fault != "" && p.Fault != sim.Slow})
 			}
 		}
 	}

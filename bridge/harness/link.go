@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"plaspy-bridge/bridge/harness/timeline"
 )
 
 // Link is the network between one bridge and the broker: a relay that can be
@@ -21,7 +23,7 @@ type Link struct {
 	open  chan struct{} // closed while bytes pass
 	reset bool          // connections are not taken
 	conns []net.Conn    // of both sides
-	cuts  []Span
+	cuts  []timeline.Span
 	work  sync.WaitGroup
 }
 
@@ -54,7 +56,7 @@ func (k *Link) cut(reset bool) {
 	if n := len(k.cuts); n > 0 && k.cuts[n-1].To.IsZero() {
 		return
 	}
-	k.cuts = append(k.cuts, Span{From: time.Now()})
+	k.cuts = append(k.cuts, timeline.Span{From: time.Now()})
 	k.open, k.reset = make(chan struct{}), reset
 	if !reset {
 		return
@@ -78,7 +80,7 @@ func (k *Link) Restore() {
 }
 
 // Cuts gives the times in which the link was cut.
-func (k *Link) Cuts() []Span {
+func (k *Link) Cuts() []timeline.Span {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.cuts)

@@ -30,13 +30,6 @@ func (b *Broker) Answers(ctx context.Context) error { return b.back(ctx) }
 // Store is the folder of the store.
 func (b *Broker) Store() string { return b.dir }
 
-// Lost notes that the server no longer holds what it acknowledged.
-func (b *Broker) Lost(l Loss) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.losses = append(b.losses, l)
-}
-
 // Close ends the client and the server, where the broker is not a rig's.
 func (b *Broker) Close() { b.close() }
 

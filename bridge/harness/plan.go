@@ -3,10 +3,8 @@ package harness
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"plaspy-bridge/bridge/sim"
@@ -250,12 +248,4 @@ func (p Plan) Counts() map[string]int {
 		n[name]++
 	}
 	return n
-}
-
-func counted(n map[string]int) string {
-	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(n)) {
-		parts = append(parts, fmt.Sprintf("%s %d", name, n[name]))
-	}
-	return strings.Join(parts, ", ")
 }

@@ -10,39 +10,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"plaspy-bridge/bridge/harness/timeline"
 )
-
-// Span is a time from one instant to another. A zero To has not come yet.
-type Span struct{ From, To time.Time }
-
-// within gives the part of the span that lies in another one.
-func (s Span) within(o Span) time.Duration {
-	from, to := s.From, s.To
-	if from.Before(o.From) {
-		from = o.From
-	}
-	if to.IsZero() || to.After(o.To) {
-		to = o.To
-	}
-	return max(0, to.Sub(from))
-}
-
-func (s Span) covers(t time.Time) bool {
-	return !t.Before(s.From) && (s.To.IsZero() || !t.After(s.To))
-}
-
-// Life is one run of a program, from its start to its end.
-type Life struct {
-	Span
-	Killed bool   // ended by [Process.Kill]
-	Asked  bool   // told to stop by [Process.Stop]
-	Status int    // exit status; -1 for a signal
-	Pauses []Span // in which it stood still
-	Bridge int    // of a bridge: which one, an index of [Rig.Bridges]
-	Cuts   []Span // of a bridge: when it was cut off from the broker
-	CPU    time.Duration
-	RSS    int64 // the most memory that was resident until the last signal, in bytes; 0 where the system does not tell
-}
 
 // Process is a program that is started, ended and started again. It is safe for
 // concurrent use; a program that this one starts dies with it.
@@ -55,7 +25,7 @@ type Process struct {
 	mu    sync.Mutex
 	cmd   *exec.Cmd
 	gone  chan struct{} // closed when cmd has ended
-	lives []Life
+	lives []timeline.Life
 }
 
 // NewProcess makes a process that does not run yet. log is the file for its output.
@@ -100,7 +70,7 @@ func (p *Process) Start(args, env []string) error {
 	}
 	gone := make(chan struct{})
 	p.cmd, p.gone = cmd, gone
-	p.lives = append(p.lives, Life{Span: Span{From: from}})
+	p.lives = append(p.lives, timeline.Life{Span: timeline.Span{From: from}})
 	go func() {
 		_ = cmd.Wait() // the state tells
 		p.ended(cmd)
@@ -131,7 +101,7 @@ func (p *Process) LogTo(f *os.File) {
 }
 
 // signal sends a signal, after noting something of the present life.
-func (p *Process) signal(sig syscall.Signal, note func(*Life)) (gone <-chan struct{}, err error) {
+func (p *Process) signal(sig syscall.Signal, note func(*timeline.Life)) (gone <-chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil {
@@ -148,7 +118,7 @@ func (p *Process) signal(sig syscall.Signal, note func(*Life)) (gone <-chan stru
 
 // Kill ends the program as kill -9 does, and waits until it is gone.
 func (p *Process) Kill() error {
-	gone, err := p.signal(syscall.SIGKILL, func(l *Life) { l.Killed = true })
+	gone, err := p.signal(syscall.SIGKILL, func(l *timeline.Life) { l.Killed = true })
 	if err != nil {
 		return err
 	}
@@ -157,27 +127,27 @@ func (p *Process) Kill() error {
 }
 
 // Stop tells the program to end and waits until it has, or the context ends.
-func (p *Process) Stop(ctx context.Context) (Life, error) {
-	gone, err := p.signal(syscall.SIGTERM, func(l *Life) { l.Asked = true })
+func (p *Process) Stop(ctx context.Context) (timeline.Life, error) {
+	gone, err := p.signal(syscall.SIGTERM, func(l *timeline.Life) { l.Asked = true })
 	if err != nil {
-		return Life{}, err
+		return timeline.Life{}, err
 	}
 	return p.wait(ctx, gone)
 }
 
 // Wait waits until the program ends by itself, or the context ends.
-func (p *Process) Wait(ctx context.Context) (Life, error) {
+func (p *Process) Wait(ctx context.Context) (timeline.Life, error) {
 	p.mu.Lock()
 	gone := p.gone
 	p.mu.Unlock()
 	return p.wait(ctx, gone)
 }
 
-func (p *Process) wait(ctx context.Context, gone <-chan struct{}) (Life, error) {
+func (p *Process) wait(ctx context.Context, gone <-chan struct{}) (timeline.Life, error) {
 	select {
 	case <-gone:
 	case <-ctx.Done():
-		return Life{}, fmt.Errorf("%s still runs: %w", p.name, context.Cause(ctx))
+		return timeline.Life{}, fmt.Errorf("%s still runs: %w", p.name, context.Cause(ctx))
 	}
 	lives := p.Lives()
 	return lives[len(lives)-1], nil
@@ -185,13 +155,13 @@ func (p *Process) wait(ctx context.Context, gone <-chan struct{}) (Life, error) 
 
 // Pause has the program stand still, as a suspended machine does.
 func (p *Process) Pause() error {
-	_, err := p.signal(signalPause, func(l *Life) { l.Pauses = append(l.Pauses, Span{From: time.Now()}) })
+	_, err := p.signal(signalPause, func(l *timeline.Life) { l.Pauses = append(l.Pauses, timeline.Span{From: time.Now()}) })
 	return err
 }
 
 // Resume lets the program go on.
 func (p *Process) Resume() error {
-	_, err := p.signal(signalResume, func(l *Life) {
+	_, err := p.signal(signalResume, func(l *timeline.Life) {
 		if n := len(l.Pauses); n > 0 && l.Pauses[n-1].To.IsZero() {
 			l.Pauses[n-1].To = time.Now()
 		}
@@ -207,7 +177,7 @@ func (p *Process) Running() bool {
 }
 
 // Lives gives every run so far. The slice is the caller's.
-func (p *Process) Lives() []Life {
+func (p *Process) Lives() []timeline.Life {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	lives := slices.Clone(p.lives)

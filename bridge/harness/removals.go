@@ -3,7 +3,6 @@ package harness
 import (
 	"encoding/json"
 	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,16 +44,4 @@ func (r *removals) acknowledged() map[uint64][]time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return maps.Clone(r.at)
-}
-
-// restored reports whether a message was posted again because the broker was away after
-// it had acknowledged the message's removal, and then held the message again.
-func (c *InboundCase) restored(seq uint64, first, second Posting) bool {
-	for _, removed := range c.Removed[seq/spread] {
-		forgotten := func(s Span) bool { return s.From.After(removed) && s.From.Before(second.At) }
-		if removed.After(first.At) && slices.ContainsFunc(c.Away, forgotten) {
-			return true
-		}
-	}
-	return false
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/judge"
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
@@ -51,7 +52,7 @@ func (s size) options(bridges int) harness.Options {
 }
 
 // settled ends a run and wants a report without fault.
-func settled(t *testing.T, r *harness.Rig, name string, p harness.Plan) harness.Report {
+func settled(t *testing.T, r *harness.Rig, name string, p harness.Plan) judge.Report {
 	t.Helper()
 	ctx := within(t, 2*time.Minute)
 	ok(t, r.Settle(ctx))

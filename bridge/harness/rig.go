@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"plaspy-bridge/bridge/harness/judge"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/publisher"
@@ -73,8 +74,8 @@ type Rig struct {
 
 	opts     Options
 	start    time.Time
-	producer *Producer  // nil unless inbound messages are part of the run
-	accepted []Accepted // by the inbound stream, once the producer has ended
+	producer *Producer        // nil unless inbound messages are part of the run
+	accepted []judge.Accepted // by the inbound stream, once the producer has ended
 
 	mu      sync.Mutex
 	bridges []*Bridge

@@ -10,31 +10,13 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/harness/judge"
 	"plaspy-bridge/publisher"
 )
 
-// Event is a message of the events stream.
-type Event struct {
-	Seq    uint64
-	ID     string
-	Kind   string    // location, alert or device
-	Device string    // its id
-	Stored time.Time // when the stream took it
-
-	Raw        string // of a location: as the stream holds it, byte for byte
-	Backfilled bool   // of a location
-
-	Alert, State, DateTime string // of an alert
-	Source                 string // of an alert: what it comes from, if that is no location
-
-	Change string // of a device
-
-	key string // of a location: its content; set by Judge
-}
-
 // ReadEvents reads the whole events stream.
-func ReadEvents(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) ([]Event, error) {
-	var events []Event
+func ReadEvents(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) ([]judge.Event, error) {
+	var events []judge.Event
 	err := readAll(ctx, js, subjects.Events(), func(m jetstream.Msg, seq uint64) error {
 		e, err := parseEvent(m, subjects)
 		if err != nil {
@@ -50,16 +32,16 @@ func ReadEvents(ctx context.Context, js jetstream.JetStream, subjects publisher.
 	return events, err
 }
 
-func parseEvent(m jetstream.Msg, subjects publisher.Subjects) (Event, error) {
+func parseEvent(m jetstream.Msg, subjects publisher.Subjects) (judge.Event, error) {
 	kind, token, _, ok := subjects.Kind(m.Subject())
 	if !ok {
-		return Event{}, fmt.Errorf("subject %q", m.Subject())
+		return judge.Event{}, fmt.Errorf("subject %q", m.Subject())
 	}
 	device, err := publisher.Decode(token)
 	if err != nil {
-		return Event{}, err
+		return judge.Event{}, err
 	}
-	e := Event{Kind: kind, Device: device, ID: m.Headers().Get(publisher.HeaderID)}
+	e := judge.Event{Kind: kind, Device: device, ID: m.Headers().Get(publisher.HeaderID)}
 	if id := m.Headers().Get(nats.MsgIdHdr); id == "" || id != e.ID {
 		return e, fmt.Errorf("Nats-Msg-Id %q and ce-id %q differ", id, e.ID)
 	}

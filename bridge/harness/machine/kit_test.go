@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/judge"
 	"plaspy-bridge/bridge/harness/machine"
 	"plaspy-bridge/publisher"
 )
@@ -119,7 +120,7 @@ func (r *rig) start(ctx context.Context, t *testing.T) {
 // settled ends a run and wants a report without fault. again is how many inbound
 // messages may be posted a second time beyond what the harness's judge allows: it
 // does not know what was broken.
-func (r *rig) settled(ctx context.Context, t *testing.T, name string, again int) harness.Report {
+func (r *rig) settled(ctx context.Context, t *testing.T, name string, again int) judge.Report {
 	t.Helper()
 	begun := time.Now()
 	if err := r.Settle(ctx); err != nil {

@@ -1,4 +1,4 @@
-package harness
+package judge
 
 import (
 	"fmt"
@@ -7,30 +7,6 @@ import (
 	"strings"
 	"time"
 )
-
-// Answer is one answer of lastLocation that showed a location.
-type Answer struct {
-	At   time.Time
-	Life int // of the bridge that it was handed to, an index of Case.Lives; -1: not known
-	Raw  string
-}
-
-// Case is what a run is judged by.
-type Case struct {
-	Shown  map[string][]Answer // by device, in the order of the answers
-	Events []Event             // in the order of the stream
-	Lives  []Life              // of all bridges
-	Away   []Span              // of the broker
-	Losses []Loss              // of the broker
-
-	// History is, with back-fill, what the API keeps of each device, in the
-	// order of its own time; nil without.
-	History map[string][]string
-
-	Grace   time.Duration // how long before a kill an answer may have come and not be stored
-	Timeout time.Duration // PLASPY_TIMEOUT
-	Workers int           // BRIDGE_WORKERS
-}
 
 // change is a run of answers with the same content.
 type change struct {
@@ -41,7 +17,7 @@ type change struct {
 	present bool // in the stream
 }
 
-// verdict is one device's share of the report.
+// verdict is the part of the report that one device adds.
 type verdict struct {
 	c       *Case
 	r       *Report
@@ -50,11 +26,11 @@ type verdict struct {
 	changes []change
 	events  []Event // locations
 	alerts  []Event
-	paused  map[pause]int // changes excused by each pause; of all devices
+	paused  map[pause]int // number of changes that each pause excused, for all devices
 }
 
-// Judge compares what was shown with what the stream holds.
-func Judge(c Case) Report {
+// Outbound compares the answers of the API with the events in the stream.
+func Outbound(c Case) Report {
 	var r Report
 	byDevice := map[string]*verdict{}
 	paused := map[pause]int{}
@@ -119,7 +95,7 @@ func (v *verdict) judge() {
 	v.r.Answers += len(v.answers)
 	v.r.Shown += len(v.changes)
 	v.r.Published += len(v.events)
-	for _, l := range v.c.Losses { // what is lost was to be right, too
+	for _, l := range v.c.Losses { // events that the broker lost had to be right too
 		v.match(slices.DeleteFunc(slices.Clone(l.Held), func(e Event) bool { return e.Kind != "location" || e.Device != v.device }))
 	}
 	for i := range v.changes {
@@ -136,10 +112,10 @@ func (v *verdict) judge() {
 
 var inactive = regexp.MustCompile(`"inactiveSeconds":\d+`)
 
-// key is the content of a location: what makes two of them the same.
+// key is the content of a location. Two locations with the same key are the same.
 func key(raw string) string { return inactive.ReplaceAllLiteralString(raw, "") }
 
-// collapse makes changes of answers.
+// collapse turns consecutive answers with the same content into changes.
 func (v *verdict) collapse() {
 	for i, a := range v.answers {
 		k := key(a.Raw)
@@ -154,8 +130,8 @@ func (v *verdict) collapse() {
 	}
 }
 
-// fillIn puts what the API keeps, and did not show, between the changes that it
-// showed: with back-fill that is to be published as well.
+// fillIn inserts the locations that the API keeps and did not show between the changes
+// that it showed. With back-fill they have to be published as well.
 func (v *verdict) fillIn() {
 	if len(v.changes) == 0 {
 		return
@@ -186,7 +162,7 @@ func (v *verdict) fillIn() {
 	v.changes = append(full, v.changes[next:]...)
 }
 
-// match finds the changes in the stream.
+// match finds the changes in the stream and counts the events that are no new change.
 func (v *verdict) match(events []Event) {
 	where := map[string][]int{}
 	for i, c := range v.changes {
@@ -221,7 +197,7 @@ func (v *verdict) match(events []Event) {
 	}
 }
 
-// missing counts a change that is not in the stream.
+// missing counts a change that is not in the stream, as lost or by its excuse.
 func (v *verdict) missing(i int) {
 	c := &v.changes[i]
 	if c.present {
@@ -246,8 +222,8 @@ func (v *verdict) missing(i int) {
 	v.r.say("%s: lost what was shown %d times, change %d of %d: %.120s%s", v.device, len(c.answers), i+1, len(v.changes), c.raws[0], v.around(c))
 }
 
-// around describes the answers that showed a change and the ones that followed, each
-// with what befell the bridge that asked.
+// around describes the answers that showed a change and the next few, each with the
+// faults of the bridge that asked.
 func (v *verdict) around(c *change) string {
 	const after = 4
 	var b strings.Builder
@@ -258,12 +234,13 @@ func (v *verdict) around(c *change) string {
 			if !ok {
 				continue
 			}
-			fmt.Fprintf(&b, "\n    answered at %s to life %d, %s", a.At.Format(stamp), a.Life, life.near(a.At, v.c.Away))
+			fmt.Fprintf(&b, "\n    answered at %s to life %d, %s", a.At.Format(stamp), a.Life, near(life, a.At, v.c.Away))
 		}
 	}
 	return b.String()
 }
 
+// all reports whether every answer that showed a change is excused.
 func (v *verdict) all(c *change, excused func(int) bool) bool {
 	for _, i := range c.answers {
 		if !excused(i) {
@@ -273,7 +250,7 @@ func (v *verdict) all(c *change, excused func(int) bool) bool {
 	return len(c.answers) > 0
 }
 
-// stale counts a device whose newest state the stream does not have last.
+// stale counts a device whose newest state is not the last one in the stream.
 func (v *verdict) stale() {
 	n := len(v.changes)
 	if n == 0 {
@@ -286,14 +263,5 @@ func (v *verdict) stale() {
 	if got != want.key && !v.all(&want, v.killed) {
 		v.r.Stale++
 		v.r.say("%s: the stream's last location is not the one shown last", v.device)
-	}
-}
-
-// mostDetails bounds what a report says in words.
-const mostDetails = 40
-
-func (r *Report) say(format string, args ...any) {
-	if len(r.Details) < mostDetails {
-		r.Details = append(r.Details, fmt.Sprintf(format, args...))
 	}
 }

@@ -1,4 +1,4 @@
-package harness
+package judge
 
 import (
 	"encoding/json"
@@ -7,10 +7,10 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// edge is an alert that a location raises or clears.
+// edge is a location that raises or clears an alert.
 type edge struct{ state, dateTime string }
 
-// edges compares the alert events with the locations in the stream.
+// edges compares the alert events with those that the locations in the stream imply.
 func (v *verdict) edges() {
 	want := map[string][]edge{}
 	raised := map[string]bool{}
@@ -38,7 +38,7 @@ func (v *verdict) edges() {
 	got := map[string][]edge{}
 	for _, e := range v.alerts {
 		if e.Source != "" {
-			continue // it comes from no location
+			continue // judged by besides
 		}
 		got[e.Alert] = append(got[e.Alert], edge{e.State, e.DateTime})
 	}
@@ -53,8 +53,8 @@ func (v *verdict) edges() {
 	}
 }
 
-// besides judges the alerts that come from no location: those of the history are
-// there once each, and the bridge's own are raised and cleared in turn.
+// besides judges the alerts that do not come from a location. Each alert of the history
+// has one event, and the bridge's own alerts are raised and cleared in turn.
 func (v *verdict) besides() {
 	rows := map[Event]bool{}
 	own := map[string]string{} // state by alert
@@ -77,6 +77,7 @@ func (v *verdict) besides() {
 	}
 }
 
+// compareEdges counts the missing and the unexpected events of one alert.
 func (v *verdict) compareEdges(alert string, want, got []edge) {
 	next := 0
 	for _, g := range got {
