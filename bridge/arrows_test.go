@@ -53,7 +53,16 @@ var arrows = map[string][]string{
 	"bridge/inbound/deadletter": {"auth/redact", "bridge/inbound/message", "publisher"},
 	"bridge/inbound":            {"bridge/inbound/message", "bridge/inbound/echo", "auth/backoff", "auth/redact", "bridge/inbound/lane", "bridge/plaspy", "bridge/trace", "publisher"},
 	"bridge":                    {"bridge/plaspy/rawjson", "auth", "auth/backoff", "auth/redact", "publisher", "bridge/config", "bridge/control", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/memory", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/feed", "bridge/forget", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
-	"cmd":                       {"auth", "auth/backoff", "auth/redact", "publisher", "bridge", "bridge/config", "bridge/control", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/feed", "bridge/forget", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
+
+	"cmd/plaspy-bridge/internal/cli":     {"bridge/config", "publisher"},
+	"cmd/plaspy-bridge/internal/broker":  {"bridge/config", "cmd/plaspy-bridge/internal/cli", "publisher"},
+	"cmd/plaspy-bridge/internal/logging": {"bridge/config", "bridge/ops", "cmd/plaspy-bridge/internal/cli"},
+	"cmd/plaspy-bridge/internal/clitest": {"cmd/plaspy-bridge/internal/cli", "publisher"},
+	"cmd/plaspy-bridge/internal/demo":    {"bridge", "bridge/config", "bridge/ops", "bridge/sim", "cmd/plaspy-bridge/internal/logging", "publisher"},
+	"cmd/plaspy-bridge/internal/dlq":     {"auth/redact", "bridge/config", "bridge/inbound/deadletter", "cmd/plaspy-bridge/internal/broker", "cmd/plaspy-bridge/internal/cli", "publisher"},
+	"cmd/plaspy-bridge/internal/inspect": {"bridge/config", "bridge/ops", "bridge/outbound", "cmd/plaspy-bridge/internal/broker", "cmd/plaspy-bridge/internal/cli", "publisher"},
+	"cmd/plaspy-bridge/internal/operate": {"bridge/config", "bridge/control", "bridge/forget", "cmd/plaspy-bridge/internal/broker", "cmd/plaspy-bridge/internal/cli", "publisher"},
+	"cmd":                                {"bridge", "bridge/config", "bridge/ops", "bridge/sim", "publisher", "cmd/plaspy-bridge/internal/cli", "cmd/plaspy-bridge/internal/logging", "cmd/plaspy-bridge/internal/demo", "cmd/plaspy-bridge/internal/dlq", "cmd/plaspy-bridge/internal/inspect", "cmd/plaspy-bridge/internal/operate"},
 }
 
 // owner returns the folder of arrows that a package's folder belongs to.
@@ -141,7 +150,7 @@ func TestArrows(t *testing.T) {
 func TestOwner(t *testing.T) {
 	for folder, want := range map[string]string{
 		"auth": "auth", "bridge": "bridge", "bridge/sim/fleet": "bridge/sim", "bridge/plaspy/rawjson": "bridge/plaspy/rawjson", "bridge/plaspy/wire": "bridge/plaspy",
-		"cmd/plaspy-bridge": "cmd", "bridge/simulator": "bridge", "util": "", ".": "",
+		"cmd/plaspy-bridge": "cmd", "cmd/plaspy-bridge/internal/demo": "cmd/plaspy-bridge/internal/demo", "bridge/simulator": "bridge", "util": "", ".": "",
 	} {
 		if got, known := owner(folder); got != want || known != (want != "") {
 			t.Errorf("owner(%q) = %q, %t, want %q", folder, got, known, want)

@@ -24,7 +24,6 @@ var oversized = map[string]string{
 	"bridge/harness":                  "one file for each kind of fault and check",
 	"bridge/sim":                      "one file for each endpoint and kind of misbehaviour",
 	"bridge/sim.Server":               "one method for each endpoint and for each thing that a test sets",
-	"cmd/plaspy-bridge":               "one file for each command",
 	"bridge/schema/plaspy.Location":   "the wire form of a location",
 	"deploy/examples/plaspy.Location": "the wire form of a location",
 }

@@ -10,6 +10,7 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/preflight"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 )
 
 func checkCommand() *cobra.Command {
@@ -50,9 +51,9 @@ func runCheck(ctx context.Context, w io.Writer, asJSON bool) error {
 	case broken != nil:
 		return fmt.Errorf("write findings: %w", broken)
 	case ctx.Err() != nil:
-		return failure{fmt.Errorf("check was interrupted: %w", context.Cause(ctx))}
+		return cli.Failed(fmt.Errorf("check was interrupted: %w", context.Cause(ctx)))
 	case n.Fail > 0:
-		return failure{fmt.Errorf("%d of %d checks failed", n.Fail, n.OK+n.Warn+n.Fail)}
+		return cli.Failed(fmt.Errorf("%d of %d checks failed", n.Fail, n.OK+n.Warn+n.Fail))
 	default:
 		return nil
 	}

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"strings"
 	"testing"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 )
 
 // TestCheck wants the exit status of the contract; what is found, and how, is
@@ -29,12 +29,11 @@ func TestCheck(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			clearEnv(t, append([]string{"PLASPY_BASE_URL", api.URL, "PLASPY_USERNAME", "sim", "PLASPY_API_KEY", "sim-key",
+			clitest.ClearEnv(t, append([]string{"PLASPY_BASE_URL", api.URL, "PLASPY_USERNAME", "sim", "PLASPY_API_KEY", "sim-key",
 				"BRIDGE_DATA_DIR", t.TempDir(), "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_HTTP_ADDR", "127.0.0.1:0"}, tt.env...)...)
-			var stdout, stderr bytes.Buffer
-			status := execute(t.Context(), []string{"check"}, &stdout, &stderr)
-			if status != tt.status || !strings.Contains(stdout.String(), tt.stdout) || !strings.Contains(stderr.String(), tt.stderr) {
-				t.Errorf("status %d, want %d\nstdout %s\nstderr %s", status, tt.status, &stdout, &stderr)
+			status, stdout, stderr := program.Run(t, "check")
+			if status != tt.status || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
+				t.Errorf("status %d, want %d\nstdout %s\nstderr %s", status, tt.status, stdout, stderr)
 			}
 		})
 	}

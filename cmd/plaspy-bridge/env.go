@@ -6,9 +6,9 @@ import (
 	"io"
 	"text/tabwriter"
 
-	"plaspy-bridge/bridge/config"
-
 	"github.com/spf13/cobra"
+
+	"plaspy-bridge/bridge/config"
 )
 
 func envCommand() *cobra.Command {

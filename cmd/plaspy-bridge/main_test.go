@@ -1,41 +1,20 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
-	"os"
 	"regexp"
 	"runtime/debug"
 	"strings"
 	"testing"
-	"time"
 
-	"plaspy-bridge/bridge/config"
-	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 )
 
-// clearEnv takes the bridge's variables out of the test's environment and sets
-// those given, name and value in turn.
-func clearEnv(t *testing.T, env ...string) {
-	t.Helper()
-	for _, entry := range os.Environ() {
-		name, _, _ := strings.Cut(entry, "=")
-		if strings.HasPrefix(name, "BRIDGE_") || strings.HasPrefix(name, "PLASPY_") || strings.HasPrefix(name, "NATS_") {
-			t.Setenv(name, "")
-			if err := os.Unsetenv(name); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for i := 0; i < len(env); i += 2 {
-		t.Setenv(env[i], env[i+1])
-	}
-}
+// program is the whole program, in the test's process.
+var program = clitest.Program(execute)
 
 func TestExecute(t *testing.T) {
 	tests := []struct {
@@ -73,114 +52,43 @@ func TestExecute(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			clearEnv(t, tt.env...)
-			var stdout, stderr bytes.Buffer
-			status := execute(t.Context(), strings.Fields(tt.args), &stdout, &stderr)
-			if status != tt.status || !strings.Contains(stdout.String(), tt.stdout) || !strings.Contains(stderr.String(), tt.stderr) {
-				t.Errorf("status %d, want %d\nstdout %s\nwant   %s\nstderr %s\nwant   %s", status, tt.status, &stdout, tt.stdout, &stderr, tt.stderr)
+			clitest.ClearEnv(t, tt.env...)
+			status, stdout, stderr := program.Run(t, strings.Fields(tt.args)...)
+			if status != tt.status || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
+				t.Errorf("status %d, want %d\nstdout %s\nwant   %s\nstderr %s\nwant   %s", status, tt.status, stdout, tt.stdout, stderr, tt.stderr)
 			}
-			if tt.status == 0 && stderr.Len() > 0 {
-				t.Errorf("status 0 with stderr %s", &stderr)
-			}
-		})
-	}
-}
-
-func TestExitStatusOfFaults(t *testing.T) {
-	clearEnv(t)
-	_, _, err := config.Load()
-	tests := []struct {
-		name   string
-		err    error
-		status int
-	}{
-		{"done", nil, 0},
-		{"faults", err, 2},
-		{"faults of a health check", failure{err}, 1},
-		{"anything else", io.ErrUnexpectedEOF, 1},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if got, text := exitStatus(tt.err, true); got != tt.status {
-				t.Errorf("got %d, want %d: %s", got, tt.status, text)
+			if tt.status == 0 && stderr != "" {
+				t.Errorf("status 0 with stderr %s", stderr)
 			}
 		})
 	}
 }
 
 func TestEnvShowsNoSecret(t *testing.T) {
-	clearEnv(t, "PLASPY_USERNAME", "operator", "PLASPY_API_KEY", "s3cret", "NATS_URL", "nats://u:s3cret@h,nats://u:s3cret%@h",
+	clitest.ClearEnv(t, "PLASPY_USERNAME", "operator", "PLASPY_API_KEY", "s3cret", "NATS_URL", "nats://u:s3cret@h,nats://u:s3cret%@h",
 		"NATS_TOKEN", "s3cret", "BRIDGE_HTTP_TOKEN", "s3cret", "PLASPY_BASE_URL", "https://u:s3cret@h", "NATS_CREDS", "s3cret", "BRIDGE_WORKERS", "s3cret", "PLASPY_KEY", "s3cret")
-	var out bytes.Buffer
-	if status := execute(t.Context(), []string{"env"}, &out, &out); status != 0 {
+	status, stdout, stderr := program.Run(t, "env")
+	if status != 0 {
 		t.Errorf("status %d", status)
 	}
-	if strings.Contains(out.String(), "s3cret") {
-		t.Errorf("a secret shows:\n%s", &out)
+	if strings.Contains(stdout+stderr, "s3cret") {
+		t.Errorf("a secret shows:\n%s%s", stdout, stderr)
 	}
-	if got := regexp.MustCompile(`(?m)^PLASPY_API_KEY +\S+`).FindString(out.String()); !strings.HasSuffix(got, "[redacted]") {
+	if got := regexp.MustCompile(`(?m)^PLASPY_API_KEY +\S+`).FindString(stdout); !strings.HasSuffix(got, "[redacted]") {
 		t.Errorf("PLASPY_API_KEY is shown as %q", got)
-	}
-}
-
-func TestHealth(t *testing.T) {
-	listener, err := ops.Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	health := ops.NewHealth()
-	health.Report("nats", ops.Down("no server"))
-	server := ops.New(listener, ops.Options{Health: health, Gatherer: ops.NewRegistry(health), Log: slog.New(slog.DiscardHandler)})
-	served := make(chan error, 1)
-	go func() { served <- server.Serve() }()
-	defer func() {
-		if err := server.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	}()
-	clearEnv(t, "BRIDGE_HTTP_ADDR", server.Addr(), "PLASPY_TIMEOUT", "wrong, but not used here")
-	var out bytes.Buffer
-	if status := execute(t.Context(), []string{"health"}, &out, &out); status != 1 || !strings.Contains(out.String(), "nats: no server") {
-		t.Errorf("not ready: status %d, %s", status, &out)
-	}
-	out.Reset()
-	if status := execute(t.Context(), []string{"health", "--live"}, &out, &out); status != 0 || out.String() != "live\n" {
-		t.Errorf("live: status %d, %s", status, &out)
-	}
-	health.Report("nats", ops.Up())
-	out.Reset()
-	if status := execute(t.Context(), []string{"health"}, &out, &out); status != 0 || out.String() != "ready\n" {
-		t.Errorf("ready: status %d, %s", status, &out)
-	}
-}
-
-// TestHealthOfSomethingThatHangs asks a listener that accepts and never answers.
-func TestHealthOfSomethingThatHangs(t *testing.T) {
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	clearEnv(t, "BRIDGE_HTTP_ADDR", listener.Addr().String())
-	var out bytes.Buffer
-	if status := execute(t.Context(), []string{"health", "--timeout=50ms"}, &out, &out); status != 1 || !strings.Contains(out.String(), "deadline") {
-		t.Errorf("status %d, %s", status, &out)
 	}
 }
 
 // TestSim starts the simulator as a person would, believes what it prints, and
 // interrupts it.
 func TestSim(t *testing.T) {
-	clearEnv(t)
+	clitest.ClearEnv(t)
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	said, stdout := io.Pipe()
 	status := make(chan int, 1)
 	go func() {
-		status <- execute(ctx, []string{"sim", "--addr=127.0.0.1:0", "--devices=3", "--username=me", "--api-key=it's"}, stdout, io.Discard)
+		status <- program(ctx, []string{"sim", "--addr=127.0.0.1:0", "--devices=3", "--username=me", "--api-key=it's"}, stdout, io.Discard)
 		_ = stdout.Close()
 	}()
 	buffer := make([]byte, 4096)
@@ -241,35 +149,5 @@ func TestBuild(t *testing.T) {
 				t.Errorf("got %s, %s, want %s, %s", number, hash, tt.wantVersion, tt.wantHash)
 			}
 		})
-	}
-}
-
-func TestNewLogger(t *testing.T) {
-	tests := []struct {
-		name   string
-		config config.Config
-		want   string // a pattern for all that is logged
-	}{
-		{"auto, no terminal", config.Config{LogFormat: config.LogAuto}, `^\{"time":"[^"]+","level":"INFO","msg":"token refreshed","elapsed":"1.5s","api_key":"\[redacted\]"\}\n$`},
-		{"text, no terminal, no colour", config.Config{LogFormat: config.LogText}, `^[0-9:.]+ INF token refreshed elapsed=1.5s api_key=\[redacted\]\n$`},
-		{"level", config.Config{LogFormat: config.LogJSON, LogLevel: slog.LevelWarn}, `^$`},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			var out bytes.Buffer
-			log := newLogger(tt.config, tt.config.LogLevel, &out, false)
-			log.Info("token refreshed", "elapsed", 1500*time.Millisecond, "api_key", config.Secret("s3cret"))
-			if !regexp.MustCompile(tt.want).MatchString(out.String()) {
-				t.Errorf("logged %q, want %s", out.String(), tt.want)
-			}
-		})
-	}
-}
-
-func TestWarn(t *testing.T) {
-	var out bytes.Buffer
-	warn(newLogger(config.Config{LogFormat: config.LogText}, slog.LevelInfo, &out, false), []config.Warning{{Variable: "BRIDGE_X", Problem: "is odd"}})
-	if !strings.Contains(out.String(), `WRN setting looks wrong variable=BRIDGE_X problem="is odd"`) {
-		t.Errorf("logged %s", &out)
 	}
 }

@@ -47,12 +47,12 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 	for _, user := range users {
 		env = append(env, user+"_PASSWORD=pass-of-"+user)
 	}
-	program := func(args ...string) *exec.Cmd {
+	command := func(args ...string) *exec.Cmd {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 		cmd.Dir, cmd.Env = dir, env
 		return cmd
 	}
-	out, err := program("check").CombinedOutput()
+	out, err := command("check").CombinedOutput()
 	for line := range strings.Lines(string(out)) {
 		// The embedded server runs on this machine, whose power may fail.
 		if !strings.HasPrefix(line, "ok ") && !strings.HasPrefix(line, "warn power failure:") {
@@ -63,7 +63,7 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 		t.Errorf("check: %v", err)
 	}
 	log := logFile(t)
-	cmd := program("run")
+	cmd := command("run")
 	cmd.Stdout, cmd.Stderr = log, log
 	p := start(t, cmd, addr)
 	t.Cleanup(func() {

@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 	"plaspy-bridge/publisher/natstest"
 )
 
@@ -304,7 +305,7 @@ func (w *work) left() string {
 
 // letters reads the dead letters of the live view.
 func (w *work) letters() error {
-	body, err := fetch(w.ctx, w.root+"/view/letters")
+	body, err := clitest.Fetch(w.ctx, w.root+"/view/letters")
 	if err == nil && !strings.Contains(body, `"device":"device0002"`) {
 		err = fmt.Errorf("the live view's dead letters: %s", body)
 	}
@@ -313,7 +314,7 @@ func (w *work) letters() error {
 
 // unready returns the program's reasons not to be ready, or "".
 func (w *work) unready() string {
-	body, err := fetch(w.ctx, w.root+"/readyz")
+	body, err := clitest.Fetch(w.ctx, w.root+"/readyz")
 	switch {
 	case err != nil:
 		return err.Error()

@@ -3,9 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,19 +18,17 @@ import (
 	"plaspy-bridge/bridge/harness"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 	"plaspy-bridge/publisher/natstest"
 )
-
-// asProgram makes this test binary the program, so that what a process is to the
-// system can be tried: signals, pipes, exit status.
-const asProgram = "PLASPYTEST_AS_PROGRAM"
 
 // users are the users of deploy/nats.conf, which reads their passwords from the
 // environment.
 var users = []string{"BRIDGE", "QUERY", "SUBSCRIBER", "GATEWAY", "OPERATOR", "SYSTEM"}
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
+	if os.Getenv(clitest.AsProgram) != "" {
 		main()
 	}
 	for _, user := range users {
@@ -41,31 +37,6 @@ func TestMain(m *testing.M) {
 		}
 	}
 	natstest.Main(m)
-}
-
-// program runs a command of the program as a process of its own, with these
-// variables and no other ones of the bridge. Unlike execute, parallel tests may call
-// it.
-func program(t *testing.T, env []string, args ...string) (status int, stdout, stderr string) {
-	t.Helper()
-	var out bytes.Buffer
-	status, stderr = programTo(t.Context(), t, &out, env, args...)
-	return status, out.String(), stderr
-}
-
-// programTo is program with another place for its output. The end of ctx interrupts
-// the process.
-func programTo(ctx context.Context, t *testing.T, stdout io.Writer, env []string, args ...string) (status int, stderr string) {
-	t.Helper()
-	cmd := exec.CommandContext(ctx, os.Args[0], args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.Env = append([]string{asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
-	var errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = stdout, &errs
-	if err := cmd.Run(); cmd.ProcessState == nil {
-		t.Fatal(err)
-	}
-	return cmd.ProcessState.ExitCode(), errs.String()
 }
 
 // process is a bridge that runs as a process of its own.
@@ -100,7 +71,7 @@ func simulated(t *testing.T, api *sim.Server, more ...string) []string {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	return append([]string{
-		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
+		clitest.AsProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
 		"PLASPY_BASE_URL=" + l.URL, "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key",
 	}, more...)
 }
@@ -177,26 +148,9 @@ func (p *process) await(what string, ok func() bool) {
 func (p *process) ready() {
 	p.t.Helper()
 	p.await("ready", func() bool {
-		body, err := fetch(p.t.Context(), p.http+"/readyz")
+		body, err := clitest.Fetch(p.t.Context(), p.http+"/readyz")
 		return err == nil && strings.Contains(body, `"ready": true`)
 	})
-}
-
-// fetch returns an answer of a program.
-func fetch(ctx context.Context, url string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return string(body), err
 }
 
 // polls waits for that many more polls.
@@ -280,7 +234,7 @@ func TestLogReaderGoesAway(t *testing.T) {
 	}
 	p.polls(fleet, 150)
 	p.await("dropped lines", func() bool {
-		metrics, err := fetch(t.Context(), p.http+"/metrics")
+		metrics, err := clitest.Fetch(t.Context(), p.http+"/metrics")
 		return err == nil && strings.Contains(metrics, "plaspy_bridge_log_lines_dropped_total ") &&
 			!strings.Contains(metrics, "plaspy_bridge_log_lines_dropped_total 0\n")
 	})
@@ -320,7 +274,7 @@ func TestWrongConfigurationWithAFullPipe(t *testing.T) {
 	_, w := fullPipe(t)
 	p := startProcess(t, newFleet(), w, "BRIDGE_WORKERS=0")
 	err := <-p.done
-	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != exitWrong {
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != cli.ExitWrong {
 		t.Errorf("got %v", err)
 	}
 }
@@ -352,7 +306,7 @@ func TestCommandsBesideARunningBridge(t *testing.T) {
 		{"list", []string{"forget", "--list"}, 0, []string{id}},
 		{"undo", []string{"forget", "--undo", id}, 0, []string{id + " is published again"}},
 	} {
-		status, stdout, stderr := program(t, env, tt.args...)
+		status, stdout, stderr := clitest.Process(t, env, tt.args...)
 		if status != tt.status {
 			t.Errorf("%s: status %d, want %d:\n%s%s", tt.name, status, tt.status, stdout, stderr)
 		}
@@ -364,7 +318,7 @@ func TestCommandsBesideARunningBridge(t *testing.T) {
 	}
 	// The bridge's own NATS user may not ask, and a bridge elsewhere serves no HTTP here.
 	for _, without := range []string{"NATS_URL=nats://127.0.0.1:1", "BRIDGE_HTTP_ADDR="} {
-		status, stdout, stderr := program(t, append(slices.Clone(env), without), "why", fleet.IDs()[1])
+		status, stdout, stderr := clitest.Process(t, append(slices.Clone(env), without), "why", fleet.IDs()[1])
 		if status != 0 || !strings.Contains(stdout, `"decisions": [`) {
 			t.Errorf("why with %s: status %d:\n%s%s", without, status, stdout, stderr)
 		}
@@ -372,7 +326,7 @@ func TestCommandsBesideARunningBridge(t *testing.T) {
 	if status, _ := p.signal(syscall.SIGTERM); status != 0 {
 		t.Errorf("status %d", status)
 	}
-	if status, stdout, stderr := program(t, env, "status"); status != exitFailed || !strings.Contains(stderr, "refused") {
+	if status, stdout, stderr := clitest.Process(t, env, "status"); status != cli.ExitFailed || !strings.Contains(stderr, "refused") {
 		t.Errorf("without a bridge: %d %s%s", status, stdout, stderr)
 	}
 }

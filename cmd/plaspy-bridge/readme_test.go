@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,8 @@ import (
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 )
 
 // go test ./cmd/plaspy-bridge -run README -update writes the tables of the README and of deploy/docs.
@@ -125,6 +128,14 @@ func TestMetricsLint(t *testing.T) {
 	}
 }
 
+// lively makes a fleet with short trips and rests, so that every metric shows soon.
+func lively(r *rand.Rand) fleet.Cadence {
+	return fleet.Cadence{
+		Moving: time.Duration(2+r.IntN(5)) * time.Second, Parked: 20 * time.Second,
+		Restless: r.IntN(5) > 0, Ignition: true, Announces: true,
+	}
+}
+
 // running runs a bridge for as long as its metrics are asked for.
 func running(t *testing.T) func(func(string) bool) {
 	return func(yield func(string) bool) {
@@ -133,7 +144,7 @@ func running(t *testing.T) func(func(string) bool) {
 			t.Fatal(err)
 		}
 		defer api.Close()
-		clearEnv(t, "PLASPY_BASE_URL", api.URL, "PLASPY_USERNAME", "sim", "PLASPY_API_KEY", "sim-key", "PLASPY_RATE_LIMIT", "0",
+		clitest.ClearEnv(t, "PLASPY_BASE_URL", api.URL, "PLASPY_USERNAME", "sim", "PLASPY_API_KEY", "sim-key", "PLASPY_RATE_LIMIT", "0",
 			"BRIDGE_POLL_INTERVAL", "100ms", "BRIDGE_DATA_DIR", t.TempDir(), "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_HTTP_ADDR", "127.0.0.1:0")
 		cfg, _, err := config.Load()
 		if err != nil {
@@ -155,19 +166,17 @@ func running(t *testing.T) func(func(string) bool) {
 		}()
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
-		for yield(get(t, "http://"+b.HTTPAddr().String()+"/metrics")) {
+		for {
+			metrics, err := clitest.Fetch(t.Context(), "http://"+b.HTTPAddr().String()+"/metrics")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !yield(metrics) {
+				return
+			}
 			<-tick.C
 		}
 	}
-}
-
-func get(t *testing.T, url string) string {
-	t.Helper()
-	body, err := fetch(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return body
 }
 
 var (

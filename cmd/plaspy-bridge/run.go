@@ -12,6 +12,7 @@ import (
 	"plaspy-bridge/bridge"
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/logging"
 )
 
 func runCommand() *cobra.Command {
@@ -33,13 +34,13 @@ func runCommand() *cobra.Command {
 // runBridge runs until ctx is done. The log goes to w.
 func runBridge(ctx context.Context, w io.Writer) error {
 	cfg, warnings, err := config.Load()
-	level := levelOf(cfg)
-	log, queue, flush := openLog(cfg, level, w)
+	level := logging.Level(cfg)
+	log, queue, flush := logging.Open(cfg, level, w)
 	defer flush()
 	version, revision := thisBuild()
 	log.Info("plaspy-bridge starting", "version", version, "revision", revision, "go", runtime.Version())
 	// Before the error, because a misspelt name may explain a missing variable.
-	warn(log, warnings)
+	logging.Warn(log, warnings)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/schema"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 	"plaspy-bridge/publisher"
 )
 
@@ -22,7 +23,7 @@ func schemaCommand() *cobra.Command {
 			"one source file without dependencies instead: message types, id encoding and decoding. Needs no\n" +
 			"configuration; subjects begin with BRIDGE_PREFIX.",
 		Example: "  plaspy-bridge schema --types go > plaspy/plaspy.go\n  plaspy-bridge schema --types typescript > plaspy.ts",
-		Args:    all(cobra.NoArgs, oneOf("types", &types, schema.Languages()), oneOf("message", &message, schema.Messages())),
+		Args:    cli.All(cobra.NoArgs, cli.OneOf("types", &types, schema.Languages()), cli.OneOf("message", &message, schema.Messages())),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if message != "" {
 				return writeSchema(cmd, func() ([]byte, error) { return schema.Standalone(message) })

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 )
 
 func simCommand() *cobra.Command {
@@ -24,7 +25,7 @@ func simCommand() *cobra.Command {
 		Long: "Runs the simulated Plaspy API alone until it is interrupted, and prints the environment\n" +
 			"that a bridge needs to use it. On a loopback address it also serves a control interface\n" +
 			"for tests under /_sim/, which causes faults and lists the answers that were sent.",
-		Args: all(cobra.NoArgs, func(*cobra.Command, []string) error {
+		Args: cli.All(cobra.NoArgs, func(*cobra.Command, []string) error {
 			if _, _, err := net.SplitHostPort(addr); err != nil {
 				return fmt.Errorf("--addr: %w, want host:port", err)
 			}

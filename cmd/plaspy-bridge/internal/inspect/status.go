@@ -1,4 +1,4 @@
-package main
+package inspect
 
 import (
 	"bufio"
@@ -19,9 +19,11 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 )
 
-func statusCommand() *cobra.Command {
+// StatusCommand returns the command status.
+func StatusCommand() *cobra.Command {
 	var watch bool
 	var every time.Duration
 	cmd := &cobra.Command{
@@ -36,7 +38,7 @@ func statusCommand() *cobra.Command {
 				return err
 			}
 			if c.HTTPAddr == "" {
-				return failure{errors.New("BRIDGE_HTTP_ADDR is set to nothing, so the bridge does not serve its status")}
+				return cli.Failed(errors.New("BRIDGE_HTTP_ADDR is set to nothing, so the bridge does not serve its status"))
 			}
 			if !watch {
 				return showStatus(cmd.Context(), cmd.OutOrStdout(), c.HTTPAddr)
@@ -54,7 +56,7 @@ func watchStatus(ctx context.Context, w io.Writer, addr string, every time.Durat
 	tick := time.NewTicker(max(every, 100*time.Millisecond))
 	defer tick.Stop()
 	for {
-		if isTerminal(w) {
+		if cli.IsTerminal(w) {
 			_, _ = io.WriteString(w, "\x1b[H\x1b[2J") // clears the screen
 		}
 		// Keep going if the bridge is not ready or not running: it may recover.
@@ -77,17 +79,17 @@ func showStatus(ctx context.Context, w io.Writer, addr string) error {
 	defer cancel()
 	ready, err := ops.AskReady(ctx, addr)
 	if err != nil {
-		return failure{err}
+		return cli.Failed(err)
 	}
 	numbers, err := scrape(ctx, addr)
 	if err != nil {
-		return failure{err}
+		return cli.Failed(err)
 	}
 	if err := writeStatus(w, addr, ready, numbers); err != nil {
 		return fmt.Errorf("write status: %w", err)
 	}
 	if !ready.Ready {
-		return failure{errors.New("the bridge is not ready")}
+		return cli.Failed(errors.New("the bridge is not ready"))
 	}
 	return nil
 }
@@ -149,7 +151,7 @@ func writeStatus(w io.Writer, addr string, r ops.Readiness, s series) error {
 		case p.Degraded:
 			word = "degraded"
 		}
-		line("%s\t%s\tsince %s\t%s", name, word, p.Since.UTC().Format(time.DateTime), shown(p.Reason))
+		line("%s\t%s\tsince %s\t%s", name, word, p.Since.UTC().Format(time.DateTime), cli.Shown(p.Reason))
 	}
 	line("")
 	line("budget\t%s, %.0f answers 429 since the start", budget(s.sum("api_budget_requests_per_minute")), s.sum("api_throttled_total"))

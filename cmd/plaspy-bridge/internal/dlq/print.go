@@ -1,4 +1,4 @@
-package main
+package dlq
 
 import (
 	"encoding/base64"
@@ -16,6 +16,7 @@ import (
 
 	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/bridge/inbound/deadletter"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 	"plaspy-bridge/publisher"
 )
 
@@ -46,7 +47,7 @@ func (p *letterList) print(each func(func(deadletter.Letter) error) error) error
 			_, _ = fmt.Fprintln(w, "SEQ\tDIED\tKIND\tDEVICE\tSTATUS\tTRIES\tREASON\tANSWER")
 		}
 		_, err := fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Seq, l.At.UTC().Format(time.RFC3339), l.Kind,
-			shown(l.Device), shown(l.Status), l.Attempts, shown(l.Reason), shown(sentence(l.Error)))
+			cli.Shown(l.Device), cli.Shown(l.Status), l.Attempts, cli.Shown(l.Reason), cli.Shown(sentence(l.Error)))
 		if n%200 == 0 {
 			err = errors.Join(err, w.Flush()) // aligned lines are held in memory
 		}
@@ -151,7 +152,7 @@ func describe(l *deadletter.Letter) string {
 	var b strings.Builder
 	line := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(&b, "%-10s %s\n", name, shown(value))
+			fmt.Fprintf(&b, "%-10s %s\n", name, cli.Shown(value))
 		}
 	}
 	line("letter", strconv.FormatUint(l.Seq, 10))
@@ -165,7 +166,7 @@ func describe(l *deadletter.Letter) string {
 	line("tries", strconv.Itoa(l.Attempts))
 	line("first try", l.FirstTry)
 	line("last try", l.LastTry)
-	line("device", shown(l.Device))
+	line("device", cli.Shown(l.Device))
 	line("from", fmt.Sprintf("%s, sequence %d", l.Original, l.Sequence))
 	for _, h := range l.History {
 		line("before", h)
@@ -192,15 +193,4 @@ func describe(l *deadletter.Letter) string {
 	b.WriteString(strings.TrimRight(body, "\n"))
 	b.WriteByte('\n')
 	return b.String()
-}
-
-// shown quotes a text that could control the terminal. It returns "-" for "".
-func shown(s string) string {
-	if s == "" {
-		return "-"
-	}
-	if strings.ContainsFunc(s, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }) {
-		return strconv.Quote(s)
-	}
-	return s
 }

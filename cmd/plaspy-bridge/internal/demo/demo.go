@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -20,18 +20,23 @@ import (
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/logging"
 	"plaspy-bridge/publisher"
 )
 
-// demoOptions are the flags of the demo.
-type demoOptions struct {
+// options are the flags of the demo, and the program that runs it.
+type options struct {
 	devices uint
 	seed    uint64
 	length  time.Duration // 0 means until interrupted
+
+	version, revision string
 }
 
-func demoCommand() *cobra.Command {
-	var o demoOptions
+// Command returns the command demo. build returns the version and the revision that
+// the demo's bridge reports.
+func Command(build func() (version, revision string)) *cobra.Command {
+	var o options
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show everything working in one process, without an account or a server",
@@ -47,7 +52,8 @@ func demoCommand() *cobra.Command {
 			defer stop()
 			signal.Ignore(syscall.SIGPIPE)
 			defer signal.Reset(syscall.SIGPIPE)
-			return runDemo(ctx, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			o.version, o.revision = build()
+			return run(ctx, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
@@ -57,8 +63,8 @@ func demoCommand() *cobra.Command {
 	return cmd
 }
 
-// runDemo runs the demo until ctx is done or its time is over.
-func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err error) {
+// run runs the demo until ctx is done or its time is over.
+func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	if o.length > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, o.length)
@@ -77,21 +83,20 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 	}
 	defer func() { err = errors.Join(err, api.Close()) }()
 
-	cfg, warnings, err := demoConfig(ctx, dir, api.URL)
+	cfg, warnings, err := configure(ctx, dir, api.URL)
 	if err != nil {
 		return err
 	}
-	level := levelOf(cfg)
-	log, queue, flush := openLog(cfg, level, stderr)
+	level := logging.Level(cfg)
+	log, queue, flush := logging.Open(cfg, level, stderr)
 	defer flush()
-	warn(log, warnings)
-	version, revision := thisBuild()
-	b, err := bridge.New(ctx, cfg, version, log)
+	logging.Warn(log, warnings)
+	b, err := bridge.New(ctx, cfg, o.version, log)
 	if err != nil {
 		return err
 	}
 	b.ControlLevel(level)
-	b.Metrics().MustRegister(queue.Collector(), ops.BuildInfo(version, revision))
+	b.Metrics().MustRegister(queue.Collector(), ops.BuildInfo(o.version, o.revision))
 	var guest *visitor
 	if cfg.Inbound {
 		guest = &visitor{subjects: publisher.Subjects(cfg.Prefix)}
@@ -101,7 +106,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 }
 
 // watchBridge runs the bridge and shows the messages that it publishes.
-func watchBridge(ctx context.Context, b *bridge.Bridge, cfg config.Config, api string, o demoOptions, guest *visitor, stdout io.Writer, log *slog.Logger) error {
+func watchBridge(ctx context.Context, b *bridge.Bridge, cfg config.Config, api string, o options, guest *visitor, stdout io.Writer, log *slog.Logger) error {
 	// The bridge stops last, because the view's summary reads the stream.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -130,9 +135,9 @@ func watchBridge(ctx context.Context, b *bridge.Bridge, cfg config.Config, api s
 	return errors.Join(viewErr, <-stopped)
 }
 
-// demoConfig returns the configuration of run with the account, the server and
+// configure returns the configuration of run with the account, the server and
 // the store of the demo.
-func demoConfig(ctx context.Context, dir, api string) (config.Config, []config.Warning, error) {
+func configure(ctx context.Context, dir, api string) (config.Config, []config.Warning, error) {
 	cfg, warnings, err := config.Load("PLASPY_", "NATS_", "BRIDGE_DATA_DIR", "BRIDGE_STREAM_REPLICAS", "BRIDGE_EMBEDDED_CONFIG")
 	if err != nil {
 		return cfg, nil, err
@@ -166,12 +171,12 @@ func demoConfig(ctx context.Context, dir, api string) (config.Config, []config.W
 			return cfg, nil, err
 		}
 	}
-	return cfg, demoWarnings(warnings, set), nil
+	return cfg, applicable(warnings, set), nil
 }
 
-// demoWarnings keeps the warnings about variables that apply to the demo, and adds
+// applicable keeps the warnings about variables that apply to the demo, and adds
 // one for each variable that is set and does not apply.
-func demoWarnings(warnings []config.Warning, set map[string]bool) []config.Warning {
+func applicable(warnings []config.Warning, set map[string]bool) []config.Warning {
 	var kept []config.Warning
 	for _, w := range warnings {
 		if len(w.Variable) > 7 && w.Variable[:7] == "BRIDGE_" {

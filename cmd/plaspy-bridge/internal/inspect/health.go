@@ -1,4 +1,4 @@
-package main
+package inspect
 
 import (
 	"context"
@@ -11,9 +11,11 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 )
 
-func healthCommand() *cobra.Command {
+// HealthCommand returns the command health.
+func HealthCommand() *cobra.Command {
 	var live bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
@@ -28,7 +30,7 @@ func healthCommand() *cobra.Command {
 			defer cancel()
 			notes, err := askHealth(ctx, live)
 			if err != nil {
-				return failure{err} // docker reserves status 2 of a health check
+				return cli.Failed(err) // docker reserves status 2 of a health check
 			}
 			state := map[bool]string{true: "live", false: "ready"}[live]
 			if len(notes) > 0 {

@@ -1,7 +1,6 @@
-package main
+package dlq
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -12,9 +11,14 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
+
+var program = clitest.With(Command)
+
+func TestMain(m *testing.M) { program.Main(m) }
 
 // bury starts a server with the bridge's streams and three dead letters, and
 // points the environment at it.
@@ -49,15 +53,13 @@ func bury(t *testing.T) jetstream.JetStream {
 			t.Fatal(err)
 		}
 	}
-	clearEnv(t, "NATS_URL", srv.ClientURL())
+	clitest.ClearEnv(t, "NATS_URL", srv.ClientURL())
 	return js
 }
 
 func dlq(t *testing.T, args string) (status int, stdout, stderr string) {
 	t.Helper()
-	var out, errs bytes.Buffer
-	status = execute(t.Context(), strings.Fields("dlq "+args), &out, &errs)
-	return status, out.String(), errs.String()
+	return program.Run(t, strings.Fields("dlq "+args)...)
 }
 
 func TestDLQ(t *testing.T) {
@@ -190,7 +192,7 @@ func TestDLQDenied(t *testing.T) {
 	srv := natstest.Start(t, natstest.Listen, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.>"}}}}}
 	})
-	status, _, stderr := program(t, []string{"NATS_URL=" + srv.ClientURL(), "NATS_USER=u", "NATS_PASSWORD=p"}, "dlq", "list")
+	status, _, stderr := clitest.Process(t, []string{"NATS_URL=" + srv.ClientURL(), "NATS_USER=u", "NATS_PASSWORD=p"}, "dlq", "list")
 	if status != 1 || !strings.Contains(stderr, "$JS.API.STREAM.INFO.PLASPY_DLQ") {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}
@@ -198,7 +200,7 @@ func TestDLQDenied(t *testing.T) {
 
 func TestDLQWithoutServer(t *testing.T) {
 	t.Parallel()
-	status, _, stderr := program(t, []string{"BRIDGE_EMBEDDED_ADDR=127.0.0.1:1"}, "dlq", "list")
+	status, _, stderr := clitest.Process(t, []string{"BRIDGE_EMBEDDED_ADDR=127.0.0.1:1"}, "dlq", "list")
 	if status != 1 || !strings.Contains(stderr, "not connected to NATS") {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}

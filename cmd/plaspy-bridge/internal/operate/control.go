@@ -1,4 +1,4 @@
-package main
+package operate
 
 import (
 	"context"
@@ -14,14 +14,18 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/control"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/broker"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 	"plaspy-bridge/publisher"
 )
 
-func controlCommand() *cobra.Command {
+// ControlCommand returns the command control with its subcommands.
+func ControlCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "control",
 		Short: "Change at run time which devices are polled and how often",
@@ -65,7 +69,7 @@ func controlSetCommand() *cobra.Command {
 		Example: "  plaspy-bridge control set device truck-7 --interval 5s --for 1h\n" +
 			"  plaspy-bridge control set group Reserve --pause\n" +
 			"  plaspy-bridge control set fleet --rate-limit 300 --log-level debug --for 30m",
-		Args: all(targeted, func(cmd *cobra.Command, args []string) error { return w.check(cmd, keyOf(args)) }),
+		Args: cli.All(targeted, func(cmd *cobra.Command, args []string) error { return w.check(cmd, keyOf(args)) }),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key := keyOf(args)
 			e := w.entry(cmd, time.Now())
@@ -243,28 +247,9 @@ func whoami() string {
 // withControl calls f with the bucket of the bridge that the environment
 // describes.
 func withControl(ctx context.Context, f func(config.Config, *control.Bucket) error) error {
-	cfg, _, err := config.Load("PLASPY_", "OTEL_")
-	if err != nil {
-		return err
-	}
-	conn, err := connectNATS(ctx, cfg)
-	if err != nil {
-		return failure{err}
-	}
-	defer func() { _ = conn.Shut(time.Second) }() // every request was answered
-	js, err := conn.OpenJetStream()
-	if err != nil {
-		return failure{fmt.Errorf("open JetStream: %w", err)}
-	}
-	err = f(cfg, control.Open(js, publisher.Subjects(cfg.Prefix), cfg.StreamReplicas))
-	if err == nil {
-		return nil
-	}
-	// A server does not answer a request that it does not permit.
-	if denied := conn.Denied(); denied != "" {
-		err = fmt.Errorf("%w (%s)", err, denied)
-	}
-	return failure{err}
+	return broker.With(ctx, func(cfg config.Config, js jetstream.JetStream) error {
+		return f(cfg, control.Open(js, publisher.Subjects(cfg.Prefix), cfg.StreamReplicas))
+	})
 }
 
 // printEntries prints all entries by key, and whether limit requests a minute suffice

@@ -1,4 +1,4 @@
-package main
+package operate
 
 import (
 	"context"
@@ -14,10 +14,13 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/forget"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/broker"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 	"plaspy-bridge/publisher"
 )
 
-func forgetCommand() *cobra.Command {
+// ForgetCommand returns the command forget.
+func ForgetCommand() *cobra.Command {
 	var undo, list, inbound bool
 	cmd := &cobra.Command{
 		Use:   "forget DEVICE",
@@ -31,7 +34,7 @@ func forgetCommand() *cobra.Command {
 			if list {
 				return cobra.NoArgs(cmd, args)
 			}
-			return oneDevice(cmd, args)
+			return cli.OneDevice(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withStreams(cmd.Context(), func(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) error {
@@ -69,7 +72,7 @@ func forgetDevice(ctx context.Context, w io.Writer, js jetstream.JetStream, subj
 	if waiting > 0 {
 		_, _ = fmt.Fprintf(w, "%d still in %s, to be posted; forget --inbound removes them\n", waiting, subjects.Inbound())
 	}
-	_, err = fmt.Fprintf(w, "%s is forgotten; plaspy-bridge forget --undo lets it be published again\n", shown(id))
+	_, err = fmt.Fprintf(w, "%s is forgotten; plaspy-bridge forget --undo lets it be published again\n", cli.Shown(id))
 	return err
 }
 
@@ -81,7 +84,7 @@ func undoForget(ctx context.Context, w io.Writer, js jetstream.JetStream, subjec
 	if !known {
 		return errors.New("the device was not forgotten")
 	}
-	_, err = fmt.Fprintf(w, "%s is published again\n", shown(id))
+	_, err = fmt.Fprintf(w, "%s is published again\n", cli.Shown(id))
 	return err
 }
 
@@ -89,36 +92,18 @@ func listForgotten(ctx context.Context, w io.Writer, js jetstream.JetStream, sub
 	ids, err := forget.Devices(ctx, js, subjects)
 	for _, id := range ids {
 		if err == nil {
-			_, err = fmt.Fprintln(w, shown(id))
+			_, err = fmt.Fprintln(w, cli.Shown(id))
 		}
 	}
 	return err
 }
 
 // withStreams calls f with the streams of the bridge that the environment
-// describes. Its errors end the process with status 1.
+// describes, for at most a minute.
 func withStreams(ctx context.Context, f func(context.Context, jetstream.JetStream, publisher.Subjects) error) error {
-	cfg, _, err := config.Load("PLASPY_", "OTEL_")
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	conn, err := connectNATS(ctx, cfg)
-	if err != nil {
-		return failure{err}
-	}
-	defer func() { _ = conn.Shut(time.Second) }() // every request was answered or failed
-	js, err := conn.OpenJetStream()
-	if err != nil {
-		return failure{fmt.Errorf("open JetStream: %w", err)}
-	}
-	if err = f(ctx, js, publisher.Subjects(cfg.Prefix)); err == nil {
-		return nil
-	}
-	// A server does not answer a request that it does not permit.
-	if denied := conn.Denied(); denied != "" {
-		err = fmt.Errorf("%w (%s)", err, denied)
-	}
-	return failure{err}
+	return broker.With(ctx, func(cfg config.Config, js jetstream.JetStream) error {
+		return f(ctx, js, publisher.Subjects(cfg.Prefix))
+	})
 }

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -14,15 +14,23 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
 
+	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 	"plaspy-bridge/publisher"
 )
+
+var program = clitest.With(func() *cobra.Command {
+	return Command(func() (version, revision string) { return "test", "test" })
+})
+
+func TestMain(m *testing.M) { program.Main(m) }
 
 // demoEnv gives the demo ports and a folder of its own.
 func demoEnv(t *testing.T, env ...string) (tmp string) {
 	t.Helper()
 	tmp = t.TempDir()
-	clearEnv(t, append([]string{"TMPDIR", tmp, "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_HTTP_ADDR", "127.0.0.1:0"}, env...)...)
+	clitest.ClearEnv(t, append([]string{"TMPDIR", tmp, "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_HTTP_ADDR", "127.0.0.1:0"}, env...)...)
 	return tmp
 }
 
@@ -56,7 +64,7 @@ func TestDemo(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	out := &watched{until: func(shown string) bool { return len(missing(shown)) == 0 }, done: interrupt}
-	status, stderr := programTo(ctx, t, out, []string{
+	status, stderr := clitest.ProcessTo(ctx, t, out, []string{
 		"TMPDIR=" + tmp, "BRIDGE_EMBEDDED_ADDR=127.0.0.1:0", "BRIDGE_HTTP_ADDR=127.0.0.1:0",
 		"PLASPY_API_KEY=s3cret", "PLASPY_BASE_URL=nonsense", "NATS_URL=nats://u:s3cret@192.0.2.1", "NATS_CREDS=/none", "BRIDGE_STREAM_REPLICAS=3", "BRIDGE_DATA_DIR=/none",
 	}, "demo", "--devices=5", "--for=1m")
@@ -84,7 +92,7 @@ func TestDemoInterrupted(t *testing.T) {
 	var stderr bytes.Buffer
 	status := make(chan int, 1)
 	go func() {
-		status <- execute(ctx, []string{"demo", "--devices=3"}, stdout, &stderr)
+		status <- program(ctx, []string{"demo", "--devices=3"}, stdout, &stderr)
 		_ = stdout.Close()
 	}()
 	intro := make([]byte, 4096)
@@ -130,8 +138,8 @@ func TestDemoInterrupted(t *testing.T) {
 
 func ready(t *testing.T, url string) {
 	t.Helper()
-	if body := get(t, url); !strings.Contains(body, `"ready"`) {
-		t.Errorf("readyz: %s", body)
+	if body, err := clitest.Fetch(t.Context(), url); err != nil || !strings.Contains(body, `"ready"`) {
+		t.Errorf("readyz: %s, %v", body, err)
 	}
 }
 
@@ -148,7 +156,7 @@ func (f *full) Write(p []byte) (int, error) {
 func TestDemoWithoutAReader(t *testing.T) {
 	tmp := demoEnv(t)
 	var stderr bytes.Buffer
-	if status := execute(t.Context(), []string{"demo", "--for=1m"}, &full{}, &stderr); status != 0 {
+	if status := program(t.Context(), []string{"demo", "--for=1m"}, &full{}, &stderr); status != 0 {
 		t.Errorf("status %d, want 0\n%s", status, &stderr)
 	}
 	leftovers(t, tmp)
@@ -173,7 +181,7 @@ func (w *watched) Write(p []byte) (int, error) {
 // same to the demo.
 func TestDemoPorts(t *testing.T) {
 	tmp := t.TempDir()
-	clearEnv(t, "TMPDIR", tmp)
+	clitest.ClearEnv(t, "TMPDIR", tmp)
 	for _, addr := range []string{"127.0.0.1:4222", "127.0.0.1:8080"} {
 		if l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr); err == nil {
 			defer l.Close()
@@ -183,7 +191,7 @@ func TestDemoPorts(t *testing.T) {
 	defer interrupt()
 	stdout := watched{until: func(shown string) bool { return strings.Contains(shown, "device added") }, done: interrupt}
 	var stderr bytes.Buffer
-	if status := execute(ctx, []string{"demo", "--for=2m"}, &stdout, &stderr); status != 0 {
+	if status := program(ctx, []string{"demo", "--for=2m"}, &stdout, &stderr); status != 0 {
 		t.Errorf("status %d, want 0\n%s", status, &stderr)
 	}
 	for _, want := range []string{`NATS        nats://127\.0\.0\.1:\d+ \(127\.0\.0\.1:4222 is in use\)`, `HTTP        http://127\.0\.0\.1:\d+ \(127\.0\.0\.1:8080 is in use\)`} {
@@ -214,7 +222,7 @@ func TestDemoRefuses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tmp := demoEnv(t, tt.variable, tt.value)
 			var out bytes.Buffer
-			if status := execute(t.Context(), []string{"demo", "--for=1m"}, io.Discard, &out); status != tt.status || !strings.Contains(out.String(), tt.stderr) {
+			if status := program(t.Context(), []string{"demo", "--for=1m"}, io.Discard, &out); status != tt.status || !strings.Contains(out.String(), tt.stderr) {
 				t.Errorf("status %d, want %d\n%s", status, tt.status, &out)
 			}
 			leftovers(t, tmp)

@@ -1,4 +1,4 @@
-package main
+package dlq
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge/inbound/deadletter"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 )
 
 // jobReport runs a job and reports on it. The letters of a dry run, the results
@@ -68,7 +69,7 @@ func (r *jobReport) printf(format string, args ...any) {
 func (r *jobReport) letter(d deadletter.Done, dry bool) {
 	l := d.Letter
 	if d.Err != nil {
-		_, _ = fmt.Fprintf(r.progress, "letter %d is kept: %s\n", l.Seq, shown(d.Err.Error()))
+		_, _ = fmt.Fprintf(r.progress, "letter %d is kept: %s\n", l.Seq, cli.Shown(d.Err.Error()))
 		return
 	}
 	r.count++
@@ -76,7 +77,7 @@ func (r *jobReport) letter(d deadletter.Done, dry bool) {
 		r.back = append(r.back, d)
 	}
 	if dry {
-		r.printf("%d\t%s\t%s\t%s\n", l.Seq, l.Kind, shown(l.Device), shown(l.Reason))
+		r.printf("%d\t%s\t%s\t%s\n", l.Seq, l.Kind, cli.Shown(l.Device), cli.Shown(l.Reason))
 	} else if time.Since(r.last) >= time.Second {
 		r.last = time.Now()
 		_, _ = fmt.Fprintf(r.progress, "%d %s, at letter %d\n", r.count, r.done, l.Seq)
@@ -104,7 +105,7 @@ func (r *jobReport) await(ctx context.Context, results *deadletter.Results) erro
 			r.printf("%d\tposted with status %d\n", d.Letter.Seq, fate.Status)
 		default:
 			refused++
-			r.printf("%d\tis letter %d now: %s: %s\n", d.Letter.Seq, fate.DeadLetter, shown(fate.Reason), shown(sentence(fate.Error)))
+			r.printf("%d\tis letter %d now: %s: %s\n", d.Letter.Seq, fate.DeadLetter, cli.Shown(fate.Reason), cli.Shown(sentence(fate.Error)))
 		}
 	}
 	if undecided+refused > 0 {

@@ -1,4 +1,4 @@
-package main
+package inspect
 
 import (
 	"bytes"
@@ -17,17 +17,20 @@ import (
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/outbound"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/broker"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 	"plaspy-bridge/publisher"
 )
 
-func whyCommand() *cobra.Command {
+// WhyCommand returns the command why.
+func WhyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "why DEVICE",
 		Short: "Show the last decisions on a device",
 		Long: "Shows the last decisions on a device as JSON: its polls, their results, the time of the next poll and its\n" +
 			"reason. Asks the bridge on BRIDGE_HTTP_ADDR first, and if that one does not poll the device, all bridges\n" +
 			"by the query service on NATS.",
-		Args: oneDevice,
+		Args: cli.OneDevice,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, _, err := config.Load("PLASPY_", "OTEL_")
 			if err != nil {
@@ -40,7 +43,7 @@ func whyCommand() *cobra.Command {
 				case err == nil:
 					answer = others
 				case answer == nil:
-					return failure{err}
+					return cli.Failed(err)
 				}
 			}
 			_, err = cmd.OutOrStdout().Write(answer)
@@ -94,7 +97,7 @@ func askWhy(ctx context.Context, cfg config.Config, id string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("device id: %w", err)
 	}
-	conn, err := connectNATS(ctx, cfg)
+	conn, err := broker.Connect(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +114,7 @@ func askWhy(ctx context.Context, cfg config.Config, id string) ([]byte, error) {
 		return nil, fmt.Errorf("ask the query service: %w", err)
 	}
 	if code := m.Header.Get("Nats-Service-Error-Code"); code != "" {
-		return nil, fmt.Errorf("the query service answers %s: %s", shown(code), shown(m.Header.Get("Nats-Service-Error")))
+		return nil, fmt.Errorf("the query service answers %s: %s", cli.Shown(code), cli.Shown(m.Header.Get("Nats-Service-Error")))
 	}
 	return indented(m.Data)
 }

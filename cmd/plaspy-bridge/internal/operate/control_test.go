@@ -1,14 +1,18 @@
-package main
+package operate
 
 import (
-	"bytes"
 	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 	"plaspy-bridge/publisher/natstest"
 )
+
+var program = clitest.With(ControlCommand, ForgetCommand)
+
+func TestMain(m *testing.M) { program.Main(m) }
 
 func TestControl(t *testing.T) {
 	srv := natstest.Start(t, natstest.Listen)
@@ -16,7 +20,7 @@ func TestControl(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clearEnv(t, "NATS_URL", srv.ClientURL())
+	clitest.ClearEnv(t, "NATS_URL", srv.ClientURL())
 	for _, tt := range []struct {
 		args           []string
 		status         int
@@ -51,10 +55,9 @@ func TestControl(t *testing.T) {
 		{[]string{"clear"}, 2, "", "want device NAME|group NAME|fleet"},
 		{[]string{"list", "x"}, 2, "", "unknown"},
 	} {
-		var out, errs bytes.Buffer
-		status := execute(t.Context(), append([]string{"control"}, tt.args...), &out, &errs)
-		if status != tt.status || !strings.Contains(out.String(), tt.stdout) || !strings.Contains(errs.String(), tt.stderr) {
-			t.Errorf("%q: status %d, %q, %q; want %d, %q, %q", tt.args, status, out.String(), errs.String(), tt.status, tt.stdout, tt.stderr)
+		status, stdout, stderr := program.Run(t, append([]string{"control"}, tt.args...)...)
+		if status != tt.status || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
+			t.Errorf("%q: status %d, %q, %q; want %d, %q, %q", tt.args, status, stdout, stderr, tt.status, tt.stdout, tt.stderr)
 		}
 	}
 	kv, err := js.KeyValue(t.Context(), "plaspy_control")
@@ -69,31 +72,31 @@ func TestControl(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var out, errs bytes.Buffer
-	if status := execute(t.Context(), []string{"control", "list"}, &out, &errs); status != 0 {
-		t.Fatal(status, errs.String())
+	status, stdout, stderr := program.Run(t, "control", "list")
+	if status != 0 {
+		t.Fatal(status, stderr)
 	}
 	for _, want := range []string{"device bad     unreadable  the value is not a JSON object", "device old     ended", "ignored: more", "group Reserve  in force    paused"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("list lacks %q:\n%s", want, out.String())
+		if !strings.Contains(stdout, want) {
+			t.Errorf("list lacks %q:\n%s", want, stdout)
 		}
 	}
-	if strings.Contains(out.String(), "polled less often") {
-		t.Errorf("list reports that the budget is too small:\n%s", out.String())
+	if strings.Contains(stdout, "polled less often") {
+		t.Errorf("list reports that the budget is too small:\n%s", stdout)
 	}
-	if status := execute(t.Context(), []string{"control", "set", "device", "dev 3", "--interval", "150ms"}, &out, &errs); status != 0 {
-		t.Fatal(status, errs.String())
-	}
-	if status := execute(t.Context(), []string{"control", "list"}, &out, &errs); status != 0 || !strings.Contains(out.String(),
-		"The intervals of these devices need 412 polls a minute. The request budget permits 300 requests, so they are polled less often.") {
-		t.Errorf("status %d, list does not say that the budget is too small:\n%s", status, out.String())
-	}
-	if strings.ContainsRune(out.String(), 0x1b) {
+	if strings.ContainsRune(stdout, 0x1b) {
 		t.Error("list prints control characters of the bucket")
 	}
+	if status, _, stderr = program.Run(t, "control", "set", "device", "dev 3", "--interval", "150ms"); status != 0 {
+		t.Fatal(status, stderr)
+	}
+	if status, stdout, _ = program.Run(t, "control", "list"); status != 0 || !strings.Contains(stdout,
+		"The intervals of these devices need 412 polls a minute. The request budget permits 300 requests, so they are polled less often.") {
+		t.Errorf("status %d, list does not say that the budget is too small:\n%s", status, stdout)
+	}
 	// The name of a device that is no UTF-8, and a value that is no entry, can be cleared.
-	if status := execute(t.Context(), []string{"control", "clear", "device", "bad"}, &out, &errs); status != 0 {
-		t.Error(errs.String())
+	if status, _, stderr = program.Run(t, "control", "clear", "device", "bad"); status != 0 {
+		t.Error(stderr)
 	}
 }
 
@@ -102,7 +105,7 @@ func TestControlWithoutServer(t *testing.T) {
 	srv := natstest.Start(t, natstest.Listen)
 	url := srv.ClientURL()
 	srv.Kill()
-	if status, _, stderr := program(t, []string{"NATS_URL=" + url}, "control", "list"); status != 1 || !strings.Contains(stderr, "NATS") {
+	if status, _, stderr := clitest.Process(t, []string{"NATS_URL=" + url}, "control", "list"); status != 1 || !strings.Contains(stderr, "NATS") {
 		t.Errorf("status %d, %q", status, stderr)
 	}
 }

@@ -1,23 +1,25 @@
-package main
+package dlq
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/inbound/deadletter"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/broker"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 	"plaspy-bridge/publisher"
 )
 
-func dlqCommand() *cobra.Command {
+// Command returns the command dlq with its subcommands.
+func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dlq",
 		Short: "Inspect dead letters and put them back where they came from",
@@ -27,17 +29,17 @@ func dlqCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(dlqListCommand(), dlqShowCommand(), dlqReplayCommand(), dlqPurgeCommand())
+	cmd.AddCommand(listCommand(), showCommand(), replayCommand(), purgeCommand())
 	return cmd
 }
 
-func dlqListCommand() *cobra.Command {
+func listCommand() *cobra.Command {
 	var filter deadletter.Filter
 	var list letterList
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List dead letters, the oldest first",
-		Args: all(cobra.NoArgs, filtered(&filter), func(*cobra.Command, []string) error {
+		Args: cli.All(cobra.NoArgs, filtered(&filter), func(*cobra.Command, []string) error {
 			if list.limit < 0 {
 				return errors.New("--limit must not be negative")
 			}
@@ -56,12 +58,12 @@ func dlqListCommand() *cobra.Command {
 	return cmd
 }
 
-func dlqShowCommand() *cobra.Command {
+func showCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "show SEQ",
 		Short: "Show one dead letter in full",
-		Args:  all(oneSequence, sequences),
+		Args:  cli.All(oneSequence, sequences),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withBox(cmd.Context(), func(box *deadletter.Box) error {
 				l, err := box.Letter(cmd.Context(), parseSeqs(args)[0])
@@ -81,7 +83,7 @@ func dlqShowCommand() *cobra.Command {
 	return cmd
 }
 
-func dlqReplayCommand() *cobra.Command {
+func replayCommand() *cobra.Command {
 	var job deadletter.Job
 	var everything bool
 	report := jobReport{done: "replayed"}
@@ -91,7 +93,7 @@ func dlqReplayCommand() *cobra.Command {
 		Long: "Publishes dead letters to their inbound subjects again, oldest first, and removes each once the inbound\n" +
 			"stream has accepted it. A letter that cannot be replayed is kept and reported, and the exit status is 1.\n" +
 			"An interrupted replay can be repeated.",
-		Args: all(sequences, chosen(&everything), filtered(&job.Filter), func(*cobra.Command, []string) error {
+		Args: cli.All(sequences, chosen(&everything), filtered(&job.Filter), func(*cobra.Command, []string) error {
 			switch {
 			case job.Rate < 0:
 				return errors.New("--rate must not be negative")
@@ -112,13 +114,13 @@ func dlqReplayCommand() *cobra.Command {
 	return cmd
 }
 
-func dlqPurgeCommand() *cobra.Command {
+func purgeCommand() *cobra.Command {
 	var job deadletter.Job
 	var everything, yes bool
 	cmd := &cobra.Command{
 		Use:   "purge SEQ...|--all --yes",
 		Short: "Remove dead letters permanently",
-		Args: all(sequences, chosen(&everything), filtered(&job.Filter), func(*cobra.Command, []string) error {
+		Args: cli.All(sequences, chosen(&everything), filtered(&job.Filter), func(*cobra.Command, []string) error {
 			if everything && !yes && !job.DryRun {
 				return errors.New("purge --all removes letters permanently: add --yes, or --dry-run to list them")
 			}
@@ -154,18 +156,6 @@ func oneSequence(_ *cobra.Command, args []string) error {
 		return fmt.Errorf("want one SEQ, got %d", len(args))
 	}
 	return nil
-}
-
-// all runs several checks of a command line.
-func all(checks ...cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		for _, check := range checks {
-			if err := check(cmd, args); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 }
 
 func filtered(f *deadletter.Filter) cobra.PositionalArgs {
@@ -206,64 +196,7 @@ func parseSeqs(args []string) []uint64 {
 // withBox calls f with the dead letters of the bridge that the environment
 // describes.
 func withBox(ctx context.Context, f func(*deadletter.Box) error) error {
-	cfg, _, err := config.Load("PLASPY_", "OTEL_")
-	if err != nil {
-		return err
-	}
-	conn, err := connectNATS(ctx, cfg)
-	if err != nil {
-		return failure{err}
-	}
-	defer func() { _ = conn.Shut(time.Second) }() // every request was answered, or its error is reported
-	js, err := conn.OpenJetStream()
-	if err != nil {
-		return failure{fmt.Errorf("open JetStream: %w", err)}
-	}
-	err = f(deadletter.Open(js, publisher.Subjects(cfg.Prefix)))
-	if err == nil {
-		return nil
-	}
-	// A server does not answer a request that it does not permit.
-	if denied := conn.Denied(); denied != "" {
-		err = fmt.Errorf("%w (%s)", err, denied)
-	}
-	return failure{err}
-}
-
-// connectNATS connects as the bridge does, but gives up after a few seconds.
-func connectNATS(ctx context.Context, c config.Config) (*publisher.Conn, error) {
-	const patience = 5 * time.Second
-	up := make(chan struct{}, 1)
-	o := c.ConnOptions("plaspy-bridge dlq")
-	o.OnConnect = func(bool) {
-		select {
-		case up <- struct{}{}:
-		default:
-		}
-	}
-	if c.Embedded() {
-		var err error
-		if o.URL, err = c.EmbeddedOptions().URL(); err != nil {
-			return nil, err
-		}
-	}
-	conn, err := publisher.Connect(o, slog.New(slog.DiscardHandler), nil)
-	if err != nil {
-		return nil, err
-	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-up:
-		return conn, nil
-	case <-timer.C:
-		err = errors.New(conn.Trouble())
-		if last := conn.LastError(); last != nil && !strings.Contains(err.Error(), last.Error()) {
-			err = fmt.Errorf("%w: %w", err, last)
-		}
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	_ = conn.Shut(0)
-	return nil, err
+	return broker.With(ctx, func(cfg config.Config, js jetstream.JetStream) error {
+		return f(deadletter.Open(js, publisher.Subjects(cfg.Prefix)))
+	})
 }

@@ -1,4 +1,6 @@
-package main
+// Package logging makes the process's logger from the settings. Lines go through a
+// queue, so that a stalled reader does not hold up the bridge.
+package logging
 
 import (
 	"io"
@@ -10,20 +12,18 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 )
 
-// logFlush is how long the process waits for its log's reader before it exits.
-const logFlush = time.Second
-
-// openLog returns the process's logger, which writes to w through a queue, and
+// Open returns the process's logger, which writes to w through a queue, and
 // the queue. Call flush at the end of the process.
-func openLog(c config.Config, level slog.Leveler, w io.Writer) (log *slog.Logger, queue *ops.LogQueue, flush func()) {
+func Open(c config.Config, level slog.Leveler, w io.Writer) (log *slog.Logger, queue *ops.LogQueue, flush func()) {
 	queue = ops.NewLogQueue(w)
-	log = newLogger(c, level, queue, isTerminal(w))
+	log = newLogger(c, level, queue, cli.IsTerminal(w))
 	go queue.Run(func(dropped uint64) {
 		log.Warn("log lines dropped because the log reader stalled or closed", "count", dropped)
 	})
-	return log, queue, func() { queue.Close(logFlush) }
+	return log, queue, func() { queue.Close(cli.Patience) }
 }
 
 // newLogger returns a logger that writes to w. Colours are for a person at a
@@ -55,26 +55,15 @@ func readable(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// levelOf returns the level of the log, which can be changed at run time.
-func levelOf(c config.Config) *slog.LevelVar {
+// Level returns the level of the log, which can be changed at run time.
+func Level(c config.Config) *slog.LevelVar {
 	level := &slog.LevelVar{}
 	level.Set(c.LogLevel)
 	return level
 }
 
-// isTerminal reports whether w is a character device. That includes /dev/null,
-// which is harmless, and needs no system-specific call.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// warn logs the warnings of Load.
-func warn(log *slog.Logger, warnings []config.Warning) {
+// Warn logs the warnings of [config.Load].
+func Warn(log *slog.Logger, warnings []config.Warning) {
 	for _, w := range warnings {
 		log.Warn("setting looks wrong", "variable", w.Variable, "problem", w.Problem)
 	}

@@ -1,0 +1,84 @@
+// Package broker connects a command to the NATS server of the bridge that the
+// environment describes. Without NATS_URL that is the embedded server of a running
+// bridge. The bridge itself connects in package publisher.
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
+	"plaspy-bridge/publisher"
+)
+
+// With calls f with the configuration and the JetStream of the bridge that the
+// environment describes. An error of f or of the connection ends the process with
+// status 1.
+func With(ctx context.Context, f func(config.Config, jetstream.JetStream) error) error {
+	cfg, _, err := config.Load("PLASPY_", "OTEL_")
+	if err != nil {
+		return err
+	}
+	conn, err := Connect(ctx, cfg)
+	if err != nil {
+		return cli.Failed(err)
+	}
+	defer func() { _ = conn.Shut(time.Second) }() // every request was answered, or its error is reported
+	js, err := conn.OpenJetStream()
+	if err != nil {
+		return cli.Failed(fmt.Errorf("open JetStream: %w", err))
+	}
+	if err = f(cfg, js); err == nil {
+		return nil
+	}
+	// A server does not answer a request that it does not permit.
+	if denied := conn.Denied(); denied != "" {
+		err = fmt.Errorf("%w (%s)", err, denied)
+	}
+	return cli.Failed(err)
+}
+
+// Connect connects as the bridge does, but gives up after a few seconds.
+func Connect(ctx context.Context, c config.Config) (*publisher.Conn, error) {
+	const patience = 5 * time.Second
+	up := make(chan struct{}, 1)
+	o := c.ConnOptions("plaspy-bridge dlq")
+	o.OnConnect = func(bool) {
+		select {
+		case up <- struct{}{}:
+		default:
+		}
+	}
+	if c.Embedded() {
+		var err error
+		if o.URL, err = c.EmbeddedOptions().URL(); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := publisher.Connect(o, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-up:
+		return conn, nil
+	case <-timer.C:
+		err = errors.New(conn.Trouble())
+		if last := conn.LastError(); last != nil && !strings.Contains(err.Error(), last.Error()) {
+			err = fmt.Errorf("%w: %w", err, last)
+		}
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	_ = conn.Shut(0)
+	return nil, err
+}

@@ -1,0 +1,3 @@
+// Package inspect has the commands that ask a running bridge and change nothing:
+// health, status and why.
+package inspect
