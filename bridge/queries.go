@@ -91,7 +91,7 @@ func pollNow(pool *outbound.Pool) func(ctx context.Context, id string) ([]byte, 
 	return func(ctx context.Context, id string) ([]byte, error) {
 		answer, err := pool.Poll(ctx, id)
 		switch {
-		case errors.Is(err, outbound.ErrUnknown):
+		case errors.Is(err, outbound.ErrUnknown), errors.Is(err, outbound.ErrForgotten):
 			return nil, query.Refuse(http.StatusNotFound, err.Error())
 		case errors.Is(err, outbound.ErrElsewhere):
 			return nil, query.Elsewhere()

@@ -214,7 +214,7 @@ func (b *Bridge) openPool(context.Context) error {
 		API: countedPolls{b.client, &b.live.pollCalls}, Devices: countedPolls{b.client, &b.live.pollCalls}, Gaps: countedPolls{b.client, &b.live.pollCalls},
 		Budget: b.budget, Circuit: b.circuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected,
 		RememberSilent: func(ctx context.Context) error { return publisher.RememberSilent(ctx, b.pub) },
-		Owner:          &b.assigned, Assigned: b.assigned.known, Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, b.pub), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
+		Owner:          &b.assigned, Assigned: b.assigned.known, Forgotten: b.assigned.forgotten.Marked, Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, b.pub), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
 	})
 	return nil
 }

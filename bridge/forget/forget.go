@@ -53,6 +53,9 @@ func (l *List) Has(token string) bool {
 	return ok
 }
 
+// Marked reports whether a device, by its token, is known to be forgotten.
+func (l *List) Marked(token string) bool { return l.tokens.Load() != nil && l.Has(token) }
+
 // Watch follows the keys until ctx is cancelled, and calls changed after each
 // change. While the bucket cannot be read, the last known set holds.
 func (l *List) Watch(ctx context.Context, open func(context.Context) (jetstream.KeyValue, error), log *slog.Logger, changed func()) {

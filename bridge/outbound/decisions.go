@@ -192,12 +192,15 @@ const (
 	reasonQuota     = "quota"
 	reasonElsewhere = "elsewhere"
 	reasonUnlisted  = "unlisted"
+	reasonForgotten = "forgotten"
 	reasonPaused    = "paused"
 )
 
 // Polled reports whether the replica that gave the answer polls the device, or would if
 // live control had not paused it.
-func (r *Reason) Polled() bool { return r.Reason != reasonElsewhere && r.Reason != reasonUnlisted }
+func (r *Reason) Polled() bool {
+	return r.Reason != reasonElsewhere && r.Reason != reasonUnlisted && r.Reason != reasonForgotten
+}
 
 // Why returns the last decisions on a device, newest first, and its plan, as JSON.
 // ok is false for a device that the bridge does not know. It makes no request.
@@ -229,7 +232,10 @@ func (p *Pool) reason(id string) (Reason, bool) {
 	r := Reason{DeviceID: id, Decisions: d.log.list(), Control: p.fleet.termsLocked(d).Control}
 	if !d.active {
 		r.Plan, r.Reason = "not polled: it is not in the API's list, or the settings or live control leave it out", reasonUnlisted
-		if d.listed {
+		switch {
+		case d.listed && p.parts.Forgotten(d.token):
+			r.Plan, r.Reason = "not polled: it is forgotten; plaspy-bridge forget --undo lets it be published again", reasonForgotten
+		case d.listed:
 			r.Plan, r.Reason = "another replica polls it", reasonElsewhere
 		}
 		return r, true

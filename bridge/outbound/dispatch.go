@@ -252,6 +252,7 @@ var (
 	ErrUnknown   = errors.New("the bridge does not know this device")
 	ErrElsewhere = errors.New("another replica polls this device")
 	ErrPaused    = errors.New("live control has paused this device")
+	ErrForgotten = errors.New("this device is forgotten")
 	// ErrHeld wraps the reason why nothing is polled now.
 	ErrHeld = errors.New("polls are held back")
 )
@@ -288,7 +289,10 @@ func (p *Pool) Poll(ctx context.Context, id string) ([]byte, error) {
 	if held != "" {
 		return nil, heldError(held)
 	}
-	if err := p.fleet.pollable(id); err != nil {
+	switch err := p.fleet.pollable(id); {
+	case errors.Is(err, ErrElsewhere) && p.parts.Forgotten(publisher.Encode(id)):
+		return nil, ErrForgotten
+	case err != nil:
 		return nil, err
 	}
 	permit, err := p.parts.Budget.Wait(ctx, plaspy.Query)
@@ -375,7 +379,7 @@ func (f *fleet) ask(now time.Time, id string) (chan asked, error) {
 		f.waiting = make(callers)
 	}
 	f.waiting[id] = append(f.waiting[id], result)
-	f.policy.Soon(now, id)
+	f.policy.Now(now, id)
 	return result, nil
 }
 

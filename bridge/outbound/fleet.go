@@ -330,6 +330,9 @@ func (f *fleet) release(d *device, now time.Time, result decision, e ending) {
 	} else {
 		f.policy.PutBack(now, d.id, e.notBefore)
 	}
+	if len(f.waiting[d.id]) > 0 { // they came during the turn
+		f.policy.Now(now, d.id)
+	}
 	f.markLocked(d)
 	f.busy.add(-1)
 }

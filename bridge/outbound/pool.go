@@ -85,11 +85,14 @@ type Parts struct {
 	// Assigned reports whether Owner has had its first assignment. The state is not
 	// read before, because [Pool.Reassign] asks for a reading. Nil means always.
 	Assigned func() bool
-	Schedule *schedule.Schedule
-	Memory   Memory // of the schedule; nil means none
-	Subjects publisher.Subjects
-	Log      *slog.Logger
-	Registry prometheus.Registerer // nil means no metrics
+	// Forgotten reports whether a device, by its token, was erased and is therefore
+	// not assigned to any replica. Nil means that none was.
+	Forgotten func(token string) bool
+	Schedule  *schedule.Schedule
+	Memory    Memory // of the schedule; nil means none
+	Subjects  publisher.Subjects
+	Log       *slog.Logger
+	Registry  prometheus.Registerer // nil means no metrics
 }
 
 // Options are the pool's settings. The durations are positive.
@@ -162,6 +165,9 @@ func New(o Options, parts Parts) *Pool {
 	}
 	if parts.Assigned == nil {
 		parts.Assigned = func() bool { return true }
+	}
+	if parts.Forgotten == nil {
+		parts.Forgotten = func(string) bool { return false }
 	}
 	if o.gapPatience == 0 {
 		o.gapPatience = gapPatience

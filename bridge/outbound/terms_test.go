@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -175,5 +176,50 @@ func TestPollNow(t *testing.T) {
 	r.stop()
 	if _, err := poll("a"); !errors.Is(err, ErrHeld) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestPollNowOfDevicesLeftAlone: a caller gets an answer at once also if the device's
+// next poll is far off because its polls fail, or because of the daily quota.
+func TestPollNowOfDevicesLeftAlone(t *testing.T) {
+	t.Parallel()
+	api := newFakeAPI("failing", "used up", "forgotten")
+	for _, id := range []string{"failing", "used up", "forgotten"} {
+		api.show(id, at(0, 4.7))
+	}
+	api.set(func() {
+		api.next["failing"] = func(int) (string, error) { return "", errors.New("broken") }
+	})
+	o := options()
+	o.BackoffInitial, o.BackoffMax, o.Quota = time.Hour, time.Hour, quotaOf(2)
+	forgotten := func(token string) bool { return token == "forgotten" }
+	r := newRigWith(t, natstest.Start(t), api, api, o, func(_ *rig, p *Parts) {
+		p.Schedule, p.Forgotten = schedule.NewFixed(time.Hour), forgotten
+	})
+	r.own(func(token string) bool { return !forgotten(token) })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	poll := func(id string) (err error) {
+		natstest.Eventually(t, "the device is known, polls are not held back", func() bool {
+			_, err = r.pool.Poll(ctx, id)
+			return !errors.Is(err, ErrHeld) && !errors.Is(err, ErrUnknown)
+		})
+		return err
+	}
+	for range 3 { // the first may be the device's first poll
+		if err := poll("failing"); err == nil || !strings.Contains(err.Error(), "broken") {
+			t.Fatalf("poll of a failing device: %v", err)
+		}
+	}
+	natstest.Eventually(t, "the quota of the day is used up", func() bool {
+		err := poll("used up")
+		return errors.Is(err, quota.ErrUsedUp) || ctx.Err() != nil
+	})
+	if ctx.Err() != nil {
+		t.Error("a caller waited in vain")
+	}
+	natstest.Eventually(t, "the forgotten device is not polled", func() bool { return errors.Is(poll("forgotten"), ErrForgotten) })
+	if why, ok := r.pool.reason("forgotten"); !ok || why.Reason != reasonForgotten || why.Polled() {
+		t.Errorf("why of a forgotten device: %+v, %v", why, ok)
 	}
 }

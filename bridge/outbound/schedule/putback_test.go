@@ -54,3 +54,28 @@ func TestPutBackWhileRemoved(t *testing.T) {
 		}
 	})
 }
+
+// TestNow: a device that is left alone is polled when a caller waits for it, and not before if none does.
+func TestNow(t *testing.T) {
+	both(t, func(t *testing.T, p *schedule.Schedule) {
+		addAll(p, start, 1)
+		now, id, ok := start, "", false
+		for wake := start; !ok; now = wake.Add(time.Millisecond) {
+			if id, ok, wake = p.Next(now); wake.IsZero() && !ok {
+				t.Fatal("nothing is ever due")
+			}
+		}
+		for range 3 {
+			p.Done(now, id, schedule.Observation{Failed: true, NotBefore: now.Add(time.Hour)})
+			now = now.Add(time.Second)
+			p.Soon(now, id)
+			if got, ok, _ := p.Next(now); ok {
+				t.Fatalf("next: got %q, want nothing", got)
+			}
+			p.Now(now, id)
+			if got, ok, _ := p.Next(now); !ok || got != id {
+				t.Fatalf("next: got %q, %v, want %q", got, ok, id)
+			}
+		}
+	})
+}

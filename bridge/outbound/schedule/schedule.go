@@ -392,6 +392,17 @@ func (s *Schedule) Soon(now time.Time, id string) {
 	s.asked.set(slot, max(t, u.notBefore))
 }
 
+// Now is [Schedule.Soon] for a device that a caller waits for: it ends the time for which the device is left
+// alone.
+func (s *Schedule) Now(now time.Time, id string) {
+	if slot, ok := s.slots.find(id); ok && !s.slots.state[slot].out {
+		u := s.turns.at(slot)
+		u.notBefore = min(u.notBefore, s.clock.read(now))
+		s.asked.drop(slot)
+	}
+	s.Soon(now, id)
+}
+
 // tighten has the plans brought forward that were made under a longer bound, as while the rate was throttled: a
 // wait of two laps at a few requests an hour must not outlive those. It waits until the bound has shrunk by a
 // fifth, because all devices are looked at.
