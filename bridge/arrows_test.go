@@ -34,7 +34,11 @@ var arrows = map[string][]string{
 	"bridge/outbound/inventory": {"auth/backoff", "bridge/plaspy/rawjson", "bridge/plaspy", "bridge/trace", "publisher"},
 	"bridge/harness/timeline":   nil,
 	"bridge/harness/judge":      {"bridge/harness/timeline", "publisher"},
-	"bridge/harness":            {"bridge/harness/judge", "bridge/harness/timeline", "bridge/sim", "publisher"},
+	"bridge/harness/process":    {"bridge/harness/timeline"},
+	"bridge/harness/network":    {"bridge/harness/timeline"},
+	"bridge/harness/natsserver": {"bridge/harness/judge", "bridge/harness/process", "bridge/harness/timeline", "publisher"},
+	"bridge/harness/front":      {"bridge/harness/judge", "bridge/harness/network", "bridge/sim"},
+	"bridge/harness":            {"bridge/harness/front", "bridge/harness/judge", "bridge/harness/natsserver", "bridge/harness/network", "bridge/harness/process", "bridge/harness/timeline", "bridge/sim", "publisher"},
 	"bridge/control":            {"publisher"},
 	"bridge/schema/plaspy":      nil, // what schema --types go prints
 	"bridge/ops":                nil,

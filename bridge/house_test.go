@@ -21,7 +21,6 @@ const (
 
 // oversized are the types and packages above a limit, each with its reason.
 var oversized = map[string]string{
-	"bridge/harness":                  "one file for each kind of fault and check",
 	"bridge/sim":                      "one file for each endpoint and kind of misbehaviour",
 	"bridge/sim.Server":               "one method for each endpoint and for each thing that a test sets",
 	"bridge/schema/plaspy.Location":   "the wire form of a location",

@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness/judge"
+	"plaspy-bridge/bridge/harness/natsserver"
 	"plaspy-bridge/bridge/harness/timeline"
 )
 
-// lives gives the runs of all bridges, and where in the list those of each
-// bridge begin.
+// lives returns the runs of all bridges, and the index of the first run of each bridge.
 func (r *Rig) lives() (all []timeline.Life, first []int) {
 	for _, b := range r.Bridges() {
 		first = append(first, len(all))
@@ -26,7 +26,7 @@ func (r *Rig) lives() (all []timeline.Life, first []int) {
 	return all, first
 }
 
-// Case gathers what the run is judged by.
+// Case collects the facts of the run for the judge.
 func (r *Rig) Case(ctx context.Context) (judge.Case, error) {
 	lives, first := r.lives()
 	c := judge.Case{
@@ -34,7 +34,7 @@ func (r *Rig) Case(ctx context.Context) (judge.Case, error) {
 		Grace: grace, Timeout: timeout, Workers: r.setting("BRIDGE_WORKERS", workers),
 	}
 	var err error
-	if c.Events, err = ReadEvents(ctx, r.Broker.JetStream(), prefix); err != nil {
+	if c.Events, err = natsserver.ReadEvents(ctx, r.Broker.JetStream(), natsserver.Subjects); err != nil {
 		return c, err
 	}
 	if slices.Contains(r.opts.Env, "BRIDGE_ALERT_HISTORY=true") {
@@ -55,14 +55,14 @@ func (r *Rig) Case(ctx context.Context) (judge.Case, error) {
 	return c, nil
 }
 
-// Lives gives every run of every bridge; [judge.Answer.Life] is an index of it.
+// Lives returns every run of every bridge. [judge.Answer.Life] is an index of it.
 func (r *Rig) Lives() []timeline.Life {
 	all, _ := r.lives()
 	return all
 }
 
-// Answers gives what the API has shown of a device, in the order of the answers.
-// Their lives are indexes of what [Rig.Lives] gives until a bridge starts again.
+// Answers returns the API's answers with a location of a device, in their order. Their
+// lives are indexes of [Rig.Lives] until a bridge starts again.
 func (r *Rig) Answers(device string) []judge.Answer {
 	_, first := r.lives()
 	return r.answers(device, first)
@@ -78,9 +78,9 @@ func (r *Rig) answers(id string, first []int) []judge.Answer {
 	return list
 }
 
-// lifeOf tells which of all lives a token belongs to; -1: none.
+// lifeOf returns the index of the life that used a token, or -1 if there is none.
 func (r *Rig) lifeOf(token int64, first []int) int {
-	bridge, life, ok := r.API.holderOf(token)
+	bridge, life, ok := r.API.Holder(token)
 	if !ok || bridge >= len(first) {
 		return -1
 	}
@@ -97,7 +97,7 @@ func (r *Rig) Report(ctx context.Context, name string, p Plan) (judge.Report, er
 	bridges := r.Bridges()
 	report.Name, report.Seed, report.For, report.Faults, report.Bridges = name, r.opts.Seed, time.Since(r.start), p.Counts(), len(bridges)
 	for _, l := range c.Lives {
-		report.AddLife(bridges[l.Bridge].name, l)
+		report.AddLife(bridges[l.Bridge].Name(), l)
 	}
 	report.AddRequests(r.API.Requests(), r.opts.Limit)
 	if r.producer != nil {
@@ -120,7 +120,7 @@ func (r *Rig) Report(ctx context.Context, name string, p Plan) (judge.Report, er
 	return report, nil
 }
 
-// history asks the simulator for everything that it keeps of a device.
+// history asks the simulator for all locations that it keeps of a device.
 func (r *Rig) history(ctx context.Context, id string) ([]string, error) {
 	client := &http.Client{Transport: r.API.Sim.Transport()}
 	var token struct{ Token string }
@@ -140,6 +140,7 @@ func (r *Rig) history(ctx context.Context, id string) ([]string, error) {
 	return list, nil
 }
 
+// ask sends a request to the simulator.
 func ask(ctx context.Context, client *http.Client, path, token string, body, answer any) error {
 	b, err := json.Marshal(body)
 	if err != nil {

@@ -4,13 +4,11 @@
 //
 // # Parts
 //
-// [Build] builds the two binaries. A [Rig] is one API, one broker and one or more
-// bridges. The bridges and the broker are processes of their own, which a test kills,
-// suspends and restarts through [Process]. The API is a sim.Server in this process behind
-// real TCP. Each life of each bridge has its own [Door] to it, so that the harness knows
-// which bridge received which answer. A [Link] is the network between a bridge and the
-// broker. [API.Front] puts a gateway in front of the API, and [API.Freeze] freezes the
-// connections to it.
+// A [Rig] is one API, one broker and one or more bridges. The bridges and the broker are
+// processes of their own, which a test kills, suspends and restarts (packages process and
+// natsserver). The API is a sim.Server in this process behind real TCP (package front).
+// With [Options.Linked] each bridge reaches the broker over a link that can be cut
+// (package network).
 //
 // A [Plan] is a schedule of faults made from a seed, and [Rig.Inject] executes it.
 // [Rig.Settle] waits until the bridges have caught up and stops them. Then [Rig.Report]

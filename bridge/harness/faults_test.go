@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/front"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 )
@@ -25,7 +26,7 @@ func TestGatewayPage(t *testing.T) {
 	r.Produce(10, 100*time.Millisecond)
 	for _, status := range []int{200, 302, 403, 404, 503} {
 		ok(t, r.Inject(ctx, nil, time.Second))
-		r.API.Front(harness.Page(status))
+		r.API.Front(front.Page(status))
 		ok(t, r.Inject(ctx, nil, length(2*time.Second, 4*time.Second)))
 		r.API.Front(nil)
 		ok(t, r.Ready(ctx))

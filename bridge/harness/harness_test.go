@@ -15,6 +15,8 @@ import (
 
 	"plaspy-bridge/bridge/harness"
 	"plaspy-bridge/bridge/harness/judge"
+	"plaspy-bridge/bridge/harness/network"
+	"plaspy-bridge/bridge/harness/process"
 )
 
 var (
@@ -27,13 +29,13 @@ var (
 )
 
 var (
-	ports = &harness.Ports{}
+	ports = &network.Ports{}
 	dir   string // of the binaries, once they are built
-	built = sync.OnceValues(func() (b harness.Binaries, err error) {
+	built = sync.OnceValues(func() (b process.Binaries, err error) {
 		if dir, err = os.MkdirTemp("", "plaspy-bridge-harness-"); err != nil {
 			return b, err
 		}
-		return harness.Build(context.Background(), dir, *race)
+		return process.Build(context.Background(), dir, *race)
 	})
 )
 

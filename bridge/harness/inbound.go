@@ -14,13 +14,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/harness/judge"
+	"plaspy-bridge/bridge/harness/natsserver"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/publisher"
 )
 
-// Producer publishes messages for the bridge to post, the way a careful gateway
-// does: one device's one after the other, each again under the same id until it
-// is acknowledged.
+// Producer publishes inbound messages as a careful gateway does: those of one device one
+// after the other, each with the same id until it is acknowledged.
 type Producer struct {
 	cancel  context.CancelFunc
 	devices sync.WaitGroup
@@ -29,12 +29,12 @@ type Producer struct {
 	accepted []judge.Accepted
 }
 
-// Produce starts a producer for so many new devices of the API, each with a
-// message every so often, locations and alerts in turn. [Rig.Settle] stops it.
+// Produce adds devices to the API and starts a producer that publishes a message of each
+// at an interval, locations and alerts. [Rig.Settle] stops it.
 func (r *Rig) Produce(devices int, every time.Duration) { r.produce(devices, every, 1) }
 
-// ProduceBatches is Produce with batches of so many locations instead of single
-// messages. Each location counts as a message of its own.
+// ProduceBatches is Produce with batches of size locations instead of single messages.
+// Each location counts as a message of its own.
 func (r *Rig) ProduceBatches(devices int, every time.Duration, size int) {
 	r.produce(devices, every, size)
 }
@@ -65,20 +65,21 @@ func (r *Rig) produce(devices int, every time.Duration, size int) {
 type delivery struct {
 	device   string
 	producer int
-	first    int // number of its only, or first, element
+	first    int // number of its first element
 	size     int
 }
 
-// id names an element, and the first one the message.
+// id returns the id of an element. The id of the first one is that of the message.
 func (d *delivery) id(element int) string {
 	return fmt.Sprintf("harness-%d-%d", d.producer, d.first+element)
 }
 
+// message returns the subject and the body.
 func (d *delivery) message() (subject, body string) {
 	token := publisher.Encode(d.device)
 	now := time.Now().UTC().Format(publisher.TimeFormat)
 	if d.size == 1 && d.first%4 == 3 {
-		return prefix.InAlert(token), fmt.Sprintf(`{"alertName":%q,"dateTime":%q}`, d.id(0), now)
+		return natsserver.Subjects.InAlert(token), fmt.Sprintf(`{"alertName":%q,"dateTime":%q}`, d.id(0), now)
 	}
 	list := make([]string, d.size)
 	for i := range list {
@@ -88,9 +89,10 @@ func (d *delivery) message() (subject, body string) {
 	if d.size > 1 {
 		body = "[" + strings.Join(list, ",") + "]"
 	}
-	return prefix.InLocation(token), body
+	return natsserver.Subjects.InLocation(token), body
 }
 
+// publish publishes a message until it is acknowledged or the context is cancelled.
 func (p *Producer) publish(ctx context.Context, js jetstream.JetStream, d delivery) {
 	subject, body := d.message()
 	id := d.id(0)
@@ -117,8 +119,8 @@ func (p *Producer) publish(ctx context.Context, js jetstream.JetStream, d delive
 	}
 }
 
-// Stop ends the producer and gives what was accepted. A message that was sent
-// and not acknowledged by then may be in the stream, and is not among them.
+// Stop ends the producer and returns the accepted messages. A message that was sent and
+// not acknowledged by then may be in the stream, and is not among them.
 func (p *Producer) Stop() []judge.Accepted {
 	p.cancel()
 	p.devices.Wait()
@@ -127,12 +129,12 @@ func (p *Producer) Stop() []judge.Accepted {
 	return slices.Clone(p.accepted)
 }
 
-// drained waits until the bridge has finished every inbound message.
+// drained waits until the bridges have finished every inbound message.
 func (r *Rig) drained(ctx context.Context) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		n, err := count(ctx, r.Broker.JetStream(), prefix.Inbound())
+		n, err := natsserver.Count(ctx, r.Broker.JetStream(), natsserver.Subjects.Inbound())
 		if err != nil {
 			return err
 		}
@@ -149,12 +151,12 @@ func (r *Rig) drained(ctx context.Context) error {
 
 var messageID = regexp.MustCompile(`harness-\d+-\d+`)
 
-// inboundCase gathers what the posts are judged by.
+// inboundCase collects the facts about the posts for the judge.
 func (r *Rig) inboundCase(ctx context.Context, accepted []judge.Accepted) (judge.InboundCase, error) {
 	lives, first := r.lives()
 	c := judge.InboundCase{
 		Accepted: accepted, Posted: map[string][]judge.Posting{}, Dead: map[string]bool{}, Results: map[string]int{},
-		Lives: lives, Away: r.Broker.Away(), Removed: r.Broker.removed.acknowledged(), Grace: timeout, Timeout: timeout, Workers: r.setting("BRIDGE_INBOUND_WORKERS", inboundWorkers),
+		Lives: lives, Away: r.Broker.Away(), Removed: r.Broker.Removed(), Grace: timeout, Timeout: timeout, Workers: r.setting("BRIDGE_INBOUND_WORKERS", inboundWorkers),
 	}
 	for _, id := range r.API.Sim.IDs() {
 		for _, p := range r.API.Sim.Posts(id) {
@@ -163,7 +165,7 @@ func (r *Rig) inboundCase(ctx context.Context, accepted []judge.Accepted) (judge
 			}
 		}
 	}
-	err := readAll(ctx, r.Broker.JetStream(), prefix.DeadLetters(), func(m jetstream.Msg, _ uint64) error {
+	err := natsserver.ReadAll(ctx, r.Broker.JetStream(), natsserver.Subjects.DeadLetters(), func(m jetstream.Msg, _ uint64) error {
 		for _, id := range messageID.FindAllString(string(m.Data()), -1) {
 			c.Dead[id] = true
 		}
@@ -172,13 +174,13 @@ func (r *Rig) inboundCase(ctx context.Context, accepted []judge.Accepted) (judge
 	if err != nil {
 		return c, err
 	}
-	err = readAll(ctx, r.Broker.JetStream(), prefix.Results(), func(m jetstream.Msg, _ uint64) error {
+	err = natsserver.ReadAll(ctx, r.Broker.JetStream(), natsserver.Subjects.Results(), func(m jetstream.Msg, _ uint64) error {
 		return noteResult(m.Data(), c.Results)
 	})
 	return c, err
 }
 
-// noteResult counts a result for its message, or for each element of a batch.
+// noteResult counts a result for its message, or for each element of its batch.
 func noteResult(data []byte, results map[string]int) error {
 	var result struct {
 		ID    string

@@ -7,11 +7,14 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"plaspy-bridge/bridge/harness/front"
+	"plaspy-bridge/bridge/harness/natsserver"
 )
 
-// Inject carries a plan out, counted from now, and then waits until its length
-// is over. When it returns without an error, all that was broken is whole again,
-// though the bridge may not have noticed yet.
+// Inject executes a plan, whose times count from now, and then waits until the length is
+// over. When it returns without an error every fault has ended, though the bridges may not
+// have recovered yet.
 func (r *Rig) Inject(ctx context.Context, p Plan, length time.Duration) error {
 	start := time.Now()
 	const broker, api = -1, -2 // lanes; a bridge's is its index
@@ -44,6 +47,7 @@ func (r *Rig) Inject(ctx context.Context, p Plan, length time.Duration) error {
 	return g.Wait()
 }
 
+// until waits until an instant or until the context is cancelled.
 func until(ctx context.Context, t time.Time) error {
 	timer := time.NewTimer(time.Until(t))
 	defer timer.Stop()
@@ -55,6 +59,7 @@ func until(ctx context.Context, t time.Time) error {
 	}
 }
 
+// step executes one step of a plan.
 func (r *Rig) step(ctx context.Context, s Step) error {
 	over := func() error { return until(ctx, time.Now().Add(s.For)) }
 	if s.ofBridge() {
@@ -68,7 +73,7 @@ func (r *Rig) step(ctx context.Context, s Step) error {
 	case PauseBroker:
 		return inTurn(r.Broker.Pause, over, func() error { return r.Broker.Resume(ctx) })
 	case Rollback:
-		var older Copy
+		var older natsserver.Copy
 		copied := func() (err error) { older, err = r.Broker.Copy(ctx); return err }
 		return inTurn(copied, over, func() error { return r.Broker.Rollback(ctx, older) })
 	case Delete:
@@ -79,23 +84,24 @@ func (r *Rig) step(ctx context.Context, s Step) error {
 	case Refuse:
 		return r.refuse(ctx, over)
 	case Gateway:
-		r.API.Front(Page(s.Fault.Status))
+		r.API.Front(front.Page(s.Fault.Status))
 		defer r.API.Front(nil)
 		return over()
 	case FaultAPI:
 		defer r.API.Sim.Fault(s.Fault)()
 		return over()
 	}
-	return fmt.Errorf("%q is nothing that can be done", s.Act)
+	return fmt.Errorf("unknown act %q", s.Act)
 }
 
+// stepOfBridge executes a step that concerns one bridge.
 func (r *Rig) stepOfBridge(ctx context.Context, s Step, over func() error) error {
 	b, err := r.bridge(ctx, s)
 	if err != nil {
 		return err
 	}
 	start := func() error { return b.Start(ctx) }
-	stop := func() error { _, err := b.Stop(ctx); return err } // Report looks at the status
+	stop := func() error { _, err := b.Stop(ctx); return err } // Report checks the status
 	switch s.Act {
 	case KillBridge:
 		return inTurn(b.Kill, over, start)
@@ -110,19 +116,19 @@ func (r *Rig) stepOfBridge(ctx context.Context, s Step, over func() error) error
 	case Lose:
 		return b.Kill()
 	}
-	if b.link == nil {
+	if b.o.Link == nil {
 		return errors.New("the rig has no links")
 	}
-	defer b.link.Restore()
+	defer b.o.Link.Restore()
 	if s.Act == ResetLink {
-		b.link.Reset()
+		b.o.Link.Reset()
 	} else {
-		b.link.Drop()
+		b.o.Link.Drop()
 	}
 	return over()
 }
 
-// bridge gives a step's bridge, which a join makes where there is none.
+// bridge returns a step's bridge. A join adds it if it does not exist.
 func (r *Rig) bridge(ctx context.Context, s Step) (*Bridge, error) {
 	for {
 		all := r.Bridges()
@@ -138,7 +144,7 @@ func (r *Rig) bridge(ctx context.Context, s Step) (*Bridge, error) {
 	}
 }
 
-// refuse has the API refuse connections of all bridges.
+// refuse makes the API refuse the connections of all bridges.
 func (r *Rig) refuse(ctx context.Context, over func() error) error {
 	doors := r.API.Doors()
 	for _, d := range doors {
@@ -155,6 +161,7 @@ func (r *Rig) refuse(ctx context.Context, over func() error) error {
 	return nil
 }
 
+// inTurn calls functions until one returns an error.
 func inTurn(steps ...func() error) error {
 	for _, f := range steps {
 		if err := f(); err != nil {

@@ -10,17 +10,17 @@ import (
 	"plaspy-bridge/bridge/sim"
 )
 
-// Act is something that is done to the rig.
+// Act is a kind of fault, or another change of the rig.
 type Act string
 
-// The acts. What they break is whole again after Step.For, but for Leave and
-// Lose, after which a bridge is away until it joins again.
+// The acts. A fault ends after Step.For. After Leave and Lose a bridge is away until it
+// joins again.
 const (
 	KillBridge  Act = "kill bridge"  // kill -9, and a start after For
 	StopBridge  Act = "stop bridge"  // SIGTERM, and a start after For
 	PauseBridge Act = "pause bridge" // SIGSTOP, SIGCONT after For
-	DropLink    Act = "drop link"    // between bridge and broker, as [Link.Drop] has it; wants Options.Linked
-	ResetLink   Act = "reset link"   // likewise, as [Link.Reset] has it
+	DropLink    Act = "drop link"    // between bridge and broker, see [network.Link.Drop]; requires Options.Linked
+	ResetLink   Act = "reset link"   // likewise, see [network.Link.Reset]
 
 	Join  Act = "join"  // a further bridge starts, or one that is away
 	Leave Act = "leave" // SIGTERM
@@ -35,19 +35,19 @@ const (
 	Revoke   Act = "revoke tokens"
 	Refuse   Act = "API refuses connections"
 	FaultAPI Act = "API fault"
-	Gateway  Act = "gateway's page" // with the status of Step.Fault, as [Page] has it, in front of the API
+	Gateway  Act = "gateway's page" // [front.Page] with the status of Step.Fault
 )
 
 // Step is one fault.
 type Step struct {
 	At     time.Duration // after the start
 	Act    Act
-	Bridge int // an index of [Rig.Bridges], of an act that is one bridge's
+	Bridge int // an index of [Rig.Bridges], for acts on one bridge
 	For    time.Duration
 	Fault  sim.Fault // of FaultAPI and Gateway
 }
 
-// ofBridge tells whether the step is one bridge's.
+// ofBridge reports whether the step concerns one bridge.
 func (s Step) ofBridge() bool {
 	switch s.Act {
 	case KillBridge, StopBridge, PauseBridge, DropLink, ResetLink, Join, Leave, Lose:
@@ -56,7 +56,7 @@ func (s Step) ofBridge() bool {
 	return false
 }
 
-// String tells the step in words.
+// String returns the step in words.
 func (s Step) String() string {
 	text := fmt.Sprintf("%6.1fs %s for %s", s.At.Seconds(), s.Act, s.For.Round(time.Millisecond))
 	if s.ofBridge() {
@@ -74,19 +74,18 @@ func (s Step) String() string {
 // Plan is a schedule of faults, in the order of their time.
 type Plan []Step
 
-// Mix says what a plan is made of.
+// Mix selects the faults of a plan.
 type Mix struct {
 	Bridge, Broker, API bool
-	Bridges             int  // how many the rig starts with, each with faults of its own; 0: 1
+	Bridges             int  // number at the start, each with faults of its own; 0 means 1
 	Links               bool // the bridges' links are cut too
 	Joins               bool // further bridges join and leave again
-	Loss                bool // the broker also loses what it has acknowledged
-	SparePosts          bool // what is posted, and asked about a range, is not failed
+	Loss                bool // the broker also loses acknowledged messages
+	SparePosts          bool // posts and requests for a range do not fail
 }
 
-// NewPlan makes a plan of a length from a seed. Steps of one bridge follow each
-// other, and so do those of the broker and of the API; those of different ones
-// overlap as it happens.
+// NewPlan makes a plan of a length from a seed. The steps of one bridge do not overlap,
+// and neither do those of the broker or of the API. Steps of different parts may overlap.
 func NewPlan(seed uint64, length time.Duration, m Mix) Plan {
 	r := rand.New(rand.NewPCG(seed, 0x6861726e657373))
 	var p Plan
@@ -103,7 +102,7 @@ func NewPlan(seed uint64, length time.Duration, m Mix) Plan {
 	}
 	bridges := max(m.Bridges, 1)
 	for n := range bridges {
-		// So many faults as with one bridge, divided among them.
+		// As many faults as with one bridge, divided among all.
 		lo, hi := 3*time.Second*time.Duration(bridges), 9*time.Second*time.Duration(bridges)
 		lane(m.Bridge, lo, hi, func() Step {
 			s := bridgeStep(r)
@@ -116,10 +115,10 @@ func NewPlan(seed uint64, length time.Duration, m Mix) Plan {
 	}
 	lane(m.Broker, 6*time.Second, 20*time.Second, func() Step { return brokerStep(r, m.Loss) })
 	lane(m.API, time.Second, 6*time.Second, func() Step { return apiStep(r, m.SparePosts) })
-	there, next := -1, bridges // the one that joined, and the index of the next
+	there, next := -1, bridges // the bridge that joined, and the index of the next one
 	lane(m.Joins, 5*time.Second, 20*time.Second, func() Step {
 		if there < 0 {
-			if there = next; r.IntN(2) == 0 && next > bridges { // one that was there before
+			if there = next; r.IntN(2) == 0 && next > bridges { // a bridge that was there before
 				there = bridges + r.IntN(next-bridges)
 			}
 			next = max(next, there+1)
@@ -162,9 +161,9 @@ func linkStep(r *rand.Rand) Step {
 	return s
 }
 
-// NewChanges makes a plan of so many joins and leaves of a group that begins
-// with so many bridges: bridges start, and are killed and stopped in turn. One at
-// least is always there, and no more than most.
+// NewChanges makes a plan of joins and leaves of a group that begins with a number of
+// bridges. They leave by SIGKILL and SIGTERM in turn. At least one bridge is always there,
+// and at most most.
 func NewChanges(seed uint64, bridges, most, changes int, length time.Duration) Plan {
 	r := rand.New(rand.NewPCG(seed, 0x6368616e676573))
 	var there, away []int
@@ -237,7 +236,7 @@ func apiStep(r *rand.Rand, sparePosts bool) Step {
 	return Step{Act: FaultAPI, For: length, Fault: f}
 }
 
-// Counts tells how many of each act there are.
+// Counts returns the number of steps by their act.
 func (p Plan) Counts() map[string]int {
 	n := map[string]int{}
 	for _, s := range p {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/process"
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
@@ -74,9 +75,9 @@ func TestReplicasScale(t *testing.T) {
 }
 
 // usage is what each bridge, and then the broker, has used.
-func usage(t *testing.T, r *harness.Rig) []harness.Usage {
+func usage(t *testing.T, r *harness.Rig) []process.Usage {
 	t.Helper()
-	var list []harness.Usage
+	var list []process.Usage
 	for _, b := range r.Running() {
 		u, err := b.Usage()
 		ok(t, err)

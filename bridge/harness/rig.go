@@ -12,49 +12,52 @@ import (
 	"sync"
 	"time"
 
+	"plaspy-bridge/bridge/harness/front"
 	"plaspy-bridge/bridge/harness/judge"
+	"plaspy-bridge/bridge/harness/natsserver"
+	"plaspy-bridge/bridge/harness/network"
+	"plaspy-bridge/bridge/harness/process"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
-	"plaspy-bridge/publisher"
 )
 
-// Options say what a rig is made of.
+// Options are the settings of a rig.
 type Options struct {
-	Binaries Binaries
-	Ports    *Ports
-	Dir      string // of its own; logs and stores stay there
+	Binaries process.Binaries
+	Ports    *network.Ports
+	Dir      string // for its logs and stores
 
 	Devices int
-	Profile fleet.Profile // nil: fleet.EverySecond
+	Profile fleet.Profile // if nil, fleet.EverySecond
 	Seed    uint64
-	// Record is how many answers are remembered per device; more than a run
-	// brings. 0: 100,000.
+	// Record is the number of answers that are kept per device. It has to be larger than
+	// the number of answers in the run. 0 means 100,000.
 	Record int
 
 	Backfill bool
-	Env      []string // further variables of every bridge, each NAME=value
+	Env      []string // further variables of every bridge, each "NAME=value"
 
-	// Bridges is how many bridges start together; 0: 1. Where there are several,
-	// each has a BRIDGE_REPLICA_ID.
+	// Bridges is the number of bridges that start together. 0 means 1. Each of several
+	// bridges has a BRIDGE_REPLICA_ID.
 	Bridges int
-	// Linked puts a [Link] between each bridge and the broker.
+	// Linked puts a [network.Link] between each bridge and the broker.
 	Linked bool
-	// HTTP is the version of HTTP, 1 or 2, that the API speaks over TLS; 0: 1,
+	// HTTP is the version of HTTP, 1 or 2, that the API uses over TLS. 0 means HTTP/1
 	// without TLS.
 	HTTP int
-	// Limit is PLASPY_RATE_LIMIT, to which the report holds all bridges
-	// together; 0: one that never holds.
+	// Limit is PLASPY_RATE_LIMIT. The report checks that all bridges together keep to it.
+	// 0 means a limit that is never reached.
 	Limit int
 }
 
-// Nothing is an Options.Record that remembers no answers: a run that is measured
-// and not judged.
+// Nothing is the [Options.Record] that keeps no answers, for a run that is measured and
+// not judged.
 const Nothing = -1
 
 // timeout is PLASPY_TIMEOUT.
 const timeout = 10 * time.Second
 
-// grace is how long before a kill an answer may have come and not be stored.
+// grace is how long before a kill an answer may come and not be stored.
 const grace = 2 * time.Second
 
 // workers is BRIDGE_WORKERS.
@@ -63,25 +66,22 @@ const workers = 16
 // inboundWorkers is the default of BRIDGE_INBOUND_WORKERS.
 const inboundWorkers = 16
 
-// prefix is BRIDGE_PREFIX.
-const prefix publisher.Subjects = "plaspy"
-
 // Rig is an API, a broker and the bridges between them.
 type Rig struct {
-	API    *API
-	Broker *Broker
+	API    *front.API
+	Broker *natsserver.Broker
 	Bridge *Bridge // the first one
 
 	opts     Options
 	start    time.Time
-	producer *Producer        // nil unless inbound messages are part of the run
-	accepted []judge.Accepted // by the inbound stream, once the producer has ended
+	producer *Producer        // nil without inbound messages
+	accepted []judge.Accepted // by the inbound stream, set when the producer has ended
 
 	mu      sync.Mutex
 	bridges []*Bridge
 }
 
-// NewRig makes a rig in which nothing runs but the API. Close it.
+// NewRig makes a rig in which only the API runs. The caller closes it.
 func NewRig(ctx context.Context, o Options) (*Rig, error) {
 	if o.Profile == nil {
 		o.Profile = fleet.EverySecond
@@ -93,9 +93,9 @@ func NewRig(ctx context.Context, o Options) (*Rig, error) {
 		return nil, fmt.Errorf("harness: %w", err)
 	}
 	s := sim.New(sim.Options{Devices: o.Devices, Seed: o.Seed, Profile: o.Profile, APIKey: APIKey, Record: o.Record, History: 10_000})
-	r := &Rig{API: NewAPI(s, o.Ports), opts: o, start: time.Now()}
+	r := &Rig{API: front.New(s, o.Ports), opts: o, start: time.Now()}
 	if o.HTTP > 0 {
-		env, err := r.API.secure(o.HTTP, o.Dir)
+		env, err := r.API.Secure(o.HTTP, o.Dir)
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +105,7 @@ func NewRig(ctx context.Context, o Options) (*Rig, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Broker, err = NewBroker(o.Binaries.Broker, o.Dir, natsAddr); err != nil {
+	if r.Broker, err = natsserver.New(o.Binaries.Broker, o.Dir, natsAddr); err != nil {
 		return nil, err
 	}
 	for range max(o.Bridges, 1) {
@@ -118,7 +118,7 @@ func NewRig(ctx context.Context, o Options) (*Rig, error) {
 	return r, nil
 }
 
-// Add makes a further bridge, which does not run yet.
+// Add adds a bridge, which does not run yet.
 func (r *Rig) Add(ctx context.Context) (*Bridge, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -138,13 +138,13 @@ func (r *Rig) Add(ctx context.Context) (*Bridge, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("harness: %w", err)
 	}
-	var link *Link
+	var link *network.Link
 	if o.Linked {
 		addr, err := o.Ports.Take(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if link, err = NewLink(ctx, addr, r.Broker.addr); err != nil {
+		if link, err = network.NewLink(ctx, addr, r.Broker.Addr()); err != nil {
 			return nil, err
 		}
 		url = link.URL()
@@ -155,50 +155,49 @@ func (r *Rig) Add(ctx context.Context) (*Bridge, error) {
 	if o.Backfill {
 		env = append(env, "BRIDGE_BACKFILL=true")
 	}
-	b := NewBridge(o.Binaries.Bridge, dir, url, httpAddr, r.API, append(env, o.Env...))
-	b.index, b.id, b.link = n, id, link
-	if id != "" {
-		b.name = id
-	}
+	b := NewBridge(BridgeOptions{
+		Binary: o.Binaries.Bridge, Dir: dir, API: r.API, NATS: url, HTTP: httpAddr, Env: append(env, o.Env...),
+		Index: n, ID: id, Link: link,
+	})
 	r.bridges = append(r.bridges, b)
 	return b, nil
 }
 
-// setting is a number among the bridges' variables.
+// setting returns a number from the bridges' variables.
 func (r *Rig) setting(name string, otherwise int) int {
 	n := otherwise
 	for _, set := range r.opts.Env {
 		if text, ok := strings.CutPrefix(set, name+"="); ok {
-			n, _ = strconv.Atoi(text) // the bridge refuses what is no number
+			n, _ = strconv.Atoi(text) // the bridge refuses a malformed number
 		}
 	}
 	return n
 }
 
-// Bridges gives all bridges, those that do not run too, by their index.
+// Bridges returns all bridges by their index, including those that do not run.
 func (r *Rig) Bridges() []*Bridge {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.bridges)
 }
 
-// Running gives the bridges that run, or stand still, by their index.
+// Running returns the bridges that run or are suspended, in the order of their index.
 func (r *Rig) Running() []*Bridge {
 	return slices.DeleteFunc(r.Bridges(), func(b *Bridge) bool { return !b.Running() })
 }
 
-// Close ends what still runs.
+// Close ends all programs and the API.
 func (r *Rig) Close() {
 	if r.producer != nil {
 		r.producer.Stop()
 	}
 	for _, b := range r.Bridges() {
-		b.end()
-		if b.link != nil {
-			b.link.Close()
+		b.End()
+		if b.o.Link != nil {
+			b.o.Link.Close()
 		}
 	}
-	r.Broker.close()
+	r.Broker.Close()
 	r.API.Close()
 }
 
@@ -215,7 +214,7 @@ func (r *Rig) Start(ctx context.Context) error {
 	return r.Ready(ctx)
 }
 
-// Ready waits until every bridge that runs says that it is ready.
+// Ready waits until every running bridge reports that it is ready.
 func (r *Rig) Ready(ctx context.Context) error {
 	for _, b := range r.Running() {
 		if err := b.Ready(ctx); err != nil {
@@ -225,9 +224,9 @@ func (r *Rig) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Settle ends the producer, waits until every device was asked about once more
-// by bridges that say that they are ready and every inbound message is finished,
-// and then stops the bridges one after the other, each of which has to end well.
+// Settle ends the producer. It waits until the bridges are ready, have polled every device
+// once more and have finished every inbound message. Then it stops them one after the
+// other, each of which has to exit with status 0.
 func (r *Rig) Settle(ctx context.Context) error {
 	if err := r.Ready(ctx); err != nil {
 		return err
@@ -247,8 +246,7 @@ func (r *Rig) Settle(ctx context.Context) error {
 			return err
 		}
 		if life.Status != 0 {
-			log, _ := b.Log()
-			return fmt.Errorf("%s ended with status %d after SIGTERM: %s", b.name, life.Status, tail(log))
+			return fmt.Errorf("%s ended with status %d after SIGTERM: %s", b.Name(), life.Status, b.LogEnd())
 		}
 	}
 	return nil
@@ -270,20 +268,19 @@ func (r *Rig) Polled(ctx context.Context, since time.Time) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%d devices, among them %s, are not asked about: %w\n%s", len(left), left[0], context.Cause(ctx), r.tails())
+			return fmt.Errorf("%d devices, among them %s, are not polled: %w\n%s", len(left), left[0], context.Cause(ctx), r.tails())
 		}
 	}
 }
 
-// tails are the ends of the logs of the bridges that run, for errors.
+// tails returns the ends of the logs of the running bridges for an error message.
 func (r *Rig) tails() string {
 	var text strings.Builder
 	for _, b := range r.Running() {
-		log, _ := b.Log()
-		fmt.Fprintf(&text, "%s:\n%s\n", b.name, tail(log))
+		fmt.Fprintf(&text, "%s:\n%s\n", b.Name(), b.LogEnd())
 	}
 	return text.String()
 }
 
-// errPlan tells that a step of a plan could not be carried out.
+// errPlan is returned if a step of a plan could not be executed.
 var errPlan = errors.New("fault not injected")

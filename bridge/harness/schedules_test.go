@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/front"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 )
@@ -131,9 +132,9 @@ func launchAlone(ctx context.Context, t *testing.T, s *sim.Server, set ...string
 	ok(t, err)
 	http, err := ports.Take(ctx)
 	ok(t, err)
-	api := harness.NewAPI(s, ports)
+	api := front.New(s, ports)
 	t.Cleanup(api.Close)
-	b := harness.NewBridge(binaries.Bridge, t.TempDir(), "", http, api, append(set, "BRIDGE_EMBEDDED_ADDR="+nats))
+	b := harness.NewBridge(harness.BridgeOptions{Binary: binaries.Bridge, Dir: t.TempDir(), API: api, HTTP: http, Env: append(set, "BRIDGE_EMBEDDED_ADDR="+nats)})
 	ok(t, b.Start(ctx))
 	t.Cleanup(func() {
 		if _, err := b.Stop(context.Background()); err != nil {

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/network"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
@@ -50,7 +50,7 @@ type process struct {
 
 // ports are those of the programs. The system gives none of them to a connection before
 // the program listens.
-var ports harness.Ports
+var ports network.Ports
 
 func freeAddr(t *testing.T) string {
 	t.Helper()

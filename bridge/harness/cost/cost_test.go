@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"plaspy-bridge/bridge/harness"
 	"plaspy-bridge/bridge/harness/cost"
+	"plaspy-bridge/bridge/harness/network"
+	"plaspy-bridge/bridge/harness/process"
 )
 
 var (
@@ -56,9 +57,9 @@ func TestCost(t *testing.T) {
 	if !*measure {
 		t.Skip("starts whole processes; run with -measure")
 	}
-	binaries, err := harness.Build(t.Context(), t.TempDir(), false)
+	binaries, err := process.Build(t.Context(), t.TempDir(), false)
 	ok(t, err)
-	m := &cost.Measurement{Binaries: binaries, Ports: &harness.Ports{}, Dir: t.TempDir(), Window: *window, Limit: 10 * time.Minute, Profiles: *folder}
+	m := &cost.Measurement{Binaries: binaries, Ports: &network.Ports{}, Dir: t.TempDir(), Window: *window, Limit: 10 * time.Minute, Profiles: *folder}
 	if testing.Short() {
 		m.Window, *rounds, *fleets = 2*time.Second, 1, "1000"
 	}
@@ -141,9 +142,9 @@ func TestStarts(t *testing.T) {
 	if !*measure {
 		t.Skip("starts whole processes; run with -measure")
 	}
-	binaries, err := harness.Build(t.Context(), t.TempDir(), false)
+	binaries, err := process.Build(t.Context(), t.TempDir(), false)
 	ok(t, err)
-	m := &cost.Measurement{Binaries: binaries, Ports: &harness.Ports{}, Dir: t.TempDir(), Limit: 10 * time.Minute}
+	m := &cost.Measurement{Binaries: binaries, Ports: &network.Ports{}, Dir: t.TempDir(), Limit: 10 * time.Minute}
 	if testing.Short() {
 		*fleets = "1000"
 	}

@@ -15,7 +15,9 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/natsserver"
+	"plaspy-bridge/bridge/harness/network"
+	"plaspy-bridge/bridge/harness/process"
 )
 
 // Client is a program that polls and publishes.
@@ -62,8 +64,8 @@ const delays = 20_000
 
 // Measurement runs clients one at a time.
 type Measurement struct {
-	Binaries harness.Binaries
-	Ports    *harness.Ports
+	Binaries process.Binaries
+	Ports    *network.Ports
 	Dir      string
 	Window   time.Duration
 	Limit    time.Duration // until each device was polled
@@ -88,26 +90,25 @@ func (m *Measurement) Run(ctx context.Context, c Client, l Load) (f Figures, err
 		return f, err
 	}
 	defer broker.Close()
-	process := harness.NewProcess(c.Name, c.Bin, filepath.Join(dir, "client.log"))
+	client := process.New(c.Name, c.Bin, filepath.Join(dir, "client.log"))
 	start := time.Now()
-	if err := process.Start(c.Args, c.Env(l, api.URL, broker.URL(), listen)); err != nil {
+	if err := client.Start(c.Args, c.Env(l, api.URL, broker.URL(), listen)); err != nil {
 		return f, err
 	}
 	defer func() {
 		if err != nil {
-			log, _ := process.Log()
-			err = fmt.Errorf("%s, %v: %w\n%s", c.Name, l, err, log[max(0, len(log)-2000):])
+			err = fmt.Errorf("%s, %v: %w\n%s", c.Name, l, err, client.LogEnd())
 		}
-		_ = process.Kill() // it may have ended
+		_ = client.Kill() // it may have ended
 	}()
-	if err := m.warm(ctx, api, process, l.Devices); err != nil {
+	if err := m.warm(ctx, api, client, l.Devices); err != nil {
 		return f, err
 	}
 	f.Warm = time.Since(start)
 	if m.Profiles != "" && c.Profiled {
 		defer m.profile(ctx, listen, fmt.Sprintf("%s, %v", c.Name, l))()
 	}
-	return f, m.window(ctx, &f, api, process, broker)
+	return f, m.window(ctx, &f, api, client, broker)
 }
 
 // profile takes a CPU profile of a window. The function that it returns waits for it.
@@ -133,7 +134,7 @@ func (m *Measurement) profile(ctx context.Context, addr, name string) (wait func
 }
 
 // broker starts a nats-server, and takes one more address.
-func (m *Measurement) broker(ctx context.Context, dir string) (b *harness.Broker, listen string, err error) {
+func (m *Measurement) broker(ctx context.Context, dir string) (b *natsserver.Broker, listen string, err error) {
 	addr, err := m.Ports.Take(ctx)
 	if err != nil {
 		return nil, "", err
@@ -141,7 +142,7 @@ func (m *Measurement) broker(ctx context.Context, dir string) (b *harness.Broker
 	if listen, err = m.Ports.Take(ctx); err != nil {
 		return nil, "", err
 	}
-	if b, err = harness.NewBroker(m.Binaries.Broker, dir, addr); err != nil {
+	if b, err = natsserver.New(m.Binaries.Broker, dir, addr); err != nil {
 		return nil, "", err
 	}
 	if err := b.Start(ctx); err != nil {
@@ -159,7 +160,7 @@ var errSlow = errors.New("not every device was polled in time")
 const settle = 6 * time.Second
 
 // warm waits until each device was polled, and then until the client has settled.
-func (m *Measurement) warm(ctx context.Context, api *API, client *harness.Process, devices int) error {
+func (m *Measurement) warm(ctx context.Context, api *API, client *process.Process, devices int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.Limit, errSlow)
 	defer cancel()
 	for {
@@ -186,7 +187,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // window measures what is used in one window.
-func (m *Measurement) window(ctx context.Context, f *Figures, api *API, client *harness.Process, broker *harness.Broker) error {
+func (m *Measurement) window(ctx context.Context, f *Figures, api *API, client *process.Process, broker *natsserver.Broker) error {
 	begin := time.Now()
 	polls, _ := api.Polls()
 	client0, err := client.Usage()

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/process"
 	"plaspy-bridge/publisher"
 )
 
@@ -51,8 +51,8 @@ func (m *Measurement) Starts(ctx context.Context, bin string, devices int) (s St
 		return s, err
 	}
 	c, paced := Bridge("bridge", bin, "BRIDGE_INBOUND=false"), Load{Devices: devices, Rate: max(devices/60, 1)}
-	start := func(name, listen string, l Load) (*harness.Process, error) {
-		p := harness.NewProcess(name, bin, filepath.Join(dir, name+".log"))
+	start := func(name, listen string, l Load) (*process.Process, error) {
+		p := process.New(name, bin, filepath.Join(dir, name+".log"))
 		return p, p.Start(c.Args, c.Env(l, api.URL, broker.URL(), listen))
 	}
 	filler, err := start("filler", first, Load{Devices: devices})
@@ -83,7 +83,7 @@ func (m *Measurement) Starts(ctx context.Context, bin string, devices int) (s St
 
 // fill has a bridge store a location and a device event of each device, ends it, and
 // raises two alerts of each.
-func (m *Measurement) fill(ctx context.Context, api *API, filler *harness.Process, url string, devices int) error {
+func (m *Measurement) fill(ctx context.Context, api *API, filler *process.Process, url string, devices int) error {
 	if err := m.warm(ctx, api, filler, devices); err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (m *Measurement) fill(ctx context.Context, api *API, filler *harness.Proces
 
 // restart waits until a bridge that began at this time polls all devices, and until its
 // memory has settled.
-func (m *Measurement) restart(ctx context.Context, s *Starts, bridge *harness.Process, addr string, began time.Time) error {
+func (m *Measurement) restart(ctx context.Context, s *Starts, bridge *process.Process, addr string, began time.Time) error {
 	at, err := m.polls(ctx, addr, s.Devices)
 	if err != nil {
 		return err
@@ -115,7 +115,7 @@ func (m *Measurement) restart(ctx context.Context, s *Starts, bridge *harness.Pr
 
 // takeover kills one of two bridges once they share the devices, and returns the time
 // until the other one polls all.
-func (m *Measurement) takeover(ctx context.Context, first *harness.Process, second string, devices int) (time.Duration, error) {
+func (m *Measurement) takeover(ctx context.Context, first *process.Process, second string, devices int) (time.Duration, error) {
 	if _, err := m.shares(ctx, second, devices); err != nil {
 		return 0, err
 	}

@@ -16,21 +16,23 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/natsserver"
+	"plaspy-bridge/bridge/harness/network"
 )
 
 // cluster is three nats-servers, the first of them the rig's. They reach each
 // other over links only.
 type cluster struct {
-	nodes []*harness.Broker
+	nodes []*natsserver.Broker
 	args  [][]string
-	links map[[2]int]*harness.Link // from the one that connects
+	links map[[2]int]*network.Link // from the one that connects
 }
 
 const nodes = 3
 
 func (r *rig) cluster(ctx context.Context, t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{nodes: []*harness.Broker{r.Broker}, links: map[[2]int]*harness.Link{}}
+	c := &cluster{nodes: []*natsserver.Broker{r.Broker}, links: map[[2]int]*network.Link{}}
 	b, err := built()
 	ok(t, err)
 	take := func() string {
@@ -41,7 +43,7 @@ func (r *rig) cluster(ctx context.Context, t *testing.T) *cluster {
 	var urls, addrs []string
 	for i := range nodes {
 		if i > 0 {
-			n, err := harness.NewBroker(b.Broker, t.TempDir(), take())
+			n, err := natsserver.New(b.Broker, t.TempDir(), take())
 			ok(t, err)
 			t.Cleanup(n.Close)
 			c.nodes = append(c.nodes, n)
@@ -54,7 +56,7 @@ func (r *rig) cluster(ctx context.Context, t *testing.T) *cluster {
 			if i == j {
 				continue
 			}
-			link, err := harness.NewLink(ctx, take(), addrs[j])
+			link, err := network.NewLink(ctx, take(), addrs[j])
 			ok(t, err)
 			t.Cleanup(link.Close)
 			c.links[[2]int{i, j}] = link
@@ -76,7 +78,7 @@ func (r *rig) cluster(ctx context.Context, t *testing.T) *cluster {
 }
 
 // each calls f with the links of a node.
-func (c *cluster) each(node int, f func(*harness.Link)) {
+func (c *cluster) each(node int, f func(*network.Link)) {
 	for ends, link := range c.links {
 		if slices.Contains(ends[:], node) {
 			f(link)
@@ -153,13 +155,13 @@ func TestLeaderGone(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		times int
-		gone  func(*harness.Broker) error
-		back  func(context.Context, *harness.Broker, []string) error
+		gone  func(*natsserver.Broker) error
+		back  func(context.Context, *natsserver.Broker, []string) error
 	}{
-		{"killed", 2, (*harness.Broker).Kill, func(ctx context.Context, n *harness.Broker, args []string) error {
+		{"killed", 2, (*natsserver.Broker).Kill, func(ctx context.Context, n *natsserver.Broker, args []string) error {
 			return errors.Join(n.Launch(args, nil), n.Answers(ctx))
 		}},
-		{"stands still", 1, (*harness.Broker).Pause, func(ctx context.Context, n *harness.Broker, _ []string) error {
+		{"stands still", 1, (*natsserver.Broker).Pause, func(ctx context.Context, n *natsserver.Broker, _ []string) error {
 			return n.Resume(ctx)
 		}},
 	} {
@@ -217,7 +219,7 @@ func TestServerThatWasCutOff(t *testing.T) {
 			}
 			n, other := c.nodes[cut], c.nodes[(cut+1)%nodes]
 			c.replicated(ctx, t, cut, before)
-			c.each(cut, (*harness.Link).Reset)
+			c.each(cut, (*network.Link).Reset)
 			publish(ctx, t, other, after)
 			stale := askUntil(ctx, t, n, func(*jetstream.StreamInfo) bool { return true })
 			t.Logf("cut off, node%d answers for the stream, leader %q: last message %d of %d", cut, stale.Cluster.Leader, stale.State.LastSeq, before+after)
@@ -226,7 +228,7 @@ func TestServerThatWasCutOff(t *testing.T) {
 			}
 			read := make(chan uint64, 1)
 			go func() {
-				count, err := harness.Count(ctx, n.JetStream(), "COUNTED")
+				count, err := natsserver.Count(ctx, n.JetStream(), "COUNTED")
 				if err != nil {
 					t.Error(err)
 				}
@@ -239,7 +241,7 @@ func TestServerThatWasCutOff(t *testing.T) {
 			default:
 			}
 			healed := time.Now()
-			c.each(cut, (*harness.Link).Restore)
+			c.each(cut, (*network.Link).Restore)
 			count := <-read
 			t.Logf("the harness read %d messages %v after the end of the partition", count, time.Since(healed).Round(time.Millisecond))
 			if count != before+after {
@@ -250,7 +252,7 @@ func TestServerThatWasCutOff(t *testing.T) {
 }
 
 // publish publishes messages that a majority has stored.
-func publish(ctx context.Context, t *testing.T, b *harness.Broker, n int) {
+func publish(ctx context.Context, t *testing.T, b *natsserver.Broker, n int) {
 	t.Helper()
 	for i := range n {
 		for {
@@ -266,7 +268,7 @@ func publish(ctx context.Context, t *testing.T, b *harness.Broker, n int) {
 }
 
 // askUntil asks a server about the stream until its answer suits.
-func askUntil(ctx context.Context, t *testing.T, b *harness.Broker, suits func(*jetstream.StreamInfo) bool) *jetstream.StreamInfo {
+func askUntil(ctx context.Context, t *testing.T, b *natsserver.Broker, suits func(*jetstream.StreamInfo) bool) *jetstream.StreamInfo {
 	t.Helper()
 	for {
 		try, cancel := context.WithTimeout(ctx, time.Second)
@@ -299,13 +301,13 @@ func TestPartition(t *testing.T) {
 	w := r.watch(t)
 	from := time.Now()
 	i := r.connectedTo(t)
-	c.each(i, (*harness.Link).Reset)
+	c.each(i, (*network.Link).Reset)
 	ok(t, r.Bridge.Await(ctx, func(h harness.Health) bool { return h.Reasons["publish"] != "" }))
 	r.recovers(ctx, t)
 	if r.connectedTo(t) == i {
 		t.Errorf("the bridge is at work, connected to server %d: the fault was not there", i)
 	}
-	c.each(i, (*harness.Link).Restore)
+	c.each(i, (*network.Link).Restore)
 	for _, n := range c.nodes {
 		ok(t, n.Answers(ctx))
 	}
@@ -334,7 +336,7 @@ func (r *rig) connectedTo(t *testing.T) int {
 }
 
 // stepDown asks until the leader that there is at the time says that it has.
-func stepDown(ctx context.Context, t *testing.T, b *harness.Broker, stream string) {
+func stepDown(ctx context.Context, t *testing.T, b *natsserver.Broker, stream string) {
 	t.Helper()
 	for ctx.Err() == nil {
 		try, cancel := context.WithTimeout(ctx, 2*time.Second)

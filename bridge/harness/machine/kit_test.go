@@ -19,14 +19,17 @@ import (
 	"plaspy-bridge/bridge/harness"
 	"plaspy-bridge/bridge/harness/judge"
 	"plaspy-bridge/bridge/harness/machine"
+	"plaspy-bridge/bridge/harness/natsserver"
+	"plaspy-bridge/bridge/harness/network"
+	"plaspy-bridge/bridge/harness/process"
 	"plaspy-bridge/publisher"
 )
 
 var (
 	proof = flag.Bool("proof", false, "run the tests that start whole processes; takes minutes")
-	ports = &harness.Ports{}
+	ports = &network.Ports{}
 	dir   string // of the binaries, once they are built
-	built = sync.OnceValues(func() (b harness.Binaries, err error) {
+	built = sync.OnceValues(func() (b process.Binaries, err error) {
 		if dir, err = os.MkdirTemp("", "plaspy-bridge-machine-"); err != nil {
 			return b, err
 		}
@@ -56,9 +59,9 @@ type rig struct {
 	embedded bool     // the broker is in the bridge
 	data     string   // its store then
 
-	every    time.Duration     // inbound message of each of the devices that send some
-	nodes    []*harness.Broker // of a cluster
-	patience time.Duration     // before a device that is not polled is a reason not to be ready
+	every    time.Duration        // inbound message of each of the devices that send some
+	nodes    []*natsserver.Broker // of a cluster
+	patience time.Duration        // before a device that is not polled is a reason not to be ready
 }
 
 // newRig makes a rig that is gone when the test ends. With embedded the bridge
@@ -168,7 +171,7 @@ func (r *rig) settled(ctx context.Context, t *testing.T, name string, again int)
 // newest wants the bucket of last locations to hold what the stream has last.
 func (r *rig) newest(ctx context.Context, t *testing.T) {
 	t.Helper()
-	events, err := harness.ReadEvents(ctx, r.Broker.JetStream(), subjects)
+	events, err := natsserver.ReadEvents(ctx, r.Broker.JetStream(), subjects)
 	ok(t, err)
 	want := map[string]string{}
 	for _, e := range events {

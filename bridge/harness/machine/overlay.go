@@ -13,7 +13,7 @@ import (
 	"runtime"
 	"strings"
 
-	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/process"
 )
 
 // std is what is added to packages of the standard library.
@@ -35,11 +35,11 @@ func patches() []patch {
 	}
 }
 
-// Build is [harness.Build] with the standard library of a machine that can be
+// Build is [process.Build] with the standard library of a machine that can be
 // broken. A program that is started without a [Control]'s environment behaves as
 // ever.
-func Build(ctx context.Context, dir string) (harness.Binaries, error) {
-	b := harness.Binaries{Bridge: filepath.Join(dir, "plaspy-bridge"), Broker: filepath.Join(dir, "nats-server")}
+func Build(ctx context.Context, dir string) (process.Binaries, error) {
+	b := process.Binaries{Bridge: filepath.Join(dir, "plaspy-bridge"), Broker: filepath.Join(dir, "nats-server")}
 	root, err := goroot(ctx)
 	if err != nil {
 		return b, err

@@ -1,8 +1,8 @@
 //go:build !unix
 
-package harness
+package process
 
 import "syscall"
 
-// Nothing to pause a process with: os.Process.Signal refuses these.
+// There is no signal that suspends a process. os.Process.Signal refuses these.
 const signalPause, signalResume = syscall.Signal(-1), syscall.Signal(-2)

@@ -1,4 +1,4 @@
-package harness
+package process
 
 import (
 	"context"
@@ -14,36 +14,36 @@ import (
 	"plaspy-bridge/bridge/harness/timeline"
 )
 
-// Process is a program that is started, ended and started again. It is safe for
-// concurrent use; a program that this one starts dies with it.
+// Process is a program that can be started again after its end. It is safe for concurrent
+// use.
 type Process struct {
 	name string
-	bin  string
 	log  string
-	out  *os.File // where it writes instead of the log file; nil: there
 
 	mu    sync.Mutex
+	bin   string
+	out   *os.File // receives the output instead of the log file, unless it is nil
 	cmd   *exec.Cmd
 	gone  chan struct{} // closed when cmd has ended
 	lives []timeline.Life
 }
 
-// NewProcess makes a process that does not run yet. log is the file for its output.
-func NewProcess(name, bin, log string) *Process { return &Process{name: name, bin: bin, log: log} }
+// New makes a process that does not run yet. log is the file for its output.
+func New(name, bin, log string) *Process { return &Process{name: name, bin: bin, log: log} }
 
-// Usage is what a program has used so far.
+// Usage is the CPU time that a program has used, and its memory.
 type Usage struct {
 	CPU time.Duration
 	RSS int64 // bytes resident now
 }
 
-// errRunning and errGone are programming errors of a plan.
+// errRunning and errGone are errors of the plan of a test.
 var (
 	errRunning = errors.New("runs already")
 	errGone    = errors.New("does not run")
 )
 
-// Start starts the program. What it writes goes behind what the log file holds.
+// Start starts the program, which appends its output to the log file.
 func (p *Process) Start(args, env []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,13 +72,14 @@ func (p *Process) Start(args, env []string) error {
 	p.cmd, p.gone = cmd, gone
 	p.lives = append(p.lives, timeline.Life{Span: timeline.Span{From: from}})
 	go func() {
-		_ = cmd.Wait() // the state tells
+		_ = cmd.Wait() // the state has the result
 		p.ended(cmd)
 		close(gone)
 	}()
 	return nil
 }
 
+// ended notes the end of a life.
 func (p *Process) ended(cmd *exec.Cmd) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -92,15 +93,15 @@ func (p *Process) ended(cmd *exec.Cmd) {
 	p.cmd = nil
 }
 
-// LogTo has what the program writes go to a file instead of its log, such as the
-// end of a pipe, from the next start on.
+// LogTo sends the output of the program to a file instead of its log, such as one end of
+// a pipe, from the next start on.
 func (p *Process) LogTo(f *os.File) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.out = f
 }
 
-// signal sends a signal, after noting something of the present life.
+// signal notes something about the current life and sends a signal.
 func (p *Process) signal(sig syscall.Signal, note func(*timeline.Life)) (gone <-chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,7 +117,7 @@ func (p *Process) signal(sig syscall.Signal, note func(*timeline.Life)) (gone <-
 	return p.gone, nil
 }
 
-// Kill ends the program as kill -9 does, and waits until it is gone.
+// Kill sends SIGKILL and waits until the program has ended.
 func (p *Process) Kill() error {
 	gone, err := p.signal(syscall.SIGKILL, func(l *timeline.Life) { l.Killed = true })
 	if err != nil {
@@ -126,7 +127,7 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Stop tells the program to end and waits until it has, or the context ends.
+// Stop sends SIGTERM and waits until the program has ended or the context is cancelled.
 func (p *Process) Stop(ctx context.Context) (timeline.Life, error) {
 	gone, err := p.signal(syscall.SIGTERM, func(l *timeline.Life) { l.Asked = true })
 	if err != nil {
@@ -135,7 +136,7 @@ func (p *Process) Stop(ctx context.Context) (timeline.Life, error) {
 	return p.wait(ctx, gone)
 }
 
-// Wait waits until the program ends by itself, or the context ends.
+// Wait waits until the program ends by itself or the context is cancelled.
 func (p *Process) Wait(ctx context.Context) (timeline.Life, error) {
 	p.mu.Lock()
 	gone := p.gone
@@ -153,13 +154,13 @@ func (p *Process) wait(ctx context.Context, gone <-chan struct{}) (timeline.Life
 	return lives[len(lives)-1], nil
 }
 
-// Pause has the program stand still, as a suspended machine does.
+// Pause suspends the program, as a suspended machine does.
 func (p *Process) Pause() error {
 	_, err := p.signal(signalPause, func(l *timeline.Life) { l.Pauses = append(l.Pauses, timeline.Span{From: time.Now()}) })
 	return err
 }
 
-// Resume lets the program go on.
+// Resume lets the program continue.
 func (p *Process) Resume() error {
 	_, err := p.signal(signalResume, func(l *timeline.Life) {
 		if n := len(l.Pauses); n > 0 && l.Pauses[n-1].To.IsZero() {
@@ -169,14 +170,41 @@ func (p *Process) Resume() error {
 	return err
 }
 
-// Running reports whether the program runs, or stands still.
+// Name returns the name of the process in errors.
+func (p *Process) Name() string { return p.name }
+
+// Binary returns the path of the program.
+func (p *Process) Binary() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bin
+}
+
+// Upgrade makes the next start run another program.
+func (p *Process) Upgrade(bin string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bin = bin
+}
+
+// PID returns the number of the running process, or 0 if none runs.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
+// Running reports whether the program runs or is suspended.
 func (p *Process) Running() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cmd != nil
 }
 
-// Lives gives every run so far. The slice is the caller's.
+// Lives returns every run so far. The caller owns the slice.
 func (p *Process) Lives() []timeline.Life {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -187,15 +215,25 @@ func (p *Process) Lives() []timeline.Life {
 	return lives
 }
 
-// Log gives what the program has written, all runs together.
+// Log returns the output of all runs.
 func (p *Process) Log() (string, error) {
 	b, err := os.ReadFile(p.log)
 	return string(b), err
 }
 
-// end makes sure that the program is gone.
-func (p *Process) end() {
+// LogEnd returns the end of the log for an error message.
+func (p *Process) LogEnd() string {
+	const most = 2000
+	log, _ := p.Log() // the error message is about something else
+	if len(log) > most {
+		log = "..." + log[len(log)-most:]
+	}
+	return log
+}
+
+// End kills the program if it runs.
+func (p *Process) End() {
 	if err := p.Kill(); err != nil && !errors.Is(err, errGone) {
-		panic(err) // a process that cannot be killed is not to be left behind silently
+		panic(err) // do not leave a process behind silently
 	}
 }

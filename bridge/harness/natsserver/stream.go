@@ -1,4 +1,4 @@
-package harness
+package natsserver
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 // ReadEvents reads the whole events stream.
 func ReadEvents(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) ([]judge.Event, error) {
 	var events []judge.Event
-	err := readAll(ctx, js, subjects.Events(), func(m jetstream.Msg, seq uint64) error {
+	err := ReadAll(ctx, js, subjects.Events(), func(m jetstream.Msg, seq uint64) error {
 		e, err := parseEvent(m, subjects)
 		if err != nil {
 			return fmt.Errorf("message %d: %w", seq, err)
@@ -61,10 +61,10 @@ func parseEvent(m jetstream.Msg, subjects publisher.Subjects) (judge.Event, erro
 	return e, nil
 }
 
-// readAll calls f with each message of a stream, up to the last one that was
-// there at the beginning. A stream that does not exist has none: it was deleted
-// and nobody was there to make it again.
-func readAll(ctx context.Context, js jetstream.JetStream, stream string, f func(jetstream.Msg, uint64) error) error {
+// ReadAll calls f with each message of a stream, up to the last one at the time of the
+// call. A stream that does not exist has no messages: it was deleted, and no bridge was
+// there to create it again.
+func ReadAll(ctx context.Context, js jetstream.JetStream, stream string, f func(jetstream.Msg, uint64) error) error {
 	st, err := lookUp(ctx, js, stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil
@@ -105,8 +105,8 @@ func readAll(ctx context.Context, js jetstream.JetStream, stream string, f func(
 	}
 }
 
-// count gives the number of messages in a stream, 0 where it does not exist.
-func count(ctx context.Context, js jetstream.JetStream, stream string) (uint64, error) {
+// Count returns the number of messages in a stream, or 0 if it does not exist.
+func Count(ctx context.Context, js jetstream.JetStream, stream string) (uint64, error) {
 	st, err := lookUp(ctx, js, stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return 0, nil
@@ -117,13 +117,13 @@ func count(ctx context.Context, js jetstream.JetStream, stream string) (uint64, 
 	return st.CachedInfo().State.Msgs, nil
 }
 
-// lookUp asks for a stream until a server answers that knows its present content.
-// In a cluster that elects a leader, no server may answer. Worse, one that was cut
-// off answers for the stream with its own copy, which may lack most of it: the last
-// leader until it hears of its successor, and a follower that hears of no leader.
+// lookUp asks for a stream until a server answers that knows its present content. While
+// a cluster elects a leader, no server may answer. A server that was cut off may answer
+// with its own copy, which may lack most of the stream. The last leader does so until it
+// hears of its successor, and a follower does so if it hears of no leader.
 func lookUp(ctx context.Context, js jetstream.JetStream, stream string) (jetstream.Stream, error) {
 	var last uint64
-	again := false // the answer before this one was current, and ended with last
+	again := false // the previous answer was current and ended with last
 	for {
 		try, cancel := context.WithTimeout(ctx, 2*time.Second)
 		st, err := js.Stream(try, stream)
@@ -146,19 +146,21 @@ func lookUp(ctx context.Context, js jetstream.JetStream, stream string) (jetstre
 			return st, nil
 		}
 		last, again = info.State.LastSeq, current
-		if err := until(ctx, time.Now().Add(200*time.Millisecond)); err != nil {
-			return nil, fmt.Errorf("no server that follows the others answers for %s: %w", stream, err)
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no server that follows the others answers for %s: %w", stream, context.Cause(ctx))
 		}
 	}
 }
 
-// lease is how long ago a replica may have answered its leader: half of the
-// shortest time after which it elects another one.
+// lease is how long ago a replica may have answered its leader: half of the shortest time
+// after which it elects another one.
 const lease = 2 * time.Second
 
-// leads reports whether the server that answered with this leads the stream: a
-// majority of its replicas have answered its heartbeats so recently that they
-// cannot have elected another leader.
+// leads reports whether the server that returned this leads the stream: a majority of its
+// replicas have answered its heartbeats so recently that they cannot have elected another
+// leader.
 func leads(c *jetstream.ClusterInfo) bool {
 	heard := 1 // itself
 	for _, r := range c.Replicas {

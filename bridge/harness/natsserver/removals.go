@@ -1,4 +1,4 @@
-package harness
+package natsserver
 
 import (
 	"encoding/json"
@@ -11,21 +11,21 @@ import (
 )
 
 // removals are the inbound messages whose removal the broker has acknowledged. A
-// nats-server that is killed forgets some of them, also ones that are minutes old, and
-// holds the messages again.
+// nats-server that is killed forgets some removals, even some that are minutes old, and
+// restores the messages.
 type removals struct {
 	mu sync.Mutex
 	at map[uint64][]time.Time // of the acknowledgements, by sequence
 }
 
-// watch follows the audit of the JetStream API, which has each request and its answer.
+// watch subscribes to the audit of the JetStream API, which has each request and its answer.
 func (r *removals) watch(nc *nats.Conn) error {
 	_, err := nc.Subscribe("$JS.EVENT.ADVISORY.API", func(m *nats.Msg) {
 		var audit struct {
 			Subject, Request, Response string
 			Timestamp                  time.Time
 		}
-		if json.Unmarshal(m.Data, &audit) != nil || !strings.HasSuffix(audit.Subject, ".STREAM.MSG.DELETE."+prefix.Inbound()) || !strings.Contains(audit.Response, `"success":true`) {
+		if json.Unmarshal(m.Data, &audit) != nil || !strings.HasSuffix(audit.Subject, ".STREAM.MSG.DELETE."+Subjects.Inbound()) || !strings.Contains(audit.Response, `"success":true`) {
 			return
 		}
 		var request struct{ Seq uint64 }
@@ -39,7 +39,7 @@ func (r *removals) watch(nc *nats.Conn) error {
 	return err
 }
 
-// acknowledged returns the times of all removals so far. The map is the caller's.
+// acknowledged returns the times of all removals so far. The caller owns the map.
 func (r *removals) acknowledged() map[uint64][]time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,4 +1,4 @@
-package harness
+package natsserver
 
 import (
 	"context"
@@ -12,23 +12,29 @@ import (
 	"sync"
 	"time"
 
-	"plaspy-bridge/bridge/harness/judge"
-	"plaspy-bridge/bridge/harness/timeline"
-
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/harness/judge"
+	"plaspy-bridge/bridge/harness/process"
+	"plaspy-bridge/bridge/harness/timeline"
+	"plaspy-bridge/publisher"
 )
 
-// Broker is a nats-server process with a store of its own and a port that it
-// keeps. It is safe for concurrent use.
+// Subjects are the subjects and streams of the bridges under test, those of
+// BRIDGE_PREFIX.
+const Subjects publisher.Subjects = "plaspy"
+
+// Broker is a nats-server process with a store and a port of its own. It is safe for
+// concurrent use.
 type Broker struct {
-	*Process
+	*process.Process
 
 	addr  string
-	dir   string // the store; copies lie beside it
+	dir   string // the store, with its copies beside it
 	nc    *nats.Conn
 	js    jetstream.JetStream
-	ready chan struct{} // has something whenever the client connects
+	ready chan struct{} // receives a value whenever the client connects
 
 	mu     sync.Mutex
 	away   []timeline.Span
@@ -38,13 +44,13 @@ type Broker struct {
 	removed removals
 }
 
-// NewBroker makes a broker that does not run yet.
-func NewBroker(bin, dir, addr string) (*Broker, error) {
+// New makes a broker that does not run yet. Its store and log are in dir.
+func New(bin, dir, addr string) (*Broker, error) {
 	b := &Broker{
-		Process: &Process{name: "nats-server", bin: bin, log: filepath.Join(dir, "nats-server.log")},
+		Process: process.New("nats-server", bin, filepath.Join(dir, "nats-server.log")),
 		addr:    addr, dir: filepath.Join(dir, "store"), ready: make(chan struct{}, 1), removed: removals{at: map[uint64][]time.Time{}},
 	}
-	told := func(*nats.Conn) {
+	connected := func(*nats.Conn) {
 		select {
 		case b.ready <- struct{}{}:
 		default:
@@ -53,7 +59,7 @@ func NewBroker(bin, dir, addr string) (*Broker, error) {
 	var err error
 	b.nc, err = nats.Connect(b.URL(), nats.Name("harness"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
 		nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(5*time.Millisecond, 0), nats.PingInterval(time.Second),
-		nats.ConnectHandler(told), nats.ReconnectHandler(told), nats.ReconnectBufSize(-1))
+		nats.ConnectHandler(connected), nats.ReconnectHandler(connected), nats.ReconnectBufSize(-1))
 	if err != nil {
 		return nil, fmt.Errorf("harness client: %w", err)
 	}
@@ -68,17 +74,26 @@ func NewBroker(bin, dir, addr string) (*Broker, error) {
 	return b, nil
 }
 
-// URL is where clients connect.
+// URL returns the URL for clients.
 func (b *Broker) URL() string { return "nats://" + b.addr }
 
-// JetStream is the harness's own access to the streams.
+// JetStream returns the harness's access to the streams.
 func (b *Broker) JetStream() jetstream.JetStream { return b.js }
 
-// Conn is the harness's own connection.
+// Conn returns the harness's connection.
 func (b *Broker) Conn() *nats.Conn { return b.nc }
 
 // Start starts the server and waits until JetStream answers.
 func (b *Broker) Start(ctx context.Context) error {
+	if err := b.Launch([]string{"-n", "harness"}, nil); err != nil {
+		return err
+	}
+	return b.Answers(ctx)
+}
+
+// Launch starts the server with further arguments and variables, each "NAME=value", and
+// does not wait until it answers.
+func (b *Broker) Launch(args, env []string) error {
 	host, port, err := net.SplitHostPort(b.addr)
 	if err != nil {
 		return fmt.Errorf("nats-server: %w", err)
@@ -87,14 +102,12 @@ func (b *Broker) Start(ctx context.Context) error {
 	case <-b.ready: // of an earlier life
 	default:
 	}
-	if err := b.Process.Start([]string{"-a", host, "-p", port, "-js", "-sd", b.dir, "-n", "harness"}, os.Environ()); err != nil {
-		return err
-	}
-	return b.back(ctx)
+	all := append([]string{"-a", host, "-p", port, "-js", "-sd", b.dir}, args...)
+	return b.Process.Start(all, append(os.Environ(), env...))
 }
 
-// back waits until JetStream answers again, and ends the time of being away.
-func (b *Broker) back(ctx context.Context) error {
+// Answers waits until JetStream answers, which ends the span in which the broker was away.
+func (b *Broker) Answers(ctx context.Context) error {
 	for tick := time.NewTicker(20 * time.Millisecond); ; {
 		if b.nc.IsConnected() {
 			ask, cancel := context.WithTimeout(ctx, time.Second)
@@ -114,8 +127,7 @@ func (b *Broker) back(ctx context.Context) error {
 		}
 		if !b.Running() {
 			tick.Stop()
-			log, _ := b.Log()
-			return fmt.Errorf("nats-server ended: %s", tail(log))
+			return fmt.Errorf("nats-server ended: %s", b.LogEnd())
 		}
 	}
 	b.mu.Lock()
@@ -126,6 +138,7 @@ func (b *Broker) back(ctx context.Context) error {
 	return nil
 }
 
+// leaves begins a span in which the broker is away, unless there is one.
 func (b *Broker) leaves() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -134,44 +147,44 @@ func (b *Broker) leaves() {
 	}
 }
 
-// Kill ends the server as kill -9 does.
+// Kill sends SIGKILL to the server.
 func (b *Broker) Kill() error {
 	b.leaves()
 	return b.Process.Kill()
 }
 
-// Stop ends the server as SIGTERM does.
+// Stop sends SIGTERM to the server and waits until it has ended.
 func (b *Broker) Stop(ctx context.Context) error {
 	b.leaves()
 	life, err := b.Process.Stop(ctx)
-	if err == nil && life.Status > 1 { // 1 is what nats-server 2.15.2 makes of SIGTERM
+	if err == nil && life.Status > 1 { // nats-server 2.15.2 returns 1 after SIGTERM
 		err = fmt.Errorf("nats-server ended with status %d", life.Status)
 	}
 	return err
 }
 
-// Pause has the server stand still.
+// Pause suspends the server.
 func (b *Broker) Pause() error {
 	b.leaves()
 	return b.Process.Pause()
 }
 
-// Resume lets the server go on and waits until it answers.
+// Resume lets the server continue and waits until it answers.
 func (b *Broker) Resume(ctx context.Context) error {
 	if err := b.Process.Resume(); err != nil {
 		return err
 	}
-	return b.back(ctx)
+	return b.Answers(ctx)
 }
 
-// Copy is a store as it was at a moment.
+// Copy is a copy of the store at one moment.
 type Copy struct {
 	dir string
 	at  time.Time
 }
 
-// Copy copies the store as a power cut would leave it. The server stands still
-// meanwhile, so that the copy is of one moment.
+// Copy copies the store as a power failure would leave it. The server is suspended
+// meanwhile, so that the copy shows one moment.
 func (b *Broker) Copy(ctx context.Context) (Copy, error) {
 	b.mu.Lock()
 	b.copies++
@@ -188,7 +201,7 @@ func (b *Broker) Copy(ctx context.Context) (Copy, error) {
 func (b *Broker) Rollback(ctx context.Context, c Copy) error {
 	loss := judge.Loss{Since: c.at, Read: time.Now()}
 	var err error
-	if loss.Held, err = ReadEvents(ctx, b.js, prefix); err != nil {
+	if loss.Held, err = ReadEvents(ctx, b.js, Subjects); err != nil {
 		return err
 	}
 	if err := b.Kill(); err != nil {
@@ -208,17 +221,18 @@ func (b *Broker) Rollback(ctx context.Context, c Copy) error {
 func (b *Broker) DeleteStream(ctx context.Context) error {
 	loss := judge.Loss{All: true, Read: time.Now()}
 	var err error
-	if loss.Held, err = ReadEvents(ctx, b.js, prefix); err != nil {
+	if loss.Held, err = ReadEvents(ctx, b.js, Subjects); err != nil {
 		return err
 	}
-	err = b.js.DeleteStream(ctx, prefix.Events())
+	err = b.js.DeleteStream(ctx, Subjects.Events())
 	b.lost(loss)
 	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("delete stream %s: %w", prefix.Events(), err)
+		return fmt.Errorf("delete stream %s: %w", Subjects.Events(), err)
 	}
 	return nil
 }
 
+// lost notes a loss that has just happened.
 func (b *Broker) lost(l judge.Loss) {
 	l.At = time.Now()
 	b.mu.Lock()
@@ -226,31 +240,32 @@ func (b *Broker) lost(l judge.Loss) {
 	b.losses = append(b.losses, l)
 }
 
-// Away gives the times in which the server could not store anything.
+// Away returns the spans in which the server could not store anything.
 func (b *Broker) Away() []timeline.Span {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.away)
 }
 
-// Losses gives the events by which the server lost what it had acknowledged.
+// Losses returns the losses of acknowledged messages.
 func (b *Broker) Losses() []judge.Loss {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.losses)
 }
 
-// close ends the client and the server.
-func (b *Broker) close() {
-	b.nc.Close()
-	b.end()
-}
+// Store returns the folder of the store.
+func (b *Broker) Store() string { return b.dir }
 
-// tail is the end of a log, for errors.
-func tail(log string) string {
-	const most = 2000
-	if len(log) > most {
-		log = "..." + log[len(log)-most:]
-	}
-	return log
+// Addr returns the address on which the server listens.
+func (b *Broker) Addr() string { return b.addr }
+
+// Removed returns the times at which the server acknowledged the removal of inbound
+// messages, by their sequence. The caller owns the map.
+func (b *Broker) Removed() map[uint64][]time.Time { return b.removed.acknowledged() }
+
+// Close ends the client and the server.
+func (b *Broker) Close() {
+	b.nc.Close()
+	b.End()
 }

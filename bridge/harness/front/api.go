@@ -1,4 +1,4 @@
-package harness
+package front
 
 import (
 	"context"
@@ -19,43 +19,43 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness/judge"
+	"plaspy-bridge/bridge/harness/network"
 	"plaspy-bridge/bridge/sim"
 )
 
-// API is the simulated API behind one door for each life of each bridge, so
-// that it is known who asked and whom an answer was handed to. It is safe for
+// API is the simulated API behind one door for each life of each bridge. It is safe for
 // concurrent use.
 type API struct {
 	Sim *sim.Server
 
-	ports *Ports
+	ports *network.Ports
 
 	mu     sync.Mutex
 	doors  []*Door
 	tokens map[string]int64  // by token: its number
-	holder map[int64]*Door   // by number: who was given it
-	polls  map[string]*Polls // by path; nil unless asked for
+	holder map[int64]*Door   // by number: the door at which it was first used
+	polls  map[string]*Polls // by path, or nil before CountPolls
 	since  time.Time
 	asked  []judge.Request
-	front  http.Handler // answers instead of the API; nil: nothing does
+	front  http.Handler // answers instead of the API, unless it is nil
 
-	// With TLS; set before the first door is opened.
+	// Set by Secure.
 	certificates []tls.Certificate
 	proto        int          // version of HTTP
 	answering    sync.RWMutex // held while a request is answered
 }
 
-// Polls is when a device was asked about.
+// Polls describes the requests for one device.
 type Polls struct {
 	Last    time.Time
 	N       int
-	Longest time.Duration // between two
+	Longest time.Duration // between two requests
 }
 
 // Door is the API as one life of a bridge sees it.
 type Door struct {
 	URL    string
-	Bridge int // an index of [Rig.Bridges]
+	Bridge int // its index in the rig
 	Life   int // of the bridge's process
 
 	api   *API
@@ -63,19 +63,17 @@ type Door struct {
 	mu    sync.Mutex
 	srv   *http.Server
 	done  chan struct{}
-	lines *lines                                     // with TLS
-	deny  func() (retryAfter time.Duration, ok bool) // nil: nothing is denied
+	conns *network.Listener                          // with TLS
+	deny  func() (retryAfter time.Duration, ok bool) // nil denies nothing
 }
 
-// NewAPI puts doors before a simulator.
-func NewAPI(s *sim.Server, ports *Ports) *API {
+// New makes an API of a simulator. It has no doors yet.
+func New(s *sim.Server, ports *network.Ports) *API {
 	return &API{Sim: s, ports: ports, tokens: map[string]int64{}, holder: map[int64]*Door{}}
 }
 
-// Open opens a door for a life of the first bridge.
-func (a *API) Open(ctx context.Context, life int) (*Door, error) { return a.open(ctx, 0, life) }
-
-func (a *API) open(ctx context.Context, bridge, life int) (*Door, error) {
+// Open opens a door for a life of a bridge.
+func (a *API) Open(ctx context.Context, bridge, life int) (*Door, error) {
 	addr, err := a.ports.Take(ctx)
 	if err != nil {
 		return nil, err
@@ -94,7 +92,7 @@ func (a *API) open(ctx context.Context, bridge, life int) (*Door, error) {
 	return d, nil
 }
 
-// Up has the API reachable again after Down.
+// Up makes the API reachable again after Down.
 func (d *Door) Up(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -111,8 +109,8 @@ func (d *Door) Up(ctx context.Context) error {
 	serve := func() error { return srv.Serve(l) }
 	if d.api.certificates != nil {
 		d.api.protect(srv)
-		d.lines = &lines{Listener: l}
-		serve = func() error { return srv.ServeTLS(d.lines, "", "") }
+		d.conns = &network.Listener{Listener: l}
+		serve = func() error { return srv.ServeTLS(d.conns, "", "") }
 	}
 	go func() {
 		defer close(done)
@@ -122,13 +120,13 @@ func (d *Door) Up(ctx context.Context) error {
 	return nil
 }
 
-// Down has connections refused. Answers under way are given first, as far as
-// the context lets them.
+// Down makes the door refuse connections. It first completes the answers in progress, until
+// the context is cancelled.
 func (d *Door) Down(ctx context.Context) {
 	d.mu.Lock()
 	srv, done := d.srv, d.done
 	d.srv = nil
-	d.mu.Unlock() // an answer under way may need it
+	d.mu.Unlock() // an answer in progress may need it
 	if srv == nil {
 		return
 	}
@@ -138,9 +136,8 @@ func (d *Door) Down(ctx context.Context) {
 	<-done
 }
 
-// Throttle has the door answer so many of the next requests with 429, and this
-// Retry-After in whole seconds. It returns the channel that is closed when the
-// last of them was answered.
+// Throttle makes the door answer a number of requests with 429 and Retry-After in whole
+// seconds. It returns a channel that is closed with the last of these answers.
 func (d *Door) Throttle(times int, retryAfter time.Duration) <-chan struct{} {
 	done := make(chan struct{})
 	d.mu.Lock()
@@ -157,6 +154,7 @@ func (d *Door) Throttle(times int, retryAfter time.Duration) <-chan struct{} {
 	return done
 }
 
+// denied reports whether the door throttles the next request.
 func (d *Door) denied() (retryAfter time.Duration, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -166,13 +164,13 @@ func (d *Door) denied() (retryAfter time.Duration, ok bool) {
 	return d.deny()
 }
 
-// ServeHTTP notes who asks, and has the simulator answer.
+// ServeHTTP notes the bridge that asks, and passes the request to the simulator.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if d.api.certificates != nil {
 		d.api.answering.RLock()
 		defer d.api.answering.RUnlock()
-		if stands(r) {
-			return // came before its connection died, and is not answered
+		if frozen(r) {
+			return // it arrived before Freeze and gets no answer
 		}
 	}
 	d.api.count(d)
@@ -191,6 +189,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.api.Sim.ServeHTTP(w, r)
 }
 
+// note notes the token of a request, and the poll.
 func (a *API) note(d *Door, token, path string) {
 	now := time.Now()
 	a.mu.Lock()
@@ -213,31 +212,31 @@ func (a *API) note(d *Door, token, path string) {
 	p.N++
 }
 
-// count notes a request. The lock makes the order of the times that of the list.
+// count notes a request. The lock keeps the list in the order of the times.
 func (a *API) count(d *Door) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.asked = append(a.asked, judge.Request{At: time.Now(), Bridge: d.Bridge, Life: d.Life})
 }
 
-// Requests gives all requests of all bridges, failed ones and those for a token
-// too, in the order of their time. The slice is the caller's.
+// Requests returns all requests of all bridges in the order of their time, including
+// failed ones and those for a token. The caller owns the slice.
 func (a *API) Requests() []judge.Request {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.asked)
 }
 
-// CountPolls begins to note when each device is asked about; the time until its
-// first poll counts as a gap like any other.
+// CountPolls begins to note the polls of each device. The time until the first poll counts
+// as a gap.
 func (a *API) CountPolls() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.polls, a.since = map[string]*Polls{}, time.Now()
 }
 
-// Counted gives what was noted since [API.CountPolls]; the time since the last
-// poll counts.
+// Counted returns the polls of each device since [API.CountPolls]. The time since the last
+// poll counts as a gap.
 func (a *API) Counted() []Polls {
 	now := time.Now()
 	a.mu.Lock()
@@ -251,7 +250,7 @@ func (a *API) Counted() []Polls {
 	return list
 }
 
-// tokenNumber reads which token of the simulator's this is: the claim jti.
+// tokenNumber returns the number of a token of the simulator, its claim jti, or 0.
 func tokenNumber(token string) int64 {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -272,9 +271,9 @@ func tokenNumber(token string) int64 {
 	return n
 }
 
-// holderOf tells which bridge, and which life of it, a token belongs to; ok is
-// false where nobody was seen with it.
-func (a *API) holderOf(token int64) (bridge, life int, ok bool) {
+// Holder returns the bridge and the life that used a token first. It returns false if the
+// token was never used.
+func (a *API) Holder(token int64) (bridge, life int, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	d := a.holder[token]
@@ -284,7 +283,7 @@ func (a *API) holderOf(token int64) (bridge, life int, ok bool) {
 	return d.Bridge, d.Life, true
 }
 
-// Doors gives the newest door of each bridge that has had one, by bridge.
+// Doors returns the newest door of each bridge that had one, in the order of the bridges.
 func (a *API) Doors() []*Door {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -299,7 +298,7 @@ func (a *API) Doors() []*Door {
 	return list
 }
 
-// Door gives the newest door of a bridge, or nil.
+// Door returns the newest door of a bridge, or nil.
 func (a *API) Door(bridge int) *Door {
 	for _, d := range a.Doors() {
 		if d.Bridge == bridge {
@@ -309,7 +308,7 @@ func (a *API) Door(bridge int) *Door {
 	return nil
 }
 
-// Close closes every door. Requests that a fault has hanging are cut.
+// Close closes every door and ends the requests that a fault keeps hanging.
 func (a *API) Close() {
 	a.mu.Lock()
 	doors := a.doors

@@ -1,4 +1,4 @@
-package harness
+package network
 
 import (
 	"context"
@@ -12,22 +12,22 @@ import (
 	"plaspy-bridge/bridge/harness/timeline"
 )
 
-// Link is the network between one bridge and the broker: a relay that can be
-// cut. It is safe for concurrent use.
+// Link is the network between one bridge and the broker: a relay that can be cut. It is
+// safe for concurrent use.
 type Link struct {
 	addr   string
 	broker string
 
 	mu    sync.Mutex
 	l     net.Listener
-	open  chan struct{} // closed while bytes pass
-	reset bool          // connections are not taken
+	open  chan struct{} // closed while bytes may pass
+	reset bool          // new connections are reset
 	conns []net.Conn    // of both sides
 	cuts  []timeline.Span
 	work  sync.WaitGroup
 }
 
-// NewLink relays connections to an address to the broker until it is closed.
+// NewLink relays connections from an address to the broker until it is closed.
 func NewLink(ctx context.Context, addr, broker string) (*Link, error) {
 	k := &Link{addr: addr, broker: broker, open: make(chan struct{})}
 	close(k.open)
@@ -40,16 +40,17 @@ func NewLink(ctx context.Context, addr, broker string) (*Link, error) {
 	return k, nil
 }
 
-// URL is where a bridge finds the broker at the other end.
+// URL returns the URL at which a bridge reaches the broker.
 func (k *Link) URL() string { return "nats://" + k.addr }
 
-// Drop has every byte held back, in both directions, and no connection is told:
-// a cable that was pulled. Restore lets go what was held back.
+// Drop holds all bytes back in both directions and closes no connection, as a pulled cable
+// does. Restore delivers the bytes.
 func (k *Link) Drop() { k.cut(false) }
 
-// Reset has every connection reset, and new ones too.
+// Reset resets all connections, and new ones until Restore.
 func (k *Link) Reset() { k.cut(true) }
 
+// cut begins a cut unless there is one.
 func (k *Link) cut(reset bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -67,7 +68,7 @@ func (k *Link) cut(reset bool) {
 	k.conns = nil
 }
 
-// Restore makes the link whole again.
+// Restore ends the cut.
 func (k *Link) Restore() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -79,7 +80,7 @@ func (k *Link) Restore() {
 	close(k.open)
 }
 
-// Cuts gives the times in which the link was cut.
+// Cuts returns the spans in which the link was cut.
 func (k *Link) Cuts() []timeline.Span {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -99,14 +100,14 @@ func (k *Link) accept() {
 	}
 }
 
-// relay joins one connection with the broker.
+// relay connects one connection to the broker.
 func (k *Link) relay(c net.Conn) {
 	if !k.keep(c) || !k.passes(c) {
 		return
 	}
 	b, err := net.DialTimeout("tcp", k.broker, time.Second) //nolint:noctx // to loopback, and bounded
 	if err != nil {
-		abort(c) // as the broker's own machine would
+		abort(c) // as the broker's machine would
 		return
 	}
 	if !k.keep(b) {
@@ -120,7 +121,8 @@ func (k *Link) relay(c net.Conn) {
 	k.forget(c, b)
 }
 
-// keep notes a connection to be reset with the link; false: it is reset already.
+// keep notes a connection, to reset it with the link. It returns false if the connection
+// is already reset.
 func (k *Link) keep(c net.Conn) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -138,7 +140,7 @@ func (k *Link) forget(conns ...net.Conn) {
 	k.conns = slices.DeleteFunc(k.conns, func(c net.Conn) bool { return slices.Contains(conns, c) })
 }
 
-// passes waits until bytes pass; false: the connection is reset.
+// passes waits until bytes may pass. It returns false if the connection is reset.
 func (k *Link) passes(c net.Conn) bool {
 	for {
 		k.mu.Lock()
@@ -156,7 +158,7 @@ func (k *Link) passes(c net.Conn) bool {
 	}
 }
 
-// copy carries bytes one way, and the end of them.
+// copy relays the bytes of one direction until they end.
 func (k *Link) copy(to, from net.Conn) {
 	buffer := make([]byte, 64<<10)
 	for {
@@ -172,21 +174,21 @@ func (k *Link) copy(to, from net.Conn) {
 			}
 		}
 		if err != nil {
-			_ = to.Close() // its own copy ends with that
+			_ = to.Close() // this ends the other direction
 			return
 		}
 	}
 }
 
-// abort closes a connection so that the other side sees a reset.
+// abort closes a connection with a reset.
 func abort(c net.Conn) {
 	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0) // closed is closed, with or without
+		_ = t.SetLinger(0) // the close is enough if this fails
 	}
 	_ = c.Close()
 }
 
-// Close ends the relay.
+// Close ends the relay and its connections.
 func (k *Link) Close() {
 	_ = k.l.Close() // ends accept
 	k.Reset()

@@ -1,7 +1,8 @@
 //go:build unix
 
-package harness
+package process
 
 import "syscall"
 
+// These signals suspend a process and let it continue.
 const signalPause, signalResume = syscall.SIGSTOP, syscall.SIGCONT

@@ -1,4 +1,4 @@
-package harness
+package process
 
 import (
 	"context"
@@ -10,12 +10,12 @@ import (
 // Binaries are the paths of the programs under test.
 type Binaries struct {
 	Bridge string // cmd/plaspy-bridge
-	Broker string // nats-server, of the version that go.mod names
+	Broker string // nats-server, in the version of go.mod
 }
 
-// Build builds both programs into dir with the go tool, which has to be in the
-// path; the working directory has to be inside the module. With race the bridge
-// looks for data races and ends with status 66 where it finds one.
+// Build builds both programs into dir with the go tool, which has to be in the path. The
+// working directory has to be inside the module. With race the bridge looks for data races,
+// and ends with status 66 if it finds one.
 func Build(ctx context.Context, dir string, race bool) (Binaries, error) {
 	b := Binaries{Bridge: filepath.Join(dir, "plaspy-bridge"), Broker: filepath.Join(dir, "nats-server")}
 	bridge := []string{"build", "-o", b.Bridge}

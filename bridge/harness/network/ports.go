@@ -1,4 +1,4 @@
-package harness
+package network
 
 import (
 	"context"
@@ -8,27 +8,26 @@ import (
 	"sync"
 )
 
-// Ports gives out addresses on loopback. They lie below the range from which
-// the kernel takes the ports of outgoing connections: a broker that is killed
-// finds its port free when it comes back, and no client that dials it meanwhile
-// meets itself. Several processes that give out ports share the range by blocks:
-// whoever listens on a block's first port has the block. It is safe for
-// concurrent use.
+// Ports assigns addresses on loopback. The ports lie below the range from which the kernel
+// takes those of outgoing connections. A broker that is killed therefore finds its port
+// free when it returns, and a client that dials it meanwhile cannot connect to itself.
+// Several processes share the range by blocks: the process that listens on the first port
+// of a block owns the block. Ports is safe for concurrent use.
 type Ports struct {
 	mu    sync.Mutex
 	claim net.Listener // until the process ends
-	first int          // of the block; 0: none yet
+	first int          // of the block, or 0 before the first Take
 	next  int
 }
 
 const firstPort, lastPort, block = 20000, 32000, 1500
 
-// Take gives an address that nobody listens on and that was not given before.
+// Take returns a free address that it has not returned before.
 func (p *Ports) Take(ctx context.Context) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.first == 0 {
-		p.choose(ctx)
+		p.chooseLocked(ctx)
 	}
 	var lc net.ListenConfig
 	for range block {
@@ -45,9 +44,9 @@ func (p *Ports) Take(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("no free port from %d to %d", p.first+1, p.first+block-1)
 }
 
-// choose takes the first block that no other process has, and any where each is
-// taken.
-func (p *Ports) choose(ctx context.Context) {
+// chooseLocked takes the first block that no other process owns, or any block if all are
+// owned.
+func (p *Ports) chooseLocked(ctx context.Context) {
 	var lc net.ListenConfig
 	for first := firstPort; first < lastPort; first += block {
 		if l, err := lc.Listen(ctx, "tcp", loopback(first)); err == nil {
