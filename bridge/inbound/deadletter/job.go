@@ -15,8 +15,10 @@ import (
 type Job struct {
 	Seqs   []uint64 // these letters; nil means all that Filter chooses
 	Filter Filter   // of Seqs, too
-	DryRun bool     // only report the letters
-	Rate   float64  // letters a second; 0 means no limit
+	// DryRun only reports the letters, and those that would stay, as the streams are
+	// now. It does not foresee that the inbound stream becomes full.
+	DryRun bool
+	Rate   float64 // letters a second; 0 means no limit
 	// Each is called with every letter when it is done, or would be, and with
 	// every letter that stays and the reason. Optional.
 	Each func(Done)
@@ -40,16 +42,14 @@ type Count struct {
 // and removes them. A letter that cannot go back stays, and the replay goes on
 // with the next one. An error ends the replay; it can be repeated.
 func (b *Box) Replay(ctx context.Context, job Job) (Count, error) {
+	foreseen := forecast{box: b, subjects: make(map[string]error)}
 	return b.do(ctx, job, func(ctx context.Context, st jetstream.Stream, d *Done) error {
 		l := &d.Letter
-		if l.Truncated {
-			return fmt.Errorf("%w: %d has only part of its body", ErrNotBack, l.Seq)
-		}
-		if l.Original == "" {
-			return fmt.Errorf("%w: %d has no subject to go back to", ErrNotBack, l.Seq)
+		if err := complete(l); err != nil {
+			return err
 		}
 		if job.DryRun {
-			return nil
+			return foreseen.replay(ctx, l)
 		}
 		seq, err := b.putBack(ctx, st, l)
 		if err != nil {
@@ -64,13 +64,8 @@ func (b *Box) Replay(ctx context.Context, job Job) (Count, error) {
 // adds may make a message too large that the stream accepted once: it then goes
 // with fewer of them.
 func (b *Box) putBack(ctx context.Context, st jetstream.Stream, l *Letter) (seq uint64, err error) {
-	// Another stream could take the subject, and the message would be lost.
-	name, err := b.js.StreamNameBySubject(ctx, l.Original)
-	if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && name != b.subjects.Inbound() {
-		return 0, fmt.Errorf("%w: %s is not a subject of stream %s", ErrNotBack, l.Original, b.subjects.Inbound())
-	}
-	if err != nil {
-		return 0, fmt.Errorf("look up the stream of %s: %w", l.Original, err)
+	if err := b.accepted(ctx, l.Original); err != nil {
+		return 0, err
 	}
 	m := l.replay(*st.CachedInfo(), b.subjects.Inbound())
 	for _, fewer := range lighter {

@@ -92,7 +92,8 @@ func replayCommand() *cobra.Command {
 		Short: "Put dead letters back into the inbound stream",
 		Long: "Publishes dead letters to their inbound subjects again, oldest first, and removes each once the inbound\n" +
 			"stream has accepted it. A letter that cannot be replayed is kept and reported, and the exit status is 1.\n" +
-			"An interrupted replay can be repeated.",
+			"An interrupted replay can be repeated. With --dry-run it changes nothing, and reports how many letters would be\n" +
+			"replayed and, with the reason and status 1, which ones cannot be. It does not foresee that the stream fills up.",
 		Args: cli.All(sequences, chosen(&everything), filtered(&job.Filter), func(*cobra.Command, []string) error {
 			switch {
 			case job.Rate < 0:

@@ -86,6 +86,7 @@ func TestDLQ(t *testing.T) {
 		{"list --json --reason nothing", 0, "[]\n", "", 3},
 		{"show 1 --json", 0, `"body":"{\"n\":1}\u001b[31m"`, "", 3},
 		{"replay --all --timeout 0s", 2, "", "--timeout", 3},
+		{"replay 9 --dry-run", 1, "0 would be replayed, 1 cannot be replayed\n", "letter 9 would be kept: no such dead letter", 3},
 		{"replay 9", 1, "0 replayed, 1 left", "letter 9 is kept", 3},
 		{"list --reason rejected --device dev=201", 0, "0 dead letters", "", 3},
 		{"list --reason REJECTED", 0, "2 dead letters", "", 3},
@@ -155,6 +156,39 @@ func TestDLQLeft(t *testing.T) {
 	}
 	if !strings.Contains(stdout, "1\tnot decided yet, it is message 1 of the inbound stream\n") || !strings.Contains(stderr, "3 are not decided") {
 		t.Errorf("stdout %q, stderr %q", stdout, stderr)
+	}
+}
+
+// TestDLQDryRun: a dry run counts what the replay after it counts, and reports the
+// reason of each letter that stays.
+func TestDLQDryRun(t *testing.T) {
+	js := bury(t)
+	for _, header := range [][2]string{{"Plaspy-Truncated", "9999"}, {"Plaspy-Subject", "plaspy.location.d"}, {"Plaspy-Subject", "elsewhere\x1b[31m"}} {
+		m := nats.NewMsg("plaspy.dlq.location.d")
+		m.Header.Set(header[0], header[1])
+		if _, err := js.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, run := range []struct{ args, total, kept, failed string }{
+		{"replay --all --dry-run", "3 would be replayed, 3 cannot be replayed\n", "letter %d would be kept: ", "3 dead letters cannot be replayed\n"},
+		{"replay --all", "3 replayed, 3 left\n", "letter %d is kept: ", "3 dead letters could not be replayed\n"},
+	} {
+		status, stdout, stderr := dlq(t, run.args)
+		if status != 1 || !strings.HasSuffix(stdout, run.total) || !strings.HasSuffix(stderr, run.failed) {
+			t.Errorf("%s: status %d, stdout %q, stderr %q", run.args, status, stdout, stderr)
+		}
+		for seq := 4; seq <= 6; seq++ {
+			if want := fmt.Sprintf(run.kept, seq); !strings.Contains(stderr, want) {
+				t.Errorf("%s: no %q in %q", run.args, want, stderr)
+			}
+		}
+		if !strings.Contains(stderr, "kept: letter cannot be replayed: 4 has only part of its body\n") {
+			t.Errorf("%s: no reason in %q", run.args, stderr)
+		}
+		if strings.ContainsRune(stdout+stderr, '\x1b') {
+			t.Errorf("%s: control characters of a message reach the terminal: %q", run.args, stderr)
+		}
 	}
 }
 

@@ -40,18 +40,11 @@ func (r *jobReport) run(cmd *cobra.Command, job *deadletter.Job, do func(*deadle
 			defer results.Close()
 		}
 		n, err := do(box, cmd.Context(), *job)
-		done := r.done
-		if job.DryRun {
-			done = "would be " + done
+		r.total(n, job.DryRun)
+		if n.Left > 0 && err == nil {
+			could := map[bool]string{true: "cannot", false: "could not"}[job.DryRun]
+			err = fmt.Errorf("%s %s be %s", letters(n.Left), could, r.done)
 		}
-		r.printf("%d %s", n.Done, done)
-		if n.Left > 0 {
-			r.printf(", %d left", n.Left)
-			if err == nil {
-				err = fmt.Errorf("%s could not be %s", letters(n.Left), r.done)
-			}
-		}
-		r.printf("\n")
 		if results != nil {
 			err = errors.Join(err, r.await(cmd.Context(), results))
 		}
@@ -65,11 +58,26 @@ func (r *jobReport) printf(format string, args ...any) {
 	}
 }
 
+// total prints the sum of the job.
+func (r *jobReport) total(n deadletter.Count, dry bool) {
+	switch {
+	case dry && n.Left > 0:
+		r.printf("%d would be %s, %d cannot be %s\n", n.Done, r.done, n.Left, r.done)
+	case dry:
+		r.printf("%d would be %s\n", n.Done, r.done)
+	case n.Left > 0:
+		r.printf("%d %s, %d left\n", n.Done, r.done, n.Left)
+	default:
+		r.printf("%d %s\n", n.Done, r.done)
+	}
+}
+
 // letter reports one letter.
 func (r *jobReport) letter(d deadletter.Done, dry bool) {
 	l := d.Letter
 	if d.Err != nil {
-		_, _ = fmt.Fprintf(r.progress, "letter %d is kept: %s\n", l.Seq, cli.Shown(d.Err.Error()))
+		kept := map[bool]string{true: "would be", false: "is"}[dry]
+		_, _ = fmt.Fprintf(r.progress, "letter %d %s kept: %s\n", l.Seq, kept, cli.Shown(d.Err.Error()))
 		return
 	}
 	r.count++
