@@ -11,6 +11,7 @@ import (
 
 	"plaspy-bridge/bridge/forget"
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/publisher"
 )
@@ -73,7 +74,7 @@ func TestForget(t *testing.T) {
 func TestForgetInbound(t *testing.T) {
 	t.Parallel()
 	api, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond, Record: 100})
-	fail := api.Fault(sim.Fault{Kind: sim.Status, Status: 503, Endpoint: "locations", Probability: 1})
+	fail := api.Fault(fault.Rule{Kind: fault.Status, Status: 503, Endpoint: "locations", Probability: 1})
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 2)
 	js, subjects := b.pub.JetStream(), b.pub.Subjects()

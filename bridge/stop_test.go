@@ -9,6 +9,7 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -22,7 +23,7 @@ func TestStopPublishesLastAnswers(t *testing.T) {
 	cfg.NATSURL, cfg.Workers = config.Servers(srv.ClientURL()), 20
 	b, stop := launch(t, cfg)
 	readyz(t, b, "ready", ready)
-	api.Fault(sim.Fault{Kind: sim.Slow, Endpoint: "last_location", Delay: 200 * time.Millisecond})
+	api.Fault(fault.Rule{Kind: fault.Slow, Endpoint: "last_location", Delay: 200 * time.Millisecond})
 	before := api.Counts()
 	natstest.Eventually(t, "slow polls are in flight", func() bool { return api.Counts().Requests > before.Requests+20 })
 	stop()

@@ -10,7 +10,7 @@ import (
 
 	"plaspy-bridge/bridge/harness"
 	"plaspy-bridge/bridge/harness/front"
-	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
@@ -64,7 +64,7 @@ func TestDevicesOverQuota(t *testing.T) {
 	before := pace()
 	now := time.Now().UTC()
 	for id := range over {
-		end := r.API.Sim.Fault(sim.Fault{Kind: sim.Throttle, Device: id, RetryAfter: now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)})
+		end := r.API.Sim.Fault(fault.Rule{Kind: fault.Throttle, Device: id, RetryAfter: now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)})
 		t.Cleanup(end)
 	}
 	after := pace()
@@ -98,7 +98,7 @@ func TestLogReader(t *testing.T) {
 				ok(t, reader.Close())
 			}
 			// Every failing poll is a line, and more than a pipe holds.
-			ok(t, r.Inject(ctx, harness.Plan{{Act: harness.FaultAPI, For: 2 * time.Second, Fault: sim.Fault{Kind: sim.Status, Status: 500, Endpoint: "lastLocation", Probability: 0.3}}}, 4*time.Second))
+			ok(t, r.Inject(ctx, harness.Plan{{Act: harness.FaultAPI, For: 2 * time.Second, Fault: fault.Rule{Kind: fault.Status, Status: 500, Endpoint: "lastLocation", Probability: 0.3}}}, 4*time.Second))
 			report := settled(t, r, "log's reader "+t.Name(), nil)
 			if report.Published != report.Shown {
 				t.Errorf("%d published of %d shown", report.Published, report.Shown)
@@ -120,7 +120,7 @@ func TestBatchesKilled(t *testing.T) {
 	var r *harness.Rig
 	report := run(t, harness.Options{Devices: 5}, "batches", p, d, func(rig *harness.Rig) {
 		r = rig
-		slow := r.API.Sim.Fault(sim.Fault{Kind: sim.Slow, Delay: 20 * time.Millisecond, Endpoint: "locations"})
+		slow := r.API.Sim.Fault(fault.Rule{Kind: fault.Slow, Delay: 20 * time.Millisecond, Endpoint: "locations"})
 		t.Cleanup(slow)
 		r.ProduceBatches(10, 500*time.Millisecond, 20)
 	})

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness"
-	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 )
 
 // TestEveryChange is the bridge's main promise with nothing in its way.
@@ -89,8 +89,8 @@ func TestInbound(t *testing.T) {
 	t.Parallel()
 	d := length(5*time.Second, 15*time.Second)
 	r := run(t, harness.Options{Devices: 5}, "inbound", harness.Plan{
-		{At: 500 * time.Millisecond, Act: harness.FaultAPI, For: d / 2, Fault: sim.Fault{Kind: sim.Status, Status: 503, Endpoint: "*s", Probability: 0.2}},
-		{At: d/2 + time.Second, Act: harness.FaultAPI, For: d / 4, Fault: sim.Fault{Kind: sim.CutOff, Endpoint: "locations", Probability: 0.1}},
+		{At: 500 * time.Millisecond, Act: harness.FaultAPI, For: d / 2, Fault: fault.Rule{Kind: fault.Status, Status: 503, Endpoint: "*s", Probability: 0.2}},
+		{At: d/2 + time.Second, Act: harness.FaultAPI, For: d / 4, Fault: fault.Rule{Kind: fault.CutOff, Endpoint: "locations", Probability: 0.1}},
 		{At: d / 3, Act: harness.KillBridge},
 		{At: d / 2, Act: harness.KillBridge, For: time.Second},
 		{At: d * 2 / 3, Act: harness.KillBroker, For: time.Second},

@@ -15,7 +15,7 @@ import (
 
 	"plaspy-bridge/bridge/harness/judge"
 	"plaspy-bridge/bridge/harness/natsserver"
-	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/publisher"
 )
 
@@ -161,7 +161,7 @@ func (r *Rig) inboundCase(ctx context.Context, accepted []judge.Accepted) (judge
 	for _, id := range r.API.Sim.IDs() {
 		for _, p := range r.API.Sim.Posts(id) {
 			if m := messageID.FindString(p.Body); m != "" {
-				c.Posted[id] = append(c.Posted[id], judge.Posting{ID: m, At: p.At, Life: r.lifeOf(p.Token, first), Hidden: p.Fault != "" && p.Fault != sim.Slow})
+				c.Posted[id] = append(c.Posted[id], judge.Posting{ID: m, At: p.At, Life: r.lifeOf(p.Token, first), Hidden: p.Fault != "" && p.Fault != fault.Slow})
 			}
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 )
 
 // Act is a kind of fault, or another change of the rig.
@@ -44,7 +44,7 @@ type Step struct {
 	Act    Act
 	Bridge int // an index of [Rig.Bridges], for acts on one bridge
 	For    time.Duration
-	Fault  sim.Fault // of FaultAPI and Gateway
+	Fault  fault.Rule // of FaultAPI and Gateway
 }
 
 // ofBridge reports whether the step concerns one bridge.
@@ -216,17 +216,17 @@ func apiStep(r *rand.Rand, sparePosts bool) Step {
 	length := between(r, 300*time.Millisecond, 4*time.Second)
 	switch n := r.IntN(13); {
 	case n == 12 && !sparePosts:
-		return Step{Act: Gateway, For: length, Fault: sim.Fault{Status: []int{200, 302, 403, 404, 503}[r.IntN(5)]}}
+		return Step{Act: Gateway, For: length, Fault: fault.Rule{Status: []int{200, 302, 403, 404, 503}[r.IntN(5)]}}
 	case n < 2:
 		return Step{Act: Revoke}
 	case n == 2:
 		return Step{Act: Refuse, For: length}
 	}
-	kinds := []sim.Fault{
-		{Kind: sim.Status, Status: 500}, {Kind: sim.Status, Status: 503}, {Kind: sim.Status, Status: 503, RetryAfter: time.Second},
-		{Kind: sim.Throttle, RetryAfter: time.Second}, {Kind: sim.Throttle}, {Kind: sim.Reset}, {Kind: sim.Hang}, {Kind: sim.HTML},
-		{Kind: sim.Truncated}, {Kind: sim.CutOff}, {Kind: sim.Empty}, {Kind: sim.Garbage}, {Kind: sim.Unauthorized},
-		{Kind: sim.Slow, Delay: 300 * time.Millisecond, Tail: 200 * time.Millisecond},
+	kinds := []fault.Rule{
+		{Kind: fault.Status, Status: 500}, {Kind: fault.Status, Status: 503}, {Kind: fault.Status, Status: 503, RetryAfter: time.Second},
+		{Kind: fault.Throttle, RetryAfter: time.Second}, {Kind: fault.Throttle}, {Kind: fault.Reset}, {Kind: fault.Hang}, {Kind: fault.HTML},
+		{Kind: fault.Truncated}, {Kind: fault.CutOff}, {Kind: fault.Empty}, {Kind: fault.Garbage}, {Kind: fault.Unauthorized},
+		{Kind: fault.Slow, Delay: 300 * time.Millisecond, Tail: 200 * time.Millisecond},
 	}
 	f := kinds[r.IntN(len(kinds))]
 	f.Probability = []float64{0.05, 0.3, 1}[r.IntN(3)]

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness"
-	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 )
 
 var posts = flag.Bool("posts", false, "run TestPosts")
@@ -24,9 +24,9 @@ func TestPosts(t *testing.T) {
 	const devices = 200
 	const length = 42 * time.Second
 	failing := func(r *harness.Rig) {
-		for _, f := range []sim.Fault{
-			{Kind: sim.Status, Status: 500, Probability: 0.085}, {Kind: sim.Status, Status: 503, Probability: 0.085},
-			{Kind: sim.Reset, Probability: 0.085}, {Kind: sim.Hang, Probability: 0.085},
+		for _, f := range []fault.Rule{
+			{Kind: fault.Status, Status: 500, Probability: 0.085}, {Kind: fault.Status, Status: 503, Probability: 0.085},
+			{Kind: fault.Reset, Probability: 0.085}, {Kind: fault.Hang, Probability: 0.085},
 		} {
 			for _, endpoint := range []string{"locations", "alerts"} {
 				f.Endpoint, f.Until = endpoint, time.Now().Add(length)
@@ -52,7 +52,7 @@ func TestPosts(t *testing.T) {
 		{"failing-and-cut-off", harness.NewPlan(*seed, length, harness.Mix{Bridge: true, Broker: true}), 800 * time.Millisecond, length, failing},
 		{"failing-without-nats", outages, 800 * time.Millisecond, 85 * time.Second, failing},
 		{"down", nil, 2400 * time.Millisecond, 65 * time.Second, func(r *harness.Rig) {
-			r.API.Sim.Fault(sim.Fault{Kind: sim.Status, Status: 503, Until: time.Now().Add(time.Minute)})
+			r.API.Sim.Fault(fault.Rule{Kind: fault.Status, Status: 503, Until: time.Now().Add(time.Minute)})
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

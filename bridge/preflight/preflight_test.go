@@ -21,6 +21,7 @@ import (
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/preflight"
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/embedded"
 	"plaspy-bridge/publisher/natstest"
@@ -133,7 +134,7 @@ func TestAPI(t *testing.T) {
 		name       string
 		sim        sim.Options
 		env        []string
-		fault      *sim.Fault
+		fault      *fault.Rule
 		warn, fail int
 		want       string
 	}{
@@ -142,13 +143,13 @@ func TestAPI(t *testing.T) {
 		{name: "budget too small", env: []string{"PLASPY_RATE_LIMIT", "2"}, warn: 1, want: `warn budget: 2 requests a minute take 1m30s to poll 3 devices once.*: raise PLASPY_RATE_LIMIT`},
 		{name: "wrong key", env: []string{"PLASPY_API_KEY", "s3cret-old"}, fail: 1, want: `FAIL token: key refused.*: check PLASPY_USERNAME and the API key`},
 		{name: "API down", env: []string{"PLASPY_BASE_URL", "http://127.0.0.1:1"}, fail: 1, want: `FAIL token: .*connection refused: check PLASPY_BASE_URL, the network`},
-		{name: "API hangs", env: []string{"PLASPY_TIMEOUT", "150ms"}, fault: &sim.Fault{Kind: sim.Hang}, fail: 1, want: `FAIL token: `},
-		{name: "not the API", fault: &sim.Fault{Kind: sim.HTML}, fail: 1, want: `FAIL token: .*HTML.*: check PLASPY_BASE_URL: the server there`},
-		{name: "API overloaded", fault: &sim.Fault{Kind: sim.Status, Status: 503}, fail: 1, want: `FAIL token: .*503.*: check the state of the API`},
-		{name: "token refused", fault: &sim.Fault{Kind: sim.Unauthorized, Endpoint: "devices"}, fail: 1, want: `FAIL device list: .*: the API grants a token and then rejects it`},
-		{name: "no permission", fault: &sim.Fault{Kind: sim.Status, Status: 403, Endpoint: "devices"}, fail: 1, want: `FAIL device list: .*403.*: allow this user to read devices`},
-		{name: "no devices", fault: &sim.Fault{Kind: sim.EmptyList}, warn: 1, want: `warn device list: no active device`},
-		{name: "all expired", fault: &sim.Fault{Kind: sim.Expired, Device: "*"}, warn: 1, want: `warn device list: no active device among 3 listed`},
+		{name: "API hangs", env: []string{"PLASPY_TIMEOUT", "150ms"}, fault: &fault.Rule{Kind: fault.Hang}, fail: 1, want: `FAIL token: `},
+		{name: "not the API", fault: &fault.Rule{Kind: fault.HTML}, fail: 1, want: `FAIL token: .*HTML.*: check PLASPY_BASE_URL: the server there`},
+		{name: "API overloaded", fault: &fault.Rule{Kind: fault.Status, Status: 503}, fail: 1, want: `FAIL token: .*503.*: check the state of the API`},
+		{name: "token refused", fault: &fault.Rule{Kind: fault.Unauthorized, Endpoint: "devices"}, fail: 1, want: `FAIL device list: .*: the API grants a token and then rejects it`},
+		{name: "no permission", fault: &fault.Rule{Kind: fault.Status, Status: 403, Endpoint: "devices"}, fail: 1, want: `FAIL device list: .*403.*: allow this user to read devices`},
+		{name: "no devices", fault: &fault.Rule{Kind: fault.EmptyList}, warn: 1, want: `warn device list: no active device`},
+		{name: "all expired", fault: &fault.Rule{Kind: fault.Expired, Device: "*"}, warn: 1, want: `warn device list: no active device among 3 listed`},
 		{name: "API's clock ahead", sim: sim.Options{Skew: 7 * time.Minute}, warn: 1, want: `warn clock: the local clock is (7m0s|6m59s) behind the API's: synchronize the clocks`},
 		{name: "API's clock behind", sim: sim.Options{Skew: -time.Hour}, warn: 1, want: `warn clock: the local clock is (1h0m0s|59m59s) ahead of the API's`},
 		{name: "groups", env: []string{"BRIDGE_GROUPS", "group1,Van fleet,Boats"}, warn: 1, want: `warn groups: entry 3 of BRIDGE_GROUPS is neither the id nor the name of one of 4 groups: correct it`},

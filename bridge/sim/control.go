@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
@@ -58,11 +59,11 @@ func (s *Server) controlled(r *http.Request) (any, error) {
 	}
 	switch r.Method + " " + r.URL.Path[len(controlPrefix):] {
 	case "POST fault":
-		var f Fault
+		var f fault.Rule
 		if err := json.Unmarshal(body, &f); err != nil {
 			return nil, err
 		}
-		return map[string]uint64{"id": s.faults.add(f)}, nil
+		return map[string]uint64{"id": s.faults.Add(f)}, nil
 	case "PUT account":
 		return s.controlAccount(body)
 	case "PUT fleet":
@@ -97,20 +98,26 @@ func (s *Server) controlRemoveFault(id string) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fault id: %w", err)
 	}
-	s.faults.remove(n)
+	s.faults.Remove(n)
 	return done, nil
 }
 
 func (s *Server) controlAccount(body []byte) (any, error) {
 	var a struct {
 		APIKey    *string
-		TokenLife duration
+		TokenLife *string
 	}
 	if err := strict(body, &a); err != nil {
 		return nil, err
 	}
-	if a.TokenLife > 0 {
-		s.SetTokenLife(time.Duration(a.TokenLife))
+	if a.TokenLife != nil {
+		life, err := time.ParseDuration(*a.TokenLife)
+		if err != nil {
+			return nil, err
+		}
+		if life > 0 {
+			s.SetTokenLife(life)
+		}
 	}
 	if a.APIKey != nil {
 		s.SetKey(*a.APIKey)
@@ -164,63 +171,4 @@ func (s *Server) controlDevice(device string, body []byte) (any, error) {
 		_ = json.Unmarshal(body, info) // checked above
 	})
 	return done, nil
-}
-
-// faultJSON is a Fault as the control API has it: durations as Go writes them.
-type faultJSON struct {
-	Kind        Kind      `json:"kind"`
-	Endpoint    string    `json:"endpoint,omitempty"`
-	Device      string    `json:"device,omitempty"`
-	From        time.Time `json:"from,omitzero"`
-	Until       time.Time `json:"until,omitzero"`
-	Times       int       `json:"times,omitempty"`
-	Probability float64   `json:"probability,omitempty"`
-	Done        bool      `json:"done,omitempty"`
-	Status      int       `json:"status,omitempty"`
-	Body        string    `json:"body,omitempty"`
-	RetryAfter  duration  `json:"retryAfter,omitempty"`
-	RetryDate   bool      `json:"retryDate,omitempty"`
-	RetryText   string    `json:"retryText,omitempty"`
-	Delay       duration  `json:"delay,omitempty"`
-	Tail        duration  `json:"tail,omitempty"`
-	Size        int64     `json:"size,omitempty"`
-	Target      string    `json:"target,omitempty"`
-}
-
-// duration is a time.Duration written as "1m30s".
-type duration time.Duration
-
-// MarshalText writes the duration as time.Duration does.
-func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
-
-// UnmarshalText reads it as time.ParseDuration does.
-func (d *duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	*d = duration(v)
-	return err
-}
-
-// MarshalJSON writes the fault as the control API takes it.
-func (f Fault) MarshalJSON() ([]byte, error) {
-	return json.Marshal(faultJSON{
-		f.Kind, f.Endpoint, f.Device, f.From, f.Until, f.Times, f.Probability, f.Done, f.Status, f.Body,
-		duration(f.RetryAfter), f.RetryDate, f.RetryText, duration(f.Delay), duration(f.Tail), f.Size, f.Target,
-	})
-}
-
-// UnmarshalJSON reads what MarshalJSON writes; unknown members and kinds are
-// errors.
-func (f *Fault) UnmarshalJSON(b []byte) error {
-	var j faultJSON
-	if err := strict(b, &j); err != nil {
-		return err
-	}
-	if !j.Kind.known() {
-		return fmt.Errorf("unknown kind of fault %q", j.Kind)
-	}
-	*f = Fault{
-		j.Kind, j.Endpoint, j.Device, j.From, j.Until, j.Times, j.Probability, j.Done, j.Status, j.Body,
-		time.Duration(j.RetryAfter), j.RetryDate, j.RetryText, time.Duration(j.Delay), time.Duration(j.Tail), j.Size, j.Target,
-	}
-	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
@@ -49,7 +50,7 @@ type Shown struct {
 	// as it is UTF-8: encoding/json would compact a json.RawMessage.
 	Raw string `json:"raw,omitempty"`
 	// Fault is the kind of fault that shaped the answer, if one did.
-	Fault Kind `json:"fault,omitempty"`
+	Fault fault.Kind `json:"fault,omitempty"`
 }
 
 // device is one of the account's.

@@ -27,7 +27,8 @@
 //
 // # Faults and the truth
 //
-// Server.Fault switches on faults for endpoints, devices and times. Server.Shown,
+// Server.Fault switches on faults for endpoints, devices and times; package fault
+// has the kinds. Server.Shown,
 // Changes, Posts and Counts return the facts: the locations shown and their times,
 // the posts accepted in order, and the rate of requests. Options.Record bounds them. An answer counts as shown when it
 // is handed to the connection; the client may have been gone by then.
@@ -45,7 +46,7 @@
 //	GET    /_sim/shown?device={id}       []Shown
 //	GET    /_sim/changes?device={id}     []Shown, as Server.Changes
 //	GET    /_sim/posts?device={id}       []Post
-//	POST   /_sim/fault                   Fault, e.g. {"kind": "status", "status": 503, "endpoint": "lastLocation",
+//	POST   /_sim/fault                   fault.Rule, e.g. {"kind": "status", "status": 503, "endpoint": "lastLocation",
 //	                                     "probability": 0.3, "retryAfter": "2s"}; answers {"id": n}
 //	DELETE /_sim/fault?id={n}            switches that fault off; without id: all
 //	PUT    /_sim/account                 {"apiKey": text}: a new key, which revokes the tokens;

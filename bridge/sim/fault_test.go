@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
@@ -62,35 +63,35 @@ func TestFaultKinds(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		fault sim.Fault
+		fault fault.Rule
 		check func(*testing.T, reply)
 	}{
-		{"status", sim.Fault{Kind: sim.Status}, is(500, `"success":false`)},
-		{"status with body", sim.Fault{Kind: sim.Status, Status: 503, Body: "down"}, is(503, "down")},
-		{"retry after seconds", sim.Fault{Kind: sim.Status, Status: 503, RetryAfter: 1500 * time.Millisecond}, header(503, "Retry-After", "2")},
-		{"retry after text", sim.Fault{Kind: sim.Throttle, RetryText: "soon"}, header(429, "Retry-After", "soon")},
-		{"unauthorized", sim.Fault{Kind: sim.Unauthorized}, is(401)},
-		{"refuse", sim.Fault{Kind: sim.Refuse}, is(200, `"success":false`)},
-		{"html", sim.Fault{Kind: sim.HTML}, is(200, "<html>")},
-		{"wrong types", sim.Fault{Kind: sim.WrongTypes}, is(200, `"lastLocation":[1]`)},
-		{"garbage", sim.Fault{Kind: sim.Garbage}, invalid},
-		{"truncated", sim.Fault{Kind: sim.Truncated}, invalid},
-		{"cut off", sim.Fault{Kind: sim.CutOff}, broken},
-		{"not HTTP", sim.Fault{Kind: sim.NotHTTP}, broken},
-		{"reset", sim.Fault{Kind: sim.Reset}, refused},
-		{"reset unread", sim.Fault{Kind: sim.ResetUnread}, refused},
-		{"redirect", sim.Fault{Kind: sim.Redirect, Target: "http://example.net/x"}, header(302, "Location", "http://example.net/x")},
-		{"huge", sim.Fault{Kind: sim.Huge, Size: 300_000}, func(t *testing.T, r reply) {
+		{"status", fault.Rule{Kind: fault.Status}, is(500, `"success":false`)},
+		{"status with body", fault.Rule{Kind: fault.Status, Status: 503, Body: "down"}, is(503, "down")},
+		{"retry after seconds", fault.Rule{Kind: fault.Status, Status: 503, RetryAfter: 1500 * time.Millisecond}, header(503, "Retry-After", "2")},
+		{"retry after text", fault.Rule{Kind: fault.Throttle, RetryText: "soon"}, header(429, "Retry-After", "soon")},
+		{"unauthorized", fault.Rule{Kind: fault.Unauthorized}, is(401)},
+		{"refuse", fault.Rule{Kind: fault.Refuse}, is(200, `"success":false`)},
+		{"html", fault.Rule{Kind: fault.HTML}, is(200, "<html>")},
+		{"wrong types", fault.Rule{Kind: fault.WrongTypes}, is(200, `"lastLocation":[1]`)},
+		{"garbage", fault.Rule{Kind: fault.Garbage}, invalid},
+		{"truncated", fault.Rule{Kind: fault.Truncated}, invalid},
+		{"cut off", fault.Rule{Kind: fault.CutOff}, broken},
+		{"not HTTP", fault.Rule{Kind: fault.NotHTTP}, broken},
+		{"reset", fault.Rule{Kind: fault.Reset}, refused},
+		{"reset unread", fault.Rule{Kind: fault.ResetUnread}, refused},
+		{"redirect", fault.Rule{Kind: fault.Redirect, Target: "http://example.net/x"}, header(302, "Location", "http://example.net/x")},
+		{"huge", fault.Rule{Kind: fault.Huge, Size: 300_000}, func(t *testing.T, r reply) {
 			if r.want(200); len(r.body) != 300_000 || !json.Valid(r.body) {
 				t.Errorf("got %d bytes, valid %v", len(r.body), json.Valid(r.body))
 			}
 		}},
-		{"endless", sim.Fault{Kind: sim.Endless}, func(t *testing.T, r reply) {
+		{"endless", fault.Rule{Kind: fault.Endless}, func(t *testing.T, r reply) {
 			if len(r.body) != 1<<20 { // where this client stops
 				t.Errorf("got %d bytes", len(r.body))
 			}
 		}},
-		{"gzip bomb", sim.Fault{Kind: sim.GzipBomb, Size: 50 << 20}, func(t *testing.T, r reply) {
+		{"gzip bomb", fault.Rule{Kind: fault.GzipBomb, Size: 50 << 20}, func(t *testing.T, r reply) {
 			z, err := gzip.NewReader(strings.NewReader(string(r.body)))
 			if err != nil {
 				t.Fatal(err)
@@ -99,15 +100,15 @@ func TestFaultKinds(t *testing.T) {
 				t.Errorf("%d bytes unpack to %d, %v", len(r.body), n, err)
 			}
 		}},
-		{"no location", sim.Fault{Kind: sim.NoLocation}, func(t *testing.T, r reply) {
+		{"no location", fault.Rule{Kind: fault.NoLocation}, func(t *testing.T, r reply) {
 			if is(200, `"success":true`)(t, r); contains(r.body, "lastLocation") {
 				t.Errorf("got %s", r.body)
 			}
 		}},
-		{"null island", sim.Fault{Kind: sim.NullIsland}, is(200, `"latitude":0,"longitude":0,`)},
-		{"out of range", sim.Fault{Kind: sim.OutOfRange}, is(200, `"latitude":91.5,`)},
-		{"bad time", sim.Fault{Kind: sim.BadTime}, is(200, `"dateTime":"yesterday"`)},
-		{"bad UTF-8", sim.Fault{Kind: sim.BadUTF8}, func(t *testing.T, r reply) {
+		{"null island", fault.Rule{Kind: fault.NullIsland}, is(200, `"latitude":0,"longitude":0,`)},
+		{"out of range", fault.Rule{Kind: fault.OutOfRange}, is(200, `"latitude":91.5,`)},
+		{"bad time", fault.Rule{Kind: fault.BadTime}, is(200, `"dateTime":"yesterday"`)},
+		{"bad UTF-8", fault.Rule{Kind: fault.BadUTF8}, func(t *testing.T, r reply) {
 			if r.want(200); utf8.Valid(r.body) || !json.Valid([]byte(strings.ToValidUTF8(string(r.body), "?"))) {
 				t.Errorf("got %q", r.body)
 			}
@@ -129,7 +130,7 @@ func TestFaultKinds(t *testing.T) {
 func TestEmptyFault(t *testing.T) {
 	s := sim.New(sim.Options{Devices: 1})
 	u := serve(t, s)
-	s.Fault(sim.Fault{Kind: sim.Empty})
+	s.Fault(fault.Rule{Kind: fault.Empty})
 	if r := u.get("/api/devices").want(200); len(r.body) != 0 {
 		t.Errorf("got %q", r.body)
 	}
@@ -139,7 +140,7 @@ func TestRetryDate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sim.New(sim.Options{})
 		u := inProcess(t, s)
-		s.Fault(sim.Fault{Kind: sim.Throttle, RetryAfter: 90 * time.Second, RetryDate: true})
+		s.Fault(fault.Rule{Kind: fault.Throttle, RetryAfter: 90 * time.Second, RetryDate: true})
 		at, err := http.ParseTime(u.get("/api/devices").want(429).header.Get("Retry-After"))
 		if err != nil || !at.Equal(time.Now().Add(90*time.Second)) {
 			t.Errorf("got %s, %v", at, err)
@@ -162,18 +163,18 @@ func TestListFaults(t *testing.T) {
 		}
 		return ids, expired
 	}
-	remove := s.Fault(sim.Fault{Kind: sim.Duplicate, Device: "*2"})
+	remove := s.Fault(fault.Rule{Kind: fault.Duplicate, Device: "*2"})
 	got, _ := ids()
 	if diff := cmp.Diff(got, []string{"device0001", "device0002", "device0002", "device0003"}); diff != "" {
 		t.Error(diff)
 	}
 	remove()
-	remove = s.Fault(sim.Fault{Kind: sim.Expired, Device: "*3"})
+	remove = s.Fault(fault.Rule{Kind: fault.Expired, Device: "*3"})
 	if _, expired := ids(); expired != 1 {
 		t.Errorf("got %d expired devices, want 1", expired)
 	}
 	remove()
-	s.Fault(sim.Fault{Kind: sim.EmptyList})
+	s.Fault(fault.Rule{Kind: fault.EmptyList})
 	if got, _ := ids(); len(got) != 0 {
 		t.Errorf("got %v, want none", got)
 	}
@@ -184,7 +185,7 @@ func TestListFaults(t *testing.T) {
 
 // Hanging and slow answers end when the client leaves, everywhere.
 func TestHang(t *testing.T) {
-	for _, kind := range []sim.Kind{sim.Hang, sim.HangBody} {
+	for _, kind := range []fault.Kind{fault.Hang, fault.HangBody} {
 		for _, network := range []string{"tcp", "in process"} {
 			t.Run(string(kind)+" "+network, func(t *testing.T) {
 				s := sim.New(sim.Options{Devices: 1})
@@ -192,7 +193,7 @@ func TestHang(t *testing.T) {
 				if network == "tcp" {
 					u = serve(t, s)
 				}
-				s.Fault(sim.Fault{Kind: kind, Endpoint: "locations"})
+				s.Fault(fault.Rule{Kind: kind, Endpoint: "locations"})
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
 				now := time.Now()
@@ -200,7 +201,7 @@ func TestHang(t *testing.T) {
 				if !errors.Is(r.err, context.DeadlineExceeded) {
 					t.Errorf("got %v", r.err)
 				}
-				if got := r.status; kind == sim.HangBody && (got != 200 || len(r.body) == 0) {
+				if got := r.status; kind == fault.HangBody && (got != 200 || len(r.body) == 0) {
 					t.Errorf("got status %d and %q, want half an answer", got, r.body)
 				}
 			})
@@ -212,9 +213,9 @@ func TestSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sim.New(sim.Options{Devices: 1, Profile: fleet.Unchanged})
 		u := inProcess(t, s)
-		remove := s.Fault(sim.Fault{Kind: sim.Slow, Delay: 2 * time.Second})
-		s.Fault(sim.Fault{Kind: sim.Slow, Delay: time.Second, Endpoint: "dev*"})
-		s.Fault(sim.Fault{Kind: sim.Status, Status: 503, Endpoint: "groups"})
+		remove := s.Fault(fault.Rule{Kind: fault.Slow, Delay: 2 * time.Second})
+		s.Fault(fault.Rule{Kind: fault.Slow, Delay: time.Second, Endpoint: "dev*"})
+		s.Fault(fault.Rule{Kind: fault.Status, Status: 503, Endpoint: "groups"})
 		took := func(path string, status int) time.Duration {
 			t.Helper()
 			t0 := time.Now()
@@ -230,7 +231,7 @@ func TestSlow(t *testing.T) {
 		remove()
 		remove()
 		s.ClearFaults()
-		s.Fault(sim.Fault{Kind: sim.Slow, Tail: time.Second})
+		s.Fault(fault.Rule{Kind: fault.Slow, Tail: time.Second})
 		var sum time.Duration
 		for range 1000 {
 			sum += took("/api/devices/device0001", 200)
@@ -251,31 +252,31 @@ func TestFaultScope(t *testing.T) {
 		now := time.Now()
 		for _, c := range []struct {
 			name  string
-			fault sim.Fault
+			fault fault.Rule
 			wait  time.Duration
 			want  []int
 		}{
-			{"everything", sim.Fault{}, 0, []int{500, 500, 500}},
-			{"endpoint", sim.Fault{Endpoint: "lastLocation"}, 0, []int{500, 500, 500}},
-			{"another endpoint", sim.Fault{Endpoint: "locations"}, 0, []int{200, 200, 200}},
-			{"device", sim.Fault{Device: "truck 2"}, 0, []int{200, 500, 200}},
-			{"glob", sim.Fault{Device: "truck*"}, 0, []int{500, 500, 200}},
-			{"glob over a slash", sim.Fault{Device: "v*1"}, 0, []int{200, 200, 500}},
-			{"question mark", sim.Fault{Device: "truck ?"}, 0, []int{500, 500, 200}},
-			{"times", sim.Fault{Times: 2}, 0, []int{500, 500, 200}},
-			{"not yet", sim.Fault{From: now.Add(10 * time.Second)}, 9 * time.Second, []int{200, 200, 200}},
-			{"from now", sim.Fault{From: now.Add(10 * time.Second)}, time.Second, []int{500, 500, 500}},
-			{"over", sim.Fault{Until: now.Add(10 * time.Second)}, 0, []int{200, 200, 200}},
+			{"everything", fault.Rule{}, 0, []int{500, 500, 500}},
+			{"endpoint", fault.Rule{Endpoint: "lastLocation"}, 0, []int{500, 500, 500}},
+			{"another endpoint", fault.Rule{Endpoint: "locations"}, 0, []int{200, 200, 200}},
+			{"device", fault.Rule{Device: "truck 2"}, 0, []int{200, 500, 200}},
+			{"glob", fault.Rule{Device: "truck*"}, 0, []int{500, 500, 200}},
+			{"glob over a slash", fault.Rule{Device: "v*1"}, 0, []int{200, 200, 500}},
+			{"question mark", fault.Rule{Device: "truck ?"}, 0, []int{500, 500, 200}},
+			{"times", fault.Rule{Times: 2}, 0, []int{500, 500, 200}},
+			{"not yet", fault.Rule{From: now.Add(10 * time.Second)}, 9 * time.Second, []int{200, 200, 200}},
+			{"from now", fault.Rule{From: now.Add(10 * time.Second)}, time.Second, []int{500, 500, 500}},
+			{"over", fault.Rule{Until: now.Add(10 * time.Second)}, 0, []int{200, 200, 200}},
 		} {
 			time.Sleep(c.wait)
-			c.fault.Kind = sim.Status
+			c.fault.Kind = fault.Status
 			remove := s.Fault(c.fault)
 			if diff := cmp.Diff(all(), c.want); diff != "" {
 				t.Errorf("%s (-got +want):\n%s", c.name, diff)
 			}
 			remove()
 		}
-		s.Fault(sim.Fault{Kind: sim.Status, Device: "*"})
+		s.Fault(fault.Rule{Kind: fault.Status, Device: "*"})
 		u.get("/api/devices").want(200) // is about no device
 	})
 }
@@ -283,7 +284,7 @@ func TestFaultScope(t *testing.T) {
 func TestProbability(t *testing.T) {
 	s := sim.New(sim.Options{Devices: 1})
 	u := inProcess(t, s)
-	s.Fault(sim.Fault{Kind: sim.Status, Probability: 0.3})
+	s.Fault(fault.Rule{Kind: fault.Status, Probability: 0.3})
 	bad := 0
 	for range 2000 {
 		if u.get(device("device0001", "/lastLocation")).status == 500 {
@@ -297,7 +298,7 @@ func TestProbability(t *testing.T) {
 
 // With Done the API accepts what its sender believes lost.
 func TestDone(t *testing.T) {
-	for _, kind := range []sim.Kind{sim.Status, sim.Reset, sim.Empty, sim.CutOff} {
+	for _, kind := range []fault.Kind{fault.Status, fault.Reset, fault.Empty, fault.CutOff} {
 		t.Run(string(kind), func(t *testing.T) {
 			s := sim.New(sim.Options{Devices: 1, Record: 10})
 			u := serve(t, s)
@@ -305,7 +306,7 @@ func TestDone(t *testing.T) {
 			post := func() reply {
 				return u.post(device("device0001", "/locations"), ranged(at, at, `,"location":`+located(at, 1)))
 			}
-			s.Fault(sim.Fault{Kind: kind, Done: true, Times: 1})
+			s.Fault(fault.Rule{Kind: kind, Done: true, Times: 1})
 			if r := post(); r.err == nil && r.status == 200 && json.Valid(r.body) {
 				t.Errorf("the sender got %d %s", r.status, r.body)
 			}
@@ -326,16 +327,16 @@ func TestDistortedIsRecorded(t *testing.T) {
 	s := sim.New(sim.Options{Devices: 1, Record: 10, Profile: fleet.Unchanged})
 	u := serve(t, s)
 	u.last("device0001")
-	s.Fault(sim.Fault{Kind: sim.OutOfRange, Times: 1})
+	s.Fault(fault.Rule{Kind: fault.OutOfRange, Times: 1})
 	u.last("device0001")
-	s.Fault(sim.Fault{Kind: sim.Truncated, Times: 1})
+	s.Fault(fault.Rule{Kind: fault.Truncated, Times: 1})
 	u.get(device("device0001", "/lastLocation"))
 	u.last("device0001")
-	var got []sim.Kind
+	var got []fault.Kind
 	for _, sh := range s.Shown("device0001") {
 		got = append(got, sh.Fault)
 	}
-	if diff := cmp.Diff(got, []sim.Kind{"", sim.OutOfRange, ""}); diff != "" {
+	if diff := cmp.Diff(got, []fault.Kind{"", fault.OutOfRange, ""}); diff != "" {
 		t.Errorf("faults of what was shown (-got +want):\n%s", diff)
 	}
 	if n := len(s.Changes("device0001")); n != 1 {
@@ -352,37 +353,9 @@ func TestHTTP2(t *testing.T) {
 	t.Cleanup(srv.Close)
 	u := &user{t: t, base: srv.URL, via: srv.Client().Transport}
 	u.login()
-	s.Fault(sim.Fault{Kind: sim.Reset, Times: 1})
+	s.Fault(fault.Rule{Kind: fault.Reset, Times: 1})
 	if r := u.get("/api/devices"); r.err == nil {
 		t.Errorf("got status %d, want an error", r.status)
 	}
 	u.get("/api/devices").want(200)
-}
-
-func TestFaultJSON(t *testing.T) {
-	want := sim.Fault{
-		Kind: sim.Status, Endpoint: "lastLocation", Device: "a*", From: time.Unix(1, 0).UTC(), Times: 3, Probability: 0.5, Done: true,
-		Status: 503, Body: "b", RetryAfter: time.Second, RetryDate: true, RetryText: "t", Delay: time.Minute, Tail: 2, Size: 7, Target: "x",
-	}
-	b, err := json.Marshal(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got sim.Fault
-	if err := json.Unmarshal(b, &got); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(got, want); diff != "" {
-		t.Errorf("through %s (-got +want):\n%s", b, diff)
-	}
-	for _, bad := range []string{`{"kind":"none"}`, `{}`, `{"kind":"reset","dellay":"1s"}`, `{"kind":"slow","delay":5}`, `[]`} {
-		if err := json.Unmarshal([]byte(bad), &got); err == nil {
-			t.Errorf("no error for %s", bad)
-		}
-	}
-	for _, k := range sim.Kinds() {
-		if err := json.Unmarshal([]byte(`{"kind":"`+string(k)+`"}`), &got); err != nil {
-			t.Errorf("%s: %v", k, err)
-		}
-	}
 }

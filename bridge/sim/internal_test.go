@@ -2,50 +2,16 @@ package sim
 
 import (
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"plaspy-bridge/bridge/sim/fleet"
 )
-
-// Every id that is sent with all its bytes encoded, or as net/url encodes it,
-// arrives; no other path names that device.
-func FuzzRoute(f *testing.F) {
-	for _, id := range []string{"device1", "a/b", "..", "%2F", "a?b#c", "🚚", "\xff", "\x00", "a//", "+", ""} {
-		f.Add(id)
-	}
-	f.Fuzz(func(t *testing.T, id string) {
-		var all strings.Builder
-		for _, b := range []byte(id) {
-			fmt.Fprintf(&all, "%%%02X", b)
-		}
-		for _, enc := range []string{all.String(), url.PathEscape(id)} {
-			u, err := url.ParseRequestURI("/api/devices/" + enc + "/lastLocation")
-			if err != nil {
-				t.Fatalf("%q: %v", enc, err)
-			}
-			e, got := route(u)
-			if id == "" {
-				if e != unknown {
-					t.Fatalf("the empty id is %s", e)
-				}
-				continue
-			}
-			if e != lastLocation || got != id {
-				t.Fatalf("%q is %s of %q", enc, e, got)
-			}
-		}
-	})
-}
 
 // Whatever is posted, the answer is JSON that says yes or no.
 func FuzzPost(f *testing.F) {
@@ -69,38 +35,6 @@ func FuzzPost(f *testing.F) {
 			if (w.Code == http.StatusOK) != *got.Success {
 				t.Fatalf("status %d, %s", w.Code, w.Body)
 			}
-		}
-	})
-}
-
-func FuzzGlob(f *testing.F) {
-	f.Add("a*b?c", "axxbyc")
-	f.Add("**", "")
-	f.Add("*a*a*b", "aaaaaab")
-	f.Fuzz(func(t *testing.T, pattern, text string) {
-		if !utf8.ValidString(pattern) || !utf8.ValidString(text) || len(pattern) > 100 {
-			return // regexp, the witness, takes only UTF-8
-		}
-		quoted := regexp.QuoteMeta(pattern)
-		quoted = strings.ReplaceAll(strings.ReplaceAll(quoted, `\*`, `.*`), `\?`, `.`)
-		want := regexp.MustCompile(`(?s)\A` + quoted + `\z`).MatchString(text)
-		if got := glob(pattern, text); got != want {
-			t.Errorf("glob(%q, %q) = %v, want %v", pattern, text, got, want)
-		}
-	})
-}
-
-func FuzzSetMember(f *testing.F) {
-	f.Add(`{"a":1,"latitude" : 4.70 ,"b":{"latitude":2}}`)
-	f.Add(`{}`)
-	f.Add(`[1]`)
-	f.Fuzz(func(t *testing.T, object string) {
-		if !json.Valid([]byte(object)) {
-			return
-		}
-		got := setMember([]byte(object), "latitude", "91.5")
-		if !json.Valid(got) {
-			t.Fatalf("%s became %s", object, got)
 		}
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"plaspy-bridge/bridge/sim/route"
 )
 
 // Counts are the server's counters since it was made.
@@ -33,7 +35,7 @@ const minute = int64(time.Minute)
 type ledger struct {
 	mu       sync.Mutex
 	seq      uint64
-	answers  [endpoints]map[int]int64
+	answers  [route.Count]map[int]int64
 	window   window
 	limit    limiter
 	maxPolls int
@@ -54,7 +56,7 @@ func (l *ledger) begin(c *call) (wait time.Duration) {
 	now := c.at.UnixNano()
 	l.window.add(now)
 	if d := c.device; d != nil {
-		if c.endpoint == locations || c.endpoint == alerts {
+		if c.endpoint.Stores() {
 			d.posts++
 			l.maxPosts = max(l.maxPosts, d.posts)
 		} else {
@@ -69,7 +71,7 @@ func (l *ledger) end(c *call, status int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if d := c.device; d != nil {
-		if c.endpoint == locations || c.endpoint == alerts {
+		if c.endpoint.Stores() {
 			d.posts--
 		} else {
 			d.polls--
@@ -114,7 +116,7 @@ func (s *Server) Counts() Counts {
 		if len(codes) == 0 {
 			continue
 		}
-		c.Answers[endpoint(e).String()] = maps.Clone(codes)
+		c.Answers[route.Endpoint(e).String()] = maps.Clone(codes)
 	}
 	return c
 }

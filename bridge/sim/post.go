@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/bridge/sim/route"
 )
 
 // maxBody is the longest request body taken, in bytes.
@@ -29,7 +31,7 @@ type Post struct {
 	Repeated bool `json:"repeated,omitempty"`
 	// Fault is the kind of fault that the client got instead of the answer,
 	// if one did; the API had accepted the post by then.
-	Fault Kind `json:"fault,omitempty"`
+	Fault fault.Kind `json:"fault,omitempty"`
 }
 
 // Posts are those that the API accepted for a device, in order, as far as
@@ -114,8 +116,8 @@ func (s *Server) accept(c *call, p *postBody, taken Post) answer {
 
 // take stores the entries of a post and returns the entries in its range, as a JSON
 // array and its length.
-func (d *device) take(p *postBody, e endpoint, now time.Time) (list []byte, n int) {
-	if e == alerts {
+func (d *device) take(p *postBody, e route.Endpoint, now time.Time) (list []byte, n int) {
+	if e == route.Alerts {
 		if p.AlertName != "" && p.from.Equal(p.to) {
 			d.raised = appendBounded(d.raised, submitted{p.from, p.AlertName}, d.keep)
 		}
@@ -129,7 +131,7 @@ func (d *device) take(p *postBody, e endpoint, now time.Time) (list []byte, n in
 	return d.locationsBetween(p, now)
 }
 
-func (p *postBody) parse(body []byte, e endpoint) (err error) {
+func (p *postBody) parse(body []byte, e route.Endpoint) (err error) {
 	if err = json.Unmarshal(body, p); err != nil {
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			return fmt.Errorf("the %s field has the wrong type", strings.ToLower(wrong.Field))
@@ -145,7 +147,7 @@ func (p *postBody) parse(body []byte, e endpoint) (err error) {
 	if p.to.Before(p.from) {
 		return errors.New("the to field lies before the from field")
 	}
-	if e == alerts || len(p.Location) == 0 || string(p.Location) == "null" {
+	if e == route.Alerts || len(p.Location) == 0 || string(p.Location) == "null" {
 		p.Location = nil
 		return nil
 	}

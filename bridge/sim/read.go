@@ -4,13 +4,15 @@ import (
 	"encoding/json"
 	"slices"
 	"time"
+
+	"plaspy-bridge/bridge/sim/fault"
 )
 
 // deviceList is GET /api/devices.
 func (s *Server) deviceList(c *call) answer {
 	list := s.listJSON()
 	if c.fault != nil {
-		list = s.distortList(list, c.fault)
+		list = c.fault.List(list)
 	}
 	a := s.success(1)
 	a.body = append(a.body, `,"devices":`...)
@@ -65,7 +67,7 @@ func (s *Server) groupList(c *call) answer {
 		list = s.groupsByKind()
 	}
 	s.mu.RUnlock()
-	if c.fault != nil && c.fault.Kind == EmptyList {
+	if c.fault != nil && c.fault.Kind == fault.EmptyList {
 		list = nil
 	}
 	if list == nil {
@@ -112,7 +114,7 @@ func (s *Server) lastLocation(c *call) answer {
 	a.body, fix = d.appendLast(a.body, now)
 	sh := Shown{Seq: c.seq, At: now, Token: c.token, Fix: fix}
 	if c.fault != nil {
-		a.body = c.fault.distort(a.body, start)
+		a.body = c.fault.Location(a.body, start)
 		sh.Fault = c.fault.Kind
 	}
 	if len(a.body) == start { // nothing to show: the member is left out
@@ -124,7 +126,7 @@ func (s *Server) lastLocation(c *call) answer {
 		a.body = append(a.body, '}')
 	}
 	d.use(now, 1)
-	if c.fault == nil || c.fault.shapes() {
+	if c.fault == nil || c.fault.Kind.Effect() == fault.Distorts {
 		d.record(s.opts.Record, sh)
 	}
 	return a

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"plaspy-bridge/bridge/sim/fault"
 )
 
 // Remote drives a simulator in another process through its control API. It is
@@ -80,7 +82,7 @@ func (r *Remote) Posts(ctx context.Context, id string) (list []Post, err error) 
 }
 
 // Fault switches a fault on; its number is for RemoveFault.
-func (r *Remote) Fault(ctx context.Context, f Fault) (n uint64, err error) {
+func (r *Remote) Fault(ctx context.Context, f fault.Rule) (n uint64, err error) {
 	var added struct{ ID uint64 }
 	return added.ID, r.callJSON(ctx, http.MethodPost, "fault", f, &added)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
@@ -35,12 +36,12 @@ func TestRemote(t *testing.T) {
 	if got := u.last(id); got != raw {
 		t.Errorf("got %s, want %s", got, raw)
 	}
-	n, err := r.Fault(ctx, sim.Fault{Kind: sim.Status, Status: 503})
+	n, err := r.Fault(ctx, fault.Rule{Kind: fault.Status, Status: 503})
 	must(err)
 	u.get("/api/devices").want(503)
 	must(r.RemoveFault(ctx, n))
 	u.get("/api/devices").want(200)
-	_, err = r.Fault(ctx, sim.Fault{Kind: sim.Reset, Endpoint: "alerts"})
+	_, err = r.Fault(ctx, fault.Rule{Kind: fault.Reset, Endpoint: "alerts"})
 	must(err)
 	must(r.ClearFaults(ctx))
 	u.post(device(id, "/alerts"), `{"from":"2026-01-02","to":"2026-01-03"}`).want(200)

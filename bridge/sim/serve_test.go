@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
@@ -35,7 +36,7 @@ func TestListenAndClose(t *testing.T) {
 	s := sim.New(sim.Options{Devices: 1})
 	l, u := listen(t.Context(), t, s)
 	u.get("/api/devices").want(200)
-	s.Fault(sim.Fault{Kind: sim.HangBody})
+	s.Fault(fault.Rule{Kind: fault.HangBody})
 	req := u.request("GET", "/api/groups", "")
 	req.Header.Set("Authorization", "Bearer "+u.token)
 	hung, err := u.via.RoundTrip(req) // half an answer, and the handler waits
@@ -87,7 +88,7 @@ func TestListenBusy(t *testing.T) {
 func TestTransportStreams(t *testing.T) {
 	s := sim.New(sim.Options{})
 	u := inProcess(t, s)
-	s.Fault(sim.Fault{Kind: sim.Endless})
+	s.Fault(fault.Rule{Kind: fault.Endless})
 	resp, err := u.via.RoundTrip(u.request("GET", "/api/devices", ""))
 	if err != nil {
 		t.Fatal(err)
@@ -101,11 +102,11 @@ func TestTransportStreams(t *testing.T) {
 func TestTransportResets(t *testing.T) {
 	s := sim.New(sim.Options{Devices: 1})
 	u := inProcess(t, s)
-	s.Fault(sim.Fault{Kind: sim.Reset, Times: 1})
+	s.Fault(fault.Rule{Kind: fault.Reset, Times: 1})
 	if r := u.get("/api/devices"); !errors.Is(r.err, syscall.ECONNRESET) {
 		t.Errorf("got %v", r.err)
 	}
-	s.Fault(sim.Fault{Kind: sim.CutOff, Times: 1})
+	s.Fault(fault.Rule{Kind: fault.CutOff, Times: 1})
 	if r := u.get("/api/devices"); !errors.Is(r.err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %v", r.err)
 	}

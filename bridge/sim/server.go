@@ -10,7 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/bridge/sim/route"
 )
 
 // Options configure the simulation. The zero value is an API without devices and
@@ -85,7 +87,7 @@ type Server struct {
 	opts   Options
 	tokens *tokens
 	ledger ledger
-	faults faults
+	faults *fault.Rules
 
 	mu      sync.RWMutex
 	devices map[string]*device
@@ -104,7 +106,7 @@ func New(o Options) *Server {
 	s.tokens = newTokens(o)
 	s.ledger.limit.size(o.RateLimit)
 	s.ledger.skew = o.Skew
-	s.faults.seed(o.Seed)
+	s.faults = fault.NewRules(o.Seed)
 	for i := range o.Devices {
 		s.add(deviceID(i + 1))
 	}
@@ -118,11 +120,11 @@ func New(o Options) *Server {
 type call struct {
 	at       time.Time
 	seq      uint64
-	endpoint endpoint
+	endpoint route.Endpoint
 	id       string  // of the device, decoded
 	device   *device // nil: no such device, or none in the path
 	token    int64   // its number; 0: none that is valid
-	fault    *Fault
+	fault    *fault.Rule
 }
 
 // answer is the answer to a request. Its body may be borrowed from the pool.
@@ -152,7 +154,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var c call
-	c.endpoint, c.id = route(r.URL)
+	c.endpoint, c.id = route.Parse(r.URL)
 	if c.id != "" {
 		s.mu.RLock()
 		c.device = s.devices[c.id]
@@ -193,8 +195,8 @@ func (s *Server) throttle(w http.ResponseWriter, wait time.Duration) (status int
 
 // answer carries a request out, with the faults that apply to it.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, c *call) (status int) {
-	if s.faults.any() {
-		delay, f := s.faults.pick(c)
+	if s.faults.Any() {
+		delay, f := s.faults.Pick(fault.Request{At: c.at, Endpoint: c.endpoint, Device: c.id})
 		if delay > 0 && !sleep(r.Context(), delay) {
 			panic(http.ErrAbortHandler)
 		}
@@ -207,17 +209,49 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, c *call) (status
 	return write(w, &a)
 }
 
+// misbehave answers a request with the fault that was picked for it. It panics
+// with http.ErrAbortHandler if the fault leaves it without a whole answer.
+func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, c *call) (status int) {
+	switch c.fault.Kind.Effect() {
+	case fault.Distorts:
+		a := s.work(r, c)
+		return write(w, &a)
+	case fault.Cuts:
+		a := s.work(r, c)
+		defer a.release()
+		a.setHeader(w.Header())
+		c.fault.Cut(w, r, a.status, a.body)
+		return a.status
+	}
+	if c.fault.Done {
+		a := s.work(r, c)
+		a.release()
+	}
+	return c.fault.Replace(w, r, func(text string) []byte { return s.failure(0, text).body })
+}
+
+// Fault switches a fault on, behind those that are on already: of several that
+// apply to a request, the delays add up and the first other one happens. Call
+// remove to switch it off; a second time has no effect.
+func (s *Server) Fault(f fault.Rule) (remove func()) {
+	id := s.faults.Add(f)
+	return func() { s.faults.Remove(id) }
+}
+
+// ClearFaults switches all faults off. Requests that hang go on hanging.
+func (s *Server) ClearFaults() { s.faults.Clear() }
+
 // work handles a request: its method, the token, and then
 // the endpoint.
 func (s *Server) work(r *http.Request, c *call) answer {
 	switch {
-	case c.endpoint == unknown:
+	case c.endpoint == route.Unknown:
 		return s.failure(http.StatusNotFound, "Resource not found.")
-	case r.Method != c.endpoint.method():
+	case r.Method != c.endpoint.Method():
 		a := s.failure(http.StatusMethodNotAllowed, "Method not allowed.")
-		a.header = [2]string{"Allow", c.endpoint.method()}
+		a.header = [2]string{"Allow", c.endpoint.Method()}
 		return a
-	case c.endpoint == token:
+	case c.endpoint == route.Token:
 		return s.issueToken(r)
 	}
 	if c.token = s.tokens.check(r); c.token == 0 {
@@ -227,9 +261,9 @@ func (s *Server) work(r *http.Request, c *call) answer {
 		return s.failure(http.StatusTooManyRequests, "Daily limit of usage reached for this account.")
 	}
 	switch c.endpoint {
-	case devices:
+	case route.Devices:
 		return s.deviceList(c)
-	case groups:
+	case route.Groups:
 		return s.groupList(c)
 	}
 	if c.device == nil {
@@ -239,9 +273,9 @@ func (s *Server) work(r *http.Request, c *call) answer {
 		return s.failure(http.StatusTooManyRequests, "Daily limit of results reached for this device.")
 	}
 	switch c.endpoint {
-	case oneDevice:
+	case route.Device:
 		return s.deviceEntry(c)
-	case lastLocation:
+	case route.LastLocation:
 		return s.lastLocation(c)
 	default:
 		return s.post(r, c)
@@ -278,16 +312,19 @@ func newAnswer(status int) answer {
 // Header values that need no copy of their own: net/http does not write to them.
 var jsonType = []string{"application/json; charset=utf-8"}
 
-// write sends an answer and releases it.
-func write(w http.ResponseWriter, a *answer) (status int) {
-	status = a.status
-	h := w.Header()
+func (a *answer) setHeader(h http.Header) {
 	h["Content-Type"] = jsonType
 	if a.header[0] != "" {
 		h.Set(a.header[0], a.header[1])
 	}
+}
+
+// write sends an answer and releases it.
+func write(w http.ResponseWriter, a *answer) (status int) {
+	status = a.status
+	a.setHeader(w.Header())
 	w.WriteHeader(status)
-	_, _ = w.Write(a.body) // the client left: its affair
+	_, _ = w.Write(a.body) // fails only if the client has left
 	a.release()
 	return status
 }

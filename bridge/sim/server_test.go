@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
@@ -389,7 +390,7 @@ func TestConcurrencyIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sim.New(sim.Options{Devices: 2})
 		u := inProcess(t, s)
-		s.Fault(sim.Fault{Kind: sim.Slow, Delay: time.Second, Endpoint: "lastLocation"})
+		s.Fault(fault.Rule{Kind: fault.Slow, Delay: time.Second, Endpoint: "lastLocation"})
 		statuses := make(chan int)
 		for range 3 {
 			go func() { statuses <- u.get(device("device0001", "/lastLocation")).status }()

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness"
-	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/fault"
 )
 
 // TestStopFull stops a busy bridge: the API is slow to
@@ -26,7 +26,7 @@ func TestStopFull(t *testing.T) {
 			ctx := within(t, 2*time.Minute)
 			r.start(ctx, t)
 			ok(t, r.Polled(ctx, time.Now()))
-			end := r.API.Sim.Fault(sim.Fault{Kind: sim.Slow, Delay: 3 * time.Second})
+			end := r.API.Sim.Fault(fault.Rule{Kind: fault.Slow, Delay: 3 * time.Second})
 			wait(ctx, t, 2*time.Second)
 			if test.broker {
 				ok(t, r.Broker.Pause())
