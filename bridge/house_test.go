@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The limits of the house style. Wire structs, options, settings, metrics, the simulator and the harness are
+// The limits of the house style. Wire structs, options, settings, metrics and the simulator are
 // not bound by the number of fields.
 const (
 	mostMethods   = 35
@@ -55,7 +55,7 @@ func TestHouseSizes(t *testing.T) {
 			}
 		}
 	}
-	free := regexp.MustCompile(`^bridge/(sim|harness)|\.(\w*[Oo]ptions|\w*[Mm]etrics|Config|Report)$`)
+	free := regexp.MustCompile(`^bridge/sim|\.(\w*[Oo]ptions|\w*[Mm]etrics|Config|Report)$`)
 	over := map[string]bool{}
 	check := func(kind string, sizes map[string]int, most int, exempt *regexp.Regexp) {
 		for _, name := range slices.Sorted(maps.Keys(sizes)) {
@@ -106,7 +106,7 @@ func TestHouseWords(t *testing.T) {
 	all, counts, in := 0, make([]int, len(words)), make([]map[string]int, len(words))
 	split := regexp.MustCompile(`[^a-z']+`)
 	for _, s := range sources(t) {
-		if strings.HasPrefix(s.folder, "bridge/sim") || strings.HasPrefix(s.folder, "bridge/harness") {
+		if strings.HasPrefix(s.folder, "bridge/sim") {
 			continue
 		}
 		for _, group := range s.file.Comments {

@@ -1,6 +1,6 @@
 // Package harness proves the bridge's promises from outside. It runs the real binary
-// against the simulated API and a real nats-server, injects faults, and compares what the
-// API returned with what the streams hold.
+// against the simulated API and a real nats-server, injects faults, and compares the
+// answers of the API with the content of the streams.
 //
 // # Parts
 //

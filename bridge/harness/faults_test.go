@@ -16,8 +16,8 @@ import (
 
 var messageID = regexp.MustCompile(`harness-\d+-\d+`)
 
-// TestGatewayPage has a page of HTML stand in front of the API for some seconds,
-// again and again: no inbound message may die of that.
+// TestGatewayPage makes a gateway answer with pages of HTML for some seconds, again and
+// again. No inbound message may be dead-lettered because of them.
 func TestGatewayPage(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 10, Env: []string{"BRIDGE_DEVICES_REFRESH=2s"}})
@@ -37,8 +37,8 @@ func TestGatewayPage(t *testing.T) {
 	}
 }
 
-// TestDevicesOverQuota has the API refuse a few devices until midnight: the others
-// are polled at the pace that they had.
+// TestDevicesOverQuota makes the API refuse a few devices until midnight. The others have to
+// be polled at the same rate as before.
 func TestDevicesOverQuota(t *testing.T) {
 	t.Parallel()
 	const devices = 20
@@ -77,8 +77,7 @@ func TestDevicesOverQuota(t *testing.T) {
 	ok(t, err)
 }
 
-// TestLogReader has the reader of the bridge's log stall, or go away, while the
-// bridge has much to log.
+// TestLogReader stalls or closes the reader of the bridge's log while the bridge logs much.
 func TestLogReader(t *testing.T) {
 	t.Parallel()
 	for _, closes := range []bool{false, true} {
@@ -91,13 +90,13 @@ func TestLogReader(t *testing.T) {
 			defer reader.Close()
 			r.Bridge.LogTo(writer)
 			ok(t, r.Start(ctx))
-			ok(t, writer.Close()) // the bridge has its own
+			ok(t, writer.Close()) // the bridge has its own copy
 			_, err = io.CopyN(io.Discard, reader, 1)
 			ok(t, err)
 			if closes {
 				ok(t, reader.Close())
 			}
-			// Every failing poll is a line, and more than a pipe holds.
+			// Every failing poll logs a line. Together they exceed the capacity of a pipe.
 			ok(t, r.Inject(ctx, harness.Plan{{Act: harness.FaultAPI, For: 2 * time.Second, Fault: fault.Rule{Kind: fault.Status, Status: 500, Endpoint: "lastLocation", Probability: 0.3}}}, 4*time.Second))
 			report := settled(t, r, "log's reader "+t.Name(), nil)
 			if report.Published != report.Shown {
@@ -107,8 +106,8 @@ func TestLogReader(t *testing.T) {
 	}
 }
 
-// TestBatchesKilled has the bridge killed in the middle of batches: of each, at
-// most the element under way is posted again.
+// TestBatchesKilled kills the bridge in the middle of batches. At most the element in
+// progress of each batch may be posted again.
 func TestBatchesKilled(t *testing.T) {
 	t.Parallel()
 	d := length(7*time.Second, 15*time.Second)
@@ -142,8 +141,8 @@ func TestBatchesKilled(t *testing.T) {
 	}
 }
 
-// TestConnectionsDie has all connections to the API stand still while new ones
-// live: each is left within 30 seconds, and what it showed is published.
+// TestConnectionsDie freezes all connections to the API while new ones work. The bridge has
+// to replace each within 30 seconds and publish the answers that it received.
 func TestConnectionsDie(t *testing.T) {
 	t.Parallel()
 	for version := 1; version <= 2; version++ {
@@ -170,8 +169,8 @@ func TestConnectionsDie(t *testing.T) {
 	}
 }
 
-// TestSilentAndHistory has the bridge's own alert and the alert history with a
-// bridge and a broker that die.
+// TestSilentAndHistory kills the bridge and the broker with the bridge's own alert and the
+// alert history enabled.
 func TestSilentAndHistory(t *testing.T) {
 	t.Parallel()
 	d := length(12*time.Second, 20*time.Second)
@@ -185,7 +184,7 @@ func TestSilentAndHistory(t *testing.T) {
 	}
 }
 
-// TestReplicasBackfilled has three bridges fill gaps of which some are killed.
+// TestReplicasBackfilled kills and stops some of three bridges that fill gaps.
 func TestReplicasBackfilled(t *testing.T) {
 	t.Parallel()
 	d := length(12*time.Second, 30*time.Second)

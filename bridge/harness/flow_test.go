@@ -8,7 +8,7 @@ import (
 	"plaspy-bridge/bridge/sim/fault"
 )
 
-// TestEveryChange is the bridge's main promise with nothing in its way.
+// TestEveryChange checks the bridge's main promise without faults.
 func TestEveryChange(t *testing.T) {
 	t.Parallel()
 	d := length(5*time.Second, 15*time.Second)
@@ -24,8 +24,7 @@ func TestEveryChange(t *testing.T) {
 	}
 }
 
-// TestKilled has the bridge killed in the middle of its work, and once more
-// while it starts.
+// TestKilled kills the bridge during its work, and again during its start.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	d := length(7*time.Second, 15*time.Second)
@@ -35,7 +34,7 @@ func TestKilled(t *testing.T) {
 	}, d)
 }
 
-// TestBackfilled has the same with back-fill, which excuses nothing.
+// TestBackfilled kills the bridge twice with back-fill, which excuses nothing.
 func TestBackfilled(t *testing.T) {
 	t.Parallel()
 	d := length(7*time.Second, 15*time.Second)
@@ -48,7 +47,7 @@ func TestBackfilled(t *testing.T) {
 	}
 }
 
-// TestBrokerGone has the broker killed, and back after a while.
+// TestBrokerGone kills the broker and restarts it after a while.
 func TestBrokerGone(t *testing.T) {
 	t.Parallel()
 	d := length(7*time.Second, 15*time.Second)
@@ -60,7 +59,7 @@ func TestBrokerGone(t *testing.T) {
 	}
 }
 
-// TestRollback has the broker restarted on an older copy of its store.
+// TestRollback restarts the broker on an older copy of its store.
 func TestRollback(t *testing.T) {
 	t.Parallel()
 	d := length(7*time.Second, 12*time.Second)
@@ -72,7 +71,7 @@ func TestRollback(t *testing.T) {
 	}
 }
 
-// TestStreamDeleted has the stream deleted under the bridge.
+// TestStreamDeleted deletes the stream while the bridge runs.
 func TestStreamDeleted(t *testing.T) {
 	t.Parallel()
 	d := length(7*time.Second, 12*time.Second)
@@ -84,7 +83,7 @@ func TestStreamDeleted(t *testing.T) {
 	}
 }
 
-// TestInbound has messages posted while the bridge is killed and the API fails.
+// TestInbound kills the bridge and lets the API fail while messages are posted.
 func TestInbound(t *testing.T) {
 	t.Parallel()
 	d := length(5*time.Second, 15*time.Second)

@@ -7,20 +7,19 @@ import (
 	"plaspy-bridge/bridge/harness"
 )
 
-// handover is what became of the devices of a bridge that went at an instant.
+// handover describes the devices of a bridge that ended at an instant.
 type handover struct {
-	devices     int           // that it was the last to ask about
-	first, last time.Duration // from then on until the others had asked about one of them, and all
-	gap         time.Duration // the longest that one of them was not asked about
+	devices     int           // that it polled last
+	first, last time.Duration // from then until the others had polled the first of them, and all
+	gap         time.Duration // the longest time without a poll of one of them
 }
 
 func (h handover) String() string {
 	round := func(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
-	return fmt.Sprintf("%d devices, the first asked about by others after %v, all after %v, longest unpolled %v", h.devices, round(h.first), round(h.last), round(h.gap))
+	return fmt.Sprintf("%d devices, the first polled by others after %v, all after %v, longest unpolled %v", h.devices, round(h.first), round(h.last), round(h.gap))
 }
 
-// handedOver looks at the devices of a bridge that went, or came to stand still,
-// at an instant.
+// handedOver examines the devices of a bridge that ended or was suspended at an instant.
 func handedOver(r *harness.Rig, bridge int, at time.Time) handover {
 	var h handover
 	lives := r.Lives()
@@ -34,7 +33,7 @@ func handedOver(r *harness.Rig, bridge int, at time.Time) handover {
 			continue
 		}
 		before := list[next-1].At
-		for next < len(list) && lives[list[next].Life].Bridge == bridge { // still on their way
+		for next < len(list) && lives[list[next].Life].Bridge == bridge { // its last requests
 			before = list[next].At
 			next++
 		}
@@ -52,22 +51,21 @@ func handedOver(r *harness.Rig, bridge int, at time.Time) handover {
 	return h
 }
 
-// gap is a time in which a device was not asked about.
+// gap is a span in which a device was not polled.
 type gap struct {
 	device        string
-	from, to      time.Duration // since the beginning of what was looked at
-	before, after int           // bridges; -1: none
+	from, to      time.Duration // since the beginning of the examined time
+	before, after int           // the polling bridges, or -1
 }
 
 func (g gap) length() time.Duration { return g.to - g.from }
 
 func (g gap) String() string {
-	return fmt.Sprintf("%s was not asked about for %v, from %v (bridge %d) to %v (bridge %d)",
+	return fmt.Sprintf("%s was not polled for %v, from %v (bridge %d) to %v (bridge %d)",
 		g.device, g.length().Round(10*time.Millisecond), g.from.Round(10*time.Millisecond), g.before, g.to.Round(10*time.Millisecond), g.after)
 }
 
-// longest is the longest time that a device was not asked about between two
-// instants.
+// longest returns the longest gap of any device between two instants.
 func longest(r *harness.Rig, from, to time.Time) (worst gap) {
 	lives := r.Lives()
 	for _, id := range r.API.Sim.IDs() {

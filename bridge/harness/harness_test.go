@@ -52,8 +52,8 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// needsProof skips a test of whole processes unless it was asked for: go test ./... is quick and does not
-// depend on how soon a process gets the CPU.
+// needsProof skips a test of whole processes unless a flag selects it. go test ./... is
+// quick and does not depend on how soon a process gets the CPU.
 func needsProof(t *testing.T) {
 	t.Helper()
 	if !*proof && *long == 0 && !*scale && !*full && !*posts && *schedules == 0 {
@@ -61,7 +61,7 @@ func needsProof(t *testing.T) {
 	}
 }
 
-// newRig makes a rig that is gone when the test ends.
+// newRig makes a rig that is closed at the end of the test.
 func newRig(t *testing.T, o harness.Options) *harness.Rig {
 	t.Helper()
 	needsProof(t)
@@ -81,7 +81,7 @@ func newRig(t *testing.T, o harness.Options) *harness.Rig {
 	return r
 }
 
-// within gives a context for what should take far less.
+// within returns a context with a generous timeout.
 func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), d, fmt.Errorf("took longer than %v", d))
@@ -97,7 +97,7 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-// length is how long a run goes on.
+// length returns the length of a run.
 func length(short, full time.Duration) time.Duration {
 	if testing.Short() {
 		return short
@@ -105,11 +105,11 @@ func length(short, full time.Duration) time.Duration {
 	return full
 }
 
-// slow is how long a bridge may take, on a busy machine, to poll every device
-// again, finish what is inbound, and end, once nothing is wrong any more.
+// slow is how long a bridge may take on a busy machine, after the last fault, to poll every
+// device, finish the inbound messages and stop.
 const slow = 30 * time.Second
 
-// run starts a rig, injects a plan, and wants a report without fault.
+// run starts a rig, injects a plan, and fails the test if the report has a fault.
 func run(t *testing.T, o harness.Options, name string, p harness.Plan, d time.Duration, more ...func(*harness.Rig)) judge.Report {
 	t.Helper()
 	r := newRig(t, o)
@@ -126,12 +126,12 @@ func run(t *testing.T, o harness.Options, name string, p harness.Plan, d time.Du
 	ok(t, r.Settle(ctx))
 	limit := slow
 	if d > time.Minute {
-		// Many throttlings lower the rate to a hundredth, from which it climbs for
-		// more than three minutes, with what is left in the inbound stream.
+		// Many answers of 429 lower the rate to a hundredth. It rises again for more than
+		// three minutes, in which the inbound stream has a backlog.
 		limit = 4 * time.Minute
 	}
 	if took := time.Since(injected); took > limit {
-		t.Errorf("it took %v to be at work again after the last fault", took)
+		t.Errorf("it took %v to recover after the last fault", took)
 		keep(t, r)
 	}
 	report, err := r.Report(ctx, name, p)
@@ -144,8 +144,8 @@ func run(t *testing.T, o harness.Options, name string, p harness.Plan, d time.Du
 	return report
 }
 
-// keep shows the beginning and the end of the bridges' logs of a run that went
-// wrong, and writes them whole to the folder of -keep.
+// keep shows the beginning and the end of the bridges' logs of a run with a fault, and
+// writes the whole logs to the folder of -keep.
 func keep(t *testing.T, r *harness.Rig) {
 	t.Helper()
 	for _, b := range r.Bridges() {

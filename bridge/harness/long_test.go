@@ -8,12 +8,12 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
-// TestLong is the proof by command:
+// TestLong injects random faults from a seed:
 //
 //	go test ./bridge/harness -run TestLong -long 10m -seed 7 -timeout 30m -v
 //
-// Each kind of run goes on for that long, all of them at once; choose one with
-// -run TestLong/everything.
+// All kinds of runs have that length and run at once. -run TestLong/everything selects
+// one.
 func TestLong(t *testing.T) {
 	if *long == 0 {
 		t.Skip("runs only with -long, such as -long 10m")

@@ -9,7 +9,7 @@ import (
 	"plaspy-bridge/bridge/harness"
 )
 
-// TestPlan wants a seed to mean the same faults each time, and another other ones.
+// TestPlan checks that a seed always yields the same faults, and another seed other ones.
 func TestPlan(t *testing.T) {
 	mix := harness.Mix{Bridge: true, Broker: true, API: true, Loss: true}
 	once, again, other := harness.NewPlan(1, time.Hour, mix), harness.NewPlan(1, time.Hour, mix), harness.NewPlan(2, time.Hour, mix)
@@ -30,8 +30,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestPlanOfSeveral wants every bridge to have faults of its own, and links and
-// joins among them where they are asked for.
+// TestPlanOfSeveral checks that every bridge has faults of its own, with those of links and
+// joins if the mix has them.
 func TestPlanOfSeveral(t *testing.T) {
 	p := harness.NewPlan(1, time.Hour, harness.Mix{Bridge: true, Bridges: 3, Links: true, Joins: true})
 	n := p.Counts()
@@ -59,7 +59,7 @@ func TestPlanOfSeveral(t *testing.T) {
 	}
 }
 
-// TestChanges wants the group never empty, and never larger than asked for.
+// TestChanges checks that the group is never empty and never too large.
 func TestChanges(t *testing.T) {
 	for seed := range uint64(200) {
 		there := map[int]bool{0: true, 1: true, 2: true}

@@ -11,11 +11,10 @@ import (
 
 var posts = flag.Bool("posts", false, "run TestPosts")
 
-// TestPosts is the consumer side at its full size: 10,000 messages of 200
-// devices, locations and alerts, against an API of which three answers in ten
-// are errors, resets or none at all; the same with the bridge killed again and
-// again, and with NATS killed and paused as well; the same with NATS away for 1,
-// 5, 15 and 30 seconds; and 5,000 messages that arrive while the API is down for a
+// TestPosts tests the consumer side at its full size: 10,000 messages of 200 devices,
+// locations and alerts. Three of ten requests to the API fail with errors, resets or
+// timeouts. Further runs also kill the bridge, kill and pause NATS, and stop NATS for 1, 5,
+// 15 and 30 seconds. In the last one 5,000 messages arrive while the API is down for a
 // minute.
 func TestPosts(t *testing.T) {
 	if !*posts {

@@ -12,7 +12,7 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
-// TestReplicasScale measures what a very large fleet costs two bridges:
+// TestReplicasScale measures the cost of a very large fleet for two bridges:
 //
 //	go test ./bridge/harness -run TestReplicasScale -scale -v -timeout 20m
 func TestReplicasScale(t *testing.T) {
@@ -48,7 +48,7 @@ func TestReplicasScale(t *testing.T) {
 			}
 			slices.Sort(gaps)
 			if len(gaps) != devices {
-				t.Fatalf("%d of %d devices were asked about", len(gaps), devices)
+				t.Fatalf("%d of %d devices were polled", len(gaps), devices)
 			}
 			var each []string
 			for i := range before {
@@ -64,7 +64,7 @@ func TestReplicasScale(t *testing.T) {
 				devices, interval, test.schedule, test.limit, float64(n)/measured.Seconds(), gaps[len(gaps)/2].Round(time.Millisecond),
 				gaps[len(gaps)*99/100].Round(time.Millisecond), longest.Round(time.Millisecond), strings.Join(each, "; "))
 			if longest > interval+5*time.Second {
-				t.Errorf("a device was not asked about for %v", longest)
+				t.Errorf("a device was not polled for %v", longest)
 			}
 			for _, b := range r.Running() {
 				_, err := b.Stop(ctx)
@@ -74,7 +74,7 @@ func TestReplicasScale(t *testing.T) {
 	}
 }
 
-// usage is what each bridge, and then the broker, has used.
+// usage returns the usage of each bridge, and then that of the broker.
 func usage(t *testing.T, r *harness.Rig) []process.Usage {
 	t.Helper()
 	var list []process.Usage

@@ -13,8 +13,8 @@ import (
 
 var full = flag.Bool("replicas", false, "run the tests of several bridges at their full size, one after the other")
 
-// size is how large the tests of several bridges are. The limit is twice what
-// the interval needs: with less the adaptive schedule does not keep to it.
+// size is the size of the tests of several bridges. The limit is twice the rate that the
+// interval needs, because with less the adaptive schedule exceeds the interval.
 type size struct {
 	devices  int
 	interval time.Duration
@@ -26,7 +26,7 @@ var (
 	small = size{devices: 120, interval: 2 * time.Second, limit: 7200}
 )
 
-// beside has a test run beside others where it is small.
+// beside runs a small test in parallel with others.
 func beside(t *testing.T) {
 	t.Helper()
 	if !*full {
@@ -34,7 +34,7 @@ func beside(t *testing.T) {
 	}
 }
 
-// sized gives the size, and has the test run beside others only where it is small.
+// sized returns the size, and runs a small test in parallel with others.
 func sized(t *testing.T) size {
 	t.Helper()
 	if *full {
@@ -51,7 +51,7 @@ func (s size) options(bridges int) harness.Options {
 	}
 }
 
-// settled ends a run and wants a report without fault.
+// settled ends a run and fails the test if the report has a fault.
 func settled(t *testing.T, r *harness.Rig, name string, p harness.Plan) judge.Report {
 	t.Helper()
 	ctx := within(t, 2*time.Minute)
@@ -66,8 +66,7 @@ func settled(t *testing.T, r *harness.Rig, name string, p harness.Plan) judge.Re
 	return report
 }
 
-// TestReplicaGone has one of three bridges killed, and one of three stopped:
-// promise 7.
+// TestReplicaGone kills one of three bridges, and stops one of three: promise 7.
 func TestReplicaGone(t *testing.T) {
 	beside(t)
 	const told = 3 * time.Second
@@ -101,15 +100,15 @@ func TestReplicaGone(t *testing.T) {
 				t.Errorf("none of its devices was polled for %v, want at most %v", h.first, test.first)
 			}
 			if h.last > test.last {
-				t.Errorf("one of its devices was asked about after %v, want at most %v", h.last, test.last)
+				t.Errorf("one of its devices was polled after %v, want at most %v", h.last, test.last)
 			}
 			settled(t, r, test.name, nil)
 		})
 	}
 }
 
-// TestReplicaPaused has one of three stand still until the others have taken
-// over, and wake: what it holds is behind by then, and is not to be published.
+// TestReplicaPaused suspends one of three bridges until the others have taken over. When it
+// continues, its answers are out of date and must not be published.
 func TestReplicaPaused(t *testing.T) {
 	s := sized(t)
 	still := 9 * time.Second
@@ -125,13 +124,13 @@ func TestReplicaPaused(t *testing.T) {
 	h := handedOver(r, 0, at)
 	t.Log(h)
 	if h.devices < s.devices/5 || h.first > 8*time.Second || h.last > 15*time.Second {
-		t.Errorf("want about a third of %d devices, others at work after 8 s, and all asked about after 15 s", s.devices)
+		t.Errorf("want about a third of %d devices, the first polled by others after 8 s and all after 15 s", s.devices)
 	}
 	ok(t, r.Ready(ctx))
 	settled(t, r, "paused", nil)
 }
 
-// TestReplicasChange has bridges start, stop and die at random.
+// TestReplicasChange starts, stops and kills bridges at random.
 func TestReplicasChange(t *testing.T) {
 	s := sized(t)
 	changes, length := 5, 20*time.Second
@@ -156,8 +155,8 @@ func TestReplicasChange(t *testing.T) {
 	settled(t, r, "changes", p)
 }
 
-// TestReplicasThrottled has the API throttle three devices of one bridge, which all have to obey:
-// promise 6.
+// TestReplicasThrottled throttles three devices of one bridge. All bridges have to slow
+// down: promise 6.
 func TestReplicasThrottled(t *testing.T) {
 	s := sized(t)
 	r := newRig(t, s.options(3))
@@ -167,9 +166,9 @@ func TestReplicasThrottled(t *testing.T) {
 	for _, retry := range []time.Duration{4 * time.Second, 3 * time.Second} {
 		ok(t, r.Inject(ctx, nil, 2*time.Second))
 		select {
-		case <-r.API.Door(1).Throttle(3, retry): // one device alone would wait by itself
+		case <-r.API.Door(1).Throttle(3, retry): // a single device would wait alone
 		case <-ctx.Done():
-			t.Fatal("the second bridge asks nothing")
+			t.Fatal("the second bridge sends no requests")
 		}
 		at := time.Now()
 		ok(t, r.Inject(ctx, nil, retry+3*time.Second))
@@ -198,7 +197,7 @@ func TestReplicasThrottled(t *testing.T) {
 	settled(t, r, "throttled", nil)
 }
 
-// TestReplicaCutOff has one of three lose the broker that the others keep.
+// TestReplicaCutOff cuts one of three bridges off from the broker.
 func TestReplicaCutOff(t *testing.T) {
 	beside(t)
 	for _, act := range []harness.Act{harness.DropLink, harness.ResetLink} {
@@ -234,7 +233,7 @@ func TestReplicaCutOff(t *testing.T) {
 			h := handedOver(r, 0, at)
 			t.Logf("%s; not ready after %v (%s), ready %v after it was over", h, noticed.Round(10*time.Millisecond), why, back.Round(10*time.Millisecond))
 			if h.devices < s.devices/5 || h.first > 8*time.Second || h.last > 15*time.Second {
-				t.Errorf("want about a third of %d devices, others at work after 8 s, and all asked about after 15 s", s.devices)
+				t.Errorf("want about a third of %d devices, the first polled by others after 8 s and all after 15 s", s.devices)
 			}
 			if noticed > 8*time.Second {
 				t.Errorf("it reported that it was ready for %v without a broker", noticed)
@@ -247,8 +246,7 @@ func TestReplicaCutOff(t *testing.T) {
 	}
 }
 
-// TestReplicasInbound has messages posted by three bridges that are killed,
-// stopped and paused.
+// TestReplicasInbound kills, stops and suspends three bridges that post messages.
 func TestReplicasInbound(t *testing.T) {
 	s := sized(t)
 	devices, every, length := 20, 100*time.Millisecond, 15*time.Second
@@ -257,7 +255,7 @@ func TestReplicasInbound(t *testing.T) {
 	}
 	s.devices, s.limit = 10, 0
 	o := s.options(3)
-	o.Env = append(o.Env, "BRIDGE_DEVICES_REFRESH=2s") // the producer's devices come later
+	o.Env = append(o.Env, "BRIDGE_DEVICES_REFRESH=2s") // the producer adds its devices later
 	r := newRig(t, o)
 	ctx := within(t, length+3*time.Minute)
 	ok(t, r.Start(ctx))

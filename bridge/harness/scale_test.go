@@ -9,7 +9,7 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
-// TestScale measures what a large fleet costs:
+// TestScale measures the cost of a large fleet:
 //
 //	go test ./bridge/harness -run TestScale -scale -v -timeout 10m
 func TestScale(t *testing.T) {
@@ -35,7 +35,7 @@ func TestScale(t *testing.T) {
 			life, err := r.Bridge.Stop(ctx)
 			ok(t, err)
 			if len(polls) != devices {
-				t.Errorf("%d of %d devices were asked about", len(polls), devices)
+				t.Errorf("%d of %d devices were polled", len(polls), devices)
 			}
 			var gaps []time.Duration
 			n := 0
@@ -50,7 +50,7 @@ func TestScale(t *testing.T) {
 				gaps[len(gaps)*99/100].Round(time.Millisecond), gaps[len(gaps)-1].Round(time.Millisecond),
 				100*cpu.Seconds()/measured.Seconds(), float64(cpu.Microseconds())/float64(n), after.RSS>>20, life.RSS>>20)
 			if longest := gaps[len(gaps)-1]; longest > interval+2*time.Second {
-				t.Errorf("a device was not asked about for %v", longest)
+				t.Errorf("a device was not polled for %v", longest)
 			}
 		})
 	}

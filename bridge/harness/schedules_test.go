@@ -16,10 +16,9 @@ import (
 
 var schedules = flag.Duration("schedules", 0, "run TestSchedules, for so long after its warm-up, with a restart in the middle")
 
-// TestSchedules runs the real binary with the fixed and with the adaptive
-// schedule side by side, at the same budget against the same fleet, and prints
-// how long every fix that the API showed waited to be seen. Both bridges are
-// stopped and started again half-way.
+// TestSchedules runs the real binary with the fixed and with the adaptive schedule side by
+// side, with the same budget and the same fleet. It prints the delays between the time at
+// which the API showed a fix and its poll. Both bridges restart half-way.
 func TestSchedules(t *testing.T) {
 	if *schedules == 0 {
 		t.Skip("takes long; -schedules 20m runs it")
@@ -28,7 +27,7 @@ func TestSchedules(t *testing.T) {
 		devices = 200
 		limit   = 120 // requests a minute
 	)
-	warm := *schedules // to learn
+	warm := *schedules // the adaptive schedule learns
 	start := time.Now().Add(-3 * time.Hour)
 	ctx := within(t, warm+*schedules+2*time.Minute)
 	pause := func(d time.Duration) {
@@ -70,8 +69,8 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
-// freshness sums up how long the fixes that became visible between two times
-// waited to be seen. The record of the answers ends at end.
+// freshness summarizes the delays until the polls of the fixes that became visible between
+// two instants. The record of the answers ends at end.
 func freshness(t *testing.T, api *sim.Server, start, from, to, end time.Time) string {
 	t.Helper()
 	var delays []time.Duration
@@ -100,8 +99,8 @@ func freshness(t *testing.T, api *sim.Server, start, from, to, end time.Time) st
 		n, requests, (sum / time.Duration(n)).Seconds(), delays[n/2].Seconds(), delays[n*95/100].Seconds(), 100*float64(missed)/float64(n))
 }
 
-// waits gives, for each fix that became visible in a time, how long it took
-// until the device was asked about again, and how many were superseded by then.
+// waits returns, for each fix that became visible between two instants, the delay until the
+// next poll of its device, and the number of fixes that were superseded by then.
 func waits(d *fleet.Device, shown []sim.Shown, from, to, end time.Time) (delays []time.Duration, missed int) {
 	var visible []time.Time
 	d.Poll(end)

@@ -35,9 +35,9 @@ func TestBrokerComesLate(t *testing.T) {
 	}
 }
 
-// added waits until the stream holds the additions of so many devices. A bridge that
-// is ready publishes them beside the locations, and one that stops leaves them to the
-// next.
+// added waits until the stream has the device events of a number of devices. A bridge that
+// is ready publishes them along with the locations, and one that stops leaves the rest to
+// its next start.
 func added(ctx context.Context, t *testing.T, r *harness.Rig, devices int) {
 	t.Helper()
 	began := time.Now()
@@ -57,7 +57,7 @@ func added(ctx context.Context, t *testing.T, r *harness.Rig, devices int) {
 	t.Logf("devices were added %v after the bridge was ready", time.Since(began).Round(time.Millisecond))
 }
 
-// TestWrongKey has the account's key changed under the bridge and put right.
+// TestWrongKey starts the bridge with a wrong key and then corrects the key's file.
 func TestWrongKey(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "key")
@@ -72,14 +72,14 @@ func TestWrongKey(t *testing.T) {
 	health := exec.CommandContext(ctx, r.Bridge.Binary(), "health")
 	health.Env = r.Bridge.Env()
 	if out, err := health.CombinedOutput(); health.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "token: ") {
-		t.Errorf("health: %v: %s, want status 1 and what is wrong", err, out)
+		t.Errorf("health: %v: %s, want status 1 and the reason", err, out)
 	}
 	ok(t, os.WriteFile(file, []byte(harness.APIKey), 0o600))
 	ok(t, r.Bridge.Ready(ctx))
 	ok(t, r.Settle(ctx))
 }
 
-// TestExitStatus has the bridge refuse to start.
+// TestExitStatus checks the exit status of a bridge that refuses to start.
 func TestExitStatus(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -117,8 +117,8 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// TestStop stops a busy bridge: the locations that the API returned are stored, within the
-// time limit, also where answers are slow.
+// TestStop stops a busy bridge, which has to store all locations that the API returned
+// within the time limit.
 func TestStop(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 200, Profile: fleet.Percent(100)})

@@ -17,9 +17,9 @@ import (
 
 var upgradeFrom = flag.String("upgrade-from", "", "the program of an older release, for TestUpgrade; if empty, the current one")
 
-// TestUpgrade has an older program write events, inbound messages and dead letters,
-// and the current one continue: nothing is lost, doubled or reordered, and the dead
-// letters can be read.
+// TestUpgrade lets an older program write events, inbound messages and dead letters, and
+// then upgrades it. Nothing may be lost, duplicated or reordered, and the dead letters have
+// to be readable.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	for _, how := range []struct {
@@ -58,7 +58,7 @@ func TestUpgrade(t *testing.T) {
 	} {
 		t.Run(how.name, func(t *testing.T) {
 			t.Parallel()
-			// The list is read again soon, because the producer adds devices to it.
+			// A short refresh, because the producer adds devices to the list.
 			r := newRig(t, harness.Options{Devices: 20, Env: []string{"BRIDGE_DEVICES_REFRESH=10s"}})
 			current := r.Bridge.Binary()
 			if *upgradeFrom != "" {
@@ -93,7 +93,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// invalid publishes messages that become dead letters, and waits until they have.
+// invalid publishes malformed messages and waits until they are dead letters.
 func invalid(ctx context.Context, js jetstream.JetStream, n int) error {
 	for i := range n {
 		m := &nats.Msg{Subject: "plaspy.in.location.device0001", Data: []byte("{")}

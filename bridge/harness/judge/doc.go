@@ -1,6 +1,6 @@
-// Package judge compares what the API returned in a run with what the streams hold, and
-// what the inbound stream accepted with what was posted. It is pure: it reads no clock,
-// stream or log. [Outbound] and [Inbound] get the facts of a run and return the counts.
+// Package judge compares the answers of the API in a run with the events in the stream, and
+// the accepted inbound messages with the posts. It is pure: it reads no clock, stream or
+// log. [Outbound] and [Inbound] get the facts of a run and return the counts.
 //
 // # Counts
 //

@@ -250,7 +250,7 @@ func (v *verdict) all(c *change, excused func(int) bool) bool {
 	return len(c.answers) > 0
 }
 
-// stale counts a device whose newest state is not the last one in the stream.
+// stale counts a device if its newest state is not the last one in the stream.
 func (v *verdict) stale() {
 	n := len(v.changes)
 	if n == 0 {

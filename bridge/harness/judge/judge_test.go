@@ -21,7 +21,7 @@ func second(s float64) time.Time { return noon.Add(time.Duration(s * float64(tim
 
 func span(from, to float64) timeline.Span { return timeline.Span{From: second(from), To: second(to)} }
 
-// raw is a location with a content and what is no part of it.
+// raw returns a location with a content and an inactiveSeconds, which is no part of it.
 func raw(content string, inactive int, alerts ...string) string {
 	list := ""
 	if len(alerts) > 0 {
@@ -30,7 +30,7 @@ func raw(content string, inactive int, alerts ...string) string {
 	return fmt.Sprintf(`{"dateTime":%q,"inactiveSeconds":%d,"alerts":[%s]}`, content, inactive, list)
 }
 
-// answers writes "A B B" as answers, one a second, to life 0; "A/1" is to life 1.
+// answers turns "A B B" into answers to life 0, one a second. "A/1" is an answer to life 1.
 func answers(text string) []judge.Answer {
 	var list []judge.Answer
 	for i, word := range strings.Fields(text) {
@@ -41,7 +41,7 @@ func answers(text string) []judge.Answer {
 	return list
 }
 
-// events writes "A B" as a stream that has the locations of these answers.
+// events turns "A B" into a stream with the locations of these answers.
 func events(shown []judge.Answer, text string) []judge.Event {
 	list := []judge.Event{{Seq: 1, ID: "added", Kind: "device", Device: "d", Change: "added"}}
 	for i, content := range strings.Fields(text) {
@@ -318,7 +318,7 @@ func TestInbound(t *testing.T) {
 	}
 }
 
-// requests are of two bridges in turn.
+// requests returns requests of two bridges in turn.
 func requests(seconds ...float64) []judge.Request {
 	var list []judge.Request
 	for i, s := range seconds {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestOtherGo has a standard library without a line that is patched.
+// TestOtherGo patches a standard library that lacks a patched line.
 func TestOtherGo(t *testing.T) {
 	src := t.TempDir()
 	if err := os.Mkdir(filepath.Join(src, "time"), 0o700); err != nil {

@@ -13,13 +13,13 @@ import (
 	"plaspy-bridge/bridge/harness"
 )
 
-// TestClock sets clocks an hour ahead or behind, and right again, under a bridge
-// that polls and posts, and kills it while they are wrong.
+// TestClock sets clocks an hour ahead or behind and back again, while the bridge polls and
+// posts. It kills the bridge while the clocks are wrong.
 func TestClock(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name           string
-		bridge, broker bool // whose clock it is
+		bridge, broker bool // the program with the wrong clock
 		ahead          time.Duration
 	}{
 		{"bridge ahead", true, false, time.Hour},
@@ -79,7 +79,7 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// skew is how far the bridge's clock is ahead of the true one.
+// skew returns how far the bridge's clock is ahead of the true one.
 func (r *rig) skew(ctx context.Context, t *testing.T) time.Duration {
 	t.Helper()
 	var addr string
@@ -99,7 +99,7 @@ func (r *rig) skew(ctx context.Context, t *testing.T) time.Duration {
 	return time.Until(at)
 }
 
-// brokerSkew is the same of the broker's.
+// brokerSkew returns how far the broker's clock is ahead of the true one.
 func (r *rig) brokerSkew(ctx context.Context, t *testing.T) time.Duration {
 	t.Helper()
 	st, err := r.Broker.JetStream().Stream(ctx, subjects.Events())

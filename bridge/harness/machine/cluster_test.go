@@ -20,12 +20,11 @@ import (
 	"plaspy-bridge/bridge/harness/network"
 )
 
-// cluster is three nats-servers, the first of them the rig's. They reach each
-// other over links only.
+// cluster is three nats-servers, of which the first is the rig's. Their routes use links.
 type cluster struct {
 	nodes []*natsserver.Broker
 	args  [][]string
-	links map[[2]int]*network.Link // from the one that connects
+	links map[[2]int]*network.Link // from the server that connects
 }
 
 const nodes = 3
@@ -86,7 +85,7 @@ func (c *cluster) each(node int, f func(*network.Link)) {
 	}
 }
 
-// startCluster is start with a cluster for a broker.
+// startCluster is start with a cluster as the broker.
 func (r *rig) startCluster(ctx context.Context, t *testing.T) *cluster {
 	t.Helper()
 	c := r.cluster(ctx, t)
@@ -97,7 +96,7 @@ func (r *rig) startCluster(ctx context.Context, t *testing.T) *cluster {
 	return c
 }
 
-// leader returns the node that leads a stream, as soon as that is a different node.
+// leader waits for a leader of a stream other than last, and returns it.
 func (c *cluster) leader(ctx context.Context, t *testing.T, stream string, last int) int {
 	t.Helper()
 	for tick := time.NewTicker(100 * time.Millisecond); ; {
@@ -125,8 +124,7 @@ func (c *cluster) leader(ctx context.Context, t *testing.T, stream string, last 
 	}
 }
 
-// TestStepDown has the leaders of the streams step down in the middle of
-// publishing and posting.
+// TestStepDown makes the leaders of the streams step down during publishing and posting.
 func TestStepDown(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, false)
@@ -148,8 +146,7 @@ func TestStepDown(t *testing.T) {
 	}
 }
 
-// TestLeaderGone has the leader of the events' stream gone in the middle of
-// publishing, again and again.
+// TestLeaderGone ends or suspends the leader of the events stream during publishing.
 func TestLeaderGone(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -176,13 +173,12 @@ func TestLeaderGone(t *testing.T) {
 				wait(ctx, t, time.Second)
 				i := c.leader(ctx, t, subjects.Events(), -1)
 				ok(t, test.gone(c.nodes[i]))
-				c.leader(ctx, t, subjects.Events(), i) // 4 to 9 s without a word from the last
+				c.leader(ctx, t, subjects.Events(), i) // the election takes 4 to 9 s
 				ok(t, test.back(ctx, c.nodes[i], c.args[i]))
 				r.recovers(ctx, t)
 			}
 			r.truthful(t, w, from)
-			// An acknowledgement that the leader gave and did not live to act on is no
-			// acknowledgement.
+			// The leader may have sent an acknowledgement and ended before it stored it.
 			report := r.settled(ctx, t, "leader "+test.name, test.times*workers)
 			if report.Published != report.Shown {
 				t.Errorf("%d published of %d shown: nothing excuses that", report.Published, report.Shown)
@@ -191,10 +187,9 @@ func TestLeaderGone(t *testing.T) {
 	}
 }
 
-// TestServerThatWasCutOff has the harness read through a server that was cut off
-// from the others while these went on. The server answers for the stream with its
-// own copy, as if nothing had happened since; the harness waits until it follows
-// the others again, and reads what they hold.
+// TestServerThatWasCutOff reads a stream through a server that was cut off from the others
+// while these received messages. The server answers for the stream with its own copy. The
+// harness has to wait until the server follows the others again.
 func TestServerThatWasCutOff(t *testing.T) {
 	t.Parallel()
 	for _, leader := range []bool{true, false} {
@@ -205,7 +200,7 @@ func TestServerThatWasCutOff(t *testing.T) {
 			c := r.cluster(ctx, t)
 			const before, after = 31, 159
 			for counted := (jetstream.StreamConfig{Name: "COUNTED", Subjects: []string{"counted"}, Replicas: nodes}); ; {
-				// The servers know each other a moment after they have a leader.
+				// The servers learn of each other shortly after they have a leader.
 				if _, err := r.Broker.JetStream().CreateStream(ctx, counted); err == nil {
 					break
 				}
@@ -251,7 +246,7 @@ func TestServerThatWasCutOff(t *testing.T) {
 	}
 }
 
-// publish publishes messages that a majority has stored.
+// publish publishes messages and waits until a majority has stored them.
 func publish(ctx context.Context, t *testing.T, b *natsserver.Broker, n int) {
 	t.Helper()
 	for i := range n {
@@ -283,7 +278,7 @@ func askUntil(ctx context.Context, t *testing.T, b *natsserver.Broker, suits fun
 	}
 }
 
-// replicated waits until a node has stored what the others have.
+// replicated waits until a node has stored the same messages as the others.
 func (c *cluster) replicated(ctx context.Context, t *testing.T, node int, n uint64) {
 	t.Helper()
 	askUntil(ctx, t, c.nodes[node], func(i *jetstream.StreamInfo) bool {
@@ -291,8 +286,8 @@ func (c *cluster) replicated(ctx context.Context, t *testing.T, node int, n uint
 	})
 }
 
-// TestPartition cuts the server that the bridge is connected to off from the
-// others. It lives on, and can store nothing; the others can.
+// TestPartition cuts the bridge's server off from the others. The server continues to run,
+// but only the others can store messages.
 func TestPartition(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, false)
@@ -335,7 +330,7 @@ func (r *rig) connectedTo(t *testing.T) int {
 	return i
 }
 
-// stepDown asks until the leader that there is at the time says that it has.
+// stepDown asks the leader to step down until it confirms this.
 func stepDown(ctx context.Context, t *testing.T, b *natsserver.Broker, stream string) {
 	t.Helper()
 	for ctx.Err() == nil {

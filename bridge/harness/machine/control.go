@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The words of the mapped file, as std/syscall.go.txt has them.
+// The words of the mapped file, as in std/syscall.go.txt.
 const (
 	attached = iota
 	shift
@@ -24,8 +24,8 @@ const (
 	words
 )
 
-// Control is the clock and the disk of one program that [Build] made, over all
-// its lives. It is safe for concurrent use.
+// Control controls the clock and the disk of one program from [Build], in all its lives. It
+// is safe for concurrent use.
 type Control struct {
 	path string
 	disk string
@@ -33,8 +33,9 @@ type Control struct {
 	word *[words]int64
 }
 
-// NewControl makes a control in a file of its own, with nothing broken. The disk
-// is every file whose path begins with disk; "": none. Close it.
+// NewControl makes a control without faults in a file of its own. The faults of the disk
+// affect the files with paths that begin with disk, or no file if disk is empty. The
+// caller closes it.
 func NewControl(path, disk string) (*Control, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
@@ -53,34 +54,34 @@ func NewControl(path, disk string) (*Control, error) {
 	return c, nil
 }
 
-// Close lets go of the file. A program that runs keeps it.
+// Close closes the file. A running program keeps its own mapping.
 func (c *Control) Close() error { return unix.Munmap(c.mem) }
 
-// Env is what a program has to be started with, each "NAME=value".
+// Env returns the variables for the start of a program, each "NAME=value".
 func (c *Control) Env() []string {
 	return []string{"MACHINE_FAULTS=" + c.path, "MACHINE_DISK=" + c.disk}
 }
 
-// Lives is how many programs have taken the control up.
+// Lives returns the number of programs that have opened the control.
 func (c *Control) Lives() int { return int(atomic.LoadInt64(&c.word[attached])) }
 
-// Clock sets the wall clock so far ahead of the true one, in whole seconds;
-// negative: behind; 0: right again.
+// Clock sets the wall clock ahead of the true one by whole seconds, or behind it if ahead
+// is negative. 0 ends the fault.
 func (c *Control) Clock(ahead time.Duration) {
 	atomic.StoreInt64(&c.word[shift], int64(ahead/time.Second))
 }
 
-// Slow has every write and every sync take so much longer.
+// Slow delays every write and every sync.
 func (c *Control) Slow(write, sync time.Duration) {
 	atomic.StoreInt64(&c.word[writing], int64(write))
 	atomic.StoreInt64(&c.word[syncing], int64(sync))
 }
 
-// Full leaves the disk so many bytes of room; negative: all it wants.
+// Full limits the bytes that can still be written. A negative number ends the fault.
 func (c *Control) Full(left int64) { atomic.StoreInt64(&c.word[room], left) }
 
-// Slowed is how many writes and syncs were delayed.
+// Slowed returns the number of delayed writes and syncs.
 func (c *Control) Slowed() int { return int(atomic.LoadInt64(&c.word[slowed])) }
 
-// Refused is how many writes found no room.
+// Refused returns the number of writes that failed for lack of room.
 func (c *Control) Refused() int { return int(atomic.LoadInt64(&c.word[refused])) }

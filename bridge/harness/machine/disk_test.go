@@ -15,10 +15,10 @@ import (
 	"plaspy-bridge/bridge/harness"
 )
 
-// workers is how many posts are under way at once.
+// workers is the number of concurrent posts.
 const workers = 16
 
-// TestSlowDisk has every write of the broker take long, and every sync longer.
+// TestSlowDisk delays every write and every sync of the broker.
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -50,9 +50,8 @@ func TestSlowDisk(t *testing.T) {
 	}
 }
 
-// TestDiskFull has the broker's disk full. A nats-server 2.15 whose store could
-// not be written does not write it again until it is started anew, which is its
-// operator's affair; the embedded one is the bridge's.
+// TestDiskFull fills the broker's disk. A nats-server 2.15 that failed to write its store
+// has to be restarted, which is its operator's task. The bridge restarts the embedded one.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -84,14 +83,13 @@ func TestDiskFull(t *testing.T) {
 			}
 			r.recovers(ctx, t)
 			r.truthful(t, w, from)
-			// What was posted and could not be noted down is posted again.
+			// A post that could not be recorded is repeated.
 			r.settled(ctx, t, "disk full, "+test.name, workers)
 		})
 	}
 }
 
-// TestMaximumStorage has the store reach the most that the server may take, and
-// then again have room.
+// TestMaximumStorage fills the store up to the server's limit, and then makes room.
 func TestMaximumStorage(t *testing.T) {
 	t.Parallel()
 	conf := filepath.Join(t.TempDir(), "nats.conf")
@@ -114,8 +112,7 @@ func TestMaximumStorage(t *testing.T) {
 	r.settled(ctx, t, "maximum storage", workers)
 }
 
-// fill publishes smaller and smaller messages until not even the smallest has
-// room.
+// fill publishes messages of decreasing sizes until there is no room for the smallest.
 func fill(ctx context.Context, t *testing.T, js jetstream.JetStream) {
 	t.Helper()
 	for size := 256 << 10; size > 16; {

@@ -1,41 +1,40 @@
-// Package machine breaks the machine under the programs that package harness
-// runs: its clock, its disk, its file descriptors, and one server of a cluster.
-// It needs no privileges and breaks nothing else on the machine.
+// Package machine breaks the machine under the programs that package harness runs: the
+// clock, the disk, the file descriptors, and a server of a cluster. It needs no privileges
+// and does not affect other programs.
 //
-// # How
+// # Implementation
 //
-// [Build] makes the programs under test with a standard library in which four
-// places look at a file before they do their work: time.Now, os.File.Write with
-// WriteAt, os.File.Sync, and syscall.Statfs. The file is mapped into the memory
-// of the program and of the test, so that a look costs a load, and what the test
-// writes there holds at once. A [Control] is that file. Everything else about the
-// programs is as it is deployed; their sources know nothing of it.
+// [Build] compiles the programs under test with a standard library that is patched in four
+// functions: time.Now, os.File.Write with WriteAt, os.File.Sync, and syscall.Statfs. The
+// patched functions read a file before they do their work. Both the program and the test
+// map the file into memory, so that a read is a load and a write by the test has an effect
+// at once. A [Control] is that file. The programs are otherwise as deployed, and their
+// sources do not know of the faults.
 //
-// The places are found by the text of the lines that they replace. Where a
-// version of Go has other lines, Build says which and makes nothing: a fault that
-// is silently not injected would prove what is not so.
+// A patch finds its function by the text of the lines that it replaces. If a version of Go
+// has other lines, Build returns an error that names them. A fault that is silently not
+// injected would prove nothing.
 //
-// # What a fault is
+// # Faults
 //
-// A clock that jumps moves the wall clock alone, as settimeofday does. The
-// monotonic clock, and with it every timer, goes on.
+// A clock that jumps changes only the wall clock, as settimeofday does. The monotonic
+// clock, and with it every timer, continues.
 //
-// A slow disk delays each write and each sync of a file below one folder. A full
-// one takes as many bytes as are left, the last write in part, and answers ENOSPC
-// from there on; statfs tells the same. Files that exist can be opened, renamed
-// and removed, and what was written can be read.
+// A slow disk delays each write and each sync of a file below one folder. A full disk
+// accepts as many bytes as are left, the last write in part, and then returns ENOSPC. The
+// patched statfs reports the same. Files that exist can be opened, renamed and removed, and
+// their content can be read.
 //
-// With its files limited ([LimitFiles]) a program
-// keeps what it has open and can open nothing more.
+// With its files limited ([LimitFiles]) a program keeps its open files and cannot open
+// more.
 //
-// # What is wanted
+// # Requirements
 //
-// Beside what package harness counts: that the bridge says that it is not ready
-// where it has not polled a device for longer than an acknowledgement may take,
-// that it is at work again by itself once nothing is broken any more, that it
-// stays small, that it tells a trouble once and not at every try, and that the
-// bucket of last locations has what the stream has. A test fails, too, where the
-// fault did not show at the place where it was injected.
+// The tests check more than package judge does. The bridge reports that it is not ready if
+// it has not polled a device for longer than an acknowledgement may take. It recovers by
+// itself when the fault ends, needs little memory, and logs a repeated failure once. The
+// bucket of last locations has the same content as the stream. A test also fails if the
+// fault had no effect.
 //
-// Linux only: on other systems the package has nothing but this text.
+// The package is for Linux only.
 package machine

@@ -9,7 +9,7 @@ import (
 	"plaspy-bridge/bridge/harness"
 )
 
-// TestStartsFull starts a bridge whose embedded server's disk is full.
+// TestStartsFull starts a bridge with an embedded server while the disk is full.
 func TestStartsFull(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, true)
@@ -30,8 +30,8 @@ func TestStartsFull(t *testing.T) {
 	r.settled(ctx, t, "disk full at the start", workers)
 }
 
-// TestKilledAgainAndAgain kills a bridge and its embedded server at every stage
-// of their start, and some time after it.
+// TestKilledAgainAndAgain kills a bridge with an embedded server at every stage of the
+// start, and some time later.
 func TestKilledAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, true)

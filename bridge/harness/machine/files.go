@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LimitFiles takes from a running program the right to open any file or socket,
-// also in the place of one that it closes, and gives what sets it right again.
-// What it has open it keeps.
+// LimitFiles prevents a running program from opening any file or socket, even after it
+// closes another one. It keeps its open files. The returned function ends the limit.
 func LimitFiles(pid int) (restore func() error, err error) {
 	var old unix.Rlimit
 	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &old); err != nil {

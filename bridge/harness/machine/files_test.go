@@ -11,8 +11,8 @@ import (
 	"plaspy-bridge/bridge/harness/machine"
 )
 
-// TestNoFiles takes the bridge's file descriptors, and then its connections: to
-// the API first, to the broker next.
+// TestNoFiles leaves the bridge no file descriptors and then ends its connections, first
+// to the API and then to the broker.
 func TestNoFiles(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, false)

@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// rig is a rig whose bridge and broker run on machines of their own.
+// rig is a rig with machines of their own for the bridge and the broker.
 type rig struct {
 	*harness.Rig
 	bridge, broker *machine.Control
@@ -59,13 +59,13 @@ type rig struct {
 	embedded bool     // the broker is in the bridge
 	data     string   // its store then
 
-	every    time.Duration        // inbound message of each of the devices that send some
+	every    time.Duration        // interval of the inbound messages of a device
 	nodes    []*natsserver.Broker // of a cluster
-	patience time.Duration        // before a device that is not polled is a reason not to be ready
+	patience time.Duration        // how long a device may be unpolled before the bridge is not ready
 }
 
-// newRig makes a rig that is gone when the test ends. With embedded the bridge
-// has its broker inside, and the rig's reads from that one.
+// newRig makes a rig that is closed at the end of the test. With embedded the bridge has
+// an embedded broker, and the rig reads from that one.
 func newRig(t *testing.T, o harness.Options, embedded bool, args ...string) *rig {
 	t.Helper()
 	if !*proof {
@@ -120,9 +120,9 @@ func (r *rig) start(ctx context.Context, t *testing.T) {
 	ok(t, r.Bridge.Ready(ctx))
 }
 
-// settled ends a run and wants a report without fault. again is how many inbound
-// messages may be posted a second time beyond what the harness's judge allows: it
-// does not know what was broken.
+// settled ends a run and fails the test if the report has a fault. again is the number of
+// inbound messages that may be posted a second time without an excuse of the judge, which
+// does not know the faults of this package.
 func (r *rig) settled(ctx context.Context, t *testing.T, name string, again int) judge.Report {
 	t.Helper()
 	begun := time.Now()
@@ -168,7 +168,7 @@ func (r *rig) settled(ctx context.Context, t *testing.T, name string, again int)
 	return report
 }
 
-// newest wants the bucket of last locations to hold what the stream has last.
+// newest fails the test if the bucket of last locations differs from the stream.
 func (r *rig) newest(ctx context.Context, t *testing.T) {
 	t.Helper()
 	events, err := natsserver.ReadEvents(ctx, r.Broker.JetStream(), subjects)
@@ -181,7 +181,7 @@ func (r *rig) newest(ctx context.Context, t *testing.T) {
 	}
 	bucket, err := r.Broker.JetStream().KeyValue(ctx, subjects.LastBucket())
 	ok(t, err)
-	for tick := time.NewTicker(50 * time.Millisecond); ; { // the server copies it there by and by
+	for tick := time.NewTicker(50 * time.Millisecond); ; { // the server copies the events in the background
 		var wrong string
 		for device, raw := range want {
 			entry, err := bucket.Get(ctx, publisher.Encode(device))
@@ -206,14 +206,14 @@ func (r *rig) newest(ctx context.Context, t *testing.T) {
 
 const subjects publisher.Subjects = "plaspy"
 
-// slow is how long a bridge may take, on a busy machine, to poll every device
-// again, finish what is inbound, and end, once nothing is wrong any more.
+// slow is how long a bridge may take on a busy machine, after the last fault, to poll every
+// device, finish the inbound messages and stop.
 const slow = 20 * time.Second
 
-// mostMemory is what a bridge for so few devices may take, in megabytes.
+// mostMemory limits the memory of a bridge with few devices, in megabytes.
 const mostMemory = 200
 
-// mostLines is the number of lines that it may log: a repeated failure is logged once.
+// mostLines limits the lines in its log. A repeated failure is logged once.
 const mostLines = 300
 
 // dump makes a bridge that should be working print its goroutines.
@@ -223,13 +223,13 @@ func (r *rig) dump(t *testing.T) {
 		_ = syscall.Kill(pid, syscall.SIGQUIT) // it may just have ended
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		_, _ = r.Bridge.Wait(ctx) // what there is of the log is shown anyway
+		_, _ = r.Bridge.Wait(ctx) // the log is shown in any case
 	}
 	log, err := r.Bridge.Log()
 	t.Logf("the bridge's log, %v:\n%s", err, log)
 }
 
-// keep shows the bridge's log of a run that went wrong.
+// keep shows the bridge's log of a run with a fault.
 func (r *rig) keep(t *testing.T) {
 	t.Helper()
 	log, err := r.Bridge.Log()
@@ -243,7 +243,7 @@ func (r *rig) keep(t *testing.T) {
 	t.Logf("the bridge's log:\n%s", log)
 }
 
-// wait lets time go by with a fault in place.
+// wait waits for a time.
 func wait(ctx context.Context, t *testing.T, d time.Duration) {
 	t.Helper()
 	timer := time.NewTimer(d)
@@ -255,7 +255,7 @@ func wait(ctx context.Context, t *testing.T, d time.Duration) {
 	}
 }
 
-// within gives a context for what should take far less.
+// within returns a context with a generous timeout.
 func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), d, fmt.Errorf("took longer than %v", d))

@@ -16,7 +16,7 @@ import (
 	"plaspy-bridge/bridge/harness/process"
 )
 
-// std is what is added to packages of the standard library.
+// std has the files that are added to packages of the standard library.
 //
 //go:embed std
 var std embed.FS
@@ -24,7 +24,7 @@ var std embed.FS
 // patch replaces one line of the standard library.
 type patch struct{ file, old, with string }
 
-// patches are the places that look at the [Control].
+// patches replaces the lines that have to read the [Control].
 func patches() []patch {
 	return []patch{
 		{"time/time.go", "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n", "func Now() Time {\n\tsec, nsec, mono := machineNow()\n"},
@@ -35,9 +35,8 @@ func patches() []patch {
 	}
 }
 
-// Build is [process.Build] with the standard library of a machine that can be
-// broken. A program that is started without a [Control]'s environment behaves as
-// ever.
+// Build is [process.Build] with the patched standard library. Without the environment of a
+// [Control] a program behaves as usual.
 func Build(ctx context.Context, dir string) (process.Binaries, error) {
 	b := process.Binaries{Bridge: filepath.Join(dir, "plaspy-bridge"), Broker: filepath.Join(dir, "nats-server")}
 	root, err := goroot(ctx)
@@ -64,8 +63,8 @@ func goroot(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// overlay writes the changed files into dir and gives the name of the list that
-// go build wants.
+// overlay writes the changed files into dir and returns the name of their list for go
+// build.
 func overlay(src, dir string, patches []patch) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("machine: %w", err)
@@ -103,7 +102,7 @@ func overlay(src, dir string, patches []patch) (string, error) {
 	return path, nil
 }
 
-// apply gives the patched text of every file that a patch is for.
+// apply returns the patched text of each file that has a patch.
 func apply(src string, patches []patch) (map[string]string, error) {
 	changed := map[string]string{}
 	for _, p := range patches {

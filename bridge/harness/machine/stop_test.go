@@ -11,13 +11,13 @@ import (
 	"plaspy-bridge/bridge/sim/fault"
 )
 
-// TestStopFull stops a busy bridge: the API is slow to
-// answer, the broker does not answer at all, and messages wait to be posted.
+// TestStopFull stops a busy bridge while the API answers slowly, the broker does not answer
+// and messages wait to be posted.
 func TestStopFull(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
-		broker bool // stands still
+		broker bool // is suspended
 	}{{"slow API", false}, {"slow API and a broker that stands still", true}} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -21,7 +21,7 @@ type look struct {
 	err    error
 }
 
-// watch asks the bridge all the time how it fares.
+// watch asks the bridge for its health again and again.
 type watch struct {
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -55,14 +55,14 @@ func (r *rig) watch(t *testing.T) *watch {
 
 func (w *watch) end() { w.stop(); w.done.Wait() }
 
-// from gives the answers in a time.
+// from returns the answers in a span of time.
 func (w *watch) from(from, to time.Time) []look {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(w.looks), func(l look) bool { return l.at.Before(from) || l.at.After(to) })
 }
 
-// story is what the bridge said, each change of it once.
+// story returns the changes of the answers.
 func (w *watch) story(from, to time.Time) string {
 	var b strings.Builder
 	last := ""
@@ -85,7 +85,7 @@ func (w *watch) story(from, to time.Time) string {
 	return b.String()
 }
 
-// ready is the longest time in which the bridge said without a break that it was
+// ready returns the longest time in which the bridge reported without a break that it was
 // ready.
 func (w *watch) ready(from, to time.Time) time.Duration {
 	var longest time.Duration
@@ -103,8 +103,7 @@ func (w *watch) ready(from, to time.Time) time.Duration {
 	return longest
 }
 
-// recovers wants the bridge to be at work again soon after the end of what was
-// broken.
+// recovers fails the test if the bridge does not recover soon after the end of a fault.
 func (r *rig) recovers(ctx context.Context, t *testing.T) {
 	t.Helper()
 	mended := time.Now()
@@ -115,12 +114,12 @@ func (r *rig) recovers(ctx context.Context, t *testing.T) {
 	}
 }
 
-// recovery is how long that may take on a busy machine. A lease that ran out
-// takes 5 s, a server that is revived as long again, one that is left 10 s.
+// recovery is how long that may take on a busy machine. A lost lease takes 5 s, a server
+// that returns another 5 s, and the change to another server 10 s.
 const recovery = 40 * time.Second
 
-// truthful wants every device to be polled for as long as the bridge says that
-// it is ready.
+// truthful fails the test if a device was not polled while the bridge reported that it was
+// ready.
 func (r *rig) truthful(t *testing.T, w *watch, from time.Time) {
 	t.Helper()
 	to := time.Now()
@@ -138,17 +137,16 @@ func (r *rig) truthful(t *testing.T, w *watch, from time.Time) {
 	t.Logf("the bridge's reports:\n%s", w.story(from, to))
 }
 
-// patience is how long a poll, or the storing of what it brought, may take
-// before that is a reason not to be ready: the wait for an acknowledgement, and
-// a second.
+// patience is how long a poll, with the storing of its result, may take before the bridge
+// is not ready: the wait for an acknowledgement, and a second.
 const patience = 6 * time.Second
 
-// inCluster is the same for one device of many where a server of a cluster was
-// lost: what was under way through it is not answered, and waited for and tried
-// again by itself, while the others go on.
+// inCluster is the same for a device whose event was in flight through a lost server of a
+// cluster. The bridge waits for the acknowledgement and retries this event, while it
+// publishes those of the other devices.
 const inCluster = 4 * patience
 
-// polls gives when the API answered with a location, by device.
+// polls returns the times of the answers with a location by device.
 func (r *rig) polls(from, to time.Time) map[string][]time.Time {
 	all := map[string][]time.Time{}
 	for _, id := range r.API.Sim.IDs() {
@@ -161,7 +159,7 @@ func (r *rig) polls(from, to time.Time) map[string][]time.Time {
 	return all
 }
 
-// most is the largest number of polls within any time of a length.
+// most returns the largest number of polls in any span of a length.
 func (r *rig) most(from, to time.Time, length time.Duration) int {
 	var all []time.Time
 	for _, list := range r.polls(from, to) {

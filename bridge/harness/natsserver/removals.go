@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// removals are the inbound messages whose removal the broker has acknowledged. A
+// removals has the removals of inbound messages that the broker has acknowledged. A
 // nats-server that is killed forgets some removals, even some that are minutes old, and
 // restores the messages.
 type removals struct {

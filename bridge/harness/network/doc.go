@@ -1,4 +1,4 @@
 // Package network has the parts of the network between the programs under test: addresses
 // for them ([Ports]), connections to the broker that can be cut ([Link]), and a listener
-// whose connections can be frozen ([Listener]).
+// with connections that can be frozen ([Listener]).
 package network
