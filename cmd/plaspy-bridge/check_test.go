@@ -5,17 +5,12 @@ import (
 	"testing"
 
 	"plaspy-bridge/bridge/sim"
-	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 )
 
 // TestCheck wants the exit status of the contract; what is found, and how, is
 // package preflight's to test.
 func TestCheck(t *testing.T) {
-	api, err := sim.New(sim.Options{Devices: 2}).Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer api.Close()
+	fleet := sim.New(sim.Options{Devices: 2})
 	tests := []struct {
 		name           string
 		env            []string
@@ -29,8 +24,7 @@ func TestCheck(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			clitest.ClearEnv(t, append([]string{"PLASPY_BASE_URL", api.URL, "PLASPY_USERNAME", "sim", "PLASPY_API_KEY", "sim-key",
-				"BRIDGE_DATA_DIR", t.TempDir(), "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_HTTP_ADDR", "127.0.0.1:0"}, tt.env...)...)
+			simulatedHere(t, fleet, tt.env...)
 			status, stdout, stderr := program.Run(t, "check")
 			if status != tt.status || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
 				t.Errorf("status %d, want %d\nstdout %s\nstderr %s", status, tt.status, stdout, stderr)

@@ -65,15 +65,32 @@ func freeAddr(t *testing.T) string {
 // it, with more variables.
 func simulated(t *testing.T, api *sim.Server, more ...string) []string {
 	t.Helper()
+	return append([]string{
+		clitest.AsProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
+		"PLASPY_BASE_URL=" + serve(t, api), "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key",
+	}, more...)
+}
+
+// simulatedHere serves a simulated API, and makes the test's own environment that of a
+// bridge that uses it, with a store and ports of its own and more variables, name and
+// value in turn.
+func simulatedHere(t *testing.T, api *sim.Server, more ...string) {
+	t.Helper()
+	clitest.ClearEnv(t, append([]string{
+		"PLASPY_BASE_URL", serve(t, api), "PLASPY_USERNAME", "sim", "PLASPY_API_KEY", "sim-key",
+		"BRIDGE_DATA_DIR", t.TempDir(), "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_HTTP_ADDR", "127.0.0.1:0",
+	}, more...)...)
+}
+
+// serve serves a simulated API until the end of the test.
+func serve(t *testing.T, api *sim.Server) (url string) {
+	t.Helper()
 	l, err := api.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	return append([]string{
-		clitest.AsProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
-		"PLASPY_BASE_URL=" + l.URL, "PLASPY_USERNAME=sim", "PLASPY_API_KEY=sim-key",
-	}, more...)
+	return l.URL
 }
 
 // startProcess starts `plaspy-bridge run` against a simulated fleet, with its log

@@ -139,13 +139,7 @@ func lively(r *rand.Rand) fleet.Cadence {
 // running runs a bridge for as long as its metrics are asked for.
 func running(t *testing.T) func(func(string) bool) {
 	return func(yield func(string) bool) {
-		api, err := sim.New(sim.Options{Devices: 5, Seed: 1, Profile: lively}).Listen(t.Context(), "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer api.Close()
-		clitest.ClearEnv(t, "PLASPY_BASE_URL", api.URL, "PLASPY_USERNAME", "sim", "PLASPY_API_KEY", "sim-key", "PLASPY_RATE_LIMIT", "0",
-			"BRIDGE_POLL_INTERVAL", "100ms", "BRIDGE_DATA_DIR", t.TempDir(), "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_HTTP_ADDR", "127.0.0.1:0")
+		simulatedHere(t, sim.New(sim.Options{Devices: 5, Seed: 1, Profile: lively}), "PLASPY_RATE_LIMIT", "0", "BRIDGE_POLL_INTERVAL", "100ms")
 		cfg, _, err := config.Load()
 		if err != nil {
 			t.Fatal(err)
