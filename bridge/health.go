@@ -13,6 +13,7 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/plaspy/daily"
 	"plaspy-bridge/bridge/replica"
+	"plaspy-bridge/bridge/tick"
 )
 
 // part is a row of the health table.
@@ -52,29 +53,30 @@ func (b *Bridge) parts() []part {
 // watch reports the states of the parts and the progress of the work until ctx
 // is cancelled.
 func (b *Bridge) watch(ctx context.Context) {
-	const every = 250 * time.Millisecond
 	table, states := b.parts(), &stateLog{log: b.logger("health")}
-	ticker := time.NewTicker(every / 10) // until it is ready for the first time
-	defer ticker.Stop()
+	timer := time.NewTimer(tick.Grid)
+	defer timer.Stop()
 	for started := false; ; {
 		for _, p := range table {
 			b.health.Report(p.name, p.state())
 		}
 		ready, parts := b.health.Ready()
 		states.look(time.Now(), parts)
-		if ready && !started {
-			started = true
-			ticker.Reset(every)
-		}
+		started = started || ready
 		if b.stopping.Load() {
 			b.live.stopping()
 		} else {
 			b.live.look(b.pulse())
 		}
+		next := tick.Grid / 10
+		if started {
+			next = tick.Until(time.Now(), tick.Grid)
+		}
+		timer.Reset(next)
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"plaspy-bridge/bridge/tick"
 )
 
 // keyWatchInterval is the time between two reads of the key file. Reading a few bytes
@@ -67,13 +69,14 @@ func (s *KeySource) Watch(ctx context.Context, changed func()) {
 	s.mu.Lock()
 	seen := s.key
 	s.mu.Unlock()
-	ticker := time.NewTicker(keyWatchInterval)
+	ticker := tick.NewTicker(keyWatchInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			ticker.Next()
 			// Compare with the last key of this loop and not with the stored key: a token
 			// request that read the new key first must not hide the change.
 			if key, _ := s.refresh(); key != seen {

@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"plaspy-bridge/bridge/tick"
 )
 
 const (
 	// every is the time between two looks at the bucket. All replicas are to follow
 	// an entry within a second.
-	every = 700 * time.Millisecond
+	every = 3 * tick.Grid
 	// patience is the time until the next look after one that failed although NATS
 	// is connected, for instance because it is not permitted.
 	patience = 3 * time.Second
@@ -76,7 +78,7 @@ func (w *Watcher) Run(ctx context.Context, apply func(*Rules)) {
 			return
 		case <-timer.C:
 		}
-		next := every
+		next := tick.Until(time.Now(), every)
 		changed := false
 		if w.connected() {
 			var err error

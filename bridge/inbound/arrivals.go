@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"plaspy-bridge/bridge/tick"
+
 	"github.com/nats-io/nats.go"
 )
 
@@ -31,7 +33,11 @@ type arrivals struct {
 
 // await waits for an announcement, or until the next look.
 func (a *arrivals) await(ctx context.Context) {
-	timer := time.NewTimer(a.idle)
+	wait := a.idle
+	if wait >= announcedLook {
+		wait = tick.Until(time.Now(), announcedLook)
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-a.came:

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/bridge/inbound/message"
+	"plaspy-bridge/bridge/tick"
 )
 
 // gaugeEvery is the time between two readings of the number of messages in the
@@ -92,7 +93,7 @@ func (c *Consumer) gauge(ctx context.Context) {
 		c.metrics.lanes.WithLabelValues("ready").Set(float64(s.Ready))
 		c.metrics.lanes.WithLabelValues("waiting").Set(float64(s.Waiting))
 		c.metrics.lanes.WithLabelValues("parked").Set(float64(s.Parked))
-		if !sleep(ctx, gaugeEvery) {
+		if !sleep(ctx, tick.Until(time.Now(), gaugeEvery)) {
 			return
 		}
 	}

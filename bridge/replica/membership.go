@@ -14,6 +14,7 @@ import (
 
 	"plaspy-bridge/bridge/replica/clock"
 	"plaspy-bridge/bridge/replica/rendezvous"
+	"plaspy-bridge/bridge/tick"
 	"plaspy-bridge/publisher"
 )
 
@@ -98,13 +99,13 @@ func (g *Group) join(ctx context.Context) error {
 		t.calls.cancel()
 		t.calls.wg.Wait()
 	}()
-	tick := time.NewTicker(g.opts.Lease / 20)
-	defer tick.Stop()
+	ticker := tick.NewTicker(g.opts.Lease / 20)
+	defer ticker.Stop()
 	t.now = g.clock()
 	for t.step(); t.lost == nil; t.step() {
 		select {
 		case <-ctx.Done():
-			return t.stop(ctx, tick.C)
+			return t.stop(ctx, ticker)
 		case apply := <-t.calls.results:
 			t.now = g.clock()
 			apply()
@@ -116,7 +117,8 @@ func (g *Group) join(ctx context.Context) error {
 			g.last.settled()
 		case <-g.wake:
 			t.now = g.clock()
-		case <-tick.C:
+		case <-ticker.C:
+			ticker.Next()
 			t.now = g.clock()
 		}
 	}
@@ -318,7 +320,7 @@ func share(slots, own, plan int) float64 {
 }
 
 // stop gives up everything except sent posts, and leaves once these are recorded.
-func (t *membership) stop(ctx context.Context, ticks <-chan time.Time) error {
+func (t *membership) stop(ctx context.Context, ticks *tick.Ticker) error {
 	g := t.g
 	g.stopped.Store(true)
 	g.seat.set(false)

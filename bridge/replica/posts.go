@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/replica/clock"
+	"plaspy-bridge/bridge/tick"
 )
 
 // Values of record.Inbound. Versions before the posting seat leave it empty.
@@ -201,7 +202,7 @@ func (t *membership) lookForEarlier() {
 
 // linger renews the lease during a stop while sent posts wait for their answers.
 // Everything else was given up before. It returns true once no post is in flight.
-func (t *membership) linger(ticks <-chan time.Time) bool {
+func (t *membership) linger(ticks *tick.Ticker) bool {
 	grace := time.NewTimer(t.g.opts.Grace)
 	defer grace.Stop()
 	t.leaving, t.own.at = true, t.now
@@ -219,7 +220,8 @@ func (t *membership) linger(ticks <-chan time.Time) bool {
 			}
 		case <-t.g.wake:
 			t.now = t.g.clock()
-		case <-ticks:
+		case <-ticks.C:
+			ticks.Next()
 			t.now = t.g.clock()
 		case <-grace.C:
 			return false

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/tick"
 	"plaspy-bridge/publisher"
 )
 
@@ -89,7 +90,7 @@ func (k *Keeper) Attach(conn *publisher.Conn, pub *publisher.Publisher) {
 func (k *Keeper) Run(ctx context.Context, changed func()) {
 	defer k.filler.wait()
 	defer k.usage.wait()
-	ticker := time.NewTicker(lookEvery)
+	ticker := tick.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
 		if k.conn.IsConnected() {
@@ -105,6 +106,7 @@ func (k *Keeper) Run(ctx context.Context, changed func()) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			ticker.Next()
 		case <-k.wake:
 		}
 	}

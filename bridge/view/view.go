@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"plaspy-bridge/bridge/tick"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -28,7 +30,7 @@ type Options struct {
 // Limits of the streams.
 const (
 	clientsAtOnce = 16
-	tick          = time.Second // between frames
+	frameEvery    = time.Second
 	// queued is the number of frames that a page may be behind. One more, and it is
 	// disconnected.
 	queued = 16
@@ -89,14 +91,14 @@ func (v *View) ServeHTTP(w http.ResponseWriter, r *http.Request) { v.mux.ServeHT
 
 // Run updates the view until ctx is cancelled, then ends every stream. Call it once.
 func (v *View) Run(ctx context.Context) {
-	ticker := time.NewTicker(tick)
+	ticker := tick.NewTicker(frameEvery)
 	defer ticker.Stop()
 	defer v.stop()
 	var sampled time.Time
 	for {
 		now := time.Now()
 		v.update(now)
-		if v.history != nil && now.Sub(sampled) >= sampleEvery-tick/2 {
+		if v.history != nil && now.Sub(sampled) >= sampleEvery-frameEvery/2 {
 			sampled = now
 			v.sample(now)
 		}
@@ -104,6 +106,7 @@ func (v *View) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			ticker.Next()
 		}
 	}
 }

@@ -38,7 +38,7 @@ func running(t *testing.T, o Options, f func(t *testing.T, v *View)) {
 
 // second lets one tick pass, and what it sets off.
 func second() {
-	time.Sleep(tick)
+	time.Sleep(frameEvery)
 	synctest.Wait()
 }
 

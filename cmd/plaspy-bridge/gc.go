@@ -7,6 +7,8 @@ import (
 	"runtime/metrics"
 	"sync"
 	"time"
+
+	"plaspy-bridge/bridge/tick"
 )
 
 // Bounds of the garbage collector's target, in percent of the live heap and in
@@ -64,7 +66,7 @@ func excess(live, free uint64, rate float64) bool {
 
 func followHeap(ctx context.Context) {
 	const every, pause = time.Second, time.Minute
-	ticker := time.NewTicker(every)
+	ticker := tick.NewTicker(every)
 	defer ticker.Stop()
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
 	// Low at first, because most objects of the start live as long as the process.
@@ -76,6 +78,7 @@ func followHeap(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			ticker.Next()
 		}
 		metrics.Read(sample)
 		live, allocated := sample[0].Value.Uint64(), sample[1].Value.Uint64()

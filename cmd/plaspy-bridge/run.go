@@ -3,15 +3,18 @@ package main
 import (
 	"context"
 	"io"
+	"math/rand/v2"
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"plaspy-bridge/bridge"
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/tick"
 	"plaspy-bridge/cmd/plaspy-bridge/internal/logging"
 )
 
@@ -44,6 +47,7 @@ func runBridge(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	tick.Shift(rand.N(time.Minute))
 	defer tuneGC(ctx)()
 	b, err := bridge.New(ctx, cfg, version, log)
 	if err != nil && ctx.Err() != nil {

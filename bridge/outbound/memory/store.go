@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/tick"
 )
 
 const (
@@ -23,6 +25,8 @@ const (
 	// together is the number of partitions that are written at once if there is no
 	// pause between them.
 	together = 16
+	// eachTick is the number if there is one.
+	eachTick = 2
 	// tries limits the attempts to write a partition that other replicas write too.
 	tries = 5
 )
@@ -73,9 +77,9 @@ func (s *Store) Load(ctx context.Context) (fleet []byte, devices map[string][]by
 }
 
 // Save writes the memory of the fleet and of this replica's devices, by token, as
-// they were at a time. It pauses after each partition, which bounds the bytes a
-// second; without a pause it writes several at once. It returns the first error, and
-// writes the rest all the same.
+// they were at a time. With a pause it writes few partitions at each tick of that
+// interval, which bounds the bytes a second; without one it writes many at once. It
+// returns the first error, and writes the rest all the same.
 func (s *Store) Save(ctx context.Context, at time.Time, fleet []byte, devices map[string][]byte, pause time.Duration) error {
 	kv, err := s.open(ctx)
 	if err != nil {
@@ -97,16 +101,16 @@ func (s *Store) Save(ctx context.Context, at time.Time, fleet []byte, devices ma
 		}
 		parts[n][token] = memory
 	}
-	slots := 1
-	if pause == 0 {
-		slots = together
+	slots := together
+	if pause > 0 {
+		slots = eachTick
 	}
 	return each(ctx, parts, slots, func(n int, own map[string][]byte) error {
 		err := savePartition(ctx, kv, n, own, at)
 		if pause > 0 {
 			select {
 			case <-ctx.Done():
-			case <-time.After(pause):
+			case <-time.After(tick.Until(time.Now(), pause)):
 			}
 		}
 		return err
