@@ -49,11 +49,11 @@ func fleetOf(t testing.TB, o sim.Options) (*sim.Server, config.Config) {
 		t.Fatal(err)
 	}
 	return s, config.Config{
-		BaseURL: *base, Username: "sim", APIKey: "sim-key", Timeout: 5 * time.Second,
+		BaseURL: *base, Username: "sim", APIKey: "sim-key", Timeout: time.Minute,
 		Prefix: "plaspy", StreamReplicas: 1, Retention: time.Hour, ReplicaID: "test", DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0",
 		Workers: 4, PollInterval: 100 * time.Millisecond, Schedule: config.ScheduleFixed, TripStartWeight: 1, DevicesRefresh: time.Minute,
 		IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second, Query: true, Inbound: true, InboundWorkers: 4, InboundMaxAge: time.Hour,
-		BackoffInitial: 50 * time.Millisecond, BackoffMax: time.Second, HTTPAddr: "127.0.0.1:0", ShutdownTimeout: 10 * time.Second,
+		BackoffInitial: 50 * time.Millisecond, BackoffMax: time.Second, HTTPAddr: "127.0.0.1:0", ShutdownTimeout: time.Minute,
 	}
 }
 
@@ -79,7 +79,7 @@ func launch(t testing.TB, cfg config.Config) (b *Bridge, stop func()) {
 			if err != nil {
 				t.Errorf("run: %v", err)
 			}
-		case <-time.After(cfg.ShutdownTimeout + time.Second):
+		case <-time.After(cfg.ShutdownTimeout + time.Minute):
 			t.Error("not stopped within the shutdown timeout")
 		}
 	}

@@ -51,6 +51,9 @@ func TestControlOfReplicas(t *testing.T) {
 			set(control.DeviceKey(id), control.Entry{Interval: 5 * time.Second})
 		}
 	}
+	if len(ids) < quick {
+		t.Fatalf("the first one polls %d devices, want more than %d", len(ids), quick)
+	}
 	id := ids[0]
 	natstest.Eventually(t, "the short intervals are in the load", func() bool { return a.load().Polls == a.pool.Owned()-quick+quick*12 })
 	if *proof { // shares follow after a time of calm
@@ -70,7 +73,9 @@ func TestControlOfReplicas(t *testing.T) {
 	srv.Restart()
 	c, _ := replicaOf(t, cfg, "c")
 	natstest.Eventually(t, "a restart of the server loses no entry", func() bool { return entries(b, quick+1) && entries(c, quick+1) })
-	set(control.FleetKey, control.Entry{Weight: 2, Until: time.Now().Add(2 * time.Second)})
+	natstest.Eventually(t, "an entry with an end is written", func() bool {
+		return bucket.Set(t.Context(), control.FleetKey, control.Entry{Weight: 2, Until: time.Now().Add(2 * time.Second)}) == nil
+	})
 	natstest.Eventually(t, "the entry ends for all", func() bool { return b.watcher.Rules().Fleet() == nil && c.watcher.Rules().Fleet() == nil })
 	if !entries(b, quick) || !entries(c, quick) {
 		t.Errorf("%d and %d entries are left, want %d", b.watcher.Rules().Len(), c.watcher.Rules().Len(), quick)

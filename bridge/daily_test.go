@@ -221,13 +221,10 @@ func TestDailyUsage(t *testing.T) {
 				if _, err := b.pub.JetStream().Publish(t.Context(), "plaspy.in.location.device0001", []byte(`{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":2}`)); err != nil {
 					t.Fatal(err)
 				}
-				deadline := time.Now().Add(30 * time.Second)
-				for api.Counts().Accepted["device0001"] == 0 || api.Counts().Answers["lastLocation"][http.StatusOK] == 0 {
-					if time.Now().After(deadline) {
-						t.Fatalf("no post or no poll: %v", api.Counts().Answers)
-					}
-					time.Sleep(10 * time.Millisecond)
-				}
+				natstest.Eventually(t, "a post and a poll", func() bool {
+					counts := api.Counts()
+					return counts.Accepted["device0001"] > 0 && counts.Answers["lastLocation"][http.StatusOK] > 0
+				})
 			}
 			if n := used(api); n < tt.least || n > tt.most {
 				t.Errorf("%d requests were answered, want %d to %d: %v", n, tt.least, tt.most, api.Counts().Answers)

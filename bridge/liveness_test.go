@@ -373,14 +373,13 @@ func TestLivenessOfStuckLanes(t *testing.T) {
 		l.look(pulse{rate: math.Inf(1), posts: max(s.Ready, int(sent.underway.Load())), posted: sent.ended.Load()})
 		l.dispatcher.Beat()
 		l.inbound.Beat()
-		if live, hearts := h.Live(); !live {
-			if hearts["posts"].OK || sent.underway.Load() == 0 {
-				t.Errorf("dead by something else: %+v", hearts)
-			}
+		live, hearts := h.Live()
+		// The test may be too late for the beats that are its own.
+		if !live && !hearts["posts"].OK && sent.underway.Load() > 0 {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatal("it is not noticed that no post ends")
+			t.Fatalf("it is not noticed that no post ends: %+v", hearts)
 		}
 	}
 	close(hang)

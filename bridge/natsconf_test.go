@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
 )
 
 // natsConf starts a server with deploy/nats.conf, but for its ports and folder,
@@ -131,13 +132,13 @@ func TestNATSConf(t *testing.T) {
 			consumer := must[jetstream.Consumer](t, "create consumer")(c.js.CreateOrUpdateConsumer(ctx, "PLASPY_EVENTS", jetstream.ConsumerConfig{
 				Durable: durable, FilterSubject: "plaspy.location.*", AckPolicy: jetstream.AckExplicitPolicy,
 			}))
-			msg := must[jetstream.Msg](t, "consume")(consumer.Next(jetstream.FetchMaxWait(5 * time.Second)))
+			msg := must[jetstream.Msg](t, "consume")(consumer.Next(jetstream.FetchMaxWait(time.Minute)))
 			if err := msg.DoubleAck(ctx); err != nil {
 				t.Errorf("acknowledge: %v", err)
 			}
 		}
 		ordered := must[jetstream.Consumer](t, "create ordered consumer")(c.js.OrderedConsumer(ctx, "PLASPY_EVENTS", jetstream.OrderedConsumerConfig{}))
-		must[jetstream.Msg](t, "consume in order")(ordered.Next(jetstream.FetchMaxWait(5 * time.Second)))
+		must[jetstream.Msg](t, "consume in order")(ordered.Next(jetstream.FetchMaxWait(time.Minute)))
 		last := must[jetstream.KeyValue](t, "open plaspy_last")(c.js.KeyValue(ctx, "plaspy_last"))
 		watch := must[jetstream.KeyWatcher](t, "watch plaspy_last")(last.WatchAll(ctx))
 		for entry := range watch.Updates() {
@@ -152,7 +153,7 @@ func TestNATSConf(t *testing.T) {
 			t.Fatal(err)
 		}
 		must[*jetstream.PubAck](t, "publish")(bridge.js.Publish(ctx, subjects.Location("truck8"), []byte("{}")))
-		must[*nats.Msg](t, "hear it")(live.NextMsg(5 * time.Second))
+		must[*nats.Msg](t, "hear it")(live.NextMsg(time.Minute))
 		for _, subject := range []string{
 			subjects.Location("truck7"), "plaspy.in.location.truck7", "plaspy.dlq.unknown", "$KV.plaspy_last.truck7", "$KV.plaspy_replicas.x",
 			"$JS.API.STREAM.PURGE.PLASPY_EVENTS", "$JS.API.STREAM.DELETE.PLASPY_EVENTS", "$JS.API.STREAM.CREATE.MINE", "$JS.API.CONSUMER.MSG.NEXT.PLASPY_INBOUND.any",
@@ -174,7 +175,7 @@ func TestNATSConf(t *testing.T) {
 			if err := bridge.Publish(publish, nil); err != nil {
 				t.Fatal(err)
 			}
-			must[*nats.Msg](t, "hear "+publish)(sub.NextMsg(30 * time.Second))
+			must[*nats.Msg](t, "hear "+publish)(sub.NextMsg(time.Minute))
 		}
 		for _, subject := range []string{subjects.Location("truck7"), "plaspy.in.elsewhere", "$JS.API.STREAM.INFO.PLASPY_EVENTS", "$JS.API.STREAM.PURGE.PLASPY_INBOUND", "plaspy.api.devices"} {
 			c.mayNot(t, subject)
@@ -183,7 +184,13 @@ func TestNATSConf(t *testing.T) {
 	t.Run("gateway over MQTT", func(t *testing.T) {
 		inbound := must[jetstream.Stream](t, "look up")(connect(t, s, "operator", "pass-of-OPERATOR").js.Stream(ctx, "PLASPY_INBOUND"))
 		publishMQTT(ctx, t, mqtt, "gateway", "pass-of-GATEWAY", "plaspy/in/location/truck9", `{"dateTime":"x"}`)
-		msg := must[*jetstream.RawStreamMsg](t, "find it in the stream")(inbound.GetLastMsgForSubject(ctx, "plaspy.in.location.truck9"))
+		// The stream takes the message after the acknowledgement of MQTT.
+		var msg *jetstream.RawStreamMsg
+		natstest.Eventually(t, "it is in the stream", func() (there bool) {
+			found, err := inbound.GetLastMsgForSubject(ctx, "plaspy.in.location.truck9")
+			msg = found
+			return err == nil
+		})
 		if string(msg.Data) != `{"dateTime":"x"}` {
 			t.Errorf("stored %s", msg.Data)
 		}
@@ -321,7 +328,7 @@ func connectMQTT(ctx context.Context, t *testing.T, addr, user, password string)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	c := mqttConn{t, conn}

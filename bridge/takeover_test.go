@@ -127,7 +127,7 @@ func TestInboundTakeover(t *testing.T) {
 			next, _ := replicaOf(t, cfg, tt.next)
 			natstest.Eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
 			feedInbound(t, nc, devices)
-			natstest.Eventually(t, "posts wait for the budget", func() bool { return holder.budget.Waiting(plaspy.Post) == devices })
+			natstest.Eventually(t, "posts wait for the budget", func() bool { return holder.budget.Waiting(plaspy.Post) > devices/2 })
 			began := time.Now()
 			if tt.gone {
 				holder.conn.Close()

@@ -106,6 +106,7 @@ const (
 func TestTraces(t *testing.T) {
 	c := tracetest.Start(t)
 	api, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
+	cfg.DevicesRefresh = time.Hour
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", strings.Replace(c.URL, "http://", "http://me:pa55word@", 1))
 	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret")
 	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
@@ -162,7 +163,11 @@ func TestTraces(t *testing.T) {
 		}
 	}
 
-	query := named(spans, "query plaspy.api.device.{device}")[0]
+	queries := named(spans, "query plaspy.api.device.{device}")
+	if len(queries) == 0 || len(c.Requests()) == 0 {
+		t.Fatalf("%d spans in %d requests, and none of the query", len(spans), len(c.Requests()))
+	}
+	query := queries[0]
 	if got := below(spans, query); query.Trace != caller[3:35] || query.Parent != caller[36:52] || query.Kind != "server" || !slices.Equal(got, []string{"GET /api/devices/{id}"}) {
 		t.Errorf("the query is %+v, with %v below", query, got)
 	}
@@ -269,7 +274,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 		c.Instead(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
 		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
-		cfg.ShutdownTimeout = 5 * time.Second
+		cfg.ShutdownTimeout = 15 * time.Second // a fifth of it is for the traces
 		b, log, stop := launchTraced(t, cfg)
 		follow(t, b, "plaspy.location.*", 2)
 		c.Await(t, "an export", func([]tracetest.Span) bool { return len(c.Requests()) > 0 })

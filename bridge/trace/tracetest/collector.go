@@ -118,11 +118,11 @@ func (c *Collector) Requests() []*http.Request {
 	return slices.Clone(c.requests)
 }
 
-// Await waits until ok accepts the received spans, for 20 s at most. One at a time may
+// Await waits until ok accepts the received spans, for a minute at most. One at a time may
 // wait.
 func (c *Collector) Await(tb testing.TB, what string, ok func([]Span) bool) []Span {
 	tb.Helper()
-	late := time.NewTimer(20 * time.Second)
+	late := time.NewTimer(time.Minute)
 	defer late.Stop()
 	for {
 		spans := c.Spans()
