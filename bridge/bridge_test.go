@@ -146,7 +146,7 @@ func TestEventsFlowAndTheStoreIsKept(t *testing.T) {
 func follow(t *testing.T, b *Bridge, subject string, n int) []string {
 	t.Helper()
 	readyz(t, b, "ready", ready)
-	c, err := b.pub.JetStream().OrderedConsumer(t.Context(), b.pub.Subjects().Events(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
+	c, err := natstest.JetStream(t, b.conn.Conn).OrderedConsumer(t.Context(), b.pub.Subjects().Events(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestInboundIsPostedAndComesBackMarked(t *testing.T) {
 	}
 	at := time.Now().UTC().Add(time.Hour).Format(time.RFC3339)
 	body := fmt.Sprintf(`{"location":{"dateTime":%q,"latitude":4.5,"longitude":-74.25}}`, at)
-	if _, err := b.pub.JetStream().Publish(t.Context(), "plaspy.in.location.device0001", []byte(body), jetstream.WithMsgID("one")); err != nil {
+	if _, err := natstest.JetStream(t, b.conn.Conn).Publish(t.Context(), "plaspy.in.location.device0001", []byte(body), jetstream.WithMsgID("one")); err != nil {
 		t.Fatal(err)
 	}
 	result, err := results.NextMsg(time.Minute)

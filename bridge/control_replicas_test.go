@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/control"
 	"plaspy-bridge/bridge/sim"
@@ -29,10 +27,7 @@ func TestControlOfReplicas(t *testing.T) {
 	natstest.Eventually(t, "both share the devices", func() bool {
 		return a.pool.Owned() > quick && b.pool.Owned() > 0 && a.pool.Owned()+b.pool.Owned() == devices
 	})
-	js, err := jetstream.New(srv.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, srv.Client(t))
 	bucket := control.Open(js, publisher.Subjects(cfg.Prefix), 1)
 	set := func(key string, e control.Entry) {
 		t.Helper()

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/control"
 	"plaspy-bridge/bridge/sim"
@@ -28,15 +27,12 @@ func TestControl(t *testing.T) {
 	level := &slog.LevelVar{}
 	b.ControlLevel(level)
 	readyz(t, b, "ready", ready)
-	nc, err := nats.Connect(b.ClientURL())
+	nc, err := nats.Connect(b.ClientURL(), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	bucket := control.Open(js, publisher.Subjects(cfg.Prefix), 1)
 	set := func(key string, e control.Entry) {
 		t.Helper()

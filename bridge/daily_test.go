@@ -218,7 +218,7 @@ func TestDailyUsage(t *testing.T) {
 				return status == http.StatusOK && strings.Contains(body, tt.reason)
 			})
 			if tt.name == "short" {
-				if _, err := b.pub.JetStream().Publish(t.Context(), "plaspy.in.location.device0001", []byte(`{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":2}`)); err != nil {
+				if _, err := natstest.JetStream(t, b.conn.Conn).Publish(t.Context(), "plaspy.in.location.device0001", []byte(`{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":2}`)); err != nil {
 					t.Fatal(err)
 				}
 				natstest.Eventually(t, "a post and a poll", func() bool {

@@ -14,6 +14,7 @@ import (
 	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
 )
 
 // A device that is forgotten leaves nothing behind and does not come back, while
@@ -22,7 +23,7 @@ func TestForget(t *testing.T) {
 	t.Parallel()
 	api, cfg := fleetOf(t, sim.Options{Devices: 3, Seed: 1, Profile: fleet.EverySecond})
 	b, _ := launch(t, cfg)
-	js, subjects := b.pub.JetStream(), b.pub.Subjects()
+	js, subjects := natstest.JetStream(t, b.conn.Conn), b.pub.Subjects()
 	id := api.IDs()[0]
 	token := publisher.Encode(id)
 	follow(t, b, subjects.Location(token), 2)
@@ -94,7 +95,7 @@ func TestForgetInbound(t *testing.T) {
 	fail := api.Fault(fault.Rule{Kind: fault.Status, Status: 503, Endpoint: "locations", Probability: 1})
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 2)
-	js, subjects := b.pub.JetStream(), b.pub.Subjects()
+	js, subjects := natstest.JetStream(t, b.conn.Conn), b.pub.Subjects()
 	id, other := api.IDs()[0], api.IDs()[1]
 	post := func(device string, longitude int) {
 		body := fmt.Sprintf(`{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":%d}`, longitude)

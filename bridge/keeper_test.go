@@ -23,7 +23,7 @@ func TestKeeperMakesADeletedStreamAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	js := b.pub.JetStream()
+	js := natstest.JetStream(t, b.conn.Conn)
 	// The new stream's first sequence comes from what the bucket got of the old one.
 	soon(t, "plaspy_last has all devices", func(ctx context.Context) error {
 		st, err := js.Stream(ctx, "KV_plaspy_last")
@@ -80,7 +80,7 @@ func TestKeeperMakesEveryDeletedStreamAgain(t *testing.T) {
 	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.Unchanged})
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 3)
-	js := b.pub.JetStream()
+	js := natstest.JetStream(t, b.conn.Conn)
 	names := []string{"KV_plaspy_last", "PLASPY_INBOUND", "PLASPY_RESULTS", "PLASPY_DLQ"}
 	for _, name := range names {
 		if err := js.DeleteStream(t.Context(), name); err != nil {
@@ -142,7 +142,7 @@ func TestBucketFollowsAStreamThatWasMadeAgain(t *testing.T) {
 	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.EverySecond})
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 9)
-	js := b.pub.JetStream()
+	js := natstest.JetStream(t, b.conn.Conn)
 	soon(t, "before", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })
 	if err := js.DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
 		t.Fatal(err)
@@ -160,10 +160,7 @@ func TestBucketFollowsAStreamThatWasMadeAgain(t *testing.T) {
 func TestBucketWithoutASourceIsFilled(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t, natstest.Listen)
-	js, err := jetstream.New(srv.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, srv.Client(t))
 	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "plaspy_last"}); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +191,7 @@ func TestPurgedEventsComeBack(t *testing.T) {
 			_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.Unchanged})
 			b, _ := launch(t, cfg)
 			follow(t, b, "plaspy.location.*", 3)
-			js := b.pub.JetStream()
+			js := natstest.JetStream(t, b.conn.Conn)
 			st, err := js.Stream(t.Context(), "PLASPY_EVENTS")
 			if err != nil {
 				t.Fatal(err)

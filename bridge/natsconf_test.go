@@ -32,7 +32,7 @@ func natsConf(t *testing.T) (*server.Server, string) {
 func natsConfOf(t *testing.T, o *server.Options) (*server.Server, string) {
 	t.Helper()
 	o.Host, o.Port, o.HTTPPort, o.MQTT.Host, o.MQTT.Port = "127.0.0.1", server.RANDOM_PORT, 0, "127.0.0.1", server.RANDOM_PORT
-	o.StoreDir, o.NoSigs, o.NoLog = t.TempDir(), true, true
+	o.StoreDir, o.NoSigs, o.NoLog, o.AuthTimeout = t.TempDir(), true, true, 60
 	s, err := server.NewServer(o)
 	if err != nil {
 		t.Fatal(err)
@@ -68,16 +68,13 @@ type client struct {
 func connect(t *testing.T, s *server.Server, user, password string) client {
 	t.Helper()
 	refused := make(chan error, 16)
-	conn, err := nats.Connect(s.ClientURL(), nats.UserInfo(user, password),
+	conn, err := nats.Connect(s.ClientURL(), nats.UserInfo(user, password), nats.Timeout(time.Minute),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, conn)
 	return client{conn, js, refused}
 }
 

@@ -138,7 +138,7 @@ func permittedVerbs(streams ...string) (list []string) {
 // intruder connects as a user that does not care about refusals.
 func intruder(t *testing.T, s *server.Server, user string) *nats.Conn {
 	t.Helper()
-	conn, err := nats.Connect(s.ClientURL(), nats.UserInfo(user, "pass-of-"+strings.ToUpper(user)),
+	conn, err := nats.Connect(s.ClientURL(), nats.UserInfo(user, "pass-of-"+strings.ToUpper(user)), nats.Timeout(time.Minute),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatal(err)

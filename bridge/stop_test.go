@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fault"
@@ -27,10 +25,7 @@ func TestStopPublishesLastAnswers(t *testing.T) {
 	before := api.Counts()
 	natstest.Eventually(t, "slow polls are in flight", func() bool { return api.Counts().Requests > before.Requests+20 })
 	stop()
-	js, err := jetstream.New(srv.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, srv.Client(t))
 	stream, err := js.Stream(t.Context(), "PLASPY_EVENTS")
 	if err != nil {
 		t.Fatal(err)

@@ -185,10 +185,7 @@ func TestFilledByHand(t *testing.T) {
 // difference of the events stream is reported.
 func TestEarlierReplicasBucket(t *testing.T) {
 	t.Parallel()
-	js, err := jetstream.New(natstest.Start(t).Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, natstest.Start(t).Client(t))
 	want := subjects.Streams(publisher.StreamOptions{Retention: 4 * 24 * time.Hour})
 	for _, cfg := range want {
 		if cfg.MaxAge == 4*24*time.Hour {

@@ -363,10 +363,7 @@ func TestPurgedStreamTakesTheSameFactAgain(t *testing.T) {
 func TestStreamsAreRespected(t *testing.T) {
 	t.Parallel()
 	p := natstest.Start(t)
-	js, err := jetstream.New(p.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, p.Client(t))
 	want := subjects.Streams(publisher.StreamOptions{Retention: time.Hour, Inbound: true})
 	other := want[0]
 	other.MaxAge = 24 * time.Hour
@@ -402,10 +399,7 @@ func TestStreamsAreRespected(t *testing.T) {
 // A consumer on the work queue removes messages that were not posted.
 func TestForeignConsumerOfQueue(t *testing.T) {
 	p := natstest.Start(t)
-	js, err := jetstream.New(p.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, p.Client(t))
 	want := subjects.Streams(publisher.StreamOptions{Inbound: true})
 	if _, err := publisher.EnsureStreams(t.Context(), js, want); err != nil {
 		t.Fatal(err)

@@ -38,10 +38,7 @@ func (l *lines) count(part string) int {
 func follow(t *testing.T, srv *natstest.Server) (b *Bucket, got <-chan *Rules, log *lines) {
 	t.Helper()
 	nc := srv.Client(t)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	b, log = Open(js, "plaspy", 1), &lines{}
 	w := NewWatcher(b, nc.IsConnected, slog.New(slog.NewTextHandler(log, nil)), nil)
 	rules := make(chan *Rules, 100)
@@ -146,10 +143,7 @@ func TestServerAway(t *testing.T) {
 // TestOperatorsBucket checks that a tool that creates the bucket as well finds no
 // other settings.
 func TestOperatorsBucket(t *testing.T) {
-	js, err := jetstream.New(natstest.Start(t).Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, natstest.Start(t).Client(t))
 	b := Open(js, "my-fleet", 1)
 	if there, err := b.Clear(t.Context(), FleetKey); there || err != nil {
 		t.Errorf("clear without a bucket: %v, %v", there, err)

@@ -82,10 +82,7 @@ const subjects = publisher.Subjects("plaspy")
 
 func start(t *testing.T, set func(*Options)) *rig {
 	t.Helper()
-	js, err := jetstream.New(natstest.Start(t).Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, natstest.Start(t).Client(t))
 	if _, err := publisher.EnsureStreams(t.Context(), js, subjects.Streams(publisher.StreamOptions{Retention: time.Hour})); err != nil {
 		t.Fatal(err)
 	}

@@ -17,10 +17,7 @@ func TestMain(m *testing.M) { natstest.Main(m) }
 // A forgotten device stays forgotten longer than the bucket keeps a key, as long as a
 // replica runs. Two replicas renew side by side, and what is undone does not come back.
 func TestKeysAreRenewed(t *testing.T) {
-	js, err := jetstream.New(natstest.Start(t).Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, natstest.Start(t).Client(t))
 	const keep = 3 * time.Second
 	kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "plaspy_replicas", TTL: keep})
 	if err != nil {
@@ -81,10 +78,7 @@ func TestKeysAreRenewed(t *testing.T) {
 // for as long as the time between two looks.
 func TestKeysAreRenewedAtTheStart(t *testing.T) {
 	t.Parallel()
-	js, err := jetstream.New(natstest.Start(t).Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, natstest.Start(t).Client(t))
 	kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "plaspy_replicas"})
 	if err != nil {
 		t.Fatal(err)

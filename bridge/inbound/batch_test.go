@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/inbound/message"
+	"plaspy-bridge/publisher/natstest"
 )
 
 // batchOf is a batch of numbered locations.
@@ -146,14 +147,15 @@ func TestBatchCrash(t *testing.T) {
 func TestBatchTooOld(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	clock := r.agesOf(r.put("plaspy.in.location.d", batchOf(1, 2, 3)))
 	api := newFakeAPI(func(_ string, _ int, body []byte) error {
 		if number(t, string(body)) == 2 {
+			clock.is(2 * time.Hour)
 			return status(500)
 		}
 		return nil
 	})
-	r.put("plaspy.in.location.d", batchOf(1, 2, 3))
-	run(t, r.consumer(api, func(c *Consumer) { c.opt.MaxAge = 2 * time.Second }))
+	run(t, r.consumer(api, clock.set))
 	r.waitCount(subjects.Inbound(), 0)
 	letter := r.messages(subjects.DeadLetters(), 1)[0]
 	if want := string(batchOf(2, 3)); string(letter.Data) != want {
@@ -187,12 +189,7 @@ func TestBatchUnsaved(t *testing.T) {
 	c = r.consumer(api)
 	run(t, c)
 	api.waitFor(t, "post of the other device", func(took []accepted) bool { return len(took) >= 2 })
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(c.Trouble(), "progress"); {
-		if time.Now().After(end) {
-			t.Fatalf("trouble is %q", c.Trouble())
-		}
-		<-time.After(5 * time.Millisecond)
-	}
+	natstest.Eventually(t, "the trouble with the progress", func() bool { return strings.Contains(c.Trouble(), "progress") })
 	if _, err := r.js.CreateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}

@@ -94,6 +94,8 @@ type Options struct {
 	// patience is the longest wait that is spent with a message in memory and its
 	// span open; 0 means 5 s.
 	patience time.Duration
+	// now is the clock that the age of messages is measured by; a test replaces it.
+	now func() time.Time
 
 	Log        *slog.Logger          // required
 	Registerer prometheus.Registerer // may be nil
@@ -149,6 +151,9 @@ func New(o Options) (*Consumer, error) {
 	or(&o.BackoffMax, time.Minute)
 	or(&o.Grace, 15*time.Second)
 	or(&o.patience, 5*time.Second)
+	if o.now == nil {
+		o.now = time.Now
+	}
 	if o.Seat == nil {
 		o.Seat = alone{}
 	}
@@ -161,6 +166,9 @@ func (o *Options) limits() lane.Limits {
 		Initial: o.BackoffInitial, Max: o.BackoffMax, Patience: o.patience, Pause: recordPause, Recent: maxRecent,
 	}
 }
+
+// tooOld reports whether a message has reached the age at which it is given up.
+func (o *Options) tooOld(m *item) bool { return o.now().Sub(m.At) >= o.MaxAge }
 
 // alone is the seat of the only replica.
 type alone struct{}

@@ -209,18 +209,13 @@ func TestOutage(t *testing.T) {
 	r.putMany(n, func(i int) string { return device(i % devices) })
 	c := r.consumer(api, func(c *Consumer) { c.opt.BackoffMax = time.Minute })
 	run(t, c)
-	deadline := time.After(2 * time.Minute)
-	for c.Degraded() == "" {
-		select {
-		case <-deadline:
-			t.Fatal("the outage is not detected")
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	probes := during.Load()
-	<-time.After(2500 * time.Millisecond) // of outage: that few tries go out shows only in time that passes
-	if got := during.Load() - probes; got < 1 || got > 2+8 {
-		t.Errorf("%d tries in 2.5 s of outage, want the workers' last ones and one or two probes", got)
+	natstest.Eventually(t, "the outage", func() bool { return c.Degraded() != "" })
+	began, probes := time.Now(), during.Load()
+	// That few tries go out shows only in time that passes.
+	natstest.Eventually(t, "a probe", func() bool { return time.Since(began) > 2500*time.Millisecond && during.Load() > probes })
+	got := during.Load() - probes
+	if took := time.Since(began); got > int64(took/time.Second)+8 {
+		t.Errorf("%d tries in %v of outage, want the workers' last ones and a probe each second", got, took)
 	}
 	if s := c.Status(); s.Parked == 0 || s.InHand > maxHand {
 		t.Errorf("status during the outage: %+v", s)

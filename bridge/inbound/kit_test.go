@@ -134,10 +134,7 @@ func newRig(t testing.TB, set ...func(*server.Options)) *rig {
 	t.Helper()
 	srv := natstest.Start(t, set...)
 	nc := srv.Client(t)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, nc)
 	r := &rig{t, srv, nc, js}
 	if _, err := publisher.EnsureStreams(t.Context(), js, subjects.Streams(publisher.StreamOptions{Inbound: true})); err != nil {
 		t.Fatal(err)
@@ -156,7 +153,7 @@ func (r *rig) consumer(api Poster, set ...func(*Consumer)) *Consumer {
 	c, err := New(Options{
 		JetStream: js, Subjects: subjects, API: api, Log: log,
 		Circuit: plaspy.NewCircuit(plaspy.CircuitOptions{Name: "posts", Log: log}),
-		Workers: 8, BackoffInitial: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond, Grace: 2 * time.Second,
+		Workers: 8, BackoffInitial: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond, Grace: time.Minute,
 		Source: func(id string) string { return "https://api.example/api/devices/" + id },
 	})
 	if err != nil {

@@ -109,7 +109,7 @@ func (r *pass) try(lm *lane.Message, f *message.Form, key string, conclude concl
 	c.beginSpan(r.posts, m, t)
 	answer, gate, err := r.send(lm, f, key)
 	if gate.state.Load() == withheld {
-		if time.Since(m.At) >= c.opt.MaxAge && r.work.Err() == nil {
+		if c.opt.tooOld(m) && r.work.Err() == nil {
 			return r.tooOld(lm)
 		}
 		return lane.Answer{Withheld: true}
@@ -133,7 +133,7 @@ func (r *pass) send(lm *lane.Message, f *message.Form, key string) (plaspy.Answe
 	defer cancel()
 	gate := &sendGate{cancel: cancel}
 	defer context.AfterFunc(r.work, gate.withhold)()
-	age := time.AfterFunc(time.Until(m.At.Add(c.opt.MaxAge)), gate.withhold)
+	age := time.AfterFunc(m.At.Add(c.opt.MaxAge).Sub(c.opt.now()), gate.withhold)
 	defer age.Stop()
 	c.echo(m.Address, f, (*echo.Tracker).Sending)
 	began := time.Now()
@@ -192,7 +192,7 @@ func (r *pass) failed(lm *lane.Message, f *message.Form, err error, conclude con
 	switch {
 	case class == plaspy.Canceled && r.posts.Err() != nil:
 		return lane.Answer{Withheld: true} // the grace is over; the API may have accepted it
-	case time.Since(m.At) >= c.opt.MaxAge:
+	case c.opt.tooOld(m):
 		return r.tooOld(lm)
 	case class == plaspy.Reject:
 		return refused("rejected" + withStatus(t.status))

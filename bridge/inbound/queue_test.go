@@ -165,7 +165,7 @@ func denied(subject string) func(*server.Options) {
 // user connects as the user of denied.
 func (r *rig) user(t *testing.T) jetstream.JetStream {
 	t.Helper()
-	nc, err := nats.Connect(r.srv.ClientURL(), nats.UserInfo("bridge", "p"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, err := nats.Connect(r.srv.ClientURL(), nats.UserInfo("bridge", "p"), nats.Timeout(time.Minute), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatal(err)
 	}

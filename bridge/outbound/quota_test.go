@@ -22,10 +22,7 @@ func TestDailyResultsSurvive(t *testing.T) {
 	n := 0
 	api.next["d"] = func(int) (string, error) { n++; return at(n, n), nil }
 	o := options()
-	js, err := jetstream.New(srv.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, srv.Client(t))
 	o.Quota = quota.New(limit, quota.NewBucket(func(ctx context.Context) (jetstream.KeyValue, error) {
 		return js.KeyValue(ctx, subjects.ReplicasBucket())
 	}))

@@ -282,10 +282,7 @@ type event struct {
 // events reads the stream as it is.
 func (r *rig) events() []event {
 	r.t.Helper()
-	js, err := jetstream.New(r.srv.Client(r.t))
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	js := natstest.JetStream(r.t, r.srv.Client(r.t))
 	st, err := js.Stream(context.Background(), "PLASPY_EVENTS")
 	if err != nil {
 		r.t.Fatal(err)
@@ -310,10 +307,7 @@ func (r *rig) events() []event {
 func (r *rig) until(what string, ok func(event) bool) []event {
 	r.t.Helper()
 	nc := r.srv.Client(r.t)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	js := natstest.JetStream(r.t, nc)
 	c, err := js.OrderedConsumer(context.Background(), "PLASPY_EVENTS", jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy})
 	if err != nil {
 		r.t.Fatal(err)

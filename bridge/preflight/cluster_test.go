@@ -14,7 +14,6 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/config/configtest"
 	"plaspy-bridge/bridge/replica"
@@ -113,15 +112,12 @@ func TestNATSConf(t *testing.T) {
 			r := newRig(t, sim.Options{})
 			s := r.configured(conf)
 			if there {
-				nc, err := nats.Connect(s.ClientURL(), nats.UserInfo("bridge", password))
+				nc, err := nats.Connect(s.ClientURL(), nats.UserInfo("bridge", password), nats.Timeout(time.Minute))
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer nc.Close()
-				js, err := jetstream.New(nc)
-				if err != nil {
-					t.Fatal(err)
-				}
+				js := natstest.JetStream(t, nc)
 				ensure(t, js, nil)
 			}
 			r.want(0, 0, `ok   permissions: the bridge has all permissions`)

@@ -116,15 +116,12 @@ func (r *rig) broker(p *server.Permissions, set ...func(*server.Options)) *natst
 // admin connects a user who may do everything.
 func (r *rig) admin(s *natstest.Server) (*nats.Conn, jetstream.JetStream) {
 	r.Helper()
-	nc, err := nats.Connect(s.ClientURL(), nats.UserInfo("admin", password))
+	nc, err := nats.Connect(s.ClientURL(), nats.UserInfo("admin", password), nats.Timeout(time.Minute))
 	if err != nil {
 		r.Fatal(err)
 	}
 	r.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		r.Fatal(err)
-	}
+	js := natstest.JetStream(r, nc)
 	return nc, js
 }
 

@@ -84,16 +84,25 @@ func ranged(ask func(context.Context, string, []byte, plaspy.PostOptions) (plasp
 
 func (s *Service) why(ctx context.Context, id string, _ []byte) ([]byte, error) {
 	if !s.ours(id) {
-		select {
-		case <-time.After(othersFirst):
-		case <-ctx.Done():
-		}
+		s.awaitOthers(ctx)
 	}
 	answer, ok := s.opt.Why(id)
 	if !ok {
 		return nil, &failure{http.StatusNotFound, "the bridge does not know this device"}
 	}
 	return answer, nil
+}
+
+// awaitOthers gives the replica that polls a device time to answer.
+func (s *Service) awaitOthers(ctx context.Context) {
+	over := s.over
+	if over == nil {
+		over = time.After(othersFirst)
+	}
+	select {
+	case <-over:
+	case <-ctx.Done():
+	}
 }
 
 // errSilent means that another replica answers.
@@ -104,10 +113,7 @@ var errSilent = errors.New("another replica answers")
 func (s *Service) poll(ctx context.Context, id string, _ []byte) ([]byte, error) {
 	others := !s.ours(id)
 	if others {
-		select {
-		case <-time.After(othersFirst):
-		case <-ctx.Done():
-		}
+		s.awaitOthers(ctx)
 	}
 	data, err := s.opt.Poll(ctx, id)
 	f, refused := errors.AsType[*failure](err)

@@ -84,6 +84,9 @@ type Service struct {
 	slots     chan struct{} // one for each request that is being answered
 	late      chan struct{} // likewise, for why requests about other replicas' devices
 	pause     time.Duration // between tries to subscribe again after a denial
+	// over ends the time that other replicas have to answer first. A test sets it; nil
+	// means after othersFirst.
+	over <-chan time.Time
 }
 
 // New makes a service. It subscribes to nothing before [Service.Run].

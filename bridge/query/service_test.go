@@ -92,11 +92,14 @@ func serve(t *testing.T, api account, set ...func(*Options)) *nats.Conn {
 }
 
 // run runs a service until the test ends.
-func run(t *testing.T, o Options) {
+func run(t *testing.T, o Options, set ...func(*Service)) {
 	t.Helper()
 	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range set {
+		f(s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -171,12 +174,14 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestSlow: a slow answer holds up no other question, is cut off in time, and
-// too many concurrent ones are refused.
+// TestSlow: a slow answer holds up no other question, and too many concurrent ones are
+// refused.
 func TestSlow(t *testing.T) {
 	t.Parallel()
 	s := &script{block: make(chan struct{}), asked: make(chan string, 10)}
-	nc := serve(t, s, func(o *Options) { o.Timeout, o.Limit = 2*time.Second, 2 })
+	nc := serve(t, s, func(o *Options) { o.Timeout, o.Limit = time.Hour, 2 })
+	answer := sync.OnceFunc(func() { close(s.block) })
+	defer answer()
 	replies := make(chan *nats.Msg, 2)
 	for range 2 {
 		go func() {
@@ -193,8 +198,20 @@ func TestSlow(t *testing.T) {
 	if m := ask(t, nc, "plaspy.api.last.e", ""); m.Header.Get(micro.ErrorCodeHeader) != "429" {
 		t.Errorf("third at once: got %v, want 429", m.Header)
 	}
+	answer()
 	for range 2 {
-		if m := <-replies; m.Header.Get(micro.ErrorCodeHeader) != "504" {
+		if m := <-replies; m == nil || string(m.Data) != "last d" {
+			t.Errorf("got %v, want the answer", m)
+		}
+	}
+}
+
+// TestCutOff: an answer that takes longer than the service's limit is cut off.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	nc := serve(t, &script{block: make(chan struct{})}, func(o *Options) { o.Timeout = 10 * time.Millisecond })
+	for range 2 {
+		if m := ask(t, nc, "plaspy.api.last.d", ""); m.Header.Get(micro.ErrorCodeHeader) != "504" {
 			t.Errorf("got %v %q, want 504", m.Header, m.Data)
 		}
 	}
@@ -243,12 +260,15 @@ func TestWhyOfSeveralReplicas(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
 	nc := srv.Client(t)
+	over := make(chan time.Time)
+	end := sync.OnceFunc(func() { close(over) })
+	defer end()
 	for _, replica := range []string{"a", "b", "c"} {
 		run(t, Options{
 			Conn: srv.Client(t), Subjects: "plaspy", Devices: &script{}, History: &script{}, Log: slog.New(slog.DiscardHandler), Limit: 4,
 			Why:  func(id string) ([]byte, bool) { return []byte(`{"by":"` + replica + `"}`), id != "nobody" },
 			Ours: func(id string) bool { return id == "dev-"+replica },
-		})
+		}, func(s *Service) { s.over = over })
 	}
 	awaitReplicas(t, nc, 3)
 	for _, id := range []string{"dev-c", "dev-a", "dev-b"} {
@@ -269,9 +289,10 @@ func TestWhyOfSeveralReplicas(t *testing.T) {
 		}
 		all.Wait()
 	}
+	end()
 	var m *nats.Msg
 	err := nats.ErrTimeout
-	for range 10 { // while the others are still occupied, there is no answer
+	for range 60 { // while the others are still occupied, there is no answer
 		if m, err = nc.Request("plaspy.api.why.dev-z", nil, time.Second); !errors.Is(err, nats.ErrTimeout) {
 			break
 		}

@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"plaspy-bridge/publisher/natstest"
+
 	"github.com/google/go-cmp/cmp"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -93,10 +94,7 @@ func TestDifferences(t *testing.T) {
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 10)
-	js, err := jetstream.New(r.server.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, r.server.Client(t))
 	if got, err := Peers(t.Context(), js, subjects); err != nil || len(got) != 0 {
 		t.Errorf("without a bucket: %v, %v", got, err)
 	}

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"plaspy-bridge/publisher/natstest"
+
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -44,10 +46,7 @@ func TestBucketDeleted(t *testing.T) {
 	r := newRig(t, 100)
 	a, b := r.start("a"), r.start("b")
 	r.awaitDivided(a, b)
-	js, err := jetstream.New(r.server.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, r.server.Client(t))
 	if err := js.DeleteKeyValue(t.Context(), subjects.ReplicasBucket()); err != nil {
 		t.Fatal(err)
 	}
@@ -108,10 +107,7 @@ func TestPlanSpoiled(t *testing.T) {
 
 func (r *rig) bucket() jetstream.KeyValue {
 	r.Helper()
-	js, err := jetstream.New(r.server.Client(r.T))
-	if err != nil {
-		r.Fatal(err)
-	}
+	js := natstest.JetStream(r, r.server.Client(r.T))
 	kv, err := js.KeyValue(r.Context(), subjects.ReplicasBucket())
 	if err != nil {
 		r.Fatal(err)
@@ -123,10 +119,7 @@ func (r *rig) bucket() jetstream.KeyValue {
 func TestBucketAsItIs(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 50)
-	js, err := jetstream.New(r.server.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, r.server.Client(t))
 	want := jetstream.KeyValueConfig{Bucket: subjects.ReplicasBucket(), History: 5, Storage: jetstream.MemoryStorage, Description: "mine"}
 	if _, err := js.CreateKeyValue(t.Context(), want); err != nil {
 		t.Fatal(err)
@@ -170,10 +163,7 @@ func TestOldPlan(t *testing.T) {
 // key says counts.
 func TestEvict(t *testing.T) {
 	r := newRig(t, 0)
-	js, err := jetstream.New(r.server.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, r.server.Client(t))
 	kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: subjects.ReplicasBucket()})
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/bridge/trace/tracetest"
 	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
 )
 
 // run is a real bridge between a simulated API and an embedded server, and
@@ -61,13 +62,11 @@ func start(t *testing.T, o sim.Options, set func(*config.Config)) *run {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.conn, err = nats.Connect(b.ClientURL()); err != nil {
+	if r.conn, err = nats.Connect(b.ClientURL(), nats.Timeout(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.conn.Close)
-	if r.js, err = jetstream.New(r.conn); err != nil {
-		t.Fatal(err)
-	}
+	r.js = natstest.JetStream(t, r.conn)
 	if r.heard, err = r.conn.SubscribeSync("plaspy.>"); err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -32,10 +31,7 @@ func TestTooOld(t *testing.T) {
 
 func TestOtherSettingsAreLoggedOnce(t *testing.T) {
 	srv := natstest.Start(t)
-	js, err := jetstream.New(srv.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, srv.Client(t))
 	want := subjects.Streams(publisher.StreamOptions{Retention: time.Hour})
 	other := want[0]
 	other.MaxMsgs = 7

@@ -117,7 +117,7 @@ func programs(t *testing.T, bin string) {
 // everything that a client needs.
 func (r *rig) waitForEvent(t *testing.T) {
 	t.Helper()
-	nc, err := nats.Connect(r.url, nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"))
+	nc, err := nats.Connect(r.url, nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,7 @@ func TestMQTT(t *testing.T) {
 		return "exec " + strings.Replace(s, " -P ...", " -h 127.0.0.1 -p "+port(r.mqtt)+" -P "+password, 1)
 	}
 	t.Run("publish", func(t *testing.T) {
-		nc, err := nats.Connect(r.url, nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"))
+		nc, err := nats.Connect(r.url, nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"), nats.Timeout(time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}

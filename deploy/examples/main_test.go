@@ -41,7 +41,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	o.Host, o.Port, o.HTTPPort, o.MQTT.Host, o.MQTT.Port = "127.0.0.1", server.RANDOM_PORT, 0, "127.0.0.1", server.RANDOM_PORT
-	o.StoreDir, o.NoSigs, o.NoLog = t.TempDir(), true, true
+	o.StoreDir, o.NoSigs, o.NoLog, o.AuthTimeout = t.TempDir(), true, true, 60
 	srv, err := server.NewServer(o)
 	if err != nil {
 		t.Fatal(err)

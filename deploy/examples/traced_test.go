@@ -57,7 +57,7 @@ func traced(t *testing.T, bin string) {
 	r := newRig(t)
 	r.waitForEvent(t)
 	r.moves(t)
-	nc, err := nats.Connect(r.url, nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"))
+	nc, err := nats.Connect(r.url, nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

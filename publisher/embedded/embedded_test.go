@@ -32,16 +32,12 @@ func start(t *testing.T, o embedded.Options) *embedded.Server {
 
 func connect(t *testing.T, s *embedded.Server, opts ...nats.Option) jetstream.JetStream {
 	t.Helper()
-	nc, err := nats.Connect("", append(opts, nats.InProcessServer(s), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))...)
+	nc, err := nats.Connect("", append(opts, nats.InProcessServer(s), nats.Timeout(time.Minute), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return js
+	return natstest.JetStream(t, nc)
 }
 
 func TestStoreSurvivesRestart(t *testing.T) {
@@ -85,7 +81,7 @@ func TestKilledAtItsStart(t *testing.T) {
 
 func TestListensForOthers(t *testing.T) {
 	s := start(t, embedded.Options{Addr: "127.0.0.1:0", Dir: t.TempDir()})
-	nc, err := nats.Connect(s.ClientURL())
+	nc, err := nats.Connect(s.ClientURL(), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

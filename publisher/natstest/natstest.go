@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"plaspy-bridge/publisher"
@@ -34,7 +35,7 @@ type Server struct {
 // Start starts a server. By default it does not listen; set changes its options.
 func Start(tb testing.TB, set ...func(*server.Options)) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, opts: server.Options{DontListen: true, JetStream: true, StoreDir: tb.TempDir(), NoSigs: true, NoLog: true}}
+	s := &Server{tb: tb, opts: server.Options{DontListen: true, AuthTimeout: patience.Seconds(), JetStream: true, StoreDir: tb.TempDir(), NoSigs: true, NoLog: true}}
 	for _, f := range set {
 		f(&s.opts)
 	}
@@ -83,7 +84,7 @@ func (s *Server) Dir() string { return s.opts.StoreDir }
 // Client connects a client and closes it when the test ends.
 func (s *Server) Client(tb testing.TB) *nats.Conn {
 	tb.Helper()
-	opts := []nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond)}
+	opts := []nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), nats.Timeout(patience)}
 	if s.opts.DontListen {
 		opts = append(opts, nats.InProcessServer(s.Server))
 	}
@@ -93,6 +94,17 @@ func (s *Server) Client(tb testing.TB) *nats.Conn {
 	}
 	tb.Cleanup(nc.Close)
 	return nc
+}
+
+// JetStream is for a test's own requests. They may take as long as a busy machine takes
+// if their context has no deadline; the library's limit is 5 s.
+func JetStream(tb testing.TB, nc *nats.Conn) jetstream.JetStream {
+	tb.Helper()
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(patience))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return js
 }
 
 // Conn connects as the bridge does.

@@ -69,29 +69,30 @@ func (b *Box) each(ctx context.Context, st jetstream.Stream, filter Filter, f fu
 	defer it.Stop()
 	defer context.AfterFunc(ctx, it.Stop)()
 	now := time.Now()
-	heard := now
+	instance, received, silent := "", uint64(0), time.Duration(0)
 	for {
 		msg, err := it.Next(jetstream.NextMaxWait(waitEach))
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if errors.Is(err, nats.ErrTimeout) {
-			// The last letters may have been removed since.
-			if info, infoErr := c.Info(ctx); infoErr == nil && info.NumPending == 0 {
+			// The last letters may have been removed since, or be on their way.
+			info, infoErr := c.Info(ctx)
+			if infoErr == nil && info.NumPending == 0 && (info.Delivered.Consumer == 0 || info.Name == instance && info.Delivered.Consumer == received) {
 				return nil
 			}
-		}
-		if err != nil && (!errors.Is(err, nats.ErrTimeout) || time.Since(heard) > requestTimeout) {
-			return fmt.Errorf("read dead letters: %w", err)
+			if silent += waitEach; silent <= requestTimeout {
+				continue
+			}
 		}
 		if err != nil {
-			continue
+			return fmt.Errorf("read dead letters: %w", err)
 		}
-		heard = time.Now()
 		meta, err := msg.Metadata()
 		if err != nil {
 			return fmt.Errorf("read dead letters: %w", err)
 		}
+		instance, received, silent = meta.Consumer, meta.Sequence.Consumer, 0
 		if meta.Sequence.Stream > last {
 			return nil // it died since
 		}

@@ -1,12 +1,16 @@
 package deadletter
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,10 +33,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	js, err := jetstream.New(natstest.Start(t).Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, natstest.Start(t).Client(t))
 	if _, err := publisher.EnsureStreams(t.Context(), js, subjects.Streams(publisher.StreamOptions{Inbound: true})); err != nil {
 		t.Fatal(err)
 	}
@@ -347,6 +348,79 @@ func TestReplayWithoutMQTT(t *testing.T) {
 	}
 	if h := r.returned()[0].Header; h["Nmqtt-Pub"] != nil {
 		t.Errorf("headers %v", h)
+	}
+}
+
+// delayed is a server whose answers wait from a client's request for messages until its
+// next request for the state of a consumer.
+type delayed struct{ *natstest.Server }
+
+// InProcessConn implements [nats.InProcessConnProvider].
+func (d delayed) InProcessConn() (net.Conn, error) {
+	conn, err := d.Server.InProcessConn()
+	open := make(chan struct{})
+	close(open)
+	c := &delayedConn{Conn: conn}
+	c.gate.Store(&open)
+	return c, err
+}
+
+type delayedConn struct {
+	net.Conn
+
+	gate atomic.Pointer[chan struct{}]
+	once sync.Once
+	end  func()
+}
+
+// Write looks at the requests.
+func (c *delayedConn) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("CONSUMER.MSG.NEXT.")) {
+		c.once.Do(func() {
+			gate := make(chan struct{})
+			c.end = sync.OnceFunc(func() { close(gate) })
+			c.gate.Store(&gate)
+		})
+	}
+	if c.end != nil && bytes.Contains(p, []byte("CONSUMER.INFO.")) {
+		c.end()
+	}
+	return c.Conn.Write(p)
+}
+
+// Read waits at the gate.
+func (c *delayedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	<-*c.gate.Load()
+	return n, err
+}
+
+// Close opens the gate.
+func (c *delayedConn) Close() error {
+	if c.end != nil {
+		c.end()
+	}
+	return c.Conn.Close()
+}
+
+// TestLettersOnTheirWay: letters that the server has sent, and that have not arrived yet,
+// are not left out.
+func TestLettersOnTheirWay(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	js := natstest.JetStream(t, srv.Client(t))
+	if _, err := publisher.EnsureStreams(t.Context(), js, subjects.Streams(publisher.StreamOptions{Inbound: true})); err != nil {
+		t.Fatal(err)
+	}
+	(&rig{Open(js, subjects), t}).bury(message.Location, "d", 1, "r")
+	slow, err := nats.Connect("", nats.InProcessServer(delayed{srv}), nats.Timeout(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	r := &rig{Open(natstest.JetStream(t, slow), subjects), t}
+	if got := r.seqs(Filter{}); !slices.Equal(got, []uint64{1}) {
+		t.Errorf("got %v, want the letter", got)
 	}
 }
 

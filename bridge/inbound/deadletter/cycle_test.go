@@ -110,7 +110,7 @@ func (r *rig) awaitLast(stream string, seq uint64) *jetstream.RawStreamMsg {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		if m, err := st.GetMsg(r.t.Context(), seq); err == nil {
 			return m
 		}

@@ -96,10 +96,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	js, err := jetstream.New(natstest.Start(t).Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, natstest.Start(t).Client(t))
 	if _, err := publisher.EnsureStreams(t.Context(), js, subjects.Streams(publisher.StreamOptions{Inbound: true})); err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +154,7 @@ func TestFollowLater(t *testing.T) {
 
 func waitPosted(t *testing.T, o *Tracker, token string, at time.Time) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !o.Posted(token, at, 4.7, -74.1); {
+	for end := time.Now().Add(time.Minute); !o.Posted(token, at, 4.7, -74.1); {
 		if time.Now().After(end) {
 			t.Fatalf("%s is not recorded", token)
 		}

@@ -81,10 +81,7 @@ func TestMerge(t *testing.T) {
 
 func bucket(t *testing.T) jetstream.KeyValue {
 	t.Helper()
-	js, err := jetstream.New(natstest.Start(t).Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, natstest.Start(t).Client(t))
 	kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "b"})
 	if err != nil {
 		t.Fatal(err)

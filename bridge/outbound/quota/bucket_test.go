@@ -18,10 +18,7 @@ func TestMain(m *testing.M) { natstest.Main(m) }
 
 func newBucket(t testing.TB, srv *natstest.Server) *Bucket {
 	t.Helper()
-	js, err := jetstream.New(srv.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, srv.Client(t))
 	return NewBucket(func(ctx context.Context) (jetstream.KeyValue, error) {
 		return js.KeyValue(ctx, subjects.ReplicasBucket())
 	})
@@ -113,10 +110,7 @@ func BenchmarkAll(b *testing.B) {
 	srv := natstest.Start(b)
 	srv.Publisher(b, subjects)
 	bucket := newBucket(b, srv)
-	js, err := jetstream.New(srv.Client(b))
-	if err != nil {
-		b.Fatal(err)
-	}
+	js := natstest.JetStream(b, srv.Client(b))
 	for i := range devices {
 		if _, err := js.PublishAsync(fmt.Sprintf("$KV.%s.quota.device%06d", subjects.ReplicasBucket(), i), []byte(`{"day":20000,"from":0,"reserved":45}`)); err != nil {
 			b.Fatal(err)

@@ -96,7 +96,7 @@ func (r *record) wait(t *testing.T, what string, holds func() bool) {
 func TestOrderWhileWorkersComeAndGo(t *testing.T) {
 	srv := natstest.Start(t, natstest.Listen)
 	connect := func() (*nats.Conn, jetstream.JetStream) {
-		nc, err := nats.Connect(srv.ClientURL())
+		nc, err := nats.Connect(srv.ClientURL(), nats.Timeout(time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}
