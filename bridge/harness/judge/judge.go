@@ -48,6 +48,7 @@ func Outbound(c Case) Report {
 	c.Losses = slices.Clone(c.Losses)
 	for i := range c.Losses {
 		l := &c.Losses[i]
+		l.Held = slices.Clone(l.Held)
 		for j := range l.Held {
 			l.Held[j].key = key(l.Held[j].Raw)
 		}
@@ -87,6 +88,7 @@ func Outbound(c Case) Report {
 	return r
 }
 
+// judge adds the counts of the device to the report.
 func (v *verdict) judge() {
 	v.collapse()
 	if v.c.History != nil {
