@@ -31,19 +31,23 @@ func (p *Pool) dispatch(ctx context.Context) {
 			continue
 		}
 		r.adapt()
-		if !pause(ctx, timer, r.length) {
-			return
-		}
-		sleep := longestSleep
-		if !at.IsZero() {
-			sleep = min(max(time.Until(at), 0), longestSleep)
-		}
-		timer.Reset(sleep)
-		select {
-		case <-ctx.Done():
-		case <-p.wake:
-		case <-timer.C:
-		}
+		sleep(ctx, timer, p.wake, at, r.length)
+	}
+}
+
+// sleep waits until at, but for least in any case, and no longer than longestSleep. A
+// signal ends it early. The usual sleep has one timer and so one wake-up.
+func sleep(ctx context.Context, timer *time.Timer, wake <-chan struct{}, at time.Time, least time.Duration) {
+	began, length := time.Now(), longestSleep
+	if !at.IsZero() {
+		length = min(max(at.Sub(began), least), longestSleep)
+	}
+	timer.Reset(length)
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-wake:
+		pause(ctx, timer, least-time.Since(began))
 	}
 }
 
@@ -72,14 +76,15 @@ func (r *rest) adapt() {
 	r.polls = 0
 }
 
-// pause sleeps. It returns false if ctx ends first.
-func pause(ctx context.Context, timer *time.Timer, d time.Duration) bool {
+// pause sleeps until ctx ends, for d at most.
+func pause(ctx context.Context, timer *time.Timer, d time.Duration) {
+	if d <= 0 {
+		return
+	}
 	timer.Reset(d)
 	select {
 	case <-ctx.Done():
-		return false
 	case <-timer.C:
-		return true
 	}
 }
 

@@ -30,6 +30,46 @@ func TestSlotsLengthenWithTheRate(t *testing.T) {
 	}
 }
 
+// TestSleep: the dispatcher sleeps until something is due, a signal ends that early,
+// and neither cuts the rest short.
+func TestSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		timer := time.NewTimer(0)
+		<-timer.C
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		const ms = time.Millisecond
+		for _, tc := range []struct {
+			name               string
+			ctx                context.Context
+			due, signal, least time.Duration // 0: never, not at all
+			want               time.Duration
+		}{
+			{"until the next device", t.Context(), 100 * ms, 0, 2 * ms, 100 * ms},
+			{"a device is overdue", t.Context(), -time.Second, 0, 2 * ms, 2 * ms},
+			{"nothing is ever due", t.Context(), 0, 0, 2 * ms, longestSleep},
+			{"nothing is due for long", t.Context(), time.Hour, 0, 2 * ms, longestSleep},
+			{"a signal after the rest", t.Context(), 100 * ms, 30 * ms, 16 * ms, 30 * ms},
+			{"a signal within the rest", t.Context(), 100 * ms, 3 * ms, 16 * ms, 16 * ms},
+			{"the end", cancelled, 100 * ms, 0, 16 * ms, 0},
+		} {
+			wake := make(chan struct{}, 1)
+			if tc.signal > 0 {
+				time.AfterFunc(tc.signal, func() { nudge(wake) })
+			}
+			var at time.Time
+			began := time.Now()
+			if tc.due != 0 {
+				at = began.Add(tc.due)
+			}
+			sleep(tc.ctx, timer, wake, at, tc.least)
+			if got := time.Since(began); got != tc.want {
+				t.Errorf("%s: slept %v, want %v", tc.name, got, tc.want)
+			}
+		}
+	})
+}
+
 // countedState counts the readings of a state without devices.
 type countedState struct {
 	largeState

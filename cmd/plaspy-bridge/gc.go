@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
@@ -40,16 +41,59 @@ func gcPercent(live, rate float64) int {
 	return int(min(max(100*rate/fastRate, least), most))
 }
 
-// tuneGC follows the live heap and the allocation rate with the collector's target
-// until the function that it returns is called. GOGC turns it off; GOMEMLIMIT holds
-// in any case.
-func tuneGC(ctx context.Context) (stop func()) {
-	if os.Getenv("GOGC") != "" {
-		return func() {}
+// processors decides how many threads run Go code at once: one while the process does
+// nearly nothing, and the runtime's default otherwise. With several, each wake-up of
+// an idle process wakes a second thread too, which finds nothing to do; that is a
+// fifth of the CPU time at ten polls a second.
+type processors struct {
+	quiet int // seconds in a row with a low allocation rate
+	one   bool
+}
+
+// The allocation rates, in bytes a second, that the default number begins and ends
+// with, and the seconds of a low rate that one thread begins after. A poll allocates
+// 12 to 17 kB.
+const (
+	busyRate  = 1 << 20
+	quietRate = 1 << 19
+	quietFor  = 10
+)
+
+// next takes the allocation rate of a second. It reports whether one thread is enough
+// from now on, and whether that is a change.
+func (p *processors) next(rate float64) (one, changed bool) {
+	was := p.one
+	switch {
+	case rate >= busyRate:
+		p.quiet, p.one = 0, false
+	case rate >= quietRate:
+		p.quiet = 0
+	default:
+		p.quiet = min(p.quiet+1, quietFor)
+		p.one = p.one || p.quiet == quietFor
 	}
+	return p.one, p.one != was
+}
+
+// apply sets the number of threads. Each change stops the world for a moment.
+func (p *processors) apply(rate float64) {
+	switch one, changed := p.next(rate); {
+	case !changed:
+	case one:
+		runtime.GOMAXPROCS(1)
+	default:
+		runtime.SetDefaultGOMAXPROCS() // it follows the container's limit again
+	}
+}
+
+// tuneRuntime follows the live heap and the allocation rate with the collector's
+// target and the number of threads, until the function that it returns is called.
+// GOGC and GOMAXPROCS turn these off; GOMEMLIMIT holds in any case.
+func tuneRuntime(ctx context.Context) (stop func()) {
+	heap, threads := os.Getenv("GOGC") == "", os.Getenv("GOMAXPROCS") == ""
 	ctx, cancel := context.WithCancel(ctx)
 	var done sync.WaitGroup
-	done.Go(func() { followHeap(ctx) })
+	done.Go(func() { follow(ctx, heap, threads) })
 	return func() {
 		cancel()
 		done.Wait()
@@ -64,15 +108,13 @@ func excess(live, free uint64, rate float64) bool {
 	return free > 64<<20 && free > live/2 && float64(free) > 4*rate
 }
 
-func followHeap(ctx context.Context) {
-	const every, pause = time.Second, time.Minute
+func follow(ctx context.Context, heap, threads bool) {
+	const every = time.Second
 	ticker := tick.NewTicker(every)
 	defer ticker.Stop()
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
-	// Low at first, because most objects of the start live as long as the process.
-	percent, before := 60, uint64(0)
-	debug.SetGCPercent(percent)
-	var freed time.Time
+	collector, before := newCollector(heap), uint64(0)
+	var number processors
 	for {
 		select {
 		case <-ctx.Done():
@@ -81,18 +123,44 @@ func followHeap(ctx context.Context) {
 			ticker.Next()
 		}
 		metrics.Read(sample)
-		live, allocated := sample[0].Value.Uint64(), sample[1].Value.Uint64()
+		allocated := sample[1].Value.Uint64()
 		rate := float64(allocated-before) / every.Seconds()
-		next := gcPercent(float64(live), rate)
 		before = allocated
-		// Each change stops the world for a moment.
-		if 8*next > 9*percent || 9*next < 8*percent {
-			percent = next
-			debug.SetGCPercent(percent)
+		if heap {
+			collector.apply(sample[0].Value.Uint64(), sample[2].Value.Uint64(), rate)
 		}
-		if excess(live, sample[2].Value.Uint64(), rate) && time.Since(freed) > pause {
-			freed = time.Now()
-			debug.FreeOSMemory()
+		if threads {
+			number.apply(rate)
 		}
+	}
+}
+
+// collector is the state of the garbage collector's settings.
+type collector struct {
+	percent int
+	freed   time.Time
+}
+
+// newCollector sets a low target if it is to be set at all, because most objects of
+// the start live as long as the process.
+func newCollector(set bool) *collector {
+	c := &collector{percent: 60}
+	if set {
+		debug.SetGCPercent(c.percent)
+	}
+	return c
+}
+
+// apply sets the target, and gives memory back.
+func (c *collector) apply(live, free uint64, rate float64) {
+	const pause = time.Minute
+	// Each change stops the world for a moment.
+	if next := gcPercent(float64(live), rate); 8*next > 9*c.percent || 9*next < 8*c.percent {
+		c.percent = next
+		debug.SetGCPercent(c.percent)
+	}
+	if excess(live, free, rate) && time.Since(c.freed) > pause {
+		c.freed = time.Now()
+		debug.FreeOSMemory()
 	}
 }

@@ -49,3 +49,28 @@ func TestExcess(t *testing.T) {
 		})
 	}
 }
+
+// TestProcessors: one thread needs ten quiet seconds, a busy second ends it, and a
+// rate between the two bounds changes nothing.
+func TestProcessors(t *testing.T) {
+	const idle, between, busy = quietRate / 3, quietRate + 1, busyRate
+	var p processors
+	step := func(n int, rate float64, want bool) {
+		t.Helper()
+		for i := range n {
+			was := p.one
+			if one, changed := p.next(rate); one != want || changed != (was != one) {
+				t.Fatalf("second %d at %.0f bytes a second: got %v, changed %v", i, rate, one, changed)
+			}
+		}
+	}
+	step(quietFor-1, idle, false)
+	step(1, between, false)
+	step(quietFor-1, idle, false)
+	step(2*quietFor, idle, true)
+	step(quietFor, between, true)
+	step(1, busy, false)
+	step(1, between, false)
+	step(quietFor-1, idle, false)
+	step(1, idle, true)
+}

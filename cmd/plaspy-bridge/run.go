@@ -48,7 +48,7 @@ func runBridge(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	tick.Shift(rand.N(time.Minute))
-	defer tuneGC(ctx)()
+	defer tuneRuntime(ctx)()
 	b, err := bridge.New(ctx, cfg, version, log)
 	if err != nil && ctx.Err() != nil {
 		return nil // stopped while it started
