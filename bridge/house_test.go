@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The limits of the house style. Wire structs, options, settings, metrics and the simulator are
+// The limits of the house style. Wire structs, options, settings and metrics are
 // not bound by the number of fields.
 const (
 	mostMethods   = 35
@@ -21,8 +21,6 @@ const (
 
 // oversized are the types and packages above a limit, each with its reason.
 var oversized = map[string]string{
-	"bridge/sim":                      "one file for each endpoint and kind of misbehaviour",
-	"bridge/sim.Server":               "one method for each endpoint and for each thing that a test sets",
 	"bridge/schema/plaspy.Location":   "the wire form of a location",
 	"deploy/examples/plaspy.Location": "the wire form of a location",
 }
@@ -55,7 +53,7 @@ func TestHouseSizes(t *testing.T) {
 			}
 		}
 	}
-	free := regexp.MustCompile(`^bridge/sim|\.(\w*[Oo]ptions|\w*[Mm]etrics|Config|Report)$`)
+	free := regexp.MustCompile(`\.(\w*[Oo]ptions|\w*[Mm]etrics|Config|Report)$`)
 	over := map[string]bool{}
 	check := func(kind string, sizes map[string]int, most int, exempt *regexp.Regexp) {
 		for _, name := range slices.Sorted(maps.Keys(sizes)) {
@@ -106,9 +104,6 @@ func TestHouseWords(t *testing.T) {
 	all, counts, in := 0, make([]int, len(words)), make([]map[string]int, len(words))
 	split := regexp.MustCompile(`[^a-z']+`)
 	for _, s := range sources(t) {
-		if strings.HasPrefix(s.folder, "bridge/sim") {
-			continue
-		}
 		for _, group := range s.file.Comments {
 			for _, word := range split.Split(strings.ToLower(group.Text()), -1) {
 				if word == "" {

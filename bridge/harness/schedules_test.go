@@ -11,6 +11,7 @@ import (
 	"plaspy-bridge/bridge/harness"
 	"plaspy-bridge/bridge/harness/front"
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/account"
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
@@ -101,7 +102,7 @@ func freshness(t *testing.T, api *sim.Server, start, from, to, end time.Time) st
 
 // waits returns, for each fix that became visible between two instants, the delay until the
 // next poll of its device, and the number of fixes that were superseded by then.
-func waits(d *fleet.Device, shown []sim.Shown, from, to, end time.Time) (delays []time.Duration, missed int) {
+func waits(d *fleet.Device, shown []account.Shown, from, to, end time.Time) (delays []time.Duration, missed int) {
 	var visible []time.Time
 	d.Poll(end)
 	d.History(end, func(f *fleet.Fix) { visible = append(visible, f.Visible()) })
@@ -111,7 +112,7 @@ func waits(d *fleet.Device, shown []sim.Shown, from, to, end time.Time) (delays 
 			continue
 		}
 		seen := end
-		if j, _ := slices.BinarySearchFunc(shown, at, func(s sim.Shown, at time.Time) int { return s.At.Compare(at) }); j < len(shown) {
+		if j, _ := slices.BinarySearchFunc(shown, at, func(s account.Shown, at time.Time) int { return s.At.Compare(at) }); j < len(shown) {
 			seen = shown[j].At
 		}
 		delays = append(delays, seen.Sub(at))

@@ -19,6 +19,7 @@ import (
 	"plaspy-bridge/bridge/control"
 	"plaspy-bridge/bridge/schema/plaspy"
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/account"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/bridge/trace/tracetest"
 	"plaspy-bridge/publisher"
@@ -196,7 +197,7 @@ func TestMessagesOfARealRun(t *testing.T) {
 	r.show("dev 1", begun.Add(time.Second), `,"alerts":[]`)
 	r.until("alert state cleared")
 
-	r.api.SetDevice("device0002", func(d *sim.DeviceInfo) { d.Name = "another" })
+	r.api.SetDevice("device0002", func(d *account.DeviceInfo) { d.Name = "another" })
 	r.api.RemoveDevice("device0003")
 	r.until("device change changed", "device change removed")
 

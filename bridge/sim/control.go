@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"plaspy-bridge/bridge/sim/account"
 	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 )
@@ -16,18 +17,23 @@ import (
 // controlPrefix is the path of the control API. The Plaspy API does not use it.
 const controlPrefix = "/_sim/"
 
-// control answers a request of the control API; doc.go lists them.
-func (s *Server) control(w http.ResponseWriter, r *http.Request) {
-	result, err := s.controlled(r)
+// control is the control API of a server. doc.go lists the requests.
+type control struct{ server *Server }
+
+// ServeHTTP answers a request of the control API.
+func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	result, err := c.do(r)
 	w.Header()["Content-Type"] = jsonType
 	if err != nil {
 		w.WriteHeader(http.StatusBadRequest)
 		result = map[string]string{"error": err.Error()}
 	}
-	_ = json.NewEncoder(w).Encode(result) // the client left: its affair
+	_ = json.NewEncoder(w).Encode(result) // fails only if the client has left
 }
 
-func (s *Server) controlled(r *http.Request) (any, error) {
+// do carries out a request and returns its result.
+func (c *control) do(r *http.Request) (any, error) {
+	s := c.server
 	q := r.URL.Query()
 	device := q.Get("device")
 	switch r.Method + " " + r.URL.Path[len(controlPrefix):] {
@@ -45,7 +51,7 @@ func (s *Server) controlled(r *http.Request) (any, error) {
 		s.RevokeTokens()
 		return done, nil
 	case "DELETE fault":
-		return s.controlRemoveFault(q.Get("id"))
+		return c.removeFault(q.Get("id"))
 	case "DELETE device":
 		s.RemoveDevice(device)
 		return done, nil
@@ -65,17 +71,17 @@ func (s *Server) controlled(r *http.Request) (any, error) {
 		}
 		return map[string]uint64{"id": s.faults.Add(f)}, nil
 	case "PUT account":
-		return s.controlAccount(body)
+		return c.changeAccount(body)
 	case "PUT fleet":
-		return s.controlFleet(body)
+		return c.changeFleet(body)
 	case "PUT device", "PUT location":
 		if device == "" {
 			return nil, errors.New("the query has no device")
 		}
 		if r.URL.Path == controlPrefix+"location" {
-			return s.controlLocation(device, body)
+			return c.setLocation(device, body)
 		}
-		return s.controlDevice(device, body)
+		return c.setDevice(device, body)
 	}
 	return nil, fmt.Errorf("no such control: %s %s", r.Method, r.URL.Path)
 }
@@ -89,20 +95,20 @@ func nonNil[T any](list []T) []T {
 	return list
 }
 
-func (s *Server) controlRemoveFault(id string) (any, error) {
+func (c *control) removeFault(id string) (any, error) {
 	if id == "" {
-		s.ClearFaults()
+		c.server.ClearFaults()
 		return done, nil
 	}
 	n, err := strconv.ParseUint(id, 10, 64)
 	if err != nil {
 		return nil, fmt.Errorf("fault id: %w", err)
 	}
-	s.faults.Remove(n)
+	c.server.faults.Remove(n)
 	return done, nil
 }
 
-func (s *Server) controlAccount(body []byte) (any, error) {
+func (c *control) changeAccount(body []byte) (any, error) {
 	var a struct {
 		APIKey    *string
 		TokenLife *string
@@ -116,16 +122,16 @@ func (s *Server) controlAccount(body []byte) (any, error) {
 			return nil, err
 		}
 		if life > 0 {
-			s.SetTokenLife(life)
+			c.server.SetTokenLife(life)
 		}
 	}
 	if a.APIKey != nil {
-		s.SetKey(*a.APIKey)
+		c.server.SetKey(*a.APIKey)
 	}
 	return done, nil
 }
 
-func (s *Server) controlFleet(body []byte) (any, error) {
+func (c *control) changeFleet(body []byte) (any, error) {
 	var f struct{ Profile string }
 	if err := strict(body, &f); err != nil {
 		return nil, err
@@ -134,7 +140,7 @@ func (s *Server) controlFleet(body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.SetProfile(p)
+	c.server.SetProfile(p)
 	return done, nil
 }
 
@@ -146,28 +152,28 @@ func strict(body []byte, v any) error {
 	return dec.Decode(v)
 }
 
-func (s *Server) controlLocation(device string, body []byte) (any, error) {
+func (c *control) setLocation(device string, body []byte) (any, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
-		s.SetLocation(device, nil)
+		c.server.SetLocation(device, nil)
 		return done, nil
 	}
 	if !json.Valid(body) {
 		return nil, errors.New("the location is not JSON")
 	}
-	s.SetLocation(device, body)
+	c.server.SetLocation(device, body)
 	return done, nil
 }
 
-func (s *Server) controlDevice(device string, body []byte) (any, error) {
+func (c *control) setDevice(device string, body []byte) (any, error) {
 	if len(body) == 0 {
-		s.AddDevice(device)
+		c.server.AddDevice(device)
 		return done, nil
 	}
-	var check DeviceInfo
+	var check account.DeviceInfo
 	if err := json.Unmarshal(body, &check); err != nil {
 		return nil, err
 	}
-	s.SetDevice(device, func(info *DeviceInfo) {
+	c.server.SetDevice(device, func(info *account.DeviceInfo) {
 		_ = json.Unmarshal(body, info) // checked above
 	})
 	return done, nil

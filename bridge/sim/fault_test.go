@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/account"
 	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 )
@@ -153,7 +154,7 @@ func TestListFaults(t *testing.T) {
 	u := serve(t, s)
 	ids := func() (ids []string, expired int) {
 		t.Helper()
-		var got struct{ Devices []sim.DeviceInfo }
+		var got struct{ Devices []account.DeviceInfo }
 		u.get("/api/devices").want(200).into(&got)
 		for _, d := range got.Devices {
 			ids = append(ids, d.ID)

@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"plaspy-bridge/bridge/sim/fleet"
 )
@@ -20,7 +19,7 @@ func FuzzPost(f *testing.F) {
 	f.Add(`{"from":"0000-01-01","to":"9999-12-31T23:59:59.999999999+00:00","location":null}`)
 	f.Add(`[]`)
 	s := New(Options{Devices: 1, Record: 2, History: 4, Profile: fleet.EverySecond})
-	tok, _, _ := s.tokens.issue("sim", "sim-key", s.opts.Start)
+	tok, _, _ := s.tokens.Issue("sim", "sim-key", s.opts.Start)
 	f.Fuzz(func(t *testing.T, body string) {
 		for _, action := range []string{"locations", "alerts"} {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/devices/device0001/"+action, strings.NewReader(body))
@@ -37,40 +36,6 @@ func FuzzPost(f *testing.F) {
 			}
 		}
 	})
-}
-
-// Old tokens are forgotten, those in use are not.
-func TestTokensAreBounded(t *testing.T) {
-	s := New(Options{})
-	s.tokens.maximum = 3
-	var issued []string
-	for range 10 {
-		tok, _, ok := s.tokens.issue("sim", "sim-key", time.Now())
-		if !ok {
-			t.Fatal("refused")
-		}
-		issued = append(issued, tok)
-	}
-	if n := len(s.tokens.valid) + len(s.tokens.old); n != 3 {
-		t.Errorf("got %d tokens kept, want 3", n)
-	}
-	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/devices", http.NoBody)
-	for i, want := range []int64{0, 10} {
-		r.Header.Set("Authorization", "Bearer "+issued[i*9])
-		if got := s.tokens.check(r); got != want {
-			t.Errorf("got number %d for token %d, want %d", got, i*9+1, want)
-		}
-	}
-}
-
-func TestKeysAreBounded(t *testing.T) {
-	d := &device{keep: 2}
-	for _, key := range []string{"a", "b", "c"} {
-		d.remember(key, []byte(key))
-	}
-	if _, old := d.seen["a"]; old || len(d.seen) != 2 || string(d.seen["c"]) != "c" {
-		t.Errorf("got %v, want b and c", d.seen)
-	}
 }
 
 func TestReachable(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/sim/route"
+	"plaspy-bridge/bridge/sim/token"
 )
 
 // Counts are the server's counters since it was made.
@@ -23,7 +24,7 @@ type Counts struct {
 	MaxPolls int `json:"maxPolls"`
 	MaxPosts int `json:"maxPosts"`
 
-	Tokens TokenCounts `json:"tokens"`
+	Tokens token.Counts `json:"tokens"`
 	// Accepted are the posts answered with success by the API itself, by
 	// device; one repeated under a known Idempotency-Key does not count.
 	Accepted map[string]int64 `json:"accepted"`
@@ -31,7 +32,7 @@ type Counts struct {
 
 const minute = int64(time.Minute)
 
-// ledger counts. Its lock is held for nanoseconds.
+// ledger counts requests. Its lock is held for nanoseconds.
 type ledger struct {
 	mu       sync.Mutex
 	seq      uint64
@@ -45,7 +46,7 @@ type ledger struct {
 	results  int64         // on that day
 }
 
-// begin records a request's arrival and returns how long it should have waited; 0
+// begin records a request's arrival and returns how long it should have waited. 0
 // lets it pass.
 func (l *ledger) begin(c *call) (wait time.Duration) {
 	l.mu.Lock()
@@ -55,27 +56,22 @@ func (l *ledger) begin(c *call) (wait time.Duration) {
 	c.seq = l.seq
 	now := c.at.UnixNano()
 	l.window.add(now)
-	if d := c.device; d != nil {
+	if c.device != nil {
+		most := &l.maxPolls
 		if c.endpoint.Stores() {
-			d.posts++
-			l.maxPosts = max(l.maxPosts, d.posts)
-		} else {
-			d.polls++
-			l.maxPolls = max(l.maxPolls, d.polls)
+			most = &l.maxPosts
 		}
+		*most = max(*most, c.device.Begin(c.endpoint.Stores()))
 	}
 	return l.limit.admit(now)
 }
 
+// end records the status of a request, 0 if it was aborted.
 func (l *ledger) end(c *call, status int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if d := c.device; d != nil {
-		if c.endpoint.Stores() {
-			d.posts--
-		} else {
-			d.polls--
-		}
+	if c.device != nil {
+		c.device.End(c.endpoint.Stores())
 	}
 	if l.answers[c.endpoint] == nil {
 		l.answers[c.endpoint] = map[int]int64{}
@@ -95,19 +91,9 @@ func (l *ledger) used(results int) int64 {
 	return l.results
 }
 
-// Counts returns a copy of the counters.
-func (s *Server) Counts() Counts {
-	c := Counts{Answers: map[string]map[int]int64{}, Accepted: map[string]int64{}, Tokens: s.tokens.counts()}
-	s.mu.RLock()
-	for _, d := range s.order {
-		d.mu.Lock()
-		if d.accepted > 0 {
-			c.Accepted[d.id] = d.accepted
-		}
-		d.mu.Unlock()
-	}
-	s.mu.RUnlock()
-	l := &s.ledger
+// counts returns a copy of the ledger's counters.
+func (l *ledger) counts() Counts {
+	c := Counts{Answers: map[string]map[int]int64{}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c.Requests = int64(l.seq)
@@ -145,10 +131,10 @@ func (w *window) add(now int64) {
 	w.peak = max(w.peak, w.n)
 }
 
-// limiter lets so many requests through in any minute; those that it refuses
-// do not count against the limit.
+// limiter admits a number of requests in any minute. Those that it refuses do
+// not count against the limit.
 type limiter struct {
-	passed []int64 // times of the last ones let through, a ring
+	passed []int64 // times of the last admitted ones, a ring
 	next   int     // the oldest of them
 }
 

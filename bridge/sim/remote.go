@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"plaspy-bridge/bridge/sim/account"
 	"plaspy-bridge/bridge/sim/fault"
 )
 
@@ -18,7 +19,7 @@ import (
 // safe for concurrent use.
 type Remote struct {
 	URL    string       // as Listener.URL has it
-	Client *http.Client // nil: http.DefaultClient
+	Client *http.Client // nil means http.DefaultClient
 }
 
 // call sends a request and decodes the answer into result, unless that is nil.
@@ -67,17 +68,17 @@ func (r *Remote) IDs(ctx context.Context) (ids []string, err error) {
 }
 
 // Shown is as Server.Shown.
-func (r *Remote) Shown(ctx context.Context, id string) (list []Shown, err error) {
+func (r *Remote) Shown(ctx context.Context, id string) (list []account.Shown, err error) {
 	return list, r.call(ctx, http.MethodGet, "shown", id, nil, &list)
 }
 
 // Changes is as Server.Changes.
-func (r *Remote) Changes(ctx context.Context, id string) (list []Shown, err error) {
+func (r *Remote) Changes(ctx context.Context, id string) (list []account.Shown, err error) {
 	return list, r.call(ctx, http.MethodGet, "changes", id, nil, &list)
 }
 
 // Posts is as Server.Posts.
-func (r *Remote) Posts(ctx context.Context, id string) (list []Post, err error) {
+func (r *Remote) Posts(ctx context.Context, id string) (list []account.Post, err error) {
 	return list, r.call(ctx, http.MethodGet, "posts", id, nil, &list)
 }
 

@@ -1,240 +1,159 @@
 package sim
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
-	"sync"
-	"syscall"
+	"strconv"
+	"strings"
 	"time"
+
+	"plaspy-bridge/bridge/sim/account"
+	"plaspy-bridge/bridge/sim/fault"
+	"plaspy-bridge/bridge/sim/route"
 )
 
-// Listener serves a Server over TCP until it is closed.
-type Listener struct {
-	URL string // without a slash at the end
-
-	close func() error
+// call is one request under way.
+type call struct {
+	at       time.Time
+	seq      uint64
+	endpoint route.Endpoint
+	id       string          // of the device, decoded
+	device   *account.Device // nil if there is no such device, or none in the path
+	token    int64           // its number; 0 means that none is valid
+	fault    *fault.Rule
 }
 
-// Listen serves the API at an address such as "127.0.0.1:8090" or, for a free
-// port, "127.0.0.1:0", and returns once connections are accepted. The listener
-// is closed by Close, or when ctx ends.
-func (s *Server) Listen(ctx context.Context, addr string) (*Listener, error) {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("simulated API: %w", err)
+// ServeHTTP answers one request of the API, or of the control API if it is
+// switched on.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.opts.Control && strings.HasPrefix(r.URL.Path, controlPrefix) {
+		(&control{s}).ServeHTTP(w, r)
+		return
 	}
-	base, leave := context.WithCancel(context.WithoutCancel(ctx))
-	srv := &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: 10 * time.Second,
-		BaseContext:       func(net.Listener) context.Context { return base },
-		ErrorLog:          slog.NewLogLogger(s.opts.Log.Handler(), slog.LevelDebug),
+	var c call
+	c.endpoint, c.id = route.Parse(r.URL)
+	if c.id != "" {
+		c.device = s.Device(c.id)
 	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
-	l := &Listener{URL: "http://" + reachable(ln.Addr())}
-	l.close = sync.OnceValue(func() error {
-		leave() // requests that hang or wait end now
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		err := srv.Shutdown(grace)
-		if err != nil {
-			err = errors.Join(err, srv.Close())
-		}
-		if e := <-served; !errors.Is(e, http.ErrServerClosed) {
-			err = errors.Join(err, e)
-		}
-		return err
-	})
-	context.AfterFunc(ctx, func() { _ = l.close() }) // Close returns the error
-	return l, nil
-}
-
-// Close stops serving, lets answers under way finish for two seconds at most,
-// and returns when every goroutine of the listener has ended. Requests that
-// wait for a fault's sake are aborted. Further calls return the same error.
-func (l *Listener) Close() error { return l.close() }
-
-// reachable is the address to dial for one that is listened at.
-func reachable(a net.Addr) string {
-	host, port, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return a.String()
-	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port)
-}
-
-// Transport carries requests to the server in process: for benchmarks, and for
-// testing/synctest bubbles, in which real sockets would keep time from advancing. It
-// behaves as a connection would: a reset is an ECONNRESET, a context that ends
-// ends the request on both sides, long bodies are streamed. It never unpacks
-// gzip. Each request runs in a goroutine that ends with it.
-func (s *Server) Transport() http.RoundTripper { return transport{s} }
-
-type transport struct{ handler http.Handler }
-
-// outcome is the result of a request.
-type outcome struct {
-	resp *http.Response
-	err  error
-}
-
-// RoundTrip hands the request to the server.
-func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	body := req.Body
-	if body == nil {
-		body = http.NoBody
-	}
-	defer body.Close()
-	uri := req.URL.RequestURI()
-	u, err := url.ParseRequestURI(uri)
-	if err != nil {
-		return nil, fmt.Errorf("in-process request: %w", err)
-	}
-	ctx, cancel := context.WithCancel(req.Context())
-	r := (&http.Request{
-		Method: req.Method, URL: u, RequestURI: uri, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: req.Header, Body: body, ContentLength: req.ContentLength, Host: req.URL.Host, RemoteAddr: "in-process",
-	}).WithContext(ctx)
-	if r.Header == nil {
-		r.Header = http.Header{}
-	}
-	w := &reply{request: req, header: http.Header{}, cancel: cancel, outcome: make(chan outcome, 1)}
-	go w.run(t.handler, r)
-	select {
-	case o := <-w.outcome:
-		return o.resp, o.err
-	case <-req.Context().Done():
-		cancel()
-		return nil, context.Cause(req.Context())
-	}
-}
-
-// reply is the server's side of an in-process answer: gathered, and streamed
-// once it exceeds a connection's buffer.
-type reply struct {
-	request *http.Request
-	header  http.Header
-	cancel  context.CancelFunc
-	outcome chan outcome
-
-	status  int
-	buffer  []byte
-	stream  *io.PipeWriter
-	written int64
-}
-
-const replyBuffer = 4 << 10
-
-func (w *reply) run(h http.Handler, r *http.Request) {
+	wait := s.ledger.begin(&c)
+	status := 0 // for the ledger, if the request ends in a panic: aborted
 	defer func() {
-		switch p := recover(); {
-		case p == nil:
-			w.finish()
-		case p == any(http.ErrAbortHandler):
-			w.abort()
-		default:
-			panic(p)
-		}
+		s.ledger.end(&c, status)
+		s.log(r.Context(), &c, status)
 	}()
-	h.ServeHTTP(w, r)
-}
-
-// Header is the answer's header, until it is sent.
-func (w *reply) Header() http.Header { return w.header }
-
-// WriteHeader sets the status, the first time.
-func (w *reply) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
+	if s.opts.Skew != 0 {
+		w.Header().Set("Date", time.Now().Add(s.opts.Skew).UTC().Format(http.TimeFormat))
 	}
-}
-
-// Write appends to the body; a streamed one takes it when the client reads.
-func (w *reply) Write(b []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	w.written += int64(len(b))
-	if w.stream == nil && len(w.buffer)+len(b) <= replyBuffer {
-		w.buffer = append(w.buffer, b...)
-		return len(b), nil
-	}
-	w.Flush()
-	return w.stream.Write(b)
-}
-
-// Flush sends the header and the body so far.
-func (w *reply) Flush() {
-	if w.stream != nil {
+	if wait > 0 {
+		status = s.throttle(w, wait)
 		return
 	}
-	w.WriteHeader(http.StatusOK)
-	pr, pw := io.Pipe()
-	w.stream = pw
-	body := struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(w.buffer), pr), closer(func() error { w.cancel(); return pr.Close() })}
-	w.outcome <- outcome{resp: w.response(body, -1)} //nolint:bodyclose // the client's to close
+	status = s.answer(w, r, &c)
 }
 
-type closer func() error
+func (s *Server) log(ctx context.Context, c *call, status int) {
+	if s.opts.Log.Enabled(ctx, slog.LevelDebug) {
+		s.opts.Log.DebugContext(ctx, "request answered", "endpoint", c.endpoint.String(), "device_id", c.id, "seq", c.seq,
+			"status", status, "elapsed", time.Since(c.at))
+	}
+}
 
-// Close calls the function.
-func (c closer) Close() error { return c() }
+// throttle refuses a request that is over the limit.
+func (s *Server) throttle(w http.ResponseWriter, wait time.Duration) (status int) {
+	a := s.failure(http.StatusTooManyRequests, "Too many requests in a short time.")
+	if !s.opts.NoRetryAfter {
+		seconds := (wait + time.Second - 1) / time.Second
+		a.header = [2]string{"Retry-After", strconv.FormatInt(int64(seconds), 10)}
+	}
+	return write(w, &a)
+}
 
-func (w *reply) finish() {
-	if w.stream != nil {
-		var err error // io.EOF to the reader
-		if n, declared := w.declared(); declared && w.written < n {
-			err = io.ErrUnexpectedEOF
+// answer carries out a request, with the faults that apply to it.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, c *call) (status int) {
+	if s.faults.Any() {
+		delay, f := s.faults.Pick(fault.Request{At: c.at, Endpoint: c.endpoint, Device: c.id})
+		if delay > 0 && !sleep(r.Context(), delay) {
+			panic(http.ErrAbortHandler)
 		}
-		_ = w.stream.CloseWithError(err) // never fails
-		return
-	}
-	w.WriteHeader(http.StatusOK)
-	w.outcome <- outcome{resp: w.response(io.NopCloser(bytes.NewReader(w.buffer)), int64(len(w.buffer)))} //nolint:bodyclose // the client's to close
-	w.cancel()
-}
-
-func (w *reply) abort() {
-	if w.stream != nil {
-		err := io.ErrUnexpectedEOF
-		if ctx := w.request.Context(); ctx.Err() != nil {
-			err = context.Cause(ctx) // as net/http has it for a client that left
+		if f != nil {
+			c.fault = f
+			return s.misbehave(w, r, c)
 		}
-		_ = w.stream.CloseWithError(err) // never fails
-		return
 	}
-	w.outcome <- outcome{err: &net.OpError{Op: "read", Net: "in-process", Err: syscall.ECONNRESET}}
-	w.cancel()
+	a := s.work(r, c)
+	return write(w, &a)
 }
 
-func (w *reply) declared() (n int64, ok bool) {
-	_, err := fmt.Sscan(w.header.Get("Content-Length"), &n)
-	return n, err == nil
+// misbehave answers a request with the fault that was picked for it. It panics
+// with http.ErrAbortHandler if the fault leaves it without a whole answer.
+func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, c *call) (status int) {
+	switch c.fault.Kind.Effect() {
+	case fault.Distorts:
+		a := s.work(r, c)
+		return write(w, &a)
+	case fault.Cuts:
+		a := s.work(r, c)
+		defer a.release()
+		a.setHeader(w.Header())
+		c.fault.Cut(w, r, a.status, a.body)
+		return a.status
+	}
+	if c.fault.Done {
+		a := s.work(r, c)
+		a.release()
+	}
+	return c.fault.Replace(w, r, func(text string) []byte { return s.failure(0, text).body })
 }
 
-func (w *reply) response(body io.ReadCloser, length int64) *http.Response {
-	if n, ok := w.declared(); ok {
-		length = n
+// work handles a request: its method, the token, and then the endpoint.
+func (s *Server) work(r *http.Request, c *call) answer {
+	switch {
+	case c.endpoint == route.Unknown:
+		return s.failure(http.StatusNotFound, "Resource not found.")
+	case r.Method != c.endpoint.Method():
+		a := s.failure(http.StatusMethodNotAllowed, "Method not allowed.")
+		a.header = [2]string{"Allow", c.endpoint.Method()}
+		return a
+	case c.endpoint == route.Token:
+		return s.issueToken(r)
 	}
-	if w.header.Get("Date") == "" {
-		w.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	if c.token = s.tokens.Check(bearer(r), time.Now()); c.token == 0 {
+		return s.failure(http.StatusUnauthorized, "Unauthorized.")
 	}
-	return &http.Response{
-		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: w.header, Body: body, ContentLength: length, Request: w.request,
+	if s.opts.DailyUsage > 0 && s.ledger.used(0) >= int64(s.opts.DailyUsage) {
+		return s.failure(http.StatusTooManyRequests, "Daily limit of usage reached for this account.")
+	}
+	switch c.endpoint {
+	case route.Devices:
+		return s.deviceList(c)
+	case route.Groups:
+		return s.groupList(c)
+	}
+	if c.device == nil {
+		return s.failure(http.StatusNotFound, "Device not found.")
+	}
+	if !c.device.WithinQuota(c.at) {
+		return s.failure(http.StatusTooManyRequests, "Daily limit of results reached for this device.")
+	}
+	switch c.endpoint {
+	case route.Device:
+		return s.deviceEntry(c)
+	case route.LastLocation:
+		return s.lastLocation(c)
+	default:
+		return s.post(r, c)
+	}
+}
+
+// sleep waits, and reports whether the client is still connected afterwards.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

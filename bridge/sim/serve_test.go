@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/account"
 	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
 )
@@ -150,7 +151,7 @@ func TestControl(t *testing.T) {
 	if raw != steps[3].body {
 		t.Errorf("got %s, want %s", raw, steps[3].body)
 	}
-	var shown, changes []sim.Shown
+	var shown, changes []account.Shown
 	u.get("/_sim/shown?device=" + q).into(&shown)
 	u.get("/_sim/changes?device=" + q).into(&changes)
 	if len(shown) != 1 || shown[0].Raw != raw || !cmp.Equal(shown, changes) {
@@ -180,7 +181,7 @@ func TestControl(t *testing.T) {
 	now := time.Now()
 	body := ranged(now, now, `,"location":`+located(now, 1))
 	u.post(device("a/b?c", "/locations"), body).want(200)
-	var posts []sim.Post
+	var posts []account.Post
 	u.get("/_sim/posts?device=" + q).into(&posts)
 	if len(posts) != 1 || posts[0].Body != body {
 		t.Errorf("got posts %+v", posts)

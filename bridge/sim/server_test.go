@@ -12,8 +12,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/account"
 	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/bridge/sim/token"
 )
 
 func TestEndpoints(t *testing.T) {
@@ -23,7 +25,7 @@ func TestEndpoints(t *testing.T) {
 	var list struct {
 		Success bool
 		Error   *string
-		Devices []sim.DeviceInfo
+		Devices []account.DeviceInfo
 	}
 	u.get("/api/devices").want(200).into(&list)
 	if !list.Success || list.Error != nil || len(list.Devices) != 8 {
@@ -32,12 +34,12 @@ func TestEndpoints(t *testing.T) {
 	if got := list.Devices[0]; got.ID != "device0001" || got.Name == "" || got.Min == "" || got.Tags["kind"] == "" || !got.Expires.After(time.Now()) {
 		t.Errorf("got first device %+v", got)
 	}
-	var one struct{ Device sim.DeviceInfo }
+	var one struct{ Device account.DeviceInfo }
 	u.get("/api/devices/device0003").want(200).into(&one)
 	if diff := cmp.Diff(one.Device, list.Devices[2]); diff != "" {
 		t.Errorf("the device's own entry differs from the list's (-got +want):\n%s", diff)
 	}
-	var grouped struct{ Groups []sim.Group }
+	var grouped struct{ Groups []account.Group }
 	u.get("/api/groups").want(200).into(&grouped)
 	n := 0
 	for _, g := range grouped.Groups {
@@ -95,7 +97,7 @@ func TestPathIDs(t *testing.T) {
 			if got := v.last(id); got == "" {
 				t.Errorf("%s: id %q shows nothing", name, id)
 			}
-			var one struct{ Device sim.DeviceInfo }
+			var one struct{ Device account.DeviceInfo }
 			v.get(device(id, "")).want(200).into(&one)
 			if one.Device.ID != id {
 				t.Errorf("%s: got device %q, want %q", name, one.Device.ID, id)
@@ -145,7 +147,7 @@ func TestToken(t *testing.T) {
 		ask(`{"userName":"sim","apiKey":"sim-key"}`).want(401)
 		ask(`{"userName":"sim","apiKey":"new"}`).want(200)
 
-		want := sim.TokenCounts{Requests: 8, Issued: 6, Refused: 2, Expired: 1, Revoked: 2, Unknown: 1}
+		want := token.Counts{Requests: 8, Issued: 6, Refused: 2, Expired: 1, Revoked: 2, Unknown: 1}
 		if diff := cmp.Diff(s.Counts().Tokens, want); diff != "" {
 			t.Errorf("token counts (-got +want):\n%s", diff)
 		}
@@ -332,8 +334,8 @@ func TestScript(t *testing.T) {
 	}
 
 	s.AddDevice("new")
-	s.SetDevice("new", func(d *sim.DeviceInfo) { d.Name = "Renamed" })
-	s.SetDevice("odd", func(d *sim.DeviceInfo) { d.Raw = json.RawMessage(`{"id":7}`) })
+	s.SetDevice("new", func(d *account.DeviceInfo) { d.Name = "Renamed" })
+	s.SetDevice("odd", func(d *account.DeviceInfo) { d.Raw = json.RawMessage(`{"id":7}`) })
 	s.RemoveDevice("device0002")
 	list := u.get("/api/devices").want(200).body
 	for _, want := range []string{`"Renamed"`, `{"id":7}`, `"device0001"`} {

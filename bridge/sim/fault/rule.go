@@ -36,7 +36,7 @@ type Rule struct {
 	Target     string        // empty means a host that does not exist
 }
 
-// Request is what rules know of a request.
+// Request is a request as far as rules look at it.
 type Request struct {
 	At       time.Time // of its arrival
 	Endpoint route.Endpoint

@@ -12,17 +12,17 @@ import (
 // Cadence is how one tracker reports. The zero value reports once, when the
 // model starts, and never again.
 type Cadence struct {
-	Moving    time.Duration // between fixes on the road; 0: none after the first
-	Parked    time.Duration // between heartbeats; 0: none
+	Moving    time.Duration // between fixes on the road; 0 means none after the first
+	Parked    time.Duration // between heartbeats; 0 means none
 	LatencyLo time.Duration // from the fix to its being visible: at least
 	LatencyHi time.Duration // and at most
 	Batch     int           // fixes on the road that travel together; 0 and 1: each on its own
 
-	OutageEvery time.Duration // mean time between losses of coverage; 0: never lost
+	OutageEvery time.Duration // mean time between losses of coverage; 0 means never lost
 	OutageFor   time.Duration // average length; fixes measured during an outage arrive after it
 
 	ClockOff time.Duration // how far the tracker's clock is ahead
-	FirstFix time.Duration // how long after the start the first report comes; 0: it is there at the start
+	FirstFix time.Duration // how long after the start the first report comes; 0 means that it is there at the start
 
 	Stationary bool // never drives
 	Restless   bool // never parks

@@ -85,7 +85,7 @@ func (d *Device) begin(start int64) {
 	d.next = d.after(first)
 }
 
-// period is the time between fixes; 0: there are none.
+// period is the time between fixes; 0 means that there are none.
 func (d *Device) period(driving bool) time.Duration {
 	switch {
 	case d.cadence.Change > 0:

@@ -27,7 +27,7 @@ type Fix struct {
 	near      crossing
 }
 
-// Flags of a fix: what the device has, and what befell this report.
+// Flags of a fix: the features of the device, and the faults of this report.
 const (
 	hasIgnition = 1 << iota
 	hasFuel

@@ -24,7 +24,7 @@ var (
 	metresPerDegreeLon = metresPerDegree * math.Cos(southWestLat*math.Pi/180)
 )
 
-// crossing is a place where two streets meet, by column and row.
+// crossing is the meeting of two streets, by column and row.
 type crossing struct{ col, row int32 }
 
 // offset is a crossing's place in metres east and north of the south-west

@@ -41,7 +41,7 @@ func newSensors(r *rand.Rand, c Cadence) sensors {
 	return s
 }
 
-// Mean times between what befalls a device.
+// Mean times between the faults of a device.
 const (
 	sosEvery       = 12 * time.Hour
 	doorEvery      = time.Hour

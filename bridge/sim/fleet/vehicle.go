@@ -70,7 +70,7 @@ func (l *leg) place(dist float64) (x, y, course float64) {
 type vehicle struct {
 	rng      *rand.Rand
 	drives   bool    // leaves its place at all
-	restless bool    // never parks: the next trip starts where one ends
+	restless bool    // never parks: the next trip starts at the end of one
 	temper   float64 // factor on speed limits, 0.85 to 1.3
 
 	moving   bool
@@ -142,7 +142,7 @@ func (v *vehicle) parkFor() time.Duration {
 	return time.Duration(minutes * float64(time.Minute))
 }
 
-// Rates of a careful driver and of one who brakes hard, m/s². Trackers call
+// Rates of a careful driver and of one that brakes hard, m/s². Trackers call
 // 3.5 and more harsh.
 const (
 	usualAccel, usualBrake = 1.3, 1.7
@@ -155,7 +155,7 @@ const (
 func (v *vehicle) turn(t int64) {
 	dc, dr := v.goal.col-v.at.col, v.goal.row-v.at.row
 	dir, left := axis(dc, east, west), abs(dc)
-	// Avenues are where one stays; a side street is left at the next chance.
+	// The vehicle stays on an avenue, and leaves a side street at the next chance.
 	if dc == 0 || dr != 0 && (v.at.col%avenueEvery == 0 || v.rng.IntN(2) == 0) {
 		dir, left = axis(dr, north, south), abs(dr)
 	}

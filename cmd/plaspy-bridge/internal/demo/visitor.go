@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/bridge/sim/account"
 	"plaspy-bridge/publisher"
 )
 
@@ -39,7 +40,7 @@ type position struct {
 // reported.
 func (g *visitor) admit(api *sim.Server) {
 	api.SetLocation(visitorID, nil)
-	api.SetDevice(visitorID, func(d *sim.DeviceInfo) { d.Name = "Boat behind MQTT" })
+	api.SetDevice(visitorID, func(d *account.DeviceInfo) { d.Name = "Boat behind MQTT" })
 }
 
 // tick publishes a location every visitorEvery.
