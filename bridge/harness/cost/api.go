@@ -28,7 +28,7 @@ type API struct {
 	first   atomic.Int64 // devices that were polled at least once
 }
 
-// state is what one device last showed.
+// state is the last location of one device.
 type state struct {
 	part atomic.Uint64 // in parts of 2^32: a change is due at each whole
 	at   atomic.Int64  // Unix nanoseconds
@@ -88,7 +88,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // stampKey precedes the time of an answer in its location.
 const stampKey = `"stamp":`
 
-// appendAnswer appends the answer of a device whose location is of the given time.
+// appendAnswer appends the answer of a device with a location of the given time.
 // Its size is that of the documented one.
 func appendAnswer(b []byte, at int64, now time.Time) []byte {
 	fix := time.Unix(0, at).UTC()

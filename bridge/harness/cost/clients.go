@@ -34,7 +34,7 @@ const workers = 16
 // subjects are those of BRIDGE_PREFIX.
 const subjects publisher.Subjects = "plaspy"
 
-// client is what both programs share: connections to the API and to NATS.
+// client has the connections of both programs to the API and to NATS.
 type client struct {
 	task Task
 	http *http.Client
@@ -116,7 +116,7 @@ func Bare(ctx context.Context, t Task) error {
 	return nil
 }
 
-// shown is what the bare loop knows of a device.
+// shown is the state that the bare loop keeps of a device.
 type shown struct {
 	stamp []byte
 	ack   jetstream.PubAckFuture // of its last message

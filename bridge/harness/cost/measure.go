@@ -37,7 +37,7 @@ type Load struct {
 	Devices int
 	Rate    int     // polls a second; 0 means as many as possible
 	Changed float64 // the share of polls that show a new location
-	Budget  int     // requests a minute, if not what the rate needs
+	Budget  int     // requests a minute, or 0 for those that the rate needs
 }
 
 // String names the load in the table.
@@ -49,7 +49,7 @@ func (l Load) String() string {
 	return fmt.Sprintf("%d devices, %s, %.0f%% changed", l.Devices, pace, 100*l.Changed)
 }
 
-// Figures are what one client used in one window.
+// Figures are the measured values of one client in one window.
 type Figures struct {
 	Window         time.Duration
 	Polls          int64
@@ -186,7 +186,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// window measures what is used in one window.
+// window measures the usage in one window.
 func (m *Measurement) window(ctx context.Context, f *Figures, api *API, client *process.Process, broker *natsserver.Broker) error {
 	begin := time.Now()
 	polls, _ := api.Polls()
@@ -262,7 +262,7 @@ func readDelays(ctx context.Context, js jetstream.JetStream, begin time.Time) ([
 const TaskEnv = "COST_TASK"
 
 // Helper makes a client of this program, which has to call [Bare] or [Script] when
-// variable mode is set to 1. With same, it publishes what the bridge publishes.
+// variable mode is set to 1. With same, it publishes the same messages as the bridge.
 func Helper(name, mode string, same bool) (Client, error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -39,7 +39,7 @@ func (r *Row) delay(q float64) float64 {
 }
 
 // SameMessages is the name of the bare loop that publishes the bridge's messages. The
-// server's CPU time is compared with what it has beside that one.
+// server's CPU time is compared with the one that it has beside this loop.
 const SameMessages = "bare loop, same messages"
 
 // Table returns the rows of a load as a table in Markdown. Ratios are to the first
