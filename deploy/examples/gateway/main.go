@@ -45,23 +45,11 @@ func main() {
 var errUndecided = errors.New("stored, and not decided yet: the bridge goes on trying")
 
 func run(ctx context.Context, args []string) (posted bool, err error) {
-	if len(args) != 3 {
-		return false, errors.New("want DEVICE LATITUDE LONGITUDE")
-	}
-	latitude, err := strconv.ParseFloat(args[1], 64)
-	if err != nil {
-		return false, err
-	}
-	longitude, err := strconv.ParseFloat(args[2], 64)
-	if err != nil {
-		return false, err
-	}
 	at := time.Now().UTC()
-	body, err := json.Marshal(plaspy.Location{DateTime: at.Format(time.RFC3339Nano), Latitude: latitude, Longitude: longitude})
+	device, location, err := parse(args, at)
 	if err != nil {
 		return false, err
 	}
-
 	// Answers and results arrive below a prefix that the user gateway of nats.conf may read.
 	nc, err := nats.Connect(os.Getenv("NATS_URL"), nats.UserInfo(os.Getenv("NATS_USER"), os.Getenv("NATS_PASSWORD")), nats.MaxReconnects(-1),
 		nats.CustomInboxPrefix(cmp.Or(os.Getenv("NATS_INBOX_PREFIX"), "_INBOX_gateway")))
@@ -69,27 +57,54 @@ func run(ctx context.Context, args []string) (posted bool, err error) {
 		return false, err
 	}
 	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return false, err
-	}
 	inbox := nc.NewInbox()
 	results, err := nc.SubscribeSync(inbox)
 	if err != nil {
 		return false, err
 	}
-	msg := nats.NewMsg(plaspy.InLocationSubject(args[0]))
-	msg.Data = body
+	msg := nats.NewMsg(plaspy.InLocationSubject(device))
+	msg.Data = location
 	// If the acknowledgement is lost and the report is sent again, it has the same
 	// id and is stored once.
-	msg.Header.Set(nats.MsgIdHdr, args[0]+"@"+at.Format(time.RFC3339Nano))
+	msg.Header.Set(nats.MsgIdHdr, device+"@"+at.Format(time.RFC3339Nano))
 	msg.Header.Set("Reply-To", inbox)
-	if _, err := js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(5)); err != nil {
+	if err := store(ctx, nc, msg); err != nil {
 		return false, fmt.Errorf("not stored, try again: %w", err)
 	}
-	// From here on the message is the bridge's, and ends in exactly one result:
-	// posted, or refused and kept as a dead letter.
-	msg, err = results.NextMsgWithContext(ctx)
+	return await(ctx, results)
+}
+
+// parse returns the device of the command line, and its location as JSON.
+func parse(args []string, at time.Time) (device string, location []byte, err error) {
+	if len(args) != 3 {
+		return "", nil, errors.New("want DEVICE LATITUDE LONGITUDE")
+	}
+	latitude, err := strconv.ParseFloat(args[1], 64)
+	if err != nil {
+		return "", nil, err
+	}
+	longitude, err := strconv.ParseFloat(args[2], 64)
+	if err != nil {
+		return "", nil, err
+	}
+	location, err = json.Marshal(plaspy.Location{DateTime: at.Format(time.RFC3339Nano), Latitude: latitude, Longitude: longitude})
+	return args[0], location, err
+}
+
+// store returns once JetStream has stored the message.
+func store(ctx context.Context, nc *nats.Conn, msg *nats.Msg) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	_, err = js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(5))
+	return err
+}
+
+// await prints the result of a stored message. The bridge sends exactly one:
+// posted, or refused and kept as a dead letter.
+func await(ctx context.Context, results *nats.Subscription) (posted bool, err error) {
+	msg, err := results.NextMsgWithContext(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return false, errUndecided
 	}
