@@ -29,7 +29,7 @@ type AdaptiveOptions struct {
 // laps. If two laps exceed the interval, a device that was not seen on the road for three days waits up to
 // four. Without a limit the bound is the interval. [Terms] change the bound of single devices. The price is
 // never below a 150th of the interval (at least 50 ms, at most 1 s), with a limit or without: requests that
-// would save less are not made. Memory is about half a kilobyte a device.
+// would save less are not made. Memory is about 420 bytes a device.
 func NewAdaptive(o AdaptiveOptions) *Schedule {
 	s := newSchedule(o.Seed)
 	weight := o.TripStartWeight
@@ -52,7 +52,8 @@ type adaptive struct {
 	tripWeight float64
 	pace       *pace
 	fleet      *forecast.Fleet
-	devices    pages[device] // by slot
+	devices    pages[device]  // by slot
+	restored   map[int32]tick // when a device that was not polled since was restored, by slot
 
 	priced  tick // when the price was last worked out ...
 	rate    float64
@@ -65,7 +66,6 @@ type adaptive struct {
 // device is the planner's knowledge of one device.
 type device struct {
 	forecast.Device
-	from    tick    // the market counts the device from then on
 	weight  float32 // in waits ...
 	bin     int16   // ... and its place there; 0 means none
 	polls   uint8   // planned, for the dither
@@ -87,6 +87,22 @@ func (a *adaptive) leave(slot int32) {
 	d := a.devices.at(slot)
 	a.waits.forget(d)
 	a.count(d, false)
+	a.forgetRestored(slot)
+}
+
+// keepRestored notes when a device was restored.
+func (a *adaptive) keepRestored(slot int32, t tick) {
+	if a.restored == nil {
+		a.restored = make(map[int32]tick)
+	}
+	a.restored[slot] = t
+}
+
+// forgetRestored notes that a device is not one that was restored and not polled since.
+func (a *adaptive) forgetRestored(slot int32) {
+	if delete(a.restored, slot); len(a.restored) == 0 {
+		a.restored = nil // a map does not shrink
+	}
 }
 
 // count keeps the number of parked devices that drive.
@@ -103,42 +119,43 @@ func (a *adaptive) count(d *device, is bool) {
 func (a *adaptive) served(late tick) { a.behind += (late.Seconds() - a.behind) * 0.01 }
 
 // bound implements planner.
-func (a *adaptive) bound(t tick, slot int32, u *turn) time.Duration {
-	if u != nil && u.terms.Interval > 0 {
-		return u.terms.Interval
+func (a *adaptive) bound(t tick, slot int32) time.Duration {
+	terms := a.pace.terms[slot]
+	if terms.Interval > 0 {
+		return terms.Interval
 	}
 	lap := a.pace.lap()
 	switch {
 	case lap == 0:
-		return a.weighted(a.interval, u)
-	case slot < 0 || a.devices.at(slot).Idle(t) && (u == nil || u.terms.Weight <= 1):
+		return weighted(a.interval, terms)
+	case slot < 0 || a.devices.at(slot).Idle(t) && terms.Weight <= 1:
 		if 2*lap > a.interval {
-			return a.weighted(4*lap, u)
+			return weighted(4*lap, terms)
 		}
-		return a.weighted(min(a.interval, 4*lap), u)
+		return weighted(min(a.interval, 4*lap), terms)
 	}
 	bound := max(min(a.interval, 4*lap), 2*lap)
 	if a.floored && a.devices.at(slot).Parked() && a.devices.at(slot).Drives(t) {
 		laps := max(a.floor, float64(a.drivers)/(driversShare*float64(max(1, a.pace.devices))))
 		bound = min(bound, time.Duration(laps*float64(lap)))
 	}
-	return a.weighted(bound, u)
+	return weighted(bound, terms)
 }
 
 // weighted divides a bound by the square root of the device's weight.
-func (a *adaptive) weighted(bound time.Duration, u *turn) time.Duration {
-	if u == nil || u.terms.Weight == 0 {
+func weighted(bound time.Duration, terms Terms) time.Duration {
+	if terms.Weight == 0 {
 		return bound
 	}
-	return time.Duration(float64(bound) / math.Sqrt(u.terms.Weight))
+	return time.Duration(float64(bound) / math.Sqrt(terms.Weight))
 }
 
 // priceFor is the price that a device pays: the market's divided by its weight.
-func priceFor(price float64, u *turn) float64 {
-	if u.terms.Weight == 0 {
+func priceFor(price float64, terms Terms) float64 {
+	if terms.Weight == 0 {
 		return price
 	}
-	return price / u.terms.Weight
+	return price / terms.Weight
 }
 
 // reprice works out the price anew if the rate has changed or enough time has passed.
@@ -163,20 +180,25 @@ func (a *adaptive) leastPrice() float64 { return min(1, max(0.05, a.interval.Sec
 
 // observe implements planner. It also adds to the market the polls that the device would have had since its
 // last answer at each price.
-func (a *adaptive) observe(t tick, slot int32, u *turn, o Observation) {
-	d := a.devices.at(slot)
+func (a *adaptive) observe(t tick, slot int32, u *turn, o Observation, stamp tick) {
+	d, terms := a.devices.at(slot), a.pace.terms[slot]
 	a.reprice(t)
 	if a.rate > 0 && d.Seen() {
 		outlook := a.fleet.Outlook(&d.Device, d.Polled(), a.tripWeight)
-		longest := a.bound(t, slot, u).Seconds()
-		a.market.add(t, (t - max(d.Polled(), d.from)).Seconds(), a.pace.lap().Seconds(), func(price float64) float64 {
-			wait, _, _ := outlook.Wait(priceFor(price, u), longest)
+		longest := a.bound(t, slot).Seconds()
+		from := d.Polled()
+		if at, ok := a.restored[slot]; ok { // it was counted by another process until then
+			from = max(from, at)
+		}
+		a.market.add(t, (t - from).Seconds(), a.pace.lap().Seconds(), func(price float64) float64 {
+			wait, _, _ := outlook.Wait(priceFor(price, terms), longest)
 			return wait
 		})
 	}
+	a.forgetRestored(slot)
 	waited := d.Waited(u.asked)
 	a.fleet.Observe(&d.Device, t, forecast.Observation{
-		Asked: u.asked, Fix: o.Fix, Stamp: u.stamp, Changed: o.Changed, Speed: o.Speed, Input: o.Input,
+		Asked: u.asked, Fix: o.Fix, Stamp: stamp, Changed: o.Changed, Speed: o.Speed, Input: o.Input,
 	})
 	if d.Parked() {
 		a.waits.count(d, waited, a.fleet.TripLikelihood(&d.Device, t))
@@ -197,11 +219,11 @@ func (a *adaptive) plan(t tick, slot int32, u *turn) plan {
 func (a *adaptive) planFrom(t tick, slot int32, u *turn) plan {
 	d := a.devices.at(slot)
 	a.count(d, d.Parked() && d.Drives(t))
-	longest := a.bound(t, slot, u).Seconds()
+	longest := a.bound(t, slot).Seconds()
 	longest -= min(a.behind, longest/2) // due polls stand in line for that long
 	wait, spare, p := longest, longest, plan{why: ReasonLongest}
 	if d.Seen() {
-		price := priceFor(a.market.price, u)
+		price := priceFor(a.market.price, a.pace.terms[slot])
 		o := a.fleet.Outlook(&d.Device, t, a.tripWeight)
 		var why forecast.Cause
 		wait, why = d.Moment(&o, t, price*a.dither(d, slot), longest)
@@ -257,7 +279,8 @@ func (s *Schedule) Restore(now time.Time, id string, memory []byte) (restored bo
 		if d, err := forecast.Recall(memory, s.clock.origin(), t); err == nil {
 			s.first.drop(slot)
 			s.adaptive.reprice(t)
-			*s.adaptive.devices.at(slot) = device{Device: d, from: t}
+			*s.adaptive.devices.at(slot) = device{Device: d}
+			s.adaptive.keepRestored(slot, t)
 			u := s.turns.at(slot)
 			u.asked = d.Polled()
 			s.set(t, slot, s.adaptive.planFrom(d.Polled(), slot, u))

@@ -83,7 +83,7 @@ func TestMemoryOfADevice(t *testing.T) {
 	if raced {
 		t.Skip("the race detector allocates")
 	}
-	const n, most = 20_000, 600
+	const n, most = 20_000, 450
 	empty := heap()
 	l := newLoad(n, 1.2*n, nil)
 	for range 3 * n {

@@ -49,7 +49,7 @@ func (s *Schedule) Explain(now time.Time, id string) Explanation {
 func (s *Schedule) describe(now time.Time, id string) string {
 	slot, _ := s.slots.find(id)
 	if s.adaptive == nil {
-		return "polled every " + human(s.planner.bound(s.clock.last, slot, s.turns.at(slot)).Seconds())
+		return "polled every " + human(s.planner.bound(s.clock.last, slot).Seconds())
 	}
 	d := s.adaptive.devices.at(slot)
 	var text string
@@ -81,7 +81,7 @@ func (s *Schedule) describe(now time.Time, id string) string {
 // Stats returns the schedule's own numbers.
 func (s *Schedule) Stats(now time.Time) Stats {
 	t := s.clock.read(now)
-	longest := s.planner.bound(t, -1, nil)
+	longest := s.planner.bound(t, -1)
 	stats := Stats{Devices: s.slots.here, Rate: s.pace.rate, Lap: s.pace.lap(), LongestWait: longest, TripDetection: longest / 2}
 	if s.adaptive == nil {
 		stats.Impossible = stats.Lap > s.planner.(*fixed).interval

@@ -7,12 +7,12 @@ import "time"
 type queue struct {
 	heap  []entry
 	place []int32 // by slot: index in heap plus one, 0 if it is not in
-	seq   uint64
+	seq   uint32
 }
 
 type entry struct {
 	due  tick
-	seq  uint64
+	seq  uint32 // of the calls of set, and may wrap around
 	slot int32
 }
 
@@ -95,7 +95,7 @@ func (e entry) before(f entry) bool {
 	if e.due != f.due {
 		return e.due < f.due
 	}
-	return e.seq < f.seq
+	return int32(e.seq-f.seq) < 0
 }
 
 // over the number of devices in this episode. It is worked out anew each time, so it does not matter whether
@@ -113,7 +113,7 @@ type firstPolls struct {
 
 func (f *firstPolls) add(t tick, slot int32) {
 	if f.waiting() == 0 {
-		f.line, f.head, f.left, f.episode, f.since = f.line[:0], 0, 0, 0, t
+		f.episode, f.since = 0, t
 	}
 	for int(slot) >= len(f.place) {
 		f.place = append(f.place, 0)
@@ -137,7 +137,15 @@ func (f *firstPolls) drop(slot int32) bool {
 	f.place[slot] = 0
 	f.left++
 	f.episode--
+	f.release()
 	return true
+}
+
+// release gives the memory of a line without devices back.
+func (f *firstPolls) release() {
+	if f.waiting() == 0 {
+		f.line, f.place, f.head, f.left = nil, nil, 0, 0
+	}
 }
 
 // next is when the device at the head may be polled; only if waiting is not 0. The first one of an episode
@@ -164,5 +172,6 @@ func (f *firstPolls) take(due tick) int32 {
 	f.head++
 	f.place[slot] = 0
 	f.let, f.any = due, true
+	f.release()
 	return slot
 }

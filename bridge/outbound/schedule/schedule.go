@@ -14,13 +14,13 @@ const never = forecast.Never
 
 // planner decides when one device is polled next. Slots are small numbers that stand for devices.
 type planner interface {
-	// observe learns from an answer that came at t.
-	observe(t tick, slot int32, u *turn, o Observation)
+	// observe learns from an answer that came at t, whose fix has its own time at stamp.
+	observe(t tick, slot int32, u *turn, o Observation, stamp tick)
 	// plan returns when the device is polled next, given the knowledge at t.
 	plan(t tick, slot int32, u *turn) plan
 	// bound returns the longest time from one request for the device to the next, and for slot -1
 	// that for any device.
-	bound(t tick, slot int32, u *turn) time.Duration
+	bound(t tick, slot int32) time.Duration
 }
 
 // plan is a planner's wish for one device.
@@ -39,16 +39,15 @@ type turn struct {
 	due       tick // when it was planned for
 	notBefore tick
 	step      tick // see plan
-	terms     Terms
 	why       Reason
-	stamp     tick  // own time of the fix in the answer that is being taken
 	failures  uint8 // polls in a row without an answer, up to 10
 }
 
-// pace is the ratio of work and requests, which planners read.
+// pace is the ratio of work and requests, and the wishes for single devices, which planners read.
 type pace struct {
 	devices int
-	rate    float64 // requests a minute; 0 means no limit
+	rate    float64         // requests a minute; 0 means no limit
+	terms   map[int32]Terms // by slot, of the devices that have any
 }
 
 // lap is how long one poll of each device takes; 0 without a limit.
@@ -84,7 +83,7 @@ type Schedule struct {
 }
 
 func newSchedule(seed uint64) *Schedule {
-	return &Schedule{slots: newSlots(), pace: &pace{}, seed: seed}
+	return &Schedule{slots: newSlots(), pace: &pace{terms: make(map[int32]Terms)}, seed: seed}
 }
 
 // NewFixed returns a schedule that polls each device once an interval (at least a millisecond), or once a
@@ -129,6 +128,7 @@ func (s *Schedule) add(id string) (slot int32, fresh bool) {
 		return slot, false
 	}
 	*s.turns.make(slot) = turn{}
+	delete(s.pace.terms, slot)
 	if s.adaptive != nil {
 		s.adaptive.enter(slot)
 	}
@@ -177,7 +177,9 @@ func (s *Schedule) SetTerms(now time.Time, id string, terms Terms) {
 	if !(terms.Weight > 0) || terms.Weight == 1 {
 		terms.Weight = 0
 	}
-	s.turns.at(slot).terms = terms
+	if s.pace.terms[slot] = terms; terms == (Terms{}) {
+		delete(s.pace.terms, slot)
+	}
 	if due, planned := s.due.due(slot); planned {
 		s.shorten(t, slot, due)
 	}
@@ -250,10 +252,10 @@ func (s *Schedule) pick(t tick) (slot int32, at tick) {
 
 // spread is the time over which first polls are spread.
 func (s *Schedule) spread() time.Duration {
-	if l := s.pace.lap(); l > 0 && (s.adaptive != nil || l > s.planner.bound(0, -1, nil)) {
+	if l := s.pace.lap(); l > 0 && (s.adaptive != nil || l > s.planner.bound(0, -1)) {
 		return l
 	}
-	return s.planner.bound(0, -1, nil)
+	return s.planner.bound(0, -1)
 }
 
 // passedOver is the number of late devices that one spare request may skip.
@@ -304,13 +306,12 @@ func (s *Schedule) Done(now time.Time, id string, o Observation) {
 		u.failures = min(u.failures+1, 10)
 	} else {
 		u.failures = 0
-		u.stamp = s.clock.stamp(o.FixTime)
-		s.planner.observe(t, slot, u, o)
+		s.planner.observe(t, slot, u, o, s.clock.stamp(o.FixTime))
 	}
 	p := s.planner.plan(t, slot, u)
 	retry := s.retry(t, u)
 	if u.failures > 0 && s.adaptive != nil {
-		p.due = min(retry, u.asked.After(s.planner.bound(t, slot, u)))
+		p.due = min(retry, u.asked.After(s.planner.bound(t, slot)))
 		p.spare, p.step, p.why = p.due, 0, ReasonBackoff
 	}
 	s.set(t, slot, p)
@@ -407,7 +408,7 @@ func (s *Schedule) Now(now time.Time, id string) {
 // wait of two laps at a few requests an hour must not outlive those. It waits until the bound has shrunk by a
 // fifth, because all devices are looked at.
 func (s *Schedule) tighten() {
-	longest := tick(s.planner.bound(s.clock.last, -1, nil))
+	longest := tick(s.planner.bound(s.clock.last, -1))
 	if longest >= s.bound-s.bound/5 {
 		s.bound = max(s.bound, longest)
 		return
@@ -436,7 +437,7 @@ func (s *Schedule) shorten(t tick, slot int32, due tick) {
 	if s.adaptive == nil {
 		from = u.due // turns keep their distance on the grid
 	}
-	if most := max(from.After(s.planner.bound(t, slot, u)), u.notBefore); due > most {
+	if most := max(from.After(s.planner.bound(t, slot)), u.notBefore); due > most {
 		u.why = ReasonLongest
 		if s.adaptive == nil {
 			u.why = ReasonInterval

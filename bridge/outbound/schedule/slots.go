@@ -94,7 +94,7 @@ func (s *slots) askedFor(id string) bool {
 // all devices.
 type pages[T any] []*[pageSize]T
 
-const pageSize = 256
+const pageSize = 512 // of which the runtime rounds none up
 
 // make returns the place of a slot's value, which exists from then on.
 func (p *pages[T]) make(slot int32) *T {

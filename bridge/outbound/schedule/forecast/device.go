@@ -12,13 +12,12 @@ type Device struct {
 	since  Tick // parked since
 
 	mid   float64 // median of the lag, seconds
-	early float64 // near the smallest lag, seconds
 	lag   lag
+	habit habit
+	news  news
 	road  rhythm // of fixes after one that looks like being on the road
 	yard  rhythm // of fixes after one that looks parked
 	signs liveness
-	news  news
-	habit habit
 
 	sign   sign // of the newest fix
 	seen   bool // there is a newest fix
@@ -36,9 +35,18 @@ type habit struct {
 	begun    float32 // trips
 	expected float32 // trips of an average device parked for as long
 	counted  Tick    // the time parked is included up to then
-	met      Tick    // when its first fix was seen
-	drove    Tick    // when the device was last seen on the road; 0 if never
+	met      second  // when its first fix was seen
+	drove    second  // when the device was last seen on the road; 0 if never
 }
+
+// second is a [Tick] to the second below, for what is compared with hours and days.
+type second int32
+
+func secondOf(t Tick) second {
+	return second(min(max(math.Floor(t.Seconds()), math.MinInt32), math.MaxInt32))
+}
+
+func (s second) tick() Tick { return Tick(s) * 1e9 }
 
 const (
 	roadGap    = 180. // seconds; a longer gap is not the road's rhythm
@@ -67,11 +75,11 @@ func (d *Device) Waited(asked Tick) float64 { return (asked - d.looked).Seconds(
 // Idle reports whether the device was not seen on the road in the three days before t, and has been observed
 // for long enough to say so.
 func (d *Device) Idle(t Tick) bool {
-	return !d.Drives(t) && d.seen && t-d.habit.met > observedFor
+	return !d.Drives(t) && d.seen && t-d.habit.met.tick() > observedFor
 }
 
 // Drives reports whether the device was seen on the road in the three days before t.
-func (d *Device) Drives(t Tick) bool { return d.habit.drove != 0 && t-d.habit.drove < driverFor }
+func (d *Device) Drives(t Tick) bool { return d.habit.drove != 0 && t-d.habit.drove.tick() < driverFor }
 
 // Lag returns the median lag in seconds, and false if it is not known.
 func (d *Device) Lag() (seconds float64, ok bool) { return d.mid, d.lag.known() }
@@ -165,7 +173,7 @@ func (d *Device) keen() float64 {
 func (d *Device) passed(period float64) float64 {
 	early := d.mid
 	if d.lag.known() {
-		early = max(d.early, d.mid-period/3)
+		early = max(d.lag.early(), d.mid-period/3)
 	}
 	return max(0, math.Floor(((d.looked-d.stamp).Seconds()-early)/period))
 }

@@ -30,7 +30,7 @@ func (f *Fleet) meet(d *Device, t Tick, o Observation) {
 	d.seen, d.cold, d.stamp = true, true, o.Stamp
 	d.sign = signOf(o, age > -5 && age < 150)
 	d.mid = age
-	d.since, d.habit.counted, d.habit.met = t-FromSeconds(1800), t, t
+	d.since, d.habit.counted, d.habit.met = t-FromSeconds(1800), t, secondOf(t)
 	d.parked = d.signs.chance(d.sign) < 0.5
 }
 
@@ -127,7 +127,7 @@ func (f *Fleet) appeared(d *Device, t, stamp Tick) Tick {
 	d.lag.saw((d.looked - stamp).Seconds(), (t - stamp).Seconds(), f.usual)
 	d.mid = d.lag.middle()
 	first, _ := d.lag.span(0.06)
-	d.early = d.lag.from + float64(first)*float64(d.lag.width)
+	d.lag.first = uint8(first)
 	if d.lag.width < 2 {
 		f.usual += min(0.02, max(-0.02, (d.mid-f.usual)*0.1))
 	}
@@ -166,7 +166,7 @@ func (f *Fleet) beat(d *Device, gap, silent float64, wasStill, wasQuiet bool) {
 func (f *Fleet) turn(d *Device, t, visible Tick) {
 	live := d.signs.chance(d.sign) >= 0.5
 	if live {
-		d.habit.drove = visible
+		d.habit.drove = secondOf(visible)
 	}
 	switch {
 	case d.parked && live:

@@ -72,7 +72,7 @@ func (d *Device) AppendMemory(b []byte, origin time.Time) []byte {
 		}
 	}
 	if d.habit.drove != 0 {
-		m.Drove = uint32(wall(d.habit.drove).Unix())
+		m.Drove = uint32(wall(d.habit.drove.tick()).Unix())
 	}
 	for i := range m.Signs {
 		m.Signs[i] = d.signs[2*i]>>4 | d.signs[2*i+1]&0xf0
@@ -106,11 +106,10 @@ func Recall(memory []byte, origin time.Time, now Tick) (Device, error) {
 	d.stamp = min(max(tick(time.UnixMilli(m.Stamp)), FromSeconds(-agesFixed)), FromSeconds(agesFixed))
 	d.since = min(now, tick(time.Unix(int64(m.Since), 0)))
 	if m.Drove != 0 {
-		d.habit.drove = min(now, tick(time.Unix(int64(m.Drove), 0)))
+		d.habit.drove = secondOf(min(now, tick(time.Unix(int64(m.Drove), 0))))
 	}
 	if is(knewLag) {
 		d.lag.recall(d.mid, float64(m.Width))
-		d.early = d.lag.from
 	}
 	if is(knewRoad) && m.Road >= 0.5 {
 		d.road.recall(m.Road, m.RoadFit)
@@ -130,7 +129,7 @@ func Recall(memory []byte, origin time.Time, now Tick) (Device, error) {
 		d.proof = d.looked
 	}
 	d.polled, d.habit.counted = d.looked, d.looked
-	d.habit.met = d.looked - observedFor - 1
+	d.habit.met = secondOf(d.looked - observedFor - 1)
 	return d, nil
 }
 
@@ -148,15 +147,12 @@ func (r *rhythm) recall(period float32, fit uint8) {
 func (l *lag) recall(middle, width float64) {
 	width = max(width, narrowest)
 	*l = lag{from: middle - stretchesOfLag/2*width, width: float32(width), fixes: 8}
-	var sum float32
-	for i := range l.weight {
+	var w weights
+	for i := range w {
 		away := (float64(i) + 0.5 - stretchesOfLag/2) / 2
-		l.weight[i] = float32(math.Exp(-away*away/2)) + trace
-		sum += l.weight[i]
+		w[i] = float32(math.Exp(-away*away/2)) + trace
 	}
-	for i := range l.weight {
-		l.weight[i] /= sum
-	}
+	l.keep(&w)
 }
 
 // AppendMemory appends the knowledge about all devices together.

@@ -100,7 +100,7 @@ func TestLagStaysWhatItIs(t *testing.T) {
 		took := 1e3 * (r.Float64() - 0.5) * float64(1+r.IntN(100))
 		l.saw(took-r.ExpFloat64()*100, took+r.ExpFloat64()*100, 3)
 		sum := float32(0)
-		for i, w := range l.weight {
+		for i, w := range l.weights() {
 			if !(w >= 0) {
 				t.Fatalf("weight %d: got %v, want at least 0", i, w)
 			}
