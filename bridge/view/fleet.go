@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"time"
+	"unique"
 )
 
 // The parts of a row that have changed since the last frame.
@@ -23,8 +24,8 @@ const (
 // row is a device as the pages show it. Positions are in 1e-5 degrees, about a
 // metre. Times are in Unix milliseconds; 0 means none.
 type row struct {
-	slot     int // its number in frames
 	id, name string
+	slot     int32 // its number in frames
 	changes  uint8
 	sent     bool // the pages know it
 
@@ -35,9 +36,12 @@ type row struct {
 	alerts    []string
 	trail     []spot // oldest first
 
-	polled, next   int64
-	result, reason string
+	polled, next int64
+	outcome      unique.Handle[outcome]
 }
+
+// outcome is the result of the last poll and the reason for the next. Devices share the few that there are.
+type outcome struct{ result, reason string }
 
 const unknownSpeed = -1
 
@@ -49,7 +53,7 @@ type spot struct {
 // occurrence is an alert that was raised or cleared while the view ran.
 type occurrence struct {
 	At     int64  `json:"at"` // Unix milliseconds
-	Slot   int    `json:"slot"`
+	Slot   int32  `json:"slot"`
 	ID     string `json:"id"`
 	Name   string `json:"name"`
 	Alert  string `json:"alert"`
@@ -63,9 +67,9 @@ const occurrences = 200
 type fleet struct {
 	rows    map[string]*row // by id
 	slots   []*row          // nil means free
-	free    []int
+	free    []int32
 	changed []*row
-	gone    []int        // slots that are free after the next frame
+	gone    []int32      // slots that are free after the next frame
 	events  []occurrence // the last ones, oldest first
 	unsent  []occurrence // those of events that the next frame has
 	// loaded means that every device was read once, so an alert that appears has
@@ -85,7 +89,7 @@ func (f *fleet) update(now time.Time, d *Device) {
 	case d.Gone:
 		return
 	case !known:
-		r = &row{id: d.ID, slot: f.slot(), speed: unknownSpeed}
+		r = &row{id: d.ID, slot: f.slot(), speed: unknownSpeed, outcome: unique.Make(outcome{})}
 		f.rows[d.ID], f.slots[r.slot] = r, r
 		f.touch(r, changedName)
 	}
@@ -100,9 +104,12 @@ func (f *fleet) update(now time.Time, d *Device) {
 		f.updateFix(now, r, d, known)
 	}
 	polled, next := unixMilli(d.Polled), unixMilli(d.Next)
-	failures := int32(d.Failures)
-	if r.polled != polled || r.next != next || r.result != d.Result || r.reason != d.Reason || r.failures != failures {
-		r.polled, r.next, r.result, r.reason, r.failures = polled, next, d.Result, d.Reason, failures
+	failures, last := int32(d.Failures), outcome{d.Result, d.Reason}
+	if same := r.outcome.Value() == last; !same || r.polled != polled || r.next != next || r.failures != failures {
+		if !same {
+			r.outcome = unique.Make(last)
+		}
+		r.polled, r.next, r.failures = polled, next, failures
 		f.touch(r, changedPoll)
 	}
 }
@@ -163,14 +170,14 @@ func (f *fleet) updateAlerts(now time.Time, r *row, alerts []string, known bool)
 	f.unsent = slices.Delete(f.unsent, 0, max(len(f.unsent)-occurrences, 0))
 }
 
-func (f *fleet) slot() int {
+func (f *fleet) slot() int32 {
 	if n := len(f.free); n > 0 {
 		slot := f.free[n-1]
 		f.free = f.free[:n-1]
 		return slot
 	}
 	f.slots = append(f.slots, nil)
-	return len(f.slots) - 1
+	return int32(len(f.slots) - 1)
 }
 
 func (f *fleet) remove(r *row) {

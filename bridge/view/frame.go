@@ -43,7 +43,7 @@ func (f *frame) event(name string, v any) {
 }
 
 // fleet writes rows: the parts in mask, and the parts that have changed.
-func (f *frame) fleet(now time.Time, rows []*row, mask uint8, gone []int, news []occurrence) {
+func (f *frame) fleet(now time.Time, rows []*row, mask uint8, gone []int32, news []occurrence) {
 	f.begin("fleet")
 	f.buf = strconv.AppendInt(append(f.buf, `{"now":`...), now.UnixMilli(), 10)
 	if len(gone) > 0 {
@@ -106,8 +106,9 @@ func (f *frame) fix(r *row) {
 func (f *frame) poll(r *row) {
 	f.int(r.polled)
 	f.int(r.next)
-	f.text(r.result)
-	f.text(r.reason)
+	last := r.outcome.Value()
+	f.text(last.result)
+	f.text(last.reason)
 	f.int(int64(r.failures))
 }
 

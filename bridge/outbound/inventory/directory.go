@@ -26,7 +26,7 @@ type listing struct {
 
 // record is one device.
 type record struct {
-	id, token, name string
+	id, name string
 
 	// Of the list.
 	hash   uint64          // of its entry
@@ -39,30 +39,47 @@ type record struct {
 	missing, left bool
 
 	// Of the stream.
+	met     bool // the stream holds something of the device
+	busy    bool // an event is on its way
+	swept   bool // its last position was deleted after it was removed
 	event   Event
-	met     bool   // the stream holds something of the device
-	busy    bool   // an event is on its way
-	swept   bool   // its last position was deleted after it was removed
 	refused uint64 // hash of an entry that the stream can never take
 }
+
+// token is the device's id as the key of maps and in subjects. Most ids are their own token.
+func (r *record) token() string { return publisher.Encode(r.id) }
 
 // Event is the part that is kept of the newest device event in the stream. The
 // zero Event means that the stream holds none.
 type Event struct {
 	seq    uint64
 	hash   uint64
-	change string
+	change change
 }
 
+// change is the change of a device event. It is a byte, because each device has one.
+type change uint8
+
+const (
+	noChange change = iota
+	added
+	changed
+	removed
+	unknownChange
+)
+
+var changeNames = [...]string{added: publisher.Added, changed: publisher.Changed, removed: publisher.Removed, unknownChange: "unknown"}
+
+// String returns the change as an event names it.
+func (c change) String() string { return changeNames[c] }
+
 // known reports whether the stream has the device in the account.
-func (e Event) known() bool {
-	return e.change == publisher.Added || e.change == publisher.Changed
-}
+func (e Event) known() bool { return e.change == added || e.change == changed }
 
 // due is a device event to publish.
 type due struct {
 	r      *record
-	change string
+	change change
 	raw    json.RawMessage // nil for a removal: as the stream has it
 	hash   uint64
 	seq    uint64
@@ -96,7 +113,10 @@ func (dir *directory) update(list map[string]entry, members map[string]bool, con
 	}
 	for token, e := range list {
 		r := dir.record(e.id, token)
-		r.name, r.hash, r.raw = e.name, e.hash, e.raw
+		if r.name != e.name { // else the old string stays: the fleet shares it
+			r.name = e.name
+		}
+		r.hash, r.raw = e.hash, e.raw
 		r.listed, r.gone, r.missing, r.swept = true, false, false, false
 	}
 	dir.choose(members, confirm)
@@ -153,7 +173,7 @@ func (dir *directory) choose(members map[string]bool, confirm bool) {
 func (dir *directory) record(id, token string) *record {
 	r := dir.records[token]
 	if r == nil {
-		r = &record{id: id, token: token}
+		r = &record{id: id}
 		dir.records[token] = r
 	}
 	return r
@@ -164,7 +184,7 @@ func (dir *directory) fleet() []Device {
 	all := make([]Device, 0, dir.list.listed+dir.list.missing)
 	for _, r := range dir.records {
 		if r.listed {
-			all = append(all, Device{ID: r.id, Token: r.token, Name: r.name, Chosen: r.chosen})
+			all = append(all, Device{ID: r.id, Token: r.token(), Name: r.name, Chosen: r.chosen})
 		}
 	}
 	slices.SortFunc(all, func(a, b Device) int { return cmp.Compare(a.ID, b.ID) })
@@ -178,8 +198,8 @@ func (dir *directory) due(owns func(token string) bool) (list []due, reread bool
 	for _, r := range dir.records {
 		d, ok := r.due(&dir.sel)
 		switch {
-		case !ok || !owns(r.token):
-		case d.change != publisher.Removed && d.raw == nil:
+		case !ok || !owns(r.token()):
+		case d.change != removed && d.raw == nil:
 			reread = true
 		default:
 			r.busy = true
@@ -195,7 +215,7 @@ func (dir *directory) due(owns func(token string) bool) (list []due, reread bool
 func (dir *directory) sweep(owns func(token string) bool) []*record {
 	var list []*record
 	for token, r := range dir.records {
-		if r.event.change == publisher.Removed && !r.listed && !r.swept && owns(token) {
+		if r.event.change == removed && !r.listed && !r.swept && owns(token) {
 			r.swept = true
 			list = append(list, r)
 		}
@@ -211,14 +231,14 @@ func (r *record) due(sel *Selection) (due, bool) {
 		return d, false
 	case !r.listed:
 		// A device whose events aged out of the stream is known by its location.
-		known := r.event.known() || r.met && r.event.change == ""
-		d.change, d.raw, d.hash = publisher.Removed, nil, 0
+		known := r.event.known() || r.met && r.event.change == noChange
+		d.change, d.raw, d.hash = removed, nil, 0
 		return d, known && sel.Matches(r.id)
 	case !r.chosen || r.hash == 0:
 		return d, false
-	case r.event.change == "" && r.met:
+	case r.event.change == noChange && r.met:
 		// The event aged out of the stream. The device is not new.
-		r.event.change, r.event.hash = publisher.Added, r.hash
+		r.event.change, r.event.hash = added, r.hash
 	}
 	switch {
 	case r.event.known() && r.event.hash == r.hash:
@@ -227,9 +247,9 @@ func (r *record) due(sel *Selection) (due, bool) {
 	case r.refused == r.hash:
 		return d, false
 	case r.event.known():
-		d.change = publisher.Changed
+		d.change = changed
 	default:
-		d.change, d.back = publisher.Added, r.event.change == publisher.Removed
+		d.change, d.back = added, r.event.change == removed
 	}
 	return d, true
 }
@@ -268,7 +288,7 @@ func ReadEvent(s *publisher.Stored) Event {
 	err := rawjson.Members(s.Body, func(key, value []byte) bool {
 		switch string(key) {
 		case "change":
-			e.change = change(value)
+			e.change = readChange(value)
 		case "device":
 			device = value
 		}
@@ -281,13 +301,15 @@ func ReadEvent(s *publisher.Stored) Event {
 	return e
 }
 
-// change reads a change; the constants save a string for each device.
-func change(value []byte) string {
-	for _, c := range []string{publisher.Added, publisher.Changed, publisher.Removed} {
-		if string(value) == `"`+c+`"` {
+// readChange reads a change.
+func readChange(value []byte) change {
+	for c := added; c <= removed; c++ {
+		if string(value) == `"`+c.String()+`"` {
 			return c
 		}
 	}
-	text, _ := rawjson.Unquote(value)
-	return string(text)
+	if text, _ := rawjson.Unquote(value); len(text) == 0 {
+		return noChange
+	}
+	return unknownChange
 }

@@ -45,7 +45,7 @@ func step(dir *directory, r reading) (events, chosen string) {
 	due, _ := dir.due(all)
 	var lines []string
 	for i := range due {
-		lines = append(lines, due[i].change[:1]+":"+due[i].r.id)
+		lines = append(lines, due[i].change.String()[:1]+":"+due[i].r.id)
 		due[i].r.stored(&due[i], uint64(i+1))
 	}
 	var ids []string
@@ -117,9 +117,9 @@ func TestShortListAtStart(t *testing.T) {
 	dir := newDirectory(Selection{})
 	images := map[string]Image{}
 	for id := range strings.FieldsSeq("a b c d gone") {
-		im := Image{ID: id, Event: Event{seq: 1, change: publisher.Added}, Met: true}
+		im := Image{ID: id, Event: Event{seq: 1, change: added}, Met: true}
 		if id == "gone" {
-			im.Event.change = publisher.Removed
+			im.Event.change = removed
 		}
 		images[id] = im
 	}
@@ -140,7 +140,7 @@ func TestOthersRemovals(t *testing.T) {
 	dir := newDirectory(Selection{})
 	images := map[string]Image{}
 	for id := range strings.FieldsSeq("a b c d e f g h") {
-		images[id] = Image{ID: id, Event: Event{seq: 1, change: publisher.Added}, Met: true}
+		images[id] = Image{ID: id, Event: Event{seq: 1, change: added}, Met: true}
 	}
 	dir.load(images)
 	for i, ids := range []string{"a b c d e f g h", "a b c d e f", "a b c d", "a b"} {
@@ -155,38 +155,38 @@ func TestOthersRemovals(t *testing.T) {
 func TestDue(t *testing.T) {
 	const hash = 7
 	raw := []byte(`{}`)
-	listed := record{id: "a", token: "a", listed: true, chosen: true, hash: hash, raw: raw}
+	listed := record{id: "a", listed: true, chosen: true, hash: hash, raw: raw}
 	for _, tc := range []struct {
 		name   string
 		record func(*record)
 		want   string
 	}{
 		{"new", func(*record) {}, publisher.Added},
-		{"removed once", func(r *record) { r.event = Event{9, 0, publisher.Removed} }, publisher.Added},
-		{"the same", func(r *record) { r.event = Event{9, hash, publisher.Added} }, ""},
-		{"another entry", func(r *record) { r.event = Event{9, 1, publisher.Changed} }, publisher.Changed},
+		{"removed once", func(r *record) { r.event = Event{9, 0, removed} }, publisher.Added},
+		{"the same", func(r *record) { r.event = Event{9, hash, added} }, ""},
+		{"another entry", func(r *record) { r.event = Event{9, 1, changed} }, publisher.Changed},
 		{"its event aged out", func(r *record) { r.met = true }, ""},
 		{"on its way", func(r *record) { r.busy = true }, ""},
 		{"refused", func(r *record) { r.refused = hash }, ""},
 		{"another entry was refused", func(r *record) { r.refused = 1 }, publisher.Added},
-		{"refused before it changed", func(r *record) { r.event, r.refused = Event{9, 1, publisher.Added}, hash }, ""},
+		{"refused before it changed", func(r *record) { r.event, r.refused = Event{9, 1, added}, hash }, ""},
 		{"not chosen", func(r *record) { r.chosen = false }, ""},
 		{"not JSON", func(r *record) { r.hash = 0 }, ""},
-		{"gone", func(r *record) { r.listed, r.gone, r.event = false, true, Event{9, hash, publisher.Added} }, publisher.Removed},
+		{"gone", func(r *record) { r.listed, r.gone, r.event = false, true, Event{9, hash, added} }, publisher.Removed},
 		{"gone, its event aged out", func(r *record) { r.listed, r.gone, r.met = false, true, true }, publisher.Removed},
 		{"gone and never seen", func(r *record) { r.listed, r.gone = false, true }, ""},
 		{"gone, but not chosen", func(r *record) {
-			r.id, r.listed, r.gone, r.event = "x", false, true, Event{9, hash, publisher.Added}
+			r.id, r.listed, r.gone, r.event = "x", false, true, Event{9, hash, added}
 		}, ""},
-		{"missing from a short list", func(r *record) { r.missing, r.event = true, Event{9, 1, publisher.Added} }, ""},
-		{"no list yet", func(r *record) { r.listed, r.event = false, Event{9, hash, publisher.Added} }, ""},
+		{"missing from a short list", func(r *record) { r.missing, r.event = true, Event{9, 1, added} }, ""},
+		{"no list yet", func(r *record) { r.listed, r.event = false, Event{9, hash, added} }, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := listed
 			tc.record(&r)
 			got, ok := r.due(&Selection{Exclude: []string{"x"}})
-			if ok != (tc.want != "") || ok && got.change != tc.want {
-				t.Errorf("got %q, %v, want %q", got.change, ok, tc.want)
+			if ok != (tc.want != "") || ok && got.change.String() != tc.want {
+				t.Errorf("got %v, %v, want %q", got.change, ok, tc.want)
 			}
 		})
 	}
@@ -238,10 +238,11 @@ func TestReadEvent(t *testing.T) {
 		body string
 		want Event
 	}{
-		{`{"deviceId":"a","change":"added","device":{"id":"a"},"observedAt":"x"}`, Event{7, hash, publisher.Added}},
-		{`{"device": {"id":"a"} , "change": "removed"}`, Event{7, hash, publisher.Removed}},
-		{`{"change":"odd","device":{"id":"a"}}`, Event{7, hash, "odd"}},
-		{`{"change":"added"}`, Event{7, 0, publisher.Added}},
+		{`{"deviceId":"a","change":"added","device":{"id":"a"},"observedAt":"x"}`, Event{7, hash, added}},
+		{`{"device": {"id":"a"} , "change": "removed"}`, Event{7, hash, removed}},
+		{`{"change":"odd","device":{"id":"a"}}`, Event{7, hash, unknownChange}},
+		{`{"change":"added"}`, Event{7, 0, added}},
+		{`{"change":""}`, Event{seq: 7}},
 		{`{"change":1,"device":{}`, Event{seq: 7}},
 		{`not JSON`, Event{seq: 7}},
 	} {

@@ -29,7 +29,7 @@ func (v *Inventory) announce(ctx, work context.Context, owns func(string) bool) 
 	for i := range list {
 		d := &list[i]
 		switch {
-		case d.change == publisher.Removed:
+		case d.change == removed:
 			v.tasks.add(ctx, func() { v.remove(ctx, work, d, now) })
 		case d.back && v.opts.Positions != nil:
 			v.tasks.add(ctx, func() { v.bringBack(ctx, work, d, now) })
@@ -44,7 +44,7 @@ func (v *Inventory) announce(ctx, work context.Context, owns func(string) bool) 
 // if the publisher has stopped.
 func (v *Inventory) send(ctx context.Context, d *due, now time.Time, done func(error)) {
 	e := v.opts.Subjects.DeviceEvent(&publisher.Device{
-		DeviceID: d.r.id, Token: d.r.token, Source: v.api.DeviceURL(d.r.id), Change: d.change, Raw: d.raw, Hash: d.hash, ObservedAt: now,
+		DeviceID: d.r.id, Token: d.r.token(), Source: v.api.DeviceURL(d.r.id), Change: d.change.String(), Raw: d.raw, Hash: d.hash, ObservedAt: now,
 	}, d.seq)
 	var span trace.Span
 	template := v.opts.Subjects.Device("{device}")
@@ -82,7 +82,7 @@ func (v *Inventory) settle(d *due, err error) {
 	switch {
 	case err == nil, errors.Is(err, publisher.ErrStopped):
 	case tooLarge:
-		v.log.Warn("device event can never be stored", "device_id", d.r.id, "change", d.change, "err", err)
+		v.log.Warn("device event can never be stored", "device_id", d.r.id, "change", d.change.String(), "err", err)
 	case conflict:
 		// Another replica published it, or the stream is a new one.
 		v.opts.Conflict()
@@ -112,7 +112,7 @@ func (v *Inventory) remove(ctx, work context.Context, d *due, now time.Time) {
 // show the location that it showed before, which is no change, so its key is put
 // back here.
 func (v *Inventory) bringBack(ctx, work context.Context, d *due, now time.Time) {
-	if err := v.opts.Positions.Restore(ctx, d.r.token); err != nil {
+	if err := v.opts.Positions.Restore(ctx, d.r.token()); err != nil {
 		v.log.Warn("could not restore a device's last position", "device_id", d.r.id, "err", err)
 	}
 	v.send(work, d, now, func(err error) { v.settle(d, err) })
@@ -123,7 +123,7 @@ func (v *Inventory) dropPosition(ctx context.Context, r *record) {
 	if v.opts.Positions == nil {
 		return
 	}
-	if err := v.opts.Positions.Remove(ctx, r.token); err != nil && ctx.Err() == nil {
+	if err := v.opts.Positions.Remove(ctx, r.token()); err != nil && ctx.Err() == nil {
 		v.log.Warn("could not delete a removed device's last position", "device_id", r.id, "err", err)
 	}
 }
@@ -156,7 +156,7 @@ func (v *Inventory) wait(ctx, work context.Context, d *due, now time.Time) (ende
 
 // lastRaw returns the entry of a device as the stream last had it.
 func (v *Inventory) lastRaw(ctx context.Context, r *record) json.RawMessage {
-	if s, err := v.stream.Last(ctx, v.opts.Subjects.Device(r.token)); err == nil && s != nil {
+	if s, err := v.stream.Last(ctx, v.opts.Subjects.Device(r.token())); err == nil && s != nil {
 		var body publisher.DeviceBody
 		if json.Unmarshal(s.Body, &body) == nil && len(body.Device) > 0 {
 			return body.Device
