@@ -18,8 +18,7 @@ import (
 // row with the same result count as one.
 const keptDecisions = 5
 
-// decision is the result of one turn. There are several for each device, so it is
-// small.
+// decision is the result of one turn.
 type decision struct {
 	at        int64 // Unix milliseconds
 	seq       uint64
@@ -97,9 +96,37 @@ func (d *decision) attrs(deviceID string, began, now time.Time) []slog.Attr {
 	return out
 }
 
+// kept is a decision in a smaller form, because there are several for each device.
+type kept struct {
+	seq  uint64
+	text unique.Handle[note]
+	id   [16]byte
+	// rest holds the time in the upper 44 bits, the result in 4, and in 16 the number of events published, or of
+	// polls in a row if there was none.
+	rest uint64
+}
+
+func (d *decision) pack() kept {
+	count := uint32(d.times)
+	if d.seq != 0 {
+		count = min(d.published, math.MaxUint16)
+	}
+	return kept{seq: d.seq, text: d.text, id: d.id, rest: uint64(d.at)<<20 | uint64(d.result)<<16 | uint64(count)}
+}
+
+func (k *kept) unpack() decision {
+	d := decision{at: int64(k.rest >> 20), seq: k.seq, text: k.text, id: k.id, result: result(k.rest >> 16 & 0xf), times: 1}
+	if k.seq != 0 {
+		d.published = uint32(k.rest & math.MaxUint16)
+	} else {
+		d.times = uint16(k.rest & math.MaxUint16)
+	}
+	return d
+}
+
 // decisions are the last decisions on a device. The fleet's mutex guards them.
 type decisions struct {
-	recent [keptDecisions]decision
+	recent [keptDecisions]kept
 	turns  int
 }
 
@@ -109,26 +136,25 @@ func (l *decisions) add(d decision, now time.Time) {
 	if d.result == noResult {
 		return
 	}
-	last := &l.recent[(l.turns+keptDecisions-1)%keptDecisions]
-	if last.result == d.result && last.text == d.text && last.published == 0 && d.published == 0 {
+	d.times = 0
+	if last, ok := l.last(); ok && last.result == d.result && last.text == d.text && last.published == 0 && d.published == 0 {
 		d.times = last.times
-	} else {
-		last = &l.recent[l.turns%keptDecisions]
-		l.turns++
+		l.turns--
 	}
 	d.at = now.UnixMilli()
 	if d.times < math.MaxUint16 {
 		d.times++
 	}
-	*last = d
+	l.recent[l.turns%keptDecisions] = d.pack()
+	l.turns++
 }
 
-// last returns the newest decision, or nil.
-func (l *decisions) last() *decision {
+// last returns the newest decision; ok is false if there is none.
+func (l *decisions) last() (d decision, ok bool) {
 	if l.turns == 0 {
-		return nil
+		return d, false
 	}
-	return &l.recent[(l.turns-1)%keptDecisions]
+	return l.recent[(l.turns-1)%keptDecisions].unpack(), true
 }
 
 // result is the result of a turn, as [Pool.Why] reports it.
@@ -250,7 +276,7 @@ func (p *Pool) reason(id string) (Reason, bool) {
 		r.Plan += "; " + reason
 	}
 	if !d.busy { // else its quota belongs to the turn
-		if at := p.opts.Quota.Next(now, &d.day); !at.IsZero() {
+		if at := p.opts.Quota.Next(now, d.day); !at.IsZero() {
 			e.Next, r.Reason = at, reasonQuota
 			r.Plan += "; its daily quota of results allows no poll before " + at.UTC().Format(time.TimeOnly)
 		}
@@ -292,7 +318,7 @@ func (p *Pool) held() string {
 func (l *decisions) list() []Decision {
 	list := make([]Decision, 0, min(l.turns, keptDecisions))
 	for i := range min(l.turns, keptDecisions) {
-		d := &l.recent[(l.turns-1-i)%keptDecisions]
+		d := l.recent[(l.turns-1-i)%keptDecisions].unpack()
 		list = append(list, d.shown())
 	}
 	return list
@@ -329,7 +355,7 @@ type DeviceStatus struct {
 	Seen     time.Time // when the bridge first saw it, by its own clock
 	Lat, Lon float32   // degrees, WGS 84
 	Speed    float32   // km/h, or the account's unit; NaN: absent
-	Alerts   []string  // raised now, the bridge's own silent among them
+	Alerts   []string  // raised now, the bridge's own silent among them; never changed in place
 
 	Polled   time.Time // when the last poll was over; zero: not yet
 	Result   string    // of that poll, for people
@@ -397,14 +423,14 @@ func (f *fleet) statusLocked(now time.Time, d *device) DeviceStatus {
 		return s
 	}
 	if t := &d.track; t.Known {
-		s.Fix, s.FixTime, s.Seen = true, t.Last.Time, t.SeenAt
+		s.Fix, s.FixTime, s.Seen = true, t.Last.Time.Time(), t.SeenAt
 		s.Lat, s.Lon, s.Speed = t.Last.Lat, t.Last.Lon, t.Last.Speed
-		s.Alerts = slices.Clone(t.Raised)
+		s.Alerts = t.Raised // never changed in place
 		if t.Silent {
-			s.Alerts = append(s.Alerts, track.SilentAlert)
+			s.Alerts = append(slices.Clip(s.Alerts), track.SilentAlert)
 		}
 	}
-	if last := d.log.last(); last != nil {
+	if last, ok := d.log.last(); ok {
 		s.Polled, s.Result, s.Detail = last.when(), last.result.String(), last.noted().detail
 	}
 	s.Failures = int(d.failures)

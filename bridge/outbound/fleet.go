@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"plaspy-bridge/bridge/outbound/gap"
 	"plaspy-bridge/bridge/outbound/inventory"
@@ -18,13 +19,12 @@ import (
 // guarded by the fleet's mutex. The rest belongs to the turn while the device is
 // busy, and else to the holder of the mutex.
 type device struct {
-	id, token string
-	name      string
-	busy      bool // polled, or its events are not stored yet
-	listed    bool // in the API's list, and chosen
-	active    bool // listed and assigned to this replica: in the schedule
-	marked    bool // in the fleet's list of devices that have changed
-	first     bool // active, and not polled since
+	id, name string
+	busy     bool // polled, or its events are not stored yet
+	listed   bool // in the API's list, and chosen
+	active   bool // listed and assigned to this replica: in the schedule
+	marked   bool // in the fleet's list of devices that have changed
+	first    bool // active, and not polled since
 	// reread: its state has to be read from the stream before it is polled,
 	// because another replica may have published.
 	reread bool
@@ -35,17 +35,20 @@ type device struct {
 	log      decisions
 
 	track     track.Track
-	complaint string // the trouble that was logged last
-	day       quota.Day
+	complaint unique.Handle[string] // the trouble that was logged last; zero: none
+	day       *quota.Day            // nil if there is no daily quota
 	patience  gap.Patience
-	terms     terms // guarded by the fleet's mutex
+	terms     *terms // guarded by the fleet's mutex; not nil, and not changed in place
 }
+
+// token is the device's id as the key of maps and in subjects. Most ids are their own token.
+func (d *device) token() string { return publisher.Encode(d.id) }
 
 // fleet is the set of devices, with the schedule of those that are polled. It is
 // safe for concurrent use. Nothing that blocks is done under its mutex.
 type fleet struct {
 	owner      Ownership
-	history    bool // of the tracks of new devices
+	made       made
 	suspectMax int
 	setDevices func(n int)
 	size       size
@@ -116,7 +119,7 @@ type changes struct {
 
 func newFleet(policy *schedule.Schedule, owner Ownership, o Options) *fleet {
 	f := &fleet{
-		owner: owner, history: o.AlertHistory, setDevices: o.SetDevices, policy: policy,
+		owner: owner, made: made{history: o.AlertHistory, limited: o.Quota.Limited()}, setDevices: o.SetDevices, policy: policy,
 		// Devices with polls that hang must not occupy every worker.
 		suspectMax: max(o.Workers/4, 1),
 		devices:    make(map[string]*device), pace: pace{rate: -1},
@@ -129,8 +132,32 @@ func newFleet(policy *schedule.Schedule, owner Ownership, o Options) *fleet {
 
 // addLocked adds a device that is not listed yet.
 func (f *fleet) addLocked(id, token string) *device {
-	d := &device{id: id, token: token, track: track.New(f.history)}
+	d := f.made.device(id)
 	f.devices[token] = d
+	return d
+}
+
+// made makes devices.
+type made struct {
+	history bool     // of their tracks
+	limited bool     // they have a daily quota
+	block   []device // allocated, and not used yet
+}
+
+// deviceBlock is the number of devices that are allocated together, because the runtime would round the
+// size of each one up. They fill 64 KiB.
+const deviceBlock = 130
+
+func (m *made) device(id string) *device {
+	if len(m.block) == 0 {
+		m.block = make([]device, deviceBlock)
+	}
+	d := &m.block[0]
+	m.block = m.block[1:]
+	d.id, d.track, d.terms = id, track.New(m.history), &noTerms
+	if m.limited {
+		d.day = new(quota.Day)
+	}
 	return d
 }
 
@@ -156,7 +183,7 @@ func allPolledLocked(f *fleet) []*device {
 // activateLocked puts a device into the schedule, or takes it out. It returns
 // true if the device was put in.
 func (f *fleet) activateLocked(now time.Time, d *device) bool {
-	active := d.listed && f.owner.Owns(d.token)
+	active := d.listed && f.owner.Owns(d.token())
 	if active == d.active {
 		return false
 	}

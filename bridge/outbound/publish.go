@@ -52,7 +52,7 @@ func (t *turn) verify(ctx context.Context) error {
 		return nil
 	}
 	p, d := t.pool, t.d
-	last, err := p.parts.Events.Last(ctx, p.parts.Subjects.Location(d.token))
+	last, err := p.parts.Events.Last(ctx, p.parts.Subjects.Location(d.token()))
 	switch {
 	case err != nil:
 		return err
@@ -276,11 +276,11 @@ func (t *turn) abandon(err error) {
 func (t *turn) Location(l track.Location) {
 	p, d, f := t.pool, t.d, l.Fix
 	origin := ""
-	if p.opts.Posted != nil && p.opts.Posted(d.token, f.Time, f.Lat, f.Lon) {
+	if p.opts.Posted != nil && p.opts.Posted(d.token(), f.Time, f.Lat, f.Lon) {
 		origin = "inbound"
 	}
 	t.events = append(t.events, p.parts.Subjects.LocationEvent(&publisher.Location{
-		DeviceID: d.id, Token: d.token, Name: t.name, Source: p.parts.API.DeviceURL(d.id),
+		DeviceID: d.id, Token: d.token(), Name: t.name, Source: p.parts.API.DeviceURL(d.id),
 		FixTime: f.Time, ObservedAt: t.pub.Observed(), Backfilled: f.Backfilled, Origin: origin,
 		Raw: f.Raw, Hash: f.Hash, Edges: l.Announced, Since: l.Since, Newest: l.Newest,
 	}, l.Expect))
@@ -290,7 +290,7 @@ func (t *turn) Location(l track.Location) {
 func (t *turn) Alert(a track.Alert) {
 	p, d := t.pool, t.d
 	t.events = append(t.events, p.parts.Subjects.AlertEvent(&publisher.Alert{
-		DeviceID: d.id, Token: d.token, Name: t.name, Source: p.parts.API.DeviceURL(d.id),
+		DeviceID: d.id, Token: d.token(), Name: t.name, Source: p.parts.API.DeviceURL(d.id),
 		Alert: a.Alert, AlertToken: a.Token, State: a.State, Critical: a.Critical, Texts: json.RawMessage(a.Texts),
 		DateTime: a.DateTime, Latitude: a.Latitude, Longitude: a.Longitude,
 		FixTime: a.FixTime, ObservedAt: t.pub.Observed(), From: a.Source,
@@ -310,7 +310,7 @@ func (t *turn) beginSpans(ctx context.Context) {
 
 // template is the subject of an event with names for device and alert.
 func (t *turn) template(e *publisher.Event) string {
-	if e.Subject == t.pool.parts.Subjects.Location(t.d.token) {
+	if e.Subject == t.pool.parts.Subjects.Location(t.d.token()) {
 		return t.pool.parts.Subjects.Location("{device}")
 	}
 	return t.pool.parts.Subjects.Alert("{device}", "{alert}")

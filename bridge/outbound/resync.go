@@ -225,7 +225,7 @@ func (f *fleet) load(images map[string]*image, quotas map[string]quota.Stored, l
 		if im.id == "" {
 			continue
 		}
-		list = append(list, fresh{token, im.id, im.Track(f.history), quotas[token]})
+		list = append(list, fresh{token, im.id, im.Track(f.made.history), quotas[token]})
 		if len(list) == chunk {
 			f.replace(list, limit)
 			list = list[:0]
@@ -235,7 +235,7 @@ func (f *fleet) load(images map[string]*image, quotas map[string]quota.Stored, l
 	for part := range slices.Chunk(f.unknown(images), chunk) {
 		list = list[:0]
 		for _, token := range part {
-			list = append(list, fresh{token: token, track: track.New(f.history), quota: quotas[token]})
+			list = append(list, fresh{token: token, track: track.New(f.made.history), quota: quotas[token]})
 		}
 		f.replace(list, limit)
 	}
@@ -272,7 +272,7 @@ func (f *fleet) replace(list []fresh, limit *quota.Quota) {
 			d.reread = true
 			continue
 		}
-		limit.Adopt(now, &d.day, n.quota)
+		limit.Adopt(now, d.day, n.quota)
 		if d.reread {
 			continue
 		}
@@ -288,7 +288,7 @@ func (f *fleet) replace(list []fresh, limit *quota.Quota) {
 // reread reads the state of one device from the stream.
 func (p *Pool) reread(ctx context.Context, d *device) error {
 	im := &image{}
-	if err := p.parts.State.StateOf(ctx, d.token, p.opts.AlertHistory, func(s publisher.Stored) { p.add(im, &s) }); err != nil {
+	if err := p.parts.State.StateOf(ctx, d.token(), p.opts.AlertHistory, func(s publisher.Stored) { p.add(im, &s) }); err != nil {
 		return fmt.Errorf("read the state of a device: %w", err)
 	}
 	if !im.Located() && d.track.Known {

@@ -37,6 +37,20 @@ type terms struct {
 	memory     []byte // of the schedule, while the device is paused
 }
 
+// noTerms are those of most devices.
+var noTerms terms
+
+// setTermsLocked replaces the terms of a device. memory is kept if the device is paused.
+func setTermsLocked(d *device, w Terms, memory []byte) {
+	d.terms = &noTerms
+	if w.Terms != (schedule.Terms{}) || w.Paused || w.Controlled {
+		d.terms = &terms{Terms: w.Terms, paused: w.Paused, controlled: w.Controlled}
+	}
+	if w.Paused {
+		d.terms.memory = memory
+	}
+}
+
 // SetTerms replaces the terms of all devices. If groups is
 // true, the members of the account's groups are read, now and with each list.
 func (p *Pool) SetTerms(of TermsOf, groups bool) {
@@ -82,54 +96,55 @@ func (f *fleet) termsLocked(d *device) Terms {
 	if f.totals.of == nil {
 		return Terms{}
 	}
-	return f.totals.of(d.id, d.token, f.totals.groups(d.token))
+	return f.totals.of(d.id, d.token(), f.totals.groups(d.token()))
 }
 
 // enterLocked puts an active device into the schedule, unless it is paused.
 func (f *fleet) enterLocked(now time.Time, d *device) {
-	w := f.termsLocked(d)
-	d.terms = terms{Terms: w.Terms, paused: w.Paused, controlled: w.Controlled}
-	f.totals.count(&d.terms, 1)
+	setTermsLocked(d, f.termsLocked(d), nil)
+	f.totals.count(d.terms, 1)
 	if !d.terms.paused {
-		f.scheduleLocked(now, d)
+		f.scheduleLocked(now, d, nil)
 	}
 }
 
-// scheduleLocked adds a device to the schedule, with what the schedule knew of it.
-func (f *fleet) scheduleLocked(now time.Time, d *device) {
-	memory := d.terms.memory
+// scheduleLocked adds a device to the schedule, with what the schedule knew of it; nil means that the fleet's
+// memory may have that.
+func (f *fleet) scheduleLocked(now time.Time, d *device, memory []byte) {
 	if memory == nil {
-		memory = f.memory.devices[d.token]
+		memory = f.memory.devices[d.token()]
 	}
 	if memory != nil {
 		f.policy.Restore(now, d.id, memory)
 	} else {
 		f.policy.Add(now, d.id)
 	}
-	d.terms.memory = nil
 	f.policy.SetTerms(now, d.id, d.terms.Terms)
 }
 
 // leaveLocked takes a device out of the schedule that is not active any more.
 func (f *fleet) leaveLocked(now time.Time, d *device) {
-	f.totals.count(&d.terms, -1)
-	d.terms = terms{}
+	f.totals.count(d.terms, -1)
+	d.terms = &noTerms
 	f.policy.Remove(now, d.id)
 }
 
 // reviseLocked applies the current terms of an active device.
 func (f *fleet) reviseLocked(now time.Time, d *device) {
 	w, was := f.termsLocked(d), d.terms
-	f.totals.count(&d.terms, -1)
-	d.terms = terms{Terms: w.Terms, paused: w.Paused, controlled: w.Controlled, memory: was.memory}
-	f.totals.count(&d.terms, 1)
+	memory := was.memory
+	if w.Paused && !was.paused {
+		memory = f.policy.AppendMemory(nil, d.id)
+	}
+	f.totals.count(was, -1)
+	setTermsLocked(d, w, memory)
+	f.totals.count(d.terms, 1)
 	switch {
 	case d.terms.paused && !was.paused:
-		d.terms.memory = f.policy.AppendMemory(nil, d.id)
 		f.policy.Remove(now, d.id)
 		f.markLocked(d)
 	case !d.terms.paused && was.paused:
-		f.scheduleLocked(now, d)
+		f.scheduleLocked(now, d, memory)
 		f.markLocked(d)
 	case !d.terms.paused && d.terms.Terms != was.Terms:
 		f.policy.SetTerms(now, d.id, d.terms.Terms)
@@ -321,11 +336,11 @@ func (f *fleet) recall(fleet []byte, devices map[string][]byte) (n int) {
 	if !f.memory.listed {
 		f.memory.devices = devices
 	}
-	list := slices.DeleteFunc(allPolledLocked(f), func(d *device) bool { return !d.first || devices[d.token] == nil })
+	list := slices.DeleteFunc(allPolledLocked(f), func(d *device) bool { return !d.first || devices[d.token()] == nil })
 	f.mu.Unlock()
 	inChunks(&f.mu, list, func(now time.Time, part []*device) {
 		for _, d := range part {
-			if d.active && d.first && !d.terms.paused && f.policy.Restore(now, d.id, devices[d.token]) {
+			if d.active && d.first && !d.terms.paused && f.policy.Restore(now, d.id, devices[d.token()]) {
 				n++
 			}
 		}
@@ -348,7 +363,7 @@ func (f *fleet) remember() (fleet []byte, devices map[string][]byte) {
 				memory = f.policy.AppendMemory(nil, d.id)
 			}
 			if len(memory) > 0 {
-				devices[d.token] = memory
+				devices[d.token()] = memory
 			}
 		}
 		f.mu.Unlock()

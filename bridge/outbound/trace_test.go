@@ -281,8 +281,8 @@ func TestOffCostsAPollNothing(t *testing.T) {
 			if (allocs <= 1) != tt.free {
 				t.Errorf("%v allocations", allocs)
 			}
-			if got := d.log.recent[0].result; got != resultUnchanged {
-				t.Fatalf("the poll's result is %q", got)
+			if got, _ := d.log.last(); got.result != resultUnchanged {
+				t.Fatalf("the poll's result is %q", got.result)
 			}
 		})
 	}

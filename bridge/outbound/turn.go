@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"time"
+	"unique"
 
 	"plaspy-bridge/auth/backoff"
 	"plaspy-bridge/bridge/outbound/gap"
@@ -88,7 +89,7 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 	p, d := t.pool, t.d
 	ctx, t.span = p.opts.Trace.Poll(ctx)
 	t.doubts = p.state.doubts.Load()
-	if owner := p.parts.Owner; !owner.Owns(d.token) || !owner.Live() {
+	if owner := p.parts.Owner; !owner.Owns(d.token()) || !owner.Live() {
 		t.putOff(errNotOurs, time.Now().Add(suspectWait))
 		return buf
 	}
@@ -100,7 +101,7 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 		}
 		t.reread = false
 	}
-	if again, err := p.opts.Quota.Admit(ctx, time.Now(), d.token, &d.day); err != nil {
+	if again, err := p.opts.Quota.Admit(ctx, time.Now(), d.token(), d.day); err != nil {
 		if !errors.Is(err, quota.ErrUsedUp) {
 			again = time.Now().Add(p.opts.BackoffInitial)
 			p.log.Debug("could not reserve daily quota", "device_id", d.id, "err", err)
@@ -120,7 +121,7 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 		return buf
 	}
 	if answer.Raw != nil {
-		p.opts.Quota.Count(answer.At, &d.day, 1)
+		p.opts.Quota.Count(answer.At, d.day, 1)
 	}
 	if err := t.compare(ctx, answer.Raw, answer.At); err != nil {
 		t.unusable(ctx, err)
@@ -171,7 +172,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	t.changed = f.Raw
 	t.result.note(resultChanged, nil)
 	t.result.noteFields(&d.track, f, p.opts.IgnoreFields)
-	if d.track.Known && f.Time.Before(d.track.Last.Time) {
+	if d.track.Known && f.Time.Before(d.track.Last.Time.Time()) {
 		p.metrics.backwards.Inc()
 	}
 	if f.Unnamed != nil {
@@ -180,7 +181,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	t.observe(f, at)
 	if found.End != nil {
 		t.result.noteDetail("published the first part of a long gap; the rest follows")
-		f, t.success = found.End, ending{notBefore: p.opts.Quota.Next(time.Now(), &d.day), soon: true}
+		f, t.success = found.End, ending{notBefore: p.opts.Quota.Next(time.Now(), d.day), soon: true}
 	}
 	n.Rows, n.Since = found.Rows, found.Since
 	n.Fixes = append(found.Fixes, f)
@@ -194,13 +195,13 @@ func (t *turn) readGap(ctx context.Context, f *track.Fix, at time.Time) (found g
 	if !p.gaps.Wanted() {
 		return found, nil
 	}
-	g := &gap.Device{ID: d.id, Token: d.token, Day: &d.day, Patience: &d.patience, Complain: t.complain}
+	g := &gap.Device{ID: d.id, Token: d.token(), Day: d.day, Patience: &d.patience, Complain: t.complain}
 	return p.gaps.Read(ctx, g, &d.track, f, at)
 }
 
 // unchanged notes a poll that returned the last known location, or none.
 func (t *turn) unchanged(r result) {
-	t.pool.gaps.None(t.d.token, &t.d.patience)
+	t.pool.gaps.None(t.d.token(), &t.d.patience)
 	t.succeeded()
 	if t.changed == nil { // else the poll was counted
 		t.pool.metrics.unchanged.Inc()
@@ -235,12 +236,12 @@ func (t *turn) unchangedNews(n *track.News, raw []byte, hash uint64) {
 func (t *turn) observe(f *track.Fix, at time.Time) {
 	d := t.d
 	o := &t.observed
-	o.NotBefore = t.pool.opts.Quota.Next(at, &d.day)
+	o.NotBefore = t.pool.opts.Quota.Next(at, d.day)
 	switch last := &d.track.Last; {
 	case f != nil:
 		o.Fix, o.Changed, o.FixTime, o.Speed, o.Input = true, true, f.Time, f.Speed, f.Input
 	case d.track.Known:
-		o.Fix, o.FixTime, o.Speed, o.Input = true, last.Time, float64(last.Speed), last.Input
+		o.Fix, o.FixTime, o.Speed, o.Input = true, last.Time.Time(), float64(last.Speed), last.Input
 	default:
 		o.Speed, o.Input = math.NaN(), track.InputsUnknown
 	}
@@ -313,7 +314,7 @@ func (t *turn) unusable(ctx context.Context, err error) {
 		p.widespread.failed(d.id, p.Owned(), err)
 		t.complain("location not published", err)
 		t.result.note(resultUnusable, err)
-		t.end(ending{learnt: &schedule.Observation{NotBefore: p.opts.Quota.Next(time.Now(), &d.day), Speed: math.NaN(), Input: track.InputsUnknown}})
+		t.end(ending{learnt: &schedule.Observation{NotBefore: p.opts.Quota.Next(time.Now(), d.day), Speed: math.NaN(), Input: track.InputsUnknown}})
 		return
 	}
 	t.span.Fail(plaspy.Classify(err).String())
@@ -345,16 +346,19 @@ func (t *turn) recovered() {
 	if d.failures == 0 {
 		return
 	}
-	if d.complaint != "" {
+	if d.complaint != noComplaint {
 		t.pool.log.Info("device recovered", "device_id", d.id, "count", d.failures)
 	}
 	t.pool.fleet.clearFailures(d)
-	d.complaint = ""
+	d.complaint = noComplaint
 }
+
+// noComplaint is that of a device without trouble.
+var noComplaint unique.Handle[string]
 
 // complain logs a failure of a device once, until the failure changes.
 func (t *turn) complain(what string, err error) {
-	d, text := t.d, fmt.Sprintf("%s: %v", what, err)
+	d, text := t.d, unique.Make(fmt.Sprintf("%s: %v", what, err))
 	if d.complaint == text || t.pool.widespread.state().Polls > 0 { // one line reports that for all
 		t.pool.log.Debug("device is still failing", "device_id", d.id, "reason", what, "err", err)
 		return

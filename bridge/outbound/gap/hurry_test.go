@@ -27,8 +27,8 @@ func TestHurryLeavesTheQuotaAlone(t *testing.T) {
 				}, hangs{})
 				now := time.Now()
 				last, fix := now.Add(-20*time.Hour), &track.Fix{Time: now.Add(-time.Second)}
-				tr := track.Track{Known: true, SeenAt: last, Times: track.Times{Newest: last}}
-				tr.Last.Time = last
+				tr := track.Track{Known: true, SeenAt: last, Times: track.Times{Newest: track.InstantOf(last)}}
+				tr.Last.Time = track.InstantOf(last)
 				var day quota.Day
 				d := &Device{ID: "a", Token: "a", Day: &day, Patience: &Patience{}, Complain: func(string, error) {}}
 				hurry := time.AfterFunc(time.Minute, r.Hurry)

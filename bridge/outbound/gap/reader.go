@@ -87,7 +87,7 @@ func (r *Reader) Wanted() bool { return r.opts.Backfill || r.opts.History }
 // Read reads the gap before a fix, as far as the settings ask for it. An error
 // means that the poll should be made again.
 func (r *Reader) Read(ctx context.Context, d *Device, t *track.Track, f *track.Fix, observed time.Time) (Found, error) {
-	found := Found{Since: t.HistoryFrom}
+	found := Found{Since: t.HistoryFrom.Time()}
 	if !t.Known {
 		r.None(d.Token, d.Patience)
 		return found, nil

@@ -30,7 +30,7 @@ type Image struct {
 	times     Times
 	others    bool          // times are those of other locations too
 	changes   []AlertChange // that the location announces
-	history   time.Time
+	history   Instant
 	alerts    []alertImage
 	byToken   map[string]int // place in alerts, once they are many
 	silent    silence
@@ -84,9 +84,9 @@ func (im *Image) Location(p *Parser, s *Stored) error {
 		im.seenAt = at
 	}
 	im.times, im.others = timesOf(s.Newest, f.Time, im.seenAt), s.Newest != ""
-	im.history = time.Time{}
+	im.history = 0
 	if at, err := time.Parse(time.RFC3339Nano, s.Since); err == nil {
-		im.history = at
+		im.history = InstantOf(at)
 	}
 	return nil
 }
@@ -130,7 +130,7 @@ func (im *Image) Alert(p *Parser, s *Stored, history bool) {
 	}
 	if at, err := p.instant(dateTime); err == nil {
 		if name, err := publisher.Decode(s.Alert); err == nil {
-			im.published = append(im.published, alertKey{name, at.UnixNano()})
+			im.published = append(im.published, alertKey{name, InstantOf(at)})
 		}
 	}
 }
@@ -181,7 +181,7 @@ func (im *Image) Track(history bool) Track {
 		t.Raised = slices.Clip(f.Alerts)
 	}
 	for _, a := range f.Alerts {
-		t.see(a, f.Time)
+		t.see(a, t.Last.Time)
 	}
 	if im.others { // the stream's last location does not show which alerts they had
 		for _, at := range im.times.list() {
@@ -286,7 +286,7 @@ func (im *Image) silentIsOver() bool {
 func (im *Image) Keep(t Track) Track {
 	t.Seq, t.unpublished, t.fences = 0, nil, im.fences()
 	for _, k := range im.published { // by another replica
-		t.see(k.alert, time.Unix(0, k.at))
+		t.see(k.alert, k.at)
 	}
 	if im.silent.found {
 		t.Silent = im.silent.raised

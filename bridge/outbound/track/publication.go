@@ -130,11 +130,11 @@ func (p *Publication) rows(t *Track, n News) {
 	}
 	for _, f := range n.Fixes {
 		for _, a := range f.Alerts {
-			known[alertKey{a, f.Time.UnixNano()}] = true
+			known[alertKey{a, InstantOf(f.Time)}] = true
 		}
 	}
 	for i := range n.Rows {
-		k := alertKey{n.Rows[i].Alert, n.Rows[i].Time.UnixNano()}
+		k := alertKey{n.Rows[i].Alert, InstantOf(n.Rows[i].Time)}
 		if !known[k] && !known[alertKey{anyAlert, k.at}] {
 			known[k] = true
 			p.steps = append(p.steps, &rowStep{&n.Rows[i]})
@@ -224,16 +224,19 @@ func (s *locationStep) stored(t *Track, observed time.Time, seq uint64) {
 	f := s.fix
 	t.Seq, t.Known, t.Last, t.SeenAt, t.refused = seq, true, f.position(), observed, 0
 	t.Times = t.Times.add(f.Time, observed)
-	t.HistoryFrom = s.since
+	t.HistoryFrom = InstantOf(s.since)
 	if f.AlertsKnown {
-		t.Raised, t.alone = slices.Clip(f.Alerts), false
+		t.alone = false
+		if !slices.Equal(t.Raised, f.Alerts) { // else others share the old ones
+			t.Raised = slices.Clip(f.Alerts)
+		}
 	}
 	t.unpublished = nil
 	if len(s.changes) > 0 {
 		t.unpublished = &unpublished{f, s.changes}
 	}
 	for _, a := range f.Alerts {
-		t.see(a, f.Time)
+		t.see(a, t.Last.Time)
 	}
 	t.forgetSeen()
 }
@@ -288,4 +291,4 @@ func (s *rowStep) stored(t *Track, observed time.Time, seq uint64) {
 	s.refused(t, observed)
 }
 
-func (s *rowStep) refused(t *Track, _ time.Time) { t.see(s.row.Alert, s.row.Time) }
+func (s *rowStep) refused(t *Track, _ time.Time) { t.see(s.row.Alert, InstantOf(s.row.Time)) }

@@ -93,7 +93,7 @@ func (w *world) compare(i int) {
 			n.Silent = a.fix
 		}
 	} else {
-		n.Fixes, n.Since = []*Fix{a.fix}, t.HistoryFrom
+		n.Fixes, n.Since = []*Fix{a.fix}, t.HistoryFrom.Time()
 		if from, to, _ := t.Times.Gap(a.fix.Time, w.now, gapLimit); from.Before(to) {
 			w.fillGap(&n, t, from, to, a.fix)
 		}

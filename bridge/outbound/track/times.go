@@ -14,31 +14,30 @@ const futureSlack = time.Minute
 // they decide where a gap begins. Low and High are zero, or the bounds of those
 // published times that are later than Newest.
 type Times struct {
-	Newest    time.Time // the newest time that is not in the future
-	Low, High time.Time
+	Newest    Instant // the newest time that is not in the future
+	Low, High Instant
 }
 
 // add returns the times after a fix was published that the bridge saw at
 // observed.
 func (t Times) add(fix, observed time.Time) Times {
+	at := InstantOf(fix)
 	switch {
 	case fix.After(observed.Add(futureSlack)):
-		if t.Low.IsZero() || fix.Before(t.Low) {
-			t.Low = fix
+		if t.Low.IsZero() || at < t.Low {
+			t.Low = at
 		}
-		if fix.After(t.High) {
-			t.High = fix
-		}
+		t.High = max(t.High, at)
 		return t
-	case !fix.After(t.Newest):
+	case at <= t.Newest:
 		return t
 	}
-	t.Newest = fix
+	t.Newest = at
 	switch {
-	case !t.High.After(fix):
-		t.Low, t.High = time.Time{}, time.Time{}
-	case !t.Low.After(fix):
-		t.Low = fix // the next one above is not known
+	case t.High <= at:
+		t.Low, t.High = 0, 0
+	case t.Low <= at:
+		t.Low = at // the next one above is not known
 	}
 	return t
 }
@@ -47,15 +46,15 @@ func (t Times) add(fix, observed time.Time) Times {
 // empty if from is not before to. No gap reaches back further than limit; cut is
 // true if a longer one was shortened. observed is when the bridge saw the fix.
 func (t Times) Gap(fix, observed time.Time, limit time.Duration) (from, to time.Time, cut bool) {
-	from, to = t.Newest, fix
-	switch {
+	from, to = t.Newest.Time(), fix
+	switch at := InstantOf(fix); {
 	case fix.After(observed.Add(limit)): // the next fix asks for the same gap
 		return fix, fix, false
 	case t.High.IsZero():
-	case fix.After(t.High):
-		from = t.High
-	case fix.After(t.Low):
-		to = t.Low
+	case at > t.High:
+		from = t.High.Time()
+	case at > t.Low:
+		to = t.Low.Time()
 	}
 	if from.IsZero() || !from.Before(to) {
 		return to, to, false
@@ -70,7 +69,7 @@ func (t Times) Gap(fix, observed time.Time, limit time.Duration) (from, to time.
 // returns "" if they follow from the fix alone, and no other fix has its time.
 func (t Times) header(fix, observed time.Time) string {
 	after := t.add(fix, observed)
-	if after == (Times{}).add(fix, observed) && !slices.ContainsFunc(t.list(), fix.Equal) {
+	if after == (Times{}).add(fix, observed) && !slices.Contains(t.list(), InstantOf(fix)) {
 		return ""
 	}
 	var b strings.Builder
@@ -81,29 +80,29 @@ func (t Times) header(fix, observed time.Time) string {
 		if at.IsZero() {
 			b.WriteByte('-')
 		} else {
-			b.WriteString(at.UTC().Format(time.RFC3339Nano))
+			b.WriteString(at.Time().Format(time.RFC3339Nano))
 		}
 	}
 	return b.String()
 }
 
 // list returns the times in the order of the header.
-func (t Times) list() []time.Time { return []time.Time{t.Newest, t.Low, t.High} }
+func (t Times) list() []Instant { return []Instant{t.Newest, t.Low, t.High} }
 
 // timesOf reads the times from the header of the last location event.
 func timesOf(header string, fix, observed time.Time) Times {
-	var at [3]time.Time
+	var at [3]Instant
 	i := 0
 	for field := range strings.FieldsSeq(header) {
 		if i == len(at) {
 			break
 		}
 		if v, err := time.Parse(time.RFC3339Nano, field); err == nil {
-			at[i] = v
+			at[i] = InstantOf(v)
 		}
 		i++
 	}
-	if i != len(at) || at[1].IsZero() != at[2].IsZero() || at[2].Before(at[1]) {
+	if i != len(at) || at[1].IsZero() != at[2].IsZero() || at[2] < at[1] {
 		return Times{}.add(fix, observed)
 	}
 	return Times{Newest: at[0], Low: at[1], High: at[2]}

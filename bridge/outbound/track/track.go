@@ -18,7 +18,7 @@ type Track struct {
 
 	// HistoryFrom is the time from which the alert history is still to be read;
 	// zero: it was read up to the last location.
-	HistoryFrom time.Time
+	HistoryFrom Instant
 
 	Known  bool // Last and SeenAt are set
 	Silent bool // the bridge's own alert is raised
@@ -38,7 +38,7 @@ func New(history bool) Track { return Track{history: history} }
 // Position is the part of the last location that is kept.
 type Position struct {
 	Hash     uint64
-	Time     time.Time
+	Time     Instant
 	Lat, Lon float32 // for display: exact to a metre or two
 	Speed    float32 // NaN: absent
 	Input    int8
@@ -47,7 +47,7 @@ type Position struct {
 
 // position is the part of a fix that is kept.
 func (f *Fix) position() Position {
-	return Position{Hash: f.Hash, Time: f.Time, Lat: float32(f.Lat), Lon: float32(f.Lon), Speed: float32(f.Speed), Input: f.Input, Fields: f.Fields}
+	return Position{Hash: f.Hash, Time: InstantOf(f.Time), Lat: float32(f.Lat), Lon: float32(f.Lon), Speed: float32(f.Speed), Input: f.Input, Fields: f.Fields}
 }
 
 // fence is the sequence of the last message of an alert, by its token.
@@ -71,7 +71,7 @@ type unpublished struct {
 // alertKey identifies an alert of the history.
 type alertKey struct {
 	alert string
-	at    int64 // Unix nanoseconds
+	at    Instant
 }
 
 // anyAlert stands for all alerts of a time in an alertKey.
@@ -91,13 +91,14 @@ func (t *Track) Same(hash uint64) bool {
 // unread before the last location.
 func (t *Track) HistoryGap(fix, observed time.Time, limit time.Duration) (from, to time.Time, cut bool) {
 	from, to, cut = t.Times.Gap(fix, observed, limit)
-	if t.HistoryFrom.IsZero() || !from.Before(to) || !t.HistoryFrom.Before(from) {
+	history := t.HistoryFrom.Time()
+	if history.IsZero() || !from.Before(to) || !history.Before(from) {
 		return from, to, cut
 	}
-	if earliest := fix.Add(-limit); t.HistoryFrom.Before(earliest) {
+	if earliest := fix.Add(-limit); history.Before(earliest) {
 		return earliest, to, true
 	}
-	return t.HistoryFrom, to, false
+	return history, to, false
 }
 
 // Alone reports whether alerts changed after the last location and without it,
@@ -179,8 +180,8 @@ func (t *Track) published(c AlertChange) {
 }
 
 // see notes that an alert of that time is published.
-func (t *Track) see(alert string, at time.Time) {
-	if k := (alertKey{alert, at.UnixNano()}); t.history && !slices.Contains(t.seen, k) {
+func (t *Track) see(alert string, at Instant) {
+	if k := (alertKey{alert, at}); t.history && !slices.Contains(t.seen, k) {
 		t.seen = append(slices.Clip(t.seen), k)
 	}
 }
@@ -188,10 +189,10 @@ func (t *Track) see(alert string, at time.Time) {
 // forgetSeen forgets alerts that no request can bring again.
 func (t *Track) forgetSeen() {
 	from := t.Times.Newest
-	if !t.HistoryFrom.IsZero() && t.HistoryFrom.Before(from) {
-		from = t.HistoryFrom
+	if !t.HistoryFrom.IsZero() {
+		from = min(from, t.HistoryFrom)
 	}
 	if len(t.seen) > maxSeen {
-		t.seen = slices.DeleteFunc(slices.Clone(t.seen), func(k alertKey) bool { return k.at < from.UnixNano() })
+		t.seen = slices.DeleteFunc(slices.Clone(t.seen), func(k alertKey) bool { return k.at < from })
 	}
 }
