@@ -259,7 +259,7 @@ func (p *Pool) reason(id string) (Reason, bool) {
 	if !d.active {
 		r.Plan, r.Reason = "not polled: it is not in the API's list, or the settings or live control leave it out", reasonUnlisted
 		switch {
-		case d.listed && p.parts.Forgotten(d.token):
+		case d.listed && p.parts.Forgotten(d.token()):
 			r.Plan, r.Reason = "not polled: it is forgotten; plaspy-bridge forget --undo lets it be published again", reasonForgotten
 		case d.listed:
 			r.Plan, r.Reason = "another replica polls it", reasonElsewhere
