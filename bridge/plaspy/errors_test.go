@@ -11,9 +11,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"plaspy-bridge/bridge/plaspy"
 )
@@ -142,8 +142,17 @@ func TestClassifyFailures(t *testing.T) {
 	}
 	// Without a token, the wait for one returns the reason when its context ends.
 	for _, url := range []string{refused.URL, secure.URL} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		err := poll(ctx, newClient(t, url, nil))
+		ctx, cancel := context.WithCancel(t.Context())
+		var requests atomic.Int64
+		err := poll(ctx, newClient(t, url, nil, func(o *plaspy.Options) {
+			next := o.Transport
+			o.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if requests.Add(1) == 2 { // so the first one's failure is known
+					cancel()
+				}
+				return next.RoundTrip(r)
+			})
+		}))
 		cancel()
 		if plaspy.Classify(err) != plaspy.Canceled || !strings.Contains(err.Error(), "token request") {
 			t.Errorf("got %v", err)

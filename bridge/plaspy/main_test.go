@@ -54,7 +54,8 @@ func newClient(t testing.TB, base string, rt http.RoundTripper, change ...func(*
 	}
 	log := slog.New(slog.DiscardHandler)
 	o := plaspy.Options{BaseURL: u, Budget: plaspy.NewBudget(0, log, nil), Log: log, Transport: rt, Timeout: 10 * time.Second}
-	if rt == nil {
+	if rt == nil { // real sockets on a machine that may be busy
+		o.Timeout = time.Minute
 		tr := plaspy.NewTransport(o)
 		t.Cleanup(tr.CloseIdleConnections)
 		o.Transport = tr

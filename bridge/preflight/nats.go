@@ -108,6 +108,9 @@ func (c *check) connect(ctx context.Context, o publisher.ConnOptions, variables 
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+	if conn.IsConnected() { // and the callback is late
+		return conn
+	}
 	if inProcess != nil {
 		c.say(Fail, item, "the server of BRIDGE_EMBEDDED_CONFIG refuses the bridge's login",
 			fmt.Sprintf("set %[1]sUSER and %[1]sPASSWORD, or the other credentials that the file requires, to one of its users", variables))

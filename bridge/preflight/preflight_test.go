@@ -55,7 +55,7 @@ func newRig(t *testing.T, o sim.Options) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	r.env("PLASPY_BASE_URL", l.URL, "PLASPY_USERNAME", "operator", "PLASPY_API_KEY", apiKey, "PLASPY_TIMEOUT", "3s",
+	r.env("PLASPY_BASE_URL", l.URL, "PLASPY_USERNAME", "operator", "PLASPY_API_KEY", apiKey, "PLASPY_TIMEOUT", "60s",
 		"BRIDGE_HTTP_ADDR", "127.0.0.1:0", "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:0", "BRIDGE_DATA_DIR", filepath.Join(t.TempDir(), "data"))
 	return r
 }
@@ -147,8 +147,8 @@ func TestAPI(t *testing.T) {
 		{name: "no permission", fault: &fault.Rule{Kind: fault.Status, Status: 403, Endpoint: "devices"}, fail: 1, want: `FAIL device list: .*403.*: allow this user to read devices`},
 		{name: "no devices", fault: &fault.Rule{Kind: fault.EmptyList}, warn: 1, want: `warn device list: no active device`},
 		{name: "all expired", fault: &fault.Rule{Kind: fault.Expired, Device: "*"}, warn: 1, want: `warn device list: no active device among 3 listed`},
-		{name: "API's clock ahead", sim: sim.Options{Skew: 7 * time.Minute}, warn: 1, want: `warn clock: the local clock is (7m0s|6m59s) behind the API's: synchronize the clocks`},
-		{name: "API's clock behind", sim: sim.Options{Skew: -time.Hour}, warn: 1, want: `warn clock: the local clock is (1h0m0s|59m59s) ahead of the API's`},
+		{name: "API's clock ahead", sim: sim.Options{Skew: 7 * time.Minute}, warn: 1, want: `warn clock: the local clock is (7m0s|6m\d\ds) behind the API's: synchronize the clocks`},
+		{name: "API's clock behind", sim: sim.Options{Skew: -time.Hour}, warn: 1, want: `warn clock: the local clock is (1h0m0s|59m\d\ds) ahead of the API's`},
 		{name: "groups", env: []string{"BRIDGE_GROUPS", "group1,Van fleet,Boats"}, warn: 1, want: `warn groups: entry 3 of BRIDGE_GROUPS is neither the id nor the name of one of 4 groups: correct it`},
 		{name: "some chosen", env: []string{"BRIDGE_DEVICES", "device0001,device0002"}, want: `ok +choice: 2 of 3 active devices are selected`},
 		{name: "none chosen", env: []string{"BRIDGE_DEVICES_EXCLUDE", "*"}, fail: 1, want: `FAIL choice: none of 3 active devices is selected`},
@@ -167,7 +167,7 @@ func TestAPI(t *testing.T) {
 			}
 			start := time.Now()
 			r.want(tt.warn, tt.fail, tt.want)
-			if d := time.Since(start); d > 20*time.Second {
+			if d := time.Since(start); d > time.Minute {
 				t.Errorf("took %s", d)
 			}
 			if n := r.sim.Counts().Requests; n > 4 {
@@ -301,7 +301,7 @@ func TestNATS(t *testing.T) {
 		r.env("NATS_URL", "127.0.0.1:1", "NATS_TOKEN", "s3cret-token")
 		start := time.Now()
 		r.want(0, 1, `FAIL NATS: not connected to NATS: .*refused: check NATS_URL`)
-		if d := time.Since(start); d > 20*time.Second {
+		if d := time.Since(start); d > time.Minute {
 			t.Errorf("took %s", d)
 		}
 	})
