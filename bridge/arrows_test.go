@@ -90,6 +90,12 @@ type source struct {
 // sources parses the module, comments included.
 func sources(t *testing.T) []source {
 	t.Helper()
+	return parsed(t, func(name string) bool { return !strings.HasSuffix(name, "_test.go") })
+}
+
+// parsed are the module's Go files with the names that a test asks for.
+func parsed(t *testing.T, wanted func(name string) bool) []source {
+	t.Helper()
 	const root = ".."
 	files := token.NewFileSet()
 	var all []source
@@ -104,7 +110,7 @@ func sources(t *testing.T) []source {
 			}
 			return nil
 		}
-		if !strings.HasSuffix(base, ".go") || strings.HasSuffix(base, "_test.go") {
+		if !strings.HasSuffix(base, ".go") || !wanted(base) {
 			return nil
 		}
 		file, err := parser.ParseFile(files, name, nil, parser.ParseComments|parser.SkipObjectResolution)

@@ -136,3 +136,58 @@ func most(counts map[string]int) []string {
 	files := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return counts[b] - counts[a] })
 	return files[:min(len(files), 5)]
 }
+
+// TestHouseSleeps finds a time.Sleep in real time. A test that waits so for something
+// depends on how soon another goroutine gets the CPU. Sleeps are for the bubbles of
+// testing/synctest, which helpers and function literals of such a package may be for.
+func TestHouseSleeps(t *testing.T) {
+	files := parsed(t, func(name string) bool { return strings.HasSuffix(name, "_test.go") })
+	bubbles := map[string]bool{}
+	for _, s := range files {
+		for _, i := range s.file.Imports {
+			bubbles[s.folder] = bubbles[s.folder] || i.Path.Value == `"testing/synctest"`
+		}
+	}
+	found := 0
+	for _, s := range files {
+		for _, decl := range s.file.Decls {
+			f, ok := decl.(*ast.FuncDecl)
+			if !ok || f.Name.Name == "TestMain" { // a process of its own, if it sleeps
+				continue
+			}
+			test := regexp.MustCompile(`^(Test|Fuzz|Benchmark)`).MatchString(f.Name.Name)
+			ast.Inspect(f, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.FuncLit:
+					if bubbles[s.folder] {
+						return false
+					}
+				case *ast.CallExpr:
+					if called(n) == "time.Sleep" {
+						found++
+						if test || !bubbles[s.folder] {
+							t.Errorf("%s/%s: %s sleeps outside a bubble: wait for the event itself", s.folder, s.name, f.Name.Name)
+						}
+					}
+				}
+				return true
+			})
+		}
+	}
+	if found == 0 {
+		t.Error("no helper sleeps: the test looks in the wrong place")
+	}
+}
+
+// called names the function of another package that is called, or is empty.
+func called(call *ast.CallExpr) string {
+	sel, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return ""
+	}
+	of, ok := sel.X.(*ast.Ident)
+	if !ok {
+		return ""
+	}
+	return of.Name + "." + sel.Sel.Name
+}
