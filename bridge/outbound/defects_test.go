@@ -83,20 +83,16 @@ func TestHistoryThatIsOwedStaysOwed(t *testing.T) {
 	t.Parallel()
 	for _, between := range []string{"", at(5, "battery"), at(2, "back")} {
 		t.Run(between, func(t *testing.T) {
-			o := options()
-			o.AlertHistory = true
-			api := newFakeAPI("d")
-			api.show("d", at(1, "first"))
-			srv := natstest.Start(t)
-			r := newRig(t, srv, api, o)
-			r.until("the first", body("first"))
+			o := withHistory()
+			r := firstFix(t, o)
+			api := r.api
 			api.set(func() { api.alerts["d"] = "refused"; api.shown["d"] = at(5, "second") })
 			r.until("the second", body("second"))
 			if between != "" {
 				api.show("d", between)
 				r.until("the fix between", body(between))
 				r.stop() // it survives a restart
-				r = newRig(t, srv, api, o)
+				r = newRig(t, r.srv, api, o)
 			}
 			second := 8
 			api.set(func() {
@@ -128,8 +124,7 @@ func (h *hookedAlerts) Alerts(ctx context.Context, id string, body []byte, o pla
 // history, another one published them and the fix.
 func TestRowsThatAnotherReplicaPublished(t *testing.T) {
 	t.Parallel()
-	o := options()
-	o.AlertHistory = true
+	o := withHistory()
 	srv := natstest.Start(t)
 	mine, theirs := newFakeAPI("d"), newFakeAPI("d")
 	hooked := &hookedAlerts{fakeAPI: mine}
@@ -199,12 +194,8 @@ func (f *fleet) seenBefore(age time.Duration) bool {
 func TestEventsThatTheStreamCannotTake(t *testing.T) {
 	t.Parallel()
 	large := strings.Repeat("x", 1100<<10)
-	o := options()
-	o.AlertHistory = true
-	api := newFakeAPI("d")
-	api.show("d", at(1, "first"))
-	r := newRig(t, natstest.Start(t), api, o)
-	r.until("the first", body("first"))
+	r := firstFix(t, withHistory())
+	api := r.api
 	api.set(func() {
 		api.alerts["d"] = `{"dateTime":"2026-01-02T03:00:03Z","latitude":1,"longitude":2,"text":"` + large + `","alerts":["Big"]}`
 		api.shown["d"] = at(5, "second")
@@ -230,8 +221,7 @@ func TestAlertsOfTheAPINamedSilent(t *testing.T) {
 			o.SilentAfter = after
 			api := newFakeAPI("a")
 			api.show("a", at(1, 1, `"alerts":["silent","Other"]`))
-			srv := natstest.Start(t)
-			r := newRig(t, srv, api, o)
+			r := newRig(t, natstest.Start(t), api, o)
 			r.until("the other", body(`"alert":"Other"`))
 			want := []string{"location.a 1", "alert.a.silent raised", "alert.a.Other raised"}
 			if after > 0 {
@@ -240,7 +230,7 @@ func TestAlertsOfTheAPINamedSilent(t *testing.T) {
 			}
 			r.stop()
 			o.SilentAfter = 0
-			r = newRig(t, srv, api, o)
+			r = newRig(t, r.srv, api, o)
 			r.polls("a", 5)
 			api.show("a", at(2, 2))
 			want = append(want, "location.a 2", "alert.a.silent cleared", "alert.a.Other cleared")
@@ -265,14 +255,13 @@ func TestBackfillAfterAFixThatWentBack(t *testing.T) {
 			o.Backfill = true
 			api := newFakeAPI("d")
 			api.show("d", at(10, "ten"))
-			srv := natstest.Start(t)
-			r := newRig(t, srv, api, o)
+			r := newRig(t, natstest.Start(t), api, o)
 			r.until("ten", body("ten"))
 			api.show("d", `{"dateTime":"1970-01-01T00:00:00Z","latitude":1,"longitude":2,"v":"old"}`)
 			r.until("the old one", body("old"))
 			if restart {
 				r.stop()
-				r = newRig(t, srv, api, o)
+				r = newRig(t, r.srv, api, o)
 			}
 			api.set(func() {
 				api.ranges["d"] = at(10, "ten") + "," + at(15, "fifteen")
@@ -294,10 +283,8 @@ func TestBackfillAfterAFixThatWentBack(t *testing.T) {
 func TestGapIsBounded(t *testing.T) {
 	o := options()
 	o.Backfill, o.AlertHistory, o.BackfillMax = true, true, time.Minute
-	api := newFakeAPI("d")
-	api.show("d", at(1, "first"))
-	r := newRig(t, natstest.Start(t), api, o)
-	r.until("the first", body("first"))
+	r := firstFix(t, o)
+	api := r.api
 	api.show("d", strings.Replace(at(1, "future"), "2026", "2099", 1))
 	r.until("the future", body("future"))
 	api.show("d", at(40, "second"))
@@ -334,13 +321,10 @@ func TestRefusedBackfillIsAskedForLessAndLess(t *testing.T) {
 
 // TestHistoryNarrowedByTheQuota: what the quota leaves out is read later.
 func TestHistoryNarrowedByTheQuota(t *testing.T) {
-	o := options()
-	o.AlertHistory = true
+	o := withHistory()
 	o.Quota = quotaOf(40)
-	api := newFakeAPI("d")
-	api.show("d", at(1, "first"))
-	r := newRig(t, natstest.Start(t), api, o)
-	r.until("the first", body("first"))
+	r := firstFix(t, o)
+	api := r.api
 	api.set(func() {
 		api.alerts["d"] = strings.Replace(at(10, "x", `"text":"t"`, `"alerts":["Missed"]`), `"v":"x",`, "", 1)
 		api.shown["d"] = at(3000, "late") // 50 minutes: more than half the quota pays for

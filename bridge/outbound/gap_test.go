@@ -18,11 +18,8 @@ func TestBackfill(t *testing.T) {
 	t.Parallel()
 	o := options()
 	o.Backfill = true
-	api := newFakeAPI("d")
-	srv := natstest.Start(t)
-	api.show("d", at(1, "first"))
-	r := newRig(t, srv, api, o)
-	r.until("the first", body("first"))
+	r := firstFix(t, o)
+	api := r.api
 	api.set(func() {
 		api.ranges["d"] = strings.Join([]string{at(12, 12), at(11, 11, `"alerts":["SOS"]`), at(1, "first"), at(20, "now"), at(12, 12), `{"bad":1}`, at(99, "later")}, ",")
 		api.shown["d"] = at(20, "now")
@@ -43,10 +40,8 @@ func TestBackfillThatFailsDoesNotKeepThePositionBack(t *testing.T) {
 		t.Run(answer, func(t *testing.T) {
 			o := options()
 			o.Backfill, o.AlertHistory = true, true
-			api := newFakeAPI("d")
-			api.show("d", at(1, "first"))
-			r := newRig(t, natstest.Start(t), api, o)
-			r.until("the first", body("first"))
+			r := firstFix(t, o)
+			api := r.api
 			api.set(func() { api.ranges["d"], api.alerts["d"] = answer, answer; api.shown["d"] = at(20, "now") })
 			got := r.until("the second", body("now"))
 			if got := got[len(got)-1].header.Get(publisher.HeaderHistorySince); got != "2026-01-02T03:00:01Z" {
@@ -70,10 +65,8 @@ func TestLastingGapTrouble(t *testing.T) {
 	t.Parallel()
 	o := options()
 	o.Backfill = true
-	api := newFakeAPI("d")
-	api.show("d", at(1, "first"))
-	r := newRig(t, natstest.Start(t), api, o)
-	r.until("the first", body("first"))
+	r := firstFix(t, o)
+	api := r.api
 	api.set(func() { api.ranges["d"] = "error"; api.shown["d"] = at(20, "given up") })
 	r.until("the one given up", body("given up"))
 	api.set(func() { api.asked = nil })
@@ -95,12 +88,9 @@ func TestLastingGapTrouble(t *testing.T) {
 
 func TestAlertHistory(t *testing.T) {
 	t.Parallel()
-	o := options()
-	o.AlertHistory = true
-	api := newFakeAPI("d")
-	srv := natstest.Start(t)
-	api.show("d", at(1, "first", `"alerts":["SOS"]`))
-	r := newRig(t, srv, api, o)
+	o := withHistory()
+	r := firstFix(t, o, `"alerts":["SOS"]`)
+	api := r.api
 	r.until("the first", body(`"alert":"SOS"`))
 	row := func(second int, names string) string {
 		return fmt.Sprintf(`{"dateTime":"2026-01-02T03:00:%02dZ","latitude":1,"longitude":2,"text":"t","alerts":[%s]}`, second, names)
@@ -119,7 +109,7 @@ func TestAlertHistory(t *testing.T) {
 
 	// After a restart none of it is published again, although the API still returns it.
 	api.show("d", at(30, "third", `"alerts":["Door"]`))
-	r = newRig(t, srv, api, o)
+	r = newRig(t, r.srv, api, o)
 	r.until("the third", body("third"))
 	r.stop()
 	equal(t, without(summary(r.events()), "device"), append(want, "location.d third"))
@@ -129,12 +119,9 @@ func TestAlertHistory(t *testing.T) {
 // location, after a restart, is another one. The history does not repeat the alert.
 func TestRestartBetweenFixesOfOneTime(t *testing.T) {
 	t.Parallel()
-	o := options()
-	o.AlertHistory = true
-	api := newFakeAPI("d")
-	srv := natstest.Start(t)
-	api.show("d", at(1, "first", `"alerts":["SOS"]`))
-	r := newRig(t, srv, api, o)
+	o := withHistory()
+	r := firstFix(t, o, `"alerts":["SOS"]`)
+	api := r.api
 	r.until("the alert", body(`"alert":"SOS"`))
 	api.show("d", at(20, "second", `"alerts":["SOS"]`))
 	r.until("the second fix", body("second"))
@@ -145,7 +132,7 @@ func TestRestartBetweenFixesOfOneTime(t *testing.T) {
 		api.alerts["d"] = `{"dateTime":"2026-01-02T03:00:20Z","alerts":["SOS"]},{"dateTime":"2026-01-02T03:00:25Z","alerts":["SOS"]}`
 		api.shown["d"] = at(30, "fourth")
 	})
-	r = newRig(t, srv, api, o)
+	r = newRig(t, r.srv, api, o)
 	r.until("the fourth fix", body("fourth"))
 	r.stop()
 	var rows []string
@@ -163,12 +150,8 @@ func TestRestartBetweenFixesOfOneTime(t *testing.T) {
 // it shows a fix once. The fix is published, and the next one brings the alerts.
 func TestFixIsPublishedWithoutItsAlertHistory(t *testing.T) {
 	t.Parallel()
-	o := options()
-	o.AlertHistory = true
-	api := newFakeAPI("d")
-	api.show("d", at(1, "first"))
-	r := newRig(t, natstest.Start(t), api, o)
-	r.until("the first", body("first"))
+	r := firstFix(t, withHistory())
+	api := r.api
 	shown := false
 	api.set(func() {
 		api.alerts["d"] = "error"
@@ -196,12 +179,8 @@ func TestFixIsPublishedWithoutItsAlertHistory(t *testing.T) {
 // published an alert of the history since.
 func TestHistoryOfAnotherReplica(t *testing.T) {
 	t.Parallel()
-	o := options()
-	o.AlertHistory = true
-	api := newFakeAPI("d")
-	api.show("d", at(1, "first"))
-	r := newRig(t, natstest.Start(t), api, o)
-	r.until("the first", body("first"))
+	r := firstFix(t, withHistory())
+	api := r.api
 	r.until("its addition", body(`"change":"added"`))
 	r.ageOut()
 	r.retention(time.Hour)
@@ -273,8 +252,7 @@ func TestFixAfterAnEventWhoseAnswerWasLost(t *testing.T) {
 func TestStopDoesNotWaitForTheAlertHistory(t *testing.T) {
 	api := newFakeAPI("a")
 	api.show("a", at(1, 1))
-	o := options()
-	o.AlertHistory = true
+	o := withHistory()
 	hung := &hangingAlerts{fakeAPI: api, asked: make(chan struct{})}
 	r := newRigOn(t, natstest.Start(t), api, hung, o)
 	r.until("the first fix", body(`"v":1`))

@@ -1,21 +1,12 @@
 package outbound
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
-	dto "github.com/prometheus/client_model/go"
 
-	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -28,13 +19,7 @@ func TestBrokerThatLostDataGetsTheNewestAgain(t *testing.T) {
 	r := newRig(t, natstest.Start(t), api, options())
 	r.until("b", body("b1"))
 	r.until("a", body("a1"))
-	js := r.pub.JetStream()
-	if err := js.DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := publisher.EnsureStreams(t.Context(), js, subjects.Streams(publisher.StreamOptions{})); err != nil {
-		t.Fatal(err)
-	}
+	r.loseStream(0)
 	r.pool.Resync()
 	r.until("b again", body("b1"))
 	r.until("a again", body("a1"))
@@ -63,7 +48,7 @@ func (r *rig) loseStream(keep int) {
 	}
 }
 
-func TestEdgesThatTheBrokerLostAreToldAgain(t *testing.T) {
+func TestEdgesThatTheBrokerLostArePublishedAgain(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name string
@@ -92,7 +77,7 @@ func TestEdgesThatTheBrokerLostAreToldAgain(t *testing.T) {
 	}
 }
 
-func TestDevicesThatTheBrokerLostAreToldAgain(t *testing.T) {
+func TestDevicesThatTheBrokerLostArePublishedAgain(t *testing.T) {
 	t.Parallel()
 	api := newFakeAPI("a")
 	o := options()
@@ -106,261 +91,6 @@ func TestDevicesThatTheBrokerLostAreToldAgain(t *testing.T) {
 	r.until("the next fix", body(`"v":2`)) // the stream knows the device, but not that it was added
 	r.pool.Resync()
 	r.until("its addition", func(e event) bool { return e.subject == "plaspy.device.a" })
-}
-
-// TestAnswerOfAPollDuringWhichItsDeviceMoves has the API answer a poll when the
-// device belongs to another replica, because the shares changed or because the
-// process stops. No other replica polls it before the turn has ended, so the answer is
-// published, unless the turn was revoked.
-func TestAnswerOfAPollDuringWhichItsDeviceMoves(t *testing.T) {
-	for _, test := range []struct {
-		name           string
-		stops, revoked bool
-		want           []string
-	}{
-		{"another share", false, false, []string{"location.a 1", "location.a 2"}},
-		{"the process stops", true, false, []string{"location.a 1", "location.a 2"}},
-		{"another share, and the turn lasts too long", false, true, []string{"location.a 1"}},
-		{"the process stops, and the turn lasts too long", true, true, []string{"location.a 1"}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			api := newFakeAPI("a")
-			answer := make(chan struct{})
-			api.next["a"] = func(n int) (string, error) {
-				if n == 0 {
-					return at(1, 1), nil
-				}
-				<-answer
-				return at(2, 2), nil
-			}
-			r := &rig{t: t, api: api, srv: natstest.Start(t)}
-			r.pub = r.srv.Publisher(t, subjects)
-			p := parts(api, r.pub, schedule.NewFixed(interval))
-			p.Owner = &r.share
-			r.pool = New(options(), p)
-			ctx, cancel := context.WithCancel(t.Context())
-			var run sync.WaitGroup
-			run.Go(func() { r.pool.Run(ctx) })
-			r.until("the first fix", body(`"v":1`))
-			r.polls("a", 2)
-			if test.stops {
-				cancel()
-			}
-			settled, revoke := r.own(func(string) bool { return false })
-			if closed(settled) {
-				t.Error("settled before the answer")
-			}
-			if test.revoked {
-				revoke()
-			}
-			close(answer)
-			<-settled
-			cancel()
-			run.Wait()
-			if err := r.pub.Drain(t.Context()); err != nil {
-				t.Error(err)
-			}
-			equal(t, without(summary(r.events()), "device"), test.want)
-		})
-	}
-}
-
-// TestAnswerOfAPollDuringWhichTheStreamIsLost has the API answer a poll after the
-// broker lost messages, and never show that location again. Nothing newer is in the
-// stream, so the answer is published; a newer one of another replica comes first.
-func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
-	for _, test := range []struct {
-		name    string
-		keep    int  // messages that the broker kept
-		noticed bool // before the answer came
-		other   bool // another replica has published since
-		want    []string
-	}{
-		{"all lost", 0, false, false, []string{"location.a 3", "location.a 4"}},
-		{"all lost, noticed", 0, true, false, []string{"location.a 3", "location.a 4"}},
-		{"older copy", 2, false, false, []string{"location.a 1", "location.a 3", "location.a 4"}},
-		{"older copy, noticed", 2, true, false, []string{"location.a 1", "location.a 3", "location.a 4"}},
-		{"older copy, another replica", 2, false, true, []string{"location.a 1", "location.a other", "location.a 4"}},
-		{"older copy, noticed, another replica", 2, true, true, []string{"location.a 1", "location.a other", "location.a 4"}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			api := newFakeAPI("a")
-			o := options()
-			o.Refresh = time.Hour
-			show, waiting, answer := holdAnswer(api, at(3, 3), at(4, 4))
-			r := newRig(t, natstest.Start(t), api, o)
-			r.until("the first fix", body(`"v":1`))
-			r.until("its addition", body(`"change":"added"`))
-			for range 3 { // the fence is a sequence that the new stream does not reach
-				if _, err := r.pub.JetStream().Publish(t.Context(), "plaspy.device.b", []byte("{}")); err != nil {
-					t.Fatal(err)
-				}
-			}
-			show <- at(2, 2)
-			r.until("the second fix", body(`"v":2`))
-			show <- at(3, 3)
-			<-waiting
-			r.loseStream(test.keep)
-			if test.other {
-				r.publishAsAnother(time.Now(), at(9, "other"))
-			}
-			if test.noticed {
-				r.pool.Resync()
-			}
-			close(answer)
-			got := without(summary(r.until("the last fix", body(`"v":4`))), "device")
-			equal(t, got, test.want)
-		})
-	}
-}
-
-// TestAnswerAndALateEventOfAnotherReplica has another replica publish while a poll is
-// answered. If it saw its location before, and cannot have polled the device since, the
-// answer follows. Otherwise the answer may be the older one, and is dropped.
-func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
-	published, dropped := []string{"location.a 1", "location.a other", "location.a 2", "location.a 3"}, []string{"location.a 1", "location.a other", "location.a 3"}
-	moves := func(r *rig) (revoke func()) {
-		_, revoke = r.own(func(string) bool { return false })
-		return revoke
-	}
-	for _, test := range []struct {
-		name  string
-		seen  time.Duration // before the answer, by the clock of the other replica
-		until func(r *rig)  // the answer
-		want  []string
-	}{
-		{"older", 30 * time.Second, func(*rig) {}, published},
-		{"older, and the device moved and came back", 30 * time.Second, func(r *rig) { moves(r) }, published},
-		{"older, and another replica had the device", 30 * time.Second, func(r *rig) { moves(r)() }, dropped},
-		{"by a slow clock, and another replica had the device", time.Hour, func(r *rig) { moves(r)() }, dropped},
-		{"newer", -time.Hour, func(*rig) {}, dropped},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			api := newFakeAPI("a")
-			o := options()
-			o.Refresh = time.Hour
-			show, waiting, answer := holdAnswer(api, at(2, 2), at(3, 3))
-			r := newRigWith(t, natstest.Start(t), api, api, o, func(r *rig, _ *Parts) {
-				r.publishAsAnother(time.Now().Add(-time.Minute), at(1, 1))
-			})
-			r.polls("a", 2) // what the stream holds is shown
-			show <- at(2, 2)
-			<-waiting
-			r.publishAsAnother(time.Now().Add(-test.seen), at(9, "other"))
-			test.until(r)
-			r.own(func(string) bool { return true }) // another assignment alone changes nothing
-			close(answer)
-			got := without(summary(r.until("the last fix", body(`"v":3`))), "device")
-			equal(t, got, test.want)
-		})
-	}
-}
-
-// TestAnswerAfterThePause has the API answer a poll before its process was paused until
-// its lease ran out. The answer waits until it is known if another replica took over,
-// whether or not that one has published.
-func TestAnswerAfterThePause(t *testing.T) {
-	for _, test := range []struct {
-		name      string
-		takenOver bool
-		other     string // published by the other replica
-		want      []string
-	}{
-		{"lease renewed", false, "", []string{"location.a 1", "location.a 2", "location.a 3"}},
-		{"taken over", true, "", []string{"location.a 1", "location.a 3"}},
-		{"taken over, and published", true, at(9, "other"), []string{"location.a 1", "location.a other", "location.a 3"}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			api := newFakeAPI("a")
-			o := options()
-			o.Refresh = time.Hour
-			show, waiting, answer := holdAnswer(api, at(2, 2), at(3, 3))
-			r := newRig(t, natstest.Start(t), api, o)
-			r.until("the first fix", body(`"v":1`))
-			show <- at(2, 2)
-			<-waiting
-			r.share.lapsed.Store(true)
-			if test.other != "" {
-				r.publishAsAnother(time.Now(), test.other)
-			}
-			close(answer)
-			natstest.Eventually(t, "the answer waits", func() bool { return r.share.asked.Load() > 0 })
-			if test.takenOver {
-				_, revoke := r.own(func(string) bool { return false })
-				revoke()
-			}
-			r.share.lapsed.Store(false)
-			r.own(func(string) bool { return true })
-			got := without(summary(r.until("the last fix", body(`"v":3`))), "device")
-			equal(t, got, test.want)
-		})
-	}
-}
-
-// away is a state that cannot be read a few times, as of a broker that restarts.
-type away struct {
-	*publisher.Publisher
-
-	times atomic.Int64
-}
-
-// StateOf implements [State].
-func (a *away) StateOf(ctx context.Context, device string, allAlerts bool, f func(publisher.Stored)) error {
-	if a.times.Add(-1) >= 0 {
-		return errors.New("the broker is away")
-	}
-	return a.Publisher.StateOf(ctx, device, allAlerts, f)
-}
-
-// TestAnswerWhileTheStreamCannotBeRead has the API answer a poll while the broker is away,
-// and never show that location again.
-func TestAnswerWhileTheStreamCannotBeRead(t *testing.T) {
-	api := newFakeAPI("a")
-	o := options()
-	o.Refresh = time.Hour
-	show, waiting, answer := holdAnswer(api, at(2, 2), at(3, 3))
-	state := &away{}
-	r := newRigWith(t, natstest.Start(t), api, api, o, func(r *rig, p *Parts) {
-		state.Publisher = r.pub
-		p.State = state
-	})
-	r.until("the first fix", body(`"v":1`))
-	show <- at(2, 2)
-	<-waiting
-	state.times.Store(3)
-	r.pool.Resync()
-	close(answer)
-	got := without(summary(r.until("the last fix", body(`"v":3`))), "device")
-	equal(t, got, []string{"location.a 1", "location.a 2", "location.a 3"})
-}
-
-// holdAnswer has device a show locations. The answer with the location held waits until
-// answer is closed; the device then shows the location next.
-func holdAnswer(api *fakeAPI, held, next string) (show chan string, waiting, answer chan struct{}) {
-	show, waiting, answer = make(chan string, 1), make(chan struct{}), make(chan struct{})
-	last := at(1, 1)
-	api.next["a"] = func(int) (string, error) {
-		select {
-		case last = <-show:
-			if last == held { // only once
-				close(waiting)
-				<-answer
-				show <- next
-			}
-		default:
-		}
-		return last, nil
-	}
-	return show, waiting, answer
-}
-
-// publishAsAnother stores a location of device a that another replica saw then.
-func (r *rig) publishAsAnother(seen time.Time, location string) {
-	r.t.Helper()
-	body := fmt.Sprintf(`{"deviceId":"a","observedAt":%q,"location":%s}`, seen.UTC().Format(time.RFC3339Nano), location)
-	if _, err := r.pub.JetStream().Publish(r.t.Context(), subjects.Location("a"), []byte(body)); err != nil {
-		r.t.Fatal(err)
-	}
 }
 
 // TestAgedOutLocationIsNotNews has the location of a parked device age out. It is published
@@ -407,7 +137,7 @@ func TestAgedOutLocationIsNotNews(t *testing.T) {
 	r.until("the alert in the new stream", body(`"alert":"SOS"`))
 }
 
-func TestLostDeviceEventsAreToldByWhoeverComesToOwnThem(t *testing.T) {
+func TestLostDeviceEventsArePublishedByTheNewOwner(t *testing.T) {
 	t.Parallel()
 	api := newFakeAPI("a", "b")
 	o := options()
@@ -419,57 +149,4 @@ func TestLostDeviceEventsAreToldByWhoeverComesToOwnThem(t *testing.T) {
 	r.polls("a", 2)
 	r.own(func(string) bool { return true })
 	r.until("b", body(`"deviceId":"b"`))
-}
-
-// TestPollsAreCountedOnce has another replica publish the location that a poll then
-// shows: the poll was a change at first, and is not also counted as unchanged.
-func TestPollsAreCountedOnce(t *testing.T) {
-	api := newFakeAPI("a")
-	o := options()
-	o.Refresh = time.Hour
-	waiting, answer := make(chan struct{}), make(chan struct{})
-	second := false
-	show := make(chan struct{})
-	api.next["a"] = func(int) (string, error) {
-		select {
-		case <-show:
-			if !second {
-				second = true
-				close(waiting)
-				<-answer
-			}
-			return at(2, 2), nil
-		default:
-			return at(1, 1), nil
-		}
-	}
-	r := newRigWith(t, natstest.Start(t), api, api, o, func(r *rig, _ *Parts) {
-		r.publishAsAnother(time.Now().Add(-time.Minute), at(1, 1))
-	})
-	r.polls("a", 2)
-	close(show)
-	<-waiting
-	r.publishAsAnother(time.Now().Add(-30*time.Second), at(2, 2))
-	close(answer)
-	r.forgetPolls()
-	r.polls("a", 2)
-	r.stop()
-	equal(t, without(summary(r.events()), "device"), []string{"location.a 1", "location.a 2"})
-	m := r.pool.metrics
-	if got := testutil.ToFloat64(m.changed); got != 1 || testutil.ToFloat64(m.conflicts) != 1 {
-		t.Errorf("%v polls changed", got)
-	}
-	if ended := testutil.ToFloat64(m.unchanged) + 1; ended != float64(histogramCount(t, m.duration)) {
-		t.Errorf("%v polls counted, %d made", ended, histogramCount(t, m.duration))
-	}
-}
-
-// histogramCount returns the number of observations.
-func histogramCount(t *testing.T, h prometheus.Metric) uint64 {
-	t.Helper()
-	var m dto.Metric
-	if err := h.Write(&m); err != nil {
-		t.Fatal(err)
-	}
-	return m.GetHistogram().GetSampleCount()
 }

@@ -19,7 +19,7 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-func equal(t *testing.T, got, want []string) {
+func equal(t testing.TB, got, want []string) {
 	t.Helper()
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
