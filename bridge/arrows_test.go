@@ -21,6 +21,7 @@ var arrows = map[string][]string{
 	"auth":                      {"auth/backoff", "auth/redact"},
 	"auth/backoff":              nil,
 	"auth/redact":               nil,
+	"auth/logtest":              nil, // tests only
 	"publisher":                 {"auth/backoff", "auth/redact"},
 	"deploy":                    nil, // its examples are what users would write
 	"bridge/sim":                nil,

@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/auth/logtest"
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/inbound/deadletter"
 	"plaspy-bridge/bridge/sim"
@@ -27,29 +27,10 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// logged keeps what a bridge logs.
-type logged struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write adds to the log.
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 // launchTraced runs a bridge with traces; stop returns how long it took to stop.
-func launchTraced(t *testing.T, cfg config.Config) (b *Bridge, log *logged, stop func() time.Duration) {
+func launchTraced(t *testing.T, cfg config.Config) (b *Bridge, log *logtest.Log, stop func() time.Duration) {
 	t.Helper()
-	log = &logged{}
+	log = new(logtest.Log)
 	b, err := New(t.Context(), cfg, "1.2.3", slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +206,7 @@ var attributes = []string{
 
 // checkSecrets wants no secret and no position in what went to the collector, and
 // no secret in the log.
-func checkSecrets(t *testing.T, spans []tracetest.Span, log *logged) {
+func checkSecrets(t *testing.T, spans []tracetest.Span, log *logtest.Log) {
 	t.Helper()
 	for _, s := range spans {
 		for name, value := range s.Attributes {

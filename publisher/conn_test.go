@@ -1,7 +1,6 @@
 package publisher_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,40 +8,31 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"plaspy-bridge/auth/logtest"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
 
-// lines collects a log. Safe for concurrent use.
+// lines collects a log and announces each write. Safe for concurrent use.
 type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-	n  chan struct{}
+	logtest.Log
+	n chan struct{}
 }
 
-// Write keeps what is written.
+// Write adds to the log.
 func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	defer func() {
 		select {
 		case l.n <- struct{}{}:
 		default:
 		}
 	}()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	return l.Log.Write(p)
 }
 
 // TestRefusedLoginInProcess: an embedded server that refuses the login neither

@@ -5,39 +5,21 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"plaspy-bridge/auth/logtest"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
 
-// textLog is a log that tests read.
-type textLog struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *textLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *textLog) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), text)
-}
-
 // logged makes a running publisher whose log and metrics can be read.
-func logged(t *testing.T, srv *natstest.Server, set func(*publisher.StreamOptions)) (*publisher.Publisher, *textLog, *prometheus.Registry) {
+func logged(t *testing.T, srv *natstest.Server, set func(*publisher.StreamOptions)) (*publisher.Publisher, *logtest.Log, *prometheus.Registry) {
 	t.Helper()
-	log, reg := new(textLog), prometheus.NewRegistry()
+	log, reg := new(logtest.Log), prometheus.NewRegistry()
 	p, err := publisher.New(srv.Conn(t), subjects, slog.New(slog.NewTextHandler(log, nil)), reg)
 	if err != nil {
 		t.Fatal(err)
@@ -94,8 +76,8 @@ func TestRefusedEventHoldsUpNothing(t *testing.T) {
 		}
 		good(n + 1)
 	}
-	if got := log.count("can never be stored"); got != 1 {
-		t.Errorf("logged %d times, want once: %s", got, log.b.String())
+	if got := log.Count("can never be stored"); got != 1 {
+		t.Errorf("logged %d times, want once: %s", got, log.String())
 	}
 	if got := refusals(t, reg, "location"); got != 4 {
 		t.Errorf("%d counted, want 4", got)
@@ -217,7 +199,7 @@ func TestForeignAnswer(t *testing.T) {
 			if len(got) != 6 || expect != 6 {
 				t.Errorf("%d events, the last one's sequence %d, want 6 and 6", len(got), expect)
 			}
-			if n := log.count("another stream captures the event subjects"); n > 1 {
+			if n := log.Count("another stream captures the event subjects"); n > 1 {
 				t.Errorf("logged %d times", n)
 			}
 		})
@@ -250,7 +232,7 @@ func TestStoreFull(t *testing.T) {
 	if err := <-stored; err != nil {
 		t.Fatal(err)
 	}
-	if p.Trouble() != "" || log.count("publishing works again") != 1 {
-		t.Errorf("trouble %q, log %s", p.Trouble(), log.b.String())
+	if p.Trouble() != "" || log.Count("publishing works again") != 1 {
+		t.Errorf("trouble %q, log %s", p.Trouble(), log.String())
 	}
 }

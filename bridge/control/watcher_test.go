@@ -1,45 +1,26 @@
 package control
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/auth/logtest"
 	"plaspy-bridge/publisher/natstest"
 )
 
 func TestMain(m *testing.M) { natstest.Main(m) }
 
-// lines is a log that is written to and read at once.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) count(part string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), part)
-}
-
 // follow runs a watcher and returns the rules as they come.
-func follow(t *testing.T, srv *natstest.Server) (b *Bucket, got <-chan *Rules, log *lines) {
+func follow(t *testing.T, srv *natstest.Server) (b *Bucket, got <-chan *Rules, log *logtest.Log) {
 	t.Helper()
 	nc := srv.Client(t)
 	js := natstest.JetStream(t, nc)
-	b, log = Open(js, "plaspy", 1), &lines{}
+	b, log = Open(js, "plaspy", 1), new(logtest.Log)
 	w := NewWatcher(b, nc.IsConnected, slog.New(slog.NewTextHandler(log, nil)), nil)
 	rules := make(chan *Rules, 100)
 	natstest.Run(t, func(ctx context.Context) { w.Run(ctx, func(r *Rules) { rules <- r }) })
@@ -86,7 +67,7 @@ func TestWatcher(t *testing.T) {
 	until(t, got, "unreadable", func(r *Rules) bool { return r.Device("a", nil).Weight == 0 && len(r.Unreadable()) == 1 })
 	set(t, b, "fleet", `{"paused":true}`)
 	until(t, got, "paused", func(r *Rules) bool { return r.Device("a", nil).Paused })
-	if n := log.count("ignoring a malformed control entry"); n != 1 {
+	if n := log.Count("ignoring a malformed control entry"); n != 1 {
 		t.Errorf("unreadable value logged %d times, want once", n)
 	}
 	end := Entry{Weight: 5, Until: time.Now().Add(time.Second)}
@@ -201,7 +182,7 @@ func TestGarbage(t *testing.T) {
 			t.Errorf("%s: %q", u.Key, u.Reason)
 		}
 	}
-	if n := log.count("ignoring a malformed control entry"); n != min(stored, maxLines) {
+	if n := log.Count("ignoring a malformed control entry"); n != min(stored, maxLines) {
 		t.Errorf("%d lines for %d values", n, stored)
 	}
 }

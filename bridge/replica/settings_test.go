@@ -1,15 +1,14 @@
 package replica
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"plaspy-bridge/auth/logtest"
 	"plaspy-bridge/publisher/natstest"
 
 	"github.com/google/go-cmp/cmp"
@@ -17,23 +16,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// told is a replica's settings and what it logs.
+// told is a replica's settings and its log.
 type told struct {
-	mu  sync.Mutex
-	out bytes.Buffer
+	logtest.Log
 	reg *prometheus.Registry
-}
-
-func (w *told) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.out.Write(p)
-}
-
-func (w *told) lines(part string) (n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return strings.Count(w.out.String(), part)
 }
 
 func (w *told) by(settings map[string]string) func(*node, *Options) {
@@ -78,12 +64,12 @@ func TestDifferences(t *testing.T) {
 		t.Errorf("on the other side: %s", d)
 	}
 	r.elapse(2 * testLease)
-	if n := log.lines(`msg="replica has different settings" replica=b differs="devices, limits"`); n != 1 {
+	if n := log.Count(`msg="replica has different settings" replica=b differs="devices, limits"`); n != 1 {
 		t.Errorf("logged %d times, want once", n)
 	}
 	b.kill()
 	r.await("it is over", func() bool { return len(a.Differences()) == 0 })
-	if n := log.lines("no longer has different settings"); n != 1 {
+	if n := log.Count("no longer has different settings"); n != 1 {
 		t.Errorf("the end is logged %d times, want once", n)
 	}
 	log.gauge(t, "0")

@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,28 +25,13 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"plaspy-bridge/auth/logtest"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/bridge/trace/tracetest"
 )
 
 // records keeps a log's lines.
-type records struct {
-	mu    sync.Mutex
-	lines bytes.Buffer
-}
-
-// Write adds to the log.
-func (r *records) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.lines.Write(p)
-}
-
-func (r *records) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.lines.String()
-}
+type records struct{ logtest.Log }
 
 func (r *records) log() *slog.Logger { return slog.New(slog.NewJSONHandler(r, nil)) }
 
