@@ -286,20 +286,8 @@ type getRequest struct {
 	NextFor string `json:"next_by_subj,omitempty"`
 }
 
-// getAnswer is the answer to a getRequest.
-type getAnswer struct {
-	Message *struct {
-		Subject string    `json:"subject"`
-		Seq     uint64    `json:"seq"`
-		Header  []byte    `json:"hdrs"`
-		Data    []byte    `json:"data"`
-		Time    time.Time `json:"time"`
-	} `json:"message"`
-	Error *jetstream.APIError `json:"error"`
-}
-
-// apiPrefix is the prefix of requests to JetStream, with a dot at its end.
-func apiPrefix(js jetstream.JetStream) string {
+// APIPrefix returns the prefix of requests to JetStream, with a dot at its end.
+func APIPrefix(js jetstream.JetStream) string {
 	switch o := js.Options(); {
 	case o.APIPrefix != "":
 		return strings.TrimSuffix(o.APIPrefix, ".") + "."
@@ -324,12 +312,28 @@ func (l *Leader) ask(ctx context.Context, request getRequest) (*jetstream.RawStr
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
 	defer cancel()
-	reply, err := l.js.Conn().RequestWithContext(ctx, apiPrefix(l.js)+"STREAM.MSG.GET."+l.stream, body)
+	reply, err := l.js.Conn().RequestWithContext(ctx, APIPrefix(l.js)+"STREAM.MSG.GET."+l.stream, body)
 	if err != nil {
 		return nil, err
 	}
-	var answer getAnswer
-	if err := json.Unmarshal(reply.Data, &answer); err != nil {
+	return ParseGet(reply.Data)
+}
+
+// ParseGet parses the answer to a STREAM.MSG.GET request. It returns nil if there is
+// no such message. If only the headers are malformed, it returns the message without
+// them, and an error.
+func ParseGet(reply []byte) (*jetstream.RawStreamMsg, error) {
+	var answer struct {
+		Message *struct {
+			Subject string    `json:"subject"`
+			Seq     uint64    `json:"seq"`
+			Header  []byte    `json:"hdrs"`
+			Data    []byte    `json:"data"`
+			Time    time.Time `json:"time"`
+		} `json:"message"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(reply, &answer); err != nil {
 		return nil, err
 	}
 	switch {
@@ -342,10 +346,13 @@ func (l *Leader) ask(ctx context.Context, request getRequest) (*jetstream.RawStr
 	}
 	m := answer.Message
 	raw := &jetstream.RawStreamMsg{Subject: m.Subject, Sequence: m.Seq, Data: m.Data, Time: m.Time}
-	if len(m.Header) > 0 {
-		if raw.Header, err = nats.DecodeHeadersMsg(m.Header); err != nil {
-			return nil, fmt.Errorf("headers of message %d: %w", m.Seq, err)
-		}
+	if len(m.Header) == 0 {
+		return raw, nil
 	}
+	header, err := nats.DecodeHeadersMsg(m.Header)
+	if err != nil {
+		return raw, fmt.Errorf("headers of message %d: %w", m.Seq, err)
+	}
+	raw.Header = header
 	return raw, nil
 }

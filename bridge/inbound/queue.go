@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -70,11 +69,7 @@ var errIndirect = errors.New("direct gets are not answered by the stream")
 // openQueue looks the stream up and checks that it can be consumed. With leader
 // set, only the stream's leader is asked for messages.
 func openQueue(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, leader bool) (*queue, error) {
-	q := &queue{js: js, subjects: subjects, name: subjects.Inbound(), api: js.Options().APIPrefix}
-	if q.api == "" {
-		q.api = jetstream.DefaultAPIPrefix
-	}
-	q.api = strings.TrimSuffix(q.api, ".") + "."
+	q := &queue{js: js, subjects: subjects, name: subjects.Inbound(), api: publisher.APIPrefix(js)}
 	info, err := q.info(ctx)
 	if err != nil {
 		return nil, err
@@ -359,34 +354,12 @@ func (q *queue) get(ctx context.Context, r request) (*item, error) {
 
 // parseAnswer parses the leader's answer to a request for a message.
 func (q *queue) parseAnswer(data []byte) (*item, error) {
-	var answer struct {
-		Message *struct {
-			Subject string    `json:"subject"`
-			Seq     uint64    `json:"seq"`
-			Header  []byte    `json:"hdrs"`
-			Data    []byte    `json:"data"`
-			Time    time.Time `json:"time"`
-		} `json:"message"`
-		Error *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(data, &answer); err != nil {
+	m, err := publisher.ParseGet(data)
+	switch {
+	case m != nil: // without headers if they are not NATS headers; the body is all there is
+		return q.item(m.Sequence, m.Time, m.Subject, m.Header, m.Data), nil
+	case err != nil:
 		return nil, fmt.Errorf("read stream %s: %w", q.name, err)
 	}
-	switch m := answer.Message; {
-	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return nil, nil
-	case answer.Error != nil:
-		return nil, fmt.Errorf("read stream %s: %w", q.name, answer.Error)
-	case m == nil:
-		return nil, fmt.Errorf("read stream %s: empty answer", q.name)
-	default:
-		var header nats.Header
-		if len(m.Header) > 0 {
-			var err error
-			if header, err = nats.DecodeHeadersMsg(m.Header); err != nil {
-				header = nil // the headers are not NATS headers; the body is all there is
-			}
-		}
-		return q.item(m.Seq, m.Time, m.Subject, header, m.Data), nil
-	}
+	return nil, nil
 }

@@ -146,22 +146,27 @@ func TestRestartBetweenFixesOfOneTime(t *testing.T) {
 	}
 }
 
+// once returns answers in which one fix shows a single time, and another one after it.
+func once() func(int) (string, error) {
+	shown := false
+	return func(int) (string, error) {
+		if !shown {
+			shown = true
+			return at(20, "once"), nil
+		}
+		return at(40, "then"), nil
+	}
+}
+
 // TestFixIsPublishedWithoutItsAlertHistory has the API fail to give the history while
 // it shows a fix once. The fix is published, and the next one brings the alerts.
 func TestFixIsPublishedWithoutItsAlertHistory(t *testing.T) {
 	t.Parallel()
 	r := firstFix(t, withHistory())
 	api := r.api
-	shown := false
 	api.set(func() {
 		api.alerts["d"] = "error"
-		api.next["d"] = func(int) (string, error) {
-			if !shown {
-				shown = true
-				return at(20, "once"), nil
-			}
-			return at(40, "then"), nil
-		}
+		api.next["d"] = once()
 	})
 	r.until("the fix after", body("then"))
 	api.set(func() {
@@ -228,17 +233,10 @@ func TestFixAfterAnEventWhoseAnswerWasLost(t *testing.T) {
 			api.show("d", at(1, "first"))
 			r := newRigWith(t, natstest.Start(t), api, api, o, func(r *rig, p *Parts) { p.Events = lostAnswers{r.pub} })
 			r.until("the first", body("first"))
-			shown := false
 			api.set(func() {
 				api.alerts["d"] = `{"dateTime":"2026-01-02T03:00:10Z","alerts":["SOS"]}`
 				api.ranges["d"] = at(10, "between")
-				api.next["d"] = func(int) (string, error) {
-					if !shown {
-						shown = true
-						return at(20, "once"), nil
-					}
-					return at(40, "then"), nil
-				}
+				api.next["d"] = once()
 			})
 			r.until("the fix after", body("then"))
 			r.stop()

@@ -18,15 +18,7 @@ func TestDryRunForesees(t *testing.T) {
 	t.Parallel()
 	const limit = 8 << 10
 	r := newRig(t)
-	st, err := r.js.Stream(t.Context(), subjects.Inbound())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := st.CachedInfo().Config
-	cfg.MaxMsgSize = limit
-	if _, err := r.js.UpdateStream(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	r.limitMessages(limit)
 	if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"other.>"}, Storage: jetstream.MemoryStorage}); err != nil {
 		t.Fatal(err)
 	}

@@ -40,6 +40,20 @@ func newRig(t *testing.T) *rig {
 	return &rig{Open(js, subjects), t}
 }
 
+// limitMessages has the inbound stream refuse messages above a size in bytes.
+func (r *rig) limitMessages(size int32) {
+	r.t.Helper()
+	st, err := r.js.Stream(r.t.Context(), subjects.Inbound())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cfg := st.CachedInfo().Config
+	cfg.MaxMsgSize = size
+	if _, err := r.js.UpdateStream(r.t.Context(), cfg); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // bury stores a dead letter as the consumer would.
 func (r *rig) bury(kind message.Kind, token string, seq int, reason string, header ...string) {
 	r.t.Helper()
@@ -300,15 +314,7 @@ func TestReplayTooLarge(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
 			l := nats.NewMsg(subjects.DeadLetter("location", "d"))
-			st, err := r.js.Stream(t.Context(), subjects.Inbound())
-			if err != nil {
-				t.Fatal(err)
-			}
-			cfg := st.CachedInfo().Config
-			cfg.MaxMsgSize = limit
-			if _, err := r.js.UpdateStream(t.Context(), cfg); err != nil {
-				t.Fatal(err)
-			}
+			r.limitMessages(limit)
 			l.Data = make([]byte, tt.body)
 			l.Header.Set(message.HeaderReason, "rejected")
 			l.Header.Set(message.HeaderSubject, "plaspy.in.location.d")
