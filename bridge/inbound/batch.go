@@ -80,7 +80,7 @@ func (r *pass) elementDone(lm *lane.Message, posts *message.Posts, it message.It
 func (r *pass) resume(lm *lane.Message, posts *message.Posts) (*batch, lane.Answer) {
 	m, t := lm.Content.(*item), triesOf(lm)
 	if t.batch == nil {
-		t.batch = r.c.unsaved(m.Own(r.c.opt.Subjects))
+		t.batch = r.c.unsaved(m.UniqueID(r.c.opt.Subjects))
 	}
 	b := t.batch
 	if !b.known {
@@ -102,7 +102,7 @@ func (r *pass) resume(lm *lane.Message, posts *message.Posts) (*batch, lane.Answ
 // save stores the progress of a batch. If that fails, the process keeps it for as
 // long as it lives.
 func (r *pass) save(m *item, b *batch) {
-	c, own := r.c, m.Own(r.c.opt.Subjects)
+	c, own := r.c, m.UniqueID(r.c.opt.Subjects)
 	ctx, cancel := context.WithTimeout(r.posts, recordTimeout)
 	defer cancel()
 	bucket, err := c.progress(ctx)
@@ -183,7 +183,7 @@ func (c *Consumer) progressOf(ctx context.Context, m *item, elements int) ([]mes
 	if err != nil {
 		return nil, err
 	}
-	own := m.Own(c.opt.Subjects)
+	own := m.UniqueID(c.opt.Subjects)
 	entry, err := bucket.Get(ctx, progressKey(own))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return nil, nil

@@ -80,7 +80,7 @@ type Options struct {
 	// Echo remembers the locations that are posted. Optional.
 	Echo *echo.Tracker
 
-	Workers        int           // posts under way at once; 0 means 16
+	Workers        int           // posts in flight at once; 0 means 16
 	MaxAge         time.Duration // a message of this age is dead-lettered; 0 means 24 h
 	BackoffInitial time.Duration // 0 means 500 ms
 	BackoffMax     time.Duration // 0 means 1 min
@@ -124,7 +124,7 @@ type Consumer struct {
 	leader   atomic.Bool  // only the stream's leader is asked for messages
 
 	mu      sync.Mutex
-	lanes   *lane.Lanes        // of the pass under way; its record of outcomes outlives the pass
+	lanes   *lane.Lanes        // of the present pass; its record of outcomes outlives the pass
 	renewed time.Time          // when a token was last renewed because of an answer
 	batches map[string]*batch  // with progress that could not be stored, by own id
 	bucket  jetstream.KeyValue // has the progress of batches; nil until it is opened
@@ -186,21 +186,20 @@ func (alone) ReleasePosts() {}
 
 // Run consumes until ctx is cancelled. It then waits, at most Options.Grace, until
 // the posts that were sent are answered and recorded. Other messages stay in the
-// stream. Run returns nil; it tries again after every failure, and
-// [Consumer.Trouble] reports the last one.
-func (c *Consumer) Run(ctx context.Context) error {
+// stream. Run tries again after every failure, and [Consumer.Trouble] returns the last
+// one.
+func (c *Consumer) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { c.gauge(ctx) })
 	for ctx.Err() == nil {
 		held, err := c.opt.Seat.AwaitPosts(ctx)
 		if err != nil {
-			return nil // ctx ended, which is how Run ends
+			return // ctx is cancelled
 		}
 		c.serve(ctx, held)
 		c.opt.Seat.ReleasePosts()
 	}
-	return nil
 }
 
 // serve runs one pass after another while this replica has the seat.

@@ -250,7 +250,7 @@ func TestDrain(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = c.Run(ctx)
+		c.Run(ctx)
 	}()
 	<-started
 	cancel()

@@ -415,8 +415,8 @@ func TestInterest(t *testing.T) {
 	if _, err := r.js.CreateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openQueue(t.Context(), r.js, subjects, false); !errors.Is(err, ErrStream) {
-		t.Errorf("got %v, want ErrStream", err)
+	if _, err := openQueue(t.Context(), r.js, subjects, false); !errors.Is(err, errStream) {
+		t.Errorf("got %v, want errStream", err)
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// ErrStream means that the inbound stream cannot be consumed as it is.
-var ErrStream = errors.New("inbound stream cannot be consumed")
+// errStream means that the inbound stream cannot be consumed as it is.
+var errStream = errors.New("inbound stream cannot be consumed")
 
 // errAgain ends a pass: the stream is not the one that was read so far.
 var errAgain = errors.New("the stream was changed")
@@ -77,9 +77,9 @@ func openQueue(ctx context.Context, js jetstream.JetStream, subjects publisher.S
 	switch cfg := info.Config; {
 	case cfg.Retention == jetstream.InterestPolicy:
 		// The bridge has no consumer, so such a stream drops every message.
-		return nil, fmt.Errorf("%w: the retention of %s is interest, which loses messages; it has to be workqueue", ErrStream, q.name)
+		return nil, fmt.Errorf("%w: the retention of %s is interest, which loses messages; it has to be workqueue", errStream, q.name)
 	case cfg.DenyDelete:
-		return nil, fmt.Errorf("%w: %s denies deletion", ErrStream, q.name)
+		return nil, fmt.Errorf("%w: %s denies deletion", errStream, q.name)
 	}
 	q.created, q.direct = info.Created, directly(info.Config) && !leader
 	return q, nil
@@ -362,4 +362,38 @@ func (q *queue) parseAnswer(data []byte) (*item, error) {
 		return nil, fmt.Errorf("read stream %s: %w", q.name, err)
 	}
 	return nil, nil
+}
+
+// removal asks the server to delete a message.
+func (q *queue) removal(seq uint64) *nats.Msg {
+	return &nats.Msg{Subject: q.api + "STREAM.MSG.DELETE." + q.name, Data: fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq)}
+}
+
+// removed reads the answer to a removal. If the server reports a failure, the
+// leader is asked whether the message is still there.
+func (q *queue) removed(ctx context.Context, m *recordJob, answer *nats.Msg, err error) error {
+	var reply struct {
+		Success bool                `json:"success"`
+		Error   *jetstream.APIError `json:"error"`
+	}
+	if err == nil {
+		if err = json.Unmarshal(answer.Data, &reply); err == nil && reply.Success {
+			return nil
+		}
+		if reply.Error != nil {
+			err = reply.Error
+		}
+	}
+	if there, lookErr := q.holds(ctx, m.seq, m.at); lookErr == nil && !there {
+		return nil
+	}
+	return fmt.Errorf("delete message %d: %w", m.seq, err)
+}
+
+// holds reports whether a message is still in the stream. A message with another time
+// is a different one that got its sequence: the server lost data, or the stream was
+// recreated.
+func (q *queue) holds(ctx context.Context, seq uint64, at time.Time) (bool, error) {
+	m, err := q.get(ctx, request{Seq: seq})
+	return m != nil && m.At.Equal(at), err
 }

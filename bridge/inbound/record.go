@@ -336,37 +336,3 @@ func (x *exchange) ask(ctx context.Context, msgs []*nats.Msg, timeout time.Durat
 	}
 	return answers, errs
 }
-
-// removal asks the server to delete a message.
-func (q *queue) removal(seq uint64) *nats.Msg {
-	return &nats.Msg{Subject: q.api + "STREAM.MSG.DELETE." + q.name, Data: fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq)}
-}
-
-// removed reads the answer to a removal. If the server reports a failure, the
-// leader is asked whether the message is still there.
-func (q *queue) removed(ctx context.Context, m *recordJob, answer *nats.Msg, err error) error {
-	var reply struct {
-		Success bool                `json:"success"`
-		Error   *jetstream.APIError `json:"error"`
-	}
-	if err == nil {
-		if err = json.Unmarshal(answer.Data, &reply); err == nil && reply.Success {
-			return nil
-		}
-		if reply.Error != nil {
-			err = reply.Error
-		}
-	}
-	if there, lookErr := q.holds(ctx, m.seq, m.at); lookErr == nil && !there {
-		return nil
-	}
-	return fmt.Errorf("delete message %d: %w", m.seq, err)
-}
-
-// holds reports whether a message is still in the stream. A message with another time
-// is a different one that got its sequence: the server lost data, or the stream was
-// recreated.
-func (q *queue) holds(ctx context.Context, seq uint64, at time.Time) (bool, error) {
-	m, err := q.get(ctx, request{Seq: seq})
-	return m != nil && m.At.Equal(at), err
-}

@@ -21,11 +21,10 @@ type Fate struct {
 	Status     int    `json:"status"`
 	Reason     string `json:"reason"`     // why it was given up again
 	Error      string `json:"error"`      // the API's answer to that
-	DeadLetter uint64 `json:"deadLetter"` // the sequence of its new letter
+	DeadLetter uint64 `json:"deadLetter"` // the sequence of the new dead letter
 }
 
-// Results are the results that are stored after a moment; [Box.Results] makes
-// them.
+// Results reads the results that are stored after [Box.Results] was called.
 type Results struct {
 	it     jetstream.MessagesContext
 	prefix string

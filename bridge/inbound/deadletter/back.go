@@ -10,9 +10,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// complete reports a letter that cannot go back, whatever the streams are now. The
-// error wraps [ErrNotBack].
-func complete(l *Letter) error {
+// checkLetter returns an error that wraps [ErrNotBack] if a letter can never go back,
+// whatever the state of the streams.
+func checkLetter(l *Letter) error {
 	switch {
 	case l.Truncated:
 		return fmt.Errorf("%w: %d has only part of its body", ErrNotBack, l.Seq)
@@ -30,9 +30,9 @@ func literal(subject string) bool {
 		!slices.ContainsFunc(strings.Split(subject, "."), func(token string) bool { return token == "" || token == "*" || token == ">" })
 }
 
-// accepted reports a subject that the inbound stream does not take. The error then
-// wraps [ErrNotBack]: another stream could take the message, and it would be lost.
-func (b *Box) accepted(ctx context.Context, subject string) error {
+// checkSubject returns an error that wraps [ErrNotBack] if the inbound stream does not
+// take a subject: another stream could take the message, and it would be lost.
+func (b *Box) checkSubject(ctx context.Context, subject string) error {
 	name, err := b.js.StreamNameBySubject(ctx, subject)
 	if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && name != b.subjects.Inbound() {
 		return fmt.Errorf("%w: %s is not a subject of stream %s", ErrNotBack, subject, b.subjects.Inbound())
@@ -43,20 +43,20 @@ func (b *Box) accepted(ctx context.Context, subject string) error {
 	return nil
 }
 
-// forecast is what a dry run knows of the inbound stream. It asks once for each
-// subject and once for the limit on messages.
-type forecast struct {
+// dryRun holds the state of the inbound stream for a dry run. It asks the server once
+// for each subject, and once for the size limit.
+type dryRun struct {
 	box      *Box
 	subjects map[string]error
 	most     int // bytes of a message; 0 means that it is not known yet
 }
 
-// replay reports why a letter would not go back. The error then wraps [ErrNotBack],
-// or the server did not answer.
-func (f *forecast) replay(ctx context.Context, l *Letter) error {
+// check returns the reason why a letter would not go back, which wraps [ErrNotBack], or
+// the error of a request to the server.
+func (f *dryRun) check(ctx context.Context, l *Letter) error {
 	err, known := f.subjects[l.Original]
 	if !known {
-		if err = f.box.accepted(ctx, l.Original); err == nil || errors.Is(err, ErrNotBack) {
+		if err = f.box.checkSubject(ctx, l.Original); err == nil || errors.Is(err, ErrNotBack) {
 			f.subjects[l.Original] = err
 		}
 	}

@@ -36,9 +36,9 @@ func Open(js jetstream.JetStream, subjects publisher.Subjects) *Box {
 	return &Box{js: js, subjects: subjects}
 }
 
-// Each calls f with the letters that a filter chooses, in the order in which
-// they died, up to the last one that was there when it began. An error of f
-// ends it and is returned as it is.
+// Each calls f with the letters that a filter chooses, the oldest first, up to the last
+// one that was stored when Each was called. It stops at an error of f, and returns it
+// unchanged.
 func (b *Box) Each(ctx context.Context, filter Filter, f func(Letter) error) error {
 	st, err := b.stream(ctx)
 	if err != nil {
@@ -94,7 +94,7 @@ func (b *Box) each(ctx context.Context, st jetstream.Stream, filter Filter, f fu
 		}
 		instance, received, silent = meta.Consumer, meta.Sequence.Consumer, 0
 		if meta.Sequence.Stream > last {
-			return nil // it died since
+			return nil // it was stored since
 		}
 		l := read(b.subjects, meta.Sequence.Stream, meta.Timestamp, msg.Subject(), msg.Headers(), msg.Data())
 		if filter.match(&l, now) {
@@ -108,8 +108,8 @@ func (b *Box) each(ctx context.Context, st jetstream.Stream, filter Filter, f fu
 	}
 }
 
-// filters are the subjects that a filter's letters have: the server leaves the
-// others out.
+// filters returns the subjects that a filter's letters can have, so that the server sends
+// no others.
 func (b *Box) filters(f Filter) []string {
 	token := "*"
 	if f.Device != "" {

@@ -45,11 +45,7 @@ func TestCycle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	natstest.Run(t, func(ctx context.Context) {
-		if err := c.Run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	natstest.Run(t, c.Run)
 	body := `{"dateTime":"2026-01-02T03:04:01Z","latitude":4.7,"longitude":-74.1}`
 	if _, err := r.js.Publish(t.Context(), "plaspy.in.location.d", []byte(body), jetstream.WithMsgID("mine")); err != nil {
 		t.Fatal(err)

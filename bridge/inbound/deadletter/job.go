@@ -24,7 +24,7 @@ type Job struct {
 	Each func(Done)
 }
 
-// Done is the end of a job for one letter.
+// Done is the result of a job for one letter.
 type Done struct {
 	Letter Letter // of one that does not exist only Seq is known
 	Err    error  // why the letter stays; nil if it does not
@@ -32,7 +32,7 @@ type Done struct {
 	Sequence uint64
 }
 
-// Count is the sum of a job.
+// Count is the number of letters of a job.
 type Count struct {
 	Done int
 	Left int // letters that could not be done, and stay
@@ -42,14 +42,14 @@ type Count struct {
 // and removes them. A letter that cannot go back stays, and the replay goes on
 // with the next one. An error ends the replay; it can be repeated.
 func (b *Box) Replay(ctx context.Context, job Job) (Count, error) {
-	foreseen := forecast{box: b, subjects: make(map[string]error)}
+	dry := dryRun{box: b, subjects: make(map[string]error)}
 	return b.do(ctx, job, func(ctx context.Context, st jetstream.Stream, d *Done) error {
 		l := &d.Letter
-		if err := complete(l); err != nil {
+		if err := checkLetter(l); err != nil {
 			return err
 		}
 		if job.DryRun {
-			return foreseen.replay(ctx, l)
+			return dry.check(ctx, l)
 		}
 		seq, err := b.putBack(ctx, st, l)
 		if err != nil {
@@ -64,7 +64,7 @@ func (b *Box) Replay(ctx context.Context, job Job) (Count, error) {
 // adds may make a message too large that the stream accepted once: it then goes
 // with fewer of them.
 func (b *Box) putBack(ctx context.Context, st jetstream.Stream, l *Letter) (seq uint64, err error) {
-	if err := b.accepted(ctx, l.Original); err != nil {
+	if err := b.checkSubject(ctx, l.Original); err != nil {
 		return 0, err
 	}
 	m := l.replay(*st.CachedInfo(), b.subjects.Inbound())
@@ -99,8 +99,9 @@ func (b *Box) Purge(ctx context.Context, job Job) (Count, error) {
 	})
 }
 
-// own reports whether an error concerns one letter: the next one may succeed.
-func own(err error) bool {
+// concernsOne reports whether an error concerns one letter only, so that the next one
+// may succeed.
+func concernsOne(err error) bool {
 	_, refused := errors.AsType[*jetstream.APIError](err)
 	return refused || errors.Is(err, ErrNotBack) || errors.Is(err, ErrNoLetter) || errors.Is(err, nats.ErrMaxPayload)
 }
@@ -124,7 +125,7 @@ func (b *Box) do(ctx context.Context, job Job, one func(context.Context, jetstre
 		switch {
 		case d.Err == nil:
 			n.Done++
-		case own(d.Err):
+		case concernsOne(d.Err):
 			n.Left++
 		default:
 			return d.Err
@@ -142,8 +143,8 @@ func (b *Box) do(ctx context.Context, job Job, one func(context.Context, jetstre
 	return n, err
 }
 
-// listed does the letters that were named, in the order of the stream: a device's
-// messages have to go back in theirs.
+// listed does the job for the letters in job.Seqs, in the order of the stream, because
+// the messages of a device have to go back in their order.
 func (b *Box) listed(ctx context.Context, st jetstream.Stream, job Job, step func(Letter, error) error) error {
 	if err := job.Filter.Check(); err != nil {
 		return err

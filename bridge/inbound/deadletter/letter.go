@@ -66,12 +66,12 @@ func read(subjects publisher.Subjects, seq uint64, at time.Time, subject string,
 	return l
 }
 
-// Filter chooses letters. Its zero value chooses all.
+// Filter chooses letters. The zero value chooses all.
 type Filter struct {
-	Device    string        // its id; empty: any
-	Kind      message.Kind  // empty: any
-	Reason    string        // a substring, in any case; empty: any
-	OlderThan time.Duration // dead for at least this long
+	Device    string        // its id; empty means any
+	Kind      message.Kind  // empty means any
+	Reason    string        // a substring, in any case; empty means any
+	OlderThan time.Duration // stored at least this long ago
 }
 
 // match reports whether a letter is chosen at a time.
@@ -116,9 +116,8 @@ var acting = [...]string{
 	"nats-last-sequence", "nats-num-pending", "nats-pin-id",
 }
 
-// message makes of a letter the message that goes back: subject, body and
-// headers of the first time under an id of its own. The first id of the message stays the id in its
-// result.
+// replay returns the message that goes back: it has the subject, body and headers of the
+// inbound message, and a new id. The result has the id that the message had at first.
 func (l *Letter) replay(dead jetstream.StreamInfo, inboundStream string) *nats.Msg {
 	h := make(nats.Header, len(l.Header)+3)
 	first := ""

@@ -17,46 +17,38 @@ const (
 	Unknown Kind = "unknown"
 )
 
-// Address is the meaning of a message's subject: its lane, its kind and its
-// device.
+// Address is the meaning of a message's subject: its kind and its device.
 type Address struct {
-	Lane   string // key of the lane
-	Filter string // matches the subjects of the lane's messages, and no other's
 	Kind   Kind
 	Token  string // the device's encoded id; empty if Kind is Unknown
 	Device string // its id
 	Reason string // if Kind is Unknown: why
 }
 
-// AddressOf reads a subject of the inbound stream. Every message has a lane,
-// also one that can only be dead-lettered: prefix.in.x.y shares that of
-// device y, because a filter by subject matches both.
+// AddressOf reads a subject of the inbound stream. A subject that names no device,
+// or no kind of message, has kind [Unknown].
 func AddressOf(subjects publisher.Subjects, subject string) Address {
 	rest, ok := strings.CutPrefix(subject, strings.TrimSuffix(subjects.InboundAll(), ">"))
 	kind, token, nested := strings.Cut(rest, ".")
-	if !ok || !nested || strings.Contains(token, ".") {
-		return Address{Lane: subject, Filter: subject, Kind: Unknown, Reason: "subject is none of " + wanted(subjects)}
-	}
-	a := Address{Lane: token, Filter: subjects.InboundOf(token), Kind: Unknown}
-	if kind != string(Location) && kind != string(Alert) {
-		a.Reason = "subject is none of " + wanted(subjects)
-		return a
+	posted := kind == string(Location) || kind == string(Alert)
+	if !ok || !nested || strings.Contains(token, ".") || !posted {
+		return unknown("subject is none of " + wanted(subjects))
 	}
 	id, err := publisher.Decode(token)
 	if err == nil {
 		_, err = publisher.Token(id)
 	}
 	if err != nil {
-		a.Reason = "subject does not name a device: " + err.Error()
 		if strings.Contains(token, "//") {
-			// A server writes the dot of an MQTT topic so.
-			a.Reason = "subject does not name a device: a dot in the id should be written as =2E"
+			// A server writes the dot of an MQTT topic like this.
+			return unknown("subject does not name a device: a dot in the id should be written as =2E")
 		}
-		return a
+		return unknown("subject does not name a device: " + err.Error())
 	}
-	a.Kind, a.Token, a.Device = Kind(kind), token, id
-	return a
+	return Address{Kind: Kind(kind), Token: token, Device: id}
 }
+
+func unknown(reason string) Address { return Address{Kind: Unknown, Reason: reason} }
 
 func wanted(s publisher.Subjects) string {
 	return s.InLocation("<device>") + " and " + s.InAlert("<device>")

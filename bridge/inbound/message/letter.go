@@ -73,7 +73,7 @@ func (w *Writer) Letter(m *Message, d *Decision) *Publication {
 	if d.Trace != nil {
 		d.Trace(h)
 	}
-	h[headerMsgID] = []string{"dead:" + m.Own(w.Subjects)}
+	h[headerMsgID] = []string{"dead:" + m.UniqueID(w.Subjects)}
 	subject := w.Subjects.DeadLetterUnknown()
 	if a := m.Address; a.Kind != Unknown {
 		subject = w.Subjects.DeadLetter(string(a.Kind), a.Token)

@@ -51,7 +51,8 @@ func (m *Message) Size() int {
 	return n
 }
 
-// ID names the message in its result and to the API.
+// ID returns the id that names the message in its result and to the API. Two messages
+// have the same one if their producer gave it to both.
 func (m *Message) ID(subjects publisher.Subjects) string {
 	if id := first(m.Header, HeaderID); id != "" && m.Replayed(subjects) {
 		return id
@@ -62,9 +63,9 @@ func (m *Message) ID(subjects publisher.Subjects) string {
 	return subjects.Inbound() + ":" + strconv.FormatUint(m.Seq, 10)
 }
 
-// Own is an id that no other message has, also if two share an id of the
-// producer's or the stream was made anew. It is the same at every try.
-func (m *Message) Own(subjects publisher.Subjects) string {
+// UniqueID returns an id that no other message has, even if producers used one id twice
+// or the stream was created again. It is the same at every try.
+func (m *Message) UniqueID(subjects publisher.Subjects) string {
 	return subjects.Inbound() + ":" + strconv.FormatUint(m.Seq, 10) + ":" + strconv.FormatInt(m.At.UnixNano(), 36)
 }
 
@@ -89,10 +90,9 @@ func ElementKey(id string, element int) string {
 	return hashedKey + hex.EncodeToString(sum[:]) + "#" + strconv.Itoa(element)
 }
 
-// ReplyTo returns the other subject of the result, or the reason for which the
-// message's Reply-To is not used. The bridge must
-// not become a way round its producers' permissions: the subjects of the server
-// and the bridge's own are not for results.
+// ReplyTo returns the subject in the message's Reply-To, or the reason why the bridge
+// does not use it. A producer must not make the bridge publish to subjects that the
+// producer itself may not use, so those of the server and of the bridge are refused.
 func (m *Message) ReplyTo(subjects publisher.Subjects) (subject, refused string) {
 	subject = first(m.Header, HeaderReplyTo)
 	switch {

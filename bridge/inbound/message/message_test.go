@@ -67,20 +67,14 @@ func TestKeysDiffer(t *testing.T) {
 	}
 }
 
-// FuzzAddress: the message of any subject has a lane whose filter matches
-// it, and a device is one that the subject spells as the bridge would.
+// FuzzAddress: a subject has a reason why it is unknown, or names a device that it
+// spells as the bridge would.
 func FuzzAddress(f *testing.F) {
 	for _, s := range []string{"plaspy.in.location.dev=201", "plaspy.in.alert.a.b", "plaspy.in.x.y", "plaspy.in", "plaspy.in.location.=zz", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, subject string) {
 		a := AddressOf(subjects, subject)
-		if a.Lane == "" && subject != "" && !strings.HasSuffix(subject, ".") {
-			t.Fatalf("%q has no lane", subject)
-		}
-		if a.Filter != subject && !strings.HasSuffix(subject, strings.TrimPrefix(a.Filter, "plaspy.in.*")) {
-			t.Fatalf("%q does not match its filter %q", subject, a.Filter)
-		}
 		switch a.Kind {
 		case Unknown:
 			if a.Reason == "" || a.Device != "" {

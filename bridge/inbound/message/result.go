@@ -92,7 +92,7 @@ func (w *Writer) result(m *Message, d *Decision, letter uint64, short brevity) *
 	if w.Source != nil && a.Kind != Unknown {
 		source = w.Source(a.Device)
 	}
-	h := publisher.CloudEvent(publisher.TypeResult, m.Own(w.Subjects), source, a.Token, d.At)
+	h := publisher.CloudEvent(publisher.TypeResult, m.UniqueID(w.Subjects), source, a.Token, d.At)
 	// The header takes printable ASCII only: an id of other bytes is in the body.
 	h[publisher.HeaderCausation] = []string{IdempotencyKey(id)}
 	if fixes := d.fixes(a); len(fixes) > 0 {
