@@ -18,9 +18,9 @@ import (
 // batch is the state of a batch of locations that is being posted, element by
 // element.
 type batch struct {
-	items []message.Item // of the elements that are decided, the first ones
-	known bool           // an earlier process's progress was read
-	saved bool           // the progress is stored
+	items []message.ElementResult // of the first elements, as far as they are decided
+	known bool                    // an earlier process's progress was read
+	saved bool                    // the progress is stored
 }
 
 // split splits the body into the elements to post.
@@ -35,10 +35,9 @@ func (m *item) split() (*message.Posts, error) {
 	return m.posts, nil
 }
 
-// postBatch posts the next element of a batch. The lane takes its turn again for
-// the one after: a long batch holds up no other device. The next element is not
-// posted before the outcome of this one is stored, so that a crash repeats no
-// more than the element in flight.
+// postBatch posts the next element of a batch. The lane then goes to the end of its
+// queue, so that a long batch delays no other device. The outcome of an element is stored
+// before the next one is posted, so that a crash repeats only the element in flight.
 func (r *pass) postBatch(lm *lane.Message, posts *message.Posts) lane.Answer {
 	b, answer := r.resume(lm, posts)
 	if b == nil {
@@ -51,20 +50,20 @@ func (r *pass) postBatch(lm *lane.Message, posts *message.Posts) lane.Answer {
 	f, err := r.c.opt.Reader.Read(m.Address.Kind, m.Address.Device, posts.Elements[len(b.items)])
 	if err != nil {
 		// It would be refused again after a crash, so this need not be stored.
-		b.items = append(b.items, message.Item{Error: err.Error()})
+		b.items = append(b.items, message.ElementResult{Error: err.Error()})
 		return lane.Answer{More: true}
 	}
 	return r.try(lm, &f, message.ElementKey(t.id, len(b.items)), func(answer plaspy.Answer, refused string) lane.Answer {
-		it := message.Item{Status: answer.Status, Posted: true}
+		it := message.ElementResult{Status: answer.Status, Posted: true}
 		if refused != "" {
-			it = message.Item{Status: t.status, Error: cmp.Or(t.detail, refused)}
+			it = message.ElementResult{Status: t.status, Error: cmp.Or(t.detail, refused)}
 		}
 		return r.elementDone(lm, posts, it)
 	})
 }
 
 // elementDone records the outcome of the next element of a batch.
-func (r *pass) elementDone(lm *lane.Message, posts *message.Posts, it message.Item) lane.Answer {
+func (r *pass) elementDone(lm *lane.Message, posts *message.Posts, it message.ElementResult) lane.Answer {
 	b, m := triesOf(lm).batch, lm.Content.(*item)
 	b.items = append(b.items, it)
 	triesOf(lm).renewed = false
@@ -75,8 +74,8 @@ func (r *pass) elementDone(lm *lane.Message, posts *message.Posts, it message.It
 	return lane.Answer{More: true}
 }
 
-// resume returns the progress of a batch once it is known and stored. Otherwise
-// the batch waits, as the answer says.
+// resume returns the progress of a batch once it is known and stored. Otherwise it
+// returns nil, and the answer that makes the batch wait.
 func (r *pass) resume(lm *lane.Message, posts *message.Posts) (*batch, lane.Answer) {
 	m, t := lm.Content.(*item), triesOf(lm)
 	if t.batch == nil {
@@ -160,7 +159,7 @@ func (r *pass) expired(lm *lane.Message, reason string) (lane.Answer, bool) {
 		return answer, true
 	}
 	for len(b.items) < len(posts.Elements) {
-		b.items = append(b.items, message.Item{Error: reason})
+		b.items = append(b.items, message.ElementResult{Error: reason})
 	}
 	return r.concluded(lm, posts, b), true
 }
@@ -176,7 +175,7 @@ func (c *Consumer) unsaved(own string) *batch {
 }
 
 // progressOf reads how far an earlier process came with a batch.
-func (c *Consumer) progressOf(ctx context.Context, m *item, elements int) ([]message.Item, error) {
+func (c *Consumer) progressOf(ctx context.Context, m *item, elements int) ([]message.ElementResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	bucket, err := c.progress(ctx)

@@ -27,7 +27,7 @@ func (r *rig) resultOf() (v struct {
 	Posted     bool
 	Reason     string
 	DeadLetter uint64
-	Items      []message.Item
+	Items      []message.ElementResult
 }) {
 	r.t.Helper()
 	if err := json.Unmarshal(r.messages(subjects.Results(), 1)[0].Data, &v); err != nil {

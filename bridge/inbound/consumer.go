@@ -103,7 +103,7 @@ type Options struct {
 
 // limits of the memory that the consumer uses, and of its waits.
 const (
-	maxHand     = 2048        // messages in memory
+	maxMessages = 2048        // messages in memory
 	maxBytes    = 32 << 20    // of those messages
 	recordPause = time.Second // between two tries to record an outcome
 	maxRecent   = 1024        // outcomes that are remembered once they are recorded
@@ -162,7 +162,7 @@ func New(o Options) (*Consumer, error) {
 
 func (o *Options) limits() lane.Limits {
 	return lane.Limits{
-		Workers: o.Workers, Hand: max(maxHand, 4*o.Workers), Bytes: maxBytes, MaxAge: o.MaxAge,
+		Workers: o.Workers, Messages: max(maxMessages, 4*o.Workers), Bytes: maxBytes, MaxAge: o.MaxAge,
 		Initial: o.BackoffInitial, Max: o.BackoffMax, Patience: o.patience, Pause: recordPause, Recent: maxRecent,
 	}
 }

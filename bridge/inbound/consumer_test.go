@@ -59,7 +59,7 @@ func TestDeepBacklog(t *testing.T) {
 		{"as it is", 3000, func(*Consumer) {}},
 		{"memory full", 1500, func(c *Consumer) {
 			limits := c.opt.limits()
-			limits.Hand = 32
+			limits.Messages = 32
 			c.lanes = lane.New(limits)
 		}},
 		{"asks the leader", 3000, func(c *Consumer) { c.leader.Store(true) }},
@@ -82,8 +82,8 @@ func TestDeepBacklog(t *testing.T) {
 			run(t, c)
 			api.waitFor(t, "posts of the others", func(took []accepted) bool { return len(took) == others })
 			checkOrder(t, api.accepted(), others)
-			if s := c.Status(); s.InHand > maxHand {
-				t.Errorf("%d messages in memory, want at most %d", s.InHand, maxHand)
+			if s := c.Status(); s.InMemory > maxMessages {
+				t.Errorf("%d messages in memory, want at most %d", s.InMemory, maxMessages)
 			}
 			well.Store(true)
 			r.waitCount(subjects.Inbound(), 0)
@@ -217,7 +217,7 @@ func TestOutage(t *testing.T) {
 	if took := time.Since(began); got > int64(took/time.Second)+8 {
 		t.Errorf("%d tries in %v of outage, want the workers' last ones and a probe each second", got, took)
 	}
-	if s := c.Status(); s.Parked == 0 || s.InHand > maxHand {
+	if s := c.Status(); s.Parked == 0 || s.InMemory > maxMessages {
 		t.Errorf("status during the outage: %+v", s)
 	}
 	down.Store(false)

@@ -10,6 +10,12 @@
 // the stream. Recorders (record.go) store results and dead letters, and then delete
 // the message (queue.go).
 //
+// # Terms
+//
+// A try to post a message ends in a [lane.Answer]: it asks for another try, or it has a
+// [lane.Verdict], which is final. The [message.Decision] gives the reason of the verdict.
+// The [message.Outcome] made from it holds the result and the dead letter to store.
+//
 // # Order
 //
 // The messages of one device, locations and alerts together, are a lane. A lane

@@ -277,8 +277,8 @@ func TestUnstorableLetters(t *testing.T) {
 	c := r.consumer(api)
 	run(t, c)
 	api.waitFor(t, "posts of the healthy devices", func(took []accepted) bool { return len(took) == 100 })
-	if s := c.Status(); s.InHand > maxHand+3*8 {
-		t.Errorf("%d messages in memory", s.InHand)
+	if s := c.Status(); s.InMemory > maxMessages+3*8 {
+		t.Errorf("%d messages in memory", s.InMemory)
 	}
 	mend()
 	r.waitCount(subjects.Inbound(), 0)
@@ -307,8 +307,8 @@ func TestManyFailingDevices(t *testing.T) {
 	c := r.consumer(api, func(c *Consumer) { c.opt.BackoffInitial, c.opt.BackoffMax = 500*time.Millisecond, time.Minute })
 	run(t, c)
 	api.waitFor(t, "posts of the healthy devices", func(took []accepted) bool { return len(took) == 200 })
-	if s := c.Status(); s.InHand > maxHand+3*8 {
-		t.Errorf("%d messages in memory", s.InHand)
+	if s := c.Status(); s.InMemory > maxMessages+3*8 {
+		t.Errorf("%d messages in memory", s.InMemory)
 	}
 }
 
@@ -332,8 +332,8 @@ func TestLargeHeaders(t *testing.T) {
 	c.mu.Lock()
 	s := c.lanes.Status()
 	c.mu.Unlock()
-	if s.InHand == 0 || s.Bytes < s.InHand*len(large) {
-		t.Errorf("%d messages count as %d bytes", s.InHand, s.Bytes)
+	if s.InMemory == 0 || s.Bytes < s.InMemory*len(large) {
+		t.Errorf("%d messages count as %d bytes", s.InMemory, s.Bytes)
 	}
 	close(gate)
 	r.waitCount(subjects.Inbound(), 0)

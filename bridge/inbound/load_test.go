@@ -52,8 +52,8 @@ func TestBacklogMemory(t *testing.T) {
 			return c.lanes.Position() == uint64(n)
 		})
 		used := heap()
-		if s := c.Status(); s.InHand > maxHand {
-			t.Errorf("%d messages in memory", s.InHand)
+		if s := c.Status(); s.InMemory > maxMessages {
+			t.Errorf("%d messages in memory", s.InMemory)
 		}
 		close(gate)
 		c.opt.JetStream.Conn().Close() // the backlog itself is of no interest

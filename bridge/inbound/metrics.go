@@ -31,7 +31,7 @@ type metrics struct {
 	duration prometheus.Histogram
 	pending  prometheus.Gauge
 	letters  prometheus.Gauge
-	hand     prometheus.Gauge
+	inMemory prometheus.Gauge
 	lanes    *prometheus.GaugeVec
 }
 
@@ -51,7 +51,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		letters: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_dead_letters", Help: "Messages in the stream of dead letters.",
 		}),
-		hand: prometheus.NewGauge(prometheus.GaugeOpts{
+		inMemory: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_inbound_in_hand", Help: "Inbound messages in this replica's memory.",
 		}),
 		lanes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -65,7 +65,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	}
 	m.total.WithLabelValues(string(message.Unknown), resultDead)
 	if reg != nil {
-		reg.MustRegister(m.total, m.duration, m.pending, m.letters, m.hand, m.lanes)
+		reg.MustRegister(m.total, m.duration, m.pending, m.letters, m.inMemory, m.lanes)
 	}
 	return m
 }
@@ -89,7 +89,7 @@ func (c *Consumer) gauge(ctx context.Context) {
 			c.metrics.letters.Set(n)
 		}
 		s := c.Status()
-		c.metrics.hand.Set(float64(s.InHand))
+		c.metrics.inMemory.Set(float64(s.InMemory))
 		c.metrics.lanes.WithLabelValues("ready").Set(float64(s.Ready))
 		c.metrics.lanes.WithLabelValues("waiting").Set(float64(s.Waiting))
 		c.metrics.lanes.WithLabelValues("parked").Set(float64(s.Parked))
@@ -111,11 +111,11 @@ func (c *Consumer) messages(ctx context.Context, name string) (float64, bool) {
 
 // Status is a snapshot for readiness and the live view.
 type Status struct {
-	Holding bool // this replica consumes
-	InHand  int  // messages in memory
-	Ready   int  // lanes that are being worked on, or will be next
-	Waiting int  // lanes that wait after a failure
-	Parked  int  // lanes that wait for the API to come back
+	Holding  bool // this replica consumes
+	InMemory int  // messages in memory
+	Ready    int  // lanes that are being worked on, or will be next
+	Waiting  int  // lanes that wait after a failure
+	Parked   int  // lanes that wait for the API to come back
 }
 
 // Status returns a snapshot.
@@ -123,7 +123,7 @@ func (c *Consumer) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.lanes.Status()
-	return Status{Holding: c.holding.Load(), InHand: s.InHand, Ready: s.Lanes - s.Waiting - s.Parked, Waiting: s.Waiting, Parked: s.Parked}
+	return Status{Holding: c.holding.Load(), InMemory: s.InMemory, Ready: s.Lanes - s.Waiting - s.Parked, Waiting: s.Waiting, Parked: s.Parked}
 }
 
 // Trouble returns why the consumer cannot work, or "".
@@ -211,8 +211,8 @@ const (
 	// loadCell and loadCells make the minute over which tries are counted.
 	loadCell  = 5 * time.Second
 	loadCells = 12
-	// loadSettles is how fast the estimate follows: messages that come and
-	// go within a second or two are no reason to divide the budget again.
+	// loadSettles is the time constant of the estimate. A burst of a second or two is
+	// no reason to divide the budget again.
 	loadSettles = 10 * time.Second
 )
 
@@ -221,9 +221,9 @@ const (
 type load struct {
 	mu    sync.Mutex
 	cells [loadCells]int // tries, each of loadCell
-	cell  int64          // the newest one's number since 1970
-	level float64        // the estimate ...
-	at    time.Time      // ... as of then; zero: there is none
+	cell  int64          // number of the newest cell, counted from 1970
+	level float64        // the estimate
+	at    time.Time      // when level was computed; zero means that there is none
 }
 
 // tried counts a post that was sent.

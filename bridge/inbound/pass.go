@@ -113,12 +113,12 @@ func (r *pass) do(f func(*lane.Lanes)) {
 	c.mu.Lock()
 	f(c.lanes)
 	r.armLocked()
-	appetite, more := c.lanes.Appetite(), c.lanes.More()
+	wants, ready := c.lanes.WantsMessages(), c.lanes.Ready()
 	c.mu.Unlock()
-	if more {
+	if ready {
 		signal(r.ready)
 	}
-	if appetite {
+	if wants {
 		signal(r.wants)
 	}
 }
@@ -146,14 +146,14 @@ func (r *pass) loop() {
 	for r.posts.Err() == nil {
 		r.c.mu.Lock()
 		a, ok := r.c.lanes.Next(time.Now())
-		more := r.c.lanes.More()
+		ready := r.c.lanes.Ready()
 		if !ok {
 			r.wakes = time.Time{}
 			r.armLocked()
 		}
 		r.c.mu.Unlock()
 		if ok {
-			if more {
+			if ready {
 				signal(r.ready)
 			}
 			r.act(a)
@@ -214,8 +214,8 @@ func (r *pass) readLane(a lane.Action) {
 	r.do(func(l *lane.Lanes) { l.Loaded(time.Now(), a, list, through, err) })
 }
 
-// messageOf wraps a message for the lanes. Its lane is the device's token, or empty if
-// the subject names no device.
+// messageOf wraps a message for the lanes. Its lane is the device's token, or
+// [lane.Odd] if the subject names no device.
 func messageOf(m *item) *lane.Message {
 	return &lane.Message{Seq: m.Seq, At: m.At, Lane: m.Address.Token, Size: m.Size(), Content: m}
 }
@@ -237,7 +237,7 @@ func (r *pass) circuit() {
 
 const (
 	retryRead  = 500 * time.Millisecond // after a read that failed
-	checkEvery = time.Second            // that the lanes know every message
+	checkEvery = time.Second            // between two checks that the lanes know every message
 )
 
 // reader hands the messages of the stream to the lanes, in order. It is used by
@@ -276,7 +276,7 @@ func (r *pass) read(ctx context.Context) error {
 
 // step reads once, or waits for something to read.
 func (rd *reader) step(ctx context.Context) error {
-	if !rd.appetite() {
+	if !rd.wantsMessages() {
 		select {
 		case <-rd.wants:
 		case <-time.After(time.Second):
@@ -317,10 +317,10 @@ func (rd *reader) step(ctx context.Context) error {
 	return nil
 }
 
-func (rd *reader) appetite() bool {
+func (rd *reader) wantsMessages() bool {
 	rd.c.mu.Lock()
 	defer rd.c.mu.Unlock()
-	return rd.c.lanes.Appetite()
+	return rd.c.lanes.WantsMessages()
 }
 
 // caughtUp is called when everything was read. If the stream then keeps holding more

@@ -35,7 +35,7 @@ func TestOddSubjects(t *testing.T) {
 			run(t, r.consumer(api, func(c *Consumer) {
 				c.leader.Store(leader)
 				limits := c.opt.limits()
-				limits.Hand = 16 // so that most messages are left to the stream
+				limits.Messages = 16 // so that most messages are left to the stream
 				c.lanes = lane.New(limits)
 			}))
 			r.waitCount(subjects.Inbound(), 0)

@@ -270,8 +270,7 @@ func (c *Consumer) outcome(m *item, d message.Decision, t *tries) *message.Outco
 }
 
 // exchange sends requests to the server in batches. Single requests cost a few context
-// switches each, together as much as a post.
-// It is used by one goroutine.
+// switches each, together as much as a post. It is used by one goroutine.
 type exchange struct {
 	nc     *nats.Conn
 	sub    *nats.Subscription

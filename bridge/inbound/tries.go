@@ -24,8 +24,8 @@ type tries struct {
 	failure     error  // of the try that just ended
 	batch       *batch // nil unless the message is one
 	span        trace.Span
-	traced      *trace.Message      // what the spans say of the message; nil if there is none
-	origin      map[string][]string // names the first of its spans
+	traced      *trace.Message      // the message as its spans describe it; nil if it has none
+	origin      map[string][]string // headers that name its first span
 }
 
 // triesOf returns the tries of a message.

@@ -5,11 +5,11 @@
 //
 // Letters go back in the order of their stream, one at a time, which keeps the
 // order of each device. A letter is removed once the inbound stream has accepted
-// its message. The message's id is made of the letter's sequence, so that a
-// replay that was cut off between the two can be repeated: within the inbound
-// stream's duplicate window, two minutes, the second one is known; after that it
-// is a message of its own.
+// its message. The message's id is made of the letter's sequence, so a replay that was
+// interrupted between the two can be repeated: within the duplicate window of the
+// inbound stream, two minutes, the stream drops the second message. Later the message is
+// posted twice.
 //
-// A message that fails again is a letter again, and Plaspy-History on it has
-// the failures before.
+// A message that fails again becomes a new dead letter. Its header Plaspy-History lists
+// the earlier failures.
 package deadletter

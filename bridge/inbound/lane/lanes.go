@@ -10,12 +10,12 @@ const Odd = ""
 
 // Limits bound the lanes. All are required.
 type Limits struct {
-	// Workers is the most posts under way, together with the posted messages
-	// that are not recorded yet.
+	// Workers is the largest number of posts in flight, together with the posted
+	// messages that are not recorded yet.
 	Workers int
-	// Hand and Bytes bound the messages in memory. Three more for each worker
+	// Messages and Bytes bound the messages in memory. Three more for each worker
 	// may be there while they are read.
-	Hand, Bytes int
+	Messages, Bytes int
 	// MaxAge is the age at which a message is given up.
 	MaxAge time.Duration
 	// Initial and Max bound the backoff between two tries of one message.
@@ -88,7 +88,7 @@ type state int
 const (
 	idle    state = iota // between two steps
 	queued               // in one of the queues
-	busy                 // an action is under way
+	busy                 // an action is in progress
 	waiting              // until a time
 	parked               // until the API is back
 )
@@ -146,9 +146,9 @@ func New(limits Limits) *Lanes {
 // Position returns the last sequence that was delivered.
 func (l *Lanes) Position() uint64 { return l.pos }
 
-// Appetite reports whether to deliver the next messages of the stream. It is false
+// WantsMessages reports whether to deliver the next messages of the stream. It is false
 // while enough lanes are ready, or wait for the API without a try.
-func (l *Lanes) Appetite() bool {
+func (l *Lanes) WantsMessages() bool {
 	return !l.stopping && l.results.len()+l.fresh.len()+l.parks[0].len() < 2*l.limits.Workers
 }
 
@@ -184,8 +184,8 @@ func (l *Lanes) Deliver(m *Message) {
 // room reports whether a lane may keep one more message in memory. One lane gets
 // a quarter of the room that is left, so that no lane fills the memory.
 func (l *Lanes) room(n *lane, m *Message) bool {
-	share := max(4, (l.limits.Hand-l.memory.messages)/4)
-	return len(n.rest) < share && l.memory.messages < l.limits.Hand && l.memory.bytes+m.Size <= l.limits.Bytes
+	share := max(4, (l.limits.Messages-l.memory.messages)/4)
+	return len(n.rest) < share && l.memory.messages < l.limits.Messages && l.memory.bytes+m.Size <= l.limits.Bytes
 }
 
 // holds reports whether a lane in its present state keeps new messages in memory.
@@ -194,7 +194,7 @@ func (l *Lanes) holds(n *lane) bool {
 	case parked:
 		return false
 	case waiting:
-		return n.head != nil && n.head.Content != nil && l.memory.messages <= l.limits.Hand/2
+		return n.head != nil && n.head.Content != nil && l.memory.messages <= l.limits.Messages/2
 	}
 	return true
 }

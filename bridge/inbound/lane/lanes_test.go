@@ -12,7 +12,7 @@ import (
 func TestHealthy(t *testing.T) {
 	const bad, good, workers, turns = 5000, 20, 16, 200
 	l := New(Limits{
-		Workers: workers, Hand: 2048, Bytes: 32 << 20, MaxAge: 24 * time.Hour, Initial: 500 * time.Millisecond, Max: time.Minute,
+		Workers: workers, Messages: 2048, Bytes: 32 << 20, MaxAge: 24 * time.Hour, Initial: 500 * time.Millisecond, Max: time.Minute,
 		Patience: 5 * time.Second, Pause: time.Second, Recent: 64,
 	})
 	now := start
@@ -85,8 +85,8 @@ func TestHealthy(t *testing.T) {
 	if posts[true] == 0 {
 		t.Error("the failing devices were not tried at all")
 	}
-	if s := l.Status(); s.InHand > 2048 {
-		t.Errorf("%d messages in memory", s.InHand)
+	if s := l.Status(); s.InMemory > 2048 {
+		t.Errorf("%d messages in memory", s.InMemory)
 	}
 }
 
@@ -94,7 +94,7 @@ func TestHealthy(t *testing.T) {
 // failed, however many they are.
 func TestProbesOfTheUntried(t *testing.T) {
 	const bad = 40
-	l := New(Limits{Workers: 4, Hand: 2048, Bytes: 32 << 20, MaxAge: time.Hour, Initial: 500 * time.Millisecond, Max: time.Minute, Patience: 5 * time.Second, Pause: time.Second, Recent: 64})
+	l := New(Limits{Workers: 4, Messages: 2048, Bytes: 32 << 20, MaxAge: time.Hour, Initial: 500 * time.Millisecond, Max: time.Minute, Patience: 5 * time.Second, Pause: time.Second, Recent: 64})
 	now := start
 	fails := func(a Action) { l.Answered(now, a.Message, Answer{Jitter: 0.5, Cause: Outage}) }
 	for i := range bad {
@@ -110,7 +110,7 @@ func TestProbesOfTheUntried(t *testing.T) {
 	if a, ok := l.Next(now); ok {
 		t.Fatalf("got %v, want no post while the API is down", a)
 	}
-	if !l.Appetite() {
+	if !l.WantsMessages() {
 		t.Error("messages of other devices are not wanted once many have failed")
 	}
 	l.Deliver(&Message{Seq: bad + 1, At: now, Lane: "good", Size: 100, Content: 1})
@@ -136,7 +136,7 @@ func TestMemory(t *testing.T) {
 		l.Deliver(&Message{Seq: seq + 1, At: start, Lane: "a", Size: 10, Content: 1})
 	}
 	s := l.Status()
-	if s.InHand > 100/4 || s.Lanes != 1 || cap(l.lanes["a"].rest) > 200 {
+	if s.InMemory > 100/4 || s.Lanes != 1 || cap(l.lanes["a"].rest) > 200 {
 		t.Errorf("%+v", s)
 	}
 	if got := l.Backlog(1_000_000); got > 4*100 {

@@ -94,7 +94,7 @@ func (w *world) events() []event {
 	if w.left > 0 && w.random {
 		add("publish", func() error { w.publish(w.lanes[w.choose(len(w.lanes), "lane")]); return nil })
 	}
-	if e := w.unread(); e != nil && l.Appetite() && !w.cut {
+	if e := w.unread(); e != nil && l.WantsMessages() && !w.cut {
 		add("deliver", func() error { l.Deliver(w.message(e)); return nil })
 	}
 	if len(w.p.actions) < w.limits.Workers {
@@ -318,7 +318,7 @@ func (w *world) check() error {
 			return fmt.Errorf("the verdict of message %d is kept although it can be made again", seq)
 		}
 	}
-	limit := l.limits.Hand + 3*l.limits.Workers
+	limit := l.limits.Messages + 3*l.limits.Workers
 	switch {
 	case hand != l.memory.messages || bytes != l.memory.bytes || open != l.open || l.troubled < 0:
 		return fmt.Errorf("counts: %d messages, %d bytes, %d open; want %d, %d, %d", l.memory.messages, l.memory.bytes, l.open, hand, bytes, open)

@@ -16,7 +16,7 @@ var faults = []mutation.Fault{
 	{"a delivered message is taken again", "lanes.go", "if m.Seq <= l.pos {", "if false {"},
 	{"what follows a message in the stream is held", "lanes.go", "case n.last != 0:\n", "case false:\n"},
 	{"a lane has no share of the memory", "lanes.go", "len(n.rest) < share && ", "share > 0 && "},
-	{"the messages in memory are not bounded", "lanes.go", "&& l.memory.messages < l.limits.Hand", ""},
+	{"the messages in memory are not bounded", "lanes.go", "&& l.memory.messages < l.limits.Messages", ""},
 	{"bytes are not counted", "lanes.go", "&& l.memory.bytes+m.Size <= l.limits.Bytes", ""},
 	{"a kept verdict is not recalled", "lanes.go", "m.verdict, m.again = l.outcomes.recall(m)", "_, _ = l.outcomes.recall(m)"},
 	{"spill goes on behind what it dropped", "lanes.go", "n.next = n.rest[0].Seq", "n.next = n.rest[0].Seq + 1"},

@@ -152,7 +152,7 @@ func (l *Lanes) enqueue(n *lane, front bool) {
 // the memory.
 func (l *Lanes) wait(n *lane, now time.Time, d time.Duration, why Cause) {
 	n.state, n.cause = waiting, why
-	if d > l.limits.Patience || l.memory.messages > l.limits.Hand/2 || l.memory.bytes > l.limits.Bytes/2 {
+	if d > l.limits.Patience || l.memory.messages > l.limits.Messages/2 || l.memory.bytes > l.limits.Bytes/2 {
 		l.spill(n)
 		l.memory.drop(n.head)
 	}

@@ -19,11 +19,11 @@ var (
 // memory if hand is even, and of their size if it is odd.
 func small(workers, hand int) Limits {
 	limits := Limits{
-		Workers: workers, Hand: hand, Bytes: 1000 * hand, MaxAge: 10 * time.Minute, Initial: time.Second, Max: time.Minute,
+		Workers: workers, Messages: hand, Bytes: 1000 * hand, MaxAge: 10 * time.Minute, Initial: time.Second, Max: time.Minute,
 		Patience: 2 * time.Second, Pause: time.Second, Recent: 64,
 	}
 	if hand%2 == 1 {
-		limits.Hand, limits.Bytes = 100*hand, 10*hand
+		limits.Messages, limits.Bytes = 100*hand, 10*hand
 	}
 	return limits
 }

@@ -81,7 +81,7 @@ func (w *world) finishAll(counts func(*entry) bool) error {
 				return nil
 			}
 		}
-		if e := w.unread(); e != nil && w.p.lanes.Appetite() {
+		if e := w.unread(); e != nil && w.p.lanes.WantsMessages() {
 			w.p.lanes.Deliver(w.message(e))
 		}
 		before := len(w.p.actions)
@@ -96,7 +96,7 @@ func (w *world) finishAll(counts func(*entry) bool) error {
 			}
 		} else if len(w.p.actions) == 0 {
 			at := w.p.lanes.Wake()
-			if e := w.unread(); at.IsZero() && (e == nil || !w.p.lanes.Appetite()) && !done {
+			if e := w.unread(); at.IsZero() && (e == nil || !w.p.lanes.WantsMessages()) && !done {
 				return errors.New("nothing will ever happen again")
 			}
 			if at.After(w.now) {

@@ -2,17 +2,17 @@ package lane
 
 // Status is a snapshot of the lanes.
 type Status struct {
-	InHand  int // messages in memory
-	Bytes   int // of them
-	Lanes   int
-	Known   int // messages in memory, or left to the stream by a lane
-	Waiting int // lanes that wait after a failure
-	Parked  int // lanes that wait for the API to come back
+	InMemory int // messages in memory
+	Bytes    int // of them
+	Lanes    int
+	Known    int // messages in memory, or left to the stream by a lane
+	Waiting  int // lanes that wait after a failure
+	Parked   int // lanes that wait for the API to come back
 }
 
 // Status returns a snapshot.
 func (l *Lanes) Status() Status {
-	s := Status{InHand: l.memory.messages, Bytes: l.memory.bytes, Lanes: len(l.lanes), Waiting: len(l.timers.lanes)}
+	s := Status{InMemory: l.memory.messages, Bytes: l.memory.bytes, Lanes: len(l.lanes), Waiting: len(l.timers.lanes)}
 	for _, n := range l.lanes {
 		if s.Known += len(n.rest) + n.left; n.head != nil {
 			s.Known++
@@ -56,7 +56,7 @@ func (l *Lanes) Each(f func(*Message)) {
 	}
 }
 
-// More reports whether lanes wait for nothing but a worker.
-func (l *Lanes) More() bool {
+// Ready reports whether lanes wait for nothing but a worker.
+func (l *Lanes) Ready() bool {
 	return l.results.len()+l.letters.len()+l.fresh.len()+l.retries.len() > 0
 }

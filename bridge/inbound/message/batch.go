@@ -136,15 +136,15 @@ func eventData(body []byte) (data []byte, contentType string, err error) {
 	return data, contentType, nil
 }
 
-// Item is the outcome of one element of a batch.
-type Item struct {
+// ElementResult is the result of one element of a batch.
+type ElementResult struct {
 	Status int    `json:"status"` // of the last answer, 0 if none came
 	Posted bool   `json:"posted"`
 	Error  string `json:"error,omitempty"` // why it was refused
 }
 
-// Refused is the number of items that were not posted.
-func Refused(items []Item) int {
+// countRefused is the number of items that were not posted.
+func countRefused(items []ElementResult) int {
 	n := 0
 	for _, item := range items {
 		if !item.Posted {
@@ -155,9 +155,9 @@ func Refused(items []Item) int {
 }
 
 // Decide concludes a batch: it was posted if all its elements were.
-func (r Reader) Decide(p *Posts, items []Item) Decision {
+func (r Reader) Decide(p *Posts, items []ElementResult) Decision {
 	d := Decision{Items: items, Posts: p, reader: r}
-	refused := Refused(items)
+	refused := countRefused(items)
 	if refused == 0 {
 		return d
 	}
@@ -172,7 +172,7 @@ func (r Reader) Decide(p *Posts, items []Item) Decision {
 }
 
 // rest writes the elements that were not posted as a batch of their own.
-func (p *Posts) rest(items []Item) []byte {
+func (p *Posts) rest(items []ElementResult) []byte {
 	var b []byte
 	for i, element := range p.Elements {
 		if i < len(items) && items[i].Posted {
@@ -203,18 +203,18 @@ const (
 // run is a number of items in a row that are alike.
 type run struct {
 	Count int `json:"n"`
-	Item
+	ElementResult
 }
 
 // EncodeProgress writes the items that were decided so far, the first ones of a
 // batch. Items in a row that are alike take the room of one. If the errors would
 // take too much room, they are left out.
-func EncodeProgress(items []Item) []byte {
+func EncodeProgress(items []ElementResult) []byte {
 	for _, limit := range [...]int{maxItemError, 0} {
 		var runs []run
 		for _, item := range items {
 			item.Error = cutText(item.Error, limit)
-			if n := len(runs); n > 0 && runs[n-1].Item == item {
+			if n := len(runs); n > 0 && runs[n-1].ElementResult == item {
 				runs[n-1].Count++
 				continue
 			}
@@ -230,18 +230,18 @@ func EncodeProgress(items []Item) []byte {
 
 // DecodeProgress reads the output of EncodeProgress for a batch of so many elements.
 // It reports false if it is not that.
-func DecodeProgress(data []byte, elements int) ([]Item, bool) {
+func DecodeProgress(data []byte, elements int) ([]ElementResult, bool) {
 	var runs []run
 	if err := json.Unmarshal(data, &runs); err != nil {
 		return nil, false
 	}
-	var items []Item
+	var items []ElementResult
 	for _, r := range runs {
 		if r.Count < 1 || r.Count > elements-len(items) {
 			return nil, false
 		}
 		for range r.Count {
-			items = append(items, r.Item)
+			items = append(items, r.ElementResult)
 		}
 	}
 	return items, true

@@ -92,7 +92,7 @@ func TestPartlyRefused(t *testing.T) {
 	loc := func(n int) string {
 		return fmt.Sprintf(`{"dateTime":"2026-01-02T03:04:0%dZ","latitude":1,"longitude":2}`, n)
 	}
-	items := []Item{{200, true, ""}, {0, false, "latitude: is missing"}, {404, false, `{"error":"no"}`}}
+	items := []ElementResult{{200, true, ""}, {0, false, "latitude: is missing"}, {404, false, `{"error":"no"}`}}
 	for _, tt := range []struct{ name, contentType, body, letter, letterType string }{
 		{"array", "", "[" + loc(1) + ", {}," + loc(2) + "]", "[{}," + loc(2) + "]", ""},
 		{"lines", "application/x-ndjson", loc(1) + "\n{}\n" + loc(2), "{}\n" + loc(2), "application/x-ndjson"},
@@ -124,7 +124,7 @@ func TestPartlyRefused(t *testing.T) {
 	t.Run("all refused", func(t *testing.T) {
 		m := at(Location, "", " [{} , {}]")
 		p, _ := Split(m)
-		o, _ := (&Writer{Subjects: subjects}).Outcome(m, Reader{}.Decide(&p, []Item{{}, {}}))
+		o, _ := (&Writer{Subjects: subjects}).Outcome(m, Reader{}.Decide(&p, []ElementResult{{}, {}}))
 		if got := string(o.Next().Body); got != " [{} , {}]" {
 			t.Errorf("letter %s, want the body unchanged", got)
 		}
@@ -132,7 +132,7 @@ func TestPartlyRefused(t *testing.T) {
 	t.Run("all posted", func(t *testing.T) {
 		m := at(Location, "", "["+loc(1)+","+loc(2)+"]")
 		p, _ := Split(m)
-		o, _ := (&Writer{Subjects: subjects}).Outcome(m, Reader{}.Decide(&p, []Item{{200, true, ""}, {201, true, ""}}))
+		o, _ := (&Writer{Subjects: subjects}).Outcome(m, Reader{}.Decide(&p, []ElementResult{{200, true, ""}, {201, true, ""}}))
 		result := o.Next()
 		if !o.Posted() || !strings.HasSuffix(string(result.Body), `"response":null,"items":[{"status":200,"posted":true},{"status":201,"posted":true}]}`) || len(result.Header[HeaderPosted]) != 2 {
 			t.Errorf("result %s %v", result.Body, result.Header)
@@ -148,7 +148,7 @@ func TestManyItems(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	items := make([]Item, len(p.Elements))
+	items := make([]ElementResult, len(p.Elements))
 	for i := range items {
 		items[i].Error = strings.Repeat("e", 500)
 	}
@@ -165,24 +165,24 @@ func TestManyItems(t *testing.T) {
 // grow with the number of elements that are alike.
 func TestProgress(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		items := rapid.SliceOf(rapid.Custom(func(t *rapid.T) Item {
-			return rapid.SampledFrom([]Item{{200, true, ""}, {201, true, ""}, {404, false, "no"}, {0, false, "latitude: is missing"}}).Draw(t, "item")
+		items := rapid.SliceOf(rapid.Custom(func(t *rapid.T) ElementResult {
+			return rapid.SampledFrom([]ElementResult{{200, true, ""}, {201, true, ""}, {404, false, "no"}, {0, false, "latitude: is missing"}}).Draw(t, "item")
 		})).Draw(t, "items")
 		got, ok := DecodeProgress(EncodeProgress(items), len(items))
 		if !ok || !slices.Equal(got, items) {
 			t.Fatalf("got %v, want %v", got, items)
 		}
-		if _, ok := DecodeProgress(EncodeProgress(append(items, Item{200, true, ""})), len(items)); ok {
+		if _, ok := DecodeProgress(EncodeProgress(append(items, ElementResult{200, true, ""})), len(items)); ok {
 			t.Fatal("more items than elements are accepted")
 		}
 	})
-	same := slices.Repeat([]Item{{200, true, ""}}, MaxElements)
+	same := slices.Repeat([]ElementResult{{200, true, ""}}, MaxElements)
 	if n := len(EncodeProgress(same)); n > 100 {
 		t.Errorf("%d bytes for items that are alike", n)
 	}
-	var odd []Item
+	var odd []ElementResult
 	for i := range MaxElements {
-		odd = append(odd, Item{404, false, fmt.Sprintf("%d %s", i, strings.Repeat("é", 500))})
+		odd = append(odd, ElementResult{404, false, fmt.Sprintf("%d %s", i, strings.Repeat("é", 500))})
 	}
 	data := EncodeProgress(odd)
 	if got, ok := DecodeProgress(data, MaxElements); !ok || len(got) != MaxElements || len(data) > maxProgressBytes {

@@ -15,7 +15,7 @@ import (
 // them; those that a NATS server would act on with HeaderOriginal in front.
 const (
 	HeaderReason   = "Plaspy-Reason"    // why it is not tried again
-	HeaderError    = "Plaspy-Error"     // an excerpt of the API's answer, or of another failure
+	HeaderError    = "Plaspy-Error"     // an excerpt of the API's answer, or another error
 	HeaderAttempts = "Plaspy-Attempts"  // how often it was posted, by the process that gave up
 	HeaderSubject  = "Plaspy-Subject"   // of the inbound message
 	HeaderSequence = "Plaspy-Sequence"  // in the inbound stream
@@ -53,7 +53,7 @@ func (m *Message) Replayed(subjects publisher.Subjects) bool {
 	return strings.HasPrefix(first(m.Header, headerMsgID), ReplayPrefix(subjects.DeadLetters()))
 }
 
-// Letter makes the message that keeps m from being lost.
+// Letter makes the dead letter of m.
 func (w *Writer) Letter(m *Message, d *Decision) *Publication {
 	h := w.travelling(m)
 	if d.Attempts > 0 {
@@ -79,7 +79,7 @@ func (w *Writer) Letter(m *Message, d *Decision) *Publication {
 		subject = w.Subjects.DeadLetter(string(a.Kind), a.Token)
 	}
 	p := &Publication{Subject: subject, Header: h, Body: m.Body}
-	if Refused(d.Items) < len(d.Items) {
+	if countRefused(d.Items) < len(d.Items) {
 		keepRefused(p, d)
 	}
 	return p

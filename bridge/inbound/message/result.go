@@ -35,7 +35,7 @@ type Writer struct {
 	MaxPayload int
 }
 
-// Decision is the decision on a message.
+// Decision is the final result of the tries to post a message.
 type Decision struct {
 	Tries
 	At time.Time // when it was decided
@@ -45,8 +45,8 @@ type Decision struct {
 	Detail   string // of the last failure
 	Response []byte // the API's body, if it took the message
 	Fix      *Fix   // the location that was posted
-	// Items are the outcomes of the elements of a batch, and Posts those elements.
-	Items  []Item
+	// Items are the results of the elements of a batch, and Posts those elements.
+	Items  []ElementResult
 	Posts  *Posts
 	reader Reader
 	// Trace sets the headers that carry the trace on. Optional.
@@ -137,7 +137,7 @@ func appendRefused(b []byte, d *Decision, letter uint64, short brevity) []byte {
 }
 
 // appendItems writes the outcomes of the elements of a batch.
-func appendItems(b []byte, items []Item, short brevity) []byte {
+func appendItems(b []byte, items []ElementResult, short brevity) []byte {
 	if short >= noItems {
 		return strconv.AppendInt(append(b, `,"itemCount":`...), int64(len(items)), 10)
 	}
