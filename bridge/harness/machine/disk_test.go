@@ -13,13 +13,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/harness"
+	"plaspy-bridge/bridge/harness/machine"
 )
 
 // workers is the number of concurrent posts.
 const workers = 16
 
-// TestSlowDisk delays every write and every sync of the broker.
-func TestSlowDisk(t *testing.T) {
+// eachDisk runs a fault of the disk of a broker, and of that of a bridge with an embedded
+// broker, and checks that the bridge recovers. The number of posts that are repeated has a
+// limit.
+func eachDisk(t *testing.T, name string, repeats int, fault func(context.Context, *testing.T, *rig, *machine.Control)) {
+	t.Helper()
 	t.Parallel()
 	for _, test := range []struct {
 		name     string
@@ -37,56 +41,43 @@ func TestSlowDisk(t *testing.T) {
 			w := r.watch(t)
 			ok(t, r.Polled(ctx, time.Now()))
 			from := time.Now()
-			disk.Slow(200*time.Millisecond, 500*time.Millisecond)
-			wait(ctx, t, 8*time.Second)
-			disk.Slow(0, 0)
-			if disk.Slowed() < 20 {
-				t.Errorf("%d writes were slow: the fault was not there", disk.Slowed())
-			}
+			fault(ctx, t, r, disk)
 			r.recovers(ctx, t)
 			r.truthful(t, w, from)
-			r.settled(ctx, t, "slow disk of "+test.name, 0)
+			r.settled(ctx, t, name+" of "+test.name, repeats)
 		})
 	}
 }
 
-// TestDiskFull fills the broker's disk. A nats-server 2.15 that failed to write its store
-// has to be restarted, which is its operator's task. The bridge restarts the embedded one.
+// TestSlowDisk delays every write and every sync.
+func TestSlowDisk(t *testing.T) {
+	eachDisk(t, "slow disk", 0, func(ctx context.Context, t *testing.T, _ *rig, disk *machine.Control) {
+		disk.Slow(200*time.Millisecond, 500*time.Millisecond)
+		wait(ctx, t, 8*time.Second)
+		disk.Slow(0, 0)
+		if disk.Slowed() < 20 {
+			t.Errorf("%d writes were slow: the fault was not there", disk.Slowed())
+		}
+	})
+}
+
+// TestDiskFull fills the disk. A nats-server 2.15 that failed to write its store has to be
+// restarted, which is its operator's task. The bridge restarts the embedded one. A post that
+// could not be recorded is repeated.
 func TestDiskFull(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name     string
-		embedded bool
-	}{{"broker", false}, {"embedded", true}} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, harness.Options{Devices: 20}, test.embedded)
-			disk := r.broker
-			if test.embedded {
-				disk = r.bridge
-			}
-			ctx := within(t, 2*time.Minute)
-			r.start(ctx, t)
-			w := r.watch(t)
-			ok(t, r.Polled(ctx, time.Now()))
-			from := time.Now()
-			disk.Full(8 << 10)
-			ok(t, r.Bridge.Await(ctx, func(h harness.Health) bool { return !h.Ready }))
-			wait(ctx, t, 3*time.Second)
-			if disk.Refused() == 0 {
-				t.Error("no write was refused: the fault was not there")
-			}
-			disk.Full(-1)
-			if !test.embedded {
-				ok(t, r.Broker.Kill())
-				r.startBroker(ctx, t)
-			}
-			r.recovers(ctx, t)
-			r.truthful(t, w, from)
-			// A post that could not be recorded is repeated.
-			r.settled(ctx, t, "disk full, "+test.name, workers)
-		})
-	}
+	eachDisk(t, "full disk", workers, func(ctx context.Context, t *testing.T, r *rig, disk *machine.Control) {
+		disk.Full(8 << 10)
+		ok(t, r.Bridge.Await(ctx, func(h harness.Health) bool { return !h.Ready }))
+		wait(ctx, t, 3*time.Second)
+		if disk.Refused() == 0 {
+			t.Error("no write was refused: the fault was not there")
+		}
+		disk.Full(-1)
+		if !r.embedded {
+			ok(t, r.Broker.Kill())
+			r.startBroker(ctx, t)
+		}
+	})
 }
 
 // TestMaximumStorage fills the store up to the server's limit, and then makes room.
