@@ -101,7 +101,7 @@ func (b Positions) fill(ctx context.Context, subject string, m jetstream.Msg, ol
 		if judge(err) != fenced {
 			return old, err
 		}
-		last, err := NewLeader(b.p.js, BucketStream(b.p.subjects.LastBucket())).Last(ctx, subject)
+		last, err := (&leader{b.p.js, BucketStream(b.p.subjects.LastBucket())}).last(ctx, subject)
 		if err != nil {
 			return old, err
 		}
@@ -137,7 +137,7 @@ type origin struct{ bucket, key, subject string }
 func (b Positions) origins(device string) []origin {
 	s := b.p.subjects
 	list := []origin{{s.LastBucket(), s.LastKey(device), s.Location(device)}}
-	if b.p.life.silent.Load() {
+	if b.p.history.silent.Load() {
 		list = append(list, origin{s.SilentBucket(), BucketKey(s.SilentBucket(), device), s.Alert(device, SilentAlert)})
 	}
 	return list
@@ -200,7 +200,7 @@ func (b Positions) replace(ctx context.Context, m *nats.Msg, revision uint64) er
 // entry reads the last message of a key from the bucket's leader; nil means that
 // there is none.
 func (b Positions) entry(ctx context.Context, o origin) (*jetstream.RawStreamMsg, error) {
-	m, err := NewLeader(b.p.js, BucketStream(o.bucket)).Last(ctx, o.key)
+	m, err := (&leader{b.p.js, BucketStream(o.bucket)}).last(ctx, o.key)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil // an operator may have deleted the bucket
 	}
@@ -250,7 +250,7 @@ func (s Subjects) silentBucket(replicas int) jetstream.StreamConfig {
 func RememberSilent(ctx context.Context, p *Publisher) error {
 	name := BucketStream(p.subjects.SilentBucket())
 	if _, err := lookUp(ctx, p.js, name); err == nil {
-		p.life.silent.Store(true)
+		p.history.silent.Store(true)
 		return nil
 	} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("stream %s: %w", name, explain(err))
@@ -263,7 +263,7 @@ func RememberSilent(ctx context.Context, p *Publisher) error {
 	if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another replica was faster
 		return fmt.Errorf("create stream %s: %w", name, explain(err))
 	}
-	p.life.silent.Store(true)
+	p.history.silent.Store(true)
 	return nil
 }
 

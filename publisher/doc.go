@@ -20,7 +20,7 @@
 // If the fence refuses an event, the publisher reads the subject's last message from
 // the stream's leader. If that has the event's id, only the answer was lost. If not,
 // the chain ends with a [Conflict], which the caller resolves. While the process runs,
-// retries end only for an event that can never be stored ([ErrTooLarge]).
+// retries end only for an event that can never be stored ([ErrUnstorable]).
 //
 // # The stream is the state
 //

@@ -214,7 +214,7 @@ func (p *Publisher) stored(f *flight, seq uint64, found bool) {
 	e.Seq = seq
 	p.metrics.stored(e)
 	p.lastAck.Store(time.Now().UnixNano())
-	p.life.acknowledged(seq)
+	p.history.acknowledged(seq)
 	p.unstorable.stored(e)
 	p.streamAnswered()
 	f.next++
@@ -240,7 +240,7 @@ func (p *Publisher) giveUp(f *flight, err error) {
 	if judge(err) != refused {
 		p.streamAnswered()
 	}
-	p.finish(f, fmt.Errorf("publish to %s: %w: %w", e.Subject, ErrTooLarge, err))
+	p.finish(f, fmt.Errorf("publish to %s: %w: %w", e.Subject, ErrUnstorable, err))
 }
 
 // streamAnswered records that the stream stores events. Flights that wait for that

@@ -38,9 +38,9 @@ const (
 	// HeaderSeverity is an alert's severity number as OpenTelemetry counts them: 17
 	// for a critical alert that was raised, 13 for another one, 9 if it was cleared.
 	HeaderSeverity = "ce-severitynumber"
-	// HeaderEdges lists, on a location, the alert edges that follow it, as
-	// "+" (raised) or "-" (cleared) and the alert's token, separated by spaces. A
-	// bridge that reads the stream after a crash publishes the rest from it.
+	// HeaderEdges lists, on a location, the alert changes that follow it, as
+	// "+" (raised) or "-" (cleared) and the alert's token, separated by spaces. After a
+	// crash, the bridge publishes those of them that the stream does not hold.
 	HeaderEdges = "plaspy-edges"
 	// HeaderHistorySince is set on a location if the alert history could not be
 	// read up to it: the time that the next request starts from.
@@ -178,7 +178,7 @@ func (e *Event) keep(name, value string) {
 	e.content = e.content*31 + xxhash.Sum64String(value)
 }
 
-// AlertEvent makes the event of an alert's edge; expect is the sequence of the
+// AlertEvent makes the event of an alert that was raised or cleared; expect is the sequence of the
 // last message of that alert of that device.
 func (s Subjects) AlertEvent(a *Alert, expect uint64) *Event {
 	b := make([]byte, 0, 256+len(a.Texts)+len(a.Name)+len(a.DeviceID))
@@ -241,17 +241,17 @@ var (
 	}
 )
 
-// maxEdges bounds HeaderEdges, in bytes, because a stream refuses more than 64 KiB of
-// headers. The remaining edges are published too, unless the process ends just after
+// MaxEdges bounds HeaderEdges, in bytes, because a stream refuses more than 64 KiB of
+// headers. The remaining changes are published too, unless the process ends just after
 // the location.
-const maxEdges = 32 << 10
+const MaxEdges = 32 << 10
 
-// bounded cuts a list of edges after the last one that fits.
+// bounded cuts HeaderEdges after the last change that fits.
 func bounded(edges string) string {
-	if len(edges) <= maxEdges {
+	if len(edges) <= MaxEdges {
 		return edges
 	}
-	return edges[:strings.LastIndexByte(edges[:maxEdges+1], ' ')]
+	return edges[:strings.LastIndexByte(edges[:MaxEdges+1], ' ')]
 }
 
 func severity(a *Alert) []string {

@@ -23,10 +23,10 @@ const Window = 1024
 const ackTimeout = 5 * time.Second
 
 var (
-	// ErrTooLarge says that an event can never be stored: it or its headers are larger
+	// ErrUnstorable says that an event can never be stored: it or its headers are larger
 	// than the server or the stream accepts, or the stream refused it repeatedly while
 	// it stored others.
-	ErrTooLarge = errors.New("event cannot be stored")
+	ErrUnstorable = errors.New("event cannot be stored")
 	// ErrFound says that an event in the middle of a chain was already in the stream.
 	// The replica that stored it may have published more, so the caller has to plan
 	// the rest of the chain again.
@@ -58,7 +58,7 @@ type Publisher struct {
 	subjects Subjects
 	conn     *Conn
 	js       jetstream.JetStream
-	leader   *Leader // of the events stream
+	leader   *leader // of the events stream
 	log      *slog.Logger
 	metrics  metrics
 
@@ -70,7 +70,7 @@ type Publisher struct {
 	flights    flights
 	trouble    atomic.Pointer[string]
 	lastAck    atomic.Int64 // Unix nanoseconds
-	life       life
+	history    history
 	unstorable unstorable
 
 	work // owned by Run
@@ -107,7 +107,7 @@ func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registe
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	p.leader = NewLeader(p.js, subjects.Events())
+	p.leader = &leader{p.js, subjects.Events()}
 	return p, nil
 }
 
@@ -157,7 +157,7 @@ func (p *Publisher) retry() {
 // Publish takes a chain of at least one event and returns. It blocks while the
 // window is full, and its error is then the context's. done is called once, from
 // the publisher's own goroutine, and must not block. Its argument is nil if every
-// event is stored, a [*Conflict], [ErrFound], an error that wraps [ErrTooLarge], or
+// event is stored, a [*Conflict], [ErrFound], an error that wraps [ErrUnstorable], or
 // one that wraps [ErrStopped]. The events before the one that the error is about
 // are stored and have their Seq.
 func (p *Publisher) Publish(ctx context.Context, events []*Event, done func(error)) error {
@@ -340,7 +340,7 @@ func Failure(err error) string {
 		return "conflict"
 	case errors.Is(err, ErrFound):
 		return "superseded"
-	case errors.Is(err, ErrTooLarge):
+	case errors.Is(err, ErrUnstorable):
 		return "too_large"
 	case errors.Is(err, ErrStopped):
 		return "stopped"

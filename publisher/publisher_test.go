@@ -181,8 +181,8 @@ func TestFenceRefusesWhoIsBehind(t *testing.T) {
 func TestTooLargeIsFinal(t *testing.T) {
 	p := natstest.Start(t, func(o *server.Options) { o.MaxPayload = 4096 }).Publisher(t, subjects)
 	err := publish(t, p, subjects.LocationEvent(location("d", `{"v":"`+strings.Repeat("x", 5000)+`"}`, 1), 0))
-	if !errors.Is(err, publisher.ErrTooLarge) {
-		t.Errorf("got %v, want %v", err, publisher.ErrTooLarge)
+	if !errors.Is(err, publisher.ErrUnstorable) {
+		t.Errorf("got %v, want %v", err, publisher.ErrUnstorable)
 	}
 }
 

@@ -71,8 +71,8 @@ func TestRefusedEventHoldsUpNothing(t *testing.T) {
 	for n := range 4 {
 		e := subjects.LocationEvent(location("poison", `{"v":1}`, 7), 0)
 		e.SetHeader("x", strings.Repeat("x", 65<<10))
-		if err := publish(t, p, e); !errors.Is(err, publisher.ErrTooLarge) {
-			t.Fatalf("got %v, want ErrTooLarge", err)
+		if err := publish(t, p, e); !errors.Is(err, publisher.ErrUnstorable) {
+			t.Fatalf("got %v, want ErrUnstorable", err)
 		}
 		good(n + 1)
 	}
@@ -129,8 +129,8 @@ func TestLocationsThatCannotBeStored(t *testing.T) {
 		return publish(t, p, subjects.LocationEvent(location(device, `{"x":"`+pad+`"}`, 1), 0))
 	}
 	limit(256)
-	if err := send("a", ""); !errors.Is(err, publisher.ErrTooLarge) {
-		t.Fatalf("got %v, want ErrTooLarge", err)
+	if err := send("a", ""); !errors.Is(err, publisher.ErrUnstorable) {
+		t.Fatalf("got %v, want ErrUnstorable", err)
 	}
 	if got := p.Trouble(); !strings.Contains(got, "locations cannot be stored") {
 		t.Errorf("trouble %q of a stream that stores no location", got)
@@ -144,8 +144,8 @@ func TestLocationsThatCannotBeStored(t *testing.T) {
 		if got := p.Trouble(); got != "" {
 			t.Errorf("trouble %q after %d", got, n)
 		}
-		if err := send(device, large); !errors.Is(err, publisher.ErrTooLarge) {
-			t.Fatalf("got %v, want ErrTooLarge", err)
+		if err := send(device, large); !errors.Is(err, publisher.ErrUnstorable) {
+			t.Fatalf("got %v, want ErrUnstorable", err)
 		}
 		if n < 2 && !strings.Contains(p.Degraded(), "cannot be stored") {
 			t.Errorf("degraded %q after %d", p.Degraded(), n)

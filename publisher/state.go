@@ -28,27 +28,17 @@ type Stored struct {
 	Body   []byte
 }
 
-// LocationBody is the part of a stored location event that the bridge reads
-// back.
-type LocationBody struct {
-	DeviceID string          `json:"deviceId"`
-	Location json.RawMessage `json:"location"`
-}
-
 // AlertBody is the part of a stored alert event that the bridge reads back.
 type AlertBody struct {
-	DeviceID string `json:"deviceId"`
-	Alert    string `json:"alert"`
-	State    string `json:"state"`
-	Source   string `json:"source"`
-	DateTime string `json:"dateTime"`
+	Alert  string `json:"alert"`
+	State  string `json:"state"`
+	Source string `json:"source"`
 }
 
 // DeviceBody is the part of a stored device event that the bridge reads back.
 type DeviceBody struct {
-	DeviceID string          `json:"deviceId"`
-	Change   string          `json:"change"`
-	Device   json.RawMessage `json:"device"`
+	Change string          `json:"change"`
+	Device json.RawMessage `json:"device"`
 }
 
 // gone reports whether a message with this sequence, stored at this time, was in this
@@ -66,7 +56,7 @@ func (p *Publisher) Mark(ctx context.Context) (Mark, error) {
 	if err != nil {
 		return Mark{}, fmt.Errorf("read stream state: %w", explain(err))
 	}
-	return p.life.origin(markOf(info)), nil
+	return p.history.origin(markOf(info)), nil
 }
 
 func markOf(info *jetstream.StreamInfo) Mark {
@@ -85,14 +75,14 @@ func markOf(info *jetstream.StreamInfo) Mark {
 // If the verdict is not Intact, the stream's content has to be read again. The first
 // call returns Intact.
 func (p *Publisher) Observe(ctx context.Context) (Mark, Verdict, error) {
-	acked := p.life.ackedSeq() // before the request: the mark may not include later events
+	acked := p.history.ackedSeq() // before the request: the mark may not include later events
 	info, err := lookUp(ctx, p.js, p.subjects.Events())
 	if err != nil {
 		return Mark{}, Intact, fmt.Errorf("read stream state: %w", explain(err))
 	}
 	mark := markOf(info)
-	verdict := p.life.observe(mark, acked)
-	return p.life.origin(mark), verdict, nil
+	verdict := p.history.observe(mark, acked)
+	return p.history.origin(mark), verdict, nil
 }
 
 // State calls f with the last messages of every device: its last
@@ -117,7 +107,7 @@ func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (
 	if complete {
 		return mark, nil
 	}
-	if err := p.agedOut(ctx, mark, seen, f); err != nil || !p.life.silent.Load() {
+	if err := p.agedOut(ctx, mark, seen, f); err != nil || !p.history.silent.Load() {
 		return mark, err
 	}
 	return mark, silentAgedOut(ctx, p, mark, f)
@@ -238,7 +228,7 @@ func read(ctx context.Context, js jetstream.JetStream, stream string, policy jet
 // Last reads the last message of a subject of the events stream from the
 // stream's leader. It is nil if there is none.
 func (p *Publisher) Last(ctx context.Context, subject string) (*Stored, error) {
-	m, err := p.leader.Last(ctx, subject)
+	m, err := p.leader.last(ctx, subject)
 	if m == nil || err != nil {
 		return nil, err
 	}
@@ -246,44 +236,24 @@ func (p *Publisher) Last(ctx context.Context, subject string) (*Stored, error) {
 	return &Stored{Kind: kind, Device: device, Alert: alert, ID: m.Header.Get(nats.MsgIdHdr), Seq: m.Sequence, At: m.Time, Header: m.Header, Body: m.Data}, nil
 }
 
-// Leader reads single messages from the leader of one stream. A follower that lags
+// leader reads single messages from the leader of one stream. A follower that lags
 // may answer the direct gets of the client library, so decisions cannot rely on
-// them. A Leader is safe for concurrent use.
-type Leader struct {
+// them. It is safe for concurrent use.
+type leader struct {
 	js     jetstream.JetStream
 	stream string
-}
-
-// NewLeader returns a reader of a stream.
-func NewLeader(js jetstream.JetStream, stream string) *Leader {
-	return &Leader{js: js, stream: stream}
 }
 
 // leaderTimeout limits the time of one read.
 const leaderTimeout = 5 * time.Second
 
-// Last returns the last message of a subject, or nil if there is none.
-func (l *Leader) Last(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
-	return l.get(ctx, getRequest{LastFor: subject})
-}
-
-// Next returns the first message at or after a sequence with a subject that matches
-// filter, which may hold wildcards, or nil if there is none.
-func (l *Leader) Next(ctx context.Context, filter string, from uint64) (*jetstream.RawStreamMsg, error) {
-	return l.get(ctx, getRequest{Seq: max(from, 1), NextFor: filter})
-}
-
-// Exists reports whether the stream holds a message.
-func (l *Leader) Exists(ctx context.Context, seq uint64) (bool, error) {
-	m, err := l.get(ctx, getRequest{Seq: seq})
-	return m != nil, err
-}
-
-// getRequest is the body of a STREAM.MSG.GET request.
-type getRequest struct {
-	Seq     uint64 `json:"seq,omitempty"`
-	LastFor string `json:"last_by_subj,omitempty"`
-	NextFor string `json:"next_by_subj,omitempty"`
+// last returns the last message of a subject, or nil if there is none.
+func (l *leader) last(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
+	m, err := l.ask(ctx, subject)
+	if err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", l.stream, explain(err))
+	}
+	return m, nil
 }
 
 // APIPrefix returns the prefix of requests to JetStream, with a dot at its end.
@@ -297,16 +267,8 @@ func APIPrefix(js jetstream.JetStream) string {
 	return jetstream.DefaultAPIPrefix
 }
 
-func (l *Leader) get(ctx context.Context, request getRequest) (*jetstream.RawStreamMsg, error) {
-	m, err := l.ask(ctx, request)
-	if err != nil {
-		return nil, fmt.Errorf("read stream %s: %w", l.stream, explain(err))
-	}
-	return m, nil
-}
-
-func (l *Leader) ask(ctx context.Context, request getRequest) (*jetstream.RawStreamMsg, error) {
-	body, err := json.Marshal(request)
+func (l *leader) ask(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
+	body, err := json.Marshal(map[string]string{"last_by_subj": subject})
 	if err != nil {
 		return nil, err
 	}

@@ -354,7 +354,7 @@ func (m Mark) Complete() bool { return m.FirstSeq <= max(m.Origin, 1) }
 // Verdict is the kind of loss of a stream between two marks.
 type Verdict int
 
-// Verdicts of [Compare].
+// The verdicts.
 const (
 	// Intact means that only aged-out events are missing.
 	Intact Verdict = iota
@@ -365,9 +365,9 @@ const (
 	Replaced
 )
 
-// Compare returns the loss of a stream between two marks. acked is the highest
+// compare returns the loss of a stream between two marks. acked is the highest
 // sequence that was acknowledged before the later mark was requested.
-func Compare(old, now Mark, acked uint64) Verdict {
+func compare(old, now Mark, acked uint64) Verdict {
 	switch {
 	case !now.Created.Equal(old.Created), now.LastSeq < max(acked, old.LastSeq):
 		return Replaced
@@ -386,8 +386,8 @@ func Compare(old, now Mark, acked uint64) Verdict {
 	return Intact
 }
 
-// life is what this process knows of the history of the events stream.
-type life struct {
+// history holds the history of the events stream, as far as this process observed it.
+type history struct {
 	mu    sync.Mutex
 	known bool   // mark is set
 	mark  Mark   // of the last observation
@@ -398,41 +398,41 @@ type life struct {
 }
 
 // acknowledged records an acknowledged sequence.
-func (l *life) acknowledged(seq uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.acked = max(l.acked, seq)
+func (h *history) acknowledged(seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.acked = max(h.acked, seq)
 }
 
-func (l *life) ackedSeq() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.acked
+func (h *history) ackedSeq() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.acked
 }
 
 // origin raises a mark's origin above the lost events.
-func (l *life) origin(m Mark) Mark {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	m.Origin = max(m.Origin, l.lost+1)
+func (h *history) origin(m Mark) Mark {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m.Origin = max(m.Origin, h.lost+1)
 	return m
 }
 
 // observe compares a mark with the one before it. acked is the value of ackedSeq
 // before the mark was requested.
-func (l *life) observe(m Mark, acked uint64) Verdict {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (h *history) observe(m Mark, acked uint64) Verdict {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	verdict := Intact
-	if l.known {
-		verdict = Compare(l.mark, m, acked)
+	if h.known {
+		verdict = compare(h.mark, m, acked)
 	}
 	switch verdict {
 	case Purged:
-		l.lost = m.LastSeq
+		h.lost = m.LastSeq
 	case Replaced:
-		l.lost, l.acked = 0, m.LastSeq
+		h.lost, h.acked = 0, m.LastSeq
 	}
-	l.known, l.mark = true, m
+	h.known, h.mark = true, m
 	return verdict
 }

@@ -102,7 +102,7 @@ type Subjects string
 // Location is the subject of a device's new and changed last locations.
 func (s Subjects) Location(device string) string { return string(s) + ".location." + device }
 
-// Alert is the subject of the edges of one alert of a device.
+// Alert is the subject of the changes of one alert of a device.
 func (s Subjects) Alert(device, alert string) string {
 	return string(s) + ".alert." + device + "." + alert
 }

@@ -73,7 +73,10 @@ func TestEveryShownChangeOnceInOrder(t *testing.T) {
 	r.stop()
 	got := map[string][]string{}
 	for _, e := range r.events() {
-		var b publisher.LocationBody
+		var b struct {
+			DeviceID string
+			Location json.RawMessage
+		}
 		if err := json.Unmarshal([]byte(e.body), &b); err != nil {
 			t.Fatal(err)
 		}

@@ -98,7 +98,7 @@ func (t *turn) published(ctx context.Context, err error) {
 	next := func() { t.start(ctx) }
 	switch {
 	case errors.Is(err, publisher.ErrStopped):
-	case errors.Is(err, publisher.ErrTooLarge):
+	case errors.Is(err, publisher.ErrUnstorable):
 		t.complain("event cannot be published", err)
 		p.metrics.refused.Inc()
 		t.pub.Refuse()

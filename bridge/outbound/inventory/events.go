@@ -73,15 +73,15 @@ func (v *Inventory) settle(d *due, err error) {
 	} else {
 		d.r.busy = false
 	}
-	tooLarge := errors.Is(err, publisher.ErrTooLarge)
-	if tooLarge {
+	unstorable := errors.Is(err, publisher.ErrUnstorable)
+	if unstorable {
 		d.r.refused = d.hash
 	}
 	v.mu.Unlock()
 	_, conflict := errors.AsType[*publisher.Conflict](err)
 	switch {
 	case err == nil, errors.Is(err, publisher.ErrStopped):
-	case tooLarge:
+	case unstorable:
 		v.log.Warn("device event can never be stored", "device_id", d.r.id, "change", d.change.String(), "err", err)
 	case conflict:
 		// Another replica published it, or the stream is a new one.
@@ -99,7 +99,7 @@ func (v *Inventory) remove(ctx, work context.Context, d *due, now time.Time) {
 	// both again.
 	v.dropPosition(ctx, d.r)
 	ended, err := v.wait(ctx, work, d, now)
-	if ended && errors.Is(err, publisher.ErrTooLarge) {
+	if ended && errors.Is(err, publisher.ErrUnstorable) {
 		d.raw = bareDevice(d.r.id)
 		ended, err = v.wait(ctx, work, d, now)
 	}

@@ -20,7 +20,7 @@ func TestEventThatTheStreamCannotTake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{list: devices("a big c"), refuse: func(e *publisher.Event) error {
 			if strings.HasSuffix(e.Subject, ".big") {
-				return fmt.Errorf("publish: %w", publisher.ErrTooLarge)
+				return fmt.Errorf("publish: %w", publisher.ErrUnstorable)
 			}
 			return nil
 		}}
@@ -56,7 +56,7 @@ func TestConflictHasTheStateReadAgain(t *testing.T) {
 	}{
 		{&publisher.Conflict{Event: &publisher.Event{}}, 1},
 		{publisher.ErrFound, 1},
-		{publisher.ErrTooLarge, 0},
+		{publisher.ErrUnstorable, 0},
 		{publisher.ErrStopped, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -49,10 +49,6 @@ func changesTo(f *Fix, raised []string, silent bool) []AlertChange {
 	return list
 }
 
-// maxAnnounced is the longest list of changes that a location announces, in
-// bytes: a server takes 64 KiB of headers.
-const maxAnnounced = 32 << 10
-
 // The signs in front of an alert's token in [publisher.HeaderEdges]. Released
 // versions know the first two, read -silent as their own alert and skip other
 // signs.
@@ -68,7 +64,7 @@ func announce(changes []AlertChange) string {
 	var b strings.Builder
 	for _, c := range changes {
 		token := publisher.Encode(c.Alert)
-		if b.Len()+len(token)+2 > maxAnnounced {
+		if b.Len()+len(token)+2 > publisher.MaxEdges {
 			break
 		}
 		if b.Len() > 0 {

@@ -39,15 +39,15 @@ func TestCompare(t *testing.T) {
 		{"the oldest made room", with(func(m *Mark) { m.FirstSeq, m.Limited = 5, true }), 10, Intact},
 		{"events stay for ever, and one is gone", with(func(m *Mark) { m.FirstSeq, m.MaxAge, m.Now = 2, 0, at(1000*time.Hour) }), 10, Purged},
 	} {
-		if got := Compare(old, tt.now, tt.acked); got != tt.want {
+		if got := compare(old, tt.now, tt.acked); got != tt.want {
 			t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
 		}
 	}
 	empty := Mark{Created: day0, FirstSeq: 1, Now: at(0), MaxAge: time.Hour}
-	if got := Compare(empty, Mark{Created: day0, FirstSeq: 3, LastSeq: 2, Now: at(time.Minute), MaxAge: time.Hour}, 2); got != Purged {
+	if got := compare(empty, Mark{Created: day0, FirstSeq: 3, LastSeq: 2, Now: at(time.Minute), MaxAge: time.Hour}, 2); got != Purged {
 		t.Errorf("an empty stream took two and lost them: got %d", got)
 	}
-	if got := Compare(empty, Mark{Created: day0, FirstSeq: 3, LastSeq: 2, Now: at(2 * time.Hour), MaxAge: time.Hour}, 2); got != Intact {
+	if got := compare(empty, Mark{Created: day0, FirstSeq: 3, LastSeq: 2, Now: at(2 * time.Hour), MaxAge: time.Hour}, 2); got != Intact {
 		t.Errorf("two were stored and aged out: got %d", got)
 	}
 }
@@ -89,7 +89,7 @@ func (s *streamModel) age() {
 func TestLife(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := &streamModel{created: day0, now: day0, maxAge: time.Hour, next: 1}
-		var l life
+		var l history
 		if v := l.observe(s.mark(), 0); v != Intact {
 			t.Fatalf("first look: %d", v)
 		}
