@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/plaspy"
 )
 
@@ -39,6 +40,9 @@ func judge(ctx context.Context, err error) *failure {
 	}
 	if errors.Is(err, plaspy.ErrNoBudget) {
 		return &failure{http.StatusTooManyRequests, "the request budget has no room for queries"}
+	}
+	if e, ok := errors.AsType[*auth.Error](err); ok && e.Refused {
+		return &failure{http.StatusServiceUnavailable, "there is no token: the API refuses the key"}
 	}
 	e, ok := errors.AsType[*plaspy.Error](err)
 	switch {

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
+	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
@@ -151,6 +152,7 @@ func TestErrors(t *testing.T) {
 		code, text    string
 	}{
 		{"the API's own", long, "device.d", "", "404", "no such  device"},
+		{"key refused", fmt.Errorf("wait for a token: %w (%w)", context.DeadlineExceeded, &auth.Error{Refused: true}), "last.d", "", "503", "refuses the key"},
 		{"no budget", fmt.Errorf("wrapped: %w", plaspy.ErrNoBudget), "last.d", "", "429", "budget"},
 		{"no answer", &plaspy.Error{Endpoint: "x", Message: "connection refused"}, "devices", "", "502", "connection refused"},
 		{"no success", &plaspy.Error{Endpoint: "x", Status: 200, Message: "not today"}, "devices", "", "502", "not today"},
