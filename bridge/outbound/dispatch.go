@@ -18,18 +18,25 @@ func (p *Pool) dispatch(ctx context.Context) {
 	<-timer.C
 	defer timer.Stop()
 	var r rest
-	var w budgetWait
+	var w shortWait
 	defer w.end()
+	var open time.Time // the gate need not be asked before
 	for ctx.Err() == nil {
 		p.alive()
-		at, ok := p.gate(ctx)
+		now, at := time.Now(), time.Time{}
+		ok := now.Before(open)
+		if !ok {
+			at, ok = p.gate(ctx)
+			open = now.Add(gateHolds)
+		}
 		if ok {
-			at, ok = p.hand(ctx, w.within(ctx), timer)
+			at, ok = p.hand(ctx, now, &w)
 		}
 		if ok {
 			r.polls++
 			continue
 		}
+		open = time.Time{}
 		r.adapt()
 		sleep(ctx, timer, p.wake, at, r.length)
 	}
@@ -92,18 +99,18 @@ func pause(ctx context.Context, timer *time.Timer, d time.Duration) {
 // it is alive.
 const longestSleep = 5 * time.Second
 
-// budgetWait is the context of the dispatcher's waits for the budget, which may have
+// shortWait is the context of the dispatcher's waits for a worker, and for the budget, which may have
 // no request left for an hour. It ends within longestSleep. One context serves many
 // polls, because one for each would cost more than the budget does.
-type budgetWait struct {
+type shortWait struct {
 	context.Context
 	cancel context.CancelFunc
 	renew  time.Time
 }
 
 // within returns a context that ends with ctx, and after longestSleep or half of it.
-func (w *budgetWait) within(ctx context.Context) context.Context {
-	if now := time.Now(); w.Context == nil || w.Err() != nil || !now.Before(w.renew) {
+func (w *shortWait) within(ctx context.Context, now time.Time) context.Context {
+	if w.Context == nil || w.Err() != nil || !now.Before(w.renew) {
 		w.end()
 		w.Context, w.cancel = context.WithTimeout(ctx, longestSleep)
 		w.renew = now.Add(longestSleep / 2)
@@ -111,7 +118,7 @@ func (w *budgetWait) within(ctx context.Context) context.Context {
 	return w.Context
 }
 
-func (w *budgetWait) end() {
+func (w *shortWait) end() {
 	if w.cancel != nil {
 		w.cancel()
 	}
@@ -123,6 +130,10 @@ var cancelled = func() context.Context {
 	cancel()
 	return ctx
 }()
+
+// gateHolds is how long polls may go out after the gate has said so. At high rates each look would be a
+// system call, for the clock of the lease.
+const gateHolds = time.Millisecond
 
 // gate reports whether polls may go out, and if not, when to ask again. While the
 // broker cannot be reached an answer could not be published, so none is requested.
@@ -146,17 +157,17 @@ func (p *Pool) gate(ctx context.Context) (time.Time, bool) {
 
 // hand waits for the budget, then sends the device that the schedule chooses to a
 // worker. ok is false if nothing is due before at, or if the short context ends first.
-func (p *Pool) hand(ctx, short context.Context, timer *time.Timer) (at time.Time, ok bool) {
-	permit, err := p.parts.Budget.Wait(short, plaspy.Poll)
+func (p *Pool) hand(ctx context.Context, now time.Time, w *shortWait) (at time.Time, ok bool) {
+	permit, err := p.parts.Budget.Wait(w.within(ctx, now), plaspy.Poll)
 	if err != nil {
 		return time.Now(), false
 	}
-	return p.send(ctx, timer, permit)
+	return p.send(ctx, w, permit)
 }
 
 // send uses a permit for the device that the schedule chooses now, and blocks until a
 // worker takes it or ctx is cancelled.
-func (p *Pool) send(ctx context.Context, timer *time.Timer, permit *plaspy.Permit) (at time.Time, ok bool) {
+func (p *Pool) send(ctx context.Context, w *shortWait, permit *plaspy.Permit) (at time.Time, ok bool) {
 	now := time.Now()
 	down := p.parts.Circuit.State().Open
 	j, wake, found := p.probed.choose(p, now, down)
@@ -181,13 +192,13 @@ func (p *Pool) send(ctx context.Context, timer *time.Timer, permit *plaspy.Permi
 	}
 	t := &turn{pool: p, job: j, permit: permit}
 	for {
-		timer.Reset(longestSleep)
 		select {
 		case p.jobs <- t:
 			return time.Time{}, true
-		case <-timer.C: // every worker is busy
+		case <-w.within(ctx, now).Done(): // every worker is busy
 			p.alive()
-		case <-ctx.Done():
+		}
+		if now = time.Now(); ctx.Err() != nil {
 			permit.Return()
 			p.putBack(&j)
 			return time.Time{}, false
@@ -333,9 +344,9 @@ func (p *Pool) sendAsked(ctx context.Context, permit *plaspy.Permit) bool {
 		return false
 	}
 	defer p.life.senders.Done()
-	timer := time.NewTimer(longestSleep)
-	defer timer.Stop()
-	p.send(ctx, timer, permit)
+	var w shortWait
+	defer w.end()
+	p.send(ctx, &w, permit)
 	nudge(p.wake)
 	return true
 }

@@ -101,7 +101,8 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 		}
 		t.reread = false
 	}
-	if again, err := p.opts.Quota.Admit(ctx, time.Now(), d.token(), d.day); err != nil {
+	now := time.Now()
+	if again, err := p.opts.Quota.Admit(ctx, now, d.token(), d.day); err != nil {
 		if !errors.Is(err, quota.ErrUsedUp) {
 			again = time.Now().Add(p.opts.BackoffInitial)
 			p.log.Debug("could not reserve daily quota", "device_id", d.id, "err", err)
@@ -109,7 +110,10 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 		t.putOff(err, again)
 		return buf
 	}
-	t.began = time.Now()
+	if p.opts.Quota.Limited() { // a reservation takes its time
+		now = time.Now()
+	}
+	t.began = now
 	answer, err := p.parts.API.LastLocation(plaspy.WithPermit(ctx, t.permit), d.id, buf)
 	if answer.Buf != nil {
 		buf = answer.Buf[:0]

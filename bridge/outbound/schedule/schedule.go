@@ -295,8 +295,7 @@ func (u *turn) missed(ago tick) bool { return u.step > 0 && ago > max(1e9, u.ste
 // no poll of the device is under way.
 func (s *Schedule) Done(now time.Time, id string, o Observation) {
 	t := s.clock.read(now)
-	soon := s.slots.askedFor(id)
-	slot, ok := s.slots.back(id)
+	slot, soon, ok := s.slots.back(id)
 	if !ok {
 		return
 	}
@@ -327,8 +326,7 @@ func (s *Schedule) Done(now time.Time, id string, o Observation) {
 // or at once if that is zero or past. It does nothing if no poll of the device is under way.
 func (s *Schedule) PutBack(now time.Time, id string, notBefore time.Time) {
 	t := s.clock.read(now)
-	soon := s.slots.askedFor(id)
-	slot, ok := s.slots.back(id)
+	slot, soon, ok := s.slots.back(id)
 	if !ok {
 		return
 	}

@@ -63,31 +63,25 @@ func (s *slots) release(slot int32) {
 	s.free = append(s.free, slot)
 }
 
-// back ends the poll under way. ok is false if there is none, or if the device was removed in the
-// meantime.
-func (s *slots) back(id string) (slot int32, ok bool) {
+// back ends the poll under way. soon reports whether Soon was called while the device was out. ok is false if
+// there is no poll, or if the device was removed in the meantime.
+func (s *slots) back(id string) (slot int32, soon, ok bool) {
 	slot, known := s.byID[id]
 	if !known || !s.state[slot].out {
-		return 0, false
+		return 0, false, false
 	}
 	s.state[slot].out = false
 	if s.state[slot].gone {
 		s.release(slot)
-		return 0, false
+		return 0, false, false
 	}
-	return slot, true
+	return slot, s.state[slot].soon, true
 }
 
 // find returns the slot of a device that is in the schedule.
 func (s *slots) find(id string) (slot int32, ok bool) {
 	slot, ok = s.byID[id]
 	return slot, ok && !s.state[slot].gone
-}
-
-// askedFor reports whether Soon was called while the device was out.
-func (s *slots) askedFor(id string) bool {
-	slot, ok := s.byID[id]
-	return ok && s.state[slot].out && s.state[slot].soon
 }
 
 // pages holds a value for each slot. It grows by a page at a time, so that no call has to copy the values of
