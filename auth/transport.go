@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,16 @@ type Transport struct {
 	Base   http.RoundTripper // nil means http.DefaultTransport
 	// Admit, if set, is called before every request, including replays, and blocks until it may be sent.
 	Admit func(*http.Request) error
+	// Header is the header of all requests that have none. With the token it is made once for each token.
+	Header http.Header
+
+	common atomic.Pointer[common]
+}
+
+// common is the header of requests that have none of their own. It is never written to.
+type common struct {
+	token  Token
+	header http.Header
 }
 
 // RoundTrip is [Transport.Send] without the token.
@@ -62,9 +73,7 @@ func (t *Transport) send(req *http.Request, body io.ReadCloser) (*http.Response,
 		return nil, Token{}, err
 	}
 	out := *req // a shallow copy, because a RoundTripper must not change its request
-	out.Header = make(http.Header, len(req.Header)+1)
-	maps.Copy(out.Header, req.Header)
-	out.Header["Authorization"] = token.g.header
+	out.Header = t.header(req, token)
 	out.Body = body
 	base := t.Base
 	if base == nil {
@@ -75,6 +84,27 @@ func (t *Transport) send(req *http.Request, body io.ReadCloser) (*http.Response,
 		t.Source.accepted(token)
 	}
 	return res, token, err
+}
+
+// header returns a request's header with the token.
+func (t *Transport) header(req *http.Request, token Token) http.Header {
+	if req.Header != nil {
+		return withToken(req.Header, token)
+	}
+	c := t.common.Load()
+	if c == nil || c.token != token {
+		c = &common{token, withToken(t.Header, token)}
+		t.common.Store(c)
+	}
+	return c.header
+}
+
+// withToken returns a copy of a header with the token.
+func withToken(header http.Header, token Token) http.Header {
+	out := make(http.Header, len(header)+1)
+	maps.Copy(out, header)
+	out["Authorization"] = token.g.header
+	return out
 }
 
 // admit returns a token that is held when the request is admitted. Admission can take longer than a token lasts,

@@ -98,9 +98,11 @@ func (x *index) find(b []byte) (spans []span) {
 	for from := 0; ; from += window - overlap {
 		text, edits := b[from:min(from+window, len(b))], [][]edit(nil)
 		for text != nil {
-			x.search(text, func(s span) {
-				spans = append(spans, span{from + original(edits, s.from), from + original(edits, s.to)})
-			})
+			known := len(spans)
+			spans = x.search(spans, text)
+			for i, s := range spans[known:] {
+				spans[known+i] = span{from + original(edits, s.from), from + original(edits, s.to)}
+			}
 			if len(edits) == layers {
 				break
 			}
@@ -144,20 +146,20 @@ func merge(spans []span) []span {
 	return out
 }
 
-// search reports the ranges of text that are part of a secret.
-func (x *index) search(text []byte, found func(span)) {
+// search appends the ranges of text that are part of a secret.
+func (x *index) search(spans []span, text []byte) []span {
 	for _, secret := range x.short {
 		for from := 0; ; {
 			i := bytes.Index(text[from:], secret)
 			if i < 0 {
 				break
 			}
-			found(span{from + i, from + i + len(secret)})
+			spans = append(spans, span{from + i, from + i + len(secret)})
 			from += i + len(secret)
 		}
 	}
 	if len(x.long) == 0 {
-		return
+		return spans
 	}
 	for i := 0; i+gram <= len(text); i += step {
 		g := gramAt(text, i)
@@ -171,9 +173,10 @@ func (x *index) search(text []byte, found func(span)) {
 		if !ok {
 			continue
 		}
-		found(s)
+		spans = append(spans, s)
 		i = max(i, s.to-step) // the search goes on at the next byte
 	}
+	return spans
 }
 
 // around returns the longest run at i that text shares with a secret, if it is long enough.

@@ -93,7 +93,7 @@ type Client struct {
 	prefix  url.URL // BaseURL without a slash at the end
 	wire    *wire
 	rt      *auth.Transport
-	headers [2]http.Header // of a GET and of a POST
+	post    http.Header // of a POST
 	made    time.Time
 	usage   prometheus.Gauge
 	queries chan struct{} // slots for answers that may be large
@@ -115,7 +115,6 @@ func New(o Options) (*Client, error) {
 		Name: "plaspy_bridge_api_daily_usage",
 		Help: "The account's usage today, from the last answer with apiDailyUsage.",
 	}))
-	c.rt = &auth.Transport{Source: o.Tokens, Base: c.wire, Admit: o.Budget.Admit}
 	c.prefix.Path = strings.TrimRight(o.BaseURL.Path, "/")
 	c.prefix.RawPath = strings.TrimRight(o.BaseURL.EscapedPath(), "/")
 	get := http.Header{
@@ -123,9 +122,9 @@ func New(o Options) (*Client, error) {
 		"Accept":          {"application/json"},
 		"Accept-Encoding": {"identity"}, // without it, any encoding would be welcome
 	}
-	post := get.Clone()
-	post["Content-Type"] = []string{"application/json"}
-	c.headers = [2]http.Header{get, post}
+	c.rt = &auth.Transport{Source: o.Tokens, Base: c.wire, Admit: o.Budget.Admit, Header: get}
+	c.post = get.Clone()
+	c.post["Content-Type"] = []string{"application/json"}
 	return c, nil
 }
 
@@ -243,9 +242,9 @@ func (c *Client) do(ctx context.Context, r *request) (reply, error) {
 		return reply{buf: r.buf}, c.failure(ctx, call, r, err)
 	}
 	defer func() { _ = res.Body.Close() }() // the body has been read; closing adds nothing
-	out := reply{status: res.StatusCode, header: res.Header, at: time.Now(), device: call.deviceOnly, token: token, permit: call.permit}
+	out := reply{status: res.StatusCode, header: res.Header, device: call.deviceOnly, token: token, permit: call.permit}
 	if encoding := res.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		out.buf = r.buf
+		out.buf, out.at = r.buf, time.Now()
 		return out, c.bad(r, &out, fmt.Sprintf("answer is encoded (%s), which was not asked for", encoding), nil)
 	}
 	out.buf, err = readBody(res, r.buf, r.bound)
@@ -270,16 +269,20 @@ func (c *Client) do(ctx context.Context, r *request) (reply, error) {
 // newRequest builds the request by hand: parsing a URL text for each poll would cost more than all the rest.
 func (c *Client) newRequest(call *call, r *request) *http.Request {
 	u := c.prefix
-	u.Path += "/api/" + r.path(r.id)
-	u.RawPath += "/api/" + r.path(escapeID(r.id))
-	req := http.Request{
-		Method: http.MethodGet, URL: &u, Host: u.Host, Header: c.headers[0],
+	u.Path = r.path(c.prefix.Path, r.id)
+	if escaped := escapeID(r.id); escaped != r.id || c.prefix.RawPath != c.prefix.Path {
+		u.RawPath = r.path(c.prefix.RawPath, escaped)
+	} else {
+		u.RawPath = "" // the path needs no escaping
+	}
+	req := http.Request{ // a GET has the header of the transport
+		Method: http.MethodGet, URL: &u, Host: u.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	if !r.post {
 		return req.WithContext(call.watched(c.wire.repeated))
 	}
-	req.Method, req.Header = http.MethodPost, c.headers[1]
+	req.Method, req.Header = http.MethodPost, c.post
 	req.Body, req.ContentLength = auth.NewBody(r.body), int64(len(r.body))
 	if r.key != "" {
 		req.Header = req.Header.Clone()
@@ -296,15 +299,15 @@ func headerValue(s string) string {
 	return url.PathEscape(s)
 }
 
-// path returns the path behind /api/ with id in its place.
-func (r *request) path(id string) string {
+// path returns the path below a prefix, with id in its place.
+func (r *request) path(prefix, id string) string {
 	switch r.endpoint {
 	case epDevices:
-		return "devices"
+		return prefix + "/api/devices"
 	case epGroups:
-		return "groups"
+		return prefix + "/api/groups"
 	}
-	return "devices/" + id + r.tail
+	return prefix + "/api/devices/" + id + r.tail
 }
 
 // readBody reads an answer into buf, which grows as needed, but not beyond bound.

@@ -96,12 +96,13 @@ func newConnections(maxConns int, timeout time.Duration, secure *tls.Config) *Co
 
 // RoundTrip sends a request on one of the connections.
 func (p *Connections) RoundTrip(req *http.Request) (*http.Response, error) {
-	g, c := p.current(time.Now()), callOf(req.Context())
+	c := callOf(req.Context())
 	if c == nil { // a request for a token
-		c = &call{}
+		c = &call{began: time.Now()}
 		trace := httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { c.conn = info.Conn }}
 		req = req.WithContext(httptrace.WithClientTrace(req.Context(), &trace))
 	}
+	g := p.current(c.began)
 	c.broken = func() { p.replace(g) }
 	if p.watch {
 		defer time.AfterFunc(silentFor, c.broken).Stop()

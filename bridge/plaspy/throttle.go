@@ -68,8 +68,8 @@ func (b *Budget) refused(device string, sent time.Time, after time.Duration, has
 }
 
 // answered notes an answer other than 429 and 5xx about a device.
-func (b *Budget) answered(device string, sent, now time.Time) {
-	if b.blame.answered(device, sent, now) {
+func (b *Budget) answered(device string, sent time.Time) {
+	if b.blame.watching.Load() && b.blame.answered(device, sent, time.Now()) {
 		b.slow(0, false)
 	}
 }
@@ -270,9 +270,6 @@ func (b *blame) refused(r refusal) (all bool) {
 
 // answered notes another answer, and reports whether it shows that an earlier 429 was about all requests.
 func (b *blame) answered(device string, sent, now time.Time) (all bool) {
-	if !b.watching.Load() {
-		return false
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.row = slices.DeleteFunc(b.row, func(r refusal) bool { return r.sent.Before(sent) })
@@ -291,11 +288,11 @@ func (b *blame) answered(device string, sent, now time.Time) (all bool) {
 }
 
 // rest returns how long a device must not be asked; 0 if it may be.
-func (b *blame) rest(device string, now time.Time) time.Duration {
+func (b *blame) rest(device string) time.Duration {
 	if !b.watching.Load() {
 		return 0
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return max(0, b.limited[device].until.Sub(now))
+	return max(0, time.Until(b.limited[device].until))
 }

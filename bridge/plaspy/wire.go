@@ -67,7 +67,7 @@ func newCall(ctx context.Context, r *request) *call {
 
 // resting returns an error if the API asked to wait with requests for the device.
 func (c *call) resting(b *Budget) error {
-	rest := b.blame.rest(c.device, time.Now())
+	rest := b.blame.rest(c.device)
 	if rest <= 0 {
 		return nil
 	}
@@ -179,22 +179,22 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // throttle obeys 429, and 503 with a Retry-After.
 func (w *wire) throttle(c *call, res *http.Response) {
-	device, sent, now := "", time.Time{}, time.Now()
+	device, sent := "", time.Time{}
 	if c != nil {
 		device, sent = c.device, c.began
 	}
 	switch s := res.StatusCode; {
 	case s == http.StatusTooManyRequests:
-		after, has := auth.RetryAfter(res.Header, now)
+		after, has := auth.RetryAfter(res.Header, time.Now())
 		if only := w.budget.refused(device, sent, after, has); c != nil {
 			c.deviceOnly = only
 		}
 	case s == http.StatusServiceUnavailable:
-		if after, _ := auth.RetryAfter(res.Header, now); after > 0 {
+		if after, _ := auth.RetryAfter(res.Header, time.Now()); after > 0 {
 			w.budget.Throttled(after, true)
 		}
 	case s < http.StatusInternalServerError && device != "":
-		w.budget.answered(device, sent, now)
+		w.budget.answered(device, sent)
 	}
 }
 
