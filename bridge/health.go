@@ -54,7 +54,7 @@ func (b *Bridge) parts() []part {
 // is cancelled.
 func (b *Bridge) watch(ctx context.Context) {
 	table, states := b.parts(), &stateLog{log: b.logger("health")}
-	timer := time.NewTimer(tick.Grid)
+	timer := tick.NewTimer(tick.Grid)
 	defer timer.Stop()
 	for started := false; ; {
 		for _, p := range table {

@@ -16,7 +16,7 @@ import (
 const (
 	// every is the time between two looks at the bucket. All replicas are to follow
 	// an entry within a second.
-	every = 3 * tick.Grid
+	every = 2 * tick.Grid
 	// patience is the time until the next look after one that failed although NATS
 	// is connected, for instance because it is not permitted.
 	patience = 3 * time.Second
@@ -70,7 +70,7 @@ func (w *Watcher) Rules() *Rules { return w.rules.Load() }
 // Run follows the bucket until ctx is cancelled, and creates it if it does not
 // exist. It calls apply with new rules, on its own goroutine.
 func (w *Watcher) Run(ctx context.Context, apply func(*Rules)) {
-	timer := time.NewTimer(0)
+	timer := tick.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {

@@ -37,7 +37,7 @@ func (a *arrivals) await(ctx context.Context) {
 	if wait >= announcedLook {
 		wait = tick.Until(time.Now(), announcedLook)
 	}
-	timer := time.NewTimer(wait)
+	timer := tick.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-a.came:

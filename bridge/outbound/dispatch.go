@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/bridge/tick"
 	"plaspy-bridge/publisher"
 )
 
@@ -34,6 +35,7 @@ func (p *Pool) dispatch(ctx context.Context) {
 		}
 		if ok {
 			r.polls++
+			tick.Awake()
 			continue
 		}
 		open = time.Time{}

@@ -320,7 +320,7 @@ func share(slots, own, plan int) float64 {
 }
 
 // stop gives up everything except sent posts, and leaves once these are recorded.
-func (t *membership) stop(ctx context.Context, ticks *tick.Ticker) error {
+func (t *membership) stop(ctx context.Context, ticks tick.Ticker) error {
 	g := t.g
 	g.stopped.Store(true)
 	g.seat.set(false)

@@ -202,7 +202,7 @@ func (t *membership) lookForEarlier() {
 
 // linger renews the lease during a stop while sent posts wait for their answers.
 // Everything else was given up before. It returns true once no post is in flight.
-func (t *membership) linger(ticks *tick.Ticker) bool {
+func (t *membership) linger(ticks tick.Ticker) bool {
 	grace := time.NewTimer(t.g.opts.Grace)
 	defer grace.Stop()
 	t.leaving, t.own.at = true, t.now

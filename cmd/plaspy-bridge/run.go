@@ -47,7 +47,7 @@ func runBridge(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	tick.Shift(rand.N(time.Minute))
+	tick.Share(rand.N(time.Minute))
 	defer tuneRuntime(ctx)()
 	b, err := bridge.New(ctx, cfg, version, log)
 	if err != nil && ctx.Err() != nil {

@@ -108,9 +108,11 @@ func (s *Store) Save(ctx context.Context, at time.Time, fleet []byte, devices ma
 	return each(ctx, parts, slots, func(n int, own map[string][]byte) error {
 		err := savePartition(ctx, kv, n, own, at)
 		if pause > 0 {
+			timer := tick.NewTimer(tick.Until(time.Now(), pause))
+			defer timer.Stop()
 			select {
 			case <-ctx.Done():
-			case <-time.After(tick.Until(time.Now(), pause)):
+			case <-timer.C:
 			}
 		}
 		return err
