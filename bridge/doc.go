@@ -28,9 +28,10 @@
 //
 // The group assigns devices to this replica. When the budget admits a request, the
 // pool asks the schedule for a device and the client for its last location, and
-// compares the answer with the device's track: what the events stream holds of it. It
-// passes a change to the publisher, which stores it in the stream. To follow the code,
-// start at dispatch in package outbound, whose doc names the functions in order.
+// compares the answer with the device's track, which is the content of the events stream
+// for that device. It passes a change to the publisher, which stores it in the stream. To
+// follow the code, start at dispatch in package outbound, whose doc names the functions
+// in order.
 //
 // # From a message to a post
 //
@@ -38,6 +39,13 @@
 // messages of each device in order through the same client and budget, stores the
 // result or the dead letter, and deletes the message. To follow the code, start at
 // [inbound.Consumer.Run], and see the doc of package inbound.
+//
+// # From one replica to another
+//
+// The group calls assign in wire.go with each new assignment. It passes the devices to the
+// pool ([outbound.Pool.Reassign]), which returns the turns in flight of the devices that
+// were taken away. The other replica polls these devices when the turns have ended. To
+// follow the code, see the docs of packages replica and outbound.
 //
 // # Losses
 //

@@ -3,14 +3,12 @@ package bridge
 import (
 	"context"
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/outbound/inventory"
-	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/plaspy/daily"
 	"plaspy-bridge/bridge/replica"
 	"plaspy-bridge/bridge/tick"
@@ -236,38 +234,4 @@ func disagreement(list []replica.Difference) string {
 		texts = append(texts, fmt.Sprintf("replica %s has other values of %s", d.Replica, strings.Join(variables, ", ")))
 	}
 	return strings.Join(texts, "; ")
-}
-
-// assign applies what the group assigned to this replica. It returns the polls in
-// flight of the devices that were removed.
-func (b *Bridge) assign(a replica.Assignment) (polls replica.InFlight) {
-	b.budget.SetShare(a.Share)
-	b.budget.FavorPosts(favor(a))
-	if a.Suspended {
-		return polls // the polls ask Live; the state of the devices is kept
-	}
-	if a.Moved { // a new share alone does not invalidate the state of the devices
-		b.assigned.owned.Store(&a.Owned)
-		polls.Ended, polls.Revoke = b.pool.Reassign(a.Gained)
-	}
-	return polls
-}
-
-// load returns the requests that this replica would send in a minute without a
-// budget.
-func (b *Bridge) load() replica.Load {
-	l := replica.Load{Polls: int(min(math.Ceil(b.pool.Demand(b.cfg.PollInterval)), math.MaxInt32))}
-	if b.consumer != nil {
-		l.Posts = b.consumer.Wanted(b.budget.Waiting(plaspy.Post) > 0)
-	}
-	// Polls show whether this replica reaches the API, also while another one posts.
-	l.NoAPI = b.circuit.State().Open
-	return l
-}
-
-// favor returns the number of posts for each poll while both wait. Posts get half
-// of an even share of the budget, and the rest of this replica's share, which the
-// group assigned because this replica posts for all.
-func favor(a replica.Assignment) float64 {
-	return 2*a.Share*float64(a.Members) - 1
 }

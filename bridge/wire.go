@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -220,7 +221,8 @@ func (b *Bridge) openPool(context.Context) error {
 }
 
 // assigned holds the devices that the group has assigned to this replica, without
-// the forgotten ones. It is empty before the first assignment.
+// the forgotten ones. It is empty before the first assignment. It implements
+// [outbound.Ownership].
 type assigned struct {
 	group     *replica.Group
 	forgotten forget.List
@@ -241,6 +243,40 @@ func (a *assigned) Live() bool { return a.group.Live() }
 
 // Lapsed implements [outbound.Ownership].
 func (a *assigned) Lapsed() bool { return a.group.Lapsed() }
+
+// assign applies an assignment of the group. It returns the polls in flight of the
+// devices that were removed.
+func (b *Bridge) assign(a replica.Assignment) (polls replica.InFlight) {
+	b.budget.SetShare(a.Share)
+	b.budget.FavorPosts(favor(a))
+	if a.Suspended {
+		return polls // the polls ask Live; the state of the devices is kept
+	}
+	if a.Moved { // a new share alone does not invalidate the state of the devices
+		b.assigned.owned.Store(&a.Owned)
+		polls.Ended, polls.Revoke = b.pool.Reassign(a.Gained)
+	}
+	return polls
+}
+
+// load returns the requests that this replica would send in a minute without a
+// budget.
+func (b *Bridge) load() replica.Load {
+	l := replica.Load{Polls: int(min(math.Ceil(b.pool.Demand(b.cfg.PollInterval)), math.MaxInt32))}
+	if b.consumer != nil {
+		l.Posts = b.consumer.Wanted(b.budget.Waiting(plaspy.Post) > 0)
+	}
+	// Polls show whether this replica reaches the API, also while another one posts.
+	l.NoAPI = b.circuit.State().Open
+	return l
+}
+
+// favor returns the number of posts for each poll while both wait. Posts get half
+// of an even share of the budget, and the rest of this replica's share, which the
+// group assigned because this replica posts for all.
+func favor(a replica.Assignment) float64 {
+	return 2*a.Share*float64(a.Members) - 1
+}
 
 // newQuota makes the daily quota of results, with its reservations in the bucket
 // of the replicas. Nil means no limit.

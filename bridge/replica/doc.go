@@ -38,6 +38,10 @@
 // one that another replica asked for later. If the bucket loses the replicas' state, all
 // wait as long as a lease, and so long may work in flight take.
 //
+// To follow a hand-over in the code, start at coordinate (coordinate.go), which drafts
+// the next plan (plan.go). Every member obeys it and acknowledges it (membership.go),
+// calls [Options.OnChange], and takes up its new devices in agree.
+//
 // # Budget
 //
 // A share that is given up is not taken up in the same plan. Between the two plans
@@ -53,8 +57,8 @@
 //
 // The plan names one member that posts inbound messages, out of those that consume
 // ([Options.Consumes]) and have a share. The seat moves in the same two steps as
-// devices. In addition, its new holder waits for posts in flight: a member that may
-// have some says so in its key, also after it has left, until they are answered and
+// devices. In addition, its new holder waits for posts in flight. A member reports
+// in its key that it may have some, also after it has left, until they are answered and
 // recorded ([Group.ReleasePosts]) or its lease has run out. So a stopping replica
 // gives up its devices at once, and the seat after its last post. A member that
 // cannot reach the API ([Load.NoAPI]) loses the seat to one that can.

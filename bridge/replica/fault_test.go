@@ -67,7 +67,7 @@ func TestSuspend(t *testing.T) {
 			a.pause()
 			sleep(clock)
 			for _, token := range r.tokens {
-				if a.Owns(token) {
+				if a.owns(token) {
 					t.Errorf("%s is owned on waking", token)
 				}
 			}
@@ -124,7 +124,7 @@ func TestStandby(t *testing.T) {
 	a.leave()
 	// One request a minute: a whole minute passes before the next one may be
 	// sent, so it is the device that must come over and not the budget.
-	r.await("its devices are free", func() bool { return r.owners()[a] == 0 })
+	r.await("its devices are free", func() bool { return r.ownersLocked()[a] == 0 })
 }
 
 // TestUnlimited: without a limit there is nothing to wait for.

@@ -115,7 +115,6 @@ type Group struct {
 	lease   atomic.Pointer[clock.Moment] // when the last renewal that succeeded was sent; nil means no lease
 	stopped atomic.Bool                  // Run is stopping, so the lease gives no more rights
 	seat    postingSeat
-	owned   atomic.Pointer[rendezvous.Views]
 	trouble atomic.Pointer[string]
 	standby atomic.Pointer[string]
 	members atomic.Int64
@@ -227,16 +226,10 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 }
 
-// Owns reports whether this replica may work for a device now, by its token. It
-// reads the clock, so it is false once the lease may be over, even if the process or
-// the machine was suspended in between. Call it last before the work begins.
-func (g *Group) Owns(token string) bool {
-	owned := g.owned.Load()
-	return owned != nil && owned.Own(token) && g.Live()
-}
-
-// Live reports whether this replica holds its lease now and may use its share. Like
-// Owns it reads the clock.
+// Live reports whether this replica holds its lease now, so that it may work for the
+// devices of [Assignment.Owned] and use its share. It reads the clock, so it is false
+// once the lease may be over, even if the process or the machine was suspended in
+// between. Call it last before the work begins.
 func (g *Group) Live() bool { return !g.stopped.Load() && g.leased() }
 
 // leased reports whether the lease runs, also during a stop.
@@ -246,7 +239,7 @@ func (g *Group) leased() bool {
 }
 
 // Lapsed reports whether the lease ran out, and it is not known yet whether another
-// replica took over. Like Owns it reads the clock. Ask it before a publication of what
+// replica took over. Like Live it reads the clock. Ask it before a publication of what
 // began under the lease. If another replica took over, InFlight.Revoke is called before
 // Lapsed is false again.
 func (g *Group) Lapsed() bool { return g.lease.Load() != nil && !g.leased() }
@@ -320,7 +313,6 @@ func (g *Group) surrender() {
 func (g *Group) assign(a Assignment, owned rendezvous.Views) {
 	last := g.last.assignment
 	same := g.last.owned.Equal(owned) && a.Share == last.Share && a.Members == last.Members && a.Suspended == last.Suspended
-	g.owned.Store(&owned)
 	if same {
 		return
 	}

@@ -15,7 +15,7 @@ func TestAlone(t *testing.T) {
 	r := newRig(t, 100)
 	start := time.Now()
 	a := r.start("a", func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 })
-	if a.Owns(r.tokens[0]) {
+	if a.owns(r.tokens[0]) {
 		t.Error("owns a device before it has joined")
 	}
 	r.awaitDivided(a)
@@ -29,7 +29,7 @@ func TestAlone(t *testing.T) {
 	if a.err != nil {
 		t.Errorf("leave: %v", a.err)
 	}
-	if a.Owns(r.tokens[0]) || a.Live() || a.state().Share != 0 || a.state().Owned(r.tokens[0]) {
+	if a.owns(r.tokens[0]) || a.Live() || a.state().Share != 0 || a.state().Owned(r.tokens[0]) {
 		t.Errorf("still owns something after it has left: %+v", a.state())
 	}
 	// No replica waits for one that announced its shutdown.
@@ -76,13 +76,44 @@ func TestJoinLeave(t *testing.T) {
 	}
 }
 
+// owns reports whether a replica may poll a device now.
+func (n *node) owns(token string) bool {
+	n.rig.mu.Lock()
+	defer n.rig.mu.Unlock()
+	return n.ownsLocked(token)
+}
+
+func (n *node) ownsLocked(token string) bool { return n.last.owned(token) && n.Live() }
+
+func (a Assignment) owned(token string) bool { return a.Owned != nil && a.Owned(token) }
+
+// devices is the number of devices of a replica.
+func (r *rig) devices(n *node) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ownersLocked()[n]
+}
+
+// ownersLocked counts the devices of each replica.
+func (r *rig) ownersLocked() map[*node]int {
+	m := make(map[*node]int)
+	for _, token := range r.tokens {
+		for _, n := range r.replicas {
+			if n.ownsLocked(token) {
+				m[n]++
+			}
+		}
+	}
+	return m
+}
+
 func (r *rig) byToken() map[string]*node {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := make(map[string]*node)
 	for _, token := range r.tokens {
 		for _, n := range r.replicas {
-			if n.Owns(token) {
+			if n.ownsLocked(token) {
 				m[token] = n
 			}
 		}
@@ -126,7 +157,7 @@ func TestPause(t *testing.T) {
 	a.pause()
 	r.await("the other one has everything", func() bool { return r.divided(b) })
 	for _, token := range r.tokens {
-		if a.Owns(token) {
+		if a.owns(token) {
 			t.Fatalf("%s is still owned by the one that sleeps", token)
 		}
 	}
@@ -223,7 +254,7 @@ func BenchmarkOwns(b *testing.B) {
 				all = append(all, fmt.Sprintf("host-%d 1", i))
 			}
 			g := New(Options{ID: "a", OnChange: func(Assignment) (none InFlight) { return none }})
-			g.owned.Store(&rendezvous.Views{rendezvous.New(all, all[0])})
+			owned := rendezvous.Views{rendezvous.New(all, all[0])}
 			now := g.clock()
 			g.lease.Store(&now)
 			var tokens []string
@@ -231,7 +262,7 @@ func BenchmarkOwns(b *testing.B) {
 				tokens = append(tokens, fmt.Sprintf("device=20%d", i))
 			}
 			for i := 0; b.Loop(); i++ {
-				g.Owns(tokens[i%len(tokens)])
+				_ = owned.Own(tokens[i%len(tokens)]) && g.Live()
 			}
 		})
 	}

@@ -294,19 +294,17 @@ func (r *rig) check() {
 	for _, token := range r.tokens {
 		var owner *node
 		for _, n := range r.replicas {
-			if !n.last.owned(token) || !n.Owns(token) {
+			if !n.ownsLocked(token) {
 				continue
 			}
 			// What was true of the first one before must be so still.
-			if owner != nil && owner.Owns(token) {
+			if owner != nil && owner.ownsLocked(token) {
 				r.Errorf("%s is owned by %s and by %s", token, owner.id, n.id)
 			}
 			owner = n
 		}
 	}
 }
-
-func (a Assignment) owned(token string) bool { return a.Owned != nil && a.Owned(token) }
 
 // await waits until the condition holds, looking after every change and at
 // every tick of a lease.
@@ -338,23 +336,10 @@ func (r *rig) await(what string, cond func() bool) {
 	}
 }
 
-// owners counts the devices of each replica.
-func (r *rig) owners() map[*node]int {
-	m := make(map[*node]int)
-	for _, token := range r.tokens {
-		for _, n := range r.replicas {
-			if n.Owns(token) {
-				m[n]++
-			}
-		}
-	}
-	return m
-}
-
 // divided reports whether just these replicas share all devices and the whole
 // budget.
 func (r *rig) divided(among ...*node) bool {
-	owners, sum, share, posters := r.owners(), 0, 0., 0
+	owners, sum, share, posters := r.ownersLocked(), 0, 0., 0
 	for _, n := range among {
 		if !n.Live() || n.last.Members != len(among) || owners[n] == 0 && len(r.tokens) > 20*len(among) {
 			return false

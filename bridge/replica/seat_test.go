@@ -130,7 +130,7 @@ func TestStopKeepsTheSeat(t *testing.T) {
 		a.finish = func() time.Duration { return sent }
 		w.mu.Unlock()
 		a.stop()
-		w.within(3*time.Second, "b has all devices", func() bool { return w.owners()[b] == len(w.tokens) })
+		w.within(3*time.Second, "b has all devices", func() bool { return w.ownersLocked()[b] == len(w.tokens) })
 		w.mu.Lock()
 		early, under := b.Posting(), a.posting
 		w.mu.Unlock()

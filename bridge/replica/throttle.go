@@ -12,38 +12,39 @@ import (
 
 // throttling is one replica's message to the others about an answer 429.
 type throttling struct {
-	By     string  `json:"by"`     // its key
-	ForMS  int64   `json:"for_ms"` // nothing is to be sent for so long
-	Until  int64   `json:"until"`  // the same as a time, in Unix milliseconds, for a replica that reads it late
-	Factor float64 `json:"factor"` // of the limit, to go on with
+	By     string  `json:"by"`     // the key of the replica that wrote it
+	ForMS  int64   `json:"for_ms"` // how long no replica may send a request
+	Until  int64   `json:"until"`  // the end of that time, in Unix milliseconds, for a replica that reads it late
+	Factor float64 `json:"factor"` // the part of the limit that may be used after that
 }
 
 const (
-	// throttleGap is between two of them: the last one of a burst is written well
-	// within a second.
+	// throttleGap is the time between two writes. The last throttling of a burst is
+	// written well within a second.
 	throttleGap = 250 * time.Millisecond
-	// throttleRetry is the time in which the watch shows another replica's write.
+	// throttleRetry is the delay after a write that failed. Meanwhile the watch shows
+	// another replica's write.
 	throttleRetry = 20 * time.Millisecond
-	// throttleFresh is how old a factor may be before the rate has climbed from it.
+	// throttleFresh is the age of a factor from which on the rate has climbed above it.
 	throttleFresh = 2 * time.Second
-	// throttleMax is more than any throttling lasts.
+	// throttleMax limits a throttling; none lasts as long.
 	throttleMax = time.Hour
-	// throttleNews is for how long a factor is of interest to a newcomer:
-	// the rate climbs back within minutes.
+	// throttleNews is the largest age of a factor that a newcomer obeys, because the
+	// rate climbs back within minutes.
 	throttleNews = time.Minute
 )
 
-// throttleState is a membership's part in it.
+// throttleState is the state of a membership for [Group.Throttled].
 type throttleState struct {
 	writing  bool
-	after    clock.Moment // no writing before
+	after    clock.Moment // the earliest time of the next write
 	revision uint64       // of the key
 	last     throttling
 	lastAt   clock.Moment
 }
 
-// Throttled sends all other replicas that the API throttles: nothing is to be sent
-// until a time, which may have passed, and then at a factor of the limit. It is
+// Throttled reports to all other replicas that the API throttles: they send nothing
+// until a time, which may have passed, and then use a factor of the limit. The report is
 // sent as soon as the bucket can be written.
 func (g *Group) Throttled(until time.Time, factor float64) {
 	// Not by the monotonic clock, which may stand still before this is sent.
@@ -99,7 +100,7 @@ func (t *membership) spread() {
 	})
 }
 
-// seeThrottle hands on another replica's throttling.
+// seeThrottle takes another replica's throttling and passes it to Options.OnThrottle.
 func (t *membership) seeThrottle(e jetstream.KeyValueEntry) {
 	var b throttling
 	t.throttle.revision = max(t.throttle.revision, e.Revision())
@@ -108,7 +109,7 @@ func (t *membership) seeThrottle(e jetstream.KeyValueEntry) {
 	}
 	now := time.Now()
 	stop := min(time.Duration(max(b.ForMS, 0))*time.Millisecond, throttleMax)
-	if !t.watch.synced { // it was there before; how long, only the clocks can say
+	if !t.watch.synced { // it is of unknown age, except by the clocks of both machines
 		if left := time.UnixMilli(b.Until).Sub(now); left < stop {
 			stop = max(left, 0)
 		}

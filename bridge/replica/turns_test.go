@@ -63,7 +63,7 @@ func (w *world) begin(n *node, token string) *turn {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	busy := slices.ContainsFunc(n.turns.list, func(t *turn) bool { return t.token == token })
-	if busy || !n.last.owned(token) || !n.Owns(token) || n.turns.over {
+	if busy || !n.ownsLocked(token) || n.turns.over {
 		return nil
 	}
 	t := &turn{token: token, began: time.Now()}
@@ -113,7 +113,7 @@ func TestHandoverWaitsForTurns(t *testing.T) {
 		t.Run(fmt.Sprint(length), func(t *testing.T) {
 			calmly(t, func(w *world) {
 				a := w.join("a")
-				w.within(time.Minute, "a has all devices", func() bool { return w.owners()[a] == len(w.tokens) })
+				w.within(time.Minute, "a has all devices", func() bool { return w.ownersLocked()[a] == len(w.tokens) })
 				var all []*turn
 				for _, token := range w.tokens {
 					if one := w.begin(a, token); one != nil {
@@ -121,9 +121,9 @@ func TestHandoverWaitsForTurns(t *testing.T) {
 					}
 				}
 				b := w.join("b")
-				w.within(time.Minute, "a gives devices up", func() bool { return w.owners()[a] < len(w.tokens) })
+				w.within(time.Minute, "a gives devices up", func() bool { return w.ownersLocked()[a] < len(w.tokens) })
 				for since := time.Now(); time.Since(since) < min(length, DefaultLease-time.Second); w.pass(100 * time.Millisecond) {
-					if n := w.owners()[b]; n > 0 {
+					if n := w.devices(b); n > 0 {
 						t.Fatalf("b has %d devices although their turns on a go on", n)
 					}
 				}
@@ -132,9 +132,11 @@ func TestHandoverWaitsForTurns(t *testing.T) {
 						t.Errorf("the answer of %s is not published", one.token)
 					}
 				}
-				w.within(3*time.Second, "both share the devices", func() bool { return w.owners()[a]+w.owners()[b] == len(w.tokens) && w.owners()[b] > 0 })
+				w.within(3*time.Second, "both share the devices", func() bool {
+					return w.ownersLocked()[a]+w.ownersLocked()[b] == len(w.tokens) && w.ownersLocked()[b] > 0
+				})
 				for _, one := range all {
-					if length > DefaultLease && w.finish(a, one) != a.Owns(one.token) {
+					if length > DefaultLease && w.finish(a, one) != a.owns(one.token) {
 						t.Errorf("%s: want the answer published if the device stayed", one.token)
 					}
 				}
@@ -161,7 +163,7 @@ func TestTurnsOfAPausedReplica(t *testing.T) {
 					}
 				}
 				w.pass(pause)
-				taken := w.owners()[b] == len(w.tokens)
+				taken := w.devices(b) == len(w.tokens)
 				for one := range all {
 					if !a.Lapsed() && !one.revoked {
 						t.Errorf("%s: the lease ran out, and the turn may publish", one.token)
@@ -226,7 +228,7 @@ func TestTurnsWhenTheBucketLosesItsState(t *testing.T) {
 					}
 				}
 				w.lose(empty)
-				w.within(3*time.Second, "a notices the loss", func() bool { return !a.Owns(one.token) })
+				w.within(3*time.Second, "a notices the loss", func() bool { return !a.ownsLocked(one.token) })
 				w.pass(length)
 				if published := w.finish(a, one); published != (length < DefaultLease) {
 					t.Errorf("published %t", published)
