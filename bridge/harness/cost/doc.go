@@ -20,7 +20,9 @@
 // # Columns
 //
 // The CPU time of the client and of nats-server is used within a window that begins when
-// each device was polled. It is divided by the number of polls that the API answered. The
-// resident memory is that at the end of the window. The delay is the time from the answer
+// each device was polled. It is divided by the number of polls that the API answered.
+// Switches are how often threads of the client went to sleep; unlike CPU time, their
+// number hardly depends on other work of the machine. The resident memory is that at the
+// end of the window. The delay is the time from the answer
 // of the API to the timestamp of the message in the stream.
 package cost

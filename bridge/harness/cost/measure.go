@@ -54,6 +54,7 @@ type Figures struct {
 	Window         time.Duration
 	Polls          int64
 	Client, Server time.Duration // CPU time
+	Switches       int64         // how often threads of the client went to sleep
 	RSS            int64         // bytes, at the end
 	Warm           time.Duration // from the start until each device was polled
 	Delays         []time.Duration
@@ -212,6 +213,7 @@ func (m *Measurement) window(ctx context.Context, f *Figures, api *API, client *
 	after, _ := api.Polls()
 	f.Window, f.Polls = time.Since(begin), after-polls
 	f.Client, f.Server, f.RSS = client1.CPU-client0.CPU, server1.CPU-server0.CPU, client1.RSS
+	f.Switches = max(client1.Switches-client0.Switches, 0) // less if threads have ended
 	if f.Polls == 0 {
 		return errors.New("no device was polled in the window")
 	}

@@ -19,6 +19,7 @@ func (r *Row) Add(f *Figures) {
 	r.Polls += f.Polls
 	r.Client += f.Client
 	r.Server += f.Server
+	r.Switches += f.Switches
 	r.RSS = max(r.RSS, f.RSS)
 	r.Warm = max(r.Warm, f.Warm)
 	r.Delays = append(r.Delays, f.Delays...)
@@ -47,8 +48,8 @@ const SameMessages = "bare loop, same messages"
 func Table(l Load, rows []Row) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v\n\n", l)
-	b.WriteString("| client | polls/s | CPU us/poll | ratio | core | server us/poll | ratio | RSS MB | delay median ms | p99 ms |\n")
-	b.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| client | polls/s | CPU us/poll | ratio | core | switches/s | server us/poll | ratio | RSS MB | delay median ms | p99 ms |\n")
+	b.WriteString("|---|---|---|---|---|---|---|---|---|---|---|\n")
 	plain := &rows[0]
 	for i := range rows {
 		if rows[i].Name == SameMessages {
@@ -57,9 +58,9 @@ func Table(l Load, rows []Row) string {
 	}
 	for i := range rows {
 		r := &rows[i]
-		fmt.Fprintf(&b, "| %s | %.0f | %.0f | %s | %.2f%% | %.0f | %s | %d | %.1f | %.1f |\n", r.Name,
+		fmt.Fprintf(&b, "| %s | %.0f | %.0f | %s | %.2f%% | %.0f | %.0f | %s | %d | %.1f | %.1f |\n", r.Name,
 			float64(r.Polls)/r.Window.Seconds(), r.perPoll(r.Client), ratio(r.perPoll(r.Client), rows[0].perPoll(rows[0].Client)),
-			100*r.Client.Seconds()/r.Window.Seconds(),
+			100*r.Client.Seconds()/r.Window.Seconds(), float64(r.Switches)/r.Window.Seconds(),
 			r.perPoll(r.Server), ratio(r.perPoll(r.Server), plain.perPoll(plain.Server)), r.RSS>>20, r.delay(0.5), r.delay(0.99))
 	}
 	return b.String()

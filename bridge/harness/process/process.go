@@ -31,10 +31,12 @@ type Process struct {
 // New makes a process that does not run yet. log is the file for its output.
 func New(name, bin, log string) *Process { return &Process{name: name, bin: bin, log: log} }
 
-// Usage is the CPU time that a program has used, and its memory.
+// Usage is the CPU time that a program has used, how often its present threads went
+// to sleep, and its memory.
 type Usage struct {
-	CPU time.Duration
-	RSS int64 // bytes resident now
+	CPU      time.Duration
+	Switches int64 // voluntary context switches
+	RSS      int64 // bytes resident now
 }
 
 // errRunning and errGone are errors of the plan of a test.

@@ -1,8 +1,11 @@
 package process
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -55,8 +58,35 @@ func (p *Process) Usage() (Usage, error) {
 	}
 	const tick = 10 * time.Millisecond // USER_HZ is 100 on all ports of Go to Linux
 	u := Usage{CPU: time.Duration(number(14)+number(15)) * tick, RSS: number(24) * int64(os.Getpagesize())}
+	if err == nil {
+		u.Switches, err = switches(dir)
+	}
 	if err != nil {
 		return u, fmt.Errorf("%s: %w", p.name, err)
 	}
 	return u, nil
+}
+
+// switches returns how often the threads of a process have gone to sleep.
+func switches(dir string) (n int64, err error) {
+	threads, err := filepath.Glob(dir + "/task/*/status")
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range threads {
+		status, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // the thread ended
+		}
+		if err != nil {
+			return 0, err
+		}
+		for line := range strings.Lines(string(status)) {
+			if f := strings.Fields(line); len(f) == 2 && f[0] == "voluntary_ctxt_switches:" {
+				v, _ := strconv.ParseInt(f[1], 10, 64) // 0 if it is not a number
+				n += v
+			}
+		}
+	}
+	return n, nil
 }

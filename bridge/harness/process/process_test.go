@@ -169,6 +169,15 @@ func TestUsage(t *testing.T) {
 	if u.RSS < 1<<16 || u.RSS > 1<<32 {
 		t.Errorf("got %d bytes resident", u.RSS)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for u.Switches == 0 && ctx.Err() == nil { // its threads will go to sleep
+		u, err = p.Usage()
+		ok(t, err)
+	}
+	if u.Switches <= 0 {
+		t.Errorf("its threads went to sleep %d times", u.Switches)
+	}
 	ok(t, p.Kill())
 	if _, err := p.Usage(); err == nil {
 		t.Error("got the usage of a program that has ended")
