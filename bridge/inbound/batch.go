@@ -64,9 +64,10 @@ func (r *pass) postBatch(lm *lane.Message, posts *message.Posts) lane.Answer {
 
 // elementDone records the outcome of the next element of a batch.
 func (r *pass) elementDone(lm *lane.Message, posts *message.Posts, it message.ElementResult) lane.Answer {
-	b, m := triesOf(lm).batch, lm.Content.(*item)
+	t, m := triesOf(lm), lm.Content.(*item)
+	b := t.batch
 	b.items = append(b.items, it)
-	triesOf(lm).renewed = false
+	t.renewed, t.detail = false, ""
 	if len(b.items) == len(posts.Elements) {
 		return r.concluded(lm, posts, b)
 	}
@@ -157,6 +158,9 @@ func (r *pass) expired(lm *lane.Message, reason string) (lane.Answer, bool) {
 	b, answer := r.resume(lm, posts)
 	if b == nil {
 		return answer, true
+	}
+	if t := triesOf(lm); t.detail != "" && len(b.items) < len(posts.Elements) { // the next one was tried
+		b.items = append(b.items, message.ElementResult{Status: t.status, Error: reason})
 	}
 	for len(b.items) < len(posts.Elements) {
 		b.items = append(b.items, message.ElementResult{Error: reason})

@@ -161,8 +161,12 @@ func TestBatchTooOld(t *testing.T) {
 	if want := string(batchOf(2, 3)); string(letter.Data) != want {
 		t.Errorf("letter %s, want %s", letter.Data, want)
 	}
-	if got := r.resultOf(); got.Posted || len(got.Items) != 3 || !got.Items[0].Posted || !strings.Contains(got.Items[2].Error, "too old") {
-		t.Errorf("result %+v", got)
+	got := r.resultOf()
+	if got.Posted || len(got.Items) != 3 || !got.Items[0].Posted || !strings.Contains(got.Items[2].Error, "too old") {
+		t.Fatalf("result %+v", got)
+	}
+	if got.Items[1].Status != 500 || got.Items[2].Status != 0 {
+		t.Errorf("statuses %d and %d, want that of the failed try and none", got.Items[1].Status, got.Items[2].Status)
 	}
 }
 
