@@ -108,7 +108,7 @@ func TestAnswerOfAPollDuringWhichItsDeviceMoves(t *testing.T) {
 			var run sync.WaitGroup
 			run.Go(func() { r.pool.Run(ctx) })
 			r.until("the first fix", body(`"v":1`))
-			r.polls("a", 2)
+			natstest.Eventually(t, "a poll waits for its answer", func() bool { return r.polled("a") == 2 })
 			if test.stops {
 				cancel()
 			}

@@ -24,6 +24,7 @@ type fakeAPI struct {
 	alerts  map[string]string   // answer to a range of alerts
 	asked   []string            // bodies of range requests
 	hang    map[string]bool     // until a timeout
+	hanging chan struct{}       // if not nil, the timeout of those that hang is when it is closed
 	polled  chan string         // every poll's device, if a test reads it
 	// groupless is how many more times the list of groups is empty.
 	groupless int
@@ -88,17 +89,23 @@ func (a *fakeAPI) LastLocation(ctx context.Context, id string, buf []byte) (plas
 	a.mu.Lock()
 	n := a.polls[id]
 	a.polls[id]++
-	raw, hang, next := a.shown[id], a.hang[id], a.next[id]
+	raw, hang, next, timeout := a.shown[id], a.hang[id], a.next[id], a.hanging
 	a.mu.Unlock()
 	select {
 	case a.polled <- id:
 	default:
 	}
 	if hang {
+		var late <-chan time.Time
+		if timeout == nil {
+			late = time.After(100 * time.Millisecond)
+		}
 		select {
 		case <-ctx.Done():
 			return plaspy.LastLocation{}, context.Cause(ctx)
-		case <-time.After(100 * time.Millisecond):
+		case <-timeout:
+			return plaspy.LastLocation{}, &plaspy.Error{Endpoint: "last_location", Message: "no answer in time"}
+		case <-late:
 			return plaspy.LastLocation{}, &plaspy.Error{Endpoint: "last_location", Message: "no answer in time"}
 		}
 	}

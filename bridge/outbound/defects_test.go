@@ -304,7 +304,7 @@ func TestGapIsBounded(t *testing.T) {
 func TestRefusedBackfillIsAskedForLessAndLess(t *testing.T) {
 	t.Parallel()
 	o := options()
-	o.Backfill, o.BackoffInitial = true, time.Second
+	o.Backfill, o.BackoffInitial = true, time.Hour
 	api := newFakeAPI("d", "e")
 	api.set(func() { api.ranges["d"], api.ranges["e"] = "refused", "refused" })
 	var n atomic.Int64
@@ -364,12 +364,12 @@ func TestProbesAreSent(t *testing.T) {
 	r := newRigWith(t, natstest.Start(t), api, api, o, func(_ *rig, p *Parts) {
 		p.Circuit, p.Schedule = &circuit, schedule.NewFixed(time.Hour)
 	})
-	r.polls("a", 1)
+	natstest.Eventually(t, "a poll", func() bool { return r.polled("a") > 0 })
 	for range 10 {
 		nudge(r.pool.wake)
 		select {
 		case <-turned:
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the dispatcher is stuck")
 		}
 	}

@@ -25,6 +25,7 @@ func TestDeviceEvents(t *testing.T) {
 	r.until("the change", body(`"change":"changed"`))
 	api.setList("a") // a changes its name back, b is gone
 	r.until("the removal", body(`"change":"removed"`))
+	natstest.Eventually(t, "the second change", func() bool { return len(r.events()) >= 5 })
 	api.set(func() { api.listErr = errors.New("down"); api.list = nil })
 	r.polls("a", 20)
 	r.stop()
@@ -39,6 +40,7 @@ func TestDeviceEvents(t *testing.T) {
 		api.list = []string{`{"name":"Other","id":"a"}`, `{"id":"b"}`, `{"id":"b","name":"twice"}`, `{"id":"old","expires":"2020-01-01T00:00:00Z"}`}
 	})
 	r = newRig(t, srv, api, options())
+	natstest.Eventually(t, "both events", func() bool { return len(r.events()) >= before+2 })
 	r.polls("b", 5)
 	r.stop()
 	got = summary(r.events())[before:]
@@ -68,6 +70,9 @@ func TestSelection(t *testing.T) {
 			o := options()
 			o.Select = tt.s
 			r := newRig(t, natstest.Start(t), api, o)
+			natstest.Eventually(t, "all are polled", func() bool {
+				return !slices.ContainsFunc(strings.Fields(tt.want), func(id string) bool { return r.polled(id) == 0 })
+			})
 			r.polls(strings.Fields(tt.want)[0], 5)
 			r.stop()
 			var got []string
@@ -132,7 +137,7 @@ func TestRemovedDeviceLeavesTheBucket(t *testing.T) {
 					t.Fatalf("%s: got a %v", what, e.Operation())
 				}
 				return e
-			case <-time.After(30 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatalf("%s: the bucket does not change", what)
 			}
 		}
@@ -141,9 +146,10 @@ func TestRemovedDeviceLeavesTheBucket(t *testing.T) {
 	api.setList("a")
 	next("removed", jetstream.KeyValueDelete)
 	r.until("the removal", body(`"change":"removed"`))
-	if _, err := kv.Get(t.Context(), "a"); err != nil {
-		t.Errorf("the other device: %v", err)
-	}
+	natstest.Eventually(t, "the other device is in the bucket", func() bool {
+		_, err := kv.Get(t.Context(), "a")
+		return err == nil
+	})
 	api.setList("a", "b")
 	if again := next("returned", jetstream.KeyValuePut); string(again.Value()) != string(first.Value()) {
 		t.Errorf("got %s, want %s", again.Value(), first.Value())

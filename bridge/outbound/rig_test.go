@@ -93,7 +93,7 @@ type rig struct {
 func options() Options {
 	return Options{
 		Workers: 8, Refresh: 20 * time.Millisecond, IgnoreFields: []string{"inactiveSeconds"}, BackfillAfter: time.Second,
-		BackoffInitial: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond, Grace: 5 * time.Second,
+		BackoffInitial: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond, Grace: time.Minute,
 		gapPatience: 30 * time.Millisecond,
 	}
 }
@@ -202,7 +202,7 @@ func (r *rig) until(what string, ok func(event) bool) []event {
 	defer it.Stop()
 	var list []event
 	for {
-		m, err := it.Next(jetstream.NextMaxWait(10 * time.Second))
+		m, err := it.Next(jetstream.NextMaxWait(time.Minute))
 		if err != nil {
 			r.t.Fatalf("waiting for %s: %v; the stream has %v", what, err, summary(list))
 		}
@@ -268,9 +268,11 @@ func (r *rig) forgetPolls() {
 	}
 }
 
-// polls waits until a device was polled n times more.
+// polls waits until n polls of a device begin after this moment. Each but the last has
+// ended then.
 func (r *rig) polls(id string, n int) {
 	r.t.Helper()
+	r.forgetPolls()
 	timeout := time.After(time.Minute)
 	for range n {
 		for got := ""; got != id; {

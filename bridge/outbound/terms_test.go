@@ -129,7 +129,7 @@ func TestPollNow(t *testing.T) {
 	r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) { p.Schedule = schedule.NewFixed(time.Hour) })
 	var first Asked
 	poll := func(id string) (Asked, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		data, err := r.pool.Poll(ctx, id)
 		var got Asked
