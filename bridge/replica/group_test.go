@@ -13,13 +13,13 @@ import (
 func TestAlone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 100)
-	start := time.Now()
+	elapsed := stopwatch()
 	a := r.start("a", func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 })
 	if a.owns(r.tokens[0]) {
 		t.Error("owns a device before it has joined")
 	}
 	r.awaitDivided(a)
-	if took := time.Since(start); took > within(time.Second) {
+	if took := elapsed(); took > within(time.Second) {
 		t.Errorf("alone, it took %v to have everything, want less than 1s", took)
 	}
 	if got := a.Trouble(); got != "" {
@@ -33,10 +33,10 @@ func TestAlone(t *testing.T) {
 		t.Errorf("still owns something after it has left: %+v", a.state())
 	}
 	// No replica waits for one that announced its shutdown.
-	start = time.Now()
+	elapsed = stopwatch()
 	b := r.start("a", func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 })
 	r.awaitDivided(b)
-	if took := time.Since(start); took > within(2*time.Second) {
+	if took := elapsed(); took > within(2*time.Second) {
 		t.Errorf("after a goodbye it took %v to have everything, want less than 2s", took)
 	}
 }
@@ -63,10 +63,10 @@ func TestJoinLeave(t *testing.T) {
 	if moved < 140 || moved > 260 {
 		t.Errorf("a third replica took %d of 600 devices, want about 200", moved)
 	}
-	start := time.Now()
+	elapsed := stopwatch()
 	c.leave()
 	r.awaitDivided(a, b)
-	if took := time.Since(start); took > within(3*time.Second) {
+	if took := elapsed(); took > within(3*time.Second) {
 		t.Errorf("a replica that was stopped was replaced after %v, want within 3s", took)
 	}
 	for token, n := range r.byToken() {
@@ -153,18 +153,22 @@ func TestPause(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 200)
 	a, b := r.start("a"), r.start("b")
-	r.awaitDivided(a, b)
-	a.pause()
-	r.await("the other one has everything", func() bool { return r.divided(b) })
-	for _, token := range r.tokens {
-		if a.owns(token) {
-			t.Fatalf("%s is still owned by the one that sleeps", token)
+	for noticed, tries := true, 0; noticed; tries++ {
+		r.awaitDivided(a, b)
+		a.pause()
+		r.await("the other one has everything", func() bool { return r.divided(b) })
+		for _, token := range r.tokens {
+			if a.owns(token) {
+				t.Fatalf("%s is still owned by the one that sleeps", token)
+			}
 		}
+		// A busy machine may take its lease before it is suspended.
+		noticed = !a.state().Owned(r.tokens[0]) && !a.state().Owned(r.tokens[1]) && a.state().Share == 0
+		if noticed && tries == 10 {
+			t.Fatal("the suspended replica noticed something, so this test shows nothing")
+		}
+		a.resume()
 	}
-	if !a.state().Owned(r.tokens[0]) && !a.state().Owned(r.tokens[1]) && a.state().Share == 0 {
-		t.Fatal("the suspended replica noticed something, so this test shows nothing")
-	}
-	a.resume()
 	r.awaitDivided(a, b)
 }
 
