@@ -31,7 +31,7 @@ func (b *Bridge) parts() []part {
 		{"streams", b.keeper.Health},
 		{"publish", b.publishState},
 		{"replica", func() ops.State { return replicaState(b.group) }},
-		{"state", b.unlessStandby(func() ops.State { return readState(b.pool.Ready()) })},
+		{"state", b.unlessStandby(func() ops.State { return readState(b.pool.NotReady()) })},
 	}
 	if b.consumer != nil {
 		table = append(table, part{"inbound", b.consuming.state})

@@ -101,8 +101,8 @@ type kept struct {
 	seq  uint64
 	text unique.Handle[note]
 	id   [16]byte
-	// rest holds the time in the upper 44 bits, the result in 4, and in 16 the number of events published, or of
-	// polls in a row if there was none.
+	// rest holds the time in the upper 44 bits, the result in 4, and in 16 the number of
+	// events published, or of polls in a row if there was none.
 	rest uint64
 }
 
@@ -255,7 +255,7 @@ func (p *Pool) reason(id string) (Reason, bool) {
 	if d == nil {
 		return Reason{}, false
 	}
-	r := Reason{DeviceID: id, Decisions: d.log.list(), Control: p.fleet.termsLocked(d).Control}
+	r := Reason{DeviceID: id, Decisions: d.decisions.list(), Control: p.fleet.termsLocked(d).Control}
 	if !d.active {
 		r.Plan, r.Reason = "not polled: it is not in the API's list, or the settings or live control leave it out", reasonUnlisted
 		switch {
@@ -365,9 +365,9 @@ type DeviceStatus struct {
 	Reason   string    // why then, one word
 }
 
-// statuses is the number of devices that are read while the fleet's mutex is held:
+// statusChunk is the number of devices that are read while the fleet's mutex is held:
 // some hundred microseconds.
-const statuses = 64
+const statusChunk = 64
 
 // Changed calls f with each device that has changed, or was polled, since the
 // last call, and the first time with every device. There may be only one caller.
@@ -377,8 +377,8 @@ func (p *Pool) Changed(f func(DeviceStatus)) { p.fleet.statuses(f) }
 
 func (f *fleet) statuses(each func(DeviceStatus)) {
 	list := f.takeChanged()
-	seen := make([]DeviceStatus, 0, min(statuses, len(list)))
-	for part := range slices.Chunk(list, statuses) {
+	seen := make([]DeviceStatus, 0, min(statusChunk, len(list)))
+	for part := range slices.Chunk(list, statusChunk) {
 		seen = seen[:0]
 		now := time.Now()
 		f.mu.Lock()
@@ -430,7 +430,7 @@ func (f *fleet) statusLocked(now time.Time, d *device) DeviceStatus {
 			s.Alerts = append(slices.Clip(s.Alerts), track.SilentAlert)
 		}
 	}
-	if last, ok := d.log.last(); ok {
+	if last, ok := d.decisions.last(); ok {
 		s.Polled, s.Result, s.Detail = last.when(), last.result.String(), last.noted().detail
 	}
 	s.Failures = int(d.failures)

@@ -44,8 +44,8 @@ func (p *Pool) dispatch(ctx context.Context) {
 	}
 }
 
-// sleep waits until at, but for least in any case, and no longer than longestSleep. A
-// signal ends it early. The usual sleep has one timer and so one wake-up.
+// sleep waits until at, at least for least and at most for longestSleep. A signal ends it
+// early, after least. The usual sleep has one timer and so one wake-up.
 func sleep(ctx context.Context, timer *time.Timer, wake <-chan struct{}, at time.Time, least time.Duration) {
 	began, length := time.Now(), longestSleep
 	if !at.IsZero() {
@@ -208,8 +208,8 @@ func (p *Pool) send(ctx context.Context, w *shortWait, permit *plaspy.Permit) (a
 	}
 }
 
-// probed holds the devices that were polled since the API went down. It is safe for concurrent use: polls on
-// demand send as well as the dispatcher.
+// probed holds the devices that were polled since the API went down. It is safe for
+// concurrent use, because polls on demand choose devices as well as the dispatcher.
 type probed struct {
 	mu      sync.Mutex
 	devices map[string]struct{}
@@ -223,8 +223,9 @@ func (r *probed) add(id string) {
 
 const maxProbed = 256 // devices that are skipped
 
-// choose takes the device that the schedule chooses now. While the API is down, it skips those that were
-// probed, as long as others are due: a failed probe is due again at once, and the device itself may be the cause.
+// choose takes the device that the schedule chooses now. While the API is down, it skips
+// the devices that were probed, as long as others are due: a failed probe is due again at
+// once, and the device itself may be the cause.
 func (r *probed) choose(p *Pool, now time.Time, down bool) (j job, wake time.Time, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -284,14 +285,14 @@ func (e heldError) Error() string { return string(e) }
 // Is reports whether target is [ErrHeld].
 func (heldError) Is(target error) bool { return target == ErrHeld }
 
-// Asked is the JSON that [Pool.Poll] returns.
-type Asked struct {
+// PollAnswer is the JSON that [Pool.Poll] returns.
+type PollAnswer struct {
 	DeviceID string `json:"deviceId"`
 	Decision
 }
 
-// asked is the result of a turn for a caller of [Pool.Poll].
-type asked struct {
+// pollResult is the result of a turn for a caller of [Pool.Poll].
+type pollResult struct {
 	decision decision
 	err      error // why the API gave no answer
 }
@@ -331,7 +332,7 @@ func (p *Pool) Poll(ctx context.Context, id string) ([]byte, error) {
 		if r.err != nil {
 			return nil, r.err
 		}
-		return json.Marshal(Asked{id, r.decision.shown()})
+		return json.Marshal(PollAnswer{id, r.decision.shown()})
 	case <-ctx.Done():
 		p.fleet.forgetAsked(id, result)
 		return nil, context.Cause(ctx)
@@ -355,15 +356,15 @@ func (p *Pool) sendAsked(ctx context.Context, permit *plaspy.Permit) bool {
 
 // answerAsked gives the result of a turn to the callers of Poll.
 func (t *turn) answerAsked(now time.Time) {
-	if len(t.asked) == 0 {
+	if len(t.callers) == 0 {
 		return
 	}
-	r := asked{t.result, t.err}
+	r := pollResult{t.result, t.err}
 	r.decision.at = now.UnixMilli()
 	if r.err == nil && r.decision.result == noResult {
 		r.err = heldError("the state is being read from the stream")
 	}
-	for _, c := range t.asked {
+	for _, c := range t.callers {
 		c <- r // it has room
 	}
 }
@@ -386,11 +387,11 @@ func (f *fleet) pollable(id string) error {
 
 // ask makes a device due before all others. The channel receives the result of the
 // device's next turn.
-func (f *fleet) ask(now time.Time, id string) (chan asked, error) {
+func (f *fleet) ask(now time.Time, id string) (chan pollResult, error) {
 	if err := f.pollable(id); err != nil {
 		return nil, err
 	}
-	result := make(chan asked, 1)
+	result := make(chan pollResult, 1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.waiting == nil {
@@ -402,7 +403,7 @@ func (f *fleet) ask(now time.Time, id string) (chan asked, error) {
 }
 
 // forgetAsked removes a caller that does not wait any more.
-func (f *fleet) forgetAsked(id string, result chan asked) {
+func (f *fleet) forgetAsked(id string, result chan pollResult) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	list := f.waiting[id]
@@ -418,20 +419,20 @@ func (f *fleet) forgetAsked(id string, result chan asked) {
 
 // askAgain puts back the callers of a job that no worker took.
 func (f *fleet) askAgain(j *job) {
-	if len(j.asked) == 0 {
+	if len(j.callers) == 0 {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.waiting[j.d.id] = append(j.asked, f.waiting[j.d.id]...)
+	f.waiting[j.d.id] = append(j.callers, f.waiting[j.d.id]...)
 	f.policy.Soon(time.Now(), j.d.id)
 }
 
 // callers wait for the next turn of a device, by its id.
-type callers map[string][]chan asked
+type callers map[string][]chan pollResult
 
 // take returns the callers that wait for the turn that begins now.
-func (c callers) take(id string) []chan asked {
+func (c callers) take(id string) []chan pollResult {
 	list := c[id]
 	delete(c, id)
 	return list

@@ -19,6 +19,9 @@
 //	quota       results per device and day
 //	inventory   the account's devices and their events
 //
+// The pool applies the terms of live control, and keeps the schedule's memory, in
+// terms.go. A poll on demand ([Pool.Poll]) is in dispatch.go.
+//
 // # State
 //
 // The stream is the state (resync.go). At start, after the broker was away, and when
@@ -38,7 +41,6 @@
 // # Concurrency
 //
 // A device is polled by one worker at a time, and is busy until its turn has ended.
-// Its track belongs to the turn while the device is busy. The schedule, the set of devices and
-// which of them are busy are guarded by the fleet's mutex, under which nothing
-// blocks.
+// Its track belongs to the turn while the device is busy. The fleet's mutex, under which
+// nothing blocks, guards the schedule, the set of devices and which of them are busy.
 package outbound

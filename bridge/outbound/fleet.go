@@ -30,9 +30,9 @@ type device struct {
 	reread bool
 	// revoked: another replica may have polled it since its turn began, so the turn
 	// publishes nothing more.
-	revoked  atomic.Bool
-	failures int32 // polls in a row that failed
-	log      decisions
+	revoked   atomic.Bool
+	failures  int32 // polls in a row that failed
+	decisions decisions
 
 	track     track.Track
 	complaint unique.Handle[string] // the trouble that was logged last; zero: none
@@ -48,7 +48,7 @@ func (d *device) token() string { return publisher.Encode(d.id) }
 // safe for concurrent use. Nothing that blocks is done under its mutex.
 type fleet struct {
 	owner      Ownership
-	made       made
+	allocator  allocator
 	suspectMax int
 	setDevices func(n int)
 	size       size
@@ -119,7 +119,7 @@ type changes struct {
 
 func newFleet(policy *schedule.Schedule, owner Ownership, o Options) *fleet {
 	f := &fleet{
-		owner: owner, made: made{history: o.AlertHistory, limited: o.Quota.Limited()}, setDevices: o.SetDevices, policy: policy,
+		owner: owner, allocator: allocator{history: o.AlertHistory, limited: o.Quota.Limited()}, setDevices: o.SetDevices, policy: policy,
 		// Devices with polls that hang must not occupy every worker.
 		suspectMax: max(o.Workers/4, 1),
 		devices:    make(map[string]*device), pace: pace{rate: -1},
@@ -132,30 +132,30 @@ func newFleet(policy *schedule.Schedule, owner Ownership, o Options) *fleet {
 
 // addLocked adds a device that is not listed yet.
 func (f *fleet) addLocked(id, token string) *device {
-	d := f.made.device(id)
+	d := f.allocator.device(id)
 	f.devices[token] = d
 	return d
 }
 
-// made makes devices.
-type made struct {
-	history bool     // of their tracks
-	limited bool     // they have a daily quota
+// allocator makes devices.
+type allocator struct {
+	history bool     // the tracks remember the alerts that were published
+	limited bool     // the devices have a daily quota
 	block   []device // allocated, and not used yet
 }
 
-// deviceBlock is the number of devices that are allocated together, because the runtime would round the
-// size of each one up. They fill 64 KiB.
+// deviceBlock is the number of devices that are allocated together, because the runtime
+// would round the size of each one up. They fill 64 KiB.
 const deviceBlock = 130
 
-func (m *made) device(id string) *device {
-	if len(m.block) == 0 {
-		m.block = make([]device, deviceBlock)
+func (a *allocator) device(id string) *device {
+	if len(a.block) == 0 {
+		a.block = make([]device, deviceBlock)
 	}
-	d := &m.block[0]
-	m.block = m.block[1:]
-	d.id, d.track, d.terms = id, track.New(m.history), &noTerms
-	if m.limited {
+	d := &a.block[0]
+	a.block = a.block[1:]
+	d.id, d.track, d.terms = id, track.New(a.history), &noTerms
+	if a.limited {
 		d.day = new(quota.Day)
 	}
 	return d
@@ -268,10 +268,10 @@ func (f *fleet) follow(now time.Time, devices []inventory.Device) {
 // job is one poll to make.
 type job struct {
 	d       *device
-	name    string       // of the device
-	suspect bool         // its last poll failed
-	reread  bool         // its state has to be read first
-	asked   []chan asked // callers of Poll that wait for the result
+	name    string            // of the device
+	suspect bool              // its last poll failed
+	reread  bool              // its state has to be read first
+	callers []chan pollResult // of Poll, which wait for the result
 }
 
 // suspectWait is how long a device waits if it cannot be polled now: too many
@@ -298,7 +298,7 @@ func (f *fleet) next(now time.Time, rate float64) (j job, wake time.Time, ok boo
 			d.failures > 0 && f.suspects >= f.suspectMax:
 			f.policy.PutBack(now, id, now.Add(suspectWait))
 		default:
-			j := job{d: d, name: d.name, suspect: d.failures > 0, reread: d.reread, asked: f.waiting.take(id)}
+			j := job{d: d, name: d.name, suspect: d.failures > 0, reread: d.reread, callers: f.waiting.take(id)}
 			d.busy, d.reread, d.first = true, false, false
 			d.revoked.Store(false)
 			f.busy.add(1)
@@ -347,7 +347,7 @@ func (f *fleet) release(d *device, now time.Time, result decision, e ending) {
 		f.given.add(-1)
 	}
 	d.reread = d.reread || e.reread
-	d.log.add(result, now)
+	d.decisions.add(result, now)
 	f.ended++
 	if e.soon {
 		f.policy.Soon(now, d.id)
@@ -364,7 +364,7 @@ func (f *fleet) release(d *device, now time.Time, result decision, e ending) {
 	f.busy.add(-1)
 }
 
-// cleared notes that the poll of a suspect device has ended.
+// suspectEnded notes that the poll of a suspect device has ended.
 func (f *fleet) suspectEnded() {
 	f.mu.Lock()
 	f.suspects--

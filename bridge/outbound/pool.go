@@ -97,7 +97,7 @@ type Parts struct {
 
 // Options are the pool's settings. The durations are positive.
 type Options struct {
-	Workers        int           // polls under way at once
+	Workers        int           // polls in flight at once
 	Refresh        time.Duration // of the device list
 	EventGroups    bool          // events carry the groups of their device
 	Select         inventory.Selection
@@ -110,9 +110,10 @@ type Options struct {
 	Quota          *quota.Quota // results per device and day; nil means no limit
 	BackoffInitial time.Duration
 	BackoffMax     time.Duration
-	Grace          time.Duration // how long polls under way may take after Run's context is cancelled
+	Grace          time.Duration // how long polls in flight may take after Run's context is cancelled
 
-	// Posted reports whether the bridge itself posted a location. Optional.
+	// Posted reports whether the bridge itself posted a location of a device, which is
+	// named by its token. Optional.
 	Posted func(device string, at time.Time, lat, lon float64) bool
 	// SetDevices is called with the number of devices that are polled. It must
 	// not block. Optional.
@@ -214,7 +215,7 @@ func (everything) Live() bool { return true }
 // Lapsed implements [Ownership].
 func (everything) Lapsed() bool { return false }
 
-// Run polls until ctx is cancelled. Polls under way then have the grace period to
+// Run polls until ctx is cancelled. Polls in flight then have the grace period to
 // end. Run returns when their results are stored, or when that period is over.
 func (p *Pool) Run(ctx context.Context) {
 	// An answer is published even if ctx has been cancelled meanwhile.
@@ -358,8 +359,8 @@ func (p *Pool) Demand(interval time.Duration) float64 {
 	return float64(others)*float64(time.Minute)/float64(interval) + math.Float64frombits(s.demand.Load())
 }
 
-// Ready returns in one sentence why the pool is not at work, or "".
-func (p *Pool) Ready() string {
+// NotReady returns in one sentence why the pool is not at work, or "".
+func (p *Pool) NotReady() string {
 	if p.state.stale() {
 		return "the state is being read from the stream"
 	}

@@ -187,11 +187,11 @@ func (t *turn) planAgain(ctx context.Context) {
 }
 
 // renew reads the device again, because the stream may not hold the state that the turn
-// began with. It returns nil if the turn's answer is still the
-// newest. That is so if the broker lost data, and the stream holds nothing newer than
-// the state at the beginning. It is also so if no other replica can have polled the
-// device since the turn began, and the stream holds nothing that was seen after that. A
-// previous owner of the device may have published late.
+// began with. It returns nil if the turn's answer is still the newest, in two cases:
+//
+//   - The broker lost data, and the stream holds nothing newer than that state.
+//   - No other replica can have polled the device since the turn began, and the stream
+//     holds nothing that was seen after that. A previous owner may have published late.
 func (t *turn) renew(ctx context.Context, before *track.Track) error {
 	d, known, seen, seq := t.d, before.Known, before.SeenAt, before.Seq
 	if t.renewals++; t.renewals >= maxConflicts || d.revoked.Load() {
@@ -236,16 +236,16 @@ func (t *turn) sole(ctx context.Context) (sole bool) {
 	return sole
 }
 
-// outage is how long an answer waits for the broker.
-const outage = 30 * time.Second
+// brokerPatience is how long an answer waits for the broker.
+const brokerPatience = 30 * time.Second
 
-// try calls f at once and then at an interval, until it reports that it is done, for as
-// long as an outage may last or until ctx ends.
+// try calls f at once and then at an interval, until f reports that it is done,
+// brokerPatience is over or ctx ends.
 func try(ctx context.Context, interval time.Duration, f func() bool) {
 	if f() {
 		return
 	}
-	over, tick := time.NewTimer(outage), time.NewTicker(interval)
+	over, tick := time.NewTimer(brokerPatience), time.NewTicker(interval)
 	defer over.Stop()
 	defer tick.Stop()
 	for {

@@ -77,7 +77,7 @@ func TestMemory(t *testing.T) {
 	}
 	next.own(func(string) bool { return true })
 	natstest.Eventually(t, "the other one is taken over", func() bool {
-		return next.pool.Owned() == 2 && next.pool.Ready() == "" && next.why("b").Reason != schedule.ReasonFirst.String()
+		return next.pool.Owned() == 2 && next.pool.NotReady() == "" && next.why("b").Reason != schedule.ReasonFirst.String()
 	})
 	was := next.polled("b")
 	close(held)

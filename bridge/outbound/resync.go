@@ -225,7 +225,7 @@ func (f *fleet) load(images map[string]*image, quotas map[string]quota.Stored, l
 		if im.id == "" {
 			continue
 		}
-		list = append(list, fresh{token, im.id, im.Track(f.made.history), quotas[token]})
+		list = append(list, fresh{token, im.id, im.Track(f.allocator.history), quotas[token]})
 		if len(list) == chunk {
 			f.replace(list, limit)
 			list = list[:0]
@@ -235,7 +235,7 @@ func (f *fleet) load(images map[string]*image, quotas map[string]quota.Stored, l
 	for part := range slices.Chunk(f.unknown(images), chunk) {
 		list = list[:0]
 		for _, token := range part {
-			list = append(list, fresh{token: token, track: track.New(f.made.history), quota: quotas[token]})
+			list = append(list, fresh{token: token, track: track.New(f.allocator.history), quota: quotas[token]})
 		}
 		f.replace(list, limit)
 	}

@@ -51,8 +51,8 @@ func setTermsLocked(d *device, w Terms, memory []byte) {
 	}
 }
 
-// SetTerms replaces the terms of all devices. If groups is
-// true, the members of the account's groups are read, now and with each list.
+// SetTerms replaces the terms of all devices. If groups is true, the members of the
+// account's groups are read, now and with each list.
 func (p *Pool) SetTerms(of TermsOf, groups bool) {
 	p.inventory.UseGroups(groups)
 	p.fleet.mu.Lock()
@@ -108,8 +108,8 @@ func (f *fleet) enterLocked(now time.Time, d *device) {
 	}
 }
 
-// scheduleLocked adds a device to the schedule, with what the schedule knew of it; nil means that the fleet's
-// memory may have that.
+// scheduleLocked adds a device to the schedule, with the schedule's memory of it. A nil
+// memory means that the fleet may have restored one.
 func (f *fleet) scheduleLocked(now time.Time, d *device, memory []byte) {
 	if memory == nil {
 		memory = f.memory.devices[d.token()]

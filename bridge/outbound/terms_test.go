@@ -127,12 +127,12 @@ func TestPollNow(t *testing.T) {
 	api := newFakeAPI("a", "b")
 	api.show("a", at(0, 4.7))
 	r := newRigWith(t, natstest.Start(t), api, api, options(), func(_ *rig, p *Parts) { p.Schedule = schedule.NewFixed(time.Hour) })
-	var first Asked
-	poll := func(id string) (Asked, error) {
+	var first PollAnswer
+	poll := func(id string) (PollAnswer, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		data, err := r.pool.Poll(ctx, id)
-		var got Asked
+		var got PollAnswer
 		if err == nil {
 			err = json.Unmarshal(data, &got)
 		}

@@ -280,7 +280,7 @@ func TestOffCostsAPollNothing(t *testing.T) {
 			if (allocs <= 1) != tt.free {
 				t.Errorf("%v allocations", allocs)
 			}
-			if got, _ := d.log.last(); got.result != resultUnchanged {
+			if got, _ := d.decisions.last(); got.result != resultUnchanged {
 				t.Fatalf("the poll's result is %q", got.result)
 			}
 		})

@@ -47,16 +47,16 @@ func NewAdaptive(o AdaptiveOptions) *Schedule {
 // adaptive plans by forecasts and prices.
 type adaptive struct {
 	interval   time.Duration
-	floor      float64 // laps that a parked device which drives waits at most ...
-	floored    bool    // ... if there is such a floor
+	floor      float64 // the most laps that a parked device which drives waits, if floored
+	floored    bool    // TripStartWeight is above 1
 	tripWeight float64
 	pace       *pace
 	fleet      *forecast.Fleet
 	devices    pages[device]  // by slot
 	restored   map[int32]tick // when a device that was not polled since was restored, by slot
 
-	priced  tick // when the price was last worked out ...
-	rate    float64
+	priced  tick    // when the price was last worked out
+	rate    float64 // requests a minute at that time
 	market  market
 	waits   waits   // from poll to poll of parked devices
 	drivers int     // parked devices that drive
@@ -66,8 +66,8 @@ type adaptive struct {
 // device is the planner's knowledge of one device.
 type device struct {
 	forecast.Device
-	weight  float32 // in waits ...
-	bin     int16   // ... and its place there; 0 means none
+	weight  float32 // its weight in adaptive.waits
+	bin     int16   // its place there, from 1 on; 0 means none
 	polls   uint8   // planned, for the dither
 	counted bool    // in adaptive.drivers
 }
@@ -115,7 +115,7 @@ func (a *adaptive) count(d *device, is bool) {
 	d.counted = is
 }
 
-// served takes note of by how much a due poll is late.
+// served records the lateness of a due poll.
 func (a *adaptive) served(late tick) { a.behind += (late.Seconds() - a.behind) * 0.01 }
 
 // bound implements planner.
@@ -180,7 +180,7 @@ func (a *adaptive) leastPrice() float64 { return min(1, max(0.05, a.interval.Sec
 
 // observe implements planner. It also adds to the market the polls that the device would have had since its
 // last answer at each price.
-func (a *adaptive) observe(t tick, slot int32, u *turn, o Observation, stamp tick) {
+func (a *adaptive) observe(t tick, slot int32, u *deviceState, o Observation, stamp tick) {
 	d, terms := a.devices.at(slot), a.pace.terms[slot]
 	a.reprice(t)
 	if a.rate > 0 && d.Seen() {
@@ -196,9 +196,9 @@ func (a *adaptive) observe(t tick, slot int32, u *turn, o Observation, stamp tic
 		})
 	}
 	a.forgetRestored(slot)
-	waited := d.Waited(u.asked)
+	waited := d.Waited(u.handedOut)
 	a.fleet.Observe(&d.Device, t, forecast.Observation{
-		Asked: u.asked, Fix: o.Fix, Stamp: stamp, Changed: o.Changed, Speed: o.Speed, Input: o.Input,
+		Asked: u.handedOut, Fix: o.Fix, Stamp: stamp, Changed: o.Changed, Speed: o.Speed, Input: o.Input,
 	})
 	if d.Parked() {
 		a.waits.count(d, waited, a.fleet.TripLikelihood(&d.Device, t))
@@ -210,13 +210,13 @@ var reasons = [...]Reason{
 }
 
 // plan implements planner.
-func (a *adaptive) plan(t tick, slot int32, u *turn) plan {
+func (a *adaptive) plan(t tick, slot int32, u *deviceState) plan {
 	a.reprice(t)
 	return a.planFrom(t, slot, u)
 }
 
 // planFrom is plan at the price as it is, for a device that was last polled at t, which may be in the past.
-func (a *adaptive) planFrom(t tick, slot int32, u *turn) plan {
+func (a *adaptive) planFrom(t tick, slot int32, u *deviceState) plan {
 	d := a.devices.at(slot)
 	a.count(d, d.Parked() && d.Drives(t))
 	longest := a.bound(t, slot).Seconds()
@@ -236,7 +236,7 @@ func (a *adaptive) planFrom(t tick, slot int32, u *turn) plan {
 	if a.rate == 0 {
 		gap = max(gap, a.market.price)
 	}
-	if bound := longest - (t - u.asked).Seconds(); wait >= bound {
+	if bound := longest - (t - u.handedOut).Seconds(); wait >= bound {
 		wait, p.why = bound, ReasonLongest
 	}
 	wait = max(wait, gap)
@@ -281,8 +281,8 @@ func (s *Schedule) Restore(now time.Time, id string, memory []byte) (restored bo
 			s.adaptive.reprice(t)
 			*s.adaptive.devices.at(slot) = device{Device: d}
 			s.adaptive.keepRestored(slot, t)
-			u := s.turns.at(slot)
-			u.asked = d.Polled()
+			u := s.states.at(slot)
+			u.handedOut = d.Polled()
 			s.set(t, slot, s.adaptive.planFrom(d.Polled(), slot, u))
 			return true
 		}

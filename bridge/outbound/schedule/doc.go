@@ -23,6 +23,6 @@
 //
 // All times are kept as distances from the first call, by the monotonic clock if the caller's times
 // carry one, so a step of the bridge's own clock moves no plan. A step of a device's clock shows in
-// fixes that appear far from their usual lag, and the lag is then learnt anew. [Schedule.Memory] and
+// fixes that appear far from their usual lag, and the lag is then learnt anew. [Schedule.AppendMemory] and
 // [Schedule.Restore] carry the knowledge about a device over a restart or to another replica.
 package schedule

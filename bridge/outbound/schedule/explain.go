@@ -17,14 +17,14 @@ func (s *Schedule) Due(now time.Time, id string) (time.Time, Reason) {
 	case s.slots.state[slot].out:
 		return time.Time{}, ReasonOut
 	}
-	if at, ok := s.asked.due(slot); ok {
+	if at, ok := s.soon.due(slot); ok {
 		return s.clock.wall(now, max(at, t)), ReasonAsked
 	}
 	due, ok := s.due.due(slot)
 	if !ok {
 		return time.Time{}, ReasonFirst
 	}
-	return s.clock.wall(now, due), s.turns.at(slot).why
+	return s.clock.wall(now, due), s.states.at(slot).why
 }
 
 // Explain describes the device and its next poll.

@@ -17,15 +17,15 @@ func (f *fixed) bound(_ tick, slot int32) time.Duration {
 }
 
 // observe learns nothing.
-func (*fixed) observe(tick, int32, *turn, Observation, tick) {}
+func (*fixed) observe(tick, int32, *deviceState, Observation, tick) {}
 
 // plan returns the turn after the one that was served last. Turns that passed before the device was asked are
 // skipped. A device that was left alone comes back at a turn of its own, so a whole fleet that may not be polled before
 // midnight does not come back in one second.
-func (f *fixed) plan(t tick, slot int32, u *turn) plan {
+func (f *fixed) plan(t tick, slot int32, u *deviceState) plan {
 	period := tick(f.bound(t, slot))
 	next := u.due + period
-	if past := max(u.asked, u.notBefore); past >= next {
+	if past := max(u.handedOut, u.notBefore); past >= next {
 		next += ((past-next)/period + 1) * period
 	}
 	return plan{due: next, spare: never, why: ReasonInterval}

@@ -7,8 +7,8 @@ type Observation struct {
 	// Failed: no answer (error, timeout, throttled). It teaches nothing about the device, which is
 	// tried again with a growing distance.
 	Failed bool
-	// NotBefore: the device is left alone until then, because it backs off or its daily quota is used
-	// up. Zero if there is no such wish.
+	// NotBefore is the earliest time of the next poll, because the device backs off or its daily
+	// quota is used up. The zero time means that there is none.
 	NotBefore time.Time
 	// Fix: the answer had a usable fix, which the fields below describe.
 	Fix bool
@@ -22,7 +22,7 @@ type Observation struct {
 	Input int8
 }
 
-// Terms are an operator's wishes for one device. The zero value asks for nothing.
+// Terms are an operator's settings for one device. The zero value changes nothing.
 type Terms struct {
 	// Weight is how much the delay of this device counts, relative to 1 for others; 0 means 1. It
 	// divides the price of a request and, by its square root, the longest wait. Adaptive only.
@@ -40,7 +40,7 @@ type Explanation struct {
 	// Next is when the device is due; zero if that is not known (a poll is under way, or the device
 	// is not in the schedule).
 	Next time.Time
-	// Reason is why then.
+	// Reason is why it is due then.
 	Reason Reason
 }
 

@@ -75,7 +75,7 @@ func TestMarketMeetsTheSupply(t *testing.T) {
 // What a device costs in memory, beside its id and an entry of a map.
 func TestDeviceIsSmall(t *testing.T) {
 	const queues, perQueue = 2, unsafe.Sizeof(entry{}) + 4
-	got := unsafe.Sizeof(device{}) + unsafe.Sizeof(turn{}) + queues*perQueue + 4 + unsafe.Sizeof("") + unsafe.Sizeof(presence{})
+	got := unsafe.Sizeof(device{}) + unsafe.Sizeof(deviceState{}) + queues*perQueue + 4 + unsafe.Sizeof("") + unsafe.Sizeof(presence{})
 	t.Logf("%d bytes", got)
 	if got > 500 {
 		t.Errorf("bytes per device: got %d, want 500 at most", got)

@@ -15,35 +15,35 @@ const never = forecast.Never
 // planner decides when one device is polled next. Slots are small numbers that stand for devices.
 type planner interface {
 	// observe learns from an answer that came at t, whose fix has its own time at stamp.
-	observe(t tick, slot int32, u *turn, o Observation, stamp tick)
+	observe(t tick, slot int32, u *deviceState, o Observation, stamp tick)
 	// plan returns when the device is polled next, given the knowledge at t.
-	plan(t tick, slot int32, u *turn) plan
+	plan(t tick, slot int32, u *deviceState) plan
 	// bound returns the longest time from one request for the device to the next, and for slot -1
 	// that for any device.
 	bound(t tick, slot int32) time.Duration
 }
 
-// plan is a planner's wish for one device.
+// plan is a planner's decision for one device.
 type plan struct {
 	due   tick // the next poll
-	spare tick // from then on a spare request is well spent; never if at no time
-	// step is the distance from one such moment to the next, if the request is only worth it just
-	// after one; 0 if it is at any time.
+	spare tick // the earliest time that is worth a spare request; never if there is none
+	// step is the distance from one such time to the next, if the request is worth it only just
+	// after one; 0 if it is worth it at any later time.
 	step tick
 	why  Reason
 }
 
-// turn is the state of a device between two polls.
-type turn struct {
-	asked     tick // when the poll that is out, or else the last one, was handed out
-	due       tick // when it was planned for
+// deviceState is the state of a device between two polls.
+type deviceState struct {
+	handedOut tick // when Next returned the device last
+	due       tick // when that poll was planned for
 	notBefore tick
 	step      tick // see plan
 	why       Reason
 	failures  uint8 // polls in a row without an answer, up to 10
 }
 
-// pace is the ratio of work and requests, and the wishes for single devices, which planners read.
+// pace is the number of devices, the rate and the terms of single devices, which planners read.
 type pace struct {
 	devices int
 	rate    float64         // requests a minute; 0 means no limit
@@ -72,13 +72,13 @@ type Schedule struct {
 	first    firstPolls
 	due      queue // by planned poll
 	spare    queue // by the moment from which a spare request is well spent
-	asked    queue // by the time of asking, or the end of being left alone
-	turns    pages[turn]
+	soon     queue // devices that Soon or Now put first, by the time from which they may be polled
+	states   pages[deviceState]
 	pace     *pace
 	planner  planner
 	adaptive *adaptive // the planner, nil with a fixed interval
-	bound    tick      // that all plans keep, from one request for a device to the next ...
-	loose    int       // ... but for the slots below this number, which are still to be looked at
+	bound    tick      // the longest time between two polls of a device that all plans keep
+	loose    int       // the slots below this number may exceed bound; tightenSome looks at them
 	seed     uint64
 }
 
@@ -127,7 +127,7 @@ func (s *Schedule) add(id string) (slot int32, fresh bool) {
 	if !fresh {
 		return slot, false
 	}
-	*s.turns.make(slot) = turn{}
+	*s.states.make(slot) = deviceState{}
 	delete(s.pace.terms, slot)
 	if s.adaptive != nil {
 		s.adaptive.enter(slot)
@@ -135,8 +135,8 @@ func (s *Schedule) add(id string) (slot int32, fresh bool) {
 	return slot, true
 }
 
-// Remove forgets a device, also while a poll of it is under way. Its Done is then expected all the same,
-// and until then an Add brings it back with everything that was learnt.
+// Remove forgets a device, also while it is being polled. Done must be called for that poll
+// nevertheless. Until then an Add brings the device back with everything that was learnt.
 func (s *Schedule) Remove(now time.Time, id string) {
 	s.clock.read(now)
 	slot, freed := s.slots.remove(id)
@@ -151,7 +151,7 @@ func (s *Schedule) Remove(now time.Time, id string) {
 	s.withdraw(slot)
 }
 
-// resize takes note of the number of devices.
+// resize records the number of devices.
 func (s *Schedule) resize() {
 	if s.adaptive != nil && s.slots.here != s.pace.devices {
 		s.adaptive.market.resize(s.pace.devices, s.slots.here)
@@ -159,14 +159,14 @@ func (s *Schedule) resize() {
 	s.pace.devices = s.slots.here
 }
 
-// withdraw takes back all plans for the slot.
+// withdraw removes a slot from all queues.
 func (s *Schedule) withdraw(slot int32) {
 	s.due.drop(slot)
 	s.spare.drop(slot)
-	s.asked.drop(slot)
+	s.soon.drop(slot)
 }
 
-// SetTerms sets an operator's wishes for a device, from its next plan on. An earlier poll that shorter
+// SetTerms sets an operator's terms for a device, from its next plan on. An earlier poll that shorter
 // terms make necessary is planned at once.
 func (s *Schedule) SetTerms(now time.Time, id string, terms Terms) {
 	t := s.clock.read(now)
@@ -205,7 +205,7 @@ func (s *Schedule) Next(now time.Time) (id string, ok bool, wake time.Time) {
 	if s.adaptive != nil {
 		s.adaptive.waits.forget(s.adaptive.devices.at(slot))
 	}
-	s.turns.at(slot).asked = t
+	s.states.at(slot).handedOut = t
 	s.slots.state[slot] = presence{out: true}
 	return s.slots.names[slot], true, time.Time{}
 }
@@ -214,8 +214,8 @@ func (s *Schedule) Next(now time.Time) (id string, ok bool, wake time.Time) {
 // that is chosen for its first poll leaves that line.
 func (s *Schedule) pick(t tick) (slot int32, at tick) {
 	at = never
-	if s.asked.len() > 0 {
-		if slot, at = s.asked.top(); at <= t {
+	if s.soon.len() > 0 {
+		if slot, at = s.soon.top(); at <= t {
 			return slot, at
 		}
 	}
@@ -223,7 +223,7 @@ func (s *Schedule) pick(t tick) (slot int32, at tick) {
 		first := s.first.next(s.spread(), s.slots.here)
 		if first <= t && (s.due.len() == 0 || first <= s.due.first()) {
 			slot = s.first.take(first)
-			s.turns.at(slot).due = first
+			s.states.at(slot).due = first
 			return slot, first
 		}
 		at = min(at, first)
@@ -231,7 +231,7 @@ func (s *Schedule) pick(t tick) (slot int32, at tick) {
 	if s.due.len() > 0 {
 		slot, due := s.due.top()
 		if due <= t {
-			s.turns.at(slot).due = due
+			s.states.at(slot).due = due
 			if s.adaptive != nil {
 				s.adaptive.served(t - due)
 			}
@@ -272,7 +272,7 @@ func (s *Schedule) pass(t tick) {
 		if s.spare.len() > 0 {
 			slot, spare = s.spare.top()
 		}
-		passed := spare <= t && s.turns.at(slot).missed(t-spare)
+		passed := spare <= t && s.states.at(slot).missed(t-spare)
 		if spare <= t && !passed {
 			return
 		}
@@ -284,12 +284,12 @@ func (s *Schedule) pass(t tick) {
 		}
 		slots[n], was[n] = slot, spare
 		due, _ := s.due.due(slot)
-		s.spare.set(slot, min(spare+s.turns.at(slot).step, due))
+		s.spare.set(slot, min(spare+s.states.at(slot).step, due))
 	}
 }
 
 // missed reports whether a moment so long ago is over.
-func (u *turn) missed(ago tick) bool { return u.step > 0 && ago > max(1e9, u.step/10) }
+func (u *deviceState) missed(ago tick) bool { return u.step > 0 && ago > max(1e9, u.step/10) }
 
 // Done reports the result of a poll, at the time at which its answer came. It does nothing if
 // no poll of the device is under way.
@@ -299,7 +299,7 @@ func (s *Schedule) Done(now time.Time, id string, o Observation) {
 	if !ok {
 		return
 	}
-	u := s.turns.at(slot)
+	u := s.states.at(slot)
 	u.notBefore = s.clock.until(now, o.NotBefore)
 	if o.Failed {
 		u.failures = min(u.failures+1, 10)
@@ -310,15 +310,15 @@ func (s *Schedule) Done(now time.Time, id string, o Observation) {
 	p := s.planner.plan(t, slot, u)
 	retry := s.retry(t, u)
 	if u.failures > 0 && s.adaptive != nil {
-		p.due = min(retry, u.asked.After(s.planner.bound(t, slot)))
+		p.due = min(retry, u.handedOut.After(s.planner.bound(t, slot)))
 		p.spare, p.step, p.why = p.due, 0, ReasonBackoff
 	}
 	s.set(t, slot, p)
 	switch {
 	case soon:
-		s.asked.set(slot, max(t, u.notBefore))
+		s.soon.set(slot, max(t, u.notBefore))
 	case u.failures > 0 && s.adaptive == nil && retry >= u.notBefore && retry < p.due:
-		s.asked.set(slot, retry) // the turns stay where they are
+		s.soon.set(slot, retry) // beside the turns at the fixed interval, which do not move
 	}
 }
 
@@ -330,24 +330,24 @@ func (s *Schedule) PutBack(now time.Time, id string, notBefore time.Time) {
 	if !ok {
 		return
 	}
-	u := s.turns.at(slot)
+	u := s.states.at(slot)
 	u.notBefore = s.clock.until(now, notBefore)
 	p := s.planner.plan(t, slot, u)
 	s.set(t, slot, p)
 	if soon || u.notBefore <= p.due {
-		s.asked.set(slot, max(t, u.notBefore))
+		s.soon.set(slot, max(t, u.notBefore))
 	}
 }
 
 // retry is when a device is polled again after a failure: before its ordinary turn, but with a growing
 // distance.
-func (s *Schedule) retry(t tick, u *turn) tick {
+func (s *Schedule) retry(t tick, u *deviceState) tick {
 	return t.After(time.Duration(u.failures) * max(time.Second, s.pace.lap()/10))
 }
 
-// set enters a plan, put off to the end of being left alone.
+// set enters a plan. It postpones the plan to notBefore.
 func (s *Schedule) set(t tick, slot int32, p plan) {
-	u := s.turns.at(slot)
+	u := s.states.at(slot)
 	if u.notBefore > p.due {
 		p.due, p.why = s.comeback(slot, t, u.notBefore), ReasonBackoff
 		p.spare = p.due
@@ -361,8 +361,8 @@ func (s *Schedule) set(t tick, slot int32, p plan) {
 	}
 }
 
-// comeback is when a device that is left alone until then is polled: soon after, spread over up to a quarter
-// of the wait, so that a fleet with quotas until midnight does not come back as one.
+// comeback returns when a device with a notBefore of then is polled: soon after, spread over up to a quarter
+// of the wait, so that the devices of a fleet with used-up quotas are not all polled at midnight.
 func (s *Schedule) comeback(slot int32, t, then tick) tick {
 	within := min(s.spread(), time.Duration(then-t)/4)
 	share := math.Mod(float64(slot)*0.6180339887498949+float64(s.seed%1024)/1024, 1)
@@ -381,23 +381,23 @@ func (s *Schedule) Soon(now time.Time, id string) {
 		s.slots.state[slot].soon = true
 		return
 	}
-	if _, there := s.asked.due(slot); there {
+	if _, there := s.soon.due(slot); there {
 		return
 	}
-	u := s.turns.at(slot)
+	u := s.states.at(slot)
 	if s.first.drop(slot) {
 		u.due = t
 	}
-	s.asked.set(slot, max(t, u.notBefore))
+	s.soon.set(slot, max(t, u.notBefore))
 }
 
 // Now is [Schedule.Soon] for a device that a caller waits for: it ends the time for which the device is left
 // alone.
 func (s *Schedule) Now(now time.Time, id string) {
 	if slot, ok := s.slots.find(id); ok && !s.slots.state[slot].out {
-		u := s.turns.at(slot)
+		u := s.states.at(slot)
 		u.notBefore = min(u.notBefore, s.clock.read(now))
-		s.asked.drop(slot)
+		s.soon.drop(slot)
 	}
 	s.Soon(now, id)
 }
@@ -430,8 +430,8 @@ func (s *Schedule) tightenSome(t tick) {
 
 // shorten brings the planned poll of a device forward to the end of its longest wait.
 func (s *Schedule) shorten(t tick, slot int32, due tick) {
-	u := s.turns.at(slot)
-	from := u.asked
+	u := s.states.at(slot)
+	from := u.handedOut
 	if s.adaptive == nil {
 		from = u.due // turns keep their distance on the grid
 	}

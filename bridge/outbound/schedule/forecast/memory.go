@@ -35,9 +35,6 @@ type fleetMemory struct {
 	Periods, Shares [periodsKept]float32
 }
 
-// MemorySize is the length of a device's memory in bytes.
-var MemorySize = binary.Size(deviceMemory{})
-
 // Bits of deviceMemory.Flags.
 const (
 	wasCold = 1 << iota
