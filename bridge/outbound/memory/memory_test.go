@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -122,6 +123,67 @@ func TestTwoReplicas(t *testing.T) {
 	}
 	if !reflect.DeepEqual(devices, want) {
 		t.Errorf("%d devices, want %d", len(devices), len(want))
+	}
+}
+
+// countedReads counts the reads of keys.
+type countedReads struct {
+	jetstream.KeyValue
+	n atomic.Int64
+}
+
+// Get implements [jetstream.KeyValue].
+func (c *countedReads) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
+	c.n.Add(1)
+	return c.KeyValue.Get(ctx, key)
+}
+
+// TestReads: a partition is read before it is written, unless this replica wrote it
+// last, with the same devices and no others. Nothing that another replica wrote, and
+// no device that is another's now, is lost.
+func TestReads(t *testing.T) {
+	kv := &countedReads{KeyValue: bucket(t)}
+	open := func(context.Context) (jetstream.KeyValue, error) { return kv, nil }
+	mine, other := New(open), New(open)
+	same := func(token string) string { // another device of the same partition
+		for i := 0; ; i++ {
+			if next := fmt.Sprint(token, "-", i); partitionOf(next) == partitionOf(token) {
+				return next
+			}
+		}
+	}
+	a := "a"
+	b, c := same(a), same(same(a))
+	for i, step := range []struct {
+		by    *Store
+		own   []string
+		reads int64
+	}{
+		{mine, []string{a, b}, 1},
+		{mine, []string{a, b}, 0},
+		{mine, []string{a}, 1},
+		{mine, []string{a}, 1}, // b stays stored
+		{mine, []string{a, b}, 1},
+		{mine, []string{a, b}, 0},
+		{other, []string{c}, 1},
+		{mine, []string{a, b}, 1}, // the write without a read fails
+		{mine, []string{a, b}, 1},
+	} {
+		before := kv.n.Load()
+		own := map[string][]byte{}
+		for _, token := range step.own {
+			own[token] = fmt.Append(nil, token, i)
+		}
+		if err := step.by.Save(t.Context(), at, nil, own, 0); err != nil {
+			t.Fatal(err)
+		}
+		if got := kv.n.Load() - before; got != step.reads {
+			t.Errorf("step %d: %d reads, want %d", i, got, step.reads)
+		}
+	}
+	_, devices, err := mine.Load(t.Context())
+	if want := map[string][]byte{a: []byte(a + "8"), b: []byte(b + "8"), c: []byte(c + "6")}; err != nil || !reflect.DeepEqual(devices, want) {
+		t.Errorf("got %q, %v, want %q", devices, err, want)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,10 +35,22 @@ const (
 // Store reads and writes memories.
 type Store struct {
 	open func(ctx context.Context) (jetstream.KeyValue, error)
+	seed maphash.Seed
+
+	mu   sync.Mutex
+	sole map[int]sole // by partition; guarded by mu
+}
+
+// sole is a partition without entries of other replicas, as this one wrote it last.
+type sole struct {
+	revision uint64
+	devices  uint64 // the sum of the hashes of their tokens
 }
 
 // New returns a store in the bucket that open returns.
-func New(open func(ctx context.Context) (jetstream.KeyValue, error)) *Store { return &Store{open} }
+func New(open func(ctx context.Context) (jetstream.KeyValue, error)) *Store {
+	return &Store{open: open, seed: maphash.MakeSeed(), sole: make(map[int]sole)}
+}
 
 // Load reads the memory of the fleet and of all devices, by token.
 func (s *Store) Load(ctx context.Context) (fleet []byte, devices map[string][]byte, err error) {
@@ -106,7 +119,7 @@ func (s *Store) Save(ctx context.Context, at time.Time, fleet []byte, devices ma
 		slots = eachTick
 	}
 	return each(ctx, parts, slots, func(n int, own map[string][]byte) error {
-		err := savePartition(ctx, kv, n, own, at)
+		err := s.savePartition(ctx, kv, n, own, at)
 		if pause > 0 {
 			timer := tick.NewTimer(tick.Until(time.Now(), pause))
 			defer timer.Stop()
@@ -146,10 +159,9 @@ func each(ctx context.Context, parts map[int]map[string][]byte, slots int, f fun
 }
 
 // savePartition merges memories into a partition.
-func savePartition(ctx context.Context, kv jetstream.KeyValue, n int, own map[string][]byte, at time.Time) (err error) {
-	key := partitionKey + strconv.Itoa(n)
+func (s *Store) savePartition(ctx context.Context, kv jetstream.KeyValue, n int, own map[string][]byte, at time.Time) (err error) {
 	for range tries {
-		if err = update(ctx, kv, key, own, at); err == nil {
+		if err = s.update(ctx, kv, n, own, at); err == nil {
 			return nil
 		}
 		if !errors.Is(err, jetstream.ErrKeyExists) && !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
@@ -159,19 +171,69 @@ func savePartition(ctx context.Context, kv jetstream.KeyValue, n int, own map[st
 	return fmt.Errorf("write to bucket: %w", err)
 }
 
-// update makes one attempt. It fails if another replica writes the key meanwhile.
-func update(ctx context.Context, kv jetstream.KeyValue, key string, own map[string][]byte, at time.Time) error {
+// update makes one attempt. It fails if another replica writes the key meanwhile. A
+// partition that has the same devices as this replica last wrote need not be read.
+func (s *Store) update(ctx context.Context, kv jetstream.KeyValue, n int, own map[string][]byte, at time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	e, err := kv.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		_, err = kv.Create(ctx, key, encode(merge(nil, own, at)))
-		return err
+	last, devices := s.forget(n), s.sum(own)
+	var stored map[string]entry
+	if last.revision == 0 || last.devices != devices {
+		var err error
+		if last.revision, stored, err = read(ctx, kv, n); err != nil {
+			return err
+		}
 	}
+	merged := merge(stored, own, at)
+	revision, err := write(ctx, kv, n, encode(merged), last.revision)
 	if err != nil {
 		return err
 	}
-	stored, _ := decode(e.Value())
-	_, err = kv.Update(ctx, key, encode(merge(stored, own, at)), e.Revision())
-	return err
+	if len(merged) == len(own) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.sole[n] = sole{revision, devices}
+	}
+	return nil
 }
+
+// forget returns the state of a partition if it is known, and forgets it.
+func (s *Store) forget(n int) sole {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.sole[n]
+	delete(s.sole, n)
+	return last
+}
+
+// sum identifies a set of devices.
+func (s *Store) sum(devices map[string][]byte) (sum uint64) {
+	for token := range devices {
+		sum += maphash.String(s.seed, token)
+	}
+	return sum
+}
+
+// read returns a partition and its revision, which is 0 if there is none.
+func read(ctx context.Context, kv jetstream.KeyValue, n int) (uint64, map[string]entry, error) {
+	e, err := kv.Get(ctx, keyOf(n))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return 0, nil, nil
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	stored, _ := decode(e.Value())
+	return e.Revision(), stored, nil
+}
+
+// write replaces a revision of a partition. It creates the key for revision 0.
+func write(ctx context.Context, kv jetstream.KeyValue, n int, value []byte, revision uint64) (uint64, error) {
+	if revision == 0 {
+		return kv.Create(ctx, keyOf(n), value)
+	}
+	return kv.Update(ctx, keyOf(n), value, revision)
+}
+
+// keyOf returns the key of a partition.
+func keyOf(n int) string { return partitionKey + strconv.Itoa(n) }
