@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -93,6 +94,8 @@ func (c *check) token(ctx context.Context, tokens *auth.Manager) bool {
 	switch {
 	case known && e.Refused:
 		do = "check PLASPY_USERNAME and the API key; a key generated later has made this one invalid"
+	case known && untrusted(err):
+		do = "correct the host in PLASPY_BASE_URL or this machine's clock, or name a file with the certificate's authority in SSL_CERT_FILE"
 	case known && e.Status == 0:
 		do = "check PLASPY_BASE_URL, the network, DNS, proxy and firewall"
 	case known && e.Status < 500 && e.Status != http.StatusTooManyRequests:
@@ -100,6 +103,12 @@ func (c *check) token(ctx context.Context, tokens *auth.Manager) bool {
 	}
 	c.say(Fail, "token", reason(ctx, err), do)
 	return false
+}
+
+// untrusted reports whether the server's certificate was not accepted.
+func untrusted(err error) bool {
+	_, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	return ok
 }
 
 // devices reads the device list. ok is false if the list has no active device.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -175,6 +177,18 @@ func TestAPI(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCertificate: a certificate that is not trusted has a remedy of its own.
+func TestCertificate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sim.Options{})
+	api := httptest.NewUnstartedServer(http.NotFoundHandler())
+	api.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	api.StartTLS()
+	t.Cleanup(api.Close)
+	r.env("PLASPY_BASE_URL", api.URL)
+	r.want(0, 1, `FAIL token: .*certificate.*: correct the host in PLASPY_BASE_URL .*SSL_CERT_FILE$`)
 }
 
 func TestKeyFile(t *testing.T) {
