@@ -29,23 +29,25 @@ type common struct {
 	header http.Header
 }
 
-// RoundTrip is [Transport.Send] without the token.
+// RoundTrip is [Transport.Send] with a copy of req, because a RoundTripper must not change its request.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	res, _, err := t.Send(req)
+	own := *req
+	res, _, err := t.Send(&own)
 	return res, err
 }
 
-// Send waits for a token and for admission, sends a copy of req with the token, and replays it once with another
+// Send waits for a token and for admission, sends req with the token, and replays it once with another
 // token if the answer is 401. A second 401 is returned as it is, and so is the first one of a resource that
 // refuses tokens that others are served with. Send returns the token that the answer is for. A body is sent again
 // only if it is a [Body] or req has GetBody. Requests for any other origin than the token endpoint's fail with
-// [ErrForeignHost].
+// [ErrForeignHost]. The request is the transport's from the call on.
 func (t *Transport) Send(req *http.Request) (*http.Response, Token, error) {
 	if !sameOrigin(req.URL, t.Source.cfg.Endpoint) {
 		closeBody(req)
 		return nil, Token{}, ErrForeignHost
 	}
-	res, token, err := t.send(req, req.Body)
+	header := req.Header
+	res, token, err := t.send(req)
 	if err != nil || res.StatusCode != http.StatusUnauthorized || !t.Source.refused(token, false) {
 		return res, token, err
 	}
@@ -56,40 +58,38 @@ func (t *Transport) Send(req *http.Request) (*http.Response, Token, error) {
 	// Read a bounded part to the end, so that the connection can be reused.
 	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
 	_ = res.Body.Close()
-	res, token, err = t.send(req, again)
+	second := *req // net/http may not be done with the first one
+	second.Header, second.Body = header, again
+	res, token, err = t.send(&second)
 	if err == nil && res.StatusCode == http.StatusUnauthorized {
 		t.Source.refused(token, true)
 	}
 	return res, token, err
 }
 
-// send sends req once, with body in place of its own.
-func (t *Transport) send(req *http.Request, body io.ReadCloser) (*http.Response, Token, error) {
+// send sends req once.
+func (t *Transport) send(req *http.Request) (*http.Response, Token, error) {
 	token, err := t.admit(req)
 	if err != nil {
-		if body != nil {
-			_ = body.Close()
-		}
+		closeBody(req)
 		return nil, Token{}, err
 	}
-	out := *req // a shallow copy, because a RoundTripper must not change its request
-	out.Header = t.header(req, token)
-	out.Body = body
+	req.Header = t.header(req.Header, token)
 	base := t.Base
 	if base == nil {
 		base = http.DefaultTransport
 	}
-	res, err := base.RoundTrip(&out)
+	res, err := base.RoundTrip(req)
 	if err == nil && accepts(res.StatusCode) {
 		t.Source.accepted(token)
 	}
 	return res, token, err
 }
 
-// header returns a request's header with the token.
-func (t *Transport) header(req *http.Request, token Token) http.Header {
-	if req.Header != nil {
-		return withToken(req.Header, token)
+// header returns the header of a request, with the token.
+func (t *Transport) header(own http.Header, token Token) http.Header {
+	if own != nil {
+		return withToken(own, token)
 	}
 	c := t.common.Load()
 	if c == nil || c.token != token {
