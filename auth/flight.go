@@ -28,7 +28,7 @@ func (m *Manager) await(ctx context.Context, enough func(*grant, time.Time) bool
 			m.mu.Unlock()
 			return g, nil
 		}
-		f := m.board()
+		f := m.boardLocked()
 		m.mu.Unlock()
 		select {
 		case <-f.done:
@@ -38,8 +38,8 @@ func (m *Manager) await(ctx context.Context, enough func(*grant, time.Time) bool
 	}
 }
 
-// board joins the flight under way or starts one, which [Manager.Run] waits for at its end. The caller holds mu.
-func (m *Manager) board() *flight {
+// boardLocked joins the flight under way or starts one, which [Manager.Run] waits for at its end.
+func (m *Manager) boardLocked() *flight {
 	if m.flight == nil {
 		ctx, cancel := context.WithCancel(context.Background())
 		f := &flight{before: m.latest, cancel: cancel, done: make(chan struct{})}
@@ -117,8 +117,8 @@ func (m *Manager) rest(ctx context.Context) bool {
 	return false
 }
 
-// broadcast wakes the goroutines that wait for a change. The caller holds mu.
-func (m *Manager) broadcast() {
+// broadcastLocked wakes the goroutines that wait for a change.
+func (m *Manager) broadcastLocked() {
 	close(m.wake)
 	m.wake = make(chan struct{})
 }
@@ -134,20 +134,20 @@ func (m *Manager) attempt(ctx context.Context) error {
 	now := time.Now()
 	switch {
 	case failure == nil:
-		m.install(g, now)
+		m.installLocked(g, now)
 		return nil
 	case ctx.Err() != nil:
 		return failure
 	}
-	m.book(failure, now)
+	m.bookLocked(failure, now)
 	if failure.Refused && keyChanges != m.keyChanges {
 		m.pace.keyChanged() // while the old one was being refused
 	}
 	return failure
 }
 
-// install makes g the token held. The caller holds mu.
-func (m *Manager) install(g *grant, now time.Time) {
+// installLocked makes g the token held.
+func (m *Manager) installLocked(g *grant, now time.Time) {
 	if p := &m.pace; p.err != nil {
 		m.log.Info("token requests succeed again", "attempt", p.tries+1, "elapsed", now.Sub(p.since))
 	}
@@ -159,7 +159,7 @@ func (m *Manager) install(g *grant, now time.Time) {
 	if old := m.cur.Load(); old != nil {
 		m.worked = old.worked.Load()
 		if now.Sub(old.issued) >= young {
-			m.lasting()
+			m.lastingLocked()
 		}
 	}
 	g.follows = m.worked
@@ -171,12 +171,12 @@ func (m *Manager) install(g *grant, now time.Time) {
 	m.source = g.source
 	m.metrics.ok.Inc()
 	m.metrics.expiry.Set(float64(g.expires.UnixMilli()) / 1e3)
-	m.broadcast()
+	m.broadcastLocked()
 	m.log.Debug("token obtained", "elapsed", now.Sub(g.issued))
 }
 
-// book records a failure, and logs it if its kind is new. The caller holds mu.
-func (m *Manager) book(failure *Error, now time.Time) {
+// bookLocked records a failure, and logs it if its kind is new.
+func (m *Manager) bookLocked(failure *Error, now time.Time) {
 	if failure.Refused {
 		m.metrics.refused.Inc()
 	} else {

@@ -122,14 +122,14 @@ func (m *Manager) sleep(ctx context.Context, g *grant) bool {
 	}
 }
 
-// discard empties cur if it is g. The caller holds mu.
-func (m *Manager) discard(g *grant) bool {
+// discardLocked empties cur if it is g.
+func (m *Manager) discardLocked(g *grant) bool {
 	if g == nil || !m.cur.CompareAndSwap(g, nil) {
 		return false
 	}
 	m.since, m.worked = time.Now(), g.worked.Load()
 	m.metrics.expiry.Set(0)
-	m.broadcast()
+	m.broadcastLocked()
 	return true
 }
 
@@ -140,7 +140,7 @@ func (m *Manager) Retry() {
 	m.keyChanges++
 	m.early = 0
 	m.pace.keyChanged()
-	m.broadcast()
+	m.broadcastLocked()
 }
 
 // Try requests a token once, now, regardless of earlier failures, and returns the error. It is for a preflight

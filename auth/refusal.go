@@ -32,21 +32,20 @@ func (m *Manager) refused(t Token, replay bool) (again bool) {
 	case replay:
 		return false
 	case !othersServed || now.Sub(g.doubtedAt) >= doubtFor:
-		m.drop(g, now)
+		m.dropLocked(g, now)
 		return true
 	}
-	return g.survived && m.renew(g, now)
+	return g.survived && m.renewLocked(g, now)
 }
 
-// drop discards a refused token and spaces out the requests for the next ones if it did not last. The caller
-// holds mu.
-func (m *Manager) drop(g *grant, now time.Time) {
-	m.discard(g)
+// dropLocked discards a refused token and spaces out the requests for the next ones if it did not last.
+func (m *Manager) dropLocked(g *grant, now time.Time) {
+	m.discardLocked(g)
 	if g.worked.Load() {
 		m.renewed = now
 	}
 	if g.doubtedAt.Sub(g.issued) >= young {
-		m.lasting()
+		m.lastingLocked()
 		m.log.Info("token refused by the API, requesting a new one", "elapsed", now.Sub(g.issued))
 		return
 	}
@@ -65,17 +64,17 @@ func (m *Manager) drop(g *grant, now time.Time) {
 	}
 }
 
-// lasting ends a series of tokens that did not last. The caller holds mu.
-func (m *Manager) lasting() {
+// lastingLocked ends a series of tokens that did not last.
+func (m *Manager) lastingLocked() {
 	if m.early > 1 {
 		m.log.Info("tokens are accepted again", "attempt", m.early+1)
 	}
 	m.early = 0
 }
 
-// renew discards a working token, at most once a minute. The caller holds mu.
-func (m *Manager) renew(g *grant, now time.Time) bool {
-	if !m.renewed.IsZero() && now.Sub(m.renewed) < renewEvery || !m.discard(g) {
+// renewLocked discards a working token, at most once a minute.
+func (m *Manager) renewLocked(g *grant, now time.Time) bool {
+	if !m.renewed.IsZero() && now.Sub(m.renewed) < renewEvery || !m.discardLocked(g) {
 		return false
 	}
 	m.renewed = now
@@ -94,7 +93,7 @@ func (m *Manager) accepted(t Token) {
 		g.survived = true
 	}
 	if !g.worked.Swap(true) && !g.follows {
-		m.lasting()
+		m.lastingLocked()
 	}
 }
 
@@ -111,5 +110,5 @@ func (m *Manager) Renew(t Token) bool {
 	case g == nil:
 		return false
 	}
-	return m.renew(g, time.Now())
+	return m.renewLocked(g, time.Now())
 }

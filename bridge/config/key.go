@@ -55,8 +55,7 @@ func (c Config) KeySource(log *slog.Logger) (*KeySource, error) {
 // good key and logs a warning once for each new reason. The error is always nil; it
 // is there for callers that accept sources that may fail.
 func (s *KeySource) Key() (string, error) {
-	key, _ := s.refresh()
-	return key, nil
+	return s.refresh(), nil
 }
 
 // Watch calls changed, on its own goroutine, within [keyWatchInterval] of each
@@ -79,7 +78,7 @@ func (s *KeySource) Watch(ctx context.Context, changed func()) {
 			ticker.Next()
 			// Compare with the last key of this loop and not with the stored key: a token
 			// request that read the new key first must not hide the change.
-			if key, _ := s.refresh(); key != seen {
+			if key := s.refresh(); key != seen {
 				seen = key
 				s.log.Info("API key changed")
 				changed()
@@ -88,12 +87,13 @@ func (s *KeySource) Watch(ctx context.Context, changed func()) {
 	}
 }
 
-// refresh reads the file, if there is one, and reports whether it has a key.
-func (s *KeySource) refresh() (key string, ok bool) {
+// refresh reads the file, if there is one, and returns the key, which is the last good one
+// if the file has none.
+func (s *KeySource) refresh() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.path == "" {
-		return s.key, true
+		return s.key
 	}
 	key, err := readKey(s.path)
 	if err != nil {
@@ -101,13 +101,13 @@ func (s *KeySource) refresh() (key string, ok bool) {
 			s.log.Warn("could not read the API key file, keeping the previous key", "err", err)
 		}
 		s.fault = err.Error()
-		return s.key, false
+		return s.key
 	}
 	if s.fault != "" {
 		s.log.Info("API key file is readable again")
 	}
 	s.fault, s.key = "", key
-	return key, true
+	return key
 }
 
 // readKey returns the content of a key file, without the line break at its end and

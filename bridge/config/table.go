@@ -22,9 +22,9 @@ const (
 type Variable struct {
 	Name     string
 	Type     string   // in words: duration, whole number, file, ...
-	Default  string   // as one would write it; empty: none
-	Min, Max string   // bounds of a number or duration; empty: none
-	OneOf    []string // the words allowed; nil: any
+	Default  string   // as one would write it; empty means none
+	Min, Max string   // bounds of a number or duration; empty means none
+	OneOf    []string // the words allowed; nil means any
 	Meaning  string   // one sentence without its full stop
 	Section  string   // heading of the group it belongs to
 	Required bool

@@ -38,7 +38,7 @@ const (
 // List is the set of forgotten devices. The zero List knows nothing yet. It is
 // safe for concurrent use.
 type List struct {
-	tokens atomic.Pointer[map[string]struct{}] // nil: not read yet
+	tokens atomic.Pointer[map[string]struct{}] // nil means not read yet
 	renew  time.Duration                       // of a test; 0 means renewAfter
 }
 

@@ -357,11 +357,11 @@ type DeviceStatus struct {
 	Speed    float32   // km/h, or the account's unit; NaN: absent
 	Alerts   []string  // raised now, the bridge's own silent among them; never changed in place
 
-	Polled   time.Time // when the last poll was over; zero: not yet
+	Polled   time.Time // when the last poll was over; zero means not yet
 	Result   string    // of that poll, for people
 	Detail   string    // its error, or empty
 	Failures int       // polls in a row that failed
-	Next     time.Time // when the next poll is due; zero: unknown
+	Next     time.Time // when the next poll is due; zero means unknown
 	Reason   string    // why then, one word
 }
 

@@ -35,7 +35,7 @@ type device struct {
 	decisions decisions
 
 	track     track.Track
-	complaint unique.Handle[string] // the trouble that was logged last; zero: none
+	complaint unique.Handle[string] // the trouble that was logged last; zero means none
 	day       *quota.Day            // nil if there is no daily quota
 	patience  gap.Patience
 	terms     *terms // guarded by the fleet's mutex; not nil, and not changed in place
@@ -107,7 +107,7 @@ func (s *size) measure(polled int, w *termTotals) {
 
 // pace is the rate that the schedule was given.
 type pace struct {
-	rate  float64 // polls a minute, 0 without a limit; negative: none yet
+	rate  float64 // polls a minute, 0 without a limit; negative means none yet
 	given time.Time
 }
 

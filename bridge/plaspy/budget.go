@@ -57,7 +57,7 @@ const (
 // that a crash and a restart do not break it either. It is safe for concurrent use; waiters leave by their
 // context and give their place back.
 type Budget struct {
-	limit int // requests per minute, 0: none
+	limit int // requests per minute; 0 means no limit
 	log   *slog.Logger
 
 	free       atomic.Bool // no limit, no daily limit and no throttling: nothing to wait for
@@ -124,12 +124,12 @@ func (b *Budget) Wait(ctx context.Context, k Kind) (*Permit, error) {
 	w := &waiter{kind: k, ready: make(chan struct{})}
 	b.mu.Lock()
 	now := time.Now()
-	if k == Query && !b.queryRoom(ctx, now) {
+	if k == Query && !b.queryRoomLocked(ctx, now) {
 		b.mu.Unlock()
 		return nil, ErrNoBudget
 	}
 	place := b.queues.add(w)
-	b.dispatch(now)
+	b.grantDueLocked(now)
 	b.mu.Unlock()
 	select {
 	case <-w.ready:
@@ -139,11 +139,11 @@ func (b *Budget) Wait(ctx context.Context, k Kind) (*Permit, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if w.granted != nil {
-		b.giveBack(w.granted)
+		b.giveBackLocked(w.granted)
 	} else {
 		b.queues.waiters[k].Remove(place)
 	}
-	b.dispatch(time.Now())
+	b.grantDueLocked(time.Now())
 	return nil, context.Cause(ctx)
 }
 
@@ -188,7 +188,7 @@ func (b *Budget) SetShare(fraction float64) {
 	b.share = min(fraction, 1)
 	now := time.Now()
 	b.day.SetShare(now.Sub(b.made), b.share)
-	b.dispatch(now)
+	b.grantDueLocked(now)
 }
 
 // FavorPosts sets how many posts go out for each poll while both wait, for a replica with a share that was made larger
@@ -219,7 +219,7 @@ func (b *Budget) PollRate() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	pace := b.pace(now)
+	pace := b.paceLocked(now)
 	if math.IsInf(pace, 1) {
 		return pace
 	}
@@ -227,17 +227,17 @@ func (b *Budget) PollRate() float64 {
 	return max(pace-b.others.perMinute(now.Sub(b.made)), guaranteed)
 }
 
-// spacing is the time between slots at the present rate.
-func (b *Budget) spacing(now time.Time) time.Duration {
-	rate := b.rate(now)
+// spacingLocked is the time between slots at the present rate.
+func (b *Budget) spacingLocked(now time.Time) time.Duration {
+	rate := b.rateLocked(now)
 	if math.IsInf(rate, 1) {
 		return 0
 	}
 	return time.Duration(float64(window) * stretch / rate)
 }
 
-// rate returns this replica's requests per minute, throttling included and a running stop not.
-func (b *Budget) rate(now time.Time) float64 {
+// rateLocked returns this replica's requests per minute. It includes throttling, except for a Retry-After that runs.
+func (b *Budget) rateLocked(now time.Time) float64 {
 	factor := b.brake.factorAt(now)
 	if b.limit == 0 {
 		if factor == 1 {
@@ -253,9 +253,9 @@ func (b *Budget) rate(now time.Time) float64 {
 	return part * factor
 }
 
-// pace is the requests per minute that may be counted on, now and until midnight.
-func (b *Budget) pace(now time.Time) float64 {
-	rate := b.rate(now)
+// paceLocked is the requests per minute that may be counted on, now and until midnight.
+func (b *Budget) paceLocked(now time.Time) float64 {
+	rate := b.rateLocked(now)
 	return min(rate/stretch, b.day.State(now.Sub(b.made), int(Poll), rate).Rate)
 }
 
@@ -263,11 +263,11 @@ func (b *Budget) gauge() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	b.settle(now)
+	b.settleLocked(now)
 	if b.brake.until.After(now) {
 		return 0
 	}
-	return min(b.rate(now), b.pace(now)*stretch)
+	return min(b.rateLocked(now), b.paceLocked(now)*stretch)
 }
 
 // Permit is a slot in the budget for one request. With it, a caller decides on the request only when
@@ -288,8 +288,8 @@ func (p *Permit) Return() {
 	}
 	p.budget.mu.Lock()
 	defer p.budget.mu.Unlock()
-	p.budget.giveBack(p)
-	p.budget.dispatch(time.Now())
+	p.budget.giveBackLocked(p)
+	p.budget.grantDueLocked(time.Now())
 }
 
 // take uses the permit up and reports whether it was good. One that is too old is void: while permits were

@@ -49,7 +49,7 @@ type Circuit struct {
 	open prometheus.Gauge
 
 	mu      sync.Mutex
-	devices int                  // how many there are; 0: not known
+	devices int                  // how many there are; 0 means not known
 	tried   map[string]time.Time // devices of late, at most tripDevices, and when they were tried last
 	failed  map[string]uint64    // devices that fail, at most limitedMax, and the answers when they last did
 	answers uint64               // tries that were answered
@@ -68,7 +68,7 @@ type Circuit struct {
 type row struct {
 	tries   int
 	failing map[string]struct{} // devices among them, at most tripDevices
-	foreign time.Time           // when the first foreign answer among them came; zero: none did
+	foreign time.Time           // when the first foreign answer among them came; zero means none did
 }
 
 // NewCircuit returns a closed circuit.

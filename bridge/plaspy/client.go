@@ -34,15 +34,15 @@ const (
 // Options configure a [Client].
 type Options struct {
 	BaseURL    *url.URL              // root of the API, absolute; a path is kept as a prefix
-	Timeout    time.Duration         // per request, from admission to the end of the answer; 0: 10 s
+	Timeout    time.Duration         // per request, from admission to the end of the answer; 0 means 10 s
 	Tokens     *auth.Manager         // required by New; see TokenConfig
 	Budget     *Budget               // required
 	Log        *slog.Logger          // required
 	Registerer prometheus.Registerer // may be nil
-	Trace      *trace.Tracer         // makes a span of each request; nil: none
-	MaxConns   int                   // requests at once, for the size of the connection pool; 0: 32
+	Trace      *trace.Tracer         // makes a span of each request; nil means none
+	MaxConns   int                   // requests at once, for the size of the connection pool; 0 means 32
 	UserAgent  string                // empty: plaspy-bridge
-	TLS        *tls.Config           // of the connections; nil: Go's, from TLS 1.2 on
+	TLS        *tls.Config           // of the connections; nil means Go's, from TLS 1.2 on
 	// Transport replaces the connection pool; it must not follow redirects nor unpack answers. To share one
 	// pool with the token manager, set it to NewTransport's.
 	Transport http.RoundTripper
@@ -98,7 +98,7 @@ type Client struct {
 	usage   prometheus.Gauge
 	queries chan struct{} // slots for answers that may be large
 	refused refusedTokens
-	heard   atomic.Int64 // how long after made the API itself answered last; 0: not yet
+	heard   atomic.Int64 // how long after made the API itself answered last; 0 means not yet
 }
 
 // New returns a client. It sends nothing.

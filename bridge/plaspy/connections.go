@@ -126,7 +126,7 @@ func (p *Connections) current(now time.Time) *generation {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.now == nil || now.After(p.now.until) {
-		p.retire()
+		p.retireLocked()
 		p.now = &generation{Transport: p.make(), until: now.Add(connectionsLast + rand.N(connectionsSpread))}
 	}
 	return p.now
@@ -137,12 +137,12 @@ func (p *Connections) replace(g *generation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.now == g {
-		p.retire()
+		p.retireLocked()
 	}
 }
 
-// retire puts the connections in use aside. The caller holds mu.
-func (p *Connections) retire() {
+// retireLocked moves the connections in use to the old ones.
+func (p *Connections) retireLocked() {
 	if p.now == nil {
 		return
 	}
@@ -152,12 +152,12 @@ func (p *Connections) retire() {
 		p.old = p.old[1:]
 	}
 	p.now = nil
-	p.closeOld()
+	p.closeOldLocked()
 }
 
-// closeOld closes those old connections that have no request under way; the last ones close themselves once they
-// are idle for 90 s. The caller holds mu.
-func (p *Connections) closeOld() {
+// closeOldLocked closes those old connections that have no request under way; the last ones close themselves once they
+// are idle for 90 s.
+func (p *Connections) closeOldLocked() {
 	for _, t := range p.old {
 		t.CloseIdleConnections()
 	}
@@ -167,7 +167,7 @@ func (p *Connections) closeOld() {
 func (p *Connections) CloseIdleConnections() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.closeOld()
+	p.closeOldLocked()
 	if p.now != nil {
 		p.now.CloseIdleConnections()
 	}
@@ -183,7 +183,7 @@ func (p *Connections) failed(g *generation, conn net.Conn) {
 	due := p.now == g && (p.replaced.IsZero() || now.Sub(p.replaced) >= replaceEvery)
 	if due {
 		p.replaced = now
-		p.retire()
+		p.retireLocked()
 	}
 	p.mu.Unlock()
 }

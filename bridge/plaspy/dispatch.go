@@ -37,8 +37,8 @@ func (q *queues) add(w *waiter) *list.Element {
 	return q.waiters[w.kind].PushBack(w)
 }
 
-// first returns the kind that gets the next slot. rate is requests per minute. Kinds for which held has a wait get
-// none; wait is the least of these if they are the only ones with waiters.
+// first returns the kind that gets the next slot. rate is requests per minute. A kind with a wait in held gets no
+// slot; if only such kinds have waiters, wait is the shortest of their waits.
 func (q *queues) first(now time.Time, rate float64, held *holds) (k Kind, wait time.Duration, waiting bool) {
 	if q.waiters[Token].Len() > 0 {
 		return Token, 0, true
@@ -48,7 +48,7 @@ func (q *queues) first(now time.Time, rate float64, held *holds) (k Kind, wait t
 		switch {
 		case q.waiters[k].Len() == 0:
 		case held.wait[k] > 0:
-			wait, waiting = held.least(k, wait, waiting)
+			wait, waiting = held.least(k, wait, waiting), true
 		case !found || (best != Post || !held.postsFirst) && q.virtual[k] < q.virtual[best]:
 			best, found = k, true
 		}
@@ -56,7 +56,7 @@ func (q *queues) first(now time.Time, rate float64, held *holds) (k Kind, wait t
 	switch {
 	case q.waiters[List].Len() == 0:
 	case held.wait[List] > 0:
-		wait, waiting = held.least(List, wait, waiting)
+		wait, waiting = held.least(List, wait, waiting), true
 	case !found || q.room(List, now, rate, 0):
 		return List, 0, true
 	}
@@ -72,12 +72,12 @@ type holds struct {
 	postsFirst bool
 }
 
-// least returns the lesser of k's wait and the one of other kinds, if there are any.
-func (h *holds) least(k Kind, wait time.Duration, others bool) (time.Duration, bool) {
+// least returns the wait of k, or that of other kinds, if there are any and theirs is shorter.
+func (h *holds) least(k Kind, wait time.Duration, others bool) time.Duration {
 	if others {
-		return min(wait, h.wait[k]), true
+		return min(wait, h.wait[k])
 	}
-	return h.wait[k], true
+	return h.wait[k]
 }
 
 // room reports whether one more slot for kind k, behind those ahead of it, fits into a quarter of the rate.
@@ -111,30 +111,30 @@ func (q *queues) unserve(k Kind) {
 	}
 }
 
-// dispatch gives out every slot that is due and sets the timer for the next. The caller holds mu.
-func (b *Budget) dispatch(now time.Time) {
+// grantDueLocked gives out every slot that is due and sets the timer for the next.
+func (b *Budget) grantDueLocked(now time.Time) {
 	for {
-		k, wait, waiting := b.queues.first(now, b.rate(now), b.holds(now))
+		k, wait, waiting := b.queues.first(now, b.rateLocked(now), b.holdsLocked(now))
 		if !waiting {
 			b.queued = false
-			b.settle(now)
+			b.settleLocked(now)
 			if !b.brake.since.IsZero() {
-				b.wakeAt(quiet) // to notice the end
+				b.wakeAtLocked(quiet) // to notice the end
 			} else if b.timer != nil {
 				b.timer.Stop()
 			}
 			return
 		}
-		due := b.due(now)
+		due := b.dueLocked(now)
 		if late := max(wait, due.Sub(now)); late > 0 {
 			b.queued = wait == 0
-			if b.spacing(now) < burst {
+			if b.spacingLocked(now) < burst {
 				late = max(late, burst)
 			}
-			b.wakeAt(late)
+			b.wakeAtLocked(late)
 			return
 		}
-		b.grant(k, due, now)
+		b.grantLocked(k, due, now)
 	}
 }
 
@@ -143,15 +143,15 @@ func (k Kind) request() daily.Request {
 	return daily.Request{Kind: int(k), First: k == Post || k == List}
 }
 
-// holds returns the kinds that the daily pace holds back. Requests for a token have no usage.
-func (b *Budget) holds(now time.Time) *holds {
+// holdsLocked returns the kinds that the daily pace holds back. Requests for a token have no usage.
+func (b *Budget) holdsLocked(now time.Time) *holds {
 	h := &holds{}
 	if b.day.On() {
 		at := now.Sub(b.made)
 		for k := List; k < kinds; k++ {
 			h.wait[k] = b.day.Wait(at, k.request())
 		}
-		h.postsFirst = b.day.State(at, int(Poll), b.rate(now)).Short
+		h.postsFirst = b.day.State(at, int(Poll), b.rateLocked(now)).Short
 	}
 	return h
 }
@@ -171,7 +171,7 @@ func (b *Budget) Day() daily.State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	return b.day.State(now.Sub(b.made), int(Poll), b.rate(now))
+	return b.day.State(now.Sub(b.made), int(Poll), b.rateLocked(now))
 }
 
 // heard notes the usage that the answer to a request with permit p states.
@@ -180,7 +180,7 @@ func (b *Budget) heard(p *Permit, a daily.Answer) {
 	defer b.mu.Unlock()
 	now := time.Now()
 	b.day.Heard(now.Sub(b.made), p.usage, a)
-	b.dispatch(now)
+	b.grantDueLocked(now)
 }
 
 // unused notes that no request was sent with p, which is too old for its slot to be given again.
@@ -190,7 +190,7 @@ func (b *Budget) unused(p *Permit) {
 	b.day.Return(time.Since(b.made), p.usage)
 }
 
-func (b *Budget) wakeAt(d time.Duration) {
+func (b *Budget) wakeAtLocked(d time.Duration) {
 	if b.timer != nil {
 		b.timer.Reset(d)
 		return
@@ -198,24 +198,24 @@ func (b *Budget) wakeAt(d time.Duration) {
 	b.timer = time.AfterFunc(d, func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.dispatch(time.Now())
+		b.grantDueLocked(time.Now())
 	})
 }
 
-// due returns when the next slot is. The caller holds mu.
-func (b *Budget) due(now time.Time) time.Time {
-	b.settle(now)
-	due := b.slot.Add(b.spacing(now))
+// dueLocked returns the time of the next slot.
+func (b *Budget) dueLocked(now time.Time) time.Time {
+	b.settleLocked(now)
+	due := b.slot.Add(b.spacingLocked(now))
 	if b.brake.until.After(due) {
 		due = b.brake.until
 	}
 	return due
 }
 
-// grant gives the slot that was due to the longest waiter of kind k.
-func (b *Budget) grant(k Kind, due, now time.Time) {
+// grantLocked gives the slot that was due to the longest waiter of kind k.
+func (b *Budget) grantLocked(k Kind, due, now time.Time) {
 	p := &Permit{budget: b, kind: k, before: b.slot}
-	p.slot = b.claim(due, now)
+	p.slot = b.claimLocked(due, now)
 	if k != Token {
 		p.usage = b.day.Grant(now.Sub(b.made), k.request())
 	}
@@ -227,8 +227,8 @@ func (b *Budget) grant(k Kind, due, now time.Time) {
 	close(w.ready)
 }
 
-// claim moves the slot on and returns it.
-func (b *Budget) claim(due, now time.Time) time.Time {
+// claimLocked takes the slot that was due and returns its time.
+func (b *Budget) claimLocked(due, now time.Time) time.Time {
 	credit := idleCatchUp
 	if b.queued {
 		credit = catchUp
@@ -243,18 +243,18 @@ func (b *Budget) claim(due, now time.Time) time.Time {
 // leastPace stands for a pace of 0, in requests per minute.
 const leastPace = 1e-3
 
-// queryRoom reports whether one more query fits into a quarter of the budget, and into its deadline.
-func (b *Budget) queryRoom(ctx context.Context, now time.Time) bool {
+// queryRoomLocked reports whether one more query fits into a quarter of the budget, and into its deadline.
+func (b *Budget) queryRoomLocked(ctx context.Context, now time.Time) bool {
 	ahead := b.queues.waiters[Query].Len()
-	if !b.queues.room(Query, now, max(b.pace(now), leastPace), ahead) {
+	if !b.queues.room(Query, now, max(b.paceLocked(now), leastPace), ahead) {
 		return false
 	}
 	deadline, limited := ctx.Deadline()
-	expected := b.due(now)
+	expected := b.dueLocked(now)
 	if held := now.Add(b.day.Wait(now.Sub(b.made), Query.request())); held.After(expected) {
 		expected = held
 	}
-	expected = expected.Add(time.Duration(ahead) * 4 * b.spacing(now))
+	expected = expected.Add(time.Duration(ahead) * 4 * b.spacingLocked(now))
 	return !limited || expected.Before(deadline)
 }
 
@@ -269,13 +269,13 @@ func (b *Budget) charge() {
 	defer b.mu.Unlock()
 	now := time.Now()
 	b.day.Grant(now.Sub(b.made), Poll.request())
-	if b.slot = b.slot.Add(b.spacing(now)); b.slot.Before(now) {
+	if b.slot = b.slot.Add(b.spacingLocked(now)); b.slot.Before(now) {
 		b.slot = now
 	}
 }
 
-// giveBack makes a slot available again if none has been given out since. The caller holds mu.
-func (b *Budget) giveBack(p *Permit) {
+// giveBackLocked makes a slot available again if none has been given out since.
+func (b *Budget) giveBackLocked(p *Permit) {
 	b.day.Return(time.Since(b.made), p.usage)
 	if !b.slot.Equal(p.slot) || time.Since(p.slot) > permitLife {
 		return
@@ -324,7 +324,7 @@ type meter struct {
 	n        atomic.Uint64
 	marked   atomic.Uint64 // n at the last mark
 	markedAt atomic.Int64  // nanoseconds since started
-	rate     atomic.Uint64 // requests per minute between the last two marks; 0: only one mark yet
+	rate     atomic.Uint64 // requests per minute between the last two marks; 0 means only one mark yet
 }
 
 const meterEvery = 256

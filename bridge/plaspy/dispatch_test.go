@@ -30,8 +30,8 @@ func TestOverdueTimerMakesNoBurst(t *testing.T) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
 				waiting := b.queues.waiters[Poll].Len()
-				b.slot = time.Now().Add(-b.spacing(time.Now()) - tc.late)
-				b.dispatch(time.Now())
+				b.slot = time.Now().Add(-b.spacingLocked(time.Now()) - tc.late)
+				b.grantDueLocked(time.Now())
 				if got := waiting - b.queues.waiters[Poll].Len(); got != tc.want {
 					t.Errorf("got %d slots at once, want %d", got, tc.want)
 				}

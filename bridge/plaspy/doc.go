@@ -10,12 +10,12 @@
 //
 // # Failures
 //
-// A failure is an [*Error], except if it never became a request: an [*IDError], [ErrNoBudget], or the error of a
-// context. [Classify] returns how to handle any of them. Only the API itself can refuse a request for good: its
+// A failure is an [*Error]. If no request was sent, it is an [*IDError], [ErrNoBudget] or the error of a context.
+// [Classify] returns how to handle any of them. Only the API itself can refuse a request for good: its
 // body is a JSON object with `success` or `error`. Any other answer is [Foreign] and says nothing about the request.
 //
-// An answer with a text that says that the token is expired or invalid is followed by one more try with another token,
-// like a 401. New tokens for that reason are requested once a minute at most.
+// If the text of an answer reports that the token is expired or invalid, the request is sent once more with another
+// token, as after a 401. New tokens are requested for that reason once a minute at most.
 //
 // A 429 concerns one device alone until several devices in a row have it, and no call asks for that device until
 // its Retry-After has passed. Any other 429 lowers or stops the budget.

@@ -49,7 +49,7 @@ type LastLocation struct {
 
 // PostOptions are for [Client.Locations] and [Client.Alerts].
 type PostOptions struct {
-	IdempotencyKey string // sent as Idempotency-Key; empty: none. Printable ASCII
+	IdempotencyKey string // sent as Idempotency-Key; empty means none. Printable ASCII
 	// Before, if set, is asked immediately before the request is sent, with token and budget at hand, and again
 	// before a replay. Its error keeps the request from being sent; the call returns it, wrapped.
 	Before func() error

@@ -82,11 +82,12 @@ func (b *Budget) Throttled(retryAfter time.Duration, has bool) {
 	b.slow(retryAfter, has)
 }
 
+// slow lowers the rate, or stops all requests, and calls the function of OnThrottle.
 func (b *Budget) slow(retryAfter time.Duration, has bool) {
 	b.mu.Lock()
 	now := time.Now()
 	k := &b.brake
-	b.settle(now)
+	b.settleLocked(now)
 	k.count++
 	switch {
 	case has && retryAfter > 0:
@@ -102,7 +103,7 @@ func (b *Budget) slow(retryAfter time.Duration, has bool) {
 	default:
 		k.lower(now, k.factorAt(now)) // no halving, but the climb begins anew
 	}
-	b.braked(now)
+	b.brakedLocked(now)
 	until, factor := k.until, k.factorAt(now)
 	b.mu.Unlock()
 	if f := b.onThrottle.Load(); f != nil {
@@ -136,17 +137,16 @@ func (b *Budget) ThrottleUntil(until time.Time, factor float64) {
 		k.lower(now, factor)
 	}
 	if k.until.After(now) || k.factorAt(now) < 1 {
-		b.braked(now)
+		b.brakedLocked(now)
 	}
 }
 
-// Paused reports whether the API has asked to be left alone, or the account's daily usage is used up, so that nothing
-// is sent.
+// Paused reports whether nothing is sent, because a Retry-After runs or the account's daily usage is used up.
 func (b *Budget) Paused() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	return b.brake.until.After(now) || b.day.State(now.Sub(b.made), int(Poll), b.rate(now)).UsedUp
+	return b.brake.until.After(now) || b.day.State(now.Sub(b.made), int(Poll), b.rateLocked(now)).UsedUp
 }
 
 // SetLimit replaces the limit that [NewBudget] was given, in requests per minute; 0 means no limit. Requests that
@@ -155,7 +155,7 @@ func (b *Budget) SetLimit(perMinute int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	b.settle(now)
+	b.settleLocked(now)
 	perMinute = max(perMinute, 0)
 	if perMinute == b.limit {
 		return
@@ -169,11 +169,12 @@ func (b *Budget) SetLimit(perMinute int) {
 	if b.free.Swap(free) && !free {
 		b.slot = now // nothing was counted until now
 	}
-	b.dispatch(now)
+	b.grantDueLocked(now)
 }
 
-// braked logs the beginning, takes the fast path away, and moves waiters to their new slots.
-func (b *Budget) braked(now time.Time) {
+// brakedLocked applies a new throttling: it logs the first one, turns off the path of a budget without a limit, and
+// moves waiters to their new slots.
+func (b *Budget) brakedLocked(now time.Time) {
 	k := &b.brake
 	k.last = now
 	if k.since.IsZero() {
@@ -183,12 +184,12 @@ func (b *Budget) braked(now time.Time) {
 	if b.limit == 0 && b.free.Swap(false) {
 		b.slot = now
 	}
-	b.dispatch(now)
+	b.grantDueLocked(now)
 }
 
-// settle notices the end of throttling. It counts as over only after a while of quiet, or an API that answers
-// every retry with another Retry-After would fill the log. The caller holds mu.
-func (b *Budget) settle(now time.Time) {
+// settleLocked notices the end of throttling. It counts as over only after a while of quiet, or an API that answers
+// every retry with another Retry-After would fill the log.
+func (b *Budget) settleLocked(now time.Time) {
 	k := &b.brake
 	if k.since.IsZero() {
 		return
@@ -237,7 +238,7 @@ type refusal struct {
 	device string
 	sent   time.Time // the request
 	at     time.Time // the answer
-	until  time.Time // the end of its Retry-After; zero: it had none
+	until  time.Time // the end of its Retry-After; zero means it had none
 }
 
 // refused judges a 429 and reports whether it is about all requests.

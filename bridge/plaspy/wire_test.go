@@ -104,7 +104,7 @@ func TestSilentRepeatOfAGetIsCharged(t *testing.T) {
 	if seen.Load() != 3 {
 		t.Fatalf("got %d requests, want net/http to have repeated the second", seen.Load())
 	}
-	if got := budget.slot.Sub(before); got < 2*budget.spacing(time.Now()) {
+	if got := budget.slot.Sub(before); got < 2*budget.spacingLocked(time.Now()) {
 		t.Errorf("the slot moved by %v, want two spacings: one request went uncounted", got)
 	}
 	ok := testutil.ToFloat64(c.wire.metrics.vec.WithLabelValues("last_location", "200"))

@@ -27,7 +27,7 @@ type broker struct {
 	js       jetstream.JetStream
 	subjects publisher.Subjects
 	part     string // the part of the bridge that uses this login
-	room     *room  // nil: unknown
+	room     *room  // nil means unknown
 	absent   int    // missing streams found so far
 }
 

@@ -65,7 +65,7 @@
 //	POST   /_sim/revoke                  revokes the tokens
 //	PUT    /_sim/device?device={id}      adds a device; a body of account.DeviceInfo changes its entry
 //	DELETE /_sim/device?device={id}      removes it
-//	PUT    /_sim/location?device={id}    shows the body as lastLocation, byte for byte; empty: nothing
+//	PUT    /_sim/location?device={id}    shows the body as lastLocation, byte for byte; empty means nothing
 //	DELETE /_sim/location?device={id}    shows the vehicle's own fixes again
 //
 // Remote is a client for it. The control API belongs on loopback only: it has no

@@ -51,7 +51,7 @@ func (f *frame) fleet(now time.Time, rows []*row, mask uint8, gone []int32, news
 		for _, slot := range gone {
 			f.int(int64(slot))
 		}
-		f.close(']')
+		f.close()
 	}
 	for _, part := range [...]struct {
 		part  uint8
@@ -69,11 +69,11 @@ func (f *frame) fleet(now time.Time, rows []*row, mask uint8, gone []int32, news
 			f.buf = append(f.buf, '[')
 			f.int(int64(r.slot))
 			part.write(r)
-			f.close(']')
+			f.close()
 			f.buf = append(f.buf, ',')
 		}
 		if some {
-			f.close(']')
+			f.close()
 		}
 	}
 	if len(news) > 0 {
@@ -130,10 +130,10 @@ func (f *frame) trails(rows []*row, nth int) {
 			f.int(int64(s.lon - last.lon))
 			last = s
 		}
-		f.close(']')
+		f.close()
 		f.buf = append(f.buf, ',')
 	}
-	f.close(']')
+	f.close()
 	f.end()
 }
 
@@ -148,7 +148,7 @@ func (f *frame) text(s string) {
 	f.buf = append(append(append(f.buf, '"'), s...), '"', ',')
 }
 
-// int and json write an element and a comma. close removes the last comma.
+// int and json write an element and a comma. close ends an array and removes the last comma.
 func (f *frame) int(n int64) { f.buf = append(strconv.AppendInt(f.buf, n, 10), ',') }
 
 func (f *frame) json(v any) {
@@ -159,10 +159,10 @@ func (f *frame) json(v any) {
 	f.buf = append(append(f.buf, data...), ',')
 }
 
-func (f *frame) close(with byte) {
+func (f *frame) close() {
 	if last := len(f.buf) - 1; f.buf[last] == ',' {
-		f.buf[last] = with
+		f.buf[last] = ']'
 		return
 	}
-	f.buf = append(f.buf, with)
+	f.buf = append(f.buf, ']')
 }

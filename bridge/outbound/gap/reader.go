@@ -291,7 +291,7 @@ func (r *Reader) fixes(answer []byte, after, before time.Time) ([]*track.Fix, in
 }
 
 // history returns the alerts of the history from from to to, and the time from
-// which it is still to be read; zero: it was read.
+// which it is still to be read; zero means it was read.
 func (r *Reader) history(ctx context.Context, d *Device, f *track.Fix, from, to time.Time) (rows []track.Row, since time.Time, err error) {
 	// The oldest alerts come first: the rest is read later.
 	narrow, ok, err := r.reserve(ctx, d, from, to, alertEvery)
@@ -369,7 +369,7 @@ func (r *Reader) giveBack(ctx context.Context, d *Device) {
 	}
 }
 
-// wait notes since when the fix of a device waits for its gap; zero: it does not.
+// wait notes since when the fix of a device waits for its gap; zero means it does not.
 func (r *Reader) wait(token string, since time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -67,7 +67,7 @@ type Options struct {
 	BackoffMax     time.Duration
 	Down           func() bool // whether the API is down; optional
 	Subjects       publisher.Subjects
-	Positions      Positions     // nil: the bucket is left alone
+	Positions      Positions     // nil means the bucket is left alone
 	Conflict       func()        // called for each refused fence
 	Trace          *trace.Tracer // nil means no traces
 	Log            *slog.Logger
@@ -91,14 +91,14 @@ type Inventory struct {
 	log    *slog.Logger
 
 	state    atomic.Pointer[State]
-	groups   atomic.Pointer[map[string][]string] // ids of groups by token; nil: not read
+	groups   atomic.Pointer[map[string][]string] // ids of groups by token; nil means not read
 	again    chan struct{}                       // capacity 1: compare with the stream again
 	tasks    tasks
 	reported reported // owned by Run
 
-	chosen    atomic.Pointer[patterns]            // for Run to apply; nil: nothing new
+	chosen    atomic.Pointer[patterns]            // for Run to apply; nil means nothing new
 	useGroups atomic.Bool                         // the members of all groups are wanted
-	members   atomic.Pointer[map[string][]string] // ids and names of groups by token; nil: not read
+	members   atomic.Pointer[map[string][]string] // ids and names of groups by token; nil means not read
 	hurry     atomic.Bool                         // Run should read the list at once
 
 	mu  sync.Mutex

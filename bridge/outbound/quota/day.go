@@ -27,7 +27,7 @@ type Day struct {
 	from     int32  // second of the day at which counting began
 	used     int32  // results used by this process, or reserved by others
 	held     int32  // results reserved in the store, used ones included
-	revision uint64 // of the reservation as last read or written; 0: none
+	revision uint64 // of the reservation as last read or written; 0 means none
 }
 
 // Add counts n results.

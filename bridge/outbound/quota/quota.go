@@ -35,7 +35,7 @@ type Store interface {
 	All(ctx context.Context, f func(token string, r Reservation, revision uint64)) error
 	// Get returns a device's reservation. Revision 0 means that there is none.
 	Get(ctx context.Context, token string) (r Reservation, revision uint64, err error)
-	// Put stores a reservation if the stored one still has that revision (0: there
+	// Put stores a reservation if the stored one still has that revision (0 means there
 	// is none), and returns the new revision. Otherwise its error is [ErrChanged].
 	Put(ctx context.Context, token string, r Reservation, revision uint64) (uint64, error)
 }

@@ -23,7 +23,7 @@ type Stored struct {
 // Image collects the messages of one device while the stream is read. The zero
 // Image is one without a message.
 type Image struct {
-	fix       *Fix // of the last location; nil: none, or it cannot be read
+	fix       *Fix // of the last location; nil means none, or it cannot be read
 	located   bool
 	seq       uint64
 	seenAt    time.Time

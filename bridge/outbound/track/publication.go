@@ -13,7 +13,7 @@ type News struct {
 	Rows     []Row     // of the alert history, in order
 	Fixes    []*Fix    // back-filled ones, then the one that was polled
 	// Since is the time from which the alert history is still to be read after
-	// these fixes; zero: it was read.
+	// these fixes; zero means it was read.
 	Since time.Time
 	// Alerts is the polled fix if its alerts may have changed and the location
 	// has not, else nil.
@@ -43,7 +43,7 @@ type Location struct {
 	Fix       *Fix
 	Expect    uint64    // sequence of the device's last location
 	Announced string    // [publisher.HeaderEdges]
-	Since     time.Time // [publisher.HeaderHistorySince]; zero: none
+	Since     time.Time // [publisher.HeaderHistorySince]; zero means none
 	Newest    string    // [publisher.HeaderNewest]
 }
 
@@ -53,7 +53,7 @@ type Alert struct {
 	Alert, Token        string
 	State, Source       string
 	Critical            bool
-	Texts               []byte // nil: none
+	Texts               []byte // nil means none
 	DateTime            []byte
 	Latitude, Longitude []byte
 	FixTime             time.Time

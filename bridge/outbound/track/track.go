@@ -9,7 +9,7 @@ import (
 // not affect each other. The zero Track is that of a device of which the stream
 // holds nothing, with the alert history off.
 type Track struct {
-	Seq    uint64 // of the last location; 0: none, or it has left the stream by age
+	Seq    uint64 // of the last location; 0 means none, or it has left the stream by age
 	Last   Position
 	SeenAt time.Time // when the bridge first saw the last location, by its own clock
 	Times  Times
@@ -25,7 +25,7 @@ type Track struct {
 
 	history     bool   // the alerts of the history are published too
 	alone       bool   // alerts changed without the location
-	refused     uint64 // hash of a location that the stream will never accept; 0: none
+	refused     uint64 // hash of a location that the stream will never accept; 0 means none
 	fences      []fence
 	unpublished *unpublished
 	seen        []alertKey
@@ -122,7 +122,7 @@ func (t *Track) Expire(first uint64) {
 	t.fences = slices.DeleteFunc(slices.Clone(t.fences), func(f fence) bool { return f.seq < first })
 }
 
-// fence returns the sequence of the last message of an alert; 0: none.
+// fence returns the sequence of the last message of an alert; 0 means none.
 func (t *Track) fence(token string) uint64 {
 	for i := range t.fences {
 		if t.fences[i].token == token {

@@ -85,7 +85,7 @@ type Pace struct {
 
 // refusals are answers that refuse every request, all with the same usage today.
 type refusals struct {
-	usage float64 // 0: none
+	usage float64 // 0 means none
 	since time.Duration
 }
 

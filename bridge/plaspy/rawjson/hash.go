@@ -6,7 +6,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Hash returns a 64-bit hash of the object in obj over the members that ignore does not claim (nil: all).
+// Hash returns a 64-bit hash of the object in obj over the members that ignore does not claim (nil means all).
 //
 // It does not depend on the order of members, nor on white space between them; it does depend on every
 // byte of a value, so that 1.0 and 1, or two spellings of one string, differ. A name counts as the text it

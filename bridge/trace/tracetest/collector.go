@@ -63,7 +63,7 @@ func Start(tb testing.TB) *Collector {
 	return c
 }
 
-// Instead has f answer from now on; nil: the collector itself.
+// Instead has f answer from now on; nil means the collector itself.
 func (c *Collector) Instead(f http.HandlerFunc) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
