@@ -248,7 +248,7 @@ func TestBrokerKilledInTheMiddle(t *testing.T) {
 	s := natstest.Start(t, natstest.Listen)
 	p := s.Publisher(t, subjects)
 	const devices, rounds = 50, 40
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	ends, stored := make(chan error, devices), make(chan struct{}, devices*rounds)
 	for d := range devices {

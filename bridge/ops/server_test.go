@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -34,7 +35,7 @@ func start(t *testing.T, addr string, o ops.Options) (*ops.Server, string) {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -114,12 +115,18 @@ func TestProbes(t *testing.T) {
 // TestSecondLook: a process that was paused is alive at the second look.
 func TestSecondLook(t *testing.T) {
 	h := ops.NewHealth()
-	h.Progress("polls", -1)
 	_, url := start(t, "127.0.0.1:0", ops.Options{Health: h})
-	time.AfterFunc(100*time.Millisecond, func() { h.Progress("polls", time.Hour) })
-	if resp, body := ask(t, http.MethodGet, url+"/livez", nil); resp.StatusCode != http.StatusOK {
-		t.Errorf("%d %s", resp.StatusCode, body)
+	said := ""
+	for range 5 { // a busy machine may take the second look first
+		h.Progress("polls", -1)
+		beat := time.AfterFunc(100*time.Millisecond, func() { h.Progress("polls", time.Hour) })
+		resp, body := ask(t, http.MethodGet, url+"/livez", nil)
+		if resp.StatusCode == http.StatusOK && !beat.Stop() {
+			return
+		}
+		said = fmt.Sprint(resp.StatusCode, " ", body)
 	}
+	t.Error(said)
 }
 
 func TestReadyJSON(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/replica/clock"
+	"plaspy-bridge/publisher/natstest"
 )
 
 // skewed makes a replica's clocks run apart from the system's.
@@ -84,7 +85,7 @@ func TestGoodbyeFails(t *testing.T) {
 	a := r.start("a")
 	r.awaitDivided(a)
 	r.server.Kill()
-	elapsed := stopwatch()
+	elapsed := natstest.Stopwatch()
 	a.leave()
 	if a.err == nil {
 		t.Error("no error although the shutdown could not be announced")

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/replica/rendezvous"
+	"plaspy-bridge/publisher/natstest"
 )
 
 // TestAlone: the first replica of all has everything within a second, with the
@@ -13,7 +14,7 @@ import (
 func TestAlone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 100)
-	elapsed := stopwatch()
+	elapsed := natstest.Stopwatch()
 	a := r.start("a", func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 })
 	if a.owns(r.tokens[0]) {
 		t.Error("owns a device before it has joined")
@@ -33,7 +34,7 @@ func TestAlone(t *testing.T) {
 		t.Errorf("still owns something after it has left: %+v", a.state())
 	}
 	// No replica waits for one that announced its shutdown.
-	elapsed = stopwatch()
+	elapsed = natstest.Stopwatch()
 	b := r.start("a", func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 })
 	r.awaitDivided(b)
 	if took := elapsed(); took > within(2*time.Second) {
@@ -63,7 +64,7 @@ func TestJoinLeave(t *testing.T) {
 	if moved < 140 || moved > 260 {
 		t.Errorf("a third replica took %d of 600 devices, want about 200", moved)
 	}
-	elapsed := stopwatch()
+	elapsed := natstest.Stopwatch()
 	c.leave()
 	r.awaitDivided(a, b)
 	if took := elapsed(); took > within(3*time.Second) {

@@ -34,34 +34,6 @@ func within(d time.Duration) time.Duration {
 	return max(d, DefaultLease-500*time.Millisecond)
 }
 
-// stopwatch measures time until the function that it returns is called. Of a longer time
-// in which the process, or its goroutine, did not get the CPU, it counts a tenth of a
-// second.
-func stopwatch() (took func() time.Duration) {
-	const tick = 10 * time.Millisecond
-	end, result := make(chan struct{}), make(chan time.Duration)
-	go func() {
-		ticker := time.NewTicker(tick)
-		defer ticker.Stop()
-		sum, last := time.Duration(0), time.Now()
-		for {
-			stop := false
-			select {
-			case <-end:
-				stop = true
-			case <-ticker.C:
-			}
-			now := time.Now()
-			sum += min(now.Sub(last), 10*tick)
-			if last = now; stop {
-				result <- sum
-				return
-			}
-		}
-	}()
-	return sync.OnceValue(func() time.Duration { close(end); return <-result })
-}
-
 // needsProof skips a test unless the proofs were asked for.
 func needsProof(t *testing.T) {
 	t.Helper()

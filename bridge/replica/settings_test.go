@@ -46,23 +46,22 @@ func TestDifferences(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 100)
 	log := &told{}
-	a := r.start("a", log.by(map[string]string{"devices": "1", "limits": "2", "mine": "3"}))
-	alike := r.start("alike", new(told).by(map[string]string{"devices": "1", "limits": "2", "theirs": "4"}))
-	silent := r.start("silent") // an earlier version says nothing
+	long := func(_ *node, o *Options) { o.Lease = 5 * testLease } // a busy machine loses none
+	a := r.start("a", long, log.by(map[string]string{"devices": "1", "limits": "2", "mine": "3"}))
+	alike := r.start("alike", long, new(told).by(map[string]string{"devices": "1", "limits": "2", "theirs": "4"}))
+	silent := r.start("silent", long) // an earlier version says nothing
 	r.awaitDivided(a, alike, silent)
 	if got := a.Differences(); len(got) != 0 {
 		t.Errorf("differences %v, want none", got)
 	}
 	log.gauge(t, "0")
-	b := r.start("b", new(told).by(map[string]string{"devices": "9", "limits": "8"}))
+	b := r.start("b", long, new(told).by(map[string]string{"devices": "9", "limits": "8"}))
 	r.awaitDivided(a, alike, silent, b)
 	want := []Difference{{"b", []string{"devices", "limits"}}}
 	r.await("the difference is seen", func() bool { return cmp.Equal(a.Differences(), want) })
 	log.gauge(t, "1")
 	other := []Difference{{"a", []string{"devices", "limits"}}, {"alike", []string{"devices", "limits"}}}
-	if d := cmp.Diff(other, b.Differences()); d != "" {
-		t.Errorf("on the other side: %s", d)
-	}
+	r.await("it is seen on the other side", func() bool { return cmp.Equal(b.Differences(), other) })
 	r.elapse(2 * testLease)
 	if n := log.Count(`msg="replica has different settings" replica=b differs="devices, limits"`); n != 1 {
 		t.Errorf("logged %d times, want once", n)

@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"plaspy-bridge/publisher/natstest"
 )
 
 // TestThrottle: what one replica sees all obey within a second.
@@ -12,7 +14,7 @@ func TestThrottle(t *testing.T) {
 	r := newRig(t, 10)
 	a, b, c := r.start("a"), r.start("b"), r.start("c")
 	r.awaitDivided(a, b, c)
-	elapsed := stopwatch()
+	elapsed := natstest.Stopwatch()
 	a.Throttled(time.Now().Add(time.Minute), 0.5)
 	for _, n := range []*node{b, c} {
 		select {
@@ -48,7 +50,7 @@ func TestThrottleAll(t *testing.T) {
 		}))
 	}
 	r.awaitDivided(nodes...)
-	start, elapsed := time.Now(), stopwatch()
+	start, elapsed := time.Now(), natstest.Stopwatch()
 	longest := start.Add(10 * time.Minute)
 	for i, n := range nodes {
 		at := start.Add(time.Duration(i) * time.Minute)

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"log/slog"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -179,6 +180,34 @@ func Eventually(tb testing.TB, what string, ok func() bool) {
 			tb.Fatalf("waited in vain for: %s", what)
 		}
 	}
+}
+
+// Stopwatch measures time until the function that it returns is called. Of a longer time
+// in which the process, or its goroutine, did not get the CPU, it counts a tenth of a
+// second.
+func Stopwatch() (took func() time.Duration) {
+	const tick = 10 * time.Millisecond
+	end, result := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		ticker := time.NewTicker(tick)
+		defer ticker.Stop()
+		sum, last := time.Duration(0), time.Now()
+		for {
+			stop := false
+			select {
+			case <-end:
+				stop = true
+			case <-ticker.C:
+			}
+			now := time.Now()
+			sum += min(now.Sub(last), 10*tick)
+			if last = now; stop {
+				result <- sum
+				return
+			}
+		}
+	}()
+	return sync.OnceValue(func() time.Duration { close(end); return <-result })
 }
 
 // Main runs a package's tests and fails if they leave goroutines behind. Tests with
