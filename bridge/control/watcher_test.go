@@ -122,7 +122,9 @@ func TestServerAway(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t, natstest.Listen)
 	b, got, _ := follow(t, srv)
-	set(t, b, "device.b", `{"weight":3}`)
+	if err := b.Set(t.Context(), DeviceKey("b"), Entry{Weight: 3}); err != nil { // it creates the bucket
+		t.Fatal(err)
+	}
 	again(t, got, "both", func() {
 		if err := b.Set(t.Context(), DeviceKey("a"), Entry{Weight: 2, Until: time.Now().Add(2 * time.Second)}); err != nil {
 			t.Fatal(err)
