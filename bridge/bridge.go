@@ -46,7 +46,7 @@ type Bridge struct {
 	group *replica.Group
 	polling
 	consuming
-	asking
+	querying
 	controlling
 	web
 
@@ -57,12 +57,12 @@ type Bridge struct {
 
 // api is everything between the bridge and the REST API.
 type api struct {
-	keys    *config.KeySource
-	budget  *plaspy.Budget
-	circuit *plaspy.Circuit // of the polls
-	posts   *plaspy.Circuit // of the posts
-	tokens  *auth.Manager
-	client  *plaspy.Client
+	keys        *config.KeySource
+	budget      *plaspy.Budget
+	pollCircuit *plaspy.Circuit
+	postCircuit *plaspy.Circuit
+	tokens      *auth.Manager
+	client      *plaspy.Client
 }
 
 // broker is everything between the bridge and NATS.

@@ -43,7 +43,7 @@ func (b *Bridge) parts() []part {
 		})})
 	}
 	if b.queryConn != nil {
-		table = append(table, part{"queries", b.asking.state})
+		table = append(table, part{"queries", b.querying.state})
 	}
 	return append(table, part{"lifecycle", b.lifecycle}) // last: nothing is ready before each has reported
 }
@@ -117,7 +117,7 @@ func listState(list inventory.State) ops.State {
 // apiState is never down: if the API is unreachable, the bridge works and resumes
 // by itself.
 func (b *Bridge) apiState() ops.State {
-	if c := b.circuit.State(); c.Open {
+	if c := b.pollCircuit.State(); c.Open {
 		problem := "the API does not answer"
 		if c.Foreign {
 			problem = "something in front of the API answers instead of it, such as a proxy or a maintenance page,"

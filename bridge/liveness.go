@@ -187,14 +187,14 @@ type countedPolls struct {
 	calls *calls
 }
 
-// Devices implements outbound.API.
+// Devices implements inventory.API.
 func (c countedPolls) Devices(ctx context.Context) ([]plaspy.Device, []error, error) {
 	c.calls.begin()
 	defer c.calls.end()
 	return c.Client.Devices(ctx)
 }
 
-// Groups implements outbound.API.
+// Groups implements inventory.API.
 func (c countedPolls) Groups(ctx context.Context) ([]plaspy.Group, []error, error) {
 	c.calls.begin()
 	defer c.calls.end()
@@ -208,14 +208,14 @@ func (c countedPolls) LastLocation(ctx context.Context, id string, buf []byte) (
 	return c.Client.LastLocation(ctx, id, buf)
 }
 
-// Locations implements outbound.API.
+// Locations implements gap.API.
 func (c countedPolls) Locations(ctx context.Context, id string, body []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
 	c.calls.begin()
 	defer c.calls.end()
 	return c.Client.Locations(ctx, id, body, o)
 }
 
-// Alerts implements outbound.API.
+// Alerts implements gap.API.
 func (c countedPolls) Alerts(ctx context.Context, id string, body []byte, o plaspy.PostOptions) (plaspy.Answer, error) {
 	c.calls.begin()
 	defer c.calls.end()

@@ -15,8 +15,8 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// asking is the query side.
-type asking struct {
+// querying is the query side.
+type querying struct {
 	queries   *query.Service  // nil if it is off
 	queryConn *publisher.Conn // nil if the query service has no NATS user of its own
 }
@@ -76,11 +76,11 @@ func (b *Bridge) runQueries(ctx context.Context) {
 }
 
 // state is never down: without its query service the bridge polls and posts.
-func (a *asking) state() ops.State {
-	if trouble := a.queryConn.Trouble(); trouble != "" {
+func (q *querying) state() ops.State {
+	if trouble := q.queryConn.Trouble(); trouble != "" {
 		return ops.Degraded(trouble)
 	}
-	if denied := a.queryConn.Denied(); denied != "" {
+	if denied := q.queryConn.Denied(); denied != "" {
 		return ops.Degraded(denied)
 	}
 	return ops.Up()

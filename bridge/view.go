@@ -2,13 +2,11 @@ package bridge
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/bridge/feed"
@@ -30,7 +28,7 @@ func (b *Bridge) newView() *view.View {
 		o.DeadLetters = func(ctx context.Context, limit int) ([]view.DeadLetter, error) {
 			ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeout)
 			defer cancel()
-			return newestLetters(ctx, b.pub, box, limit)
+			return newestLetters(ctx, box, limit)
 		}
 	}
 	return view.New(o)
@@ -73,33 +71,16 @@ func (b *Bridge) facts() []view.Fact {
 	return append(facts, b.controlling.facts(b.pool.Short())...)
 }
 
-// newestLetters reads backwards from the last dead letter. Replayed and purged
-// letters leave gaps, so the number of reads is limited.
-func newestLetters(ctx context.Context, pub *publisher.Publisher, box *deadletter.Box, limit int) ([]view.DeadLetter, error) {
-	stream, err := pub.JetStream().Stream(ctx, pub.Subjects().DeadLetters())
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look up the dead letters: %w", err)
-	}
-	state := stream.CachedInfo().State
-	var list []view.DeadLetter
-	seq := state.LastSeq
-	for tries := 4 * limit; tries > 0 && len(list) < min(limit, int(state.Msgs)) && seq >= max(state.FirstSeq, 1); seq-- {
-		tries--
-		l, err := box.Letter(ctx, seq)
-		if errors.Is(err, deadletter.ErrNoLetter) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
+// newestLetters returns the newest dead letters for the live view.
+func newestLetters(ctx context.Context, box *deadletter.Box, limit int) ([]view.DeadLetter, error) {
+	letters, err := box.Newest(ctx, limit)
+	list := make([]view.DeadLetter, 0, len(letters))
+	for _, l := range letters {
 		list = append(list, view.DeadLetter{
 			Sequence: l.Seq, At: l.At, Device: l.Device, Kind: string(l.Kind), Reason: l.Reason, Error: l.Error, Attempts: l.Attempts,
 		})
 	}
-	return list, nil
+	return list, err
 }
 
 // newFeed makes the feed of positions and events. It reads the stream, so it has

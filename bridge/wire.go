@@ -104,8 +104,8 @@ func (b *Bridge) openAPI(context.Context) error {
 	if b.client, err = plaspy.New(o); err != nil {
 		return fmt.Errorf("API client: %w", err)
 	}
-	b.circuit = b.newCircuit("polls", b.logger("poll"), nil)
-	b.posts = b.newCircuit("posts", b.logger("inbound"), b.circuit.Answers)
+	b.pollCircuit = b.newCircuit("polls", b.logger("poll"), nil)
+	b.postCircuit = b.newCircuit("posts", b.logger("inbound"), b.pollCircuit.Answers)
 	return nil
 }
 
@@ -204,8 +204,8 @@ func (b *Bridge) openPool(context.Context) error {
 		Quota: newQuota(b.cfg.DailyResults, b.pub), BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
 		Grace: b.cfg.ShutdownTimeout / 2, Alive: b.live.dispatcher.Beat, Posted: posted, Trace: b.tracer,
 		SetDevices: func(n int) {
-			b.circuit.SetDevices(n)
-			b.posts.SetDevices(n)
+			b.pollCircuit.SetDevices(n)
+			b.postCircuit.SetDevices(n)
 		},
 		Token: func(ctx context.Context) error {
 			_, err := b.tokens.Token(ctx)
@@ -213,7 +213,7 @@ func (b *Bridge) openPool(context.Context) error {
 		},
 	}, outbound.Parts{
 		API: countedPolls{b.client, &b.live.pollCalls}, Devices: countedPolls{b.client, &b.live.pollCalls}, Gaps: countedPolls{b.client, &b.live.pollCalls},
-		Budget: b.budget, Circuit: b.circuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected,
+		Budget: b.budget, Circuit: b.pollCircuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected,
 		RememberSilent: func(ctx context.Context) error { return publisher.RememberSilent(ctx, b.pub) },
 		Owner:          &b.assigned, Assigned: b.assigned.known, Forgotten: b.assigned.forgotten.Marked, Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, b.pub), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
 	})
@@ -267,7 +267,7 @@ func (b *Bridge) load() replica.Load {
 		l.Posts = b.consumer.Wanted(b.budget.Waiting(plaspy.Post) > 0)
 	}
 	// Polls show whether this replica reaches the API, also while another one posts.
-	l.NoAPI = b.circuit.State().Open
+	l.NoAPI = b.pollCircuit.State().Open
 	return l
 }
 
@@ -328,7 +328,7 @@ func (b *Bridge) openConsumer(context.Context) error {
 	}
 	b.consumer, err = inbound.New(inbound.Options{
 		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.live.postCalls},
-		Circuit: b.posts, Renew: func() { b.tokens.Renew(auth.Token{}) }, Source: b.client.DeviceURL,
+		Circuit: b.postCircuit, Renew: func() { b.tokens.Renew(auth.Token{}) }, Source: b.client.DeviceURL,
 		Seat: seat{b.group, b.keeper}, Directory: newAccountDevices(b.client),
 		Trace: b.tracer, Echo: b.echoes, Reader: message.Reader{Forms: forms},
 		Workers: b.cfg.InboundWorkers, MaxAge: b.cfg.InboundMaxAge, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,

@@ -141,6 +141,34 @@ func (b *Box) Letter(ctx context.Context, seq uint64) (Letter, error) {
 	return b.letter(ctx, st, seq)
 }
 
+// Newest returns at most limit letters, the newest first, or none if there is no stream.
+// It reads backwards from the last one. Replayed and purged letters leave gaps, so the
+// number of reads is limited too.
+func (b *Box) Newest(ctx context.Context, limit int) ([]Letter, error) {
+	st, err := b.stream(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	state := st.CachedInfo().State
+	var list []Letter
+	seq := state.LastSeq
+	for tries := 4 * limit; tries > 0 && len(list) < min(limit, int(state.Msgs)) && seq >= max(state.FirstSeq, 1); seq-- {
+		tries--
+		l, err := b.letter(ctx, st, seq)
+		if errors.Is(err, ErrNoLetter) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, l)
+	}
+	return list, nil
+}
+
 func (b *Box) letter(ctx context.Context, st jetstream.Stream, seq uint64) (Letter, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

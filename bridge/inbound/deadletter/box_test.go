@@ -143,6 +143,37 @@ func TestFilter(t *testing.T) {
 	}
 }
 
+// TestNewest: the newest letters come first, whatever gaps the stream has.
+func TestNewest(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	newest := func(limit int, want ...uint64) {
+		t.Helper()
+		list, err := r.Newest(t.Context(), limit)
+		var got []uint64
+		for _, l := range list {
+			got = append(got, l.Seq)
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("the newest %d are %v, %v, want %v", limit, got, err, want)
+		}
+	}
+	newest(3)
+	for seq := range 6 {
+		r.bury(message.Location, "d", seq+1, "rejected")
+	}
+	newest(3, 6, 5, 4)
+	if _, err := r.Purge(t.Context(), Job{Seqs: []uint64{5, 6}}); err != nil {
+		t.Fatal(err)
+	}
+	newest(3, 4, 3, 2)
+	newest(10, 4, 3, 2, 1)
+	if err := r.js.DeleteStream(t.Context(), subjects.DeadLetters()); err != nil {
+		t.Fatal(err)
+	}
+	newest(3)
+}
+
 func TestLetter(t *testing.T) {
 	r := newRig(t)
 	r.bury(message.Location, "dev=201", 10, "rejected", "Other", "x")
