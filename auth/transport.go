@@ -108,7 +108,7 @@ func withToken(header http.Header, token Token) http.Header {
 }
 
 // admit returns a token that is held when the request is admitted. Admission can take longer than a token lasts,
-// and the wait for another one longer than an admission is good for: after a wait, admission is asked for anew.
+// and the wait for another one longer than an admission is good for: after a wait, admission is asked for again.
 func (t *Transport) admit(req *http.Request) (Token, error) {
 	for {
 		// Before admission, so that no place in the budget is taken while there is nothing to send.

@@ -255,8 +255,8 @@ func (b *Bridge) serve(ctx context.Context, wg *sync.WaitGroup) {
 // replica takes over the devices.
 const lastPolls = time.Second
 
-// work starts the polls, the posts, the query service and the membership that
-// says which of them are this replica's.
+// work starts the polls, the posts, the query service and the membership, which assigns
+// this replica its part of the polls and posts.
 //
 // At a stop the polls in flight end before this replica leaves the group. If there
 // are other replicas, an answer that arrives afterwards is dropped, because it may be

@@ -91,8 +91,8 @@ func termsOf(cfg config.Config, r *control.Rules) outbound.TermsOf {
 const shownEntries = 10
 
 // facts describes the entries in force for the live view, with the person who set
-// each as far as its value says. Short says that the budget cannot hold their
-// intervals, or is empty.
+// each, if its value names one. short is the reason why the budget cannot hold their
+// intervals, or "".
 func (c *controlling) facts(short string) []view.Fact {
 	var facts []view.Fact
 	rules := c.watcher.Rules()

@@ -23,15 +23,15 @@ const Window = 1024
 const ackTimeout = 5 * time.Second
 
 var (
-	// ErrUnstorable says that an event can never be stored: it or its headers are larger
+	// ErrUnstorable means that an event can never be stored: it or its headers are larger
 	// than the server or the stream accepts, or the stream refused it repeatedly while
 	// it stored others.
 	ErrUnstorable = errors.New("event cannot be stored")
-	// ErrFound says that an event in the middle of a chain was already in the stream.
+	// ErrFound means that an event in the middle of a chain was already in the stream.
 	// The replica that stored it may have published more, so the caller has to plan
 	// the rest of the chain again.
 	ErrFound = errors.New("event was already in the stream")
-	// ErrStopped says that the publisher stopped before the event was acknowledged. It
+	// ErrStopped means that the publisher stopped before the event was acknowledged. It
 	// may be stored nevertheless.
 	ErrStopped = errors.New("publisher stopped")
 )

@@ -30,7 +30,7 @@ const (
 	deadLettersMaxAge = 90 * 24 * time.Hour // time for an operator to handle a dead letter
 )
 
-// ErrStream says that a stream that the bridge needs does not exist and could not be
+// ErrStream means that a stream that the bridge needs does not exist and could not be
 // created.
 var ErrStream = errors.New("stream is missing")
 
@@ -331,7 +331,7 @@ type Mark struct {
 	Deleted   int           // messages that were deleted between others
 	Now       time.Time     // by the server's clock
 	MaxAge    time.Duration // 0 means no limit
-	// Limited says that the stream may drop young events, because an operator limited
+	// Limited means that the stream may drop young events, because an operator limited
 	// its number of messages or its size.
 	Limited bool
 }

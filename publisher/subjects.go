@@ -11,7 +11,7 @@ import (
 // alert's subject holds two ids.
 const MaxToken = 1024
 
-// ErrToken says that an id cannot be part of a subject: it is empty, or longer
+// ErrToken means that an id cannot be part of a subject: it is empty, or longer
 // than [MaxToken] once encoded.
 var ErrToken = errors.New("id cannot be a subject token")
 
@@ -301,7 +301,7 @@ func Needs(s Subjects) []Permission {
 }
 
 // NeedsSilent lists the permissions that [RememberSilent] needs beside [Needs].
-// Without them the bridge works all the same.
+// Without them the bridge works nevertheless.
 func NeedsSilent(s Subjects) []Permission {
 	const (
 		forgotten = "silent devices are not remembered beyond BRIDGE_RETENTION"

@@ -61,7 +61,7 @@ func (s *Secrets) Add(secret string) {
 	}
 }
 
-// rebuild makes the index anew. The caller holds mu, or has the only reference.
+// rebuild makes the index again. The caller holds mu, or has the only reference.
 func (s *Secrets) rebuild() { s.index.Store(newIndex(slices.Concat(s.fixed, s.added))) }
 
 // Text returns a line of text that is fit for a log, an error or a header: without secrets, printable, and of

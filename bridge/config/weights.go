@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Weight says how much the delay of some devices counts, beside 1 for the others.
+// Weight is how much the delay of some devices counts, relative to 1 for the others.
 type Weight struct {
 	Glob   string // matches the ids of the devices
 	Weight float64

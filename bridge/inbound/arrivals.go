@@ -61,7 +61,7 @@ func (a *arrivals) found() {
 func newArrivals(nc *nats.Conn, subject string) *arrivals {
 	a := &arrivals{came: make(chan struct{}, 1), idle: shortestLook, longest: announcedLook}
 	sub, err := nc.Subscribe(subject, func(*nats.Msg) { signal(a.came) })
-	if err != nil { // the connection is closed; there are looks all the same
+	if err != nil { // the connection is closed; the stream is looked at nevertheless
 		a.longest = unheraldedLook
 		return a
 	}

@@ -133,7 +133,7 @@ var cancelled = func() context.Context {
 	return ctx
 }()
 
-// gateHolds is how long polls may go out after the gate has said so. At high rates each look would be a
+// gateHolds is how long polls may go out after the gate has admitted them. At high rates each look would be a
 // system call, for the clock of the lease.
 const gateHolds = time.Millisecond
 

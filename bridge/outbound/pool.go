@@ -142,7 +142,7 @@ type Pool struct {
 	metrics *metrics
 	parser  *track.Parser
 	// ignoresAlerts is true if a change of the alerts alone is no change of the
-	// location. It raises and clears alerts all the same.
+	// location. It raises and clears alerts nevertheless.
 	ignoresAlerts bool
 
 	fleet      *fleet

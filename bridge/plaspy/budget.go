@@ -87,7 +87,7 @@ type waiter struct {
 }
 
 // NewBudget returns a budget of perMinute requests per minute; 0 means no limit, though 429 and Retry-After
-// are obeyed all the same. reg may be nil.
+// are obeyed nevertheless. reg may be nil.
 func NewBudget(perMinute int, log *slog.Logger, reg prometheus.Registerer) *Budget {
 	b := &Budget{limit: max(perMinute, 0), log: log, made: time.Now(), share: 1, brake: brake{factor: 1}, day: daily.New(0, time.Time{})}
 	b.slot, b.meter.started, b.queues.posts = b.made, b.made, 1

@@ -71,7 +71,7 @@ type IDError struct{ ID, Reason string }
 // Error names the id and the reason.
 func (e *IDError) Error() string { return fmt.Sprintf("device id %.100q %s", e.ID, e.Reason) }
 
-// Class says how to handle a failure.
+// Class is the way to handle a failure.
 type Class int
 
 // The classes, from [Classify].

@@ -101,7 +101,7 @@ func (b *Budget) slow(retryAfter time.Duration, has bool) {
 		k.lower(now, k.factorAt(now)/2)
 		k.halved = now
 	default:
-		k.lower(now, k.factorAt(now)) // no halving, but the climb begins anew
+		k.lower(now, k.factorAt(now)) // no halving, but the climb begins again
 	}
 	b.brakedLocked(now)
 	until, factor := k.until, k.factorAt(now)

@@ -90,7 +90,7 @@ func (c *call) watched(repeated func(endpoint)) context.Context {
 	return httptrace.WithClientTrace(c, &c.trace)
 }
 
-// begin starts the time limit, anew for a replay.
+// begin starts the time limit, again for a replay.
 func (c *call) begin(limit time.Duration) {
 	if c.timer != nil {
 		c.timer.Stop()

@@ -41,7 +41,7 @@ type Options struct {
 	// Load returns the load of this replica. Optional. It is called at each renewal
 	// and must not block.
 	Load func() Load
-	// Consumes says that this replica can post inbound messages. One of the replicas
+	// Consumes means that this replica can post inbound messages. One of the replicas
 	// that can has the posting seat, see [Group.AwaitPosts].
 	Consumes bool
 	// Grace is how long Run, once its context is cancelled, waits for
@@ -73,7 +73,7 @@ type InFlight struct {
 type Load struct {
 	Polls int // 0 means not known yet, and counts as the average
 	Posts int
-	// NoAPI says that this replica cannot reach the API. If another one can, that
+	// NoAPI means that this replica cannot reach the API. If another one can, that
 	// one gets the posting seat.
 	NoAPI bool
 }
@@ -94,13 +94,13 @@ type Assignment struct {
 	Members int
 	// Epoch is the plan's number.
 	Epoch uint64
-	// Moved says that Owned differs from that of the last call that was not
+	// Moved means that Owned differs from that of the last call that was not
 	// Suspended. If it is false, only the share changed.
 	Moved bool
-	// Gained says that Owned may hold for devices for which it did not in that call.
+	// Gained means that Owned may hold for devices for which it did not in that call.
 	// If it is false, this replica alone polled its devices in between.
 	Gained bool
-	// Suspended says that the lease ran out, so nothing is owned and Share is 0. The
+	// Suspended means that the lease ran out, so nothing is owned and Share is 0. The
 	// devices may return with the next call if no other replica has taken over.
 	Suspended bool
 }

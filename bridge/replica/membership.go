@@ -196,7 +196,7 @@ func (t *membership) obey(p plan, revision uint64) {
 	}
 }
 
-// acknowledge says that this replica obeys the plan, once the work in flight for the
+// acknowledge reports that this replica obeys the plan, once the work in flight for the
 // devices that it gave up has ended. Work that lasts longer than the lease is revoked,
 // so that it does not hold up the other replicas.
 func acknowledge(t *membership) {

@@ -99,7 +99,7 @@ type candidate struct {
 	key, id string
 	load    int // polls a minute; 0 means not known
 	posts   int // posts a minute
-	// consumes says that it may post inbound messages, and able that it can reach the
+	// consumes means that it may post inbound messages, and able that it can reach the
 	// API.
 	consumes, able bool
 }

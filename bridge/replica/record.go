@@ -34,10 +34,10 @@ type record struct {
 	Posts int    `json:"posts,omitempty"` // posts a minute that it would send
 	Limit int    `json:"limit"`           // its PLASPY_RATE_LIMIT
 	Left  bool   `json:"left,omitempty"`  // it left or was evicted
-	// Inbound says whether it can post. It is empty in versions before the posting
+	// Inbound shows whether it can post. It is empty in versions before the posting
 	// seat.
 	Inbound string `json:"inbound,omitempty"`
-	// Posting says that its posts may be in flight. A member that has left may still
+	// Posting means that its posts may be in flight. A member that has left may still
 	// wait for their answers.
 	Posting bool `json:"posting,omitempty"`
 	// Settings are digests of its settings, by name. Earlier versions have none.

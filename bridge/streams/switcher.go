@@ -35,5 +35,5 @@ func (s *switcher) look(now time.Time) (elapsed time.Duration, moved bool) {
 	return elapsed, true
 }
 
-// lost is called while there is no connection, and starts the wait anew.
+// lost is called while there is no connection, and restarts the wait.
 func (s *switcher) lost() { s.since = time.Time{} }

@@ -44,7 +44,7 @@ type Letter struct {
 }
 
 // read makes a letter of a stored message. A header that is missing or spoilt
-// leaves its field empty: an edited letter is shown all the same.
+// leaves its field empty: an edited letter is shown nevertheless.
 func read(subjects publisher.Subjects, seq uint64, at time.Time, subject string, h nats.Header, body []byte) Letter {
 	l := Letter{
 		Seq: seq, At: at, Subject: subject, Kind: message.Unknown, Header: h, Body: body,

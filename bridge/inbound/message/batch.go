@@ -30,7 +30,7 @@ type Posts struct {
 	// Elements are bodies for [Reader.Read], in the order in which they are to be
 	// posted. They are slices of the message's body.
 	Elements [][]byte
-	// Batch says that the message is a batch, also of one element: its result
+	// Batch means that the message is a batch, also of one element: its result
 	// has an item for each element.
 	Batch bool
 

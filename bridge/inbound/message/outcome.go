@@ -25,7 +25,7 @@ type Outcome struct {
 	reply  string
 }
 
-// Outcome makes the outcome of a decision. refused says why the message's
+// Outcome makes the outcome of a decision. refused is the reason why the message's
 // Reply-To cannot be used, if it has one.
 func (w *Writer) Outcome(m *Message, d Decision) (o *Outcome, refused string) {
 	o = &Outcome{w: w, m: m, d: d}

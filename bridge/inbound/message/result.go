@@ -39,7 +39,7 @@ type Writer struct {
 type Decision struct {
 	Tries
 	At time.Time // when it was decided
-	// Reason says why the message will not be tried again. It is empty if the
+	// Reason is why the message will not be tried again. It is empty if the
 	// API took the message.
 	Reason   string
 	Detail   string // of the last failure
@@ -53,7 +53,7 @@ type Decision struct {
 	Trace func(header map[string][]string)
 }
 
-// brevity says how much a result leaves out because its stream refused it for
+// brevity is how much a result leaves out because its stream refused it for
 // its size.
 type brevity int
 

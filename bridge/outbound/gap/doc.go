@@ -12,12 +12,12 @@
 // # Failures
 //
 // A fix waits for its back-fill for [Options.Patience] at most. Then it is published
-// without, and so are the fixes that follow until the API answers again. An API
+// without it, and so are the following fixes until the API answers again. An API
 // that refuses such requests for good is asked by one device at a time, at growing
 // intervals. Locations that could not be read are lost and counted.
 //
-// A fix waits for one request for the alert history, and is published whatever the
-// answer is: a change that the API showed once is not given up for it. Alerts that
+// A fix waits for one request for the alert history, and is then published in any case,
+// because the API may not show it again. Alerts that
 // could not be read are not lost: the track keeps the time from which they are still
 // to be read, and the next fix asks for them.
 //

@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// Patience is how the gaps of one device fared lately. The zero Patience is that
-// of a device without trouble.
+// Patience is the record of the failed gap requests of one device. The zero value is that
+// of a device without failures.
 type Patience struct{ trouble *trouble }
 
 // trouble lasts from the first request of a device that failed to the next one
 // that did not.
 type trouble struct {
 	since   time.Time
-	without bool      // its fixes are published without their gaps
-	next    time.Time // then: when the API is asked again
-	wait    time.Duration
+	without bool          // fixes are published without their gaps
+	next    time.Time     // if without is set, when the API is asked again
+	wait    time.Duration // before that
 }
 
-// without reports whether the fix is to be published without its gap.
+// without reports whether a fix should be published without its gap.
 func (p *Patience) without(now time.Time) bool {
 	t := p.trouble
 	return t != nil && t.without && now.Before(t.next)
 }
 
 // failed notes a failure at now of a request that began at began. give is true if
-// the fix is to be published without its gap, because the failure is final or
+// the fix should be published without its gap, because the failure is final or
 // has lasted too long.
 func (p *Patience) failed(began, now time.Time, final bool, o *Options) (give bool) {
 	if p.trouble == nil {
@@ -37,7 +37,7 @@ func (p *Patience) failed(began, now time.Time, final bool, o *Options) (give bo
 	}
 	t.without = true
 	if final {
-		t.wait = min(max(2*t.wait, o.BackoffInitial), max(o.BackoffMax, longestRest))
+		t.wait = min(max(2*t.wait, o.BackoffInitial), max(o.BackoffMax, longestPause))
 	} else { // an API that took long to fail is left alone for longer
 		t.wait = min(10*now.Sub(began), o.BackoffMax)
 	}
@@ -45,36 +45,36 @@ func (p *Patience) failed(began, now time.Time, final bool, o *Options) (give bo
 	return true
 }
 
-// longestRest is the longest time for which requests that the API refuses for
+// longestPause is the longest time for which requests that the API refuses for
 // good are not sent.
-const longestRest = time.Hour
+const longestPause = time.Hour
 
-// rest keeps requests of one kind back, for all devices, after the API has
+// pause holds back the requests of one kind, for all devices, after the API has
 // refused one for good. It is safe for concurrent use.
-type rest struct {
+type pause struct {
 	mu    sync.Mutex
 	until time.Time
 	wait  time.Duration
 }
 
 // over reports whether requests may be sent.
-func (r *rest) over(now time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return !now.Before(r.until)
+func (p *pause) over(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !now.Before(p.until)
 }
 
 // refused notes that the API refused a request for good.
-func (r *rest) refused(now time.Time, o *Options) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.wait = min(max(2*r.wait, o.BackoffInitial), max(o.BackoffMax, longestRest))
-	r.until = now.Add(r.wait)
+func (p *pause) refused(now time.Time, o *Options) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wait = min(max(2*p.wait, o.BackoffInitial), max(o.BackoffMax, longestPause))
+	p.until = now.Add(p.wait)
 }
 
 // answered notes that the API answered a request.
-func (r *rest) answered() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.until, r.wait = time.Time{}, 0
+func (p *pause) answered() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.until, p.wait = time.Time{}, 0
 }

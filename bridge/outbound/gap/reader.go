@@ -45,7 +45,7 @@ type Options struct {
 type Reader struct {
 	api               API
 	opts              Options
-	locations, alerts rest
+	locations, alerts pause
 
 	// ending is done once the process stops.
 	ending context.Context //nolint:containedctx // it outlives any one request
@@ -67,7 +67,7 @@ type Device struct {
 	ID, Token string
 	Day       *quota.Day
 	Patience  *Patience
-	// Complain reports trouble that is to be logged once.
+	// Complain logs trouble once.
 	Complain func(what string, err error)
 }
 
@@ -145,8 +145,8 @@ func (r *Reader) Waiting() string {
 	return fmt.Sprintf("the API does not answer what lay before the last fix of %d devices, which waits for it for a minute at most", n)
 }
 
-// Hurry has fixes no longer wait for the alert history, because the process stops: it
-// stays owed. A fix whose back-fill cannot be read is left to the next process.
+// Hurry ends the waits of fixes for the alert history, because the process stops. The next
+// process reads that history. It also polls again a fix whose back-fill cannot be read.
 func (r *Reader) Hurry() { r.end() }
 
 // hurried reports whether a fix is published without its alert history.
@@ -160,19 +160,19 @@ func (r *Reader) shortened(d *Device, cut bool) {
 	}
 }
 
-// ask performs the requests of a gap. It returns false if the fix is to be
-// published without, and an error if the poll should be made again. A fix waits for
-// its back-fill only: the alert history stays owed, and is asked for with the next fix.
-func (r *Reader) ask(ctx context.Context, d *Device, rest *rest, what string, requests func(context.Context) error) (bool, error) {
+// ask performs the requests of a gap. It returns false if the fix should be published
+// without the gap, and an error if the poll should be made again. A fix waits for its
+// back-fill only: the alert history is requested again with the next fix.
+func (r *Reader) ask(ctx context.Context, d *Device, pause *pause, what string, requests func(context.Context) error) (bool, error) {
 	began := time.Now()
-	if r.hurried() || d.Patience.without(began) || !rest.over(began) {
+	if r.hurried() || d.Patience.without(began) || !pause.over(began) {
 		r.opts.Missing()
 		return false, nil
 	}
 	err := r.until(ctx, requests)
 	now := time.Now()
 	if err == nil {
-		rest.answered()
+		pause.answered()
 		d.Patience.trouble = nil
 		r.wait(d.Token, time.Time{})
 		return true, nil
@@ -187,10 +187,10 @@ func (r *Reader) ask(ctx context.Context, d *Device, rest *rest, what string, re
 	class := plaspy.Classify(err)
 	final := class == plaspy.Reject || class == plaspy.Forbidden || errors.Is(err, track.ErrFix)
 	if final {
-		rest.refused(now, &r.opts)
+		pause.refused(now, &r.opts)
 	}
 	if !d.Patience.failed(began, now, final, &r.opts) {
-		if rest == &r.alerts {
+		if pause == &r.alerts {
 			return false, nil
 		}
 		r.wait(d.Token, d.Patience.trouble.since)
@@ -369,7 +369,8 @@ func (r *Reader) giveBack(ctx context.Context, d *Device) {
 	}
 }
 
-// wait notes since when the fix of a device waits for its gap; zero means it does not.
+// wait notes since when the fix of a device waits for its gap. The zero time means that
+// it does not wait.
 func (r *Reader) wait(token string, since time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package inventory keeps the account's devices: which there are, which of them
-// are to be polled, and the device events that report their changes.
+// Package inventory keeps the account's devices: the list, the devices chosen to be
+// polled, and the device events that report their changes.
 //
 // # Flow
 //

@@ -46,7 +46,7 @@ func usable(now time.Time, devices []plaspy.Device) (list map[string]entry, left
 }
 
 // newEntry makes the entry of a device. Bytes that are not UTF-8, which no event
-// may have, are replaced by U+FFFD: the device is polled all the same.
+// may have, are replaced by U+FFFD: the device is polled nevertheless.
 func newEntry(d *plaspy.Device, token string) entry {
 	e := entry{id: d.ID, token: token, name: d.Name, raw: d.Raw}
 	if !utf8.Valid(e.raw) {

@@ -9,5 +9,5 @@
 // revision that it was made of, and the newer entry of a device wins.
 //
 // A value that cannot be read counts as empty. Nothing depends on the memory: a
-// device without one is learnt anew.
+// schedule learns a device without one again.
 package memory

@@ -92,7 +92,7 @@ func (s *Store) Load(ctx context.Context) (fleet []byte, devices map[string][]by
 // Save writes the memory of the fleet and of this replica's devices, by token, as
 // they were at a time. With a pause it writes few partitions at each tick of that
 // interval, which bounds the bytes a second; without one it writes many at once. It
-// returns the first error, and writes the rest all the same.
+// returns the first error, and writes the rest nevertheless.
 func (s *Store) Save(ctx context.Context, at time.Time, fleet []byte, devices map[string][]byte, pause time.Duration) error {
 	kv, err := s.open(ctx)
 	if err != nil {

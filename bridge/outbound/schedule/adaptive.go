@@ -158,7 +158,7 @@ func priceFor(price float64, terms Terms) float64 {
 	return price / terms.Weight
 }
 
-// reprice works out the price anew if the rate has changed or enough time has passed.
+// reprice works out the price again if the rate has changed or enough time has passed.
 func (a *adaptive) reprice(t tick) {
 	lap := a.pace.lap().Seconds()
 	if a.rate == a.pace.rate && (t-a.priced).Seconds() <= min(repriceEvery, max(1, lap/20)) && a.market.price > 0 {

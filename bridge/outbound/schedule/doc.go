@@ -1,8 +1,8 @@
 // Package schedule decides which device to poll next.
 //
 // The API takes only so many requests a minute, answers for one device a request, and keeps only the
-// newest fix. With a request in hand the caller asks [Schedule.Next] for a device, and reports the
-// answer with [Schedule.Done]. A Schedule has no clock, no goroutine and no I/O: the caller passes the
+// newest fix. Once a request may be sent, the caller asks [Schedule.Next] for a device, and reports
+// the answer with [Schedule.Done]. A Schedule has no clock, no goroutine and no I/O: the caller passes the
 // time, serialises the calls and holds the budget. Equal calls give equal answers.
 //
 // [NewFixed] polls every device once an interval. [NewAdaptive] spends the same requests on the
@@ -23,6 +23,6 @@
 //
 // All times are kept as distances from the first call, by the monotonic clock if the caller's times
 // carry one, so a step of the bridge's own clock moves no plan. A step of a device's clock shows in
-// fixes that appear far from their usual lag, and the lag is then learnt anew. [Schedule.AppendMemory] and
+// fixes that appear far from their usual lag, and the lag is then learnt again. [Schedule.AppendMemory] and
 // [Schedule.Restore] carry the knowledge about a device over a restart or to another replica.
 package schedule

@@ -98,7 +98,7 @@ func (e entry) before(f entry) bool {
 	return int32(e.seq-f.seq) < 0
 }
 
-// over the number of devices in this episode. It is worked out anew each time, so it does not matter whether
+// over the number of devices in this episode. It is worked out again each time, so it does not matter whether
 // the devices come one by one, with polls in between, or all at once, nor that the rate changes meanwhile.
 type firstPolls struct {
 	line    []int32 // slots; those that left are -1

@@ -97,7 +97,7 @@ func NewFixed(interval time.Duration) *Schedule {
 
 // SetRate sets how many requests a minute polls may use from now on; 0, a negative number or NaN means no
 // limit. The schedule plans with it but does not count requests: the caller holds the budget and calls
-// Next only with a request in hand.
+// Next only when a request may be sent.
 func (s *Schedule) SetRate(now time.Time, perMinute float64) {
 	t := s.clock.read(now)
 	if !(perMinute > 0) || perMinute > 1e12 {
@@ -185,7 +185,7 @@ func (s *Schedule) SetTerms(now time.Time, id string, terms Terms) {
 	}
 }
 
-// Next returns the device that the request in hand should go to. A poll of it is then under way, and it is
+// Next returns the device that the next request should go to. A poll of it is then in flight, and it is
 // not returned again until Done or PutBack. If ok is false, nothing is worth a request before wake; a zero
 // wake means until another call changes something.
 func (s *Schedule) Next(now time.Time) (id string, ok bool, wake time.Time) {

@@ -55,7 +55,7 @@ type silence struct {
 }
 
 // Location takes the device's last location. The error is that of a location
-// that cannot be read; it counts for the fence all the same.
+// that cannot be read; it counts for the fence nevertheless.
 func (im *Image) Location(p *Parser, s *Stored) error {
 	im.fix, im.located, im.seq = nil, true, s.Seq
 	var raw, observed []byte

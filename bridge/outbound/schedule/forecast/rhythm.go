@@ -123,7 +123,7 @@ func (r *rhythm) mean(p float64, n int) (hits int, mean float64) {
 	return hits, gaps / max(1, periods)
 }
 
-// looked takes note of how old the newest fix was when a poll looked. Were the period a fraction of
+// looked records the age of the newest fix at a poll. Were the period a fraction of
 // the one assumed, a fix older than half of it would not be the newest.
 func (r *rhythm) looked(age float64) {
 	if age > 0.52*float64(r.period) {
