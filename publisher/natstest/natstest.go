@@ -6,7 +6,9 @@ package natstest
 import (
 	"context"
 	"flag"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -36,7 +38,9 @@ type Server struct {
 // Start starts a server. By default it does not listen; set changes its options.
 func Start(tb testing.TB, set ...func(*server.Options)) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, opts: server.Options{DontListen: true, AuthTimeout: patience.Seconds(), JetStream: true, StoreDir: tb.TempDir(), NoSigs: true, NoLog: true}}
+	s := &Server{tb: tb, opts: server.Options{
+		DontListen: true, AuthTimeout: patience.Seconds(), JetStreamMaxStore: 1 << 40, JetStream: true, StoreDir: tb.TempDir(), NoSigs: true, NoLog: true,
+	}}
 	for _, f := range set {
 		f(&s.opts)
 	}
@@ -52,6 +56,9 @@ func Listen(o *server.Options) {
 
 func (s *Server) start() {
 	s.tb.Helper()
+	if !s.opts.DontListen && s.opts.Port == server.RANDOM_PORT {
+		s.opts.Port = freePort(s.tb)
+	}
 	opts := s.opts
 	srv, err := server.NewServer(&opts)
 	if err != nil {
@@ -62,9 +69,25 @@ func (s *Server) start() {
 	if !srv.ReadyForConnections(patience) {
 		s.tb.Fatal("nats-server is not ready")
 	}
-	if !s.opts.DontListen {
-		s.opts.Port = srv.Addr().(*net.TCPAddr).Port
+}
+
+// freePort returns a port that no other program gets between [Server.Kill] and
+// [Server.Restart]: it is below those that the system gives to connections and to
+// listeners without a port of their own.
+func freePort(tb testing.TB) int {
+	tb.Helper()
+	const first, last = 25_000, 32_000
+	var err error
+	for range 100 {
+		port := first + rand.IntN(last-first)
+		var l net.Listener
+		if l, err = new(net.ListenConfig).Listen(tb.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
+	tb.Fatal(err)
+	return 0
 }
 
 // Kill stops the server and waits until it has shut down.
