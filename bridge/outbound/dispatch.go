@@ -21,7 +21,7 @@ func (p *Pool) dispatch(ctx context.Context) {
 	var r rest
 	var w shortWait
 	defer w.end()
-	var open time.Time // the gate need not be asked before
+	var open time.Time // the gate's answer holds until then
 	for ctx.Err() == nil {
 		p.alive()
 		now, at := time.Now(), time.Time{}
@@ -31,7 +31,7 @@ func (p *Pool) dispatch(ctx context.Context) {
 			open = now.Add(gateHolds)
 		}
 		if ok {
-			at, ok = p.hand(ctx, now, &w)
+			at, ok = p.hand(ctx, now, open, &w)
 		}
 		if ok {
 			r.polls++
@@ -134,7 +134,7 @@ var cancelled = func() context.Context {
 }()
 
 // gateHolds is how long polls may go out after the gate has admitted them. At high rates each look would be a
-// system call, for the clock of the lease.
+// system call, for the clock of the lease. A publication looks in any case.
 const gateHolds = time.Millisecond
 
 // gate reports whether polls may go out, and if not, when to ask again. While the
@@ -159,17 +159,17 @@ func (p *Pool) gate(ctx context.Context) (time.Time, bool) {
 
 // hand waits for the budget, then sends the device that the schedule chooses to a
 // worker. ok is false if nothing is due before at, or if the short context ends first.
-func (p *Pool) hand(ctx context.Context, now time.Time, w *shortWait) (at time.Time, ok bool) {
+func (p *Pool) hand(ctx context.Context, now, open time.Time, w *shortWait) (at time.Time, ok bool) {
 	permit, err := p.parts.Budget.Wait(w.within(ctx, now), plaspy.Poll)
 	if err != nil {
 		return time.Now(), false
 	}
-	return p.send(ctx, w, permit)
+	return p.send(ctx, w, permit, open)
 }
 
 // send uses a permit for the device that the schedule chooses now, and blocks until a
-// worker takes it or ctx is cancelled.
-func (p *Pool) send(ctx context.Context, w *shortWait, permit *plaspy.Permit) (at time.Time, ok bool) {
+// worker takes it or ctx is cancelled. The lease was found to run, until open.
+func (p *Pool) send(ctx context.Context, w *shortWait, permit *plaspy.Permit, open time.Time) (at time.Time, ok bool) {
 	now := time.Now()
 	down := p.parts.Circuit.State().Open
 	j, wake, found := p.probed.choose(p, now, down)
@@ -192,7 +192,7 @@ func (p *Pool) send(ctx context.Context, w *shortWait, permit *plaspy.Permit) (a
 	if down {
 		p.probed.add(j.d.id)
 	}
-	t := &turn{pool: p, job: j, permit: permit}
+	t := &turn{pool: p, job: j, permit: permit, open: open}
 	for {
 		select {
 		case p.jobs <- t:
@@ -349,7 +349,7 @@ func (p *Pool) sendAsked(ctx context.Context, permit *plaspy.Permit) bool {
 	defer p.life.senders.Done()
 	var w shortWait
 	defer w.end()
-	p.send(ctx, &w, permit)
+	p.send(ctx, &w, permit, time.Time{})
 	nudge(p.wake)
 	return true
 }

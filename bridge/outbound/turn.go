@@ -30,6 +30,7 @@ type turn struct {
 
 	pool   *Pool
 	permit *plaspy.Permit
+	open   time.Time // the lease was found to run, and need not be looked at before
 	span   trace.Span
 	result decision
 	err    error // why the API gave no answer, or was not asked
@@ -89,8 +90,9 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 	p, d := t.pool, t.d
 	ctx, t.span = p.opts.Trace.Poll(ctx)
 	t.doubts = p.state.doubts.Load()
-	if owner := p.parts.Owner; !owner.Owns(d.token()) || !owner.Live() {
-		t.putOff(errNotOurs, time.Now().Add(suspectWait))
+	now := time.Now()
+	if owner := p.parts.Owner; !owner.Owns(d.token()) || !now.Before(t.open) && !owner.Live() {
+		t.putOff(errNotOurs, now.Add(suspectWait))
 		return buf
 	}
 	if t.reread {
@@ -101,7 +103,6 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 		}
 		t.reread = false
 	}
-	now := time.Now()
 	if again, err := p.opts.Quota.Admit(ctx, now, d.token(), d.day); err != nil {
 		if !errors.Is(err, quota.ErrUsedUp) {
 			again = time.Now().Add(p.opts.BackoffInitial)
@@ -110,10 +111,7 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 		t.putOff(err, again)
 		return buf
 	}
-	if p.opts.Quota.Limited() { // a reservation takes its time
-		now = time.Now()
-	}
-	t.began = now
+	t.began = time.Now()
 	answer, err := p.parts.API.LastLocation(plaspy.WithPermit(ctx, t.permit), d.id, buf)
 	if answer.Buf != nil {
 		buf = answer.Buf[:0]
