@@ -32,7 +32,7 @@ type Device struct {
 // Source provides the state of the devices.
 type Source interface {
 	// Changed calls f with each device that changed since the last call; the first
-	// call passes every device. Only [View.Run] calls it.
+	// call passes every device. No two calls overlap.
 	Changed(f func(Device))
 	// Why returns the last decisions on a device as JSON; ok is false if the device is
 	// not known. It is safe for concurrent use and must not block.

@@ -31,6 +31,9 @@ type Options struct {
 const (
 	clientsAtOnce = 16
 	frameEvery    = time.Second
+	// unwatched is the time between two updates while no page is open. The first page
+	// brings an update of its own.
+	unwatched = 5 * time.Second
 	// queued is the number of frames that a page may be behind. One more, and it is
 	// disconnected.
 	queued = 16
@@ -62,7 +65,8 @@ type View struct {
 	open     int    // handlers that have not returned, those of disconnected pages included
 	size     int    // of the last frame
 	snapshot []byte // the first data of a new page; nil if it is out of date
-	over     bool   // Run has ended
+	updated  time.Time
+	over     bool // Run has ended
 }
 
 // client is one open stream.
@@ -97,7 +101,9 @@ func (v *View) Run(ctx context.Context) {
 	var sampled time.Time
 	for {
 		now := time.Now()
-		v.update(now)
+		if age, watched := v.age(now); watched || age >= unwatched-frameEvery/2 {
+			v.update(now)
+		}
 		if v.history != nil && now.Sub(sampled) >= sampleEvery-frameEvery/2 {
 			sampled = now
 			v.sample(now)
@@ -111,6 +117,13 @@ func (v *View) Run(ctx context.Context) {
 	}
 }
 
+// age returns the time since the last update, and whether a page is open.
+func (v *View) age(now time.Time) (age time.Duration, watched bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return now.Sub(v.updated), len(v.clients) > 0
+}
+
 // update reads the changes and sends them to every page.
 func (v *View) update(now time.Time) {
 	var status Status
@@ -119,6 +132,7 @@ func (v *View) update(now time.Time) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.updated = now
 	v.opts.Source.Changed(func(d Device) { v.fleet.update(now, &d) })
 	v.fleet.loaded = v.fleet.loaded || len(v.fleet.rows) > 0
 	f := frame{buf: make([]byte, 0, v.size)}
@@ -198,6 +212,10 @@ func (v *View) stop() {
 // join adds a page, with the snapshot as the first frame in its queue. It returns
 // nil if there are too many pages. Pass the client to leave afterwards.
 func (v *View) join() *client {
+	now := time.Now()
+	if age, watched := v.age(now); !watched && age >= frameEvery {
+		v.update(now)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.over || v.open >= v.opts.Clients {
@@ -205,7 +223,7 @@ func (v *View) join() *client {
 		return nil
 	}
 	if v.snapshot == nil {
-		v.snapshot = v.takeSnapshotLocked(time.Now())
+		v.snapshot = v.takeSnapshotLocked(now)
 	}
 	c := &client{frames: make(chan []byte, queued), cut: make(chan struct{})}
 	v.open++

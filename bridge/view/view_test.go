@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -370,4 +372,48 @@ func compare(t *testing.T, what string, p *watcher, truth map[string]Device) {
 	if diff := cmp.Diff(p.byID(), want, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(shown{}, "Trail", "TrailEnd")); diff != "" {
 		t.Errorf("%s: %s", what, diff)
 	}
+}
+
+// counted counts the reads of a source.
+type counted struct {
+	plain
+	reads atomic.Int32
+}
+
+func (c *counted) Changed(f func(Device)) {
+	c.reads.Add(1)
+	c.plain.Changed(f)
+}
+
+// TestUnwatched: without a page the devices are read once in five seconds, and the first page shows them as they are
+// when it opens, with each device and alert once.
+func TestUnwatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &counted{}
+		source.put(truck("a", 1))
+		v := New(Options{Source: source, Log: quietLog})
+		ctx, cancel := context.WithCancel(t.Context())
+		go v.Run(ctx)
+		time.Sleep(unwatched - time.Millisecond)
+		first := source.reads.Load()
+		time.Sleep(10 * unwatched)
+		if got := source.reads.Load() - first; got != 10 {
+			t.Errorf("without a page the devices were read %d times in %v, want 10", got, 10*unwatched)
+		}
+		time.Sleep(2 * frameEvery)
+		source.put(truck("a", 2, "sos"), truck("b", 3))
+		page := v.join()
+		time.Sleep(3 * frameEvery)
+		cancel()
+		synctest.Wait()
+		var shown []byte
+		for frame := range page.frames {
+			shown = append(shown, frame...)
+		}
+		for _, text := range []string{`"Truck a"]`, `"Truck b"]`, `"alert":"sos"`} {
+			if n := bytes.Count(shown, []byte(text)); n != 1 {
+				t.Errorf("the page got %s %d times, want once: %s", text, n, shown)
+			}
+		}
+	})
 }
