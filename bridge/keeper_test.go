@@ -90,7 +90,7 @@ func TestKeeperMakesEveryDeletedStreamAgain(t *testing.T) {
 	for _, name := range names {
 		soon(t, name, func(ctx context.Context) error { _, err := js.Stream(ctx, name); return err })
 	}
-	soon(t, "the bucket", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })
+	soon(t, "the bucket", func(ctx context.Context) error { return sameAsStream(ctx, js) })
 	// The consumer side goes on with the new streams.
 	if _, err := js.Publish(t.Context(), "plaspy.in.location.device0001", []byte(`{"dateTime": "2026-01-02T03:04:05Z", "latitude": 1, "longitude": 2}`)); err != nil {
 		t.Fatal(err)
@@ -106,7 +106,8 @@ func TestKeeperMakesEveryDeletedStreamAgain(t *testing.T) {
 }
 
 // sameAsStream reports whether the bucket holds each device's newest event.
-func sameAsStream(ctx context.Context, js jetstream.JetStream, devices int) error {
+func sameAsStream(ctx context.Context, js jetstream.JetStream) error {
+	const devices = 3
 	st, err := js.Stream(ctx, "PLASPY_EVENTS")
 	if err != nil {
 		return err
@@ -143,11 +144,11 @@ func TestBucketFollowsAStreamThatWasMadeAgain(t *testing.T) {
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 9)
 	js := natstest.JetStream(t, b.conn.Conn)
-	soon(t, "before", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })
+	soon(t, "before", func(ctx context.Context) error { return sameAsStream(ctx, js) })
 	if err := js.DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "after", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })
+	soon(t, "after", func(ctx context.Context) error { return sameAsStream(ctx, js) })
 	st, err := js.Stream(t.Context(), "PLASPY_EVENTS")
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +169,7 @@ func TestBucketWithoutASourceIsFilled(t *testing.T) {
 	cfg.NATSURL = config.Servers(srv.ClientURL())
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 10)
-	soon(t, "the bucket", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })
+	soon(t, "the bucket", func(ctx context.Context) error { return sameAsStream(ctx, js) })
 }
 
 func TestPurgedEventsComeBack(t *testing.T) {
@@ -199,7 +200,7 @@ func TestPurgedEventsComeBack(t *testing.T) {
 			if err := purge(t, st); err != nil {
 				t.Fatal(err)
 			}
-			soon(t, "the events", func(ctx context.Context) error { return sameAsStream(ctx, js, 3) })
+			soon(t, "the events", func(ctx context.Context) error { return sameAsStream(ctx, js) })
 		})
 	}
 }

@@ -46,9 +46,10 @@ func publish(t testing.TB, p *publisher.Publisher, events ...*publisher.Event) e
 	}
 }
 
-func messages(t testing.TB, js jetstream.JetStream, stream string) []*jetstream.RawStreamMsg {
+// messages returns the messages of the events stream.
+func messages(t testing.TB, js jetstream.JetStream) []*jetstream.RawStreamMsg {
 	t.Helper()
-	st, err := js.Stream(t.Context(), stream)
+	st, err := js.Stream(t.Context(), subjects.Events())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func TestPublishedMessage(t *testing.T) {
 	if err := publish(t, p, subjects.LocationEvent(l, 0)); err != nil {
 		t.Fatal(err)
 	}
-	m := messages(t, p.JetStream(), "PLASPY_EVENTS")[0]
+	m := messages(t, p.JetStream())[0]
 	if got, want := m.Subject, "plaspy.location.dev=201"; got != want {
 		t.Errorf("subject %q, want %q", got, want)
 	}
@@ -103,7 +104,7 @@ func TestChainsKeepOrderAndIDsDifferForABA(t *testing.T) {
 	if err := publish(t, p, subjects.LocationEvent(a, 0), subjects.LocationEvent(b, 0), subjects.LocationEvent(a, 0)); err != nil {
 		t.Fatal(err)
 	}
-	ms := messages(t, p.JetStream(), "PLASPY_EVENTS")
+	ms := messages(t, p.JetStream())
 	if len(ms) != 3 {
 		t.Fatalf("%d messages, want 3", len(ms))
 	}
@@ -129,7 +130,7 @@ func TestSamePublicationByAnotherProcessIsStoredOnce(t *testing.T) {
 	if first.ID != second.ID || first.Seq != second.Seq {
 		t.Errorf("ids %s and %s, sequences %d and %d, want the same", first.ID, second.ID, first.Seq, second.Seq)
 	}
-	if n := len(messages(t, one.JetStream(), "PLASPY_EVENTS")); n != 1 {
+	if n := len(messages(t, one.JetStream())); n != 1 {
 		t.Errorf("%d messages, want 1", n)
 	}
 }
@@ -173,7 +174,7 @@ func TestFenceRefusesWhoIsBehind(t *testing.T) {
 	if c.Last == nil || c.Last.Seq != newer.Seq || c.Last.ID != newer.ID {
 		t.Errorf("conflict shows %+v, want sequence %d", c.Last, newer.Seq)
 	}
-	if n := len(messages(t, one.JetStream(), "PLASPY_EVENTS")); n != 1 {
+	if n := len(messages(t, one.JetStream())); n != 1 {
 		t.Errorf("%d messages, want 1", n)
 	}
 }
@@ -267,7 +268,7 @@ func TestBrokerKilledInTheMiddle(t *testing.T) {
 		}
 	}
 	next := map[string]int{}
-	for _, m := range messages(t, p.JetStream(), "PLASPY_EVENTS") {
+	for _, m := range messages(t, p.JetStream()) {
 		var body struct{ Location struct{ V int } }
 		if err := json.Unmarshal(m.Data, &body); err != nil {
 			t.Fatal(err)
@@ -355,7 +356,7 @@ func TestPurgedStreamTakesTheSameFactAgain(t *testing.T) {
 	if err := publish(t, p, again); err != nil {
 		t.Fatal(err)
 	}
-	if ms := messages(t, p.JetStream(), "PLASPY_EVENTS"); len(ms) != 1 || ms[0].Sequence != again.Seq {
+	if ms := messages(t, p.JetStream()); len(ms) != 1 || ms[0].Sequence != again.Seq {
 		t.Errorf("%d messages after the purge, want the one with sequence %d", len(ms), again.Seq)
 	}
 }

@@ -17,18 +17,14 @@ import (
 )
 
 // logged makes a running publisher whose log and metrics can be read.
-func logged(t *testing.T, srv *natstest.Server, set func(*publisher.StreamOptions)) (*publisher.Publisher, *logtest.Log, *prometheus.Registry) {
+func logged(t *testing.T, srv *natstest.Server) (*publisher.Publisher, *logtest.Log, *prometheus.Registry) {
 	t.Helper()
 	log, reg := new(logtest.Log), prometheus.NewRegistry()
 	p, err := publisher.New(srv.Conn(t), subjects, slog.New(slog.NewTextHandler(log, nil)), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var o publisher.StreamOptions
-	if set != nil {
-		set(&o)
-	}
-	if _, err := publisher.EnsureStreams(t.Context(), p.JetStream(), subjects.Streams(o)); err != nil {
+	if _, err := publisher.EnsureStreams(t.Context(), p.JetStream(), subjects.Streams(publisher.StreamOptions{})); err != nil {
 		t.Fatal(err)
 	}
 	natstest.Run(t, p.Run)
@@ -57,7 +53,7 @@ func refusals(t *testing.T, reg *prometheus.Registry, kind string) int {
 // trouble.
 func TestRefusedEventHoldsUpNothing(t *testing.T) {
 	t.Parallel()
-	p, log, reg := logged(t, natstest.Start(t), nil)
+	p, log, reg := logged(t, natstest.Start(t))
 	good := func(n int) {
 		t.Helper()
 		if err := publish(t, p, subjects.LocationEvent(location(fmt.Sprint("good", n), `{"v":1}`, 1), 0)); err != nil {
@@ -94,13 +90,13 @@ func TestRefusedEventHoldsUpNothing(t *testing.T) {
 // TestManyEdges: a location with more alert edges than headers have room for is
 // stored.
 func TestManyEdges(t *testing.T) {
-	p, _, _ := logged(t, natstest.Start(t), nil)
+	p, _, _ := logged(t, natstest.Start(t))
 	l := location("d", `{"v":1}`, 1)
 	l.Edges = strings.Repeat("+Alert=20number=20one ", 4000)
 	if err := publish(t, p, subjects.LocationEvent(l, 0)); err != nil {
 		t.Fatal(err)
 	}
-	edges := messages(t, p.JetStream(), "PLASPY_EVENTS")[0].Header.Get(publisher.HeaderEdges)
+	edges := messages(t, p.JetStream())[0].Header.Get(publisher.HeaderEdges)
 	if len(edges) < 30_000 || len(edges) > 32<<10 || !strings.HasSuffix(edges, "one") {
 		t.Errorf("%d bytes of edges that end in %q", len(edges), edges[max(0, len(edges)-30):])
 	}
@@ -111,7 +107,7 @@ func TestManyEdges(t *testing.T) {
 func TestLocationsThatCannotBeStored(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	p, _, _ := logged(t, srv, nil)
+	p, _, _ := logged(t, srv)
 	st, err := p.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
 	if err != nil {
 		t.Fatal(err)
@@ -175,7 +171,7 @@ func TestForeignAnswer(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := natstest.Start(t)
-			p, log, _ := logged(t, srv, nil)
+			p, log, _ := logged(t, srv)
 			if err := publish(t, p, subjects.LocationEvent(location("first", `{"v":0}`, 1), 0)); err != nil {
 				t.Fatal(err)
 			}
@@ -195,7 +191,7 @@ func TestForeignAnswer(t *testing.T) {
 				}
 				expect = e.Seq
 			}
-			got := messages(t, p.JetStream(), "PLASPY_EVENTS")
+			got := messages(t, p.JetStream())
 			if len(got) != 6 || expect != 6 {
 				t.Errorf("%d events, the last one's sequence %d, want 6 and 6", len(got), expect)
 			}
@@ -210,7 +206,7 @@ func TestForeignAnswer(t *testing.T) {
 func TestStoreFull(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	p, log, _ := logged(t, srv, nil)
+	p, log, _ := logged(t, srv)
 	st, err := p.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
 	if err != nil {
 		t.Fatal(err)

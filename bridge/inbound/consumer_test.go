@@ -36,7 +36,7 @@ func TestMixedFailures(t *testing.T) {
 	if again := checkOrder(t, api.accepted(), n); again != 0 {
 		t.Errorf("%d posted twice", again)
 	}
-	api.checkOverlap(t, 8)
+	api.checkOverlap(t)
 	r.waitCount(subjects.Results(), n)
 	if got := r.count(subjects.DeadLetters()); got != 0 {
 		t.Errorf("%d dead letters", got)
@@ -90,7 +90,7 @@ func TestDeepBacklog(t *testing.T) {
 			if again := checkOrder(t, api.accepted(), tt.backlog+others); again != 0 {
 				t.Errorf("%d posted twice", again)
 			}
-			api.checkOverlap(t, 8)
+			api.checkOverlap(t)
 		})
 	}
 }
@@ -178,7 +178,7 @@ func TestBroker(t *testing.T) {
 	if again := checkOrder(t, api.accepted(), n); again > 2*8 {
 		t.Errorf("%d posted twice, want at most %d", again, 2*8)
 	}
-	api.checkOverlap(t, 8)
+	api.checkOverlap(t)
 }
 
 func distinct(t testing.TB, took []accepted) int {

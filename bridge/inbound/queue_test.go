@@ -45,7 +45,7 @@ func TestOddSubjects(t *testing.T) {
 			if again := checkOrder(t, api.accepted(), n); again != 0 {
 				t.Errorf("%d posted twice", again)
 			}
-			api.checkOverlap(t, 8)
+			api.checkOverlap(t)
 			r.waitCount(subjects.DeadLetters(), each*len(odd))
 		})
 	}

@@ -243,9 +243,9 @@ func summary(list []event) []string {
 	return lines
 }
 
-// without drops device events, which most tests are not about.
-func without(lines []string, prefix string) []string {
-	return slices.DeleteFunc(slices.Clone(lines), func(s string) bool { return strings.HasPrefix(s, prefix) })
+// withoutDevices drops device events, which most tests are not about.
+func withoutDevices(lines []string) []string {
+	return slices.DeleteFunc(slices.Clone(lines), func(s string) bool { return strings.HasPrefix(s, "device") })
 }
 
 // at is a fix at a second of a fixed minute, with a value and more fields.

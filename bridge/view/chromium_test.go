@@ -46,7 +46,7 @@ type message struct {
 }
 
 // chromium starts the browser, or skips the test where there is none.
-func chromium(tb testing.TB, flags ...string) *browser {
+func chromium(tb testing.TB) *browser {
 	tb.Helper()
 	if testing.Short() {
 		tb.Skip("-short: no browser")
@@ -63,11 +63,11 @@ func chromium(tb testing.TB, flags ...string) *browser {
 	}
 	ours, itsOut := pipe(tb)
 	itsIn, out := pipe(tb)
-	args := append([]string{
+	args := []string{
 		"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars", "--disable-extensions",
-		"--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe", "--user-data-dir=" + tb.TempDir(),
-	}, flags...)
-	b := &browser{tb: tb, in: out, waiting: make(map[int]chan answer), cmd: exec.CommandContext(context.WithoutCancel(tb.Context()), path, append(args, "about:blank")...)}
+		"--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe", "--user-data-dir=" + tb.TempDir(), "about:blank",
+	}
+	b := &browser{tb: tb, in: out, waiting: make(map[int]chan answer), cmd: exec.CommandContext(context.WithoutCancel(tb.Context()), path, args...)}
 	b.cmd.ExtraFiles = []*os.File{itsIn, itsOut} // it reads from 3 and writes to 4
 	if err := b.cmd.Start(); err != nil {
 		tb.Fatal(err)
