@@ -40,6 +40,23 @@ func TestDocComments(t *testing.T) {
 	}
 }
 
+// TestDocCommentsNameTheirFunction wants the comment of a function to begin with its
+// name, also if it is not exported. Otherwise a comment stays behind at a rename.
+func TestDocCommentsNameTheirFunction(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, decl := range s.file.Decls {
+			f, ok := decl.(*ast.FuncDecl)
+			if !ok || strings.TrimSpace(f.Doc.Text()) == "" {
+				continue
+			}
+			first := strings.TrimRight(strings.Fields(f.Doc.Text())[0], ",.;:")
+			if strings.TrimSuffix(first, "'s") != f.Name.Name {
+				t.Errorf("%s/%s: the comment of %s begins with %q", s.folder, s.name, f.Name.Name, first)
+			}
+		}
+	}
+}
+
 // undocumented returns the exported names that a declaration leaves without a
 // comment. A comment on a group of constants or variables is one on each.
 func undocumented(decl ast.Decl) []string {

@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"go/ast"
 	"maps"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -190,4 +191,25 @@ func called(call *ast.CallExpr) string {
 		return ""
 	}
 	return of.Name + "." + sel.Sel.Name
+}
+
+// TestHouseFolders wants every folder of the module that the README or CONTRIBUTING
+// names to exist.
+func TestHouseFolders(t *testing.T) {
+	named := regexp.MustCompile("`((?:auth|bridge|cmd|deploy|publisher)(?:/[a-z-]+)*)`")
+	for _, page := range []string{"../README.md", "../.github/CONTRIBUTING.md"} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := named.FindAllSubmatch(text, -1)
+		if len(found) == 0 {
+			t.Errorf("%s names no folder", page)
+		}
+		for _, match := range found {
+			if info, err := os.Stat(path.Join("..", string(match[1]))); err != nil || !info.IsDir() {
+				t.Errorf("%s names %s, which is not a folder", page, match[1])
+			}
+		}
+	}
 }
