@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	dto "github.com/prometheus/client_model/go"
 
+	"plaspy-bridge/auth/logtest"
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
@@ -85,6 +86,27 @@ func launch(t testing.TB, cfg config.Config) (b *Bridge, stop func()) {
 	}
 	t.Cleanup(stop)
 	return b, stop
+}
+
+// TestLogNamesAddresses: with port 0, only the log says where the bridge listens.
+func TestLogNamesAddresses(t *testing.T) {
+	t.Parallel()
+	_, cfg := fleetOf(t, sim.Options{})
+	var log logtest.Log
+	b, err := New(t.Context(), cfg, "test", slog.New(slog.NewJSONHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := b.Run(ctx); err != nil {
+		t.Errorf("run: %v", err)
+	}
+	for _, url := range []string{"http://" + b.HTTPAddr().String(), b.embedded.ClientURL()} {
+		if log.Count(url) == 0 {
+			t.Errorf("no %s in the log:\n%s", url, log.String())
+		}
+	}
 }
 
 // readyz asks until ok accepts the status and the answer.

@@ -364,6 +364,7 @@ func (b *Bridge) openServer(ctx context.Context) error {
 	if b.listener, err = ops.Listen(ctx, b.cfg.HTTPAddr); err != nil {
 		return fmt.Errorf("BRIDGE_HTTP_ADDR: %w", err)
 	}
+	b.logger("http").Info("http server started", "url", "http://"+b.listener.Addr().String())
 	b.view = b.newView()
 	b.server = ops.New(b.listener, ops.Options{
 		Health: b.health, Gatherer: b.metrics, Token: b.cfg.HTTPToken.Reveal(), Pprof: b.cfg.Pprof, Version: b.version,
