@@ -86,6 +86,8 @@ func TestControl(t *testing.T) {
 	}
 	why(ids[0], `"result":"changed"`)
 	why(ids[2], `"result":"changed"`)
+	// Its decisions may be older than the exclusion.
+	natstest.Eventually(t, "the device is chosen again", func() bool { return b.pool.Polls(ids[2]) })
 	m := question(t, b, &nats.Msg{Subject: "plaspy.api.poll." + publisher.Encode(ids[2])})
 	var asked struct{ DeviceID, Result string }
 	if err := json.Unmarshal(m.Data, &asked); err != nil || asked.DeviceID != ids[2] || asked.Result == "" {

@@ -59,11 +59,13 @@ func TestPutBackWhileRemoved(t *testing.T) {
 func TestNow(t *testing.T) {
 	both(t, func(t *testing.T, p *schedule.Schedule) {
 		addAll(p, start, 1)
-		now, id, ok := start, "", false
-		for wake := start; !ok; now = wake.Add(time.Millisecond) {
-			if id, ok, wake = p.Next(now); wake.IsZero() && !ok {
+		now := start
+		id, ok, wake := p.Next(now)
+		for ; !ok; id, ok, wake = p.Next(now) {
+			if wake.IsZero() {
 				t.Fatal("nothing is ever due")
 			}
+			now = wake.Add(time.Millisecond)
 		}
 		for range 3 {
 			p.Done(now, id, schedule.Observation{Failed: true, NotBefore: now.Add(time.Hour)})
