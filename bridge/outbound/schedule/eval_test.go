@@ -119,3 +119,23 @@ func samePolls(t *testing.T, a, b []asked, until time.Duration) {
 		t.Fatalf("polls compared: got %d, want 1000 at least", n)
 	}
 }
+
+// BenchmarkBatch measures how much older positions become if the requests of a slot are sent together, with 100 devices.
+func BenchmarkBatch(b *testing.B) {
+	for _, ratio := range []float64{0.9, 4.5, 10} {
+		for _, batch := range []time.Duration{100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond} {
+			b.Run(fmt.Sprintf("%.1f requests per fix/%v", ratio, batch), func(b *testing.B) {
+				var one, many float64
+				for b.Loop() {
+					for seed := range uint64(10) {
+						r := budgeted(fleet(9001+seed, 100, runs), ratio, counts, runs)
+						one += r.judge(r.run(adaptive())).Mean
+						r.batch, r.known = batch, nil
+						many += r.judge(r.run(adaptive())).Mean
+					}
+				}
+				b.ReportMetric(many/one, "mean-delay-ratio")
+			})
+		}
+	}
+}

@@ -15,6 +15,7 @@ type replay struct {
 	rate     float64       // requests a minute, 0: no limit
 	answer   time.Duration // from the request to its answer; the API looks half-way
 	horizon  time.Duration
+	batch    time.Duration // requests are sent at its multiples only, as many at once as fit; 0 means one at a time
 	only     int           // of the trackers are added at the beginning; 0 means all
 	from     time.Duration // what became visible before is not counted
 
@@ -65,6 +66,9 @@ func (r *replay) run(p *schedule.Schedule) []asked {
 	}
 	var slot time.Duration
 	for now < r.horizon {
+		if r.batch > 0 {
+			now = (now + r.batch - 1) / r.batch * r.batch
+		}
 		finish(now)
 		if r.at != nil {
 			r.at(now, p)
@@ -80,8 +84,8 @@ func (r *replay) run(p *schedule.Schedule) []asked {
 			q := asked{at: now, looked: now + r.answer/2, answered: now + r.answer, device: index[id]}
 			log = append(log, q)
 			if r.rate > 0 {
-				slot = now + time.Duration(float64(time.Minute)/r.rate)
-				now = slot
+				slot = max(slot, now-r.batch) + time.Duration(float64(time.Minute)/r.rate)
+				now = max(now, slot)
 			}
 			continue
 		}
