@@ -78,7 +78,7 @@ func scraped(t *testing.T) scrape {
 		}
 	})
 	url := "http://" + b.HTTPAddr().String()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		body := get(t, url+"/metrics")
 		if strings.Contains(body, "\nplaspy_bridge_ready 1\n") && !strings.Contains(body, `polls_total{result="changed"} 0`) {
 			return parse(t, body)

@@ -371,7 +371,7 @@ func TestEventsAreBounded(t *testing.T) {
 		t.Errorf("the third: %d %v, want 503", status, header)
 	}
 	first.close()
-	limit := time.After(30 * time.Second)
+	limit := time.After(time.Minute)
 	for len(r.feed.places) > 1 {
 		select {
 		case <-limit:

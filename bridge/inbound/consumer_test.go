@@ -161,7 +161,7 @@ func TestKilled(t *testing.T) {
 // TestBroker: NATS is killed and started again in the middle of the work.
 func TestBroker(t *testing.T) {
 	t.Parallel()
-	const n = 2000
+	const n = 800
 	r := newRig(t, natstest.Listen)
 	api := newFakeAPI(nil)
 	api.delay = time.Millisecond

@@ -102,7 +102,7 @@ func (a *fakeAPI) accepted() []accepted {
 
 func (a *fakeAPI) waitFor(t testing.TB, what string, enough func([]accepted) bool) {
 	t.Helper()
-	deadline := time.After(2 * time.Minute)
+	deadline := time.After(4 * time.Minute)
 	for {
 		a.mu.Lock()
 		ok, changed, n := enough(a.took), a.changed, len(a.took)

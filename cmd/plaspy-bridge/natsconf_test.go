@@ -72,7 +72,7 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 		}
 	})
 	p.ready()
-	conn, err := nats.Connect("nats://"+listen["listen: 0.0.0.0:4222"], nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"))
+	conn, err := nats.Connect("nats://"+listen["listen: 0.0.0.0:4222"], nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 		m, err := conn.Request("$JS.API.DIRECT.GET.PLASPY_EVENTS.plaspy.location.device0001", nil, 5*time.Second)
 		return err == nil && strings.Contains(string(m.Data), "device0001")
 	})
-	if _, err := conn.Request("plaspy.api.devices", nil, 30*time.Second); err != nil {
+	if _, err := conn.Request("plaspy.api.devices", nil, time.Minute); err != nil {
 		t.Errorf("query service: %v", err)
 	}
 	if status, _ := p.signal(syscall.SIGTERM); status != 0 {

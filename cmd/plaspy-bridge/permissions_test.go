@@ -186,12 +186,12 @@ func checkWith(t *testing.T, o *server.Options, l login) (reported []string) {
 // jetStream connects to a server until the end of the test.
 func jetStream(t *testing.T, url string, opts ...nats.Option) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	conn, err := nats.Connect(url, opts...)
+	conn, err := nats.Connect(url, append(opts, nats.Timeout(time.Minute))...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	js, err := jetstream.New(conn)
+	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func (r *permissionRig) run(t *testing.T, left func() string) string {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "run")
 	cmd.Env, cmd.Stdout, cmd.Stderr = r.env, log, log
 	p := start(t, cmd, r.http)
-	limit, tick, trouble := time.After(time.Minute), time.NewTicker(50*time.Millisecond), ""
+	limit, tick, trouble := time.After(3*time.Minute), time.NewTicker(50*time.Millisecond), ""
 	defer tick.Stop()
 	for trouble == "" {
 		still := left()

@@ -192,7 +192,7 @@ func Run(tb testing.TB, f func(context.Context)) {
 // Eventually waits until ok, for as long as a busy machine may take.
 func Eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	limit := time.NewTimer(2 * time.Minute)
+	limit := time.NewTimer(4 * time.Minute)
 	defer limit.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -111,7 +111,7 @@ func TestOrderWhileWorkersComeAndGo(t *testing.T) {
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: plaspy.EventsStream, Subjects: []string{"plaspy.location.*"}}); err != nil {
 		t.Fatal(err)
 	}
-	g := group{js: js, name: "reports", ackWait: 2 * time.Second}
+	g := group{js: js, name: "reports", ackWait: 5 * time.Second}
 	if err := g.create(t.Context(), 8); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,14 @@ func TestOrderWhileWorkersComeAndGo(t *testing.T) {
 		}
 		kill = func() {
 			p.hang.Store(true)
-			<-p.hung
+			for hung := false; !hung; {
+				publish(devices) // it may have handled all that was there
+				select {
+				case <-p.hung:
+					hung = true
+				case <-time.After(100 * time.Millisecond):
+				}
+			}
 			p.dead.Store(true)
 			nc.Close() // between effect and acknowledgement, without leaving the group
 			p.die()
