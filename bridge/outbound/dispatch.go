@@ -302,7 +302,7 @@ type pollResult struct {
 // budget.
 func (p *Pool) Poll(ctx context.Context, id string) ([]byte, error) {
 	held := p.held()
-	if held == "" && !p.Listed().Read {
+	if held == "" && !p.fleet.size.filled.Load() { // the list may be read, and its events on their way
 		held = "the device list was not read yet"
 	}
 	if held != "" {

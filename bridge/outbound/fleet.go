@@ -93,6 +93,7 @@ func (c *countdown) ended() <-chan struct{} {
 
 // size counts the work of the schedule, for readers that must not wait for the mutex.
 type size struct {
+	filled atomic.Bool   // a device list was followed
 	polled atomic.Int64  // devices in the schedule
 	timed  atomic.Int64  // those of them with an interval of their own
 	demand atomic.Uint64 // polls a minute that these intervals need, the bits of a float64
@@ -241,6 +242,7 @@ func (f *fleet) follow(now time.Time, devices []inventory.Device) {
 	for _, d := range f.devices {
 		d.listed = false
 	}
+	f.size.filled.Store(true)
 	for i := range devices {
 		l := &devices[i]
 		d := f.devices[l.Token]
