@@ -18,6 +18,7 @@ import (
 	"plaspy-bridge/bridge/sim/account"
 	"plaspy-bridge/bridge/sim/fault"
 	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/publisher/natstest"
 )
 
 func listen(ctx context.Context, t *testing.T, s *sim.Server) (*sim.Listener, *user) {
@@ -45,11 +46,11 @@ func TestListenAndClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hung.Body.Close()
-	t0 := time.Now()
+	elapsed := natstest.Stopwatch()
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(t0); took > time.Second {
+	if took := elapsed(); took > time.Second {
 		t.Errorf("closing took %s with a hanging request", took)
 	}
 	if _, err := io.ReadAll(hung.Body); err == nil {
