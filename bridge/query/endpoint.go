@@ -121,7 +121,11 @@ func (s *Service) poll(ctx context.Context, id string, _ []byte) ([]byte, error)
 	case refused && f.code == codeElsewhere:
 		return nil, errSilent
 	case refused && others && f.code == http.StatusServiceUnavailable:
-		<-ctx.Done() // the replica that polls it has answered by then
+		select {
+		case <-ctx.Done(): // the replica that polls it has answered by then
+		case <-s.ending:
+			return nil, errSilent
+		}
 	}
 	return data, err
 }

@@ -10,20 +10,23 @@ import (
 // TestPollErrors checks which replica answers a poll, and how.
 func TestPollErrors(t *testing.T) {
 	t.Parallel()
+	stopping := make(chan struct{})
+	close(stopping)
 	for name, tt := range map[string]struct {
 		ours   bool
 		err    error
 		silent bool
 		code   int
 	}{
-		"ours":                    {true, nil, false, http.StatusOK},
-		"ours, held back":         {true, Refuse(http.StatusServiceUnavailable, "held"), false, http.StatusServiceUnavailable},
-		"unknown":                 {false, Refuse(http.StatusNotFound, "unknown"), false, http.StatusNotFound},
-		"another replica's":       {false, Elsewhere(), true, 0},
-		"moved while it was ours": {true, Elsewhere(), true, 0},
+		"ours":                         {true, nil, false, http.StatusOK},
+		"ours, held back":              {true, Refuse(http.StatusServiceUnavailable, "held"), false, http.StatusServiceUnavailable},
+		"unknown":                      {false, Refuse(http.StatusNotFound, "unknown"), false, http.StatusNotFound},
+		"another replica's":            {false, Elsewhere(), true, 0},
+		"another replica's, at a stop": {false, Refuse(http.StatusServiceUnavailable, "stopping"), true, 0},
+		"moved while it was ours":      {true, Elsewhere(), true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &Service{opt: Options{
+			s := &Service{ending: stopping, opt: Options{
 				Ours: func(string) bool { return tt.ours },
 				Poll: func(context.Context, string) ([]byte, error) { return nil, tt.err },
 			}}

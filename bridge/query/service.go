@@ -86,7 +86,8 @@ type Service struct {
 	pause     time.Duration // between tries to subscribe again after a denial
 	// over ends the time that other replicas have to answer first. A test sets it; nil
 	// means after othersFirst.
-	over <-chan time.Time
+	over   <-chan time.Time
+	ending <-chan struct{} // closed when Run is to end; nil before Run
 }
 
 // New makes a service. It subscribes to nothing before [Service.Run].
@@ -138,6 +139,7 @@ const absent = "plaspy-bridge-check"
 // Run logs that and subscribes again from time to time. It may be called again
 // after it returned.
 func (s *Service) Run(ctx context.Context) error {
+	s.ending = ctx.Done()
 	denied := make(chan error, 1)
 	restore := s.watchDenials(denied)
 	defer restore()
