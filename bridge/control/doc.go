@@ -13,7 +13,7 @@
 // cost less, but it does not show that an entry expired by the bucket's own TTL
 // or that the bucket was deleted, and takes seconds to notice a new server.
 //
-// An entry that cannot be read has no effect. It is logged once and [List] shows
-// it. While NATS cannot be reached, the entries that were read last stay in force
+// An entry that cannot be read has no effect. It is logged once, and the command
+// control list shows it. While NATS cannot be reached, the entries that were read last stay in force
 // until they end.
 package control

@@ -26,8 +26,8 @@ type Poster interface {
 	Alerts(ctx context.Context, id string, body []byte, o plaspy.PostOptions) (plaspy.Answer, error)
 }
 
-// Seat is the right to post, which one replica has at a time. [replica.Group] is
-// the real one.
+// Seat is the right to post, which one replica has at a time. Group of package replica
+// is the real one.
 type Seat interface {
 	// AwaitPosts blocks until this replica has the seat. The context that it
 	// returns is cancelled when no further post may begin. It returns an error only if

@@ -135,7 +135,7 @@ func (s *Server) current() *server.Server {
 }
 
 // InProcessConn connects to the server without a socket. It implements
-// [nats.InProcessConnProvider] and works again after [Server.Revive].
+// nats.InProcessConnProvider and works again after [Server.Revive].
 func (s *Server) InProcessConn() (net.Conn, error) { return s.current().InProcessConn() }
 
 // ClientURL returns the URL for other programs.
