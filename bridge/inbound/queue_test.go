@@ -22,7 +22,7 @@ func TestOddSubjects(t *testing.T) {
 		t.Run(fmt.Sprintf("leader %v", leader), func(t *testing.T) {
 			r := newRig(t)
 			odd := []string{"plaspy.in.location.*", "plaspy.in.*.*", "plaspy.in.>", "plaspy.in.location.>", "plaspy.in.foo.dev1", "plaspy.in.location.dev1.x", "plaspy.in.location.=41", "plaspy.in.location"}
-			const each, n, devices = 100, 400, 4
+			const each, n, devices = 40, 200, 4
 			for i := range each * len(odd) {
 				if _, err := r.js.PublishMsgAsync(&nats.Msg{Subject: odd[i%len(odd)], Data: location(i)}); err != nil {
 					t.Fatal(err)
