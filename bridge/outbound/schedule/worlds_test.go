@@ -283,6 +283,9 @@ func TestAdaptiveWeights(t *testing.T) {
 		t.Skip("a twentieth of a small fleet has too few unforeseeable fixes to judge")
 	}
 	seeds, n := size()
+	if !*full {
+		seeds = heldOut // one small fleet has too few unforeseeable fixes
+	}
 	for _, want := range []struct{ ratio, events, rest float64 }{{0.9, 0.8, 1.15}, {1.8, 0.8, 1.18}, {4.5, 0.9, 1.08}} {
 		var fixed, heavy, rest, restBefore float64
 		for _, seed := range seeds {
