@@ -92,7 +92,8 @@ func TestStopWhileKeyIsRefused(t *testing.T) {
 	r, api, c := rotatedRig(t, func(c *Consumer) { c.opt.Grace = time.Hour })
 	r.putMany(6, device)
 	stop := run(t, c)
-	natstest.Eventually(t, "posts are refused", func() bool { return api.refused.Load() >= 2 })
+	// The second worker may already wait for a token before it sends anything.
+	natstest.Eventually(t, "a post is refused", func() bool { return api.refused.Load() >= 1 })
 	stop()
 	r.waitCount(subjects.Inbound(), 6)
 }

@@ -262,15 +262,31 @@ func (s *Server) Dir() string { return s.dir }
 // [Server.Revive] when [Server.Room] returns true.
 func (s *Server) Trouble() string {
 	srv := s.current()
-	switch h := srv.Healthz(nil); {
-	case !srv.JetStreamEnabled():
+	if !srv.JetStreamEnabled() {
 		return "the embedded server has disabled JetStream: " + s.room()
-	case h.Error != "":
-		return "the embedded server cannot store: " + h.Error + "; " + s.room()
-	case s.full(srv):
+	}
+	if text := lastingError(func() string { return srv.Healthz(nil).Error }); text != "" {
+		return "the embedded server cannot store: " + text + "; " + s.room()
+	}
+	if s.full(srv) {
 		return "the embedded server's store is full: " + s.room()
 	}
 	return ""
+}
+
+// lastingError returns the error of a check that fails for a second on end, or "". For
+// a moment, the server takes a stream that is being created or deleted for one that it
+// could not recover.
+func lastingError(check func() string) string {
+	const tries, every = 20, 50 * time.Millisecond
+	var text string
+	for range tries {
+		if text = check(); text == "" {
+			return ""
+		}
+		time.Sleep(every)
+	}
+	return text
 }
 
 // full reports whether the store has reached its limit.

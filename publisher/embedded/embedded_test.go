@@ -1,6 +1,7 @@
 package embedded_test
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -109,6 +110,36 @@ func TestReviveKeepsPortStoreAndClients(t *testing.T) {
 	}
 	if got := s.Trouble(); got != "" {
 		t.Errorf("trouble %q", got)
+	}
+}
+
+// TestNoTroubleWhileStreamsAreCreated: the server's own check fails for a moment while a stream is created.
+func TestNoTroubleWhileStreamsAreCreated(t *testing.T) {
+	s := start(t, embedded.Options{Addr: "127.0.0.1:0", Dir: t.TempDir(), Name: "test"})
+	js := connect(t, s)
+	done := make(chan error, 1)
+	go func() {
+		defer close(done)
+		for i := range 100 {
+			name := fmt.Sprint("S", i)
+			if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{name}}); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+			if trouble := s.Trouble(); trouble != "" {
+				t.Error(trouble)
+			}
+		}
 	}
 }
 
