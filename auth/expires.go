@@ -12,9 +12,10 @@ import (
 var errTime = errors.New("not an ISO 8601 time")
 
 // ParseTime reads an ISO 8601 date and time in any spelling that APIs are known to use: extended or basic,
-// T, t or a space between date and time, with or without seconds, a fraction behind a point or a comma
-// (digits beyond the ninth are cut off), and Z, z, +hh:mm, +hhmm, +hh or nothing for the offset. Nothing
-// means UTC, and zoned is false. A date alone is its midnight in UTC. A leap second is the second before it.
+// T, t or a space between date and time, an hour of one digit before a colon, with or without seconds, a fraction
+// behind a point or a comma (digits beyond the ninth are cut off), and Z, z, +hh:mm, +hhmm, +hh or nothing for the
+// offset. Nothing means UTC, and zoned is false. A date alone is its midnight in UTC. A leap second is the second
+// before it.
 func ParseTime(s string) (t time.Time, zoned bool, err error) {
 	p := parser{rest: strings.TrimSpace(s)}
 	year := p.number(4)
@@ -72,7 +73,11 @@ func (p *parser) number(width int) (n int) {
 }
 
 func (p *parser) clock() (hour, minute, second, nanos int) {
-	hour = p.number(2)
+	if len(p.rest) > 1 && p.rest[1] == ':' {
+		hour = p.number(1) // as in T9:05:00
+	} else {
+		hour = p.number(2)
+	}
 	p.skip(":")
 	minute = p.number(2)
 	if colon := p.skip(":"); colon || (p.rest != "" && p.rest[0] >= '0' && p.rest[0] <= '9') {

@@ -35,6 +35,7 @@ func TestParseTime(t *testing.T) {
 		{"basic", "20231231T235958Z", base, true},
 		{"basic without seconds", "20231231T2359Z", base.Add(-58 * time.Second), true},
 		{"leap second", "2023-12-31T23:59:60Z", base.Add(time.Second), true},
+		{"hour of one digit", "2023-12-31T9:59:58Z", base.Add(-14 * time.Hour), true},
 		{"leap day", "2024-02-29T00:00:00Z", time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC), true},
 		{"far future", "9999-12-31T23:59:59Z", time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), true},
 		{"white space around", " 2023-12-31T23:59:58Z\n", base, true},
@@ -61,7 +62,7 @@ func TestParseTime(t *testing.T) {
 // FuzzParseTime checks that what Go's own RFC 3339 parser reads is read alike, and that nothing makes the
 // parser panic or leave the range of years.
 func FuzzParseTime(f *testing.F) {
-	for _, seed := range []string{"2023-12-31T23:59:58Z", "2023-12-31 23:59,5+0530", "20231231T2359", "0000-01-01T00:00:00-23:59"} {
+	for _, seed := range []string{"2023-12-31T23:59:58Z", "2023-12-31 23:59,5+0530", "20231231T2359", "0000-01-01T00:00:00-23:59", "2023-12-31T9:05:00+00:00"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
