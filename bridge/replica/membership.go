@@ -163,7 +163,7 @@ func (t *membership) step() {
 // other replicas wait until the plan is acknowledged.
 func (t *membership) obey(p plan, revision uint64) {
 	switch {
-	case revision < t.plan.revision:
+	case revision < t.plan.revision && t.plan.Epoch > 0: // else the store may have gone back
 		return // the watch lags
 	case p.Epoch < t.plan.Epoch:
 		t.lost = fmt.Errorf("%w: plan %d after %d", errStateLost, p.Epoch, t.plan.Epoch)
@@ -198,9 +198,10 @@ func (t *membership) obey(p plan, revision uint64) {
 
 // acknowledge reports that this replica obeys the plan, once the work in flight for the
 // devices that it gave up has ended. Work that lasts longer than the lease is revoked,
-// so that it does not hold up the other replicas.
+// so that it does not hold up the other replicas. While the lease has run out, the work
+// in flight is neither given up nor revoked, so a plan is acknowledged only afterwards.
 func acknowledge(t *membership) {
-	if t.own.ack == t.plan.Epoch || !t.g.last.settled() && t.now.Since(t.plan.obeyed) < t.g.opts.Lease {
+	if t.suspended || t.own.ack == t.plan.Epoch || !t.g.last.settled() && t.now.Since(t.plan.obeyed) < t.g.opts.Lease {
 		return
 	}
 	t.g.last.revoke()
@@ -325,9 +326,7 @@ func (t *membership) stop(ctx context.Context, ticks tick.Ticker) error {
 	g.stopped.Store(true)
 	g.seat.set(false)
 	g.surrender() // before other replicas can notice
-	if alone(t) {
-		g.last.inFlight = InFlight{} // nothing takes over: it may still publish
-	}
+	outlast(t, ticks)
 	g.last.revoke()
 	if g.seat.inUse() && t.own.revision > 0 && !t.linger(ticks) {
 		return fmt.Errorf("leave the replicas with posts in flight: %w", cmp.Or(t.lost, context.DeadlineExceeded))
@@ -336,14 +335,42 @@ func (t *membership) stop(ctx context.Context, ticks tick.Ticker) error {
 	return t.leave()
 }
 
-// alone reports whether there is no other live replica.
+// outlast keeps the lease until the work in flight has ended, or another replica is
+// there, which takes over after this one has left.
+func outlast(t *membership, ticks tick.Ticker) {
+	grace := time.NewTimer(t.g.opts.Grace)
+	defer grace.Stop()
+	for t.lost == nil && alone(t) && !t.g.last.settled() {
+		t.listen()
+		t.renew()
+		select {
+		case <-t.g.last.inFlight.Ended:
+		case apply := <-t.calls.results:
+			t.now = t.g.clock()
+			apply()
+		case e := <-t.watch.entries:
+			t.now = t.g.clock()
+			if e.entry == nil || e.entry.Key() != planKey { // it assigns nothing any more
+				t.see(e)
+			}
+		case <-ticks.C:
+			ticks.Next()
+			t.now = t.g.clock()
+		case <-grace.C:
+			return
+		}
+	}
+}
+
+// alone reports whether no other replica can have taken over. A silent one may
+// continue at any moment, and an unknown one may have joined after the lease ran out.
 func alone(t *membership) bool {
 	for key, m := range t.members {
-		if key != t.key && !m.record.Left && !t.silent(m) {
+		if key != t.key && !m.record.Left {
 			return false
 		}
 	}
-	return true
+	return t.g.leased()
 }
 
 // leave announces the end, so that other replicas need not wait for the lease.

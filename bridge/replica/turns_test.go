@@ -183,7 +183,7 @@ func TestTurnsOfAPausedReplica(t *testing.T) {
 }
 
 // TestTurnsOfAStop: a replica that stops beside another one publishes nothing after it
-// has left. If it is alone, it does.
+// has left. If it is alone, it leaves afterwards.
 func TestTurnsOfAStop(t *testing.T) {
 	t.Parallel()
 	for _, names := range []string{"a", "a b"} {
@@ -202,13 +202,42 @@ func TestTurnsOfAStop(t *testing.T) {
 					}
 				}
 				a.stop()
-				<-a.done
+				if len(all) > 1 {
+					<-a.done
+				} else {
+					w.pass(2 * DefaultLease)
+				}
 				if published := w.finish(a, one); published != (len(all) == 1) {
 					t.Errorf("published %t", published)
 				}
+				<-a.done
 			})
 		})
 	}
+}
+
+// TestTurnsOfAStopAfterTheLease: a replica that was cut off until another one took over
+// publishes nothing during its stop, although it has never heard of the other one.
+func TestTurnsOfAStopAfterTheLease(t *testing.T) {
+	t.Parallel()
+	calmly(t, func(w *world) {
+		a := w.join("a")
+		w.within(time.Minute, "a has the devices", func() bool { return w.divided(a) })
+		var one *turn
+		for _, token := range w.tokens {
+			if one = w.begin(a, token); one != nil {
+				break
+			}
+		}
+		w.lines[a].close(true)
+		b := w.join("b")
+		w.within(time.Minute, "b took over", func() bool { return w.ownersLocked()[b] == len(w.tokens) })
+		a.stop()
+		<-a.done
+		if w.finish(a, one) {
+			t.Error("the answer from before is published")
+		}
+	})
 }
 
 // TestTurnsWhenTheBucketLosesItsState: a replica whose state the bucket lost publishes
