@@ -107,8 +107,13 @@ func (p *Pace) SetShare(at time.Duration, share float64) {
 	p.turn(at)
 	before := p.credits()
 	p.share = share
+	p.extend(before)
+}
+
+// extend raises the credits by as much as their bounds have grown.
+func (p *Pace) extend(before [2]float64) {
 	for i, most := range p.credits() {
-		p.credit[i] += max(0, most-before[i]) // a larger share has larger credits
+		p.credit[i] += max(0, most-before[i])
 	}
 }
 
@@ -191,7 +196,11 @@ func (p *Pace) Heard(at time.Duration, g Grant, a Answer) {
 	late := day - p.untilMidnight()
 	if total := float64(a.Total); total > 0 && !(late < lag && p.before > 0 && total >= p.before) {
 		if g.mark >= p.mark || total > p.stated {
+			before, first := p.credits(), !p.heard
 			p.stated, p.mark, p.heard = total, max(p.mark, g.mark), true
+			if first { // until now the credits were those of a guess
+				p.extend(before)
+			}
 		}
 	}
 	if a.Refused {

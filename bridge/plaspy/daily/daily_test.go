@@ -409,3 +409,21 @@ func BenchmarkPace(b *testing.B) {
 		p.Heard(at, p.Grant(at, poll), statement(i))
 	}
 }
+
+// TestLateStart: a process that starts late in the day takes most of the usage for used. Once the API states how little
+// it is, requests go out as if that had been known.
+func TestLateStart(t *testing.T) {
+	p := daily.New(500, time.Date(2026, 1, 2, 18, 5, 0, 0, time.UTC))
+	request := daily.Request{Kind: 1}
+	if wait := p.Wait(0, request); wait > 0 {
+		t.Fatalf("the first request waits %v", wait)
+	}
+	g := p.Grant(0, request)
+	p.Heard(time.Second, g, daily.Answer{Usage: 1, Total: 1, Date: time.Date(2026, 1, 2, 12, 0, 1, 0, time.UTC), Served: true})
+	for i := range 4 {
+		if wait := p.Wait(time.Second, request); wait > 0 {
+			t.Fatalf("request %d waits %v", i+2, wait)
+		}
+		p.Grant(time.Second, request)
+	}
+}
