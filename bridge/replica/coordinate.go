@@ -22,16 +22,20 @@ func (t *membership) coordinates() bool {
 	if !t.watch.synced || t.own.revision == 0 || !t.g.Live() || t.now.Before(t.g.quarantine) {
 		return false
 	}
+	writes := func(m *member) bool {
+		unaware := t.plan.unreadable && m.record.Ack < t.plan.Epoch // it may not know the plan
+		return !m.record.Left && !t.silent(m) && !unaware
+	}
 	for _, s := range t.plan.Seats {
 		if s.Key == t.key {
 			return true
 		}
-		if m := t.member(s.Key); !m.record.Left && !t.silent(m) {
+		if writes(t.member(s.Key)) {
 			return false
 		}
 	}
 	for key, m := range t.members {
-		if key < t.key && m.revision > 0 && !m.record.Left && !t.silent(m) {
+		if key < t.key && m.revision > 0 && writes(m) {
 			return false
 		}
 	}
@@ -48,7 +52,7 @@ func (t *membership) coordinate() {
 			t.evict(m)
 		}
 	}
-	if t.plan.writing || t.now.Before(t.plan.notBefore) {
+	if t.plan.writing || t.now.Before(t.plan.notBefore) || behind(t) {
 		return
 	}
 	s := situation{
@@ -65,6 +69,20 @@ func (t *membership) coordinate() {
 	case t.plan.Epoch > 0 && (t.plan.unreadable || t.now.Since(t.plan.seen) >= planRefresh):
 		t.write(t.plan.plan)
 	}
+}
+
+// behind reports whether the plan cannot be read and another member knows a later one
+// than this replica. That member writes it again, or is evicted.
+func behind(t *membership) bool {
+	if !t.plan.unreadable {
+		return false
+	}
+	for key, m := range t.members {
+		if key != t.key && !m.record.Left && m.record.Ack > t.plan.Epoch {
+			return true
+		}
+	}
+	return false
 }
 
 // gone reports whether a member has left or was evicted.

@@ -31,6 +31,10 @@
 // up to no more than the limit. The next plan waits until the last one is acknowledged,
 // unless a member is gone.
 //
+// If the plan's key is deleted or another program writes it, a member that knows the
+// plan writes it again. A replica that knows no plan, or an earlier one, waits until all
+// that know a later one have done so, left or been evicted.
+//
 // Work that lasts longer than [Options.Lease] is revoked: it goes on, but publishes
 // nothing. So is the work of a replica whose lease ran out before its membership ended,
 // and of one that leaves beside others. When a lease runs out, work waits until it is

@@ -45,7 +45,7 @@ type Options struct {
 	// that can has the posting seat, see [Group.AwaitPosts].
 	Consumes bool
 	// Grace is how long Run, once its context is cancelled, waits for
-	// [Group.ReleasePosts]; 0 means 15 s.
+	// [Group.ReleasePosts], and without other replicas for its work in flight; 0 means 15 s.
 	Grace time.Duration
 	// OnChange receives this replica's new assignment, on the goroutine of Run. The
 	// first call is made before anything is owned. When a call returns, no more work

@@ -281,6 +281,8 @@ func (t *membership) resetSilence() {
 func (t *membership) report() {
 	_, seated := t.plan.seat(t.key)
 	switch {
+	case t.g.stopped.Load(): // it has given up everything, whatever plan still comes
+		return
 	case t.suspended:
 		t.g.troubled(because("the lease ran out: the replicas' bucket cannot be written", t.own.err))
 		t.g.assign(Assignment{Epoch: t.plan.Epoch, Suspended: true}, nil)
@@ -326,37 +328,42 @@ func (t *membership) stop(ctx context.Context, ticks tick.Ticker) error {
 	g.stopped.Store(true)
 	g.seat.set(false)
 	g.surrender() // before other replicas can notice
-	outlast(t, ticks)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.opts.Grace)
+	defer cancel()
+	// If no other replica is there, none takes over before this one has left.
+	keepLease(grace, t, ticks, func() bool { return alone(t) && !g.last.settled() })
 	g.last.revoke()
-	if g.seat.inUse() && t.own.revision > 0 && !t.linger(ticks) {
+	if g.seat.inUse() && t.own.revision > 0 && !t.linger(grace, ticks) {
 		return fmt.Errorf("leave the replicas with posts in flight: %w", cmp.Or(t.lost, context.DeadlineExceeded))
 	}
 	g.release(ctx)
 	return t.leave()
 }
 
-// outlast keeps the lease until the work in flight has ended, or another replica is
-// there, which takes over after this one has left.
-func outlast(t *membership, ticks tick.Ticker) {
-	grace := time.NewTimer(t.g.opts.Grace)
-	defer grace.Stop()
-	for t.lost == nil && alone(t) && !t.g.last.settled() {
+// keepLease renews the lease during a stop while a condition holds, until grace ends.
+// Nothing is assigned any more, so it does not look at plans.
+func keepLease(grace context.Context, t *membership, ticks tick.Ticker, while func() bool) {
+	for t.lost == nil && while() {
 		t.listen()
 		t.renew()
 		select {
 		case <-t.g.last.inFlight.Ended:
+			t.now = t.g.clock()
+			t.g.last.settled()
 		case apply := <-t.calls.results:
 			t.now = t.g.clock()
 			apply()
 		case e := <-t.watch.entries:
 			t.now = t.g.clock()
-			if e.entry == nil || e.entry.Key() != planKey { // it assigns nothing any more
+			if e.entry == nil || e.entry.Key() != planKey {
 				t.see(e)
 			}
+		case <-t.g.wake:
+			t.now = t.g.clock()
 		case <-ticks.C:
 			ticks.Next()
 			t.now = t.g.clock()
-		case <-grace.C:
+		case <-grace.Done():
 			return
 		}
 	}

@@ -200,32 +200,10 @@ func (t *membership) lookForEarlier() {
 	})
 }
 
-// linger renews the lease during a stop while sent posts wait for their answers.
+// linger keeps the lease during a stop while sent posts wait for their answers.
 // Everything else was given up before. It returns true once no post is in flight.
-func (t *membership) linger(ticks tick.Ticker) bool {
-	grace := time.NewTimer(t.g.opts.Grace)
-	defer grace.Stop()
+func (t *membership) linger(grace context.Context, ticks tick.Ticker) bool {
 	t.leaving, t.own.at = true, t.now
-	for t.lost == nil && t.g.seat.inUse() {
-		t.listen()
-		t.renew()
-		select {
-		case apply := <-t.calls.results:
-			t.now = t.g.clock()
-			apply()
-		case e := <-t.watch.entries:
-			t.now = t.g.clock()
-			if e.entry == nil || e.entry.Key() == t.key {
-				t.see(e)
-			}
-		case <-t.g.wake:
-			t.now = t.g.clock()
-		case <-ticks.C:
-			ticks.Next()
-			t.now = t.g.clock()
-		case <-grace.C:
-			return false
-		}
-	}
-	return t.lost == nil
+	keepLease(grace, t, ticks, t.g.seat.inUse)
+	return t.lost == nil && !t.g.seat.inUse()
 }

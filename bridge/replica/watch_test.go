@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -71,6 +72,79 @@ func TestOtherPlan(t *testing.T) {
 	life.obey(plan{Epoch: 5, Limit: 600, Seats: []seat{{"l", "b", 600}}}, 12)
 	if !errors.Is(life.lost, errStateLost) {
 		t.Errorf("another plan of the same epoch: lost: %v", life.lost)
+	}
+}
+
+// TestPlanDuringStop: a replica that stops takes up nothing that a late plan assigns.
+func TestPlanDuringStop(t *testing.T) {
+	var owned bool
+	g := New(Options{ID: "a", Limit: 600, OnChange: func(a Assignment) (none InFlight) {
+		owned = a.Owned != nil && a.Owned("dev")
+		return none
+	}})
+	life := &membership{g: g, key: "k", members: make(map[string]*member)}
+	life.obey(plan{Epoch: 5, Limit: 600, Seats: []seat{{"k", "a", 600}}}, 10)
+	life.own.acked = 5
+	life.agree()
+	life.report()
+	if !owned {
+		t.Fatal("the device is not owned")
+	}
+	g.stopped.Store(true)
+	g.surrender()
+	life.obey(plan{Epoch: 6, Limit: 600, Seats: []seat{{"k", "a", 500}}}, 11)
+	if owned {
+		t.Error("the device is owned again")
+	}
+}
+
+// TestWriterOfAnUnreadablePlan: a plan whose key holds something else is written again
+// by the first live member that knows it, and by no replica that knows only an earlier
+// one, or none.
+func TestWriterOfAnUnreadablePlan(t *testing.T) {
+	mine := plan{Epoch: 9, Limit: 600, Seats: []seat{{"j", "j", 200}, {"k", "k", 200}, {"l", "l", 200}}}
+	for _, c := range []struct {
+		name       string
+		unreadable bool
+		epoch      uint64 // of the plan that this replica, k, knows
+		ack        map[string]uint64
+		silent     string
+		want       bool
+	}{
+		{name: "readable", epoch: 9, ack: map[string]uint64{"j": 9, "l": 9}},
+		{name: "readable, not acknowledged", epoch: 9, ack: map[string]uint64{"j": 7, "l": 9}},
+		{name: "readable, the first one silent", epoch: 9, ack: map[string]uint64{"j": 9, "l": 9}, silent: "j", want: true},
+		{name: "the first one knows it", unreadable: true, epoch: 9, ack: map[string]uint64{"j": 9, "l": 9}},
+		{name: "the first one does not", unreadable: true, epoch: 9, ack: map[string]uint64{"j": 7, "l": 9}, want: true},
+		{name: "known to another member only", unreadable: true, epoch: 8, ack: map[string]uint64{"j": 7, "l": 9}},
+		{name: "known to a silent member only", unreadable: true, ack: map[string]uint64{"l": 1}, silent: "l"},
+		{name: "known to this one, which has no seat", unreadable: true, epoch: 7, ack: map[string]uint64{"a": 0, "j": 7, "l": 7}, silent: "j l", want: true},
+		{name: "known to none", unreadable: true, ack: map[string]uint64{"l": 0}, want: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := New(Options{ID: "k", Limit: 600, OnChange: func(Assignment) (none InFlight) { return none }})
+			now := g.clock()
+			life := &membership{g: g, key: "k", members: make(map[string]*member), now: now}
+			if c.epoch > 0 {
+				life.plan.plan = mine
+				life.plan.Epoch = c.epoch
+			}
+			if c.epoch == 7 {
+				life.plan.Seats = []seat{mine.Seats[0], mine.Seats[2]}
+			}
+			life.plan.unreadable, life.watch.synced, life.own.revision = c.unreadable, true, 1
+			g.lease.Store(&now)
+			for key, ack := range c.ack {
+				m := life.member(key)
+				m.record, m.revision, m.heard = record{ID: key, Ack: ack}, 1, now
+				if strings.Contains(c.silent, key) {
+					m.heard = now.Add(-2 * DefaultLease)
+				}
+			}
+			if got := life.coordinates() && !behind(life); got != c.want {
+				t.Errorf("writes it: %t, want %t", got, c.want)
+			}
+		})
 	}
 }
 
