@@ -9,16 +9,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"plaspy-bridge/bridge/harness/judge"
 	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { natstest.Main(m) }
 
 // ok fails the test on an error.
 func ok(t *testing.T, err error) {
@@ -31,22 +30,8 @@ func ok(t *testing.T, err error) {
 // connect connects to a server in this process.
 func connect(t *testing.T) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
-	ok(t, err)
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	if !s.ReadyForConnections(time.Minute) {
-		t.Fatal("the server does not start")
-	}
-	nc, err := nats.Connect("", nats.InProcessServer(s))
-	ok(t, err)
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	ok(t, err)
-	return nc, js
+	nc := natstest.Start(t).Client(t)
+	return nc, natstest.JetStream(t, nc)
 }
 
 // within returns a context with a generous timeout.

@@ -21,6 +21,18 @@ func ok(t *testing.T, err error) {
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// joined returns both ends of a connection through an address to a listener.
+func joined(t *testing.T, addr string, l net.Listener) (near, far net.Conn) {
+	t.Helper()
+	near, err := net.Dial("tcp", addr) //nolint:noctx // to loopback
+	ok(t, err)
+	t.Cleanup(func() { _ = near.Close() })
+	far, err = l.Accept()
+	ok(t, err)
+	t.Cleanup(func() { _ = far.Close() })
+	return near, far
+}
+
 // TestLink cuts a link in both ways. Bytes that were held back arrive after Restore, a
 // reset arrives at once, and later bytes pass.
 func TestLink(t *testing.T) {
@@ -34,16 +46,7 @@ func TestLink(t *testing.T) {
 	ok(t, err)
 	t.Cleanup(link.Close)
 
-	join := func() (near, other net.Conn) {
-		t.Helper()
-		near, err := net.Dial("tcp", addr) //nolint:noctx // to loopback
-		ok(t, err)
-		t.Cleanup(func() { _ = near.Close() })
-		other, err = far.Accept()
-		ok(t, err)
-		t.Cleanup(func() { _ = other.Close() })
-		return near, other
-	}
+	join := func() (near, other net.Conn) { return joined(t, addr, far) }
 	carried := func(to net.Conn, text string) {
 		t.Helper()
 		ok(t, to.SetReadDeadline(time.Now().Add(10*time.Second)))
@@ -98,16 +101,7 @@ func TestFreeze(t *testing.T) {
 	ok(t, err)
 	l := &network.Listener{Listener: tcp}
 	t.Cleanup(func() { ok(t, l.Close()) })
-	join := func() (near, far net.Conn) {
-		t.Helper()
-		near, err := net.Dial("tcp", tcp.Addr().String()) //nolint:noctx // to loopback
-		ok(t, err)
-		t.Cleanup(func() { _ = near.Close() })
-		far, err = l.Accept()
-		ok(t, err)
-		t.Cleanup(func() { _ = far.Close() })
-		return near, far
-	}
+	join := func() (near, far net.Conn) { return joined(t, tcp.Addr().String(), l) }
 	received := func(c net.Conn) string {
 		b := make([]byte, 1)
 		n, _ := c.Read(b) // an error means that nothing was received
