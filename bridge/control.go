@@ -10,6 +10,7 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/control"
+	"plaspy-bridge/bridge/glob"
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/schedule"
@@ -78,7 +79,7 @@ func termsOf(cfg config.Config, r *control.Rules) outbound.TermsOf {
 			w.Control = effects
 		}
 		for i := 0; t.Weight == 0 && i < len(weights); i++ {
-			if inventory.Match(weights[i].Glob, id) {
+			if glob.Match(weights[i].Glob, id) {
 				w.Weight = weights[i].Weight
 				break
 			}

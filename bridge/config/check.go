@@ -8,12 +8,12 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"plaspy-bridge/bridge/glob"
 	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/trace"
 )
@@ -203,9 +203,8 @@ func (k *checker) names(c Config) {
 	globs := map[string][]string{"BRIDGE_DEVICES": c.Devices, "BRIDGE_DEVICES_EXCLUDE": c.DevicesExclude}
 	for name, patterns := range globs {
 		for i, pattern := range patterns {
-			_, err := path.Match(pattern, "")
-			k.unless(err == nil, name,
-				"has an unfinished glob (number %d): close each [ and write a character after each \\", i+1)
+			err := glob.Check(pattern)
+			k.unless(err == nil, name, "has a wrong glob (number %d): %v", i+1, err)
 		}
 	}
 }

@@ -1,7 +1,7 @@
 package config
 
 import (
-	"path"
+	"plaspy-bridge/bridge/glob"
 	"strconv"
 	"strings"
 )
@@ -35,20 +35,20 @@ func parseWeight(entry string) (w Weight, problem string) {
 	if i < 0 {
 		return w, "has no weight; expected glob=weight, such as ambulance-*=8"
 	}
-	glob, text := strings.TrimSpace(entry[:i]), strings.TrimSpace(entry[i+1:])
+	pattern, text := strings.TrimSpace(entry[:i]), strings.TrimSpace(entry[i+1:])
 	weight, err := strconv.ParseFloat(text, 64)
-	_, globErr := path.Match(glob, "")
+	globErr := glob.Check(pattern)
 	switch {
-	case glob == "":
+	case pattern == "":
 		return w, "has no glob; expected glob=weight, such as ambulance-*=8"
 	case globErr != nil:
-		return w, "has an unfinished glob: close each [ and write a character after each \\"
+		return w, "has a wrong glob: " + globErr.Error()
 	case err != nil:
 		return w, "has a weight that is not a number; expected 0.1 to 64"
 	case !(weight >= minWeight && weight <= maxWeight):
 		return w, "has a weight of " + strconv.FormatFloat(weight, 'g', -1, 64) + "; expected 0.1 to 64"
 	}
-	return Weight{glob, weight}, ""
+	return Weight{pattern, weight}, ""
 }
 
 // weights checks every entry of BRIDGE_WEIGHTS.

@@ -23,7 +23,7 @@ func TestWeightFaults(t *testing.T) {
 	var k checker
 	k.weights(c)
 	want := []string{
-		"(number 1) that has no weight", "(number 2) that has no glob", "(number 3) that has an unfinished glob", "(number 4) that has a weight that is not a number",
+		"(number 1) that has no weight", "(number 2) that has no glob", "(number 3) that has a wrong glob", "(number 4) that has a weight that is not a number",
 		"(number 5) that has a weight that is not a number", "(number 6) that has a weight of NaN; expected 0.1 to 64", "(number 7) that has a weight of 0",
 		"(number 8) that has a weight of 64.5", "(number 9) that has a weight of -1", "(number 11) that has a weight of +Inf",
 	}

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"plaspy-bridge/bridge/glob"
 	"plaspy-bridge/publisher"
 )
 
@@ -274,8 +274,8 @@ func readPatterns(to *[]string, raw json.RawMessage) string {
 		if pattern = strings.TrimSpace(pattern); pattern == "" {
 			continue
 		}
-		if _, err := path.Match(pattern, ""); err != nil {
-			return want + ", each [ closed and something after each \\"
+		if err := glob.Check(pattern); err != nil {
+			return want + " (" + err.Error() + ")"
 		}
 		kept = append(kept, pattern)
 	}

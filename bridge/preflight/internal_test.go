@@ -1,10 +1,12 @@
 package preflight
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"plaspy-bridge/bridge/config"
+	"plaspy-bridge/publisher/natstest"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -43,6 +45,22 @@ func TestOffset(t *testing.T) {
 		if got := offset(at.Add(tt.shown), time.Second, at.Add(tt.sent), at.Add(tt.received)); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 		}
+	}
+}
+
+// TestPermissionsWithoutAnswer: a server that no longer answers refuses nothing.
+func TestPermissionsWithoutAnswer(t *testing.T) {
+	server := natstest.Start(t)
+	conn := server.Conn(t)
+	var found []Finding
+	c := &check{cfg: config.Config{Prefix: "plaspy", Timeout: 50 * time.Millisecond}, report: func(f Finding) { found = append(found, f) }}
+	b := &broker{check: c, conn: conn, subjects: "plaspy", part: "bridge"}
+	server.Kill()
+	if missing := b.missing(t.Context(), b.needs()); len(missing) > 0 {
+		t.Errorf("missing permissions: %v", missing)
+	}
+	if len(found) != 1 || found[0].Level != Fail || !strings.Contains(found[0].Text, "did not answer") {
+		t.Errorf("found %v", found)
 	}
 }
 

@@ -96,6 +96,10 @@ func (b *broker) missing(ctx context.Context, needs []publisher.Permission) (mis
 		if err == nil {
 			continue
 		}
+		if errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrConnectionClosed) {
+			b.say(Fail, item, "NATS did not answer a test of the permissions: "+err.Error(), "check the connection, or raise PLASPY_TIMEOUT; then run this command again")
+			return missing
+		}
 		seen[p.Subject()] = true
 		missing = append(missing, p)
 		level, verb := Fail, "publish"

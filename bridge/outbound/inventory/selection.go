@@ -1,10 +1,9 @@
 package inventory
 
 import (
-	"path"
 	"slices"
-	"strings"
 
+	"plaspy-bridge/bridge/glob"
 	"plaspy-bridge/bridge/plaspy"
 )
 
@@ -50,7 +49,7 @@ func (s *Selection) Choose(devices []plaspy.Device, groups []plaspy.Group) Choic
 // use notes which patterns match an id.
 func (s *Selection) use(id string, used map[string]bool) {
 	for _, p := range s.Devices {
-		if !used[p] && matches(p, id) {
+		if !used[p] && glob.Match(p, id) {
 			used[p] = true
 		}
 	}
@@ -86,17 +85,5 @@ func (s *Selection) members(groups []plaspy.Group) (ids map[string]bool, unknown
 }
 
 func matchesAny(patterns []string, id string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, id) })
-}
-
-// Match reports whether an id matches a pattern of a [Selection].
-func Match(pattern, id string) bool { return matches(pattern, id) }
-
-func matches(pattern, id string) bool {
-	if pattern == id {
-		return true
-	}
-	// A slash has no meaning in an id.
-	ok, err := path.Match(strings.ReplaceAll(pattern, "/", "\x00"), strings.ReplaceAll(id, "/", "\x00"))
-	return err == nil && ok
+	return slices.ContainsFunc(patterns, func(p string) bool { return glob.Match(p, id) })
 }

@@ -21,12 +21,12 @@ import (
 // With calls f with the configuration and the JetStream of the bridge that the
 // environment describes. An error of f or of the connection ends the process with
 // status 1.
-func With(ctx context.Context, f func(config.Config, jetstream.JetStream) error) error {
+func With(ctx context.Context, command string, f func(config.Config, jetstream.JetStream) error) error {
 	cfg, _, err := config.Load("PLASPY_", "OTEL_")
 	if err != nil {
 		return err
 	}
-	conn, err := Connect(ctx, cfg)
+	conn, err := Connect(ctx, cfg, command)
 	if err != nil {
 		return cli.Failed(err)
 	}
@@ -45,11 +45,12 @@ func With(ctx context.Context, f func(config.Config, jetstream.JetStream) error)
 	return cli.Failed(err)
 }
 
-// Connect connects as the bridge does, but gives up after a few seconds.
-func Connect(ctx context.Context, c config.Config) (*publisher.Conn, error) {
+// Connect connects as the bridge does, but gives up after a few seconds. The server
+// lists the connection under the name of the command.
+func Connect(ctx context.Context, c config.Config, command string) (*publisher.Conn, error) {
 	const patience = 5 * time.Second
 	up := make(chan struct{}, 1)
-	o := c.ConnOptions("plaspy-bridge dlq")
+	o := c.ConnOptions("plaspy-bridge " + command)
 	o.OnConnect = func(bool) {
 		select {
 		case up <- struct{}{}:

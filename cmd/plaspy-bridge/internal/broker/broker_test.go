@@ -18,7 +18,7 @@ func TestWith(t *testing.T) {
 	srv := natstest.Start(t, natstest.Listen)
 	clitest.ClearEnv(t, "NATS_URL", srv.ClientURL(), "BRIDGE_PREFIX", "my-fleet", "PLASPY_TIMEOUT", "wrong, but not used here")
 	full := errors.New("the stream is full")
-	err := With(t.Context(), func(cfg config.Config, js jetstream.JetStream) error {
+	err := With(t.Context(), "dlq", func(cfg config.Config, js jetstream.JetStream) error {
 		if cfg.Prefix != "my-fleet" {
 			t.Errorf("prefix %q", cfg.Prefix)
 		}
@@ -39,13 +39,13 @@ func TestWithout(t *testing.T) {
 		return nil
 	}
 	clitest.ClearEnv(t, "BRIDGE_WORKERS", "0")
-	if _, wrong := errors.AsType[config.Faults](With(t.Context(), uncalled)); !wrong {
+	if _, wrong := errors.AsType[config.Faults](With(t.Context(), "dlq", uncalled)); !wrong {
 		t.Error("a wrong setting is no fault")
 	}
 	clitest.ClearEnv(t, "NATS_URL", "nats://127.0.0.1:1")
 	ctx, interrupt := context.WithCancel(t.Context())
 	interrupt()
-	if err := With(ctx, uncalled); !errors.Is(err, context.Canceled) {
+	if err := With(ctx, "dlq", uncalled); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 }

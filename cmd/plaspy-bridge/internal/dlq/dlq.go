@@ -197,7 +197,7 @@ func parseSeqs(args []string) []uint64 {
 // withBox calls f with the dead letters of the bridge that the environment
 // describes.
 func withBox(ctx context.Context, f func(*deadletter.Box) error) error {
-	return broker.With(ctx, func(cfg config.Config, js jetstream.JetStream) error {
+	return broker.With(ctx, "dlq", func(cfg config.Config, js jetstream.JetStream) error {
 		return f(deadletter.Open(js, publisher.Subjects(cfg.Prefix)))
 	})
 }

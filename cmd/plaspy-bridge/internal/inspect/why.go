@@ -97,7 +97,7 @@ func askWhy(ctx context.Context, cfg config.Config, id string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("device id: %w", err)
 	}
-	conn, err := broker.Connect(ctx, cfg)
+	conn, err := broker.Connect(ctx, cfg, "why")
 	if err != nil {
 		return nil, err
 	}

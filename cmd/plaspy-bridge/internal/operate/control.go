@@ -247,7 +247,7 @@ func whoami() string {
 // withControl calls f with the bucket of the bridge that the environment
 // describes.
 func withControl(ctx context.Context, f func(config.Config, *control.Bucket) error) error {
-	return broker.With(ctx, func(cfg config.Config, js jetstream.JetStream) error {
+	return broker.With(ctx, "control", func(cfg config.Config, js jetstream.JetStream) error {
 		return f(cfg, control.Open(js, publisher.Subjects(cfg.Prefix), cfg.StreamReplicas))
 	})
 }

@@ -103,7 +103,7 @@ func listForgotten(ctx context.Context, w io.Writer, js jetstream.JetStream, sub
 func withStreams(ctx context.Context, f func(context.Context, jetstream.JetStream, publisher.Subjects) error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	return broker.With(ctx, func(cfg config.Config, js jetstream.JetStream) error {
+	return broker.With(ctx, "forget", func(cfg config.Config, js jetstream.JetStream) error {
 		return f(ctx, js, publisher.Subjects(cfg.Prefix))
 	})
 }
