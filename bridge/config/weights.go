@@ -1,9 +1,10 @@
 package config
 
 import (
-	"plaspy-bridge/bridge/glob"
 	"strconv"
 	"strings"
+
+	"plaspy-bridge/bridge/glob"
 )
 
 // Weight is how much the delay of some devices counts, relative to 1 for the others.
