@@ -36,8 +36,9 @@ func TestNoFiles(t *testing.T) {
 	}
 	log, err := r.Bridge.Log()
 	ok(t, err)
-	if n := strings.Count(log, "too many open files"); n == 0 || n > 10 {
-		t.Errorf("the log has %d lines about too many open files, want at least one and not many", n)
+	// The third attempt to post for each of ten gateways has a line, and each part a few.
+	if n := strings.Count(log, "too many open files"); n == 0 || n > 20 {
+		t.Errorf("the log has %d lines about too many open files, want 1 to 20", n)
 		r.keep(t)
 	}
 }
