@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 	"bridge/mutation":           nil,
 	"bridge/tick":               nil,
 	"bridge/glob":               nil,
+	"bridge/heap":               nil,
 	"bridge/outbound/schedule":  nil,
 	"bridge/outbound/quota":     nil,
 	"bridge/outbound/memory":    {"bridge/tick"},

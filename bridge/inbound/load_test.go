@@ -3,7 +3,6 @@ package inbound
 import (
 	"fmt"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,24 +10,16 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"plaspy-bridge/bridge/heap"
 	"plaspy-bridge/bridge/inbound/lane"
 	"plaspy-bridge/publisher/natstest"
 )
-
-// heap is the memory in use, that of the NATS server included.
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
 
 // TestBacklogMemory: ten times the backlog costs no more memory while it waits,
 // headers included.
 func TestBacklogMemory(t *testing.T) {
 	const small, large, room = 5000, 50000, 16 << 20 // the larger one is 45 MB
-	held := func(n int) uint64 {
+	held := func(n int) int64 {
 		r := newRig(t)
 		gate := make(chan struct{})
 		api := newFakeAPI(func(string, int, []byte) error { <-gate; return status(404) })
@@ -51,7 +42,7 @@ func TestBacklogMemory(t *testing.T) {
 			defer c.mu.Unlock()
 			return c.lanes.Position() == uint64(n)
 		})
-		used := heap()
+		used := heap.Live()
 		if s := c.Status(); s.InMemory > maxMessages {
 			t.Errorf("%d messages in memory", s.InMemory)
 		}

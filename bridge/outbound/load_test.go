@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/heap"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
@@ -123,8 +123,8 @@ func (l longMessages) State(ctx context.Context, allAlerts bool, f func(publishe
 func TestLoadKeepsNoMessages(t *testing.T) {
 	const devices = 1_000
 	parts := parts(newFakeAPI(), nil, schedule.NewFixed(time.Minute))
-	before, held := heap(), int64(0)
-	parts.State = longMessages{largeState{devices}, func() { held = heap() - before }}
+	before, held := heap.Live(), int64(0)
+	parts.State = longMessages{largeState{devices}, func() { held = heap.Live() - before }}
 	if n, err := New(options(), parts).load(t.Context()); err != nil || n != devices {
 		t.Fatalf("%d devices, %v", n, err)
 	}
@@ -184,12 +184,4 @@ func BenchmarkRestart(b *testing.B) {
 			}
 		})
 	}
-}
-
-func heap() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }

@@ -72,6 +72,16 @@ func (w *world) begin(n *node, token string) *turn {
 	return t
 }
 
+// beginAny begins a turn of any device, or returns nil.
+func (w *world) beginAny(n *node) *turn {
+	for _, token := range w.tokens {
+		if t := w.begin(n, token); t != nil {
+			return t
+		}
+	}
+	return nil
+}
+
 // finish ends a turn. It fails the test if the turn would publish although another one
 // of its device has begun since. It reports whether the turn published.
 func (w *world) finish(n *node, t *turn) (published bool) {
@@ -195,12 +205,7 @@ func TestTurnsOfAStop(t *testing.T) {
 				}
 				w.within(time.Minute, "the devices are shared", func() bool { return w.divided(all...) })
 				a := all[0]
-				var one *turn
-				for _, token := range w.tokens {
-					if one = w.begin(a, token); one != nil {
-						break
-					}
-				}
+				one := w.beginAny(a)
 				a.stop()
 				if len(all) > 1 {
 					<-a.done
@@ -223,12 +228,7 @@ func TestTurnsOfAStopAfterTheLease(t *testing.T) {
 	calmly(t, func(w *world) {
 		a := w.join("a")
 		w.within(time.Minute, "a has the devices", func() bool { return w.divided(a) })
-		var one *turn
-		for _, token := range w.tokens {
-			if one = w.begin(a, token); one != nil {
-				break
-			}
-		}
+		one := w.beginAny(a)
 		w.lines[a].close(true)
 		b := w.join("b")
 		w.within(time.Minute, "b took over", func() bool { return w.ownersLocked()[b] == len(w.tokens) })
@@ -250,12 +250,7 @@ func TestTurnsWhenTheBucketLosesItsState(t *testing.T) {
 				a := w.join("a")
 				empty := w.m.copied()
 				w.within(time.Minute, "a has the devices", func() bool { return w.divided(a) })
-				var one *turn
-				for _, token := range w.tokens {
-					if one = w.begin(a, token); one != nil {
-						break
-					}
-				}
+				one := w.beginAny(a)
 				w.lose(empty)
 				w.within(3*time.Second, "a notices the loss", func() bool { return !a.ownsLocked(one.token) })
 				w.pass(length)

@@ -7,13 +7,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"plaspy-bridge/bridge/heap"
 	"plaspy-bridge/publisher/natstest"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,7 +44,7 @@ func TestManySlowPages(t *testing.T) {
 	addr := strings.TrimPrefix(server.URL, "http://")
 	// The first connection's costs are not the crowd's.
 	ask(t, addr).Close()
-	before := heap()
+	before := heap.Live()
 	var conns []net.Conn
 	refused := 0
 	for range 200 {
@@ -80,7 +80,7 @@ func TestManySlowPages(t *testing.T) {
 	if dropped := testutil.ToFloat64(v.metrics.dropped); dropped == 0 {
 		t.Error("no page was disconnected after 40 s without a read")
 	}
-	grown := int64(heap()) - int64(before)
+	grown := heap.Live() - before
 	t.Logf("%d refused, a tick took at most %s, heap grew by %d KiB", refused, longestTick, grown>>10)
 	if grown > 24<<20 {
 		t.Errorf("%d MiB more heap for pages that read nothing", grown>>20)
@@ -103,13 +103,6 @@ func ask(t *testing.T, addr string) net.Conn {
 		t.Fatal(err)
 	}
 	return c
-}
-
-func heap() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }
 
 // trickle takes each part of a frame only just in time.

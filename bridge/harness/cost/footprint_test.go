@@ -19,6 +19,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"plaspy-bridge/bridge/heap"
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
@@ -45,14 +46,14 @@ func TestFootprint(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				view.New(view.Options{}) // has files of its own
 				f := &footing{n: devices}
-				before, parts := liveHeap(), partsOfHeap()
+				before, parts := heap.Live(), partsOfHeap()
 				policy := schedule.NewFixed(time.Minute)
 				if name == "adaptive" {
 					policy = schedule.NewAdaptive(schedule.AdaptiveOptions{Interval: time.Minute, TripStartWeight: 1})
 				}
 				stop := f.run(t, policy)
 				defer stop()
-				got := (liveHeap() - before) / int64(devices)
+				got := (heap.Live() - before) / int64(devices)
 				t.Logf("%d devices, %s schedule: %d bytes each, %d polls", devices, name, got, f.polls.Load())
 				if *footprint > 0 {
 					f.table(t, parts)
@@ -184,14 +185,6 @@ func (noGaps) Locations(context.Context, string, []byte, plaspy.PostOptions) (pl
 // Alerts implements [gap.API].
 func (noGaps) Alerts(context.Context, string, []byte, plaspy.PostOptions) (plaspy.Answer, error) {
 	return plaspy.Answer{Status: http.StatusOK}, nil
-}
-
-func liveHeap() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 // partsOfHeap returns the bytes of the live heap by the project's function that allocated them.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"plaspy-bridge/bridge/heap"
 	"plaspy-bridge/bridge/outbound/schedule"
 )
 
@@ -84,12 +85,12 @@ func TestMemoryOfADevice(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	const n, most = 20_000, 450
-	empty := heap()
+	empty := heap.Live()
 	l := newLoad(n, 1.2*n, nil)
 	for range 3 * n {
 		l.step()
 	}
-	if got := (heap() - empty) / n; got > most {
+	if got := (heap.Live() - empty) / n; got > most {
 		t.Errorf("a device takes %d bytes, want %d at most", got, most)
 	}
 	// The average of a thousand decisions, so that what the runtime allocates meanwhile does not count.
@@ -111,13 +112,13 @@ func BenchmarkDecision(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
-			empty := heap()
+			empty := heap.Live()
 			rate := 1.2 * float64(n)
 			l := newLoad(n, rate, threadTime)
 			for range 18 * n {
 				l.step()
 			}
-			used := heap() - empty
+			used := heap.Live() - empty
 			for range 10_000 {
 				l.timedStep()
 			}
@@ -169,12 +170,4 @@ func BenchmarkSoon(b *testing.B) {
 			b.ReportMetric(float64(used)/float64(b.N)/1e6, "cpu-ms/op")
 		})
 	}
-}
-
-// heap returns the bytes of the live heap.
-func heap() int64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
