@@ -10,6 +10,7 @@ import (
 
 // After a start nothing is known; minutes later the plans are good.
 func TestAdaptiveRelearnsInMinutes(t *testing.T) {
+	t.Parallel()
 	r := budgeted(fleet(26, 500, 30*time.Minute), 1.8, 10*time.Minute, 30*time.Minute)
 	var got compared
 	got.add(r.judge(r.run(lapByLap())), r.judge(r.run(adaptive())), 1)
@@ -20,6 +21,7 @@ func TestAdaptiveRelearnsInMinutes(t *testing.T) {
 }
 
 func TestAdaptiveStarvesNobody(t *testing.T) {
+	t.Parallel()
 	const horizon = 2 * time.Hour
 	for _, ratio := range []float64{0.45, 1.8} {
 		r := budgeted(fleet(22, 300, horizon), ratio, 0, horizon)
@@ -77,6 +79,7 @@ func TestAdaptiveFindsATripAfterLongParking(t *testing.T) {
 }
 
 func TestAdaptiveHoldsALowerBudget(t *testing.T) {
+	t.Parallel()
 	const horizon, cut = 2 * time.Hour, time.Hour
 	r := budgeted(fleet(23, 300, horizon), 1.8, 0, horizon)
 	throttled := false
@@ -251,6 +254,7 @@ func TestAdaptiveLearnsNothingFromFailures(t *testing.T) {
 
 // After its clock has gone back an hour, or after the bridge's has, a device is polled as well as before.
 func TestAdaptiveSurvivesClockSteps(t *testing.T) {
+	t.Parallel()
 	const horizon, step = 3 * time.Hour, time.Hour
 	ts := steady(100, 40*time.Second, horizon, apart)
 	back := altered(ts, func(_ int, f *fix) {
@@ -293,6 +297,7 @@ func TestAdaptiveParksTheSilent(t *testing.T) {
 // A device that reports each second, an interval of a second and no limit: a poll a second, just
 // after it is due, and not as many as there can be.
 func TestAdaptiveWithoutLimitDoesNotHammer(t *testing.T) {
+	t.Parallel()
 	ts := steady(20, time.Second, 10*time.Minute, together)
 	for i := range ts {
 		for j := range ts[i].fixes {
@@ -323,6 +328,7 @@ func TestAdaptiveKeepsTheIntervalWithoutLimit(t *testing.T) {
 }
 
 func TestAdaptiveReplicasShareTheWork(t *testing.T) {
+	t.Parallel()
 	const horizon = 2 * time.Hour
 	ts := fleet(24, 400, horizon)
 	all := budgeted(ts, 1.8, 30*time.Minute, horizon)
@@ -340,6 +346,7 @@ func TestAdaptiveReplicasShareTheWork(t *testing.T) {
 }
 
 func TestAdaptiveTripStartWeight(t *testing.T) {
+	t.Parallel()
 	r := budgeted(fleet(25, 400, 3*time.Hour), 1.8, time.Hour, 3*time.Hour)
 	var seen, promised []float64
 	for _, weight := range []float64{1, 64} {

@@ -11,6 +11,7 @@ import (
 // TestDueAgreesWithExplain: the plan without words is the one with words, in every
 // state that a device can be in.
 func TestDueAgreesWithExplain(t *testing.T) {
+	t.Parallel()
 	policies := map[string]*schedule.Schedule{
 		"adaptive": schedule.NewAdaptive(schedule.AdaptiveOptions{Interval: time.Minute, Seed: 1}),
 		"fixed":    schedule.NewFixed(time.Minute),

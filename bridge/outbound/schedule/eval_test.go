@@ -66,6 +66,7 @@ func withinBudget(tb testing.TB, log []asked, rate float64) {
 }
 
 func TestAdaptiveOnBuses(t *testing.T) {
+	t.Parallel()
 	ts := buses(t)
 	for _, tc := range []struct{ ratio, better float64 }{{1, 0.95}, {1.5, 0.95}, {2, 1.3}, {3, 0.95}, {4.5, 0.95}} {
 		t.Run(fmt.Sprint(tc.ratio), func(t *testing.T) {
@@ -85,12 +86,14 @@ func TestAdaptiveOnBuses(t *testing.T) {
 }
 
 func TestAdaptiveIsDeterministic(t *testing.T) {
+	t.Parallel()
 	r := budgeted(fleet(11, 200, time.Hour), 1.8, 0, time.Hour)
 	samePolls(t, r.run(adaptive()), r.run(adaptive()), time.Hour)
 }
 
 // Cutting off what comes later must change no earlier poll.
 func TestAdaptiveCannotSeeTheFuture(t *testing.T) {
+	t.Parallel()
 	const cut = 40 * time.Minute
 	whole := budgeted(fleet(12, 200, time.Hour), 1.8, 0, time.Hour)
 	part := *whole

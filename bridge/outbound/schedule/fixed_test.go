@@ -55,6 +55,7 @@ func nothing(time.Time, string) schedule.Observation {
 }
 
 func TestFixedSpreadsFirstPolls(t *testing.T) {
+	t.Parallel()
 	const n = 20000
 	for _, tc := range []struct {
 		name string

@@ -54,6 +54,7 @@ func random(n int, mean, horizon time.Duration) []tracker {
 
 // Fleets on which there is little or nothing to learn, and such as break what is learnt from.
 func TestAdaptiveIsNeverMateriallyWorse(t *testing.T) {
+	t.Parallel()
 	const horizon = 2 * time.Hour
 	mixed := fleet(21, 300, horizon)
 	for _, tc := range []struct {
@@ -75,6 +76,7 @@ func TestAdaptiveIsNeverMateriallyWorse(t *testing.T) {
 		{"clocks that stand still", altered(mixed, func(_ int, f *fix) { f.stamp = 0 })},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			ratios := []float64{0.45, 0.9, 1.8}
 			if quick() {
 				ratios = ratios[1:2]

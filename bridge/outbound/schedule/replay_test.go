@@ -52,7 +52,7 @@ func (r *replay) run(p *schedule.Schedule) []asked {
 			seen[i] = r.known[i]
 		}
 	}
-	var log []asked
+	log := make([]asked, 0, int(r.rate*r.horizon.Minutes())+len(r.trackers))
 	done := 0
 	finish := func(until time.Duration) {
 		for ; done < len(log) && log[done].answered <= until; done++ {
@@ -133,27 +133,25 @@ func (r result) missed() float64   { return 1 - float64(r.Fetched)/float64(r.Fix
 func (r result) requests() float64 { return float64(r.Requests) / float64(max(1, r.Fetched)) }
 
 func (r *replay) judge(log []asked) result {
-	polls := make([][]time.Duration, len(r.trackers))
-	answers := make([][]time.Duration, len(r.trackers))
 	var out result
+	polls := perDevice(log, len(r.trackers))
 	for _, q := range log {
-		polls[q.device] = append(polls[q.device], q.looked)
-		answers[q.device] = append(answers[q.device], q.answered)
 		if q.looked >= r.from {
 			out.Requests++
 		}
 	}
+	out.delays = make([]float64, 0, made(r.trackers, r.from, r.horizon))
 	var trips []float64
 	for i, d := range r.trackers {
 		for j, f := range d.fixes {
 			if f.visible < r.from || f.visible >= r.horizon {
 				continue
 			}
-			k := sort.Search(len(polls[i]), func(k int) bool { return polls[i][k] >= f.visible })
+			k := sort.Search(len(polls[i]), func(k int) bool { return polls[i][k].looked >= f.visible })
 			end := r.horizon
 			if k < len(polls[i]) {
-				end = answers[i][k]
-				if j+1 == len(d.fixes) || polls[i][k] < d.fixes[j+1].visible {
+				end = polls[i][k].answered
+				if j+1 == len(d.fixes) || polls[i][k].looked < d.fixes[j+1].visible {
 					out.Fetched++
 				}
 			}
@@ -174,6 +172,22 @@ func (r *replay) judge(log []asked) result {
 	return out
 }
 
+// perDevice is the requests of each of n devices.
+func perDevice(log []asked, n int) [][]asked {
+	counts := make([]int, n)
+	for _, q := range log {
+		counts[q.device]++
+	}
+	out := make([][]asked, n)
+	for i, count := range counts {
+		out[i] = make([]asked, 0, count)
+	}
+	for _, q := range log {
+		out[q.device] = append(out[q.device], q)
+	}
+	return out
+}
+
 func quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return 0
@@ -184,13 +198,7 @@ func quantile(sorted []float64, q float64) float64 {
 // events is the mean delay of the extra fixes of the first n trackers.
 func (r *replay) events(log []asked, n int) float64 {
 	sum, count := 0., 0
-	for i := range n {
-		var polls []asked
-		for _, q := range log {
-			if q.device == i {
-				polls = append(polls, q)
-			}
-		}
+	for i, polls := range perDevice(log, len(r.trackers))[:n] {
 		for _, f := range r.trackers[i].fixes {
 			if !f.extra || f.visible < r.from || f.visible >= r.horizon {
 				continue

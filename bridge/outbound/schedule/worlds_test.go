@@ -72,8 +72,10 @@ func size() (seeds []uint64, devices int) {
 }
 
 func TestAdaptiveReachesTargets(t *testing.T) {
+	t.Parallel()
 	for _, w := range worlds {
 		t.Run(w.name, func(t *testing.T) {
+			t.Parallel()
 			for _, want := range w.targets {
 				if (raced || testing.Short()) && want.ratio != 0.9 {
 					continue
@@ -153,36 +155,40 @@ func (c compared) check(t *testing.T, want target) {
 // TestAdaptiveRemembers compares the half hour after a restart with the same half hour without one. The 15 s of
 // downtime are not in it.
 func TestAdaptiveRemembers(t *testing.T) {
+	t.Parallel()
 	const at, down = 150 * time.Minute, 15 * time.Second
 	seeds, n := size()
 	for _, want := range []struct{ ratio, most float64 }{{0.9, 1.12}, {1.8, 1.15}, {4.5, 1.2}} {
-		var steady, with, without float64
-		for _, seed := range seeds {
-			r := budgeted(fleet(seed, n, runs), want.ratio, counts, runs)
-			r.from, r.horizon = at+down, at+30*time.Minute
-			steady += r.judge(r.run(adaptive())).Mean
-			for _, memory := range []bool{false, true} {
-				again := *r
-				again.known = nil
-				again.swap = restart(r, at, down, memory)
-				mean := again.judge(again.run(adaptive())).Mean
-				if memory {
-					with += mean
-				} else {
-					without += mean
+		t.Run(fmt.Sprint(want.ratio), func(t *testing.T) {
+			t.Parallel()
+			var steady, with, without float64
+			for _, seed := range seeds {
+				r := budgeted(fleet(seed, n, runs), want.ratio, counts, runs)
+				r.from, r.horizon = at+down, at+30*time.Minute
+				steady += r.judge(r.run(adaptive())).Mean
+				for _, memory := range []bool{false, true} {
+					again := *r
+					again.known = nil
+					again.swap = restart(r, at, down, memory)
+					mean := again.judge(again.run(adaptive())).Mean
+					if memory {
+						with += mean
+					} else {
+						without += mean
+					}
 				}
 			}
-		}
-		t.Logf("%.1f requests per fix: %.3f of the steady mean with memory, %.3f without", want.ratio, with/steady, without/steady)
-		if !*full {
-			want.most *= 1.1 // one small fleet
-		}
-		if with/steady > want.most {
-			t.Errorf("%.1f requests per fix: got %.3f of the steady mean, want %.3f at most", want.ratio, with/steady, want.most)
-		}
-		if with >= without {
-			t.Errorf("%.1f requests per fix: memory has no effect", want.ratio)
-		}
+			t.Logf("%.1f requests per fix: %.3f of the steady mean with memory, %.3f without", want.ratio, with/steady, without/steady)
+			if !*full {
+				want.most *= 1.1 // one small fleet
+			}
+			if with/steady > want.most {
+				t.Errorf("%.1f requests per fix: got %.3f of the steady mean, want %.3f at most", want.ratio, with/steady, want.most)
+			}
+			if with >= without {
+				t.Errorf("%.1f requests per fix: memory has no effect", want.ratio)
+			}
+		})
 	}
 }
 
@@ -212,55 +218,59 @@ func restart(r *replay, at, down time.Duration, memory bool) func(time.Duration,
 
 // TestAdaptiveTakesOver: half of the fleet comes from another replica at once, with its memory.
 func TestAdaptiveTakesOver(t *testing.T) {
+	t.Parallel()
 	const at = 150 * time.Minute
 	seeds, n := size()
 	for _, ratio := range []float64{0.9, 1.8} {
-		var took, tookSteady, own, ownSteady float64
-		for _, seed := range seeds {
-			ts := fleet(seed, n, runs)
-			whole := budgeted(ts, ratio, counts, runs)
-			whole.from, whole.horizon = at, at+30*time.Minute
-			half := func(ts []tracker) replay {
-				r := *whole
-				r.trackers, r.rate = ts, whole.rate/2
-				return r
-			}
-			mine, other := half(ts[:n/2]), half(ts[n/2:])
-			ownSteady += mine.judge(mine.run(adaptive())).Mean
-			other.known = nil
-			tookSteady += other.judge(other.run(adaptive())).Mean
+		t.Run(fmt.Sprint(ratio), func(t *testing.T) {
+			t.Parallel()
+			var took, tookSteady, own, ownSteady float64
+			for _, seed := range seeds {
+				ts := fleet(seed, n, runs)
+				whole := budgeted(ts, ratio, counts, runs)
+				whole.from, whole.horizon = at, at+30*time.Minute
+				half := func(ts []tracker) replay {
+					r := *whole
+					r.trackers, r.rate = ts, whole.rate/2
+					return r
+				}
+				mine, other := half(ts[:n/2]), half(ts[n/2:])
+				ownSteady += mine.judge(mine.run(adaptive())).Mean
+				other.known = nil
+				tookSteady += other.judge(other.run(adaptive())).Mean
 
-			dead, gone := adaptive(), half(ts[n/2:])
-			gone.horizon = at
-			gone.run(dead)
-			r := *whole
-			r.rate, r.only = whole.rate/2, n/2
-			for range n / 2 {
-				r.known = append(r.known, -1)
-			}
-			r.known = append(r.known, gone.known...)
-			r.at = func(now time.Duration, s *schedule.Schedule) {
-				if now < at || r.rate == whole.rate {
-					return
+				dead, gone := adaptive(), half(ts[n/2:])
+				gone.horizon = at
+				gone.run(dead)
+				r := *whole
+				r.rate, r.only = whole.rate/2, n/2
+				for range n / 2 {
+					r.known = append(r.known, -1)
 				}
-				r.rate = whole.rate
-				s.SetRate(start.Add(now), r.rate)
-				for _, d := range ts[n/2:] {
-					s.Restore(start.Add(now), d.id, dead.AppendMemory(nil, d.id))
+				r.known = append(r.known, gone.known...)
+				r.at = func(now time.Duration, s *schedule.Schedule) {
+					if now < at || r.rate == whole.rate {
+						return
+					}
+					r.rate = whole.rate
+					s.SetRate(start.Add(now), r.rate)
+					for _, d := range ts[n/2:] {
+						s.Restore(start.Add(now), d.id, dead.AppendMemory(nil, d.id))
+					}
 				}
+				log := r.run(adaptive())
+				took += other.judge(part(log, n/2, n)).Mean
+				own += mine.judge(part(log, 0, n/2)).Mean
 			}
-			log := r.run(adaptive())
-			took += other.judge(part(log, n/2, n)).Mean
-			own += mine.judge(part(log, 0, n/2)).Mean
-		}
-		t.Logf("%.1f requests per fix: with the memory of another replica %.3f, with its own %.3f of the steady mean", ratio, took/tookSteady, own/ownSteady)
-		most := 1.15
-		if !*full {
-			most = 1.4 // one small fleet, whose halves need different shares
-		}
-		if took/tookSteady > most || own/ownSteady > most {
-			t.Errorf("%.1f requests per fix: with the memory of another replica %.3f, with its own %.3f of the steady mean; want %.2f at most", ratio, took/tookSteady, own/ownSteady, most)
-		}
+			t.Logf("%.1f requests per fix: with the memory of another replica %.3f, with its own %.3f of the steady mean", ratio, took/tookSteady, own/ownSteady)
+			most := 1.15
+			if !*full {
+				most = 1.4 // one small fleet, whose halves need different shares
+			}
+			if took/tookSteady > most || own/ownSteady > most {
+				t.Errorf("%.1f requests per fix: with the memory of another replica %.3f, with its own %.3f of the steady mean; want %.2f at most", ratio, took/tookSteady, own/ownSteady, most)
+			}
+		})
 	}
 }
 
@@ -279,6 +289,7 @@ func part(log []asked, from, to int) []asked {
 // TestAdaptiveWeights gives a twentieth of the devices the weight 8: their unforeseeable fixes come sooner than at the
 // fixed interval, and the others pay little.
 func TestAdaptiveWeights(t *testing.T) {
+	t.Parallel()
 	if raced || testing.Short() {
 		t.Skip("a twentieth of a small fleet has too few unforeseeable fixes to judge")
 	}
@@ -286,36 +297,39 @@ func TestAdaptiveWeights(t *testing.T) {
 	if !*full {
 		seeds = heldOut // one small fleet has too few unforeseeable fixes
 	}
-	for _, want := range []struct{ ratio, events, rest float64 }{{0.9, 0.8, 1.15}, {1.8, 0.8, 1.18}, {4.5, 0.9, 1.08}} {
-		var fixed, heavy, rest, restBefore float64
-		for _, seed := range seeds {
-			ts := withEvents(seed, fleet(seed, n, runs))
-			r := budgeted(ts, want.ratio, counts, runs)
-			weighted := func(weight float64) []asked {
-				own, set := *r, false
-				own.at = func(now time.Duration, s *schedule.Schedule) {
-					for i := 0; !set && i < n/20; i++ {
-						s.SetTerms(start.Add(now), ts[i].id, schedule.Terms{Weight: weight})
+	for _, want := range []struct{ ratio, events, rest float64 }{{4.5, 0.9, 1.08}, {1.8, 0.8, 1.18}, {0.9, 0.8, 1.15}} {
+		t.Run(fmt.Sprint(want.ratio), func(t *testing.T) {
+			t.Parallel()
+			var fixed, heavy, rest, restBefore float64
+			for _, seed := range seeds {
+				ts := withEvents(seed, fleet(seed, n, runs))
+				r := budgeted(ts, want.ratio, counts, runs)
+				weighted := func(weight float64) []asked {
+					own, set := *r, false
+					own.at = func(now time.Duration, s *schedule.Schedule) {
+						for i := 0; !set && i < n/20; i++ {
+							s.SetTerms(start.Add(now), ts[i].id, schedule.Terms{Weight: weight})
+						}
+						set = true
 					}
-					set = true
+					return own.run(adaptive())
 				}
-				return own.run(adaptive())
+				light, weighty := weighted(1), weighted(8)
+				others := *r
+				others.trackers = ts[n/20:]
+				fixed += r.events(r.run(lapByLap()), n/20)
+				heavy += r.events(weighty, n/20)
+				restBefore += others.judge(part(light, n/20, n)).Mean
+				rest += others.judge(part(weighty, n/20, n)).Mean
 			}
-			light, weighty := weighted(1), weighted(8)
-			others := *r
-			others.trackers = ts[n/20:]
-			fixed += r.events(r.run(lapByLap()), n/20)
-			heavy += r.events(weighty, n/20)
-			restBefore += others.judge(part(light, n/20, n)).Mean
-			rest += others.judge(part(weighty, n/20, n)).Mean
-		}
-		t.Logf("%.1f requests per fix: events %.2f of fixed's, the rest %.3f of before", want.ratio, heavy/fixed, rest/restBefore)
-		if !*full {
-			want.events, want.rest = want.events*1.15, want.rest*1.05 // one small fleet
-		}
-		if heavy/fixed > want.events || rest/restBefore > want.rest {
-			t.Errorf("%.1f requests per fix: events %.2f of fixed's, want %.2f; the rest %.3f, want %.3f", want.ratio, heavy/fixed, want.events, rest/restBefore, want.rest)
-		}
+			t.Logf("%.1f requests per fix: events %.2f of fixed's, the rest %.3f of before", want.ratio, heavy/fixed, rest/restBefore)
+			if !*full {
+				want.events, want.rest = want.events*1.15, want.rest*1.05 // one small fleet
+			}
+			if heavy/fixed > want.events || rest/restBefore > want.rest {
+				t.Errorf("%.1f requests per fix: events %.2f of fixed's, want %.2f; the rest %.3f, want %.3f", want.ratio, heavy/fixed, want.events, rest/restBefore, want.rest)
+			}
+		})
 	}
 }
 

@@ -246,6 +246,9 @@ func (l *lag) moment(price, after float64) float64 {
 		for j := i; j < stretchesOfLag; j++ {
 			delay += arrived*width + float64(w[j])*width/2
 			arrived += float64(w[j])
+			if cost[i] >= 0 && price*survive+delay >= cost[i] {
+				break // every later stretch costs more
+			}
 			c := price*survive + delay + cost[j+1]
 			if cost[i] < 0 || c < cost[i] {
 				cost[i] = c

@@ -63,8 +63,10 @@ func (o *Outlook) Wait(price, longest float64) (seconds float64, why Cause, k fl
 	}
 	for n := 0.; ; {
 		at := min(next, beat, longest)
-		if s := o.smooth(price - sum); s < at {
-			return s, o.cause(), 0
+		if left := price - sum; o.delay(at) >= left { // else smooth is not below at
+			if s := o.smooth(left); s < at {
+				return s, o.cause(), 0
+			}
 		}
 		if at == longest {
 			return longest, Longest, 0
@@ -103,7 +105,10 @@ func (o *Outlook) cause() Cause {
 	return Rate
 }
 
-// smooth solves event s^2/2 + trip s^3/3 = worth for s. The left side is convex, so Newton's method
+// delay is the delay in seconds, after s seconds, of what is not predicted but comes at random.
+func (o *Outlook) delay(s float64) float64 { return s * s * (o.event/2 + o.trip*s/3) }
+
+// smooth solves delay(s) = worth for s. The left side is convex, so Newton's method
 // stays too high if it starts too high, and three steps are plenty.
 func (o *Outlook) smooth(worth float64) float64 {
 	s := math.Inf(1)
@@ -117,8 +122,7 @@ func (o *Outlook) smooth(worth float64) float64 {
 		return s
 	}
 	for range 3 {
-		f := s*s*(o.event/2+o.trip*s/3) - worth
-		s -= f / (s * (o.event + o.trip*s))
+		s -= (o.delay(s) - worth) / (s * (o.event + o.trip*s))
 	}
 	return s
 }
