@@ -3,13 +3,10 @@ package deadletter
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/publisher"
@@ -66,8 +63,8 @@ func (r *Results) Await(ctx context.Context, sequence uint64) (Fate, bool, error
 		if ctx.Err() != nil {
 			return Fate{}, false, nil //nolint:nilerr // no result in time is an answer
 		}
-		msg, err := r.it.Next(jetstream.NextMaxWait(time.Second))
-		if errors.Is(err, nats.ErrTimeout) {
+		msg, err := r.it.Next(jetstream.NextContext(ctx))
+		if err != nil && ctx.Err() != nil {
 			continue
 		}
 		if err != nil {

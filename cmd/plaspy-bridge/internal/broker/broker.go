@@ -45,10 +45,13 @@ func With(ctx context.Context, command string, f func(config.Config, jetstream.J
 	return cli.Failed(err)
 }
 
-// Connect connects as the bridge does, but gives up after a few seconds. The server
-// lists the connection under the name of the command.
+// Connect connects as the bridge does, but gives up after a few seconds or at the
+// deadline of ctx, and returns the reason for the missing connection. The server lists
+// the connection under the name of the command.
 func Connect(ctx context.Context, c config.Config, command string) (*publisher.Conn, error) {
 	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	up := make(chan struct{}, 1)
 	o := c.ConnOptions("plaspy-bridge " + command)
 	o.OnConnect = func(bool) {
@@ -67,18 +70,17 @@ func Connect(ctx context.Context, c config.Config, command string) (*publisher.C
 	if err != nil {
 		return nil, err
 	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
 	select {
 	case <-up:
 		return conn, nil
-	case <-timer.C:
+	case <-ctx.Done():
+	}
+	err = context.Cause(ctx)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = errors.New(conn.Trouble())
 		if last := conn.LastError(); last != nil && !strings.Contains(err.Error(), last.Error()) {
 			err = fmt.Errorf("%w: %w", err, last)
 		}
-	case <-ctx.Done():
-		err = context.Cause(ctx)
 	}
 	_ = conn.Shut(0)
 	return nil, err

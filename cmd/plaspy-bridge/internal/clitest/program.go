@@ -52,8 +52,14 @@ func (p Program) process() int {
 // Run runs a command line in the test's process.
 func (p Program) Run(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
+	return p.RunContext(t.Context(), args...)
+}
+
+// RunContext is Run until ctx ends. A command that waits for a server reports at the
+// deadline of ctx the reason why there is none.
+func (p Program) RunContext(ctx context.Context, args ...string) (status int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	status = p(t.Context(), args, &out, &errs)
+	status = p(ctx, args, &out, &errs)
 	return status, out.String(), errs.String()
 }
 
