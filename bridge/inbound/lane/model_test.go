@@ -88,7 +88,7 @@ type event struct {
 
 // events lists what may happen now.
 func (w *world) events() []event {
-	var list []event
+	list := make([]event, 0, 16)
 	add := func(name string, do func() error) { list = append(list, event{name, do}) }
 	l := w.p.lanes
 	if w.left > 0 && w.random {

@@ -68,14 +68,21 @@ func seeded(seed uint64, steps int) (n int, err error) {
 
 // TestSeeds makes histories that are longer than those of TestModel.
 func TestSeeds(t *testing.T) {
+	t.Parallel()
+	const parts = 4
 	seeds := uint64(1000)
 	if testing.Short() {
 		seeds = 300
 	}
-	for seed := range seeds {
-		if _, err := seeded(seed, 300); err != nil {
-			t.Fatal(err)
-		}
+	for part := range uint64(parts) {
+		t.Run(fmt.Sprint("part ", part), func(t *testing.T) {
+			t.Parallel()
+			for seed := part; seed < seeds; seed += parts {
+				if _, err := seeded(seed, 300); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
@@ -98,39 +105,52 @@ func TestLong(t *testing.T) {
 // TestExhaustive makes every history of a bound: two devices, three messages, one
 // or two workers, and every order of events with every outcome.
 func TestExhaustive(t *testing.T) {
-	began, histories := time.Now(), 0
+	t.Parallel()
 	for _, shape := range []struct {
 		workers, hand int
 		lanes         string
 	}{{1, 1, "aba"}, {2, 4, "aba"}, {2, 1, "aab"}} {
-		var path, width []int
-		for more := true; more; {
-			at := 0
-			choose := func(n int, _ string) int {
-				if at == len(path) {
-					path, width = append(path, 0), append(width, n)
+		t.Run(fmt.Sprintf("%d workers, %d in memory, %s", shape.workers, shape.hand, shape.lanes), func(t *testing.T) {
+			t.Parallel()
+			histories, err := exhaust(func(choose chooser) error {
+				w := newWorld(choose, small(shape.workers, shape.hand), nil, 3)
+				for _, name := range shape.lanes {
+					w.publish(string(name))
 				}
-				at++
-				return path[at-1]
+				return w.run(*depth)
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
-			w := newWorld(choose, small(shape.workers, shape.hand), nil, 3)
-			for _, name := range shape.lanes {
-				w.publish(string(name))
-			}
-			if err := w.run(*depth); err != nil {
-				t.Fatalf("choices %v: %v", path, err)
-			}
-			histories++
-			path, width = path[:at], width[:at]
-			for more = false; len(path) > 0 && !more; {
-				last := len(path) - 1
-				if path[last]++; path[last] < width[last] {
-					more = true
-				} else {
-					path, width = path[:last], width[:last]
-				}
-			}
-		}
+			t.Logf("%d histories of %d steps", histories, *depth)
+		})
 	}
-	t.Logf("%d histories of %d steps in %v", histories, *depth, time.Since(began).Round(time.Millisecond))
+}
+
+// exhaust makes a history with every row of choices, and ends at the first error.
+func exhaust(history func(chooser) error) (histories int, err error) {
+	var path, width []int
+	for {
+		at := 0
+		choose := func(n int, _ string) int {
+			if at == len(path) {
+				path, width = append(path, 0), append(width, n)
+			}
+			at++
+			return path[at-1]
+		}
+		if err := history(choose); err != nil {
+			return histories, fmt.Errorf("choices %v: %w", path, err)
+		}
+		histories++
+		last := at - 1
+		for last >= 0 && path[last]+1 == width[last] {
+			last--
+		}
+		if last < 0 {
+			return histories, nil
+		}
+		path, width = path[:last+1], width[:last+1]
+		path[last]++
+	}
 }

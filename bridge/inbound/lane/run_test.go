@@ -6,25 +6,40 @@ import (
 	"time"
 )
 
-// weighted makes work more frequent than faults.
-func weighted(list []event) (more []event) {
-	for _, e := range list {
-		weight := map[string]int{"publish": 6, "deliver": 20, "next": 20, "complete": 20, "tick": 4}[e.name]
-		for range max(1, weight) {
-			more = append(more, e)
-		}
+// weight makes work more frequent than faults.
+func weight(e event) int {
+	switch e.name {
+	case "deliver", "next", "complete":
+		return 20
+	case "publish":
+		return 6
+	case "tick":
+		return 4
 	}
-	return more
+	return 1
+}
+
+// pick chooses what happens next; a random history takes each event by its weight.
+func (w *world) pick() event {
+	list := w.events()
+	if !w.random {
+		return list[w.choose(len(list), "event")]
+	}
+	total := 0
+	for _, e := range list {
+		total += weight(e)
+	}
+	at, i := w.choose(total, "event"), 0
+	for ; at >= weight(list[i]); i++ {
+		at -= weight(list[i])
+	}
+	return list[i]
 }
 
 // run makes a history and then lets everything end well.
 func (w *world) run(steps int) error {
 	for range steps {
-		list := w.events()
-		if w.random {
-			list = weighted(list)
-		}
-		e := list[w.choose(len(list), "event")]
+		e := w.pick()
 		w.steps++
 		if err := e.do(); err != nil {
 			return fmt.Errorf("%s: %w", e.name, err)
