@@ -48,7 +48,7 @@ func (p *Publisher) FillLast(ctx context.Context) error {
 	bucket := p.subjects.LastBucket()
 	prefix := BucketKey(bucket, "")
 	there := map[string]entry{}
-	if err := read(ctx, p.js, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, seq uint64, _ time.Time) {
+	if err := read(ctx, p, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, seq uint64, _ time.Time) {
 		origin, _ := sourceSeq(m.Headers())
 		there[m.Subject()] = entry{seq, origin}
 	}); err != nil {
@@ -272,7 +272,7 @@ func RememberSilent(ctx context.Context, p *Publisher) error {
 func silentAgedOut(ctx context.Context, p *Publisher, mark Mark, f func(Stored)) error {
 	bucket := p.subjects.SilentBucket()
 	prefix := BucketKey(bucket, "")
-	err := read(ctx, p.js, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
+	err := read(ctx, p, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
 		if seq, ok := sourceSeq(m.Headers()); ok && mark.gone(seq, at) {
 			f(Stored{Kind: "alert", Device: m.Subject()[len(prefix):], Alert: SilentAlert, At: at, Header: m.Headers(), Body: m.Data()})
 		}

@@ -222,10 +222,8 @@ func TestEarlierReplicasBucket(t *testing.T) {
 // TestQuietRead: a reading of the state ends with an error if the stream does not send
 // the rest of its messages.
 func TestQuietRead(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for 5 s")
-	}
 	p := natstest.Start(t).Publisher(t, subjects)
+	publisher.SetReadIdle(p, time.Second/2)
 	js := p.JetStream()
 	const devices = 1_500 // more than the client requests at once
 	for i := range devices {

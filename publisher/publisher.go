@@ -58,7 +58,8 @@ type Publisher struct {
 	subjects Subjects
 	conn     *Conn
 	js       jetstream.JetStream
-	leader   *leader // of the events stream
+	leader   *leader       // of the events stream
+	idle     time.Duration // how long a read waits for the next message
 	log      *slog.Logger
 	metrics  metrics
 
@@ -87,7 +88,7 @@ type work struct {
 // New makes a publisher on a connection. Metrics are registered unless reg is nil.
 func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registerer) (*Publisher, error) {
 	p := &Publisher{
-		subjects: subjects, conn: conn, log: log, metrics: newMetrics(reg),
+		subjects: subjects, conn: conn, idle: readIdle, log: log, metrics: newMetrics(reg),
 		window:  make(chan struct{}, Window),
 		replies: make(chan reply, Window),
 		stopped: make(chan struct{}),

@@ -47,8 +47,8 @@ func (m Mark) gone(seq uint64, at time.Time) bool {
 	return seq < m.FirstSeq && !at.Before(m.Created) && (m.Limited || m.old(at))
 }
 
-// idle is how long a read of the stream waits for the next message before it fails.
-const idle = 5 * time.Second
+// readIdle is how long a read of the stream waits for the next message before it fails.
+const readIdle = 5 * time.Second
 
 // Mark reads the events stream's mark.
 func (p *Publisher) Mark(ctx context.Context) (Mark, error) {
@@ -132,10 +132,10 @@ func (p *Publisher) readEvents(ctx context.Context, device string, allAlerts boo
 	alerts := p.subjects.Alert(device, "*")
 	if !allAlerts {
 		last = append(last, alerts)
-	} else if err := read(ctx, p.js, p.subjects.Events(), jetstream.DeliverAllPolicy, []string{alerts}, visit); err != nil {
+	} else if err := read(ctx, p, p.subjects.Events(), jetstream.DeliverAllPolicy, []string{alerts}, visit); err != nil {
 		return err
 	}
-	return read(ctx, p.js, p.subjects.Events(), jetstream.DeliverLastPerSubjectPolicy, last, visit)
+	return read(ctx, p, p.subjects.Events(), jetstream.DeliverLastPerSubjectPolicy, last, visit)
 }
 
 // agedOut reads the last-location bucket for devices without a location in the
@@ -145,7 +145,7 @@ func (p *Publisher) readEvents(ctx context.Context, device string, allAlerts boo
 func (p *Publisher) agedOut(ctx context.Context, mark Mark, seen map[string]struct{}, f func(Stored)) error {
 	bucket := p.subjects.LastBucket()
 	prefix := BucketKey(bucket, "")
-	err := read(ctx, p.js, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
+	err := read(ctx, p, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
 		device, ok := strings.CutPrefix(m.Subject(), prefix)
 		if _, known := seen[device]; !ok || known {
 			return
@@ -174,9 +174,9 @@ func sourceSeq(h nats.Header) (uint64, bool) {
 
 // read calls f with each message of an ordered consumer, up to the last message at
 // its start.
-func read(ctx context.Context, js jetstream.JetStream, stream string, policy jetstream.DeliverPolicy, filters []string, f func(m jetstream.Msg, seq uint64, at time.Time)) error {
-	c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: policy, FilterSubjects: filters, InactiveThreshold: 2 * idle,
+func read(ctx context.Context, p *Publisher, stream string, policy jetstream.DeliverPolicy, filters []string, f func(m jetstream.Msg, seq uint64, at time.Time)) error {
+	c, err := p.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: policy, FilterSubjects: filters, InactiveThreshold: 2 * p.idle,
 	})
 	if err != nil {
 		return fmt.Errorf("read stream %s: %w", stream, explain(err))
@@ -186,7 +186,7 @@ func read(ctx context.Context, js jetstream.JetStream, stream string, policy jet
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = js.DeleteConsumer(ctx, stream, c.CachedInfo().Name)
+		_ = p.js.DeleteConsumer(ctx, stream, c.CachedInfo().Name)
 	}()
 	info := c.CachedInfo()
 	if info.NumPending == 0 {
@@ -200,7 +200,7 @@ func read(ctx context.Context, js jetstream.JetStream, stream string, policy jet
 	defer context.AfterFunc(ctx, it.Stop)()
 	// One timer serves all messages, because a large fleet has hundreds of thousands.
 	var quiet atomic.Bool
-	timer := time.AfterFunc(idle, func() { quiet.Store(true); it.Stop() })
+	timer := time.AfterFunc(p.idle, func() { quiet.Store(true); it.Stop() })
 	defer timer.Stop()
 	for {
 		m, err := it.Next()
@@ -213,7 +213,7 @@ func read(ctx context.Context, js jetstream.JetStream, stream string, policy jet
 		if err != nil {
 			return fmt.Errorf("read stream %s: %w", stream, explain(err))
 		}
-		timer.Reset(idle)
+		timer.Reset(p.idle)
 		meta, err := m.Metadata()
 		if err != nil {
 			return fmt.Errorf("read stream %s: %w", stream, err)

@@ -32,6 +32,7 @@ type Watcher struct {
 	bucket    *Bucket
 	connected func() bool
 	log       *slog.Logger
+	every     time.Duration // between two looks at the bucket
 	rules     atomic.Pointer[Rules]
 
 	// Of Run.
@@ -46,7 +47,7 @@ type Watcher struct {
 // NewWatcher makes a watcher. connected reports whether NATS can be reached. reg
 // may be nil.
 func NewWatcher(b *Bucket, connected func() bool, log *slog.Logger, reg prometheus.Registerer) *Watcher {
-	w := &Watcher{bucket: b, connected: connected, log: log, logged: make(map[string]bool)}
+	w := &Watcher{bucket: b, connected: connected, log: log, every: every, logged: make(map[string]bool)}
 	w.rules.Store(&Rules{})
 	if reg == nil {
 		return w
@@ -78,7 +79,7 @@ func (w *Watcher) Run(ctx context.Context, apply func(*Rules)) {
 			return
 		case <-timer.C:
 		}
-		next := tick.Until(time.Now(), every)
+		next := tick.Until(time.Now(), w.every)
 		changed := false
 		if w.connected() {
 			var err error

@@ -22,6 +22,7 @@ func follow(t *testing.T, srv *natstest.Server) (b *Bucket, got <-chan *Rules, l
 	js := natstest.JetStream(t, nc)
 	b, log = Open(js, "plaspy", 1), new(logtest.Log)
 	w := NewWatcher(b, nc.IsConnected, slog.New(slog.NewTextHandler(log, nil)), nil)
+	w.every = 10 * time.Millisecond
 	rules := make(chan *Rules, 100)
 	natstest.Run(t, func(ctx context.Context) { w.Run(ctx, func(r *Rules) { rules <- r }) })
 	return b, rules, log
@@ -47,7 +48,7 @@ func until(t *testing.T, got <-chan *Rules, what string, ok func(*Rules) bool) *
 // machine may see it only after its end.
 func again(t *testing.T, got <-chan *Rules, what string, write func(), ok func(*Rules) bool) {
 	t.Helper()
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(time.Second / 2)
 	defer tick.Stop()
 	limit := time.After(time.Minute)
 	for write(); ; {
@@ -107,7 +108,7 @@ func TestWatcher(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, got, "bucket deleted", func(r *Rules) bool { return r.Len() == 0 })
-	_, err := b.js.CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "plaspy_control", TTL: 2 * time.Second})
+	_, err := b.js.CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "plaspy_control", TTL: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +127,7 @@ func TestServerAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	again(t, got, "both", func() {
-		if err := b.Set(t.Context(), DeviceKey("a"), Entry{Weight: 2, Until: time.Now().Add(2 * time.Second)}); err != nil {
+		if err := b.Set(t.Context(), DeviceKey("a"), Entry{Weight: 2, Until: time.Now().Add(time.Second)}); err != nil {
 			t.Fatal(err)
 		}
 	}, func(r *Rules) bool { return r.Len() == 2 })

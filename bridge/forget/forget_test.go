@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { natstest.Main(m) }
 // replica runs. Two replicas renew side by side, and what is undone does not come back.
 func TestKeysAreRenewed(t *testing.T) {
 	js := natstest.JetStream(t, natstest.Start(t).Client(t))
-	const keep = 3 * time.Second
+	const keep = time.Second
 	kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "plaspy_replicas", TTL: keep})
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func TestKeysAreRenewed(t *testing.T) {
 				continue
 			}
 			// A busy machine may stand still for longer than the bucket keeps a key.
-			if lost++; lost > 10 {
+			if lost++; lost > 30 {
 				t.Fatal("the key is not renewed in time")
 			}
 			if _, err := kv.Put(t.Context(), keyPrefix+"a", []byte("then")); err != nil {

@@ -111,7 +111,7 @@ func TestOrderWhileWorkersComeAndGo(t *testing.T) {
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: plaspy.EventsStream, Subjects: []string{"plaspy.location.*"}}); err != nil {
 		t.Fatal(err)
 	}
-	g := group{js: js, name: "reports", ackWait: 5 * time.Second}
+	g := group{js: js, name: "reports", ackWait: 2 * time.Second}
 	if err := g.create(t.Context(), 8); err != nil {
 		t.Fatal(err)
 	}
