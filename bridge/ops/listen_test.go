@@ -57,6 +57,7 @@ func TestListenFree(t *testing.T) {
 }
 
 func TestAsk(t *testing.T) {
+	t.Parallel()
 	h := ops.NewHealth("token")
 	tests := []struct {
 		name string

@@ -87,6 +87,7 @@ func says(token string) func(*http.Request) {
 }
 
 func TestProbes(t *testing.T) {
+	t.Parallel()
 	h := ops.NewHealth()
 	_, url := start(t, "127.0.0.1:0", ops.Options{Health: h})
 	tests := []struct {
@@ -114,6 +115,7 @@ func TestProbes(t *testing.T) {
 
 // TestSecondLook: a process that was paused is alive at the second look.
 func TestSecondLook(t *testing.T) {
+	t.Parallel()
 	h := ops.NewHealth()
 	_, url := start(t, "127.0.0.1:0", ops.Options{Health: h})
 	said := ""
