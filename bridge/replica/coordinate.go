@@ -15,6 +15,9 @@ const planRefresh = 10 * time.Minute
 // silent reports whether a member may be evicted.
 func (t *membership) silent(m *member) bool { return t.now.Since(m.heard) >= t.g.opts.Lease }
 
+// alive reports whether a member has neither left nor fallen silent.
+func alive(t *membership, m *member) bool { return !m.record.Left && !t.silent(m) }
+
 // coordinates reports whether this replica writes the plans: the first live member
 // of the plan does, or the first of all replicas if no member is alive. Two writers
 // at once are harmless, because the write of one fails.
@@ -24,7 +27,7 @@ func (t *membership) coordinates() bool {
 	}
 	writes := func(m *member) bool {
 		unaware := t.plan.unreadable && m.record.Ack < t.plan.Epoch // it may not know the plan
-		return !m.record.Left && !t.silent(m) && !unaware
+		return alive(t, m) && !unaware
 	}
 	for _, s := range t.plan.Seats {
 		if s.Key == t.key {

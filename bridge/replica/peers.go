@@ -120,7 +120,7 @@ func (t *membership) compare() {
 	}
 	found := make(map[string]Difference)
 	for key, m := range t.members {
-		if len(m.differs) > 0 && key != t.key && m.revision > 0 && !m.record.Left && !t.silent(m) {
+		if len(m.differs) > 0 && key != t.key && m.revision > 0 && alive(t, m) {
 			// One id may stand for two processes for a while.
 			names := append(slices.Clone(m.differs), found[m.record.ID].Settings...)
 			slices.Sort(names)

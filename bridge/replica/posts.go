@@ -166,7 +166,7 @@ type earlierLease struct {
 // earlierVersions reports whether a replica of an earlier version is alive.
 func earlierVersions(t *membership) bool {
 	for key, m := range t.members {
-		if key != t.key && m.record.Inbound == "" && m.record.ID != "" && m.revision > 0 && !m.record.Left && !t.silent(m) {
+		if key != t.key && m.record.Inbound == "" && m.record.ID != "" && m.revision > 0 && alive(t, m) {
 			return true
 		}
 	}
