@@ -166,9 +166,12 @@ func TestOrderWhileWorkersComeAndGo(t *testing.T) {
 	handledBy := func(name string, n int) func() bool { return func() bool { return r.workers[name] >= n } }
 
 	kill1, _ := start("w1")
+	publish(400)
+	// A worker that has handled nothing yet gives its devices up only after ackWait.
+	r.wait(t, "one worker", handledBy("w1", 1))
 	_, stop2 := start("w2")
 	publish(400)
-	r.wait(t, "two workers", func() bool { return r.workers["w1"] > 0 && r.workers["w2"] > 0 })
+	r.wait(t, "two workers", handledBy("w2", 1))
 	_, stop3 := start("w3")
 	publish(400)
 	kill1()
