@@ -63,7 +63,7 @@ var arrows = map[string][]string{
 	"bridge/outbound":           {"bridge/tick", "bridge/outbound/track", "bridge/outbound/gap", "auth/backoff", "auth/redact", "bridge/plaspy", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/trace", "publisher"},
 	"bridge/inbound/lane":       nil,
 	"bridge/inbound/message":    {"bridge/plaspy/rawjson", "auth", "auth/redact", "publisher"},
-	"bridge/inbound/echo":       {"bridge/inbound/message", "publisher"},
+	"bridge/inbound/echo":       {"auth/backoff", "bridge/inbound/message", "publisher"},
 	"bridge/inbound/deadletter": {"auth/redact", "bridge/inbound/message", "publisher"},
 	"bridge/inbound":            {"bridge/tick", "bridge/inbound/message", "bridge/inbound/echo", "auth/backoff", "auth/redact", "bridge/inbound/lane", "bridge/plaspy", "bridge/trace", "publisher"},
 	"bridge":                    {"bridge/glob", "bridge/tick", "bridge/plaspy/rawjson", "auth", "auth/backoff", "auth/redact", "publisher", "bridge/config", "bridge/control", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/memory", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/feed", "bridge/forget", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},

@@ -22,6 +22,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/auth/backoff"
 	"plaspy-bridge/publisher"
 )
 
@@ -29,7 +30,10 @@ import (
 const keyPrefix = "forgotten."
 
 const (
-	retry = time.Second
+	// The waits before the bucket is opened again after a failure. The first ones are short because
+	// no device is polled before, and another replica or this one may be making the bucket.
+	firstRetry   = 50 * time.Millisecond
+	longestRetry = time.Second
 	// renewAfter is the age at which a key is written again. It is far below the age
 	// at which the bucket removes it.
 	renewAfter = 6 * time.Hour
@@ -60,7 +64,8 @@ func (l *List) Marked(token string) bool { return l.tokens.Load() != nil && l.Ha
 // change. While the bucket cannot be read, the last known set holds.
 func (l *List) Watch(ctx context.Context, open func(context.Context) (jetstream.KeyValue, error), log *slog.Logger, changed func()) {
 	logged := ""
-	for {
+	for failures := 0; ; failures++ {
+		began := time.Now()
 		err := l.follow(ctx, open, changed)
 		if ctx.Err() != nil {
 			return
@@ -69,10 +74,13 @@ func (l *List) Watch(ctx context.Context, open func(context.Context) (jetstream.
 			logged = err.Error()
 			log.Debug("could not watch the forgotten devices, retrying", "err", err)
 		}
+		if time.Since(began) > longestRetry {
+			failures = 0
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(retry):
+		case <-time.After(backoff.Delay(firstRetry, longestRetry, failures)):
 		}
 	}
 }

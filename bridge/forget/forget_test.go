@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -171,3 +172,27 @@ type agedEntry struct {
 }
 
 func (e agedEntry) Created() time.Time { return e.KeyValueEntry.Created().Add(-e.by) }
+
+// No device is polled before the forgotten ones are known, so that a bucket which is missing at first is
+// soon looked for again, and one that stays missing once a second.
+func TestMissingBucketIsSoonLookedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const tries = 12
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var at []time.Duration
+		began := time.Now()
+		new(List).Watch(ctx, func(context.Context) (jetstream.KeyValue, error) {
+			if at = append(at, time.Since(began)); len(at) == tries {
+				cancel()
+			}
+			return nil, jetstream.ErrBucketNotFound
+		}, slog.New(slog.DiscardHandler), func() {})
+		if got := at[1]; got != firstRetry {
+			t.Errorf("second try: got after %v, want %v", got, firstRetry)
+		}
+		if got := at[tries-1] - at[tries-2]; got > longestRetry || got < longestRetry*3/4 {
+			t.Errorf("wait before the last try: got %v, want about %v", got, longestRetry)
+		}
+	})
+}

@@ -8,8 +8,16 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/auth/backoff"
 	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/publisher"
+)
+
+// The waits before the stream is followed again after a failure. The first ones are short because this
+// bridge may be making the stream.
+const (
+	firstRetry   = 50 * time.Millisecond
+	longestRetry = time.Second
 )
 
 // Run follows the stream of results until ctx ends: first the results of the last
@@ -17,15 +25,19 @@ import (
 // interruption it goes on from the last result that it read.
 func (t *Tracker) Run(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, log *slog.Logger) {
 	since := time.Now().Add(-ttl)
-	for ctx.Err() == nil {
+	for failures := 0; ctx.Err() == nil; failures++ {
+		began := time.Now()
 		err := t.follow(ctx, js, subjects, &since)
 		if ctx.Err() != nil {
 			return
 		}
 		log.Debug("could not follow the results, retrying", "err", err)
+		if time.Since(began) > longestRetry {
+			failures = 0
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Second):
+		case <-time.After(backoff.Delay(firstRetry, longestRetry, failures)):
 		}
 	}
 }
