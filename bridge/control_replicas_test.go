@@ -21,7 +21,7 @@ func TestControlOfReplicas(t *testing.T) {
 	const devices, quick = 40, 8
 	api, cfg := fleetOf(t, sim.Options{Devices: devices, Seed: 1, Profile: fleet.EverySecond})
 	srv := natstest.Start(t, natstest.Listen)
-	cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.PollInterval = config.Servers(srv.ClientURL()), 120, "", time.Minute
+	cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.PollInterval = config.Servers(srv.ClientURL()), 1200, "", time.Minute
 	a, end := replicaOf(t, cfg, "a")
 	b, _ := replicaOf(t, cfg, "b")
 	natstest.Eventually(t, "both share the devices", func() bool {
@@ -53,7 +53,7 @@ func TestControlOfReplicas(t *testing.T) {
 	natstest.Eventually(t, "the short intervals are in the load", func() bool { return a.load().Polls == a.pool.Owned()-quick+quick*12 })
 	if *proof { // shares follow after a time of calm
 		natstest.Eventually(t, "the replica with short intervals has most of the budget", func() bool {
-			return a.budget.PollRate() > 85 && b.budget.PollRate() < 35
+			return a.budget.PollRate() > 850 && b.budget.PollRate() < 350
 		})
 	}
 	if !names(a, id, control.DeviceKey(id)) {
@@ -69,7 +69,7 @@ func TestControlOfReplicas(t *testing.T) {
 	c, _ := replicaOf(t, cfg, "c")
 	natstest.Eventually(t, "a restart of the server loses no entry", func() bool { return entries(b, quick+1) && entries(c, quick+1) })
 	natstest.Eventually(t, "an entry with an end is written", func() bool {
-		return bucket.Set(t.Context(), control.FleetKey, control.Entry{Weight: 2, Until: time.Now().Add(2 * time.Second)}) == nil
+		return bucket.Set(t.Context(), control.FleetKey, control.Entry{Weight: 2, Until: time.Now().Add(500 * time.Millisecond)}) == nil
 	})
 	natstest.Eventually(t, "the entry ends for all", func() bool { return b.watcher.Rules().Fleet() == nil && c.watcher.Rules().Fleet() == nil })
 	if !entries(b, quick) || !entries(c, quick) {

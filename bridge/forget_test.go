@@ -21,7 +21,7 @@ import (
 // the others go on; undone, it does.
 func TestForget(t *testing.T) {
 	t.Parallel()
-	api, cfg := fleetOf(t, sim.Options{Devices: 3, Seed: 1, Profile: fleet.EverySecond})
+	api, cfg := fleetOf(t, sim.Options{Devices: 3, Seed: 1, Profile: fleet.Every(100 * time.Millisecond)})
 	b, _ := launch(t, cfg)
 	js, subjects := natstest.JetStream(t, b.conn.Conn), b.pub.Subjects()
 	id := api.IDs()[0]

@@ -165,7 +165,7 @@ func TestBucketWithoutASourceIsFilled(t *testing.T) {
 	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "plaspy_last"}); err != nil {
 		t.Fatal(err)
 	}
-	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.EverySecond})
+	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.Every(100 * time.Millisecond)})
 	cfg.NATSURL = config.Servers(srv.ClientURL())
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 10)

@@ -183,6 +183,7 @@ func (p *patient) run(t *testing.T, during func()) {
 // worse than a late one: what a restart does not mend never counts, however long
 // it lasts.
 func TestLiveness(t *testing.T) {
+	t.Parallel()
 	const forever = 0
 	outage := &plaspy.Error{Endpoint: "last_location", Message: "no answer in time"}
 	for _, tc := range []struct {
@@ -273,6 +274,7 @@ func (p *patient) budgetLog() *slog.Logger { return slog.New(slog.DiscardHandler
 // TestLivenessOfPosts is about the consumer side, and about a process that was
 // stopped for a while.
 func TestLivenessOfPosts(t *testing.T) {
+	t.Parallel()
 	const hour = time.Hour
 	for _, tc := range []struct {
 		name string

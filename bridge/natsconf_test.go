@@ -317,7 +317,8 @@ type mqttConn struct {
 // text is a string as a packet has it.
 func text(s string) []byte { return append(binary.BigEndian.AppendUint16(nil, uint16(len(s))), s...) }
 
-// connectMQTT logs in.
+// connectMQTT logs in. No two connections have the same client id: the server refuses
+// one that comes while it still has the one before, for the second time in a second.
 func connectMQTT(ctx context.Context, t *testing.T, addr, user, password string) mqttConn {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
@@ -328,8 +329,12 @@ func connectMQTT(ctx context.Context, t *testing.T, addr, user, password string)
 	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
+	_, port, err := net.SplitHostPort(conn.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := mqttConn{t, conn}
-	c.send(0x10, text("MQTT"), []byte{4, 0xc2, 0, 60}, text("tracker-1"), text(user), text(password))
+	c.send(0x10, text("MQTT"), []byte{4, 0xc2, 0, 60}, text("tracker-"+port), text(user), text(password))
 	c.expect(0x20, 2, 0, 0)
 	return c
 }

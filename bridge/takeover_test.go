@@ -48,12 +48,12 @@ func replicaOf(t *testing.T, cfg config.Config, id string) (b *Bridge, end func(
 	return b, end
 }
 
-// feed hands in a numbered location for each device in turn, 40 a second, until
-// the test ends.
+// feedInbound publishes a numbered location of each device in turn, 100 a second,
+// until the test ends.
 func feedInbound(t *testing.T, nc *nats.Conn, devices int) {
 	t.Helper()
 	natstest.Run(t, func(ctx context.Context) {
-		tick := time.NewTicker(25 * time.Millisecond)
+		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
 		for n := 0; ; n++ {
 			body := fmt.Sprintf(`{"dateTime":"2026-01-02T03:04:01Z","latitude":4.7,"longitude":-74.1,"rpm":%d}`, n)
@@ -102,6 +102,9 @@ func posted(t *testing.T, api *sim.Server) (newest time.Time, n int) {
 // the one that writes the plans for the polls. The budget is used up meanwhile,
 // so posts wait for it at the moment of the stop.
 func TestInboundTakeover(t *testing.T) {
+	if !*proof {
+		t.Parallel()
+	}
 	for _, tt := range []struct {
 		name         string
 		holder, next string // who comes first posts; whose name is first writes plans
@@ -120,7 +123,7 @@ func TestInboundTakeover(t *testing.T) {
 			const devices = 8
 			api, cfg := fleetOf(t, sim.Options{Devices: devices, Seed: 1, Profile: fleet.EverySecond, Record: 10_000})
 			srv := natstest.Start(t, natstest.Listen)
-			cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.InboundWorkers = config.Servers(srv.ClientURL()), 1200, "", devices
+			cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.InboundWorkers = config.Servers(srv.ClientURL()), 3600, "", devices
 			nc := srv.Client(t)
 			holder, end := replicaOf(t, cfg, tt.holder)
 			natstest.Eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })

@@ -27,14 +27,31 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// launchTraced runs a bridge with traces; stop returns how long it took to stop.
-func launchTraced(t *testing.T, cfg config.Config) (b *Bridge, log *logtest.Log, stop func() time.Duration) {
+// traced makes a bridge with variables of the environment, which end before it returns.
+// The bridge reads them while it is made, so the test can be parallel afterwards.
+func traced(t *testing.T, cfg config.Config, env map[string]string) (b *Bridge, log *logtest.Log) {
 	t.Helper()
 	log = new(logtest.Log)
-	b, err := New(t.Context(), cfg, "1.2.3", slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	if err != nil {
-		t.Fatal(err)
+	ctx := t.Context()
+	t.Run("made", func(t *testing.T) {
+		for name, value := range env {
+			t.Setenv(name, value)
+		}
+		var err error
+		b, err = New(ctx, cfg, "1.2.3", slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if b == nil {
+		t.FailNow()
 	}
+	return b, log
+}
+
+// run runs a bridge; stop returns how long it took to stop.
+func run(t *testing.T, b *Bridge) (stop func() time.Duration) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(ctx) }()
@@ -47,7 +64,7 @@ func launchTraced(t *testing.T, cfg config.Config) (b *Bridge, log *logtest.Log,
 		return time.Since(began)
 	})
 	t.Cleanup(func() { stop() })
-	return b, log, stop
+	return stop
 }
 
 // spanOf finds the span that a traceparent names.
@@ -83,16 +100,21 @@ const (
 	caller  = "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203332-01"
 )
 
+const endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
 // TestTraces runs a whole bridge between a simulated API, its own NATS server
 // and a collector, and wants every path in one trace.
 func TestTraces(t *testing.T) {
 	c := tracetest.Start(t)
 	api, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
 	cfg.DevicesRefresh = time.Hour
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", strings.Replace(c.URL, "http://", "http://me:pa55word@", 1))
-	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret")
-	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-	b, log, stop := launchTraced(t, cfg)
+	b, log := traced(t, cfg, map[string]string{
+		endpoint:                     strings.Replace(c.URL, "http://", "http://me:pa55word@", 1),
+		"OTEL_EXPORTER_OTLP_HEADERS": "x-key=s3cret",
+		"OTEL_RESOURCE_ATTRIBUTES":   "deployment.environment.name=test",
+	})
+	t.Parallel()
+	stop := run(t, b)
 	follow(t, b, "plaspy.location.*", 4)
 	id := api.IDs()[0]
 	device := publisher.Encode(id)
@@ -241,58 +263,57 @@ func checkSecrets(t *testing.T, spans []tracetest.Span, log *logtest.Log) {
 // A collector that is not there, or takes requests and never answers, costs the
 // bridge nothing but a line, and a bounded time at its end.
 func TestCollectorIsOfNoImportance(t *testing.T) {
-	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "50") // so that it is met before the end
-	t.Run("down", func(t *testing.T) {
+	const delay = "OTEL_BSP_SCHEDULE_DELAY" // short, so that the collector is met before the end
+	hanging, unused := tracetest.Start(t), tracetest.Start(t)
+	hanging.Instead(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	made := func(env map[string]string) (*Bridge, *logtest.Log) {
 		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
-		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-		b, log, stop := launchTraced(t, cfg)
-		follow(t, b, "plaspy.location.*", 2)
-		stop()
-		if n := strings.Count(log.String(), "trace export failed"); n != 1 {
-			t.Errorf("%d lines about the collector, want 1", n)
-		}
-		if !strings.Contains(log.String(), "stopped before all traces were exported") {
-			t.Error("the spans that were lost at the end were not logged")
-		}
-	})
-	t.Run("hangs", func(t *testing.T) {
-		c := tracetest.Start(t)
-		c.Instead(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
-		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
 		cfg.ShutdownTimeout = 15 * time.Second // a fifth of it is for the traces
-		b, log, stop := launchTraced(t, cfg)
+		return traced(t, cfg, env)
+	}
+	down, downLog := made(map[string]string{endpoint: "http://127.0.0.1:1", delay: "50"})
+	hangs, hangsLog := made(map[string]string{endpoint: hanging.URL, delay: "50"})
+	off, _ := made(map[string]string{endpoint: unused.URL, delay: "50", "OTEL_SDK_DISABLED": "true"})
+	t.Parallel()
+	all := []*Bridge{down, hangs, off}
+	var stops []func() time.Duration
+	for _, b := range all {
+		stops = append(stops, run(t, b))
+	}
+	for _, b := range all {
 		follow(t, b, "plaspy.location.*", 2)
-		c.Await(t, "an export", func([]tracetest.Span) bool { return len(c.Requests()) > 0 })
-		if took := stop(); took > cfg.ShutdownTimeout {
-			t.Errorf("stopped after %v, which is more than %v", took, cfg.ShutdownTimeout)
-		}
+	}
+	hanging.Await(t, "an export", func([]tracetest.Span) bool { return len(hanging.Requests()) > 0 })
+	if h := next(t, off, "PLASPY_EVENTS", 3); h.Get("traceparent") != "" {
+		t.Errorf("an event carries %v", h)
+	}
+	var stopping sync.WaitGroup
+	for i, stop := range stops {
+		stopping.Go(func() {
+			if took := stop(); took > all[i].cfg.ShutdownTimeout {
+				t.Errorf("stopped after %v, which is more than %v", took, all[i].cfg.ShutdownTimeout)
+			}
+		})
+	}
+	stopping.Wait()
+	if n := strings.Count(downLog.String(), "trace export failed"); n != 1 {
+		t.Errorf("%d lines about the collector, want 1", n)
+	}
+	for _, log := range []*logtest.Log{downLog, hangsLog} {
 		if !strings.Contains(log.String(), "stopped before all traces were exported") {
 			t.Error("the spans that were lost at the end were not logged")
 		}
-	})
-	t.Run("off", func(t *testing.T) {
-		c := tracetest.Start(t)
-		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
-		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
-		t.Setenv("OTEL_SDK_DISABLED", "true")
-		b, _, stop := launchTraced(t, cfg)
-		follow(t, b, "plaspy.location.*", 2)
-		if h := next(t, b, "PLASPY_EVENTS", 3); h.Get("traceparent") != "" {
-			t.Errorf("an event carries %v", h)
-		}
-		stop()
-		if n := len(c.Requests()); n != 0 || b.tracer != nil {
-			t.Errorf("%d exports", n)
-		}
-	})
+	}
+	if n := len(unused.Requests()); n != 0 || off.tracer != nil {
+		t.Errorf("%d exports", n)
+	}
 }
 
 // A certificate that is none is a wrong configuration, found at start.
 func TestTracesWithoutACertificate(t *testing.T) {
 	_, cfg := fleetOf(t, sim.Options{Devices: 1})
 	ca := filepath.Join(t.TempDir(), "ca")
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.test")
+	t.Setenv(endpoint, "https://collector.test")
 	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", ca)
 	if err := os.WriteFile(ca, []byte("s3cret"), 0o600); err != nil {
 		t.Fatal(err)
@@ -306,7 +327,7 @@ func TestTracesWithoutACertificate(t *testing.T) {
 // A bridge that cannot start leaves nothing of its tracer behind.
 func TestTracesOfABridgeThatDoesNotStart(t *testing.T) {
 	_, cfg := fleetOf(t, sim.Options{Devices: 1})
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+	t.Setenv(endpoint, "http://127.0.0.1:1")
 	cfg.EmbeddedAddr = "127.0.0.1:99999"
 	if _, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler)); err == nil {
 		t.Fatal("it started")
