@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"plaspy-bridge/deploy/examples/plaspy"
+	"plaspy-bridge/publisher/natstest"
 )
 
 // moves shows one alert after another until the test ends, so that a subscriber
@@ -42,13 +43,14 @@ func (r *rig) moves(t *testing.T) {
 
 // TestGo builds the programs once, and runs them.
 func TestGo(t *testing.T) {
-	bin := build(t)
-	t.Run("programs", func(t *testing.T) { programs(t, bin) })
-	t.Run("traced", func(t *testing.T) { traced(t, bin) })
+	built := build(t)
+	t.Run("programs", func(t *testing.T) { programs(t, built) })
+	t.Run("traced", func(t *testing.T) { traced(t, built) })
 }
 
-func programs(t *testing.T, bin string) {
+func programs(t *testing.T, built func(*testing.T) string) {
 	r := newRig(t)
+	var bin string
 	run := func(t *testing.T, user, name string, args ...string) *process {
 		t.Helper()
 		p := r.start(user, ".", filepath.Join(bin, name), args...)
@@ -57,7 +59,9 @@ func programs(t *testing.T, bin string) {
 	}
 	r.waitForEvent(t)
 	r.moves(t)
+	bin = built(t)
 	t.Run("latest", func(t *testing.T) {
+		t.Parallel()
 		p := run(t, "subscriber", "latest")
 		p.says("dev 1", "-74.1")
 		p.says("dev 1", "-74.1") // a change
@@ -66,6 +70,7 @@ func programs(t *testing.T, bin string) {
 		p.ends()
 	})
 	t.Run("replay", func(t *testing.T) {
+		t.Parallel()
 		p := run(t, "subscriber", "replay", "-since", "1h", "-device", "dev=201")
 		p.says(`"deviceId":"dev 1"`, `"latitude":4.70`)
 		p.ends()
@@ -73,6 +78,7 @@ func programs(t *testing.T, bin string) {
 		p.ends()
 	})
 	t.Run("durable", func(t *testing.T) {
+		t.Parallel()
 		for range 2 { // the second one goes on after the first
 			p := run(t, "subscriber", "durable", "-n", "2")
 			p.says("dev 1")
@@ -80,6 +86,7 @@ func programs(t *testing.T, bin string) {
 		}
 	})
 	t.Run("workers", func(t *testing.T) {
+		t.Parallel()
 		p := run(t, "operator", "workers", "-create")
 		p.ends()
 		for _, member := range []string{"w1", "w2"} { // the second one goes on after the first
@@ -91,11 +98,13 @@ func programs(t *testing.T, bin string) {
 		p.ends()
 	})
 	t.Run("alerts", func(t *testing.T) {
+		t.Parallel()
 		p := run(t, "subscriber", "alerts", "-alert", "SpeedLimit", "-n", "2")
 		p.says("dev 1", "SpeedLimit")
 		p.ends()
 	})
 	t.Run("gateway", func(t *testing.T) {
+		t.Parallel()
 		p := run(t, "gateway", "gateway", "dev 1", "4.5", "-74.25")
 		p.says(`"deviceId":"dev 1"`, `"kind":"location"`, `"status":200`)
 		p.ends()
@@ -126,17 +135,15 @@ func (r *rig) waitForEvent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(time.Minute); ; {
+	natstest.Eventually(t, "the first event", func() bool {
 		// The last of the chain: the server copies it there out of the stream.
-		if bucket, err := js.KeyValue("plaspy_last"); err == nil {
-			if _, err := bucket.Get("dev=201"); err == nil {
-				return
-			}
+		bucket, err := js.KeyValue("plaspy_last")
+		if err != nil {
+			return false
 		}
-		if time.Now().After(end) {
-			t.Fatal("no event is published")
-		}
-	}
+		_, err = bucket.Get("dev=201")
+		return err == nil
+	})
 }
 
 func TestJavaScript(t *testing.T) {
@@ -164,6 +171,7 @@ func TestJavaScript(t *testing.T) {
 		{"gateway", "gateway", []string{"gateway.mjs", "dev 1", "4.5", "-74.25"}, []string{`"deviceId":"dev 1"`, `"status":200`}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			p := r.start(tt.user, "js", node, tt.args...)
 			p.t = t
 			p.says(tt.says...)
@@ -237,6 +245,7 @@ func TestCLI(t *testing.T) {
 	r.moves(t)
 	for _, c := range commands {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			p := r.start(c.user, ".", "sh", "-c", "exec "+strings.ReplaceAll(c.command, "device0001", "dev=201"))
 			p.t = t
 			p.says(c.says)
@@ -261,6 +270,7 @@ func TestMQTT(t *testing.T) {
 		return "exec " + strings.Replace(s, " -P ...", " -h 127.0.0.1 -p "+port(r.mqtt)+" -P "+password, 1)
 	}
 	t.Run("publish", func(t *testing.T) {
+		t.Parallel()
 		nc, err := nats.Connect(r.url, nats.UserInfo("subscriber", "pass-of-SUBSCRIBER"), nats.Timeout(time.Minute))
 		if err != nil {
 			t.Fatal(err)
@@ -281,6 +291,7 @@ func TestMQTT(t *testing.T) {
 		}
 	})
 	t.Run("subscribe", func(t *testing.T) {
+		t.Parallel()
 		p := r.start("subscriber", ".", "sh", "-c", command(sub, "pass-of-SUBSCRIBER"))
 		p.t = t
 		p.says(`"alert":"SpeedLimit"`)

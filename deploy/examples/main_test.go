@@ -182,15 +182,25 @@ func (p *process) ends() {
 	}
 }
 
-// build compiles the Go examples into a folder.
-func build(t *testing.T) string {
+// build begins to compile the Go examples. The function that it returns waits for that, and returns their folder.
+func build(t *testing.T) (built func(*testing.T) string) {
 	t.Helper()
-	dir := t.TempDir()
+	dir, ended := t.TempDir(), make(chan struct{})
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-s -w", "-o", dir+string(filepath.Separator), "./latest", "./replay", "./durable", "./workers", "./alerts", "./gateway", "./traced")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the examples: %v\n%s", err, out)
+	var out []byte
+	var err error
+	go func() {
+		defer close(ended)
+		out, err = cmd.CombinedOutput()
+	}()
+	t.Cleanup(func() { <-ended })
+	return func(t *testing.T) string {
+		t.Helper()
+		if <-ended; err != nil {
+			t.Fatalf("build the examples: %v\n%s", err, out)
+		}
+		return dir
 	}
-	return dir
 }
 
 func port(n int) string { return strconv.Itoa(n) }

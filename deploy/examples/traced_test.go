@@ -49,7 +49,7 @@ func (c *collector) has(parts ...[]byte) bool {
 }
 
 // traced checks that the example's span is in the trace that the bridge began.
-func traced(t *testing.T, bin string) {
+func traced(t *testing.T, built func(*testing.T) string) {
 	c := &collector{}
 	srv := httptest.NewServer(c)
 	t.Cleanup(srv.Close)
@@ -70,7 +70,7 @@ func traced(t *testing.T, bin string) {
 		t.Fatal(err)
 	}
 	t.Setenv("OTEL_SERVICE_NAME", "reader-of-locations")
-	p := r.start("subscriber", ".", filepath.Join(bin, "traced"), "-n", "1")
+	p := r.start("subscriber", ".", filepath.Join(built(t), "traced"), "-n", "1")
 	line := <-p.lines
 	p.ends()
 	id, _, _ := strings.Cut(line, " ")
