@@ -235,6 +235,7 @@ func TestPrintedGoCompiles(t *testing.T) {
 
 // TestPrintedTypeScriptCompiles wants the compiler of the JavaScript examples.
 func TestPrintedTypeScriptCompiles(t *testing.T) {
+	t.Parallel()
 	compiler, err := filepath.Abs("../../deploy/examples/js/node_modules/typescript/bin/tsc")
 	if err != nil {
 		t.Fatal(err)
@@ -263,12 +264,26 @@ func TestPrintedTypeScriptCompiles(t *testing.T) {
 
 // TestPrintedJavaScript keeps the compiled copy of the examples up to date.
 func TestPrintedJavaScript(t *testing.T) {
+	t.Parallel()
 	const dir = "../../deploy/examples/js"
 	if _, err := os.Stat(dir + "/node_modules/typescript"); err != nil {
 		t.Skip("the TypeScript compiler is not installed: npm ci in deploy/examples/js")
 	}
+	text, err := os.ReadFile(dir + "/package.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var project struct{ Scripts struct{ Build string } }
+	if err := json.Unmarshal(text, &project); err != nil {
+		t.Fatal(err)
+	}
+	options, found := strings.CutPrefix(project.Scripts.Build, "tsc ")
+	if !found {
+		t.Fatalf("the script build of package.json: got %q, want a call of tsc", project.Scripts.Build)
+	}
 	out := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "npm", "run", "build", "--", "--outDir", out)
+	args := append([]string{"node_modules/typescript/bin/tsc", "--outDir", out}, strings.Fields(options)...) // npm itself takes a third of a second
+	cmd := exec.CommandContext(t.Context(), "node", args...)
 	cmd.Dir = dir
 	if said, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, said)
