@@ -201,18 +201,18 @@ func Erase(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 	}
 	removed := map[string]uint64{}
 	const rounds = 20
-	for range rounds {
+	for round := range rounds {
 		n, err := remove(ctx, js, places(subjects, token, o.Inbound), removed)
 		if err != nil {
 			return removed, err
+		}
+		if n == 0 && round > 0 {
+			return removed, nil
 		}
 		select {
 		case <-ctx.Done():
 			return removed, context.Cause(ctx)
 		case <-time.After(o.Pause):
-		}
-		if n == 0 {
-			return removed, nil
 		}
 	}
 	return removed, errors.New("the device is still being published; is a bridge running that is older than this command?")

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -95,14 +96,14 @@ func serve(t *testing.T, api *sim.Server) (url string) {
 
 // startProcess starts `plaspy-bridge run` against a simulated fleet, with its log
 // going to stderr.
-func startProcess(t *testing.T, fleetOf *sim.Server, stderr *os.File, env ...string) *process {
+func startProcess(t *testing.T, api *sim.Server, stderr *os.File, env ...string) *process {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("wants signals")
 	}
 	addr, broker := freeAddr(t), freeAddr(t)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "run")
-	cmd.Env = append(simulated(t, fleetOf, "PLASPY_RATE_LIMIT=0", "BRIDGE_POLL_INTERVAL=100ms", "BRIDGE_SCHEDULE=fixed", "BRIDGE_LOG_LEVEL=debug",
+	cmd.Env = append(simulated(t, api, "PLASPY_RATE_LIMIT=0", "BRIDGE_POLL_INTERVAL=100ms", "BRIDGE_SCHEDULE=fixed", "BRIDGE_LOG_LEVEL=debug",
 		"BRIDGE_DATA_DIR="+t.TempDir(), "BRIDGE_EMBEDDED_ADDR="+broker, "BRIDGE_HTTP_ADDR="+addr), env...)
 	cmd.Stdout, cmd.Stderr = stderr, stderr
 	p := start(t, cmd, addr)
@@ -208,8 +209,10 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-func newFleet() *sim.Server {
-	return sim.New(sim.Options{Devices: 10, Seed: 1, Profile: fleet.EverySecond})
+func newFleet() *sim.Server { return fleetOf(10) }
+
+func fleetOf(devices int) *sim.Server {
+	return sim.New(sim.Options{Devices: devices, Seed: 1, Profile: fleet.EverySecond})
 }
 
 func logFile(t *testing.T) *os.File {
@@ -226,7 +229,7 @@ func logFile(t *testing.T) *os.File {
 // the stop.
 func TestLogReaderStalls(t *testing.T) {
 	t.Parallel()
-	fleet := newFleet()
+	fleet := fleetOf(50)
 	_, w := fullPipe(t)
 	p := startProcess(t, fleet, w)
 	p.polls(fleet, 150)
@@ -239,7 +242,7 @@ func TestLogReaderStalls(t *testing.T) {
 // A reader of the log that goes away costs the lines.
 func TestLogReaderGoesAway(t *testing.T) {
 	t.Parallel()
-	fleet := newFleet()
+	fleet := fleetOf(50)
 	r, w := pipe(t)
 	p := startProcess(t, fleet, w)
 	_ = w.Close() // the child has its own
@@ -299,43 +302,43 @@ func TestWrongConfigurationWithAFullPipe(t *testing.T) {
 // The commands for the running bridge need nothing but its addresses.
 func TestCommandsBesideARunningBridge(t *testing.T) {
 	t.Parallel()
-	fleet := newFleet()
+	api := sim.New(sim.Options{Devices: 10, Seed: 1, Profile: fleet.Unchanged})
 	log := logFile(t)
-	p := startProcess(t, fleet, log)
+	p := startProcess(t, api, log)
 	p.ready()
-	p.polls(fleet, 30)
+	p.polls(api, 30)
 	env := []string{"BRIDGE_HTTP_ADDR=" + strings.TrimPrefix(p.http, "http://"), "NATS_URL=nats://" + p.broker}
-	id := fleet.IDs()[0]
-	for _, tt := range []struct {
-		name   string
-		args   []string
-		status int
-		want   []string
-	}{
-		{"health", []string{"health"}, 0, []string{"ready"}},
-		{"status", []string{"status"}, 0, []string{": ready", "token", "budget", "replicas  1, which poll 10 devices; this one polls 10", "backlog", "store"}},
-		{"why", []string{"why", id}, 0, []string{`"decisions": [`}},
-		{"why of a stranger", []string{"why", "nosuch"}, 1, []string{"the query service answers 404"}},
-		{"forget without a device", []string{"forget"}, 2, nil},
-		{"undo of a device that was not forgotten", []string{"forget", "--undo", id}, 1, []string{"not forgotten"}},
-		{"forget", []string{"forget", id}, 0, []string{"removed from PLASPY_EVENTS", "1 removed from KV_plaspy_last", id + " is forgotten"}},
-		{"forget what gateways sent", []string{"forget", "--inbound", id}, 0, []string{id + " is forgotten"}},
-		{"list", []string{"forget", "--list"}, 0, []string{id}},
-		{"undo", []string{"forget", "--undo", id}, 0, []string{id + " is published again"}},
-	} {
-		status, stdout, stderr := clitest.Process(t, env, tt.args...)
-		if status != tt.status {
-			t.Errorf("%s: status %d, want %d:\n%s%s", tt.name, status, tt.status, stdout, stderr)
+	ids := api.IDs()
+	run := func(name string, status int, args []string, want ...string) {
+		t.Helper()
+		got, stdout, stderr := clitest.Process(t, env, args...)
+		if got != status {
+			t.Errorf("%s: status %d, want %d:\n%s%s", name, got, status, stdout, stderr)
 		}
-		for _, want := range tt.want {
-			if !strings.Contains(stdout+stderr, want) {
-				t.Errorf("%s: no %q in:\n%s%s", tt.name, want, stdout, stderr)
+		for _, part := range want {
+			if !strings.Contains(stdout+stderr, part) {
+				t.Errorf("%s: no %q in:\n%s%s", name, part, stdout, stderr)
 			}
 		}
 	}
+	run("health", 0, []string{"health"}, "ready")
+	run("status", 0, []string{"status"}, ": ready", "token", "budget", "replicas  1, which poll 10 devices; this one polls 10", "backlog", "store")
+	run("why", 0, []string{"why", ids[0]}, `"decisions": [`)
+	run("why of a stranger", 1, []string{"why", "nosuch"}, "the query service answers 404")
+	run("forget without a device", 2, []string{"forget"})
+	run("undo of a device that was not forgotten", 1, []string{"forget", "--undo", ids[0]}, "not forgotten")
+	var forgetting sync.WaitGroup // side by side, because each waits for polls in flight
+	for i, args := range [][]string{{"forget", ids[0]}, {"forget", "--inbound", ids[1]}} {
+		forgetting.Go(func() {
+			run(strings.Join(args, " "), 0, args, "removed from PLASPY_EVENTS", "1 removed from KV_plaspy_last", ids[i]+" is forgotten")
+		})
+	}
+	forgetting.Wait()
+	run("list", 0, []string{"forget", "--list"}, ids[0], ids[1])
+	run("undo", 0, []string{"forget", "--undo", ids[0]}, ids[0]+" is published again")
 	// The bridge's own NATS user may not ask, and a bridge elsewhere serves no HTTP here.
 	for _, without := range []string{"NATS_URL=nats://127.0.0.1:1", "BRIDGE_HTTP_ADDR="} {
-		status, stdout, stderr := clitest.Process(t, append(slices.Clone(env), without), "why", fleet.IDs()[1])
+		status, stdout, stderr := clitest.Process(t, append(slices.Clone(env), without), "why", ids[2])
 		if status != 0 || !strings.Contains(stdout, `"decisions": [`) {
 			t.Errorf("why with %s: status %d:\n%s%s", without, status, stdout, stderr)
 		}
