@@ -103,7 +103,7 @@ func (r *pass) resume(lm *lane.Message, posts *message.Posts) (*batch, lane.Answ
 // long as it lives.
 func (r *pass) save(m *item, b *batch) {
 	c, own := r.c, m.UniqueID(r.c.opt.Subjects)
-	ctx, cancel := context.WithTimeout(r.posts, recordTimeout)
+	ctx, cancel := context.WithTimeout(r.posts, c.opt.recording)
 	defer cancel()
 	bucket, err := c.progress(ctx)
 	if err == nil {
@@ -180,7 +180,7 @@ func (c *Consumer) unsaved(own string) *batch {
 
 // progressOf reads how far an earlier process came with a batch.
 func (c *Consumer) progressOf(ctx context.Context, m *item, elements int) ([]message.ElementResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opt.recording)
 	defer cancel()
 	bucket, err := c.progress(ctx)
 	if err != nil {

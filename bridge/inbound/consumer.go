@@ -94,6 +94,11 @@ type Options struct {
 	// patience is the longest wait that is spent with a message in memory and its
 	// span open; 0 means 5 s.
 	patience time.Duration
+	// request and recording are the longest that the server may take to answer one request,
+	// and a batch of outcomes; 0 means 5 s and 3 s.
+	request, recording time.Duration
+	// pause is the wait between two tries to record an outcome; 0 means 1 s.
+	pause time.Duration
 	// now is the clock that the age of messages is measured by; a test replaces it.
 	now func() time.Time
 
@@ -101,12 +106,11 @@ type Options struct {
 	Registerer prometheus.Registerer // may be nil
 }
 
-// limits of the memory that the consumer uses, and of its waits.
+// limits of the memory that the consumer uses.
 const (
-	maxMessages = 2048        // messages in memory
-	maxBytes    = 32 << 20    // of those messages
-	recordPause = time.Second // between two tries to record an outcome
-	maxRecent   = 1024        // outcomes that are remembered once they are recorded
+	maxMessages = 2048     // messages in memory
+	maxBytes    = 32 << 20 // of those messages
+	maxRecent   = 1024     // outcomes that are remembered once they are recorded
 )
 
 // Consumer posts the messages of the inbound stream to the API. It is safe for
@@ -151,6 +155,9 @@ func New(o Options) (*Consumer, error) {
 	or(&o.BackoffMax, time.Minute)
 	or(&o.Grace, 15*time.Second)
 	or(&o.patience, 5*time.Second)
+	or(&o.request, 5*time.Second)
+	or(&o.recording, 3*time.Second)
+	or(&o.pause, time.Second)
 	if o.now == nil {
 		o.now = time.Now
 	}
@@ -163,7 +170,7 @@ func New(o Options) (*Consumer, error) {
 func (o *Options) limits() lane.Limits {
 	return lane.Limits{
 		Workers: o.Workers, Messages: max(maxMessages, 4*o.Workers), Bytes: maxBytes, MaxAge: o.MaxAge,
-		Initial: o.BackoffInitial, Max: o.BackoffMax, Patience: o.patience, Pause: recordPause, Recent: maxRecent,
+		Initial: o.BackoffInitial, Max: o.BackoffMax, Patience: o.patience, Pause: o.pause, Recent: maxRecent,
 	}
 }
 

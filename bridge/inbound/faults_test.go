@@ -178,6 +178,7 @@ func TestOutageOfNATS(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.opt.JetStream, c.opt.Seat, c.opt.Grace = js, s, time.Second
+		c.opt.request, c.opt.recording = time.Second, time.Second // the most that a request waits which is lost with the server
 	})
 	s.give()
 	run(t, c)
@@ -350,6 +351,31 @@ func (l *list) Has(_ context.Context, id string) (bool, error) {
 	return id != "gone", l.err
 }
 
+// hurried is a circuit to which time passes twenty times as fast since begun, so that a test need not wait
+// seconds for each probe.
+type hurried struct {
+	*plaspy.Circuit
+	begun time.Time
+}
+
+const hurry = 20
+
+func (h *hurried) Allow(now time.Time) (ok bool, at time.Time) {
+	ok, at = h.Circuit.Allow(h.begun.Add(hurry * now.Sub(h.begun)))
+	return ok, h.real(at)
+}
+
+func (h *hurried) State() plaspy.CircuitState {
+	s := h.Circuit.State()
+	if s.Open {
+		s.NextProbe = h.real(s.NextProbe)
+	}
+	return s
+}
+
+// real is the time at which the circuit's time is at.
+func (h *hurried) real(at time.Time) time.Time { return h.begun.Add(at.Sub(h.begun) / hurry) }
+
 // TestForeignAnswers: answers that are not the API's are no verdict, unless the
 // API's list confirms that a device is gone.
 func TestForeignAnswers(t *testing.T) {
@@ -378,7 +404,10 @@ func TestForeignAnswers(t *testing.T) {
 	}
 	r.put(subjects.InLocation("gone"), location(99))
 	l := &list{}
-	c := r.consumer(api, func(c *Consumer) { c.opt.Directory = l })
+	c := r.consumer(api, func(c *Consumer) {
+		c.opt.Directory = l
+		c.opt.Circuit = &hurried{plaspy.NewCircuit(plaspy.CircuitOptions{Name: "posts", Log: c.log}), time.Now()}
+	})
 	run(t, c)
 	letter := r.messages(subjects.DeadLetters(), 1)[0]
 	if letter.Subject != subjects.DeadLetter("location", "gone") || letter.Header.Get(message.HeaderStatus) != "404" {

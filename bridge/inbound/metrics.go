@@ -100,7 +100,7 @@ func (c *Consumer) gauge(ctx context.Context) {
 }
 
 func (c *Consumer) messages(ctx context.Context, name string) (float64, bool) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opt.request)
 	defer cancel()
 	st, err := c.opt.JetStream.Stream(ctx, name)
 	if err != nil {

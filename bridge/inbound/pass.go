@@ -34,7 +34,7 @@ type pass struct {
 // consume runs one pass: a reader, two recorders and the workers. It returns the cause
 // of the pass's end.
 func (c *Consumer) consume(ctx context.Context) error {
-	q, err := openQueue(ctx, c.opt.JetStream, c.opt.Subjects, c.leader.Load())
+	q, err := openQueue(ctx, c.opt.JetStream, c.opt.Subjects, c.leader.Load(), c.opt.request)
 	if err != nil {
 		return err
 	}

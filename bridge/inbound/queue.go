@@ -22,10 +22,9 @@ var errStream = errors.New("inbound stream cannot be consumed")
 var errAgain = errors.New("the stream was changed")
 
 const (
-	requestTimeout = 5 * time.Second // of one request to the server
-	scanMessages   = 256             // in one read of the stream
-	scanLeader     = 32              // in one read that asks for each message
-	scanBytes      = 4 << 20         // of the messages of one read
+	scanMessages = 256     // in one read of the stream
+	scanLeader   = 32      // in one read that asks for each message
+	scanBytes    = 4 << 20 // of the messages of one read
 )
 
 // item is one inbound message in memory. It is the Content of a [lane.Message], and
@@ -54,6 +53,7 @@ type queue struct {
 	api      string // prefix of the API's subjects, with a dot
 	created  time.Time
 	direct   bool
+	timeout  time.Duration // of one request to the server
 }
 
 // state is the part of a stream's state that matters here.
@@ -68,8 +68,8 @@ var errIndirect = errors.New("direct gets are not answered by the stream")
 
 // openQueue looks the stream up and checks that it can be consumed. With leader
 // set, only the stream's leader is asked for messages.
-func openQueue(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, leader bool) (*queue, error) {
-	q := &queue{js: js, subjects: subjects, name: subjects.Inbound(), api: publisher.APIPrefix(js)}
+func openQueue(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, leader bool, timeout time.Duration) (*queue, error) {
+	q := &queue{js: js, subjects: subjects, name: subjects.Inbound(), api: publisher.APIPrefix(js), timeout: timeout}
 	info, err := q.info(ctx)
 	if err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func openQueue(ctx context.Context, js jetstream.JetStream, subjects publisher.S
 func directly(cfg jetstream.StreamConfig) bool { return cfg.AllowDirect && cfg.Replicas <= 1 }
 
 func (q *queue) info(ctx context.Context) (*jetstream.StreamInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
 	st, err := q.js.Stream(ctx, q.name)
 	if err != nil {
@@ -220,7 +220,7 @@ const (
 // getBatch reads the next messages of a filter with one direct get. more reports that
 // the stream may hold others behind them.
 func (q *queue) getBatch(ctx context.Context, filter string, from uint64, most int) (list []*item, more bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
 	body, err := json.Marshal(request{Seq: max(from, 1), Next: filter, Batch: most, MaxBytes: scanBytes})
 	if err != nil {
@@ -319,7 +319,7 @@ func (q *queue) getRange(ctx context.Context, from, to uint64) (list []*item, er
 		return nil, err
 	}
 	defer x.close()
-	answers, failed := x.ask(ctx, msgs, requestTimeout)
+	answers, failed := x.ask(ctx, msgs, q.timeout)
 	for i := range msgs {
 		if failed[i] != nil {
 			return nil, fmt.Errorf("read stream %s: %w", q.name, failed[i])
@@ -343,7 +343,7 @@ func (q *queue) get(ctx context.Context, r request) (*item, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
 	reply, err := q.js.Conn().RequestWithContext(ctx, q.getSubject(), body)
 	if err != nil {

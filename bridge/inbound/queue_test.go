@@ -59,7 +59,7 @@ func TestHeadersOfTheServer(t *testing.T) {
 		"Nats-Subject", subjects.InLocation("truck7"), "Nats-Sequence", "1", "Nats-Stream", "OTHER", "Nats-Time-Stamp", "2000-01-01T00:00:00Z", "Nats-Num-Pending", "0")
 	r.put(subjects.InLocation("truck9"), nil, "Status", "404")
 	r.put(subjects.InLocation("truck9"), location(2))
-	q, err := openQueue(t.Context(), r.js, subjects, false)
+	q, err := openQueue(t.Context(), r.js, subjects, false, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestNoDirectGets(t *testing.T) {
 		r := newRig(t, natstest.Listen, denied("$JS.API.DIRECT.GET.>"))
 		api := newFakeAPI(nil)
 		r.putMany(n, func(i int) string { return device(i % 7) })
-		c := r.consumer(api, func(c *Consumer) { c.opt.JetStream = r.user(t) })
+		c := r.consumer(api, func(c *Consumer) { c.opt.JetStream, c.opt.request = r.user(t), 2*time.Second })
 		run(t, c)
 		r.waitCount(subjects.Inbound(), 0)
 		checkOrder(t, api.accepted(), n)
@@ -182,7 +182,7 @@ func TestUnansweredReads(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, natstest.Listen, denied("$JS.API.STREAM.INFO.PLASPY_INBOUND"))
 	r.put(subjects.InLocation("dev1"), location(1))
-	c := r.consumer(newFakeAPI(nil), func(c *Consumer) { c.opt.JetStream = r.user(t) })
+	c := r.consumer(newFakeAPI(nil), func(c *Consumer) { c.opt.JetStream, c.opt.request = r.user(t), 100*time.Millisecond })
 	run(t, c)
 	natstest.Eventually(t, "trouble", func() bool { return strings.Contains(c.Trouble(), subjects.Inbound()) })
 }

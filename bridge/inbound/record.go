@@ -24,9 +24,6 @@ const (
 	codeHeadersTooLarge = 10097
 )
 
-// recordTimeout is the longest that the server may take to answer a batch.
-const recordTimeout = 3 * time.Second
-
 // maxRemembered is the size of the largest outcome that is remembered whole once
 // it is recorded.
 const maxRemembered = 8 << 10
@@ -66,7 +63,7 @@ func (c *Consumer) newRecorder(q *queue) (*recorder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &recorder{x: x, queue: q, log: c.log, timeout: recordTimeout, jobs: make(chan *recordJob, c.opt.Workers)}, nil
+	return &recorder{x: x, queue: q, log: c.log, timeout: c.opt.recording, jobs: make(chan *recordJob, c.opt.Workers)}, nil
 }
 
 // run records until the channel is closed.
@@ -241,7 +238,7 @@ func (r *pass) record(a lane.Action) {
 	if err != nil {
 		settle.End("not_recorded")
 		if c.trouble.set(partStore, err) {
-			c.log.Warn("could not record the outcome of an inbound message, retrying", "err", err, "seq", lm.Seq, "delay", recordPause)
+			c.log.Warn("could not record the outcome of an inbound message, retrying", "err", err, "seq", lm.Seq, "delay", c.opt.pause)
 		}
 	} else {
 		settle.End("")
