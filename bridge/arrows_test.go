@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -96,19 +97,36 @@ type source struct {
 	file   *ast.File
 }
 
-// sources parses the module, comments included.
+// program is the module without its tests, parsed once for all tests of it.
+var program = sync.OnceValues(func() ([]source, error) {
+	return parse(func(name string) bool { return !strings.HasSuffix(name, "_test.go") })
+})
+
+// sources are the files of the module, comments included. A test only reads them.
 func sources(t *testing.T) []source {
 	t.Helper()
-	return parsed(t, func(name string) bool { return !strings.HasSuffix(name, "_test.go") })
+	return found(t)(program())
 }
 
-// parsed are the module's Go files with the names that a test asks for.
-func parsed(t *testing.T, wanted func(name string) bool) []source {
-	t.Helper()
+// found fails the test if a list of files has an error or is too short.
+func found(t *testing.T) func(all []source, err error) []source {
+	return func(all []source, err error) []source {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all) < 10 {
+			t.Fatalf("only %d files found: the test looks in the wrong place", len(all))
+		}
+		return all
+	}
+}
+
+// parse parses the module's Go files with the names that are wanted.
+func parse(wanted func(name string) bool) (all []source, err error) {
 	const root = ".."
 	files := token.NewFileSet()
-	var all []source
-	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -133,13 +151,7 @@ func parsed(t *testing.T, wanted func(name string) bool) []source {
 		all = append(all, source{filepath.ToSlash(folder), base, file})
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(all) < 10 {
-		t.Fatalf("only %d files found: the test looks in the wrong place", len(all))
-	}
-	return all
+	return all, err
 }
 
 // TestArrows fails on an import against the direction of the design.

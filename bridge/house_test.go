@@ -142,14 +142,15 @@ func most(counts map[string]int) []string {
 // depends on how soon another goroutine gets the CPU. Sleeps are for the bubbles of
 // testing/synctest, which helpers and function literals of such a package may be for.
 func TestHouseSleeps(t *testing.T) {
-	files := parsed(t, func(name string) bool { return strings.HasSuffix(name, "_test.go") })
+	t.Parallel()
+	files := found(t)(parse(func(name string) bool { return strings.HasSuffix(name, "_test.go") }))
 	bubbles := map[string]bool{}
 	for _, s := range files {
 		for _, i := range s.file.Imports {
 			bubbles[s.folder] = bubbles[s.folder] || i.Path.Value == `"testing/synctest"`
 		}
 	}
-	found := 0
+	sleeps := 0
 	for _, s := range files {
 		for _, decl := range s.file.Decls {
 			f, ok := decl.(*ast.FuncDecl)
@@ -165,7 +166,7 @@ func TestHouseSleeps(t *testing.T) {
 					}
 				case *ast.CallExpr:
 					if called(n) == "time.Sleep" {
-						found++
+						sleeps++
 						if test || !bubbles[s.folder] {
 							t.Errorf("%s/%s: %s sleeps outside a bubble: wait for the event itself", s.folder, s.name, f.Name.Name)
 						}
@@ -175,7 +176,7 @@ func TestHouseSleeps(t *testing.T) {
 			})
 		}
 	}
-	if found == 0 {
+	if sleeps == 0 {
 		t.Error("no helper sleeps: the test looks in the wrong place")
 	}
 }

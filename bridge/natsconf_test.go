@@ -242,6 +242,7 @@ func TestNATSConf(t *testing.T) {
 // TestNATSConfOfSilence has the user bridge create the bucket of the alert silent,
 // read it, and edit it for a device that is removed and comes back.
 func TestNATSConfOfSilence(t *testing.T) {
+	t.Parallel()
 	s, _ := natsConf(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

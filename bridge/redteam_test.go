@@ -47,6 +47,7 @@ var readable = []string{
 // and publish to every subject of the bridge. The server answers what the table permits
 // and nothing else, and afterwards every stream is as it was.
 func TestRedTeam(t *testing.T) {
+	t.Parallel()
 	s, _ := natsConf(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

@@ -145,6 +145,24 @@ func TestLoss(t *testing.T) {
 	}
 }
 
+// TestMissing: a stream that was deleted is created again, although the events stream
+// lost nothing.
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	k, _ := run(t, natstest.Start(t), publisher.StreamOptions{Inbound: true}, nil)
+	natstest.Eventually(t, "ready", k.Ready)
+	js := k.pub.JetStream()
+	names := []string{"KV_plaspy_last", "PLASPY_INBOUND", "PLASPY_RESULTS", "PLASPY_DLQ"}
+	for _, name := range names {
+		if err := js.DeleteStream(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range names {
+		natstest.Eventually(t, name, func() bool { _, err := js.Stream(t.Context(), name); return err == nil })
+	}
+}
+
 // TestNeeds: what a keeper asks of the server is among what it says that it needs.
 func TestNeeds(t *testing.T) {
 	want := map[string]bool{"$JS.API.INFO": false, "$JS.API.STREAM.INFO.PLASPY_DLQ": false, "$JS.API.STREAM.CREATE.KV_plaspy_last": false}
