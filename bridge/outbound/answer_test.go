@@ -79,6 +79,7 @@ func (r *rig) publishAsAnother(seen time.Time, location string) {
 // process stops. No other replica polls it before the turn has ended, so the answer is
 // published, unless the turn was revoked.
 func TestAnswerOfAPollDuringWhichItsDeviceMoves(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name           string
 		stops, revoked bool
@@ -90,6 +91,7 @@ func TestAnswerOfAPollDuringWhichItsDeviceMoves(t *testing.T) {
 		{"the process stops, and the turn lasts too long", true, true, []string{"location.a 1"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			api := newFakeAPI("a")
 			answer := make(chan struct{})
 			api.next["a"] = func(n int) (string, error) {
@@ -135,6 +137,7 @@ func TestAnswerOfAPollDuringWhichItsDeviceMoves(t *testing.T) {
 // broker lost messages, and never show that location again. Nothing newer is in the
 // stream, so the answer is published; a newer one of another replica comes first.
 func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		keep    int  // messages that the broker kept
@@ -150,6 +153,7 @@ func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
 		{"older copy, noticed, another replica", 2, true, true, []string{"location.a 1", "location.a other", "location.a 4"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			r := holdAnswer(t, at(3, 3), at(4, 4), nil)
 			r.until("its addition", body(`"change":"added"`))
 			for range 3 { // the fence is a sequence that the new stream does not reach
@@ -178,6 +182,7 @@ func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
 // answered. If it saw its location before, and cannot have polled the device since, the
 // answer follows. Otherwise the answer may be the older one, and is dropped.
 func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
+	t.Parallel()
 	published, dropped := []string{"location.a 1", "location.a other", "location.a 2", "location.a 3"}, []string{"location.a 1", "location.a other", "location.a 3"}
 	moves := func(r *rig) (revoke func()) {
 		_, revoke = r.own(func(string) bool { return false })
@@ -196,6 +201,7 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 		{"newer", -time.Hour, func(*rig) {}, dropped},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			r := holdAnswer(t, at(2, 2), at(3, 3), func(r *rig, _ *Parts) {
 				r.publishAsAnother(time.Now().Add(-time.Minute), at(1, 1))
 			})
@@ -215,6 +221,7 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 // its lease ran out. The answer waits until it is known if another replica took over,
 // whether or not that one has published.
 func TestAnswerAfterThePause(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name      string
 		takenOver bool
@@ -226,6 +233,7 @@ func TestAnswerAfterThePause(t *testing.T) {
 		{"taken over, and published", true, at(9, "other"), []string{"location.a 1", "location.a other", "location.a 3"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			r := holdAnswer(t, at(2, 2), at(3, 3), nil)
 			r.show <- at(2, 2)
 			<-r.waiting
@@ -264,6 +272,7 @@ func (a *away) StateOf(ctx context.Context, device string, allAlerts bool, f fun
 // TestAnswerWhileTheStreamCannotBeRead has the API answer a poll while the broker is away,
 // and never show that location again.
 func TestAnswerWhileTheStreamCannotBeRead(t *testing.T) {
+	t.Parallel()
 	state := &away{}
 	r := holdAnswer(t, at(2, 2), at(3, 3), func(r *rig, p *Parts) {
 		state.Publisher = r.pub
@@ -280,6 +289,7 @@ func TestAnswerWhileTheStreamCannotBeRead(t *testing.T) {
 // TestPollsAreCountedOnce has another replica publish the location that a poll then
 // shows: the poll was a change at first, and is not also counted as unchanged.
 func TestPollsAreCountedOnce(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a")
 	o := options()
 	o.Refresh = time.Hour

@@ -281,6 +281,7 @@ func TestBackfillAfterAFixThatWentBack(t *testing.T) {
 // TestGapIsBounded: back-fill and alert history ask for no more than their limit,
 // and what lies before a fix of the future is asked for with the next one.
 func TestGapIsBounded(t *testing.T) {
+	t.Parallel()
 	o := options()
 	o.Backfill, o.AlertHistory, o.BackfillMax = true, true, time.Minute
 	r := firstFix(t, o)
@@ -321,6 +322,7 @@ func TestRefusedBackfillIsAskedForLessAndLess(t *testing.T) {
 
 // TestHistoryNarrowedByTheQuota: what the quota leaves out is read later.
 func TestHistoryNarrowedByTheQuota(t *testing.T) {
+	t.Parallel()
 	o := withHistory()
 	o.Quota = quotaOf(40)
 	r := firstFix(t, o)

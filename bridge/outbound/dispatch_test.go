@@ -143,6 +143,7 @@ func TestGainedDevicesWaitForTheState(t *testing.T) {
 // TestProbesGoRound: while the API is down, probes go to one device after the other, so that a device that always
 // fails does not keep the others from showing that the API is back.
 func TestProbesGoRound(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("a", "b", "c", "d")
 	for _, id := range []string{"a", "b", "c", "d"} {
 		api.next[id] = func(int) (string, error) {

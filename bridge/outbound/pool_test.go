@@ -27,6 +27,7 @@ func equal(t testing.TB, got, want []string) {
 }
 
 func TestOnlyChangesArePublished(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("d")
 	a, b := at(1, "a"), at(2, "b")
 	answers := []string{a, a, strings.Replace(a, "{", `{"inactiveSeconds":7,`, 1), b, a, b}
@@ -167,6 +168,7 @@ func TestRestartComparesWithTheStream(t *testing.T) {
 }
 
 func TestAlertEdges(t *testing.T) {
+	t.Parallel()
 	api := newFakeAPI("d")
 	answers := []string{
 		at(1, 1, `"alerts":["SOS","SpeedLimit","SOS"]`, `"alertTexts":["Help"]`, `"hasCriticalAlert":true`),

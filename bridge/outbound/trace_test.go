@@ -158,6 +158,7 @@ func TestTracingDoesNotChangeEvents(t *testing.T) {
 // An event that the stream refuses has a span, and the poll that follows a trace of
 // its own: what it stores carries the context of its own span.
 func TestRefusedEventHasASpanOfItsOwn(t *testing.T) {
+	t.Parallel()
 	srv := natstest.Start(t)
 	a := newFakeAPI("a")
 	a.show("a", at(1, 1))
