@@ -179,7 +179,11 @@ func TestSlowMember(t *testing.T) {
 	r := newRig(t, 200)
 	a, b := r.start("a"), r.start("b")
 	r.awaitDivided(a, b)
-	for i := range 5 { // not long enough for b to lose its lease
+	rounds := 3
+	if *proof {
+		rounds = 8
+	}
+	for i := range rounds { // not long enough for b to lose its lease
 		b.pause()
 		r.elapse(testLease / 4)
 		c := r.start(string(rune('c' + i)))
