@@ -81,7 +81,7 @@ func TestDevicesThatTheBrokerLostArePublishedAgain(t *testing.T) {
 	t.Parallel()
 	api := newFakeAPI("a")
 	o := options()
-	o.Refresh = time.Hour
+	o.Refresh, o.minReread = time.Hour, 100*time.Millisecond
 	api.show("a", at(1, 1))
 	r := newRig(t, natstest.Start(t), api, o)
 	r.until("the first fix", body(`"v":1`))

@@ -126,6 +126,8 @@ type Options struct {
 	Trace *trace.Tracer
 	// gapPatience replaces the constant of that name in tests.
 	gapPatience time.Duration
+	// minReread is [inventory.Options].MinReread; a test sets it.
+	minReread time.Duration
 	// Alive is called in every iteration of the dispatcher's loop. It must not block.
 	// Optional.
 	Alive func()
@@ -191,7 +193,7 @@ func New(o Options, parts Parts) *Pool {
 		Found: func(n int) { p.metrics.backfilled.Add(float64(n)) }, Missing: p.metrics.gapErrors.Inc,
 	}, parts.Gaps)
 	p.inventory = inventory.New(inventory.Options{
-		Select: o.Select, Refresh: o.Refresh, BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax,
+		Select: o.Select, Refresh: o.Refresh, MinReread: o.minReread, BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax,
 		Down:     func() bool { return parts.Circuit.State().Open },
 		Subjects: parts.Subjects, Positions: parts.Positions, Groups: o.EventGroups, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: p.log,
 	}, parts.Devices, parts.Events, p)

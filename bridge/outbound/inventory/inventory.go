@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,6 +64,7 @@ type Options struct {
 	Select         Selection
 	Groups         bool          // read the groups even if none is selected
 	Refresh        time.Duration // how often the list is read
+	MinReread      time.Duration // the least time between readings that are not scheduled; 0 means 5 s
 	BackoffInitial time.Duration // after a failure
 	BackoffMax     time.Duration
 	Down           func() bool // whether the API is down; optional
@@ -115,8 +117,7 @@ func New(o Options, api API, stream Stream, fleet Fleet) *Inventory {
 	return v
 }
 
-// minReread is the least time between readings of the list that are not
-// scheduled.
+// minReread is the default of Options.MinReread.
 const minReread = 5 * time.Second
 
 // notLoaded is how long Run waits before it asks again whether the state has been
@@ -148,7 +149,7 @@ func (v *Inventory) Run(ctx, work context.Context) {
 		hurry := v.hurry.Swap(false)
 		if now := time.Now(); now.Before(next) && !hurry {
 			if v.State().Read && v.publish(ctx, work, owns) && failures == 0 {
-				next = minTime(next, v.State().At.Add(minReread))
+				next = minTime(next, v.State().At.Add(cmp.Or(v.opts.MinReread, minReread)))
 			}
 			timer.Reset(max(time.Until(next), 0))
 			continue
