@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,6 +69,13 @@ func TestEveryShownChangeOnceInOrder(t *testing.T) {
 		r.polls("d7", 10)
 		srv.Kill()
 		srv.Restart()
+		// A request that comes before JetStream is there waits five seconds for an answer.
+		natstest.Eventually(t, "JetStream answers again", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+			defer cancel()
+			_, err := r.pub.JetStream().AccountInfo(ctx)
+			return err == nil
+		})
 		r.pool.Resync()
 	}
 	r.polls("d7", 10)

@@ -17,11 +17,13 @@ import (
 func (r *rig) statuses(known map[string]DeviceStatus, what string, ok func() bool) {
 	r.t.Helper()
 	timeout := time.After(time.Minute)
+	look := time.NewTicker(time.Millisecond) // when a poll begins, its device is busy
+	defer look.Stop()
 	for !ok() {
 		select {
 		case <-timeout:
 			r.t.Fatalf("waiting for %s: %+v", what, known)
-		case <-r.api.polled: // something may have happened
+		case <-look.C:
 		}
 		r.pool.Changed(func(g DeviceStatus) {
 			if !g.Busy {
