@@ -2,6 +2,7 @@ package plaspy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"net/http"
@@ -112,8 +113,9 @@ func NewBudget(perMinute int, log *slog.Logger, reg prometheus.Registerer) *Budg
 }
 
 // Wait blocks until there is a slot for a request of this kind and returns the permit to send it, which is nil
-// without a limit. It returns the context's cause if ctx is done first, and for queries [ErrNoBudget] at once
-// if their quarter is used up or ctx would be done first. A permit not used within 300 ms is void.
+// without a limit. It returns the context's cause if ctx is done first. For queries it returns [ErrNoBudget] at
+// once if their quarter is used up or the deadline would come first, and at the deadline if that comes first
+// nevertheless. A permit not used within 300 ms is void.
 func (b *Budget) Wait(ctx context.Context, k Kind) (*Permit, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -144,6 +146,9 @@ func (b *Budget) Wait(ctx context.Context, k Kind) (*Permit, error) {
 		b.queues.waiters[k].Remove(place)
 	}
 	b.grantDueLocked(time.Now())
+	if k == Query && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil, ErrNoBudget // the API was not asked
+	}
 	return nil, context.Cause(ctx)
 }
 

@@ -108,7 +108,7 @@ func TestQueriesGetAQuarter(t *testing.T) {
 					case err == nil:
 						queries.add(plaspy.Query)
 					case errors.Is(err, plaspy.ErrNoBudget):
-						if time.Since(start) != 0 {
+						if time.Since(start) != 0 && ctx.Err() == nil {
 							t.Error("ErrNoBudget was late")
 						}
 						r.mu.Lock()
@@ -140,6 +140,29 @@ func TestQueryRefusedBeforeItsDeadline(t *testing.T) {
 		}
 		if plaspy.Classify(plaspy.ErrNoBudget) != plaspy.Throttled {
 			t.Error("class")
+		}
+	})
+}
+
+// TestQueryAtItsDeadline: a query that still waits for the budget at its deadline was
+// not sent, so that the API is not blamed.
+func TestQueryAtItsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(60)
+		if _, err := b.Wait(t.Context(), plaspy.Poll); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(100*time.Millisecond, func() { b.Throttled(time.Minute, true) })
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		if _, err := b.Wait(ctx, plaspy.Query); !errors.Is(err, plaspy.ErrNoBudget) || time.Since(start) != 5*time.Second {
+			t.Errorf("got %v after %v, want %v at the deadline", err, time.Since(start), plaspy.ErrNoBudget)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, stop)
+		if _, err := b.Wait(ctx, plaspy.Poll); !errors.Is(err, context.Canceled) {
+			t.Errorf("a poll: got %v, want the context's error", err)
 		}
 	})
 }
