@@ -48,12 +48,12 @@ func replicaOf(t *testing.T, cfg config.Config, id string) (b *Bridge, end func(
 	return b, end
 }
 
-// feedInbound publishes a numbered location of each device in turn, 100 a second,
-// until the test ends.
-func feedInbound(t *testing.T, nc *nats.Conn, devices int) {
+// feedInbound publishes a numbered location of each device in turn, one each time
+// every has passed, until the test ends.
+func feedInbound(t *testing.T, nc *nats.Conn, devices int, every time.Duration) {
 	t.Helper()
 	natstest.Run(t, func(ctx context.Context) {
-		tick := time.NewTicker(10 * time.Millisecond)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for n := 0; ; n++ {
 			body := fmt.Sprintf(`{"dateTime":"2026-01-02T03:04:01Z","latitude":4.7,"longitude":-74.1,"rpm":%d}`, n)
@@ -129,7 +129,7 @@ func TestInboundTakeover(t *testing.T) {
 			natstest.Eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })
 			next, _ := replicaOf(t, cfg, tt.next)
 			natstest.Eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
-			feedInbound(t, nc, devices)
+			feedInbound(t, nc, devices, 10*time.Millisecond)
 			natstest.Eventually(t, "posts wait for the budget", func() bool { return holder.budget.Waiting(plaspy.Post) > devices/2 })
 			began := time.Now()
 			if tt.gone {
@@ -180,7 +180,7 @@ func TestInboundLeavesReplicaWithoutAPI(t *testing.T) {
 	natstest.Eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })
 	next, _ := replicaOf(t, cfg, "b")
 	natstest.Eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
-	feedInbound(t, srv.Client(t), devices)
+	feedInbound(t, srv.Client(t), devices, 25*time.Millisecond)
 	natstest.Eventually(t, "posts", func() bool { _, n := posted(t, api); return n > 20 })
 
 	cut.Store(true)
