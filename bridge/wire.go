@@ -104,17 +104,16 @@ func (b *Bridge) openAPI(context.Context) error {
 	if b.client, err = plaspy.New(o); err != nil {
 		return fmt.Errorf("API client: %w", err)
 	}
-	b.pollCircuit = b.newCircuit("polls", b.logger("poll"), nil)
-	b.postCircuit = b.newCircuit("posts", b.logger("inbound"), b.pollCircuit.Answers)
+	b.pollCircuit = b.newCircuit("polls", b.logger("poll"), plaspy.CircuitOptions{Counted: true}) // those of this replica
+	b.postCircuit = b.newCircuit("posts", b.logger("inbound"), plaspy.CircuitOptions{Elsewhere: b.pollCircuit.Answers})
 	return nil
 }
 
-// newCircuit makes the circuit of one kind of requests. elsewhere counts the answers to the other kind.
-func (b *Bridge) newCircuit(name string, log *slog.Logger, elsewhere func() uint64) *plaspy.Circuit {
-	return plaspy.NewCircuit(plaspy.CircuitOptions{
-		Name: name, Initial: b.cfg.BackoffInitial, Max: b.cfg.BackoffMax, Log: log, Registerer: b.metrics,
-		Answered: b.client.Answered, Elsewhere: elsewhere,
-	})
+// newCircuit makes the circuit of one kind of requests, with the options that are its own.
+func (b *Bridge) newCircuit(name string, log *slog.Logger, o plaspy.CircuitOptions) *plaspy.Circuit {
+	o.Name, o.Initial, o.Max, o.Log = name, b.cfg.BackoffInitial, b.cfg.BackoffMax, log
+	o.Registerer, o.Answered = b.metrics, b.client.Answered
+	return plaspy.NewCircuit(o)
 }
 
 // openNATS starts the embedded server, unless NATS_URL is set, and makes the

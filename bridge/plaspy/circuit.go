@@ -34,6 +34,8 @@ type CircuitOptions struct {
 	// Elsewhere returns how many requests of other kinds the API has answered: [Circuit.Answers]. Optional. While
 	// it grows, probes to devices that have not failed before stay as frequent as the first ones.
 	Elsewhere func() uint64
+	// Counted means that all tries go to devices that SetDevices counts. Otherwise others tried of late count too.
+	Counted bool
 }
 
 // Circuit notices that the API is down and then lets single probes through until it answers. It opens when
@@ -180,6 +182,9 @@ func (c *Circuit) use(device string, now time.Time) {
 
 // need returns how many devices must fail.
 func (c *Circuit) need() int {
+	if c.opt.Counted && c.devices > 0 {
+		return min(tripDevices, c.devices)
+	}
 	tried := 0
 	for _, at := range c.tried {
 		if time.Since(at) <= inUse {

@@ -72,6 +72,25 @@ func TestCircuitOpens(t *testing.T) {
 	}
 }
 
+// TestCircuitAfterAHandover: a replica that has one device left of several notices an
+// outage of the API by that one. Posts go to the other devices too.
+func TestCircuitAfterAHandover(t *testing.T) {
+	for _, counted := range []bool{true, false} {
+		c := plaspy.NewCircuit(plaspy.CircuitOptions{Log: slog.New(slog.DiscardHandler), Counted: counted})
+		c.SetDevices(4)
+		for _, device := range []string{"a", "b", "c", "d"} {
+			c.Report(device, nil)
+		}
+		c.SetDevices(1)
+		for range 5 {
+			c.Report("a", down)
+		}
+		if open := c.State().Open; open != counted {
+			t.Errorf("counted %t: open=%t", counted, open)
+		}
+	}
+}
+
 func TestCircuitProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
