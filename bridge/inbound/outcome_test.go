@@ -171,7 +171,8 @@ func TestAnswerTooLarge(t *testing.T) {
 	}
 }
 
-// TestNotForPosting: what can never be posted is dead-lettered without a try.
+// TestNotForPosting: a message that can never be posted is dead-lettered without a try,
+// and its letter has every header that does not need one.
 func TestNotForPosting(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, subject, body, dead, reason string }{
@@ -198,7 +199,8 @@ func TestNotForPosting(t *testing.T) {
 			if m.Subject != tt.dead || !strings.Contains(m.Header.Get(message.HeaderReason), tt.reason) || string(m.Data) != tt.body {
 				t.Errorf("dead letter %s %q %q", m.Subject, m.Header.Get(message.HeaderReason), m.Data)
 			}
-			if m.Header.Get(message.HeaderAttempts) != "0" || m.Header.Get(message.HeaderFirstTry) != "" || m.Header.Get(message.HeaderSubject) != tt.subject {
+			if m.Header.Get(message.HeaderAttempts) != "0" || m.Header.Get(message.HeaderFirstTry) != "" || m.Header.Get(message.HeaderSubject) != tt.subject ||
+				m.Header.Get(message.HeaderError) != m.Header.Get(message.HeaderReason) {
 				t.Errorf("headers %v", m.Header)
 			}
 			if got := len(api.accepted()); got != 1 {

@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -252,13 +253,14 @@ func (r *pass) tooOld(m *lane.Message) lane.Answer {
 	return r.giveUp(m, reason, detail, t.attempts > 0)
 }
 
-// giveUp makes the verdict of a message that becomes a dead letter.
+// giveUp makes the verdict of a message that becomes a dead letter. Without an answer
+// the reason is its error, too: every letter and result has one.
 func (r *pass) giveUp(lm *lane.Message, reason, detail string, wasSent bool) lane.Answer {
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	c.beginSpan(r.posts, m, t)
 	t.span.Fail(resultDead)
 	c.warnings.warn(c.log, "inbound message dead-lettered", "reason", reason, "device_id", m.Address.Device, "subject", m.Subject, "seq", m.Seq,
 		"msg_id", m.ID(c.opt.Subjects), "attempt", t.attempts, "status", t.status)
-	d := message.Decision{Tries: t.known(), At: time.Now(), Reason: reason, Detail: detail}
+	d := message.Decision{Tries: t.known(), At: time.Now(), Reason: reason, Detail: cmp.Or(detail, reason)}
 	return lane.Answer{Verdict: &lane.Verdict{Sent: wasSent, Note: &verdictNote{kind: m.Address.Kind, decision: d}}}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/bridge/inbound/deadletter"
 	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
@@ -21,6 +22,18 @@ import (
 var program = clitest.With(Command)
 
 func TestMain(m *testing.M) { program.Main(m) }
+
+// TestReasonOnce: a letter without an answer shows its reason once.
+func TestReasonOnce(t *testing.T) {
+	l := deadletter.Letter{Reason: "invalid: body: is empty", Error: "invalid: body: is empty"}
+	if text := describe(&l); strings.Count(text, l.Reason) != 1 || sentence(l.Reason, l.Error) != "" {
+		t.Errorf("got %s", text)
+	}
+	l.Error = `{"success":false,"error":"no such thing"}`
+	if text := describe(&l); !strings.Contains(text, "answer     no such thing\n") || sentence(l.Reason, l.Error) != "no such thing" {
+		t.Errorf("got %s", text)
+	}
+}
 
 // bury starts a server with the bridge's streams and three dead letters, and
 // points the environment at it.

@@ -113,7 +113,7 @@ func (r *jobReport) await(ctx context.Context, results *deadletter.Results) erro
 			r.printf("%d\tposted with status %d\n", d.Letter.Seq, fate.Status)
 		default:
 			refused++
-			r.printf("%d\tis letter %d now: %s: %s\n", d.Letter.Seq, fate.DeadLetter, cli.Shown(fate.Reason), cli.Shown(sentence(fate.Error)))
+			r.printf("%d\tis letter %d now: %s: %s\n", d.Letter.Seq, fate.DeadLetter, cli.Shown(fate.Reason), cli.Shown(sentence(fate.Reason, fate.Error)))
 		}
 	}
 	if undecided+refused > 0 {

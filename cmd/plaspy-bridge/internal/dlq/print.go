@@ -47,7 +47,7 @@ func (p *letterList) print(each func(func(deadletter.Letter) error) error) error
 			_, _ = fmt.Fprintln(w, "SEQ\tDIED\tKIND\tDEVICE\tSTATUS\tTRIES\tREASON\tANSWER")
 		}
 		_, err := fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Seq, l.At.UTC().Format(time.RFC3339), l.Kind,
-			cli.Shown(l.Device), cli.Shown(l.Status), l.Attempts, cli.Shown(l.Reason), cli.Shown(sentence(l.Error)))
+			cli.Shown(l.Device), cli.Shown(l.Status), l.Attempts, cli.Shown(l.Reason), cli.Shown(sentence(l.Reason, l.Error)))
 		if n%200 == 0 {
 			err = errors.Join(err, w.Flush()) // aligned lines are held in memory
 		}
@@ -81,8 +81,11 @@ func letters(n int) string {
 }
 
 // sentence returns the API's error text from the excerpt of an answer, or the
-// beginning of the excerpt.
-func sentence(excerpt string) string {
+// beginning of the excerpt. It is empty if the excerpt repeats the reason.
+func sentence(reason, excerpt string) string {
+	if excerpt == reason {
+		return ""
+	}
 	var answer struct {
 		Error string `json:"error"`
 	}
@@ -158,10 +161,12 @@ func describe(l *deadletter.Letter) string {
 	line("letter", strconv.FormatUint(l.Seq, 10))
 	line("died", l.At.UTC().Format(publisher.TimeFormat))
 	line("reason", l.Reason)
-	if answer := sentence(l.Error); answer != redact.Line(l.Error, 80) {
-		line("answer", answer)
+	if l.Error != l.Reason {
+		if answer := sentence(l.Reason, l.Error); answer != redact.Line(l.Error, 80) {
+			line("answer", answer)
+		}
+		line("error", l.Error)
 	}
-	line("error", l.Error)
 	line("status", l.Status)
 	line("tries", strconv.Itoa(l.Attempts))
 	line("first try", l.FirstTry)
