@@ -167,7 +167,9 @@ func TestBroker(t *testing.T) {
 	api.delay = time.Millisecond
 	r.putMany(n, func(i int) string { return device(i % 30) })
 	// A request that the server took when it died is repeated after that time.
-	run(t, r.consumer(api, func(c *Consumer) { c.opt.request, c.opt.recording = time.Second, time.Second }))
+	run(t, r.consumer(api, func(c *Consumer) {
+		c.opt.request, c.opt.recording, c.opt.pause = time.Second, time.Second, 100*time.Millisecond
+	}))
 	for k := range 2 {
 		api.waitFor(t, "progress", func(took []accepted) bool { return len(took) >= (k+1)*n/4 })
 		r.srv.Kill()
