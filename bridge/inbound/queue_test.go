@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -214,4 +215,36 @@ func TestStreamMadeAnew(t *testing.T) {
 	}
 	r.waitCount(subjects.Inbound(), 0)
 	checkOrder(t, api.accepted(), 150)
+}
+
+// TestStreamRecreatedWhileRecording: if the stream is deleted before the bridge could
+// delete a posted message from it, the message with the same sequence in the next
+// stream is not deleted in its place.
+func TestStreamRecreatedWhileRecording(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	st, err := r.js.Stream(t.Context(), subjects.Inbound())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := st.CachedInfo().Config
+	api := newFakeAPI(func(_ string, try int, _ []byte) error {
+		if try == 1 {
+			return r.js.DeleteStream(context.Background(), subjects.Inbound())
+		}
+		return nil
+	})
+	c := r.consumer(api, func(c *Consumer) { c.opt.pause = 100 * time.Millisecond })
+	first := r.put(subjects.InLocation("d"), location(0))
+	run(t, c)
+	natstest.Eventually(t, "the message cannot be deleted", func() bool { return strings.Contains(c.Trouble(), "delete message") })
+	if _, err := r.js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if second := r.put(subjects.InLocation("d"), location(1)); second != first {
+		t.Fatalf("sequences %d and %d, want the same", first, second)
+	}
+	api.waitFor(t, "post of the message in the new stream", func(took []accepted) bool { return len(took) == 2 })
+	r.waitCount(subjects.Inbound(), 0)
+	r.waitCount(subjects.Results(), 2)
 }

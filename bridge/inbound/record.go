@@ -35,6 +35,7 @@ type verdictNote struct {
 	outcome    *message.Outcome // of a posted message; that of a dead letter is made from the message when it is recorded
 	connection uint64           // on which the message was read
 	counted    bool             // in the metrics
+	again      bool             // recording it has failed once
 }
 
 // recordJob is a message with an outcome that is being recorded.
@@ -43,6 +44,7 @@ type recordJob struct {
 	seq        uint64
 	at         time.Time
 	connection uint64
+	again      bool       // an earlier try failed
 	done       chan error // receives the result; buffered
 }
 
@@ -107,8 +109,9 @@ func (r *recorder) remove(ctx context.Context, batch []*recordJob, errs []error)
 		if errs[i] != nil {
 			continue
 		}
-		if s.connection != r.queue.connection() {
-			// The server may have lost the message, and given its sequence to another.
+		if s.again || s.connection != r.queue.connection() {
+			// The server may have lost the message, or the stream may have been deleted
+			// and created again: another message may have its sequence.
 			there, err := r.queue.holds(ctx, s.seq, s.at)
 			if errs[i] = err; err != nil || !there {
 				continue
@@ -214,7 +217,7 @@ func tooLarge(err error) (large, headers bool) {
 // its result.
 func (r *pass) record(a lane.Action) {
 	c, lm, t, v := r.c, a.Message, triesOf(a.Message), a.Verdict.Note.(*verdictNote)
-	s := &recordJob{outcome: v.outcome, seq: lm.Seq, at: lm.At, connection: v.connection, done: make(chan error, 1)}
+	s := &recordJob{outcome: v.outcome, seq: lm.Seq, at: lm.At, connection: v.connection, again: v.again, done: make(chan error, 1)}
 	result := resultPosted
 	if !a.Verdict.Posted {
 		result = resultDead
@@ -236,6 +239,7 @@ func (r *pass) record(a lane.Action) {
 	rec.jobs <- s
 	err := <-s.done
 	if err != nil {
+		v.again = true
 		settle.End("not_recorded")
 		if c.trouble.set(partStore, err) {
 			c.log.Warn("could not record the outcome of an inbound message, retrying", "err", err, "seq", lm.Seq, "delay", c.opt.pause)
