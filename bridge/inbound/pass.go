@@ -290,6 +290,7 @@ func (rd *reader) step(ctx context.Context) error {
 			return err
 		}
 		if st.last+1 < rd.next {
+			rd.queue.changed.Store(true)
 			return fmt.Errorf("%w: it lost messages that it had accepted", errAgain)
 		}
 		rd.c.trouble.clear(partStream)

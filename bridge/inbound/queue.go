@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -54,6 +55,7 @@ type queue struct {
 	created  time.Time
 	direct   bool
 	timeout  time.Duration // of one request to the server
+	changed  atomic.Bool   // another stream has its name, or it lost messages
 }
 
 // state is the part of a stream's state that matters here.
@@ -106,6 +108,7 @@ func (q *queue) look(ctx context.Context) (state, error) {
 		return state{}, err
 	}
 	if !info.Created.Equal(q.created) || q.direct && !directly(info.Config) {
+		q.changed.Store(true)
 		return state{}, fmt.Errorf("%w: it was recreated, or its settings changed", errAgain)
 	}
 	return state{last: info.State.LastSeq, messages: info.State.Msgs}, nil

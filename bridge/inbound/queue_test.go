@@ -2,6 +2,7 @@ package inbound
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -247,4 +248,46 @@ func TestStreamRecreatedWhileRecording(t *testing.T) {
 	api.waitFor(t, "post of the message in the new stream", func(took []accepted) bool { return len(took) == 2 })
 	r.waitCount(subjects.Inbound(), 0)
 	r.waitCount(subjects.Results(), 2)
+}
+
+// TestRemovalFromAnotherStream: once the bridge knows that the stream was created again,
+// it deletes a posted message only if that is the one with its sequence.
+func TestRemovalFromAnotherStream(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	st, err := r.js.Stream(t.Context(), subjects.Inbound())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seq := r.put(subjects.InLocation("d"), location(0))
+	old, err := st.GetMsg(t.Context(), seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := openQueue(t.Context(), r.js, subjects, false, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := r.consumer(newFakeAPI(nil)).newRecorder(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rec.x.close()
+	if err := r.js.DeleteStream(t.Context(), subjects.Inbound()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.js.CreateStream(t.Context(), st.CachedInfo().Config); err != nil {
+		t.Fatal(err)
+	}
+	if again := r.put(subjects.InLocation("d"), location(1)); again != seq {
+		t.Fatalf("sequences %d and %d, want the same", seq, again)
+	}
+	if _, err := q.look(t.Context()); !errors.Is(err, errAgain) {
+		t.Fatalf("got %v, want errAgain", err)
+	}
+	errs := make([]error, 1)
+	rec.remove(t.Context(), []*recordJob{{seq: seq, at: old.Time, connection: q.connection()}}, errs)
+	if n := r.count(subjects.Inbound()); n != 1 || errs[0] != nil {
+		t.Errorf("%d messages and %v, want the new message", n, errs[0])
+	}
 }
