@@ -198,8 +198,9 @@ func TestStoppingEndsSpans(t *testing.T) {
 	c, spans := traced(r, newFakeAPI(func(string, int, []byte) error {
 		tried <- struct{}{}
 		return status(http.StatusRequestTimeout)
-	}))
-	c.opt.BackoffInitial, c.opt.BackoffMax = time.Hour, time.Hour
+	}), func(c *Consumer) {
+		c.opt.BackoffInitial, c.opt.BackoffMax, c.opt.patience = time.Hour, time.Hour, 2*time.Hour
+	})
 	stop := run(t, c)
 	<-tried
 	stop()
