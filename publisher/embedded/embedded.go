@@ -274,15 +274,23 @@ func (s *Server) Trouble() string {
 	return ""
 }
 
-// lastingError returns the error of a check that fails for a second on end, or "". For
-// a moment, the server takes a stream that is being created or deleted for one that it
-// could not recover.
+// lastingError returns the error of a check that fails in the same way for a second on
+// end, or in whatever way for three seconds, or "". For a moment, the server takes a
+// stream that is being created or deleted for one that it could not recover, and the
+// next moment another one.
 func lastingError(check func() string) string {
-	const tries, every = 20, 50 * time.Millisecond
-	var text string
-	for range tries {
-		if text = check(); text == "" {
+	const every, alike, most = 50 * time.Millisecond, 20, 60
+	text, seen := "", 0
+	for range most {
+		now := check()
+		if now == "" {
 			return ""
+		}
+		if now != text {
+			text, seen = now, 0
+		}
+		if seen++; seen == alike {
+			break
 		}
 		time.Sleep(every)
 	}
