@@ -142,6 +142,16 @@ func newRig(t testing.TB, set ...func(*server.Options)) *rig {
 	return r
 }
 
+// inbound is the inbound stream, with its present settings.
+func (r *rig) inbound() jetstream.Stream {
+	r.t.Helper()
+	st, err := r.js.Stream(r.t.Context(), subjects.Inbound())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return st
+}
+
 // consumer makes a consumer on a connection of its own.
 func (r *rig) consumer(api Poster, set ...func(*Consumer)) *Consumer {
 	r.t.Helper()

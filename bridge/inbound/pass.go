@@ -290,8 +290,7 @@ func (rd *reader) step(ctx context.Context) error {
 			return err
 		}
 		if st.last+1 < rd.next {
-			rd.queue.changed.Store(true)
-			return fmt.Errorf("%w: it lost messages that it had accepted", errAgain)
+			return rd.queue.again("it lost messages that it had accepted")
 		}
 		rd.c.trouble.clear(partStream)
 		rd.last = st.last
@@ -342,7 +341,7 @@ func (rd *reader) caughtUp(st state) error {
 		return nil
 	}
 	if rd.missed++; rd.missed > 2 {
-		return fmt.Errorf("%w: it holds %d messages, and %d are known", errAgain, st.messages, known)
+		return rd.queue.again(fmt.Sprintf("it holds %d messages, and %d are known", st.messages, known))
 	}
 	return nil
 }

@@ -108,8 +108,7 @@ func (q *queue) look(ctx context.Context) (state, error) {
 		return state{}, err
 	}
 	if !info.Created.Equal(q.created) || q.direct && !directly(info.Config) {
-		q.changed.Store(true)
-		return state{}, fmt.Errorf("%w: it was recreated, or its settings changed", errAgain)
+		return state{}, q.again("it was recreated, or its settings changed")
 	}
 	return state{last: info.State.LastSeq, messages: info.State.Msgs}, nil
 }
@@ -310,6 +309,20 @@ func (q *queue) item(seq uint64, at time.Time, subject string, header map[string
 
 // connection numbers the connections to the server.
 func (q *queue) connection() uint64 { return q.js.Conn().Stats().Reconnects }
+
+// again returns [errAgain] with a reason, and notes that the stream is not the one that
+// was read so far.
+func (q *queue) again(reason string) error {
+	q.changed.Store(true)
+	return fmt.Errorf("%w: %s", errAgain, reason)
+}
+
+// certain reports whether the sequence of a message that was read on a connection cannot
+// be another message's by now: the server may have lost the message, or the stream may
+// have been deleted and created again.
+func (q *queue) certain(connection uint64) bool {
+	return !q.changed.Load() && connection == q.connection()
+}
 
 // getRange asks the leader for every sequence of a range at once.
 func (q *queue) getRange(ctx context.Context, from, to uint64) (list []*item, err error) {

@@ -124,11 +124,7 @@ func TestNoDirectGets(t *testing.T) {
 	const n = 200
 	t.Run("stream", func(t *testing.T) {
 		r := newRig(t)
-		st, err := r.js.Stream(t.Context(), subjects.Inbound())
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg := st.CachedInfo().Config
+		cfg := r.inbound().CachedInfo().Config
 		cfg.AllowDirect = false
 		if _, err := r.js.UpdateStream(t.Context(), cfg); err != nil {
 			t.Fatal(err)
@@ -199,11 +195,7 @@ func TestStreamMadeAnew(t *testing.T) {
 	c := r.consumer(api)
 	run(t, c)
 	r.waitCount(subjects.Inbound(), 0)
-	st, err := r.js.Stream(t.Context(), subjects.Inbound())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := st.CachedInfo().Config
+	cfg := r.inbound().CachedInfo().Config
 	if err := r.js.DeleteStream(t.Context(), subjects.Inbound()); err != nil {
 		t.Fatal(err)
 	}
@@ -224,11 +216,7 @@ func TestStreamMadeAnew(t *testing.T) {
 func TestStreamRecreatedWhileRecording(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	st, err := r.js.Stream(t.Context(), subjects.Inbound())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := st.CachedInfo().Config
+	cfg := r.inbound().CachedInfo().Config
 	api := newFakeAPI(func(_ string, try int, _ []byte) error {
 		if try == 1 {
 			return r.js.DeleteStream(context.Background(), subjects.Inbound())
@@ -255,10 +243,7 @@ func TestStreamRecreatedWhileRecording(t *testing.T) {
 func TestRemovalFromAnotherStream(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	st, err := r.js.Stream(t.Context(), subjects.Inbound())
-	if err != nil {
-		t.Fatal(err)
-	}
+	st := r.inbound()
 	seq := r.put(subjects.InLocation("d"), location(0))
 	old, err := st.GetMsg(t.Context(), seq)
 	if err != nil {

@@ -109,9 +109,7 @@ func (r *recorder) remove(ctx context.Context, batch []*recordJob, errs []error)
 		if errs[i] != nil {
 			continue
 		}
-		if s.again || r.queue.changed.Load() || s.connection != r.queue.connection() {
-			// The server may have lost the message, or the stream may have been deleted
-			// and created again: another message may have its sequence.
+		if s.again || !r.queue.certain(s.connection) {
 			there, err := r.queue.holds(ctx, s.seq, s.at)
 			if errs[i] = err; err != nil || !there {
 				continue
