@@ -88,7 +88,7 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Shut(0) }()
-	for range 4 {
+	for range 6 {
 		<-tries
 	}
 	seen := map[string]bool{}

@@ -1,9 +1,10 @@
-// Package backoff computes the waits between tries. It is the one place that uses
+// Package backoff computes the waits between tries, and waits. It is the one place that uses
 // github.com/cenkalti/backoff, with its defaults set: that library gives up after 15 minutes and adds its
 // jitter on top of the longest interval.
 package backoff
 
 import (
+	"context"
 	"math/rand/v2"
 	"time"
 
@@ -25,4 +26,20 @@ func Delay(first, limit time.Duration, n int) time.Duration {
 		return d
 	}
 	return d - rand.N(d/4)
+}
+
+// Repeat calls f until ctx is cancelled, and waits after each call as long as [Delay] says for the calls since one
+// that lasted longer than limit.
+func Repeat(ctx context.Context, first, limit time.Duration, f func()) {
+	for n := 0; ctx.Err() == nil; n++ {
+		began := time.Now()
+		f()
+		if time.Since(began) > limit {
+			n = 0
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(Delay(first, limit, n)):
+		}
+	}
 }

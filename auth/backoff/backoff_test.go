@@ -1,7 +1,10 @@
 package backoff_test
 
 import (
+	"context"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"plaspy-bridge/auth/backoff"
@@ -31,4 +34,28 @@ func TestDelay(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestRepeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var begun []time.Duration // the waits before the calls
+		ended := time.Now()
+		backoff.Repeat(ctx, time.Second, 2*time.Second, func() {
+			begun = append(begun, time.Since(ended).Truncate(500*time.Millisecond))
+			switch len(begun) {
+			case 4: // it worked for a while
+				time.Sleep(time.Minute)
+			case 5:
+				cancel()
+			}
+			ended = time.Now()
+		})
+		if want := []time.Duration{0, time.Second, 1500 * time.Millisecond, 1500 * time.Millisecond, time.Second}; !slices.Equal(begun, want) {
+			t.Errorf("waits %v, want %v", begun, want)
+		}
+		if since := time.Since(ended); since != 0 {
+			t.Errorf("it ended %v after the context", since)
+		}
+	})
 }

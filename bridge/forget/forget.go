@@ -64,25 +64,13 @@ func (l *List) Marked(token string) bool { return l.tokens.Load() != nil && l.Ha
 // change. While the bucket cannot be read, the last known set holds.
 func (l *List) Watch(ctx context.Context, open func(context.Context) (jetstream.KeyValue, error), log *slog.Logger, changed func()) {
 	logged := ""
-	for failures := 0; ; failures++ {
-		began := time.Now()
+	backoff.Repeat(ctx, firstRetry, longestRetry, func() {
 		err := l.follow(ctx, open, changed)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil && err.Error() != logged {
+		if err != nil && ctx.Err() == nil && err.Error() != logged {
 			logged = err.Error()
 			log.Debug("could not watch the forgotten devices, retrying", "err", err)
 		}
-		if time.Since(began) > longestRetry {
-			failures = 0
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(backoff.Delay(firstRetry, longestRetry, failures)):
-		}
-	}
+	})
 }
 
 func (l *List) follow(ctx context.Context, open func(context.Context) (jetstream.KeyValue, error), changed func()) error {

@@ -147,7 +147,7 @@ func TestChurn(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	living := []*node{r.start("first")}
-	steps := 6
+	steps := 8
 	if *proof {
 		steps = 25
 	}

@@ -179,7 +179,7 @@ func TestSlowMember(t *testing.T) {
 	r := newRig(t, 200)
 	a, b := r.start("a"), r.start("b")
 	r.awaitDivided(a, b)
-	rounds := 3
+	rounds := 5
 	if *proof {
 		rounds = 8
 	}

@@ -66,11 +66,7 @@ func TestDifferences(t *testing.T) {
 	if n := log.Count(`msg="replica has different settings" replica=b differs="devices, limits"`); n != 1 {
 		t.Errorf("logged %d times, want once", n)
 	}
-	if *proof {
-		b.kill() // it counts until its lease has run out
-	} else {
-		b.leave()
-	}
+	b.kill() // it counts until its lease has run out
 	r.await("it is over", func() bool { return len(a.Differences()) == 0 })
 	if n := log.Count("no longer has different settings"); n != 1 {
 		t.Errorf("the end is logged %d times, want once", n)

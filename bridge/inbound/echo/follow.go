@@ -25,21 +25,11 @@ const (
 // interruption it goes on from the last result that it read.
 func (t *Tracker) Run(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects, log *slog.Logger) {
 	since := time.Now().Add(-ttl)
-	for failures := 0; ctx.Err() == nil; failures++ {
-		began := time.Now()
-		err := t.follow(ctx, js, subjects, &since)
-		if ctx.Err() != nil {
-			return
+	backoff.Repeat(ctx, firstRetry, longestRetry, func() {
+		if err := t.follow(ctx, js, subjects, &since); ctx.Err() == nil {
+			log.Debug("could not follow the results, retrying", "err", err)
 		}
-		log.Debug("could not follow the results, retrying", "err", err)
-		if time.Since(began) > longestRetry {
-			failures = 0
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(backoff.Delay(firstRetry, longestRetry, failures)):
-		}
-	}
+	})
 }
 
 // follow reads the results stored at or after since, and moves since to the time
