@@ -46,9 +46,9 @@ var arrows = map[string][]string{
 	"bridge/harness/timeline":   nil,
 	"bridge/harness/judge":      {"bridge/harness/timeline", "publisher"},
 	"bridge/harness/process":    {"bridge/harness/timeline"},
-	"bridge/harness/network":    {"bridge/harness/timeline"},
+	"bridge/harness/network":    {"bridge/harness/timeline", "publisher"},
 	"bridge/harness/natsserver": {"bridge/harness/judge", "bridge/harness/process", "bridge/harness/timeline", "publisher"},
-	"bridge/harness/front":      {"bridge/harness/judge", "bridge/harness/network", "bridge/sim"},
+	"bridge/harness/front":      {"bridge/harness/judge", "bridge/harness/network", "bridge/sim", "publisher"},
 	"bridge/harness":            {"bridge/harness/front", "bridge/harness/judge", "bridge/harness/natsserver", "bridge/harness/network", "bridge/harness/process", "bridge/harness/timeline", "bridge/sim", "bridge/sim/fault", "bridge/sim/fleet", "publisher"},
 	"bridge/control":            {"bridge/glob", "bridge/tick", "publisher"},
 	"bridge/schema/plaspy":      nil, // what schema --types go prints

@@ -15,8 +15,8 @@ import (
 
 	"plaspy-bridge/bridge/harness"
 	"plaspy-bridge/bridge/harness/judge"
-	"plaspy-bridge/bridge/harness/network"
 	"plaspy-bridge/bridge/harness/process"
+	"plaspy-bridge/publisher/natstest/loopback"
 )
 
 var (
@@ -29,7 +29,7 @@ var (
 )
 
 var (
-	ports = &network.Ports{}
+	ports = &loopback.Ports{}
 	dir   string // of the binaries, once they are built
 	built = sync.OnceValues(func() (b process.Binaries, err error) {
 		if dir, err = os.MkdirTemp("", "plaspy-bridge-harness-"); err != nil {

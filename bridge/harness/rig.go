@@ -19,12 +19,13 @@ import (
 	"plaspy-bridge/bridge/harness/process"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
+	"plaspy-bridge/publisher/natstest/loopback"
 )
 
 // Options are the settings of a rig.
 type Options struct {
 	Binaries process.Binaries
-	Ports    *network.Ports
+	Ports    *loopback.Ports
 	Dir      string // for its logs and stores
 
 	Devices int

@@ -4,8 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net"
-	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -25,32 +23,9 @@ import (
 // cluster starts three servers and points the environment to the first.
 func (r *rig) cluster() []*natstest.Server {
 	r.Helper()
-	var routes []*url.URL
-	var ports []int
-	var held []net.Listener // until all ports are chosen
-	for range 3 {
-		l, err := new(net.ListenConfig).Listen(r.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			r.Fatal(err)
-		}
-		held = append(held, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
-	}
-	for _, l := range held {
-		_ = l.Close()
-	}
-	return r.nodes(ports, routes)
-}
-
-func (r *rig) nodes(ports []int, routes []*url.URL) (servers []*natstest.Server) {
-	r.Helper()
-	for i, p := range ports {
-		servers = append(servers, natstest.Start(r.T, natstest.Listen, func(o *server.Options) {
-			o.ServerName, o.Cluster, o.Routes = fmt.Sprintf("n%d", i), server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: p}, routes
-			o.Users = []*server.User{{Username: "bridge", Password: password}, {Username: "admin", Password: password}}
-		}))
-	}
+	servers := natstest.StartCluster(r, 3, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "bridge", Password: password}, {Username: "admin", Password: password}}
+	})
 	r.env("NATS_URL", servers[0].ClientURL(), "NATS_USER", "bridge", "NATS_PASSWORD", password)
 	return servers
 }

@@ -2,8 +2,6 @@ package replica
 
 import (
 	"fmt"
-	"net"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -15,20 +13,9 @@ import (
 // newCluster makes a rig on three servers that replicate the bucket.
 func newCluster(t *testing.T, devices int) (*rig, []*natstest.Server) {
 	t.Helper()
-	ports := freePorts(t, 3)
-	var routes []*url.URL
-	for _, p := range ports {
-		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", p)})
-	}
-	var servers []*natstest.Server
+	servers := natstest.StartCluster(t, 3)
 	var urls []string
-	for i, p := range ports {
-		s := natstest.Start(t, natstest.Listen, func(o *server.Options) {
-			o.ServerName = fmt.Sprintf("n%d", i)
-			o.Cluster = server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: p}
-			o.Routes = routes
-		})
-		servers = append(servers, s)
+	for _, s := range servers {
 		urls = append(urls, s.ClientURL())
 	}
 	r := &rig{T: t, server: servers[0], changed: make(chan struct{}, 1), urls: strings.Join(urls, ","), copies: 3}
@@ -36,20 +23,6 @@ func newCluster(t *testing.T, devices int) (*rig, []*natstest.Server) {
 		r.tokens = append(r.tokens, fmt.Sprintf("dev=20%d", i))
 	}
 	return r, servers
-}
-
-func freePorts(t *testing.T, n int) (ports []int) {
-	t.Helper()
-	var c net.ListenConfig
-	for range n {
-		l, err := c.Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = l.Close() }()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
 }
 
 // TestCluster: replicas outlive the loss of whichever server leads the bucket,

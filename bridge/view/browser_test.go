@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"plaspy-bridge/publisher/natstest/loopback"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -141,11 +143,14 @@ func oneLetter() prometheus.Gatherer {
 func TestPageComesBack(t *testing.T) {
 	source := &plain{}
 	b := chromium(t)
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	addr, err := new(loopback.Ports).Take(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := listener.Addr().String()
+	listener, err := loopback.Listen(t.Context(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
 	run := func(l net.Listener, devices ...Device) (stop func()) {
 		source.put(devices...)
 		v := New(Options{Source: source, Log: quietLog})
@@ -168,7 +173,7 @@ func TestPageComesBack(t *testing.T) {
 	b.wait(`document.querySelector("#feed").dataset.state === "lost" && document.querySelector("#ready").dataset.state === "unknown"`)
 	b.wait(`document.querySelector("#strip-what").textContent.includes("No connection") && !document.querySelector("#strip").hidden`)
 	b.shoot("lost")
-	if listener, err = new(net.ListenConfig).Listen(t.Context(), "tcp", addr); err != nil {
+	if listener, err = loopback.Listen(t.Context(), addr); err != nil {
 		t.Fatal(err)
 	}
 	stop = run(listener, truck("c", 1))

@@ -16,12 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"plaspy-bridge/bridge/harness/network"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 	"plaspy-bridge/publisher/natstest"
+	"plaspy-bridge/publisher/natstest/loopback"
 )
 
 // users are the users of deploy/nats.conf, which reads their passwords from the
@@ -51,7 +51,7 @@ type process struct {
 
 // ports are those of the programs. The system gives none of them to a connection before
 // the program listens.
-var ports network.Ports
+var ports loopback.Ports
 
 func freeAddr(t *testing.T) string {
 	t.Helper()

@@ -8,8 +8,8 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
+	"net/netip"
+	"net/url"
 	"sync"
 	"testing"
 	"time"
@@ -20,11 +20,15 @@ import (
 	"go.uber.org/goleak"
 
 	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest/loopback"
 )
 
 // patience is how long a server may take to start and a connection to be made,
 // beside busy processes.
 const patience = time.Minute
+
+// ports are those of the servers that listen.
+var ports loopback.Ports
 
 // Server is a server that can be stopped and restarted with the same store and, if it
 // listens, the same port.
@@ -47,6 +51,27 @@ func Start(tb testing.TB, set ...func(*server.Options)) *Server {
 	s.start()
 	tb.Cleanup(s.Kill)
 	return s
+}
+
+// StartCluster starts servers that form a cluster, n0 and so on; set changes the options of
+// each.
+func StartCluster(tb testing.TB, servers int, set ...func(*server.Options)) (cluster []*Server) {
+	tb.Helper()
+	var ports []int
+	var routes []*url.URL
+	for range servers {
+		port := freePort(tb)
+		ports = append(ports, port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)})
+	}
+	for i, port := range ports {
+		join := func(o *server.Options) {
+			o.ServerName, o.Routes = fmt.Sprintf("n%d", i), routes
+			o.Cluster = server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}
+		}
+		cluster = append(cluster, Start(tb, append([]func(*server.Options){Listen, join}, set...)...))
+	}
+	return cluster
 }
 
 // Listen makes a server listen on a free port of loopback.
@@ -72,22 +97,14 @@ func (s *Server) start() {
 }
 
 // freePort returns a port that no other program gets between [Server.Kill] and
-// [Server.Restart]: it is below those that the system gives to connections and to
-// listeners without a port of their own.
+// [Server.Restart].
 func freePort(tb testing.TB) int {
 	tb.Helper()
-	const first, last = 25_000, 32_000
-	var err error
-	for range 100 {
-		port := first + rand.IntN(last-first)
-		var l net.Listener
-		if l, err = new(net.ListenConfig).Listen(tb.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			_ = l.Close()
-			return port
-		}
+	addr, err := ports.Take(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
 	}
-	tb.Fatal(err)
-	return 0
+	return int(netip.MustParseAddrPort(addr).Port())
 }
 
 // Kill stops the server and waits until it has shut down.

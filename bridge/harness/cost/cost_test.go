@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness/cost"
-	"plaspy-bridge/bridge/harness/network"
 	"plaspy-bridge/bridge/harness/process"
+	"plaspy-bridge/publisher/natstest/loopback"
 )
 
 var (
@@ -59,7 +59,7 @@ func TestCost(t *testing.T) {
 	}
 	binaries, err := process.Build(t.Context(), t.TempDir(), false)
 	ok(t, err)
-	m := &cost.Measurement{Binaries: binaries, Ports: &network.Ports{}, Dir: t.TempDir(), Window: *window, Limit: 10 * time.Minute, Profiles: *folder}
+	m := &cost.Measurement{Binaries: binaries, Ports: &loopback.Ports{}, Dir: t.TempDir(), Window: *window, Limit: 10 * time.Minute, Profiles: *folder}
 	if testing.Short() {
 		m.Window, *rounds, *fleets = 2*time.Second, 1, "1000"
 	}
@@ -144,7 +144,7 @@ func TestStarts(t *testing.T) {
 	}
 	binaries, err := process.Build(t.Context(), t.TempDir(), false)
 	ok(t, err)
-	m := &cost.Measurement{Binaries: binaries, Ports: &network.Ports{}, Dir: t.TempDir(), Limit: 10 * time.Minute}
+	m := &cost.Measurement{Binaries: binaries, Ports: &loopback.Ports{}, Dir: t.TempDir(), Limit: 10 * time.Minute}
 	if testing.Short() {
 		*fleets = "1000"
 	}

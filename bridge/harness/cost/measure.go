@@ -16,8 +16,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/harness/natsserver"
-	"plaspy-bridge/bridge/harness/network"
 	"plaspy-bridge/bridge/harness/process"
+	"plaspy-bridge/publisher/natstest/loopback"
 )
 
 // Client is a program that polls and publishes.
@@ -66,7 +66,7 @@ const delays = 20_000
 // Measurement runs clients one at a time.
 type Measurement struct {
 	Binaries process.Binaries
-	Ports    *network.Ports
+	Ports    *loopback.Ports
 	Dir      string
 	Window   time.Duration
 	Limit    time.Duration // until each device was polled

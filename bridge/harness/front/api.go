@@ -10,7 +10,6 @@ import (
 	"io"
 	"log"
 	"maps"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -21,6 +20,7 @@ import (
 	"plaspy-bridge/bridge/harness/judge"
 	"plaspy-bridge/bridge/harness/network"
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/publisher/natstest/loopback"
 )
 
 // API is the simulated API behind one door for each life of each bridge. It is safe for
@@ -28,7 +28,7 @@ import (
 type API struct {
 	Sim *sim.Server
 
-	ports *network.Ports
+	ports *loopback.Ports
 
 	mu     sync.Mutex
 	doors  []*Door
@@ -68,7 +68,7 @@ type Door struct {
 }
 
 // New makes an API of a simulator. It has no doors yet.
-func New(s *sim.Server, ports *network.Ports) *API {
+func New(s *sim.Server, ports *loopback.Ports) *API {
 	return &API{Sim: s, ports: ports, tokens: map[string]int64{}, holder: map[int64]*Door{}}
 }
 
@@ -99,8 +99,7 @@ func (d *Door) Up(ctx context.Context) error {
 	if d.srv != nil {
 		return nil
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", d.addr)
+	l, err := loopback.Listen(ctx, d.addr)
 	if err != nil {
 		return fmt.Errorf("simulated API: %w", err)
 	}

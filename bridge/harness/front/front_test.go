@@ -16,13 +16,13 @@ import (
 	"go.uber.org/goleak"
 
 	"plaspy-bridge/bridge/harness/front"
-	"plaspy-bridge/bridge/harness/network"
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/publisher/natstest/loopback"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var ports network.Ports
+var ports loopback.Ports
 
 // ok fails the test on an error.
 func ok(t *testing.T, err error) {

@@ -20,14 +20,14 @@ import (
 	"plaspy-bridge/bridge/harness/judge"
 	"plaspy-bridge/bridge/harness/machine"
 	"plaspy-bridge/bridge/harness/natsserver"
-	"plaspy-bridge/bridge/harness/network"
 	"plaspy-bridge/bridge/harness/process"
 	"plaspy-bridge/publisher"
+	"plaspy-bridge/publisher/natstest/loopback"
 )
 
 var (
 	proof = flag.Bool("proof", false, "run the tests that start whole processes; takes minutes")
-	ports = &network.Ports{}
+	ports = &loopback.Ports{}
 	dir   string // of the binaries, once they are built
 	built = sync.OnceValues(func() (b process.Binaries, err error) {
 		if dir, err = os.MkdirTemp("", "plaspy-bridge-machine-"); err != nil {

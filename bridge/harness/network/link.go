@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"plaspy-bridge/bridge/harness/timeline"
+	"plaspy-bridge/publisher/natstest/loopback"
 )
 
 // Link is the network between one bridge and the broker: a relay that can be cut. It is
@@ -31,9 +32,8 @@ type Link struct {
 func NewLink(ctx context.Context, addr, broker string) (*Link, error) {
 	k := &Link{addr: addr, broker: broker, open: make(chan struct{})}
 	close(k.open)
-	var lc net.ListenConfig
 	var err error
-	if k.l, err = lc.Listen(ctx, "tcp", addr); err != nil {
+	if k.l, err = loopback.Listen(ctx, addr); err != nil {
 		return nil, fmt.Errorf("link to the broker: %w", err)
 	}
 	k.work.Go(k.accept)

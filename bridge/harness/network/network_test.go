@@ -9,6 +9,7 @@ import (
 	"go.uber.org/goleak"
 
 	"plaspy-bridge/bridge/harness/network"
+	"plaspy-bridge/publisher/natstest/loopback"
 )
 
 // ok fails the test on an error.
@@ -40,7 +41,7 @@ func TestLink(t *testing.T) {
 	far, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // listens at once or not at all
 	ok(t, err)
 	t.Cleanup(func() { ok(t, far.Close()) })
-	addr, err := new(network.Ports).Take(t.Context())
+	addr, err := new(loopback.Ports).Take(t.Context())
 	ok(t, err)
 	link, err := network.NewLink(t.Context(), addr, far.Addr().String())
 	ok(t, err)
