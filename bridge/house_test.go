@@ -24,35 +24,30 @@ const (
 var oversized = map[string]string{
 	"bridge/schema/plaspy.Location":   "the wire form of a location",
 	"deploy/examples/plaspy.Location": "the wire form of a location",
+
+	"bridge.Bridge":             "its groups of parts are embedded: to be named",
+	"bridge/inbound.reader":     "embeds the pass: to be named",
+	"bridge/outbound.fleet":     "to be split",
+	"bridge/outbound.Pool":      "to be split",
+	"bridge/outbound.turn":      "embeds its job: to be named",
+	"bridge/preflight.broker":   "embeds the check: to be named",
+	"bridge/replica.membership": "to be split",
+	"bridge/sim/fault.armed":    "embeds the rule: to be named",
+	"publisher.Publisher":       "to be split into the writing and the reading side",
 }
 
-// TestHouseSizes holds types, interfaces and packages to the limits.
+// TestHouseSizes holds types, interfaces and packages to the limits. A type is as
+// large as everything that its parts can reach:
+//   - A struct of the same package that is embedded counts with its fields and methods.
+//   - A plain function counts as a method of T if its first parameter other than a
+//     context is a *T of the same package, and T has methods. Written in front of the
+//     name or behind it, the receiver is the same. A constructor of another type
+//     (new..., New...) and a function over a value do not count: neither changes T.
 func TestHouseSizes(t *testing.T) {
-	files, methods, fields, interfaces := map[string]int{}, map[string]int{}, map[string]int{}, map[string]int{}
-	for _, s := range sources(t) {
-		files[s.folder]++
-		for _, decl := range s.file.Decls {
-			switch d := decl.(type) {
-			case *ast.FuncDecl:
-				if d.Recv != nil {
-					methods[s.folder+"."+receiver(d.Recv.List[0].Type).Name]++
-				}
-			case *ast.GenDecl:
-				for _, spec := range d.Specs {
-					ts, ok := spec.(*ast.TypeSpec)
-					if !ok {
-						continue
-					}
-					name := s.folder + "." + ts.Name.Name
-					switch typ := ts.Type.(type) {
-					case *ast.StructType:
-						fields[name] = members(typ.Fields)
-					case *ast.InterfaceType:
-						interfaces[name] = members(typ.Methods)
-					}
-				}
-			}
-		}
+	files, interfaces, types := measured(sources(t))
+	methods, fields := map[string]int{}, map[string]int{}
+	for name := range types {
+		methods[name], fields[name] = total(types, name)
 	}
 	free := regexp.MustCompile(`\.(\w*[Oo]ptions|\w*[Mm]etrics|Config|Report)$`)
 	over := map[string]bool{}
@@ -76,6 +71,96 @@ func TestHouseSizes(t *testing.T) {
 			t.Errorf("%s is within the limits now: take it off the list", name)
 		}
 	}
+}
+
+// measured counts the files of each package, the methods of each interface and the
+// parts of each type.
+func measured(all []source) (files, interfaces map[string]int, types map[string]*size) {
+	files, interfaces, types = map[string]int{}, map[string]int{}, map[string]*size{}
+	of := func(folder, name string) *size {
+		key := folder + "." + name
+		if types[key] == nil {
+			types[key] = &size{}
+		}
+		return types[key]
+	}
+	for _, s := range all {
+		files[s.folder]++
+		for _, decl := range s.file.Decls {
+			switch d := decl.(type) {
+			case *ast.FuncDecl:
+				if d.Recv != nil {
+					of(s.folder, receiver(d.Recv.List[0].Type).Name).methods++
+				} else if name := subject(d); name != "" {
+					of(s.folder, name).functions++
+				}
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					ts, ok := spec.(*ast.TypeSpec)
+					if !ok {
+						continue
+					}
+					switch typ := ts.Type.(type) {
+					case *ast.StructType:
+						it := of(s.folder, ts.Name.Name)
+						it.fields = members(typ.Fields)
+						for _, f := range typ.Fields.List {
+							if len(f.Names) == 0 {
+								it.embeds = append(it.embeds, s.folder+"."+receiver(f.Type).Name)
+							}
+						}
+					case *ast.InterfaceType:
+						interfaces[s.folder+"."+ts.Name.Name] = members(typ.Methods)
+					}
+				}
+			}
+		}
+	}
+	return files, interfaces, types
+}
+
+// size is the number of parts that a type declares itself. embeds are the types
+// that it embeds.
+type size struct {
+	methods, functions, fields int
+	embeds                     []string
+}
+
+// total returns the size of a type with everything that it embeds of its package.
+func total(types map[string]*size, name string) (methods, fields int) {
+	it := types[name]
+	methods, fields = it.methods, it.fields
+	if methods > 0 {
+		methods += it.functions
+	}
+	for _, embedded := range it.embeds {
+		if types[embedded] != nil {
+			m, f := total(types, embedded)
+			methods, fields = methods+m, fields+max(f-1, 0) // the embedded struct itself is no field more
+		}
+	}
+	return methods, fields
+}
+
+// subject names the type that a plain function works on, or is empty.
+func subject(f *ast.FuncDecl) string {
+	if strings.HasPrefix(strings.ToLower(f.Name.Name), "new") {
+		return ""
+	}
+	for _, p := range f.Type.Params.List {
+		if sel, ok := p.Type.(*ast.SelectorExpr); ok && sel.Sel.Name == "Context" {
+			continue
+		}
+		star, ok := p.Type.(*ast.StarExpr)
+		if !ok {
+			return ""
+		}
+		if _, other := star.X.(*ast.SelectorExpr); other {
+			return ""
+		}
+		return receiver(star).Name
+	}
+	return ""
 }
 
 // members counts names, and embedded ones.
