@@ -5,7 +5,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,78 +15,172 @@ import (
 
 const module = "plaspy-bridge"
 
-// arrows are the imports allowed among the module's own packages: the folder,
-// which owns what lies below it, and what it may import beside that.
+// arrows are the imports among the module's own packages: each folder with Go files, and the others that its
+// files import, tests left out.
 var arrows = map[string][]string{
-	"auth":                      {"auth/backoff", "auth/redact"},
-	"auth/backoff":              nil,
-	"auth/redact":               nil,
-	"auth/logtest":              nil, // tests only
-	"publisher":                 {"auth/backoff", "auth/redact"},
-	"deploy":                    nil, // its examples are what users would write
-	"bridge/sim/fleet":          nil,
-	"bridge/sim/route":          nil,
-	"bridge/sim/token":          nil,
-	"bridge/sim/inprocess":      nil,
-	"bridge/sim/fault":          {"bridge/sim/route"},
-	"bridge/sim/account":        {"bridge/sim/fault", "bridge/sim/fleet", "bridge/sim/route"},
-	"bridge/sim":                {"bridge/sim/account", "bridge/sim/fault", "bridge/sim/fleet", "bridge/sim/inprocess", "bridge/sim/route", "bridge/sim/token"},
-	"bridge/mutation":           nil,
-	"bridge/tick":               nil,
-	"bridge/glob":               nil,
-	"bridge/heap":               nil,
-	"bridge/outbound/schedule":  nil,
-	"bridge/outbound/quota":     nil,
-	"bridge/outbound/memory":    {"bridge/tick"},
-	"bridge/outbound/track":     {"bridge/plaspy/rawjson", "publisher"},
-	"bridge/outbound/gap":       {"bridge/outbound/quota", "bridge/outbound/track", "bridge/plaspy", "bridge/plaspy/rawjson", "publisher"},
-	"bridge/plaspy/rawjson":     nil,
-	"bridge/outbound/inventory": {"bridge/glob", "auth/backoff", "bridge/plaspy/rawjson", "bridge/plaspy", "bridge/trace", "publisher"},
-	"bridge/harness/timeline":   nil,
-	"bridge/harness/judge":      {"bridge/harness/timeline", "publisher"},
-	"bridge/harness/process":    {"bridge/harness/timeline"},
-	"bridge/harness/network":    {"bridge/harness/timeline", "publisher"},
-	"bridge/harness/natsserver": {"bridge/harness/judge", "bridge/harness/process", "bridge/harness/timeline", "publisher"},
-	"bridge/harness/front":      {"bridge/harness/judge", "bridge/harness/network", "bridge/sim", "publisher"},
-	"bridge/harness":            {"bridge/harness/front", "bridge/harness/judge", "bridge/harness/natsserver", "bridge/harness/network", "bridge/harness/process", "bridge/harness/timeline", "bridge/sim", "bridge/sim/fault", "bridge/sim/fleet", "publisher"},
-	"bridge/control":            {"bridge/glob", "bridge/tick", "publisher"},
-	"bridge/schema/plaspy":      nil, // what schema --types go prints
-	"bridge/ops":                nil,
-	"bridge/view":               {"bridge/tick"},
-	"bridge/forget":             {"auth/backoff", "auth/redact", "publisher"},
-	"bridge/feed":               {"auth/backoff", "auth/redact", "publisher"},
-	"bridge/trace":              {"auth/backoff", "auth/redact"},
-	"bridge/plaspy":             {"bridge/plaspy/rawjson", "auth", "auth/backoff", "auth/redact", "bridge/trace"},
-	"bridge/replica":            {"bridge/tick", "publisher"},
-	"bridge/streams":            {"bridge/ops", "bridge/tick", "publisher"},
-	"bridge/config":             {"bridge/glob", "bridge/tick", "auth", "bridge/inbound/message", "auth/backoff", "auth/redact", "publisher", "bridge/trace"},
-	"bridge/outbound":           {"bridge/tick", "bridge/outbound/track", "bridge/outbound/gap", "auth/backoff", "auth/redact", "bridge/plaspy", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/inventory", "bridge/trace", "publisher"},
-	"bridge/inbound/lane":       nil,
-	"bridge/inbound/message":    {"bridge/plaspy/rawjson", "auth", "auth/redact", "publisher"},
-	"bridge/inbound/echo":       {"auth/backoff", "bridge/inbound/message", "publisher"},
-	"bridge/inbound/deadletter": {"auth/redact", "bridge/inbound/message", "publisher"},
-	"bridge/inbound":            {"bridge/tick", "bridge/inbound/message", "bridge/inbound/echo", "auth/backoff", "auth/redact", "bridge/inbound/lane", "bridge/plaspy", "bridge/trace", "publisher"},
-	"bridge":                    {"bridge/glob", "bridge/tick", "bridge/plaspy/rawjson", "auth", "auth/backoff", "auth/redact", "publisher", "bridge/config", "bridge/control", "bridge/sim", "bridge/outbound/schedule", "bridge/outbound/quota", "bridge/outbound/memory", "bridge/outbound/inventory", "bridge/ops", "bridge/view", "bridge/feed", "bridge/forget", "bridge/trace", "bridge/plaspy", "bridge/replica", "bridge/streams", "bridge/outbound", "bridge/inbound", "bridge/inbound/message", "bridge/inbound/echo", "bridge/inbound/deadletter"},
+	"auth":                        {"auth/backoff", "auth/redact"},
+	"auth/backoff":                nil,
+	"auth/logtest":                nil, // tests only
+	"auth/redact":                 nil,
+	"publisher":                   nil,
+	"publisher/embedded":          nil,
+	"publisher/natstest":          {"publisher", "publisher/natstest/loopback"}, // tests only
+	"publisher/natstest/loopback": nil,                                          // tests only
 
-	"cmd/plaspy-bridge/internal/cli":     {"bridge/config", "publisher"},
+	"bridge": {
+		"auth", "bridge/config", "bridge/control", "bridge/feed", "bridge/forget", "bridge/glob",
+		"bridge/inbound", "bridge/inbound/deadletter", "bridge/inbound/echo", "bridge/inbound/message",
+		"bridge/ops", "bridge/outbound", "bridge/outbound/inventory", "bridge/outbound/memory",
+		"bridge/outbound/quota", "bridge/outbound/schedule", "bridge/plaspy", "bridge/plaspy/daily",
+		"bridge/query", "bridge/replica", "bridge/streams", "bridge/tick", "bridge/trace", "bridge/view",
+		"publisher", "publisher/embedded",
+	},
+	"bridge/config": {
+		"bridge/glob", "bridge/inbound/message", "bridge/tick", "bridge/trace", "publisher",
+		"publisher/embedded",
+	},
+	"bridge/config/configtest": {"bridge/config"}, // tests only
+	"bridge/control":           {"bridge/glob", "bridge/tick", "publisher"},
+	"bridge/feed":              {"publisher"},
+	"bridge/forget":            {"auth/backoff", "publisher"},
+	"bridge/glob":              nil,
+	"bridge/heap":              nil,
+	"bridge/inbound": {
+		"bridge/inbound/echo", "bridge/inbound/lane", "bridge/inbound/message", "bridge/plaspy", "bridge/tick",
+		"bridge/trace", "publisher",
+	},
+	"bridge/inbound/deadletter": {"bridge/inbound/message", "publisher"},
+	"bridge/inbound/echo":       {"auth/backoff", "bridge/inbound/message", "publisher"},
+	"bridge/inbound/lane":       nil,
+	"bridge/inbound/message":    {"auth", "auth/redact", "bridge/plaspy/rawjson", "publisher"},
+	"bridge/ops":                nil,
+	"bridge/outbound": {
+		"auth/backoff", "bridge/outbound/gap", "bridge/outbound/inventory", "bridge/outbound/quota",
+		"bridge/outbound/schedule", "bridge/outbound/track", "bridge/plaspy", "bridge/tick", "bridge/trace",
+		"publisher",
+	},
+	"bridge/outbound/gap": {
+		"bridge/outbound/quota", "bridge/outbound/track", "bridge/plaspy", "bridge/plaspy/rawjson", "publisher",
+	},
+	"bridge/outbound/inventory": {
+		"auth/backoff", "bridge/glob", "bridge/plaspy", "bridge/plaspy/rawjson", "bridge/trace", "publisher",
+	},
+	"bridge/outbound/memory":            {"bridge/tick"},
+	"bridge/outbound/quota":             nil,
+	"bridge/outbound/schedule":          {"bridge/outbound/schedule/forecast"},
+	"bridge/outbound/schedule/forecast": nil,
+	"bridge/outbound/track":             {"bridge/plaspy/rawjson", "publisher"},
+	"bridge/plaspy":                     {"auth", "bridge/plaspy/daily", "bridge/plaspy/rawjson", "bridge/trace"},
+	"bridge/plaspy/daily":               nil,
+	"bridge/plaspy/rawjson":             nil,
+	"bridge/preflight": {
+		"auth", "bridge/config", "bridge/control", "bridge/inbound", "bridge/inbound/deadletter",
+		"bridge/inbound/echo", "bridge/ops", "bridge/outbound/inventory", "bridge/plaspy", "bridge/query",
+		"bridge/replica", "bridge/streams", "bridge/trace", "publisher", "publisher/embedded",
+	},
+	"bridge/query":              {"auth", "bridge/plaspy", "bridge/plaspy/rawjson", "bridge/trace", "publisher"},
+	"bridge/replica":            {"bridge/replica/clock", "bridge/replica/rendezvous", "bridge/tick", "publisher"},
+	"bridge/replica/clock":      nil,
+	"bridge/replica/rendezvous": nil,
+	"bridge/schema":             {"publisher"},
+	"bridge/schema/plaspy":      nil, // what schema --types go prints
+	"bridge/streams":            {"bridge/ops", "bridge/tick", "publisher"},
+	"bridge/tick":               nil,
+	"bridge/trace":              {"auth/redact"},
+	"bridge/trace/tracetest":    nil, // tests only
+	"bridge/view":               {"bridge/tick"},
+
+	"bridge/harness": {
+		"bridge/harness/front", "bridge/harness/judge", "bridge/harness/natsserver", "bridge/harness/network",
+		"bridge/harness/process", "bridge/harness/timeline", "bridge/sim", "bridge/sim/fault",
+		"bridge/sim/fleet", "publisher", "publisher/natstest/loopback",
+	},
+	"bridge/harness/cost": {
+		"bridge/harness/natsserver", "bridge/harness/process", "bridge/sim", "publisher",
+		"publisher/natstest/loopback",
+	},
+	"bridge/harness/cpu": nil,
+	"bridge/harness/front": {
+		"bridge/harness/judge", "bridge/harness/network", "bridge/sim", "publisher/natstest/loopback",
+	},
+	"bridge/harness/judge":   {"bridge/harness/timeline", "publisher"},
+	"bridge/harness/machine": {"bridge/harness/process"},
+	"bridge/harness/natsserver": {
+		"bridge/harness/judge", "bridge/harness/process", "bridge/harness/timeline", "publisher",
+	},
+	"bridge/harness/network":  {"bridge/harness/timeline", "publisher/natstest/loopback"},
+	"bridge/harness/process":  {"bridge/harness/timeline"},
+	"bridge/harness/timeline": nil,
+	"bridge/mutation":         nil,
+	"bridge/sim": {
+		"bridge/sim/account", "bridge/sim/fault", "bridge/sim/fleet", "bridge/sim/inprocess", "bridge/sim/route",
+		"bridge/sim/token",
+	},
+	"bridge/sim/account":   {"bridge/sim/fault", "bridge/sim/fleet", "bridge/sim/route"},
+	"bridge/sim/fault":     {"bridge/sim/route"},
+	"bridge/sim/fleet":     nil,
+	"bridge/sim/inprocess": nil,
+	"bridge/sim/route":     nil,
+	"bridge/sim/token":     nil,
+
+	"cmd/plaspy-bridge": {
+		"bridge", "bridge/config", "bridge/ops", "bridge/preflight", "bridge/schema", "bridge/sim",
+		"bridge/tick", "cmd/plaspy-bridge/internal/cli", "cmd/plaspy-bridge/internal/demo",
+		"cmd/plaspy-bridge/internal/dlq", "cmd/plaspy-bridge/internal/inspect",
+		"cmd/plaspy-bridge/internal/logging", "cmd/plaspy-bridge/internal/operate", "publisher",
+	},
 	"cmd/plaspy-bridge/internal/broker":  {"bridge/config", "cmd/plaspy-bridge/internal/cli", "publisher"},
+	"cmd/plaspy-bridge/internal/cli":     {"bridge/config", "publisher"},
+	"cmd/plaspy-bridge/internal/clitest": {"cmd/plaspy-bridge/internal/cli", "publisher/natstest"}, // tests only
+	"cmd/plaspy-bridge/internal/demo": {
+		"bridge", "bridge/config", "bridge/ops", "bridge/sim", "bridge/sim/account", "bridge/sim/fleet",
+		"cmd/plaspy-bridge/internal/logging", "publisher",
+	},
+	"cmd/plaspy-bridge/internal/dlq": {
+		"auth/redact", "bridge/config", "bridge/inbound/deadletter", "cmd/plaspy-bridge/internal/broker",
+		"cmd/plaspy-bridge/internal/cli", "publisher",
+	},
+	"cmd/plaspy-bridge/internal/inspect": {
+		"bridge/config", "bridge/ops", "bridge/outbound", "cmd/plaspy-bridge/internal/broker",
+		"cmd/plaspy-bridge/internal/cli", "publisher",
+	},
 	"cmd/plaspy-bridge/internal/logging": {"bridge/config", "bridge/ops", "cmd/plaspy-bridge/internal/cli"},
-	"cmd/plaspy-bridge/internal/clitest": {"cmd/plaspy-bridge/internal/cli", "publisher"},
-	"cmd/plaspy-bridge/internal/demo":    {"bridge", "bridge/config", "bridge/ops", "bridge/sim", "bridge/sim/account", "bridge/sim/fleet", "cmd/plaspy-bridge/internal/logging", "publisher"},
-	"cmd/plaspy-bridge/internal/dlq":     {"auth/redact", "bridge/config", "bridge/inbound/deadletter", "cmd/plaspy-bridge/internal/broker", "cmd/plaspy-bridge/internal/cli", "publisher"},
-	"cmd/plaspy-bridge/internal/inspect": {"bridge/config", "bridge/ops", "bridge/outbound", "cmd/plaspy-bridge/internal/broker", "cmd/plaspy-bridge/internal/cli", "publisher"},
-	"cmd/plaspy-bridge/internal/operate": {"bridge/config", "bridge/control", "bridge/forget", "cmd/plaspy-bridge/internal/broker", "cmd/plaspy-bridge/internal/cli", "publisher"},
-	"cmd":                                {"bridge", "bridge/tick", "bridge/config", "bridge/ops", "bridge/sim", "publisher", "cmd/plaspy-bridge/internal/cli", "cmd/plaspy-bridge/internal/logging", "cmd/plaspy-bridge/internal/demo", "cmd/plaspy-bridge/internal/dlq", "cmd/plaspy-bridge/internal/inspect", "cmd/plaspy-bridge/internal/operate"},
+	"cmd/plaspy-bridge/internal/operate": {
+		"bridge/config", "bridge/control", "bridge/forget", "cmd/plaspy-bridge/internal/broker",
+		"cmd/plaspy-bridge/internal/cli", "publisher",
+	},
+
+	"deploy/examples/alerts":  {"deploy/examples/plaspy"},
+	"deploy/examples/durable": {"deploy/examples/plaspy"},
+	"deploy/examples/gateway": {"deploy/examples/plaspy"},
+	"deploy/examples/latest":  {"deploy/examples/plaspy"},
+	"deploy/examples/plaspy":  nil,
+	"deploy/examples/replay":  nil,
+	"deploy/examples/traced":  nil,
+	"deploy/examples/workers": {"deploy/examples/plaspy"},
 }
 
-// owner returns the folder of arrows that a package's folder belongs to.
-func owner(folder string) (string, bool) {
-	for ; folder != "." && folder != "/"; folder = path.Dir(folder) {
-		if _, known := arrows[folder]; known {
-			return folder, true
-		}
-	}
-	return "", false
+// pure are the packages of rules alone: their functions get times and answers as arguments and return the
+// actions.
+var pure = []string{
+	"bridge/glob",
+	"bridge/heap",
+	"bridge/inbound/lane",
+	"bridge/inbound/message",
+	"bridge/outbound/schedule",
+	"bridge/outbound/schedule/forecast",
+	"bridge/plaspy/daily",
+	"bridge/plaspy/rawjson",
+	"bridge/replica/rendezvous",
+}
+
+// impure are the imports that a pure package does not have, and the functions of others that it does not call.
+var impure = map[string]bool{
+	"context": true, "io": true, "log/slog": true, "math/rand/v2": true, "net": true, "net/http": true, "os": true,
+	"sync": true, "sync/atomic": true, "github.com/nats-io/nats.go": true, "github.com/nats-io/nats.go/jetstream": true,
+
+	"time.Now": true, "time.Since": true, "time.Until": true, "time.Sleep": true, "time.After": true,
+	"time.AfterFunc": true, "time.NewTimer": true, "time.NewTicker": true, "time.Tick": true,
 }
 
 // source is one file of the module that is not a test.
@@ -154,38 +247,82 @@ func parse(wanted func(name string) bool) (all []source, err error) {
 	return all, err
 }
 
-// TestArrows fails on an import against the direction of the design.
-func TestArrows(t *testing.T) {
-	for _, s := range sources(t) {
-		from, known := owner(s.folder)
-		if !known {
-			t.Errorf("%s/%s is not in the design", s.folder, s.name)
-			continue
+// imports are the packages that a file imports.
+func imports(t *testing.T, s source) (all []string) {
+	t.Helper()
+	for _, spec := range s.file.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, spec := range s.file.Imports {
-			imported, err := strconv.Unquote(spec.Path.Value)
-			if err != nil {
-				t.Fatal(err)
-			}
+		all = append(all, imported)
+	}
+	return all
+}
+
+// TestArrows fails on an import against the direction of the design, and on a row or a permission that no file needs.
+func TestArrows(t *testing.T) {
+	used := map[string]map[string]bool{}
+	for _, s := range sources(t) {
+		allowed, known := arrows[s.folder]
+		if !known && used[s.folder] == nil {
+			t.Errorf("%s has no row in arrows", s.folder)
+		}
+		if used[s.folder] == nil {
+			used[s.folder] = map[string]bool{}
+		}
+		for _, imported := range imports(t, s) {
 			folder, ours := strings.CutPrefix(imported, module+"/")
 			if !ours {
 				continue
 			}
-			if to, _ := owner(folder); to != from && !slices.Contains(arrows[from], to) {
-				t.Errorf("%s/%s imports %s: of this module, %s may import only %v", s.folder, s.name, folder, from, arrows[from])
+			used[s.folder][folder] = true
+			if known && !slices.Contains(allowed, folder) {
+				t.Errorf("%s/%s imports %s: of this module, %s may import only %v", s.folder, s.name, folder, s.folder, allowed)
+			}
+		}
+	}
+	for folder, allowed := range arrows {
+		if used[folder] == nil {
+			t.Errorf("%s has a row in arrows, and no Go files", folder)
+			continue
+		}
+		for _, to := range allowed {
+			if !used[folder][to] {
+				t.Errorf("%s does not import %s: take the permission out of arrows", folder, to)
 			}
 		}
 	}
 }
 
-// TestOwner keeps TestArrows from passing because it looks folders up wrongly.
-func TestOwner(t *testing.T) {
-	for folder, want := range map[string]string{
-		"auth": "auth", "bridge": "bridge", "bridge/sim/fleet": "bridge/sim/fleet", "bridge/plaspy/rawjson": "bridge/plaspy/rawjson", "bridge/plaspy/wire": "bridge/plaspy",
-		"cmd/plaspy-bridge": "cmd", "cmd/plaspy-bridge/internal/demo": "cmd/plaspy-bridge/internal/demo", "bridge/simulator": "bridge", "util": "", ".": "",
-	} {
-		if got, known := owner(folder); got != want || known != (want != "") {
-			t.Errorf("owner(%q) = %q, %t, want %q", folder, got, known, want)
+// TestPure fails if a package of rules alone reads the clock, starts a goroutine or could do I/O.
+func TestPure(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range sources(t) {
+		if !slices.Contains(pure, s.folder) {
+			continue
+		}
+		seen[s.folder] = true
+		for _, imported := range imports(t, s) {
+			if impure[imported] {
+				t.Errorf("%s/%s imports %s: the package is pure", s.folder, s.name, imported)
+			}
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				t.Errorf("%s/%s starts a goroutine: the package is pure", s.folder, s.name)
+			case *ast.SelectorExpr:
+				if of, ok := n.X.(*ast.Ident); ok && impure[of.Name+"."+n.Sel.Name] {
+					t.Errorf("%s/%s uses %s.%s: the package is pure", s.folder, s.name, of.Name, n.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+	for _, folder := range pure {
+		if !seen[folder] {
+			t.Errorf("%s is pure, and no package", folder)
 		}
 	}
 }
