@@ -2,6 +2,7 @@ package bridge_test
 
 import (
 	"go/ast"
+	"go/token"
 	"maps"
 	"os"
 	"path"
@@ -277,6 +278,27 @@ func called(call *ast.CallExpr) string {
 		return ""
 	}
 	return of.Name + "." + sel.Sel.Name
+}
+
+// TestHouseTypes wants the comment of a type to begin with its name, since a comment may lose its first lines in a move.
+func TestHouseTypes(t *testing.T) {
+	commented := 0
+	for _, s := range sources(t) {
+		for _, decl := range s.file.Decls {
+			d, ok := decl.(*ast.GenDecl)
+			if !ok || d.Tok != token.TYPE || d.Doc == nil || d.Lparen.IsValid() {
+				continue
+			}
+			commented++
+			name := d.Specs[0].(*ast.TypeSpec).Name.Name
+			if begins := regexp.MustCompile(`^((A|An|The) )?` + name + `\b`); !begins.MatchString(d.Doc.Text()) {
+				t.Errorf("%s/%s: the comment of %s begins otherwise: %.50q", s.folder, s.name, name, d.Doc.Text())
+			}
+		}
+	}
+	if commented == 0 {
+		t.Error("no type has a comment: the test looks in the wrong place")
+	}
 }
 
 // TestHouseFolders wants every folder of the module that the README or CONTRIBUTING

@@ -38,7 +38,7 @@ type Secrets struct {
 // New returns a set of secrets that are never forgotten. Secrets of fewer than four bytes are ignored.
 func New(secrets ...string) *Secrets {
 	s := &Secrets{fixed: secrets}
-	s.rebuild()
+	s.rebuildLocked()
 	return s
 }
 
@@ -57,12 +57,12 @@ func (s *Secrets) Add(secret string) {
 		s.added = s.added[1:]
 	}
 	if !known {
-		s.rebuild()
+		s.rebuildLocked()
 	}
 }
 
-// rebuild makes the index again. The caller holds mu, or has the only reference.
-func (s *Secrets) rebuild() { s.index.Store(newIndex(slices.Concat(s.fixed, s.added))) }
+// rebuildLocked makes the index again. Only New calls it without mu.
+func (s *Secrets) rebuildLocked() { s.index.Store(newIndex(slices.Concat(s.fixed, s.added))) }
 
 // Text returns a line of text that is fit for a log, an error or a header: without secrets, printable, and of
 // at most limit bytes. It reads no more than the first 64 KiB of text.

@@ -104,13 +104,13 @@ func (c *Circuit) Report(device string, err error) {
 	c.mu.Lock()
 	defer c.unlock()
 	now := time.Now()
-	c.use(device, now)
+	c.useLocked(device, now)
 	foreign := err != nil && Classify(err) == Foreign
 	switch {
 	case foreign:
-		if c.apiAnswers() {
+		if c.apiAnswersLocked() {
 			c.row = row{}
-			c.close()
+			c.closeLocked()
 		}
 		if c.row.foreign.IsZero() {
 			c.row.foreign = now
@@ -119,10 +119,10 @@ func (c *Circuit) Report(device string, err error) {
 		c.row = row{}
 		c.answers++
 		delete(c.failed, device)
-		c.close()
+		c.closeLocked()
 		return
 	default:
-		itself, fresh := c.itself(device)
+		itself, fresh := c.itselfLocked(device)
 		if itself {
 			return
 		}
@@ -133,16 +133,16 @@ func (c *Circuit) Report(device string, err error) {
 	c.row.add(device)
 	if c.quiet && !c.since.IsZero() && time.Since(c.since) >= flapping {
 		c.quiet = false
-		c.down(err)
+		c.downLocked(err)
 	}
-	if c.since.IsZero() && c.row.tries >= tripTries && len(c.row.failing) >= c.need() {
-		c.trip(err)
+	if c.since.IsZero() && c.row.tries >= tripTries && len(c.row.failing) >= c.needLocked() {
+		c.tripLocked(err)
 	}
 }
 
-// itself notes that a device fails. It reports whether the device failed before and others were answered between,
+// itselfLocked notes that a device fails. It reports whether the device failed before and others were answered between,
 // and whether this is its first failure.
-func (c *Circuit) itself(device string) (itself, fresh bool) {
+func (c *Circuit) itselfLocked(device string) (itself, fresh bool) {
 	before, known := c.failed[device]
 	room := len(c.failed) < limitedMax
 	if known || room {
@@ -166,8 +166,8 @@ func (c *Circuit) Answers() uint64 {
 	return c.answers
 }
 
-// use notes that a device is among those there are.
-func (c *Circuit) use(device string, now time.Time) {
+// useLocked notes that a device is among those there are.
+func (c *Circuit) useLocked(device string, now time.Time) {
 	if _, known := c.tried[device]; !known && len(c.tried) >= tripDevices {
 		for other, at := range c.tried {
 			if now.Sub(at) > inUse {
@@ -180,8 +180,8 @@ func (c *Circuit) use(device string, now time.Time) {
 	}
 }
 
-// need returns how many devices must fail.
-func (c *Circuit) need() int {
+// needLocked returns how many devices must fail.
+func (c *Circuit) needLocked() int {
 	if c.opt.Counted && c.devices > 0 {
 		return min(tripDevices, c.devices)
 	}
@@ -194,8 +194,8 @@ func (c *Circuit) need() int {
 	return min(tripDevices, max(c.devices, tried))
 }
 
-// apiAnswers reports whether the API itself has answered something since the first foreign answer of the row.
-func (c *Circuit) apiAnswers() bool {
+// apiAnswersLocked reports whether the API itself has answered something since the first foreign answer of the row.
+func (c *Circuit) apiAnswersLocked() bool {
 	return c.opt.Answered != nil && !c.row.foreign.IsZero() && c.opt.Answered().After(c.row.foreign)
 }
 
@@ -209,20 +209,20 @@ func (r *row) add(device string) {
 	}
 }
 
-func (c *Circuit) trip(err error) {
+func (c *Circuit) tripLocked(err error) {
 	c.since = time.Now()
 	c.probes, c.gap, c.others = 0, c.opt.Initial, c.elsewhere()
-	c.schedule(c.since)
+	c.scheduleLocked(c.since)
 	c.open.Set(1)
 	c.quiet = !c.ended.IsZero() && c.since.Sub(c.ended) < flapping
-	c.down(err)
+	c.downLocked(err)
 }
 
-func (c *Circuit) close() {
+func (c *Circuit) closeLocked() {
 	if c.since.IsZero() {
 		return
 	}
-	c.log(slog.LevelInfo, "API answers again, resuming", "direction", c.opt.Name, "attempt", c.probes, "elapsed", time.Since(c.since))
+	c.logLocked(slog.LevelInfo, "API answers again, resuming", "direction", c.opt.Name, "attempt", c.probes, "elapsed", time.Since(c.since))
 	if !c.quiet {
 		c.ended = time.Now()
 	}
@@ -230,12 +230,12 @@ func (c *Circuit) close() {
 	c.open.Set(0)
 }
 
-func (c *Circuit) down(err error) {
-	c.log(slog.LevelError, "API is down, pausing all requests except probes", "direction", c.opt.Name, "err", err, "attempt", c.row.tries)
+func (c *Circuit) downLocked(err error) {
+	c.logLocked(slog.LevelError, "API is down, pausing all requests except probes", "direction", c.opt.Name, "err", err, "attempt", c.row.tries)
 }
 
-// log writes a line on the present outage, unless it follows the one before it too soon.
-func (c *Circuit) log(level slog.Level, msg string, args ...any) {
+// logLocked writes a line on the present outage, unless it follows the one before it too soon.
+func (c *Circuit) logLocked(level slog.Level, msg string, args ...any) {
 	if !c.quiet {
 		c.lines = append(c.lines, func() { c.opt.Log.Log(context.Background(), level, msg, args...) }) //nolint:sloglint // constant at each call
 	}
@@ -250,8 +250,8 @@ func (c *Circuit) unlock() {
 	}
 }
 
-// schedule sets the time of the next probe. Jitter only lengthens: the gaps are promised as minima.
-func (c *Circuit) schedule(now time.Time) {
+// scheduleLocked sets the time of the next probe. Jitter only lengthens: the gaps are promised as minima.
+func (c *Circuit) scheduleLocked(now time.Time) {
 	c.next = now.Add(c.gap + rand.N(c.gap/10+1))
 	c.gap = min(2*c.gap, c.opt.Max)
 }
@@ -261,7 +261,7 @@ func (c *Circuit) schedule(now time.Time) {
 func (c *Circuit) Allow(now time.Time) (ok bool, at time.Time) {
 	c.mu.Lock()
 	defer c.unlock()
-	c.look()
+	c.lookLocked()
 	switch {
 	case c.since.IsZero():
 		return true, now
@@ -269,15 +269,15 @@ func (c *Circuit) Allow(now time.Time) (ok bool, at time.Time) {
 		return false, c.next
 	}
 	c.probes++
-	c.schedule(now)
+	c.scheduleLocked(now)
 	return true, now
 }
 
-// look closes a circuit that foreign answers opened if the API itself answers elsewhere.
-func (c *Circuit) look() {
-	if !c.since.IsZero() && c.apiAnswers() && c.opt.Answered().After(c.since) {
+// lookLocked closes a circuit that foreign answers opened if the API itself answers elsewhere.
+func (c *Circuit) lookLocked() {
+	if !c.since.IsZero() && c.apiAnswersLocked() && c.opt.Answered().After(c.since) {
 		c.row = row{}
-		c.close()
+		c.closeLocked()
 	}
 }
 
@@ -294,7 +294,7 @@ type CircuitState struct {
 func (c *Circuit) State() CircuitState {
 	c.mu.Lock()
 	defer c.unlock()
-	if c.look(); c.since.IsZero() {
+	if c.lookLocked(); c.since.IsZero() {
 		return CircuitState{}
 	}
 	return CircuitState{Open: true, Since: c.since, Foreign: !c.row.foreign.IsZero(), Probes: c.probes, NextProbe: c.next}

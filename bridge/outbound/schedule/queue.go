@@ -98,6 +98,7 @@ func (e entry) before(f entry) bool {
 	return int32(e.seq-f.seq) < 0
 }
 
+// firstPolls spreads first polls: devices wait in line and one is let in each gap. The gap is the time of the spread
 // over the number of devices in this episode. It is worked out again each time, so it does not matter whether
 // the devices come one by one, with polls in between, or all at once, nor that the rate changes meanwhile.
 type firstPolls struct {
