@@ -27,13 +27,9 @@ var oversized = map[string]string{
 	"deploy/examples/plaspy.Location": "the wire form of a location",
 
 	"bridge.Bridge":             "its groups of parts are embedded: to be named",
-	"bridge/inbound.reader":     "embeds the pass: to be named",
 	"bridge/outbound.fleet":     "to be split",
 	"bridge/outbound.Pool":      "to be split",
-	"bridge/outbound.turn":      "embeds its job: to be named",
-	"bridge/preflight.broker":   "embeds the check: to be named",
 	"bridge/replica.membership": "to be split",
-	"bridge/sim/fault.armed":    "embeds the rule: to be named",
 	"publisher.Publisher":       "to be split into the writing and the reading side",
 }
 

@@ -243,8 +243,9 @@ const (
 // reader hands the messages of the stream to the lanes, in order. It is used by
 // one goroutine.
 type reader struct {
-	*pass
-	*arrivals
+	pass     *pass
+	arrivals *arrivals
+
 	next uint64 // the first sequence that was not read
 	last uint64 // the stream's last sequence, as of the last look
 
@@ -256,7 +257,7 @@ type reader struct {
 // the stream is replaced.
 func (r *pass) read(ctx context.Context) error {
 	rd := &reader{pass: r, arrivals: newArrivals(r.c.opt.JetStream.Conn(), r.c.opt.Subjects.InboundAll()), next: 1}
-	defer rd.close()
+	defer rd.arrivals.close()
 	for ctx.Err() == nil {
 		r.c.beats()
 		err := rd.step(ctx)
@@ -278,49 +279,49 @@ func (r *pass) read(ctx context.Context) error {
 func (rd *reader) step(ctx context.Context) error {
 	if !rd.wantsMessages() {
 		select {
-		case <-rd.wants:
+		case <-rd.pass.wants:
 		case <-time.After(time.Second):
 		case <-ctx.Done():
 		}
 		return nil
 	}
 	if rd.next > rd.last {
-		st, err := rd.queue.look(ctx)
+		st, err := rd.pass.queue.look(ctx)
 		if err != nil {
 			return err
 		}
 		if st.last+1 < rd.next {
-			return rd.queue.again("it lost messages that it had accepted")
+			return rd.pass.queue.again("it lost messages that it had accepted")
 		}
-		rd.c.trouble.clear(partStream)
+		rd.pass.c.trouble.clear(partStream)
 		rd.last = st.last
 		if rd.next > rd.last {
 			if err := rd.caughtUp(st); err != nil {
 				return err
 			}
-			rd.await(ctx)
+			rd.arrivals.await(ctx)
 			return nil
 		}
 	}
-	items, through, err := rd.queue.scan(ctx, rd.next, rd.last)
+	items, through, err := rd.pass.queue.scan(ctx, rd.next, rd.last)
 	if err != nil {
 		return err
 	}
-	rd.c.trouble.clear(partStream)
-	rd.do(func(l *lane.Lanes) {
+	rd.pass.c.trouble.clear(partStream)
+	rd.pass.do(func(l *lane.Lanes) {
 		for _, m := range items {
 			l.Deliver(messageOf(m))
 		}
 	})
-	rd.found()
+	rd.arrivals.found()
 	rd.next = through + 1
 	return nil
 }
 
 func (rd *reader) wantsMessages() bool {
-	rd.c.mu.Lock()
-	defer rd.c.mu.Unlock()
-	return rd.c.lanes.WantsMessages()
+	rd.pass.c.mu.Lock()
+	defer rd.pass.c.mu.Unlock()
+	return rd.pass.c.lanes.WantsMessages()
 }
 
 // caughtUp is called when everything was read. If the stream then keeps holding more
@@ -332,7 +333,7 @@ func (rd *reader) caughtUp(st state) error {
 	}
 	rd.checked = time.Now()
 	known := 0
-	rd.do(func(l *lane.Lanes) {
+	rd.pass.do(func(l *lane.Lanes) {
 		l.CaughtUp()
 		known = l.Status().Known
 	})
@@ -341,7 +342,7 @@ func (rd *reader) caughtUp(st state) error {
 		return nil
 	}
 	if rd.missed++; rd.missed > 2 {
-		return rd.queue.again(fmt.Sprintf("it holds %d messages, and %d are known", st.messages, known))
+		return rd.pass.queue.again(fmt.Sprintf("it holds %d messages, and %d are known", st.messages, known))
 	}
 	return nil
 }

@@ -356,7 +356,7 @@ func (p *Pool) sendAsked(ctx context.Context, permit *plaspy.Permit) bool {
 
 // answerAsked gives the result of a turn to the callers of Poll.
 func (t *turn) answerAsked(now time.Time) {
-	if len(t.callers) == 0 {
+	if len(t.job.callers) == 0 {
 		return
 	}
 	r := pollResult{t.result, t.err}
@@ -364,7 +364,7 @@ func (t *turn) answerAsked(now time.Time) {
 	if r.err == nil && r.decision.result == noResult {
 		r.err = heldError("the state is being read from the stream")
 	}
-	for _, c := range t.callers {
+	for _, c := range t.job.callers {
 		c <- r // it has room
 	}
 }

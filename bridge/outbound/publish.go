@@ -25,15 +25,15 @@ const maxConflicts = 5
 // may have polled the device since the turn began. The publication goes on with start,
 // published and store, part by part, until finish or abandon ends the turn.
 func (t *turn) publish(ctx context.Context, n track.News) {
-	if n.Fixes == nil && n.Alerts == nil && n.Silent == nil && t.d.track.Unpublished() == 0 {
+	if n.Fixes == nil && n.Alerts == nil && n.Silent == nil && t.job.d.track.Unpublished() == 0 {
 		t.end(t.success)
 		return
 	}
-	if t.d.revoked.Load() || t.renewals == 0 && !t.sole(ctx) { // else renew has made sure
+	if t.job.d.revoked.Load() || t.renewals == 0 && !t.sole(ctx) { // else renew has made sure
 		t.unusable(ctx, errOutdated)
 		return
 	}
-	t.pub = t.d.track.Publish(n)
+	t.pub = t.job.d.track.Publish(n)
 	if err := t.verify(ctx); err != nil {
 		t.abandon(err)
 		return
@@ -51,7 +51,7 @@ func (t *turn) verify(ctx context.Context) error {
 	if !t.pub.Unfenced() {
 		return nil
 	}
-	p, d := t.pool, t.d
+	p, d := t.pool, t.job.d
 	last, err := p.parts.Events.Last(ctx, p.parts.Subjects.Location(d.token()))
 	switch {
 	case err != nil:
@@ -77,8 +77,8 @@ func (t *turn) start(ctx context.Context) {
 	if err := p.parts.Events.Publish(ctx, t.events, func(err error) { t.published(ctx, err) }); err != nil {
 		// The process ends: it does not poll this device again.
 		t.endSpans(publisher.ErrStopped)
-		p.log.Debug("could not publish a change", "device_id", t.d.id, "err", err)
-		t.d.track = t.pub.Track()
+		p.log.Debug("could not publish a change", "device_id", t.job.d.id, "err", err)
+		t.job.d.track = t.pub.Track()
 		t.end(ending{reread: true})
 	}
 }
@@ -109,7 +109,7 @@ func (t *turn) published(ctx context.Context, err error) {
 		next = func() { t.planAgain(ctx) }
 	}
 	if errors.Is(err, publisher.ErrStopped) || !p.life.background(next) {
-		t.d.track = t.pub.Track()
+		t.job.d.track = t.pub.Track()
 		t.end(ending{reread: true})
 	}
 }
@@ -133,7 +133,7 @@ func (t *turn) finish() {
 	if n := t.pub.Refused(); n > 0 {
 		t.result.noteDetail(fmt.Sprintf("%d events were not published: the stream can never store them", n))
 	}
-	t.d.track = t.pub.Track()
+	t.job.d.track = t.pub.Track()
 	t.end(t.success)
 }
 
@@ -193,7 +193,7 @@ func (t *turn) planAgain(ctx context.Context) {
 //   - No other replica can have polled the device since the turn began, and the stream
 //     holds nothing that was seen after that. A previous owner may have published late.
 func (t *turn) renew(ctx context.Context, before *track.Track) error {
-	d, known, seen, seq := t.d, before.Known, before.SeenAt, before.Seq
+	d, known, seen, seq := t.job.d, before.Known, before.SeenAt, before.Seq
 	if t.renewals++; t.renewals >= maxConflicts || d.revoked.Load() {
 		return errOutdated
 	}
@@ -217,8 +217,8 @@ func (t *turn) renew(ctx context.Context, before *track.Track) error {
 func (t *turn) readAgain(ctx context.Context) (doubts uint64, err error) {
 	try(ctx, 100*time.Millisecond, func() bool {
 		doubts = t.pool.state.doubts.Load()
-		err = t.pool.reread(ctx, t.d)
-		return err == nil || t.d.revoked.Load()
+		err = t.pool.reread(ctx, t.job.d)
+		return err == nil || t.job.d.revoked.Load()
 	})
 	return doubts, err
 }
@@ -229,7 +229,7 @@ func (t *turn) readAgain(ctx context.Context) (doubts uint64, err error) {
 func (t *turn) sole(ctx context.Context) (sole bool) {
 	try(ctx, 20*time.Millisecond, func() bool {
 		lapsed := t.pool.parts.Owner.Lapsed() // first, because a lease that is lost revokes before it ends
-		revoked := t.d.revoked.Load()
+		revoked := t.job.d.revoked.Load()
 		sole = !lapsed && !revoked
 		return sole || revoked
 	})
@@ -266,21 +266,21 @@ func try(ctx context.Context, interval time.Duration, f func() bool) {
 // before it is polled again, because the answer may be older than the stream's last
 // location.
 func (t *turn) abandon(err error) {
-	t.d.track = t.pub.Track()
-	t.pool.log.Debug("publication dropped", "device_id", t.d.id, "err", err)
+	t.job.d.track = t.pub.Track()
+	t.pool.log.Debug("publication dropped", "device_id", t.job.d.id, "err", err)
 	t.result.noteDetail(err.Error())
 	t.end(ending{notBefore: time.Now().Add(t.pool.opts.BackoffInitial), reread: true})
 }
 
 // Location implements [track.Maker].
 func (t *turn) Location(l track.Location) {
-	p, d, f := t.pool, t.d, l.Fix
+	p, d, f := t.pool, t.job.d, l.Fix
 	origin := ""
 	if p.opts.Posted != nil && p.opts.Posted(d.token(), f.Time, f.Lat, f.Lon) {
 		origin = "inbound"
 	}
 	t.events = append(t.events, p.parts.Subjects.LocationEvent(&publisher.Location{
-		DeviceID: d.id, Token: d.token(), Name: t.name, Source: p.parts.API.DeviceURL(d.id),
+		DeviceID: d.id, Token: d.token(), Name: t.job.name, Source: p.parts.API.DeviceURL(d.id),
 		FixTime: f.Time, ObservedAt: t.pub.Observed(), Backfilled: f.Backfilled, Origin: origin,
 		Raw: f.Raw, Hash: f.Hash, Edges: l.Announced, Since: l.Since, Newest: l.Newest,
 	}, l.Expect))
@@ -288,9 +288,9 @@ func (t *turn) Location(l track.Location) {
 
 // Alert implements [track.Maker].
 func (t *turn) Alert(a track.Alert) {
-	p, d := t.pool, t.d
+	p, d := t.pool, t.job.d
 	t.events = append(t.events, p.parts.Subjects.AlertEvent(&publisher.Alert{
-		DeviceID: d.id, Token: d.token(), Name: t.name, Source: p.parts.API.DeviceURL(d.id),
+		DeviceID: d.id, Token: d.token(), Name: t.job.name, Source: p.parts.API.DeviceURL(d.id),
 		Alert: a.Alert, AlertToken: a.Token, State: a.State, Critical: a.Critical, Texts: json.RawMessage(a.Texts),
 		DateTime: a.DateTime, Latitude: a.Latitude, Longitude: a.Longitude,
 		FixTime: a.FixTime, ObservedAt: t.pub.Observed(), From: a.Source,
@@ -310,7 +310,7 @@ func (t *turn) beginSpans(ctx context.Context) {
 
 // template is the subject of an event with names for device and alert.
 func (t *turn) template(e *publisher.Event) string {
-	if e.Subject == t.pool.parts.Subjects.Location(t.d.token()) {
+	if e.Subject == t.pool.parts.Subjects.Location(t.job.d.token()) {
 		return t.pool.parts.Subjects.Location("{device}")
 	}
 	return t.pool.parts.Subjects.Alert("{device}", "{alert}")

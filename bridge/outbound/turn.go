@@ -26,8 +26,7 @@ const initialBuffer = 4 << 10
 // turn is one poll of a device and the publication of its answer. The device
 // is busy until the turn has ended.
 type turn struct {
-	job
-
+	job    job
 	pool   *Pool
 	permit *plaspy.Permit
 	open   time.Time // the lease was found to run, and need not be looked at before
@@ -54,7 +53,7 @@ type turn struct {
 func (p *Pool) worker(ctx context.Context) {
 	buf := make([]byte, 0, initialBuffer)
 	for t := range p.jobs {
-		suspect := t.suspect
+		suspect := t.job.suspect
 		buf = t.run(ctx, buf)
 		if suspect {
 			p.fleet.suspectEnded()
@@ -65,13 +64,13 @@ func (p *Pool) worker(ctx context.Context) {
 // end gives the device back to the schedule.
 func (t *turn) end(e ending) {
 	if t.span.On() {
-		t.span.EndPoll(t.d.id, t.result.result.String(), int(t.result.published))
+		t.span.EndPoll(t.job.d.id, t.result.result.String(), int(t.result.published))
 	}
 	now := time.Now()
 	if t.result.result != noResult && t.pool.log.Enabled(context.Background(), slog.LevelDebug) {
-		t.pool.log.LogAttrs(context.Background(), slog.LevelDebug, "poll ended", t.result.attrs(t.d.id, t.began, now)...)
+		t.pool.log.LogAttrs(context.Background(), slog.LevelDebug, "poll ended", t.result.attrs(t.job.d.id, t.began, now)...)
 	}
-	t.pool.fleet.release(t.d, now, t.result, e)
+	t.pool.fleet.release(t.job.d, now, t.result, e)
 	t.answerAsked(now)
 	nudge(t.pool.wake)
 }
@@ -81,13 +80,13 @@ func (t *turn) putOff(err error, notBefore time.Time) {
 	t.permit.Return()
 	t.err = err
 	t.result.note(resultPutOff, err)
-	t.end(ending{notBefore: notBefore, reread: t.reread})
+	t.end(ending{notBefore: notBefore, reread: t.job.reread})
 }
 
 // run polls the device and compares the answer. If there is news, the turn goes on
 // with the publisher after run has returned; see publish.go. run returns the buffer.
 func (t *turn) run(ctx context.Context, buf []byte) []byte {
-	p, d := t.pool, t.d
+	p, d := t.pool, t.job.d
 	ctx, t.span = p.opts.Trace.Poll(ctx)
 	t.doubts = p.state.doubts.Load()
 	now := time.Now()
@@ -95,13 +94,13 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 		t.putOff(errNotOurs, now.Add(suspectWait))
 		return buf
 	}
-	if t.reread {
+	if t.job.reread {
 		if err := p.reread(ctx, d); err != nil {
 			p.log.Debug("could not read a device's state", "device_id", d.id, "err", err)
 			t.putOff(err, time.Now().Add(p.opts.BackoffInitial))
 			return buf
 		}
-		t.reread = false
+		t.job.reread = false
 	}
 	if again, err := p.opts.Quota.Admit(ctx, now, d.token(), d.day); err != nil {
 		if !errors.Is(err, quota.ErrUsedUp) {
@@ -134,7 +133,7 @@ func (t *turn) run(ctx context.Context, buf []byte) []byte {
 // compare finds out whether an answer is news, and publishes it. After an error
 // nothing was published and the turn has not ended.
 func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
-	p, d := t.pool, t.d
+	p, d := t.pool, t.job.d
 	t.at = at
 	// The broker may have lost data meanwhile, or another replica published.
 	if t.doubts != p.state.doubts.Load() && t.renew(ctx, &d.track) != nil {
@@ -193,7 +192,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 
 // readGap reads the gap before a fix, which may take a minute.
 func (t *turn) readGap(ctx context.Context, f *track.Fix, at time.Time) (found gap.Found, err error) {
-	p, d := t.pool, t.d
+	p, d := t.pool, t.job.d
 	if !p.gaps.Wanted() {
 		return found, nil
 	}
@@ -203,7 +202,7 @@ func (t *turn) readGap(ctx context.Context, f *track.Fix, at time.Time) (found g
 
 // unchanged notes a poll that returned the last known location, or none.
 func (t *turn) unchanged(r result) {
-	t.pool.gaps.None(t.d.token(), &t.d.patience)
+	t.pool.gaps.None(t.job.d.token(), &t.job.d.patience)
 	t.succeeded()
 	if t.changed == nil { // else the poll was counted
 		t.pool.metrics.unchanged.Inc()
@@ -214,7 +213,7 @@ func (t *turn) unchanged(r result) {
 // unchangedNews adds the news that an unchanged location may have: alerts that
 // changed without it, and silence.
 func (t *turn) unchangedNews(n *track.News, raw []byte, hash uint64) {
-	p, d := t.pool, t.d
+	p, d := t.pool, t.job.d
 	silent := p.opts.SilentAfter > 0 && d.track.Known && !d.track.Silent && n.Observed.Sub(d.track.SeenAt) >= p.opts.SilentAfter
 	alerts := p.ignoresAlerts || d.track.Alone()
 	if !silent && !alerts {
@@ -236,7 +235,7 @@ func (t *turn) unchangedNews(n *track.News, raw []byte, hash uint64) {
 // observe sets the schedule's observation of the poll. A nil fix stands for the last
 // known one.
 func (t *turn) observe(f *track.Fix, at time.Time) {
-	d := t.d
+	d := t.job.d
 	o := &t.observed
 	o.NotBefore = t.pool.opts.Quota.Next(at, d.day)
 	switch last := &d.track.Last; {
@@ -256,7 +255,7 @@ const lastingFailure = 3
 
 // failed ends a turn after a poll that was not answered.
 func (t *turn) failed(ctx context.Context, err error) {
-	p, d := t.pool, t.d
+	p, d := t.pool, t.job.d
 	t.err = err
 	if ctx.Err() != nil {
 		t.end(ending{})
@@ -297,7 +296,7 @@ func deviceOnly(err error) bool {
 // unusable ends a turn if its answer cannot be published, if it may be outdated, or if
 // its gap could not be read.
 func (t *turn) unusable(ctx context.Context, err error) {
-	p, d := t.pool, t.d
+	p, d := t.pool, t.job.d
 	if ctx.Err() != nil {
 		t.end(ending{})
 		return
@@ -327,7 +326,7 @@ func (t *turn) unusable(ctx context.Context, err error) {
 // backOff leaves the device alone for a time that grows with its failures. Other
 // devices are not affected.
 func (t *turn) backOff(err error) {
-	p, d := t.pool, t.d
+	p, d := t.pool, t.job.d
 	wait := backoff.Delay(p.opts.BackoffInitial, p.opts.BackoffMax, int(d.failures))
 	if e, ok := errors.AsType[*plaspy.Error](err); ok {
 		wait = max(wait, e.RetryAfter)
@@ -344,7 +343,7 @@ func (t *turn) succeeded() {
 
 // recovered notes that the API answers the device's polls again.
 func (t *turn) recovered() {
-	d := t.d
+	d := t.job.d
 	if d.failures == 0 {
 		return
 	}
@@ -360,7 +359,7 @@ var noComplaint unique.Handle[string]
 
 // complain logs a failure of a device once, until the failure changes.
 func (t *turn) complain(what string, err error) {
-	d, text := t.d, unique.Make(fmt.Sprintf("%s: %v", what, err))
+	d, text := t.job.d, unique.Make(fmt.Sprintf("%s: %v", what, err))
 	if d.complaint == text || t.pool.widespread.state().Polls > 0 { // one line reports that for all
 		t.pool.log.Debug("device is still failing", "device_id", d.id, "reason", what, "err", err)
 		return

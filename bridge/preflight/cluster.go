@@ -30,16 +30,16 @@ func (b *broker) servers() int {
 // cluster compares the configured number of stream replicas with the known servers.
 func (b *broker) cluster() {
 	const item = "BRIDGE_STREAM_REPLICAS"
-	replicas := b.cfg.StreamReplicas
+	replicas := b.check.cfg.StreamReplicas
 	switch n := b.servers(); {
 	case replicas == 1, b.conn.ConnectedClusterName() == "": // if a stream is missing, missingStream reports it
 	case n < replicas:
-		b.say(Warn, item, fmt.Sprintf("%d replicas are configured, but only %d servers of cluster %s are known", replicas, n, b.conn.ConnectedClusterName()),
+		b.check.say(Warn, item, fmt.Sprintf("%d replicas are configured, but only %d servers of cluster %s are known", replicas, n, b.conn.ConnectedClusterName()),
 			"add servers, or lower it; ignore this if the servers do not advertise each other (no_advertise)")
 	case replicas%2 == 0:
-		b.say(Warn, item, fmt.Sprintf("%d replicas tolerate the loss of no more servers than %d", replicas, replicas-1), fmt.Sprintf("set it to %d or %d", replicas-1, replicas+1))
+		b.check.say(Warn, item, fmt.Sprintf("%d replicas tolerate the loss of no more servers than %d", replicas, replicas-1), fmt.Sprintf("set it to %d or %d", replicas-1, replicas+1))
 	default:
-		b.ok(item, "%d replicas, and %d servers of cluster %s are known", replicas, n, b.conn.ConnectedClusterName())
+		b.check.ok(item, "%d replicas, and %d servers of cluster %s are known", replicas, n, b.conn.ConnectedClusterName())
 	}
 }
 
@@ -57,9 +57,9 @@ func (b *broker) healthy(item string, info *jetstream.StreamInfo) bool {
 	}
 	switch {
 	case info.Cluster.Leader == "":
-		b.say(Fail, item, "has no leader", "restart the missing servers: a majority of its replicas must be online")
+		b.check.say(Fail, item, "has no leader", "restart the missing servers: a majority of its replicas must be online")
 	case len(offline) > 0:
-		b.say(Warn, item, fmt.Sprintf("replicas are offline: %s", strings.Join(offline, ", ")), "restart those servers: the stream may not survive the loss of another one")
+		b.check.say(Warn, item, fmt.Sprintf("replicas are offline: %s", strings.Join(offline, ", ")), "restart those servers: the stream may not survive the loss of another one")
 	default:
 		return true
 	}
@@ -74,10 +74,10 @@ const recovery = "the bridge publishes every device's newest state again, but in
 func (b *broker) durability(replicas int) {
 	const item = "power failure"
 	if replicas > 1 {
-		b.ok(item, "messages of the last sync_interval (default 2m) are lost only if a majority of the %d replicas loses power at once; then %s", replicas, recovery)
+		b.check.ok(item, "messages of the last sync_interval (default 2m) are lost only if a majority of the %d replicas loses power at once; then %s", replicas, recovery)
 		return
 	}
-	b.ok(item, "messages acknowledged within the server's last sync_interval (default 2m; a client cannot read it) are lost: %s; "+
+	b.check.ok(item, "messages acknowledged within the server's last sync_interval (default 2m; a client cannot read it) are lost: %s; "+
 		"a shorter sync_interval reduces the loss, sync_interval: always or three replicas prevent it", recovery)
 }
 
@@ -103,14 +103,14 @@ func (c *check) embeddedDurability(o *server.Options) {
 // replicas compares the settings of the running replicas with this configuration.
 func (b *broker) replicas(ctx context.Context) {
 	const item = "replicas"
-	ctx, cancel := b.limited(ctx)
+	ctx, cancel := b.check.limited(ctx)
 	defer cancel()
 	peers, err := replica.Peers(ctx, b.js, b.subjects)
 	if err != nil {
-		b.say(Warn, item, "the list of running replicas cannot be read: "+reason(ctx, err), "correct the permissions above")
+		b.check.say(Warn, item, "the list of running replicas cannot be read: "+reason(ctx, err), "correct the permissions above")
 		return
 	}
-	ours := b.cfg.Agreement()
+	ours := b.check.cfg.Agreement()
 	alike := true
 	for _, p := range peers {
 		var variables []string
@@ -119,15 +119,15 @@ func (b *broker) replicas(ctx context.Context) {
 		}
 		if len(variables) > 0 {
 			alike = false
-			b.say(Warn, item, fmt.Sprintf("%s runs with other values of %s", p.ID, strings.Join(variables, ", ")),
+			b.check.say(Warn, item, fmt.Sprintf("%s runs with other values of %s", p.ID, strings.Join(variables, ", ")),
 				"use the same values for all replicas: a device that its owner's settings exclude is polled by no replica")
 		}
 	}
 	switch {
 	case !alike:
 	case len(peers) == 0:
-		b.ok(item, "no replica runs now")
+		b.check.ok(item, "no replica runs now")
 	default:
-		b.ok(item, "%d run now, with the same settings", len(peers))
+		b.check.ok(item, "%d run now, with the same settings", len(peers))
 	}
 }

@@ -22,7 +22,7 @@ const connectGrace = time.Second
 
 // broker checks a NATS server over one connection.
 type broker struct {
-	*check
+	check    *check
 	conn     *publisher.Conn
 	js       jetstream.JetStream
 	subjects publisher.Subjects
@@ -171,14 +171,14 @@ func (b *broker) version() bool {
 	text := fmt.Sprintf("connected to %s, nats-server %s", b.server(), v)
 	switch {
 	case known && (major < 2 || major == 2 && minor < 11):
-		b.say(Fail, item, text, "upgrade the server: the bridge needs 2.11 or newer")
+		b.check.say(Fail, item, text, "upgrade the server: the bridge needs 2.11 or newer")
 		return false
-	case known && major == 2 && minor == 12 && (patch == 3 || patch == 4) && b.cfg.Inbound:
-		b.say(Warn, item, text, "upgrade it before you give "+b.subjects.Inbound()+" replicas: this version has a bug in replicated work queues")
+	case known && major == 2 && minor == 12 && (patch == 3 || patch == 4) && b.check.cfg.Inbound:
+		b.check.say(Warn, item, text, "upgrade it before you give "+b.subjects.Inbound()+" replicas: this version has a bug in replicated work queues")
 	case known && renamesHeaders(minor, patch) && major == 2:
-		b.say(Warn, item, text, "upgrade it if the account has msg_trace: this version renames the header traceparent of messages, so that subscribers do not find it; the bridge reads both names")
+		b.check.say(Warn, item, text, "upgrade it if the account has msg_trace: this version renames the header traceparent of messages, so that subscribers do not find it; the bridge reads both names")
 	default:
-		b.ok(item, "%s", text)
+		b.check.ok(item, "%s", text)
 	}
 	b.payload()
 	return true
@@ -194,7 +194,7 @@ const usualPayload = 1 << 20
 // payload checks the server's max_payload.
 func (b *broker) payload() {
 	if n := b.conn.MaxPayload(); n < usualPayload {
-		b.say(Warn, "max_payload", fmt.Sprintf("the server accepts messages of %d KiB at most", n>>10),
+		b.check.say(Warn, "max_payload", fmt.Sprintf("the server accepts messages of %d KiB at most", n>>10),
 			"raise max_payload to 1MB: larger events are not published, and a dead letter that is too large loses its body")
 	}
 }
@@ -217,7 +217,7 @@ func parseVersion(v string) (major, minor, patch int, known bool) {
 func (b *broker) replies() bool {
 	need := publisher.Replies(b.conn.InboxPrefix())
 	if err := b.maySubscribe(need.Subscribe); err != nil {
-		b.say(Fail, "permissions", err.Error(), fmt.Sprintf("allow this user to subscribe to %s, or set NATS_INBOX_PREFIX to a permitted prefix: without it %s", need.Subscribe, need.Why))
+		b.check.say(Fail, "permissions", err.Error(), fmt.Sprintf("allow this user to subscribe to %s, or set NATS_INBOX_PREFIX to a permitted prefix: without it %s", need.Subscribe, need.Why))
 		return false
 	}
 	return true
@@ -227,21 +227,21 @@ func (b *broker) replies() bool {
 func (b *broker) jetStream(ctx context.Context) bool {
 	const item = "JetStream"
 	if err := b.mayPublish("$JS.API.INFO"); err != nil {
-		b.ok(item, "limits are unknown, because this user may not request them")
+		b.check.ok(item, "limits are unknown, because this user may not request them")
 		return true
 	}
-	ctx, cancel := b.limited(ctx)
+	ctx, cancel := b.check.limited(ctx)
 	defer cancel()
 	info, err := b.js.AccountInfo(ctx)
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		b.say(Fail, item, "not enabled for this account", "enable it: jetstream: enabled in the account's configuration")
+		b.check.say(Fail, item, "not enabled for this account", "enable it: jetstream: enabled in the account's configuration")
 		return false
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders):
-		b.say(Fail, item, "not enabled on this server", "enable it: nats-server -js, or a jetstream block in its configuration")
+		b.check.say(Fail, item, "not enabled on this server", "enable it: nats-server -js, or a jetstream block in its configuration")
 		return false
 	case err != nil:
-		b.say(Fail, item, reason(ctx, err), "check the state of the server and of its cluster's leader")
+		b.check.say(Fail, item, reason(ctx, err), "check the state of the server and of its cluster's leader")
 		return false
 	}
 	b.limits(info)

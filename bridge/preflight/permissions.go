@@ -26,17 +26,17 @@ import (
 // configuration. Each package that uses NATS exports its own.
 func (b *broker) needs() []publisher.Permission {
 	s := b.subjects
-	all := slices.Concat(publisher.Needs(s), replica.Needs(s), streams.Needs(s, b.cfg.StreamOptions()), control.Needs(s))
-	if b.cfg.SilentAfter > 0 {
+	all := slices.Concat(publisher.Needs(s), replica.Needs(s), streams.Needs(s, b.check.cfg.StreamOptions()), control.Needs(s))
+	if b.check.cfg.SilentAfter > 0 {
 		all = append(all, publisher.NeedsSilent(s)...)
 	}
-	if b.cfg.Inbound {
+	if b.check.cfg.Inbound {
 		all = slices.Concat(all, inbound.Needs(s), echo.Needs(s))
 	}
-	if b.cfg.Inbound && b.cfg.HTTPAddr != "" {
+	if b.check.cfg.Inbound && b.check.cfg.HTTPAddr != "" {
 		all = append(all, deadletter.Needs(s)...)
 	}
-	if _, own := b.cfg.QueryOptions(""); b.cfg.Query && !own {
+	if _, own := b.check.cfg.QueryOptions(""); b.check.cfg.Query && !own {
 		all = append(all, query.Needs(s, publisher.DefaultInboxPrefix)...)
 	}
 	return all
@@ -62,7 +62,7 @@ func (b *broker) permissions(ctx context.Context, reported func(publisher.Permis
 
 // exists reports whether a stream exists and this user may look it up.
 func (b *broker) exists(ctx context.Context, stream string) bool {
-	ctx, cancel := b.limited(ctx)
+	ctx, cancel := b.check.limited(ctx)
 	defer cancel()
 	_, err := b.js.Stream(ctx, stream)
 	return err == nil
@@ -97,7 +97,7 @@ func (b *broker) missing(ctx context.Context, needs []publisher.Permission) (mis
 			continue
 		}
 		if errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrConnectionClosed) {
-			b.say(Fail, item, "NATS did not answer a test of the permissions: "+err.Error(), "check the connection, or raise PLASPY_TIMEOUT; then run this command again")
+			b.check.say(Fail, item, "NATS did not answer a test of the permissions: "+err.Error(), "check the connection, or raise PLASPY_TIMEOUT; then run this command again")
 			return missing
 		}
 		seen[p.Subject()] = true
@@ -109,14 +109,14 @@ func (b *broker) missing(ctx context.Context, needs []publisher.Permission) (mis
 		if p.Subscribe != "" {
 			verb = "subscribe"
 		}
-		b.say(level, item, err.Error(), fmt.Sprintf("allow this user to %s to %s: without it %s", verb, p.Subject(), p.Why))
+		b.check.say(level, item, err.Error(), fmt.Sprintf("allow this user to %s to %s: without it %s", verb, p.Subject(), p.Why))
 	}
 	switch {
 	case untried:
-		b.say(Warn, item, "the permission to publish events was not tested: a test would publish an event, and the server does not report its permissions",
+		b.check.say(Warn, item, "the permission to publish events was not tested: a test would publish an event, and the server does not report its permissions",
 			"allow this user to publish to "+userInfo+" to include it; otherwise /readyz of the running bridge reports it")
 	case len(missing) == 0:
-		b.ok(item, "the %s has all permissions that it needs", b.part)
+		b.check.ok(item, "the %s has all permissions that it needs", b.part)
 	}
 	return missing
 }
@@ -138,13 +138,13 @@ func (b *broker) maySubscribe(subject string) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(b.conn.FlushTimeout(b.cfg.Timeout), sub.Unsubscribe())
+		return errors.Join(b.conn.FlushTimeout(b.check.cfg.Timeout), sub.Unsubscribe())
 	})
 }
 
 func (b *broker) refusal(try func() error) error {
 	before := b.conn.LastError()
-	if err := errors.Join(try(), b.conn.FlushTimeout(b.cfg.Timeout)); err != nil && !errors.Is(err, nats.ErrPermissionViolation) {
+	if err := errors.Join(try(), b.conn.FlushTimeout(b.check.cfg.Timeout)); err != nil && !errors.Is(err, nats.ErrPermissionViolation) {
 		return err
 	}
 	after := b.conn.LastError()
@@ -170,7 +170,7 @@ func (b *broker) userInfo(ctx context.Context) (_ rights, known bool) {
 	if b.mayPublish(userInfo) != nil {
 		return rights{}, false
 	}
-	ctx, cancel := b.limited(ctx)
+	ctx, cancel := b.check.limited(ctx)
 	defer cancel()
 	m, err := b.conn.RequestWithContext(ctx, userInfo, nil)
 	if err != nil {

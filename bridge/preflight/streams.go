@@ -25,8 +25,8 @@ func (readOnly) CreateStream(context.Context, jetstream.StreamConfig) (jetstream
 
 // streams checks every stream that the bridge uses.
 func (b *broker) streams(ctx context.Context) {
-	clock, replicas := false, b.cfg.StreamReplicas
-	for _, want := range b.subjects.Streams(b.cfg.StreamOptions()) {
+	clock, replicas := false, b.check.cfg.StreamReplicas
+	for _, want := range b.subjects.Streams(b.check.cfg.StreamOptions()) {
 		sent := time.Now()
 		info := b.stream(ctx, want)
 		if info == nil {
@@ -37,7 +37,7 @@ func (b *broker) streams(ctx context.Context) {
 			continue
 		}
 		clock = true
-		b.skew("NATS server", offset(info.TimeStamp, 0, sent, time.Now()))
+		b.check.skew("NATS server", offset(info.TimeStamp, 0, sent, time.Now()))
 	}
 	b.durability(replicas)
 }
@@ -47,10 +47,10 @@ func (b *broker) streams(ctx context.Context) {
 func (b *broker) stream(ctx context.Context, want jetstream.StreamConfig) *jetstream.StreamInfo {
 	item := "stream " + want.Name
 	if err := b.mayPublish("$JS.API.STREAM.INFO." + want.Name); err != nil {
-		b.say(Fail, item, err.Error(), "allow this user to publish to $JS.API.STREAM.INFO."+want.Name)
+		b.check.say(Fail, item, err.Error(), "allow this user to publish to $JS.API.STREAM.INFO."+want.Name)
 		return nil
 	}
-	ctx, cancel := b.limited(ctx)
+	ctx, cancel := b.check.limited(ctx)
 	defer cancel()
 	reports, err := publisher.EnsureStreams(ctx, readOnly{b.js}, []jetstream.StreamConfig{want})
 	switch {
@@ -58,7 +58,7 @@ func (b *broker) stream(ctx context.Context, want jetstream.StreamConfig) *jetst
 		b.missingStream(ctx, want)
 		return nil
 	case err != nil:
-		b.say(Fail, item, reason(ctx, err), "check the state of the server and of the stream's leader")
+		b.check.say(Fail, item, reason(ctx, err), "check the state of the server and of the stream's leader")
 		return nil
 	}
 	b.existing(want, reports[0])
@@ -70,29 +70,29 @@ func (b *broker) existing(want jetstream.StreamConfig, r publisher.StreamReport)
 	item, got := "stream "+r.Stream, r.Info.Config
 	for _, subject := range want.Subjects {
 		if !covered(got.Subjects, subject) {
-			b.say(Fail, item, fmt.Sprintf("its subjects are %[2]s, without %[1]s", subject, strings.Join(got.Subjects, ", ")),
+			b.check.say(Fail, item, fmt.Sprintf("its subjects are %[2]s, without %[1]s", subject, strings.Join(got.Subjects, ", ")),
 				"add that subject to the stream, or set BRIDGE_PREFIX to another value")
 			return
 		}
 	}
 	switch {
 	case got.Sealed:
-		b.say(Fail, item, "is sealed: it accepts no more messages", "delete it, or set BRIDGE_PREFIX to another value")
+		b.check.say(Fail, item, "is sealed: it accepts no more messages", "delete it, or set BRIDGE_PREFIX to another value")
 	case got.NoAck:
-		b.say(Fail, item, "sends no acknowledgements (no_ack)", "delete it, or set BRIDGE_PREFIX to another value")
+		b.check.say(Fail, item, "sends no acknowledgements (no_ack)", "delete it, or set BRIDGE_PREFIX to another value")
 	case got.Storage == jetstream.MemoryStorage:
-		b.say(Warn, item, strings.Join(r.Differs, "; "), "the bridge uses it, but a restart of the server empties it: create it again with file storage")
+		b.check.say(Warn, item, strings.Join(r.Differs, "; "), "the bridge uses it, but a restart of the server empties it: create it again with file storage")
 	case r.Stream != b.subjects.Inbound() && b.room.consumers(r.Info) != "": // inbound messages are read without a consumer
-		b.say(Fail, item, b.room.consumers(r.Info), "raise max_consumers, or delete unused consumers")
+		b.check.say(Fail, item, b.room.consumers(r.Info), "raise max_consumers, or delete unused consumers")
 	case got.Discard == jetstream.DiscardNew && full(r.Info):
-		b.say(Warn, item, fmt.Sprintf("is nearly full and then rejects messages: %d messages, %d MiB", r.Info.State.Msgs, r.Info.State.Bytes>>20), "raise its max_bytes or max_msgs")
+		b.check.say(Warn, item, fmt.Sprintf("is nearly full and then rejects messages: %d messages, %d MiB", r.Info.State.Msgs, r.Info.State.Bytes>>20), "raise its max_bytes or max_msgs")
 	case !b.healthy(item, r.Info):
 	case got.Duplicates < retryHorizon:
-		b.say(Warn, item, strings.Join(r.Differs, "; "), b.windowAdvice(want.Name, got.Duplicates))
+		b.check.say(Warn, item, strings.Join(r.Differs, "; "), b.windowAdvice(want.Name, got.Duplicates))
 	case len(r.Differs) > 0:
-		b.say(Warn, item, strings.Join(r.Differs, "; "), "the bridge uses it as it is; if this is unintended, change it with nats stream edit, or change the setting")
+		b.check.say(Warn, item, strings.Join(r.Differs, "; "), "the bridge uses it as it is; if this is unintended, change it with nats stream edit, or change the setting")
 	default:
-		b.ok(item, "exists, %d messages", r.Info.State.Msgs)
+		b.check.ok(item, "exists, %d messages", r.Info.State.Msgs)
 	}
 }
 
@@ -122,28 +122,28 @@ func full(info *jetstream.StreamInfo) bool {
 func (b *broker) missingStream(ctx context.Context, want jetstream.StreamConfig) {
 	item, create := "stream "+want.Name, "$JS.API.STREAM.CREATE."+want.Name
 	if err := b.mayPublish(create); err != nil {
-		b.say(Fail, item, "is missing, and this user may not create it", "create it, or allow this user to publish to "+create)
+		b.check.say(Fail, item, "is missing, and this user may not create it", "create it, or allow this user to publish to "+create)
 		return
 	}
 	b.absent++
 	if why := b.room.creatable(b.absent); why != "" {
-		b.say(Fail, item, "is missing, and cannot be created: "+why, "raise the account's limit, or create the stream")
+		b.check.say(Fail, item, "is missing, and cannot be created: "+why, "raise the account's limit, or create the stream")
 		return
 	}
 	if want.Replicas > 1 && b.conn.ConnectedClusterName() == "" {
-		b.say(Fail, item, fmt.Sprintf("is missing, and cannot be created with %d replicas: the server is in no cluster", want.Replicas), "set BRIDGE_STREAM_REPLICAS to 1, or NATS_URL to a cluster")
+		b.check.say(Fail, item, fmt.Sprintf("is missing, and cannot be created with %d replicas: the server is in no cluster", want.Replicas), "set BRIDGE_STREAM_REPLICAS to 1, or NATS_URL to a cluster")
 		return
 	}
 	if b.mayPublish("$JS.API.STREAM.NAMES") == nil {
 		for _, subject := range want.Subjects {
 			other, err := b.js.StreamNameBySubject(ctx, subject)
 			if err == nil && other != "" {
-				b.say(Fail, item, fmt.Sprintf("is missing, and cannot be created: stream %s already has the subject %s", other, subject), "delete that stream, or set BRIDGE_PREFIX to another value")
+				b.check.say(Fail, item, fmt.Sprintf("is missing, and cannot be created: stream %s already has the subject %s", other, subject), "delete that stream, or set BRIDGE_PREFIX to another value")
 				return
 			}
 		}
 	}
-	b.ok(item, "does not exist yet, the bridge creates it")
+	b.check.ok(item, "does not exist yet, the bridge creates it")
 }
 
 // room has the usage and limits of an account, in the tier of one number of replicas.
@@ -167,25 +167,25 @@ func roomFor(info *jetstream.AccountInfo, replicas int) room {
 // limits checks the account's limits. A client cannot read the server's own limits.
 func (b *broker) limits(info *jetstream.AccountInfo) {
 	const item = "JetStream"
-	r := roomFor(info, b.cfg.StreamReplicas)
+	r := roomFor(info, b.check.cfg.StreamReplicas)
 	b.room = &r
-	if _, tiered := info.Tiers[fmt.Sprintf("R%d", b.cfg.StreamReplicas)]; len(info.Tiers) > 0 && !tiered {
-		b.say(Fail, item, fmt.Sprintf("the account has no tier for streams of %d replicas", b.cfg.StreamReplicas), "set BRIDGE_STREAM_REPLICAS to the number of one of its tiers")
+	if _, tiered := info.Tiers[fmt.Sprintf("R%d", b.check.cfg.StreamReplicas)]; len(info.Tiers) > 0 && !tiered {
+		b.check.say(Fail, item, fmt.Sprintf("the account has no tier for streams of %d replicas", b.check.cfg.StreamReplicas), "set BRIDGE_STREAM_REPLICAS to the number of one of its tiers")
 		return
 	}
 	if r.store == 0 {
-		b.ok(item, "enabled, without a limit for this account; the server's max_file_store, which a client cannot read, still applies")
+		b.check.ok(item, "enabled, without a limit for this account; the server's max_file_store, which a client cannot read, still applies")
 		return
 	}
 	text := fmt.Sprintf("%d of %d MiB of the account's storage used", r.used>>20, r.store>>20)
 	do := "raise the account's limit, or shorten BRIDGE_RETENTION"
 	switch {
 	case r.used >= uint64(r.store):
-		b.say(Fail, item, text, do)
+		b.check.say(Fail, item, text, do)
 	case r.used >= uint64(r.store)/10*9:
-		b.say(Warn, item, text, do)
+		b.check.say(Warn, item, text, do)
 	default:
-		b.ok(item, "enabled, %s", text)
+		b.check.ok(item, "enabled, %s", text)
 	}
 }
 

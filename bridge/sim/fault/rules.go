@@ -21,9 +21,9 @@ type Rules struct {
 
 // armed is a rule that is switched on.
 type armed struct {
-	Rule
+	rule Rule
 	id   uint64
-	left int // of Times
+	left int // of rule.Times
 }
 
 // NewRules returns a set without rules. The same seed gives the same choices.
@@ -67,23 +67,23 @@ func (rs *Rules) Pick(r Request) (delay time.Duration, f *Rule) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for _, a := range rs.list {
-		if !a.applies(r) || a.Probability > 0 && rs.rng.Float64() >= a.Probability {
+		if !a.rule.applies(r) || a.rule.Probability > 0 && rs.rng.Float64() >= a.rule.Probability {
 			continue
 		}
-		if a.Kind != Slow && f != nil {
+		if a.rule.Kind != Slow && f != nil {
 			continue
 		}
-		if a.Times > 0 {
+		if a.rule.Times > 0 {
 			if a.left == 0 {
 				continue
 			}
 			a.left--
 		}
-		if a.Kind == Slow {
-			delay += a.Delay + time.Duration(float64(a.Tail)*rs.rng.ExpFloat64())
+		if a.rule.Kind == Slow {
+			delay += a.rule.Delay + time.Duration(float64(a.rule.Tail)*rs.rng.ExpFloat64())
 			continue
 		}
-		picked := a.Rule
+		picked := a.rule
 		f = &picked
 	}
 	return delay, f
