@@ -118,12 +118,12 @@ type changes struct {
 	list    []*device
 }
 
-func newFleet(policy *schedule.Schedule, owner Ownership, o Options) *fleet {
+func newFleet(policy *schedule.Schedule, owner Ownership, groups func(token string) []string, o Options) *fleet {
 	f := &fleet{
 		owner: owner, allocator: allocator{history: o.AlertHistory, limited: o.Quota.Limited()}, setDevices: o.SetDevices, policy: policy,
 		// Devices with polls that hang must not occupy every worker.
 		suspectMax: max(o.Workers/4, 1),
-		devices:    make(map[string]*device), pace: pace{rate: -1},
+		devices:    make(map[string]*device), pace: pace{rate: -1}, totals: termTotals{groups: groups},
 	}
 	if f.setDevices == nil {
 		f.setDevices = func(int) {}

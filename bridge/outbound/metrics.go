@@ -19,7 +19,7 @@ type metrics struct {
 	refused                    prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
+func newMetrics(reg prometheus.Registerer) *metrics {
 	polls := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "plaspy_bridge_polls_total", Help: "Polls of a last location, by result.",
 	}, []string{"result"})
@@ -51,11 +51,9 @@ func newMetrics(reg prometheus.Registerer, p *Pool) *metrics {
 			Name: "plaspy_bridge_events_too_large_total", Help: "Locations and alerts that were not published because the stream can never store them.",
 		}),
 	}
-	if reg == nil {
-		return m
+	if reg != nil {
+		reg.MustRegister(polls, m.duration, m.age, m.backwards, m.conflicts, m.backfilled, m.gapErrors, m.refused)
 	}
-	reg.MustRegister(polls, m.duration, m.age, m.backwards, m.conflicts, m.backfilled, m.gapErrors, m.refused)
-	reg.MustRegister(gauges(p)...)
 	return m
 }
 

@@ -185,8 +185,7 @@ func New(o Options, parts Parts) *Pool {
 		jobs: make(chan *turn), wake: make(chan struct{}, 1),
 	}
 	p.state.init()
-	p.fleet = newFleet(parts.Schedule, parts.Owner, o)
-	p.metrics = newMetrics(parts.Registry, p)
+	p.metrics = newMetrics(parts.Registry)
 	p.gaps = gap.New(gap.Options{
 		Backfill: o.Backfill, After: o.BackfillAfter, History: o.AlertHistory, Max: o.BackfillMax, Patience: o.gapPatience,
 		BackoffInitial: o.BackoffInitial, BackoffMax: o.BackoffMax, Quota: o.Quota, Parser: p.parser, Log: p.log,
@@ -197,10 +196,13 @@ func New(o Options, parts Parts) *Pool {
 		Down:     func() bool { return parts.Circuit.State().Open },
 		Subjects: parts.Subjects, Positions: parts.Positions, Groups: o.EventGroups, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: p.log,
 	}, parts.Devices, parts.Events, p)
+	p.fleet = newFleet(parts.Schedule, parts.Owner, p.inventory.Memberships, o)
 	p.memory = memoryKeeper{parts.Memory, p.fleet, p.log}
-	p.fleet.totals.groups = p.inventory.Memberships
 	if o.EventGroups {
 		p.parts.Events = groupedEvents{parts.Events, parts.Subjects, p.inventory.Groups}
+	}
+	if parts.Registry != nil {
+		parts.Registry.MustRegister(gauges(p)...) // last, because they may be read at once
 	}
 	return p
 }
