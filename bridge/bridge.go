@@ -272,8 +272,7 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 		wg.Go(func() { b.runQueries(ctx) })
 	}
 	wg.Go(func() {
-		b.group.Handle(b.load, b.assign)
-		if err := b.group.Run(member); err != nil {
+		if err := b.group.Run(member, b.load, b.assign); err != nil {
 			b.log.Warn("could not announce shutdown to the other replicas", "err", err)
 		}
 	})

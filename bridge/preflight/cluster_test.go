@@ -129,7 +129,8 @@ func TestReplicas(t *testing.T) {
 	}
 	for _, id := range []string{"b 1", "a"} {
 		shares := make(chan struct{}, 1)
-		g := replica.New(replica.Options{ID: id, JS: js, Subjects: "plaspy", Limit: 600, Settings: cfg.Agreement(), OnChange: func(a replica.Assignment) (none replica.InFlight) {
+		g := replica.New(replica.Options{ID: id, JS: js, Subjects: "plaspy", Limit: 600, Settings: cfg.Agreement()})
+		change := func(a replica.Assignment) (none replica.InFlight) {
 			if a.Members > 0 {
 				select {
 				case shares <- struct{}{}:
@@ -137,8 +138,8 @@ func TestReplicas(t *testing.T) {
 				}
 			}
 			return none
-		}})
-		natstest.Run(t, func(ctx context.Context) { _ = g.Run(ctx) })
+		}
+		natstest.Run(t, func(ctx context.Context) { _ = g.Run(ctx, func() (none replica.Load) { return none }, change) })
 		<-shares
 	}
 	r.want(0, 0, `ok   replicas: 2 run now, with the same settings`)

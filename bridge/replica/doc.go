@@ -44,7 +44,7 @@
 //
 // To follow a hand-over in the code, start at coordinate (coordinate.go), which drafts
 // the next plan (plan.go). Every member obeys it and acknowledges it (membership.go),
-// calls [Options.OnChange], and takes up its new devices in agree.
+// calls the change of [Group.Run], and takes up its new devices in agree.
 //
 // # Budget
 //
@@ -53,7 +53,7 @@
 // at a hand-over each replica may be one ahead of its even pace. The pause makes up
 // for these within every sliding minute.
 //
-// Shares are in proportion to the load of each replica, see [Options.Load]. If there
+// Shares are in proportion to the load of each replica, see [Load]. If there
 // are more replicas than requests a minute, some are on standby, see
 // [Group.Standby].
 //
@@ -74,7 +74,7 @@
 //
 // # Concurrency
 //
-// The goroutine of [Group.Run] owns all state and calls [Options.OnChange]. Requests
+// The goroutine of [Group.Run] owns all state and calls its arguments. Requests
 // to the server run concurrently. The other methods are safe for concurrent use and,
 // except for [Group.AwaitPosts], do not block.
 package replica

@@ -22,7 +22,7 @@ import (
 // leader election of the broker.
 const DefaultLease = 5 * time.Second
 
-// Options are the settings of a [Group]. ID, JS, Subjects and OnChange are required.
+// Options are the settings of a [Group]. ID, JS and Subjects are required.
 type Options struct {
 	// ID is this replica's name (BRIDGE_REPLICA_ID). Two processes with the same name
 	// are still two replicas.
@@ -38,20 +38,12 @@ type Options struct {
 	// be changed.
 	Settings map[string]string
 
-	// Load returns the load of this replica. Optional. It is called at each renewal
-	// and must not block.
-	Load func() Load
 	// Consumes means that this replica can post inbound messages. One of the replicas
 	// that can has the posting seat, see [Group.AwaitPosts].
 	Consumes bool
 	// Grace is how long Run, once its context is cancelled, waits for
 	// [Group.ReleasePosts], and without other replicas for its work in flight; 0 means 15 s.
 	Grace time.Duration
-	// OnChange receives this replica's new assignment, on the goroutine of Run. The
-	// first call is made before anything is owned. When a call returns, no more work
-	// may begin for the devices that it removed. Other replicas take them over once the
-	// work that it returns has ended. The lease is not renewed while it runs.
-	OnChange func(Assignment) InFlight
 	// OnThrottle receives the arguments of another replica's call of
 	// [Group.Throttled], on the goroutine of Run. Optional.
 	OnThrottle func(until time.Time, factor float64)
@@ -127,12 +119,14 @@ type Group struct {
 	brakes *throttling // to be sent to the other replicas; guarded by mu
 
 	// Of the goroutine of Run.
+	load       func() Load
+	change     func(Assignment) InFlight
 	last       assigned
 	quarantine clock.Moment // until then this replica writes no plan
 	epoch      uint64       // of the last plan that it knew, in any membership
 }
 
-// assigned holds the last arguments of OnChange, and its result.
+// assigned holds the last arguments of Group.change, and its result.
 type assigned struct {
 	assignment Assignment
 	owned      rendezvous.Views // assignment.Owned as views
@@ -188,17 +182,18 @@ func New(o Options) *Group {
 	return g
 }
 
-// Handle sets Options.Load and Options.OnChange, for a caller whose receivers
-// are made after the group. Call it before [Group.Run].
-func (g *Group) Handle(load func() Load, change func(Assignment) InFlight) {
-	g.opts.Load, g.opts.OnChange = load, change
-}
-
 // Run takes part until ctx is cancelled, then gives up its devices and leaves. It
 // returns an error if it could not announce this to the other replicas, which then
 // wait for the lease to run out.
-func (g *Group) Run(ctx context.Context) error {
-	g.opts.OnChange(Assignment{Owned: g.last.owned.Own})
+//
+// It calls load for the load of this replica at each renewal; load must not block. It
+// calls change with each new assignment, the first time before anything is owned. When
+// a call returns, no more work may begin for the devices that it removed. Other
+// replicas take them over once the work that it returns has ended. The lease is not
+// renewed while a call runs.
+func (g *Group) Run(ctx context.Context, load func() Load, change func(Assignment) InFlight) error {
+	g.load, g.change = load, change
+	change(Assignment{Owned: g.last.owned.Own})
 	var logged string
 	for {
 		err := g.join(ctx)
@@ -309,7 +304,7 @@ func (g *Group) surrender() {
 	g.assign(Assignment{}, nil)
 }
 
-// assign calls OnChange if an assignment differs from the last.
+// assign calls change if an assignment differs from the last.
 func (g *Group) assign(a Assignment, owned rendezvous.Views) {
 	last := g.last.assignment
 	same := g.last.owned.Equal(owned) && a.Share == last.Share && a.Members == last.Members && a.Suspended == last.Suspended
@@ -322,7 +317,7 @@ func (g *Group) assign(a Assignment, owned rendezvous.Views) {
 		g.last.before = owned
 	}
 	g.last.assignment, g.last.owned = a, owned
-	if work := g.opts.OnChange(a); work.Ended != nil {
+	if work := g.change(a); work.Ended != nil {
 		g.last.inFlight = work
 	}
 }

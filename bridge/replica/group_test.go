@@ -262,7 +262,8 @@ func BenchmarkOwns(b *testing.B) {
 			for i := range n {
 				all = append(all, fmt.Sprintf("host-%d 1", i))
 			}
-			g := New(Options{ID: "a", OnChange: func(Assignment) (none InFlight) { return none }})
+			g := New(Options{ID: "a"})
+			g.change = ignore
 			owned := rendezvous.Views{rendezvous.New(all, all[0])}
 			now := g.clock()
 			g.lease.Store(&now)

@@ -59,17 +59,7 @@ func (w *world) join(id string, set ...func(*Options)) *node {
 	w.lines[n], w.jumps[n] = l, jump
 	o := Options{
 		ID: id, JS: l, Subjects: subjects, Limit: w.limit, Settings: map[string]string{"devices": strconv.Itoa(w.random.IntN(2))},
-		Load: func() Load {
-			w.mu.Lock()
-			hold, load := n.hold, n.load
-			w.mu.Unlock()
-			if hold != nil {
-				<-hold
-			}
-			return Load{Polls: load, Posts: load * (load % 3), NoAPI: load%3 == 0}
-		},
 		Consumes:   true,
-		OnChange:   func(a Assignment) InFlight { return w.change(n, a) },
 		OnThrottle: func(time.Time, float64) {},
 	}
 	if os.Getenv("REPLICA_LOG") != "" {
@@ -90,7 +80,15 @@ func (w *world) join(id string, set ...func(*Options)) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
 	n.finish = func() time.Duration { return w.upTo(6 * time.Second) }
-	n.run(ctx)
+	n.run(ctx, func() Load {
+		w.mu.Lock()
+		hold, load := n.hold, n.load
+		w.mu.Unlock()
+		if hold != nil {
+			<-hold
+		}
+		return Load{Polls: load, Posts: load * (load % 3), NoAPI: load%3 == 0}
+	}, func(a Assignment) InFlight { return w.change(n, a) })
 	if w.polls {
 		go w.poll(ctx, n, rand.New(rand.NewPCG(uint64(w.upTo(time.Hour)), 2)))
 	}

@@ -100,9 +100,7 @@ func (t *membership) renew() {
 	}
 	o.beat++
 	o.sent, o.writing = t.now, true
-	if t.g.opts.Load != nil {
-		o.load = t.g.opts.Load()
-	}
+	o.load = t.g.load()
 	r, revision := o.record(t.g), o.revision
 	r.Left = t.leaving
 	t.async(func(ctx context.Context) func() {

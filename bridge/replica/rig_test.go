@@ -124,17 +124,7 @@ func (r *rig) start(id string, set ...func(*node, *Options)) *node {
 	}
 	o := Options{
 		ID: id, JS: js, Subjects: subjects, Replicas: r.copies, Lease: testLease, Limit: 6000,
-		Load: func() Load {
-			r.mu.Lock()
-			hold, load := n.hold, n.load
-			r.mu.Unlock()
-			if hold != nil {
-				<-hold
-			}
-			return Load{Polls: load}
-		},
 		Consumes:   true,
-		OnChange:   func(a Assignment) InFlight { return r.change(n, a) },
 		OnThrottle: func(_ time.Time, factor float64) { n.throttled <- factor },
 	}
 	if os.Getenv("REPLICA_LOG") != "" {
@@ -152,17 +142,25 @@ func (r *rig) start(id string, set ...func(*node, *Options)) *node {
 	r.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
-	n.run(ctx)
+	n.run(ctx, func() Load {
+		r.mu.Lock()
+		hold, load := n.hold, n.load
+		r.mu.Unlock()
+		if hold != nil {
+			<-hold
+		}
+		return Load{Polls: load}
+	}, func(a Assignment) InFlight { return r.change(n, a) })
 	r.Cleanup(n.kill)
 	return n
 }
 
 // run runs the group and what stands for the consumer side.
-func (n *node) run(ctx context.Context) {
+func (n *node) run(ctx context.Context, load func() Load, change func(Assignment) InFlight) {
 	n.consumed = make(chan struct{})
 	go func() {
 		defer close(n.done)
-		n.err = n.Run(ctx)
+		n.err = n.Run(ctx, load, change)
 	}()
 	go func() {
 		defer close(n.consumed)

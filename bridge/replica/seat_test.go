@@ -233,7 +233,7 @@ func TestMoved(t *testing.T) {
 	type changes struct{ moved, gained bool }
 	g := New(Options{ID: "a"})
 	var got []changes
-	g.opts.OnChange = func(a Assignment) (none InFlight) {
+	g.change = func(a Assignment) (none InFlight) {
 		got = append(got, changes{a.Moved, a.Gained})
 		return none
 	}

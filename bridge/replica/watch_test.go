@@ -9,9 +9,13 @@ import (
 	"time"
 )
 
+// ignore is a change that takes up nothing.
+func ignore(Assignment) (none InFlight) { return none }
+
 // TestLateEcho: the watch shows a replica's own plans later than it knows them.
 func TestLateEcho(t *testing.T) {
-	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) (none InFlight) { return none }})
+	g := New(Options{ID: "a", Limit: 600})
+	g.change = ignore
 	life := &membership{g: g, key: "k", members: make(map[string]*member)}
 	one, two := plan{Epoch: 1, Limit: 600}, plan{Epoch: 2, Limit: 600, Seats: []seat{{"k", "a", 600}}}
 	life.obey(one, 10)
@@ -39,13 +43,14 @@ func FuzzEntries(f *testing.F) {
 		if json.Unmarshal(a, &p) != nil || json.Unmarshal(b, &m) != nil || !p.valid() {
 			return
 		}
-		g := New(Options{ID: "a", Limit: 600, OnChange: func(a Assignment) (none InFlight) {
+		g := New(Options{ID: "a", Limit: 600})
+		g.change = func(a Assignment) (none InFlight) {
 			if a.Share < 0 || a.Share > 1 {
 				t.Errorf("share %v", a.Share)
 			}
 			a.Owned("dev")
 			return none
-		}})
+		}
 		life := &membership{g: g, key: "k", members: map[string]*member{"l": {key: "l", record: m, revision: 2}}}
 		life.obey(p, 1)
 		life.own.acked = p.Epoch
@@ -61,7 +66,8 @@ func FuzzEntries(f *testing.F) {
 // TestOtherPlan: a plan of a known epoch is the known plan, or the store went
 // back.
 func TestOtherPlan(t *testing.T) {
-	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) (none InFlight) { return none }})
+	g := New(Options{ID: "a", Limit: 600})
+	g.change = ignore
 	life := &membership{g: g, key: "k", members: make(map[string]*member)}
 	mine := plan{Epoch: 5, Limit: 600, Seats: []seat{{"k", "a", 600}}}
 	life.obey(mine, 10)
@@ -78,10 +84,11 @@ func TestOtherPlan(t *testing.T) {
 // TestPlanDuringStop: a replica that stops takes up nothing that a late plan assigns.
 func TestPlanDuringStop(t *testing.T) {
 	var owned bool
-	g := New(Options{ID: "a", Limit: 600, OnChange: func(a Assignment) (none InFlight) {
+	g := New(Options{ID: "a", Limit: 600})
+	g.change = func(a Assignment) (none InFlight) {
 		owned = a.Owned != nil && a.Owned("dev")
 		return none
-	}})
+	}
 	life := &membership{g: g, key: "k", members: make(map[string]*member)}
 	life.obey(plan{Epoch: 5, Limit: 600, Seats: []seat{{"k", "a", 600}}}, 10)
 	life.own.acked = 5
@@ -122,7 +129,8 @@ func TestWriterOfAnUnreadablePlan(t *testing.T) {
 		{name: "known to none", unreadable: true, ack: map[string]uint64{"l": 0}, want: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := New(Options{ID: "k", Limit: 600, OnChange: func(Assignment) (none InFlight) { return none }})
+			g := New(Options{ID: "k", Limit: 600})
+			g.change = ignore
 			now := g.clock()
 			life := &membership{g: g, key: "k", members: make(map[string]*member), now: now}
 			if c.epoch > 0 {
@@ -151,7 +159,8 @@ func TestWriterOfAnUnreadablePlan(t *testing.T) {
 // TestLostAnswer: an answer that was lost is made up for by what the watch has
 // shown, and by nothing that an earlier watch had.
 func TestLostAnswer(t *testing.T) {
-	g := New(Options{ID: "a", Limit: 600, OnChange: func(Assignment) (none InFlight) { return none }})
+	g := New(Options{ID: "a", Limit: 600})
+	g.change = ignore
 	life := &membership{g: g, key: "k", members: make(map[string]*member), now: g.clock()}
 	o := &life.own
 	o.revision, o.beat = 7, 2
