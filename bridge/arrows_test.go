@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"bridge/config/configtest": {"bridge/config"}, // tests only
 	"bridge/control":           {"bridge/glob", "bridge/tick", "publisher"},
 	"bridge/feed":              {"publisher"},
-	"bridge/forget":            {"auth/backoff", "publisher"},
+	"bridge/forget":            {"auth/backoff", "bridge/control", "publisher"},
 	"bridge/glob":              nil,
 	"bridge/heap":              nil,
 	"bridge/inbound": {

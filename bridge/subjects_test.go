@@ -11,7 +11,7 @@ import (
 
 // subjectLiteral matches a string that is, or is a part of, a subject of the
 // bridge or the name of a bucket's stream. The JetStream API's own are no such.
-var subjectLiteral = regexp.MustCompile(`^\$KV\.|^KV_|^\.?in\.(\*|>|location|alert|$)|\.in\.[*>]|^\.(location|alert|device|result|dlq|api)\.`)
+var subjectLiteral = regexp.MustCompile(`^\$KV\.|^KV_|^\.?in\.(\*|>|location|alert|$)|\.in\.[*>{]|^\.(location|alert|device|result|dlq|api)\.`)
 
 // TestSubjectsAreBuiltInPublisher: no other package writes a subject, so that none
 // can differ from what is subscribed to, stored and permitted.

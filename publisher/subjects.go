@@ -116,6 +116,10 @@ func (s Subjects) InLocation(device string) string { return string(s) + ".in.loc
 // InAlert is the subject of alerts to post.
 func (s Subjects) InAlert(device string) string { return string(s) + ".in.alert." + device }
 
+// InUnknown stands for every other subject of the inbound stream, in the name of a
+// span. It is no subject.
+func (s Subjects) InUnknown() string { return string(s) + ".in.{unknown}" }
+
 // InboundAll matches every subject of the inbound stream, unknown ones included.
 func (s Subjects) InboundAll() string { return string(s) + ".in.>" }
 

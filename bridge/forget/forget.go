@@ -23,6 +23,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/auth/backoff"
+	"plaspy-bridge/bridge/control"
 	"plaspy-bridge/publisher"
 )
 
@@ -190,7 +191,7 @@ func Erase(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 	removed := map[string]uint64{}
 	const rounds = 20
 	for round := range rounds {
-		n, err := remove(ctx, js, places(subjects, token, o.Inbound), removed)
+		n, err := remove(ctx, js, places(subjects, id, o.Inbound), removed)
 		if err != nil {
 			return removed, err
 		}
@@ -211,7 +212,8 @@ type place struct{ stream, subject string }
 
 // places lists the messages of a device. Inbound messages come first, because a post
 // adds a result.
-func places(subjects publisher.Subjects, token string, inbound bool) []place {
+func places(subjects publisher.Subjects, id string, inbound bool) []place {
+	token := publisher.Encode(id)
 	last, silent := publisher.BucketStream(subjects.LastBucket()), publisher.BucketStream(subjects.SilentBucket())
 	all := []place{
 		{subjects.Events(), subjects.Location(token)},
@@ -221,7 +223,7 @@ func places(subjects publisher.Subjects, token string, inbound bool) []place {
 		{silent, publisher.BucketKey(subjects.SilentBucket(), token)},
 		{subjects.Results(), subjects.Result("*", token)},
 		{subjects.DeadLetters(), subjects.DeadLetter("*", token)},
-		{publisher.BucketStream(subjects.ControlBucket()), publisher.BucketKey(subjects.ControlBucket(), "device."+token)},
+		{publisher.BucketStream(subjects.ControlBucket()), publisher.BucketKey(subjects.ControlBucket(), control.DeviceKey(id))},
 	}
 	if inbound {
 		all = append([]place{{subjects.Inbound(), subjects.InboundOf(token)}}, all...)

@@ -132,7 +132,7 @@ func (c *Consumer) template(a message.Address) string {
 	case message.Alert:
 		return c.opt.Subjects.InAlert("{device}")
 	}
-	return string(c.opt.Subjects) + ".in.{unknown}"
+	return c.opt.Subjects.InUnknown()
 }
 
 // endSpan ends the span of a message that is finished, or waits for long. A span
