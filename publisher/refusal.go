@@ -36,7 +36,7 @@ const (
 
 // judge classifies the error of a publish.
 func judge(err error) refusal {
-	if errors.Is(err, nats.ErrMaxPayload) {
+	if large, _ := TooLarge(err); large {
 		return never
 	}
 	api, ok := errors.AsType[*jetstream.APIError](err)
@@ -44,8 +44,6 @@ func judge(err error) refusal {
 		return again
 	}
 	switch api.ErrorCode {
-	case codeMessageTooLarge, codeHeaderTooLarge:
-		return never
 	case codeWrongLastSequence, codeWrongLastSequenceConstant:
 		return fenced
 	case codeAccountLimit, codeSealed: // every event would be refused
@@ -55,6 +53,20 @@ func judge(err error) refusal {
 		return refused
 	}
 	return again
+}
+
+// TooLarge reports whether a publish failed for the message's size, and whether its
+// headers alone are too large for the stream.
+func TooLarge(err error) (large, headers bool) {
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return true, false
+	}
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	if !ok {
+		return false, false
+	}
+	headers = api.ErrorCode == codeHeaderTooLarge
+	return headers || api.ErrorCode == codeMessageTooLarge, headers
 }
 
 // Full describes in plain words why JetStream has no room for a message, with

@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +39,10 @@ func TestJudge(t *testing.T) {
 	} {
 		if got := judge(tt.err); got != tt.want {
 			t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
+		}
+		large, headers := TooLarge(tt.err)
+		if large != (tt.want == never) || headers != strings.HasPrefix(tt.name, "headers") {
+			t.Errorf("%s: too large %t, by its headers %t", tt.name, large, headers)
 		}
 		if got := Full(tt.err); (got != "") != tt.full {
 			t.Errorf("%s: full %q", tt.name, got)

@@ -15,13 +15,7 @@ import (
 
 	"plaspy-bridge/bridge/inbound/lane"
 	"plaspy-bridge/bridge/inbound/message"
-)
-
-// Codes of the server for a message that a stream does not accept for its size,
-// or for the size of its headers; see errors.json of nats-server.
-const (
-	codeTooLarge        = 10054
-	codeHeadersTooLarge = 10097
+	"plaspy-bridge/publisher"
 )
 
 // maxRemembered is the size of the largest outcome that is remembered whole once
@@ -166,7 +160,7 @@ func (r *recorder) confirm(o *message.Outcome, answer *nats.Msg, err error) erro
 	if err == nil {
 		seq, err = stored(answer.Data)
 	}
-	large, headers := tooLarge(err)
+	large, headers := publisher.TooLarge(err)
 	switch {
 	case large && o.TooLarge(headers):
 		r.log.Warn("message is too large for its stream, shortening it", "err", err, "subject", subject)
@@ -196,19 +190,6 @@ func stored(data []byte) (uint64, error) {
 		return 0, jetstream.ErrInvalidJSAck
 	}
 	return ack.Seq, nil
-}
-
-// tooLarge reports whether a publish failed for the message's size, and whether
-// its headers alone are too large.
-func tooLarge(err error) (large, headers bool) {
-	if errors.Is(err, nats.ErrMaxPayload) {
-		return true, false
-	}
-	api, ok := errors.AsType[*jetstream.APIError](err)
-	if !ok {
-		return false, false
-	}
-	return api.ErrorCode == codeTooLarge || api.ErrorCode == codeHeadersTooLarge, api.ErrorCode == codeHeadersTooLarge
 }
 
 // record records the verdict on a message: it hands a job to the recorder and waits for

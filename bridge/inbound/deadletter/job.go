@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/publisher"
 )
 
 // Job is a replay or a purge.
@@ -74,19 +76,11 @@ func (b *Box) putBack(ctx context.Context, st jetstream.Stream, l *Letter) (seq 
 		if ack, err = b.js.PublishMsg(ctx, m); err == nil {
 			return ack.Sequence, nil
 		}
-		if !tooLarge(err) {
+		if large, _ := publisher.TooLarge(err); !large {
 			break
 		}
 	}
 	return 0, err
-}
-
-// tooLarge reports whether a stream refused a message for its size or that of
-// its headers.
-func tooLarge(err error) bool {
-	const messageTooLarge, headersTooLarge = 10054, 10097 // see errors.json of nats-server
-	api, ok := errors.AsType[*jetstream.APIError](err)
-	return errors.Is(err, nats.ErrMaxPayload) || ok && (api.ErrorCode == messageTooLarge || api.ErrorCode == headersTooLarge)
 }
 
 // Purge removes letters for good.
