@@ -23,7 +23,7 @@ var arrows = map[string][]string{
 	"auth/logtest":                nil, // tests only
 	"auth/redact":                 nil,
 	"publisher":                   nil,
-	"publisher/embedded":          nil,
+	"publisher/embedded":          {"auth/redact"},
 	"publisher/natstest":          {"publisher", "publisher/natstest/loopback"}, // tests only
 	"publisher/natstest/loopback": nil,                                          // tests only
 
@@ -36,7 +36,7 @@ var arrows = map[string][]string{
 		"publisher", "publisher/embedded",
 	},
 	"bridge/config": {
-		"bridge/glob", "bridge/inbound/message", "bridge/tick", "bridge/trace", "publisher",
+		"auth/redact", "bridge/glob", "bridge/inbound/message", "bridge/tick", "bridge/trace", "publisher",
 		"publisher/embedded",
 	},
 	"bridge/config/configtest": {"bridge/config"}, // tests only

@@ -229,9 +229,9 @@ func (p Permission) Subject() string {
 	return p.Subscribe
 }
 
-// absent is the name of a device, key or consumer that does not exist. A request
+// Absent is the name of a device, key or consumer that does not exist. A request
 // about it changes nothing.
-const absent = "plaspy-bridge-check"
+const Absent = "plaspy-bridge-check"
 
 // Request is the permission for a request to the JetStream API about a stream, such
 // as "STREAM.INFO", or about the account if stream is empty. The request must have no
@@ -246,14 +246,14 @@ func Request(verb, stream, why string) Permission {
 // one, or with several, the filter is not part of the request's subject.
 func Reading(stream, filter, why string) []Permission {
 	create := "$JS.API.CONSUMER.CREATE." + stream + "."
-	try := create + absent
+	try := create + Absent
 	if filter != "" {
 		try += "." + filter
 	}
 	return []Permission{
 		{Publish: create + ">", Try: try, Why: why},
-		{Publish: "$JS.API.CONSUMER.MSG.NEXT." + stream + ".*", Try: "$JS.API.CONSUMER.MSG.NEXT." + stream + "." + absent, Why: why},
-		{Publish: "$JS.API.CONSUMER.DELETE." + stream + ".*", Try: "$JS.API.CONSUMER.DELETE." + stream + "." + absent, Why: why},
+		{Publish: "$JS.API.CONSUMER.MSG.NEXT." + stream + ".*", Try: "$JS.API.CONSUMER.MSG.NEXT." + stream + "." + Absent, Why: why},
+		{Publish: "$JS.API.CONSUMER.DELETE." + stream + ".*", Try: "$JS.API.CONSUMER.DELETE." + stream + "." + Absent, Why: why},
 	}
 }
 
@@ -267,11 +267,11 @@ func Watching(bucket, why string) []Permission {
 	remove := "$JS.API.CONSUMER.DELETE." + stream + "."
 	return []Permission{
 		Request("STREAM.INFO", stream, why),
-		{Publish: create + ">", Try: create + absent + "." + BucketKey(bucket, absent), Why: why},
-		{Publish: remove + "*", Try: remove + absent, Why: why},
+		{Publish: create + ">", Try: create + Absent + "." + BucketKey(bucket, Absent), Why: why},
+		{Publish: remove + "*", Try: remove + Absent, Why: why},
 		// The server stops sending to a watch that does not answer its flow control.
-		{Publish: flow + ">", Try: flow + absent + ".1", Why: why},
-		{Publish: get + ">", Try: get + BucketKey(bucket, absent), Why: why},
+		{Publish: flow + ">", Try: flow + Absent + ".1", Why: why},
+		{Publish: get + ">", Try: get + BucketKey(bucket, Absent), Why: why},
 		{Publish: BucketKey(bucket, ">"), Why: why},
 	}
 }
@@ -279,7 +279,7 @@ func Watching(bucket, why string) []Permission {
 // Replies is the permission to receive the answers to requests. prefix is that of
 // the connection's inboxes, "_INBOX" by default.
 func Replies(prefix string) Permission {
-	return Permission{Subscribe: prefix + ".>", Try: prefix + "." + absent, Why: "no answer from NATS arrives"}
+	return Permission{Subscribe: prefix + ".>", Try: prefix + "." + Absent, Why: "no answer from NATS arrives"}
 }
 
 // Needs lists the permissions that a [Publisher] needs, in addition to [Replies].
@@ -300,7 +300,7 @@ func Needs(s Subjects) []Permission {
 	all = append(all,
 		Request("STREAM.MSG.GET", last, positions),
 		Permission{Publish: BucketKey(s.LastBucket(), ">"), Why: positions})
-	all = append(all, Reading(s.Events(), s.Location(absent), reading)...)
+	all = append(all, Reading(s.Events(), s.Location(Absent), reading)...)
 	return append(all, Reading(last, "", reading)...)
 }
 

@@ -11,6 +11,8 @@
 package redact
 
 import (
+	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -102,6 +104,15 @@ func Line(text string, limit int) string {
 		text = text[:maxLook]
 	}
 	return cut(printable(text), limit)
+}
+
+// FileError returns the error of a file without the operation and the path. The path may
+// be a secret that stands in the wrong variable. Other errors are returned as they are.
+func FileError(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
 }
 
 func printable(s string) string {

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
+	"io/fs"
 	"math/rand/v2"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -305,5 +309,17 @@ func BenchmarkBytes(b *testing.B) {
 				s.Bytes(text)
 			}
 		})
+	}
+}
+
+// TestFileError: the path may be the secret itself.
+func TestFileError(t *testing.T) {
+	_, err := os.ReadFile(filepath.Join(t.TempDir(), "hunter2-hunter2"))
+	got := redact.FileError(fmt.Errorf("read: %w", err))
+	if !errors.Is(got, fs.ErrNotExist) || strings.Contains(got.Error(), "hunter2") {
+		t.Errorf("got %v", got)
+	}
+	if other := errors.New("other"); redact.FileError(other) != other || redact.FileError(nil) != nil {
+		t.Error("another error changed")
 	}
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
@@ -13,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/bridge/glob"
 	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/trace"
@@ -241,24 +241,16 @@ func loopback(host string) bool {
 func readable(name string) error {
 	info, err := os.Stat(name)
 	if err != nil {
-		return cause(err)
+		return redact.FileError(err)
 	}
 	if !info.Mode().IsRegular() {
 		return errors.New("not a regular file") // opening a pipe would wait for its writer
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return cause(err)
+		return redact.FileError(err)
 	}
 	return f.Close()
-}
-
-// cause strips the operation and the path from a file error.
-func cause(err error) error {
-	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		return p.Err
-	}
-	return err
 }
 
 // defaultEmbeddedAddr is the default of BRIDGE_EMBEDDED_ADDR.

@@ -14,6 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/bridge/tick"
 )
 
@@ -118,12 +119,12 @@ func readKey(path string) (string, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return "", cause(err)
+		return "", redact.FileError(err)
 	}
 	defer f.Close()
 	content, err := io.ReadAll(io.LimitReader(f, maxKeyBytes+1))
 	if err != nil {
-		return "", cause(err)
+		return "", redact.FileError(err)
 	}
 	content = bytes.TrimPrefix(content, []byte("\ufeff"))
 	key := strings.TrimRight(string(content), "\r\n")

@@ -289,7 +289,7 @@ func Needs(s publisher.Subjects) []publisher.Permission {
 	direct := publisher.Request("DIRECT.GET", in, "reading inbound messages takes a request for each")
 	direct.Optional = true
 	arrivals := publisher.Permission{
-		Subscribe: s.InboundAll(), Try: s.InLocation("plaspy-bridge-check"), Optional: true,
+		Subscribe: s.InboundAll(), Try: s.InLocation(publisher.Absent), Optional: true,
 		Why: "the bridge looks for inbound messages ten times a second, and the first one after a pause waits up to a second",
 	}
 	all := []publisher.Permission{

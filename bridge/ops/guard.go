@@ -32,13 +32,13 @@ func (g *guard) of(next http.Handler, page string) http.Handler {
 	if g.token != "" {
 		return g.requireToken(next, page)
 	}
-	open := isLoopback(g.bound.String())
+	open := Loopback(g.bound.String())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !open:
 			http.Error(w, page+" is closed: the bridge listens on "+g.bound.String()+
 				", which other machines can reach, and no BRIDGE_HTTP_TOKEN is set. Set one, or listen on 127.0.0.1.", http.StatusForbidden)
-		case !isLoopback(r.Host):
+		case !Loopback(r.Host):
 			// The request comes from a foreign page with a name that resolves to
 			// 127.0.0.1, or through a proxy on this machine.
 			http.Error(w, page+" is closed: the request was not made to a loopback address, and no BRIDGE_HTTP_TOKEN is set.", http.StatusForbidden)
@@ -114,7 +114,7 @@ func presented(r *http.Request) string {
 // other machines can reach the bridge, or a token shows that there may be a proxy,
 // the bridge cannot know its own names.
 func named(next http.Handler, token string, bound net.Addr) http.Handler {
-	if token != "" || !isLoopback(bound.String()) {
+	if token != "" || !Loopback(bound.String()) {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -127,9 +127,9 @@ func named(next http.Handler, token string, bound net.Addr) http.Handler {
 	})
 }
 
-// isLoopback reports whether a host, with or without a port, is loopback, judged by
+// Loopback reports whether a host, with or without a port, is loopback, judged by
 // its text alone.
-func isLoopback(hostport string) bool {
+func Loopback(hostport string) bool {
 	host := hostOf(hostport)
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr.Unmap().IsLoopback()

@@ -148,3 +148,16 @@ func TestFeedIsGuarded(t *testing.T) {
 		}
 	}
 }
+
+// TestLoopback: check and the command sim expect what the server does.
+func TestLoopback(t *testing.T) {
+	for hostport, want := range map[string]bool{
+		"127.0.0.1:8080": true, "127.9.9.9": true, "[::1]:8080": true, "[::1]": true, "[::ffff:127.0.0.1]:80": true, "localhost:8080": true,
+		"LocalHost.:8080": true, "localhost": true, ":8080": false, "0.0.0.0:8080": false, "[::]:8080": false, "10.0.0.1:8080": false,
+		"localhost.example:80": false, "notlocalhost": false, "": false,
+	} {
+		if got := ops.Loopback(hostport); got != want {
+			t.Errorf("Loopback(%q) = %t", hostport, got)
+		}
+	}
+}

@@ -11,23 +11,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-func TestParseVersion(t *testing.T) {
-	tests := []struct {
-		version string
-		want    [3]int
-		known   bool
-	}{
-		{"2.15.2", [3]int{2, 15, 2}, true}, {"2.12.0-RC.1", [3]int{2, 12, 0}, true}, {"3.0", [3]int{3, 0, 0}, true},
-		{"", [3]int{}, false}, {"dev", [3]int{}, false},
-	}
-	for _, tt := range tests {
-		major, minor, patch, known := parseVersion(tt.version)
-		if got := [3]int{major, minor, patch}; got != tt.want || known != tt.known {
-			t.Errorf("parseVersion(%q) = %v, %t, want %v, %t", tt.version, got, known, tt.want, tt.known)
-		}
-	}
-}
-
 func TestOffset(t *testing.T) {
 	at := time.Unix(1_000_000, 0)
 	tests := []struct {

@@ -32,7 +32,7 @@ func (c *check) httpPort(ctx context.Context) {
 		c.say(Warn, item, "empty: the bridge serves neither health nor metrics", "set an address to see problems")
 		return
 	}
-	if c.cfg.HTTPToken == "" && !onLoopback(c.cfg.HTTPAddr) {
+	if c.cfg.HTTPToken == "" && !ops.Loopback(c.cfg.HTTPAddr) {
 		c.say(Warn, "live view", "disabled: "+c.cfg.HTTPAddr+" is not on loopback, and BRIDGE_HTTP_TOKEN is not set", "set BRIDGE_HTTP_TOKEN to enable it")
 	}
 	err := free(ctx, c.cfg.HTTPAddr)
@@ -62,16 +62,6 @@ func (c *check) runningBridge(ctx context.Context) {
 		return
 	}
 	c.ok(item, "a bridge runs on %s and is ready; another one on this machine needs another address", c.cfg.HTTPAddr)
-}
-
-// onLoopback reports whether an address is reachable from this machine only.
-func onLoopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return true // config.Load has reported it
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // alive reports whether a bridge listens on the HTTP address.
@@ -148,7 +138,7 @@ func (c *check) embedded(ctx context.Context) {
 
 // open reports whether the embedded server is reachable without a login.
 func open(o *server.Options, addr string) bool {
-	if addr == "" || onLoopback(addr) {
+	if addr == "" || ops.Loopback(addr) {
 		return false
 	}
 	if o == nil {

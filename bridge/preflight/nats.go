@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/query"
+	"plaspy-bridge/bridge/streams"
 	"plaspy-bridge/publisher"
 )
 
@@ -167,10 +167,10 @@ func (b *broker) server() string {
 func (b *broker) version() bool {
 	const item = "NATS"
 	v := b.conn.ConnectedServerVersion()
-	major, minor, patch, known := parseVersion(v)
+	major, minor, patch, known := streams.ParseVersion(v)
 	text := fmt.Sprintf("connected to %s, nats-server %s", b.server(), v)
 	switch {
-	case known && (major < 2 || major == 2 && minor < 11):
+	case streams.TooOld(v) != nil:
 		b.check.say(Fail, item, text, "upgrade the server: the bridge needs 2.11 or newer")
 		return false
 	case known && major == 2 && minor == 12 && (patch == 3 || patch == 4) && b.check.cfg.Inbound:
@@ -197,20 +197,6 @@ func (b *broker) payload() {
 		b.check.say(Warn, "max_payload", fmt.Sprintf("the server accepts messages of %d KiB at most", n>>10),
 			"raise max_payload to 1MB: larger events are not published, and a dead letter that is too large loses its body")
 	}
-}
-
-// parseVersion reads 2.15.2 and 2.12.0-RC.1.
-func parseVersion(v string) (major, minor, patch int, known bool) {
-	v, _, _ = strings.Cut(v, "-")
-	parts := strings.Split(v, ".")
-	var n [3]int
-	for i := range min(len(parts), len(n)) {
-		var err error
-		if n[i], err = strconv.Atoi(parts[i]); err != nil {
-			return 0, 0, 0, false
-		}
-	}
-	return n[0], n[1], n[2], len(parts) >= 2
 }
 
 // replies checks whether this user may receive answers.

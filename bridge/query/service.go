@@ -120,19 +120,16 @@ var semantic = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0
 func Needs(s publisher.Subjects, inboxes ...string) []publisher.Permission {
 	const use = "there is no query service"
 	all := []publisher.Permission{
-		{Subscribe: s.API() + ".>", Try: s.API() + "." + absent, Why: use},
-		{Subscribe: micro.APIPrefix + ".>", Try: micro.APIPrefix + "." + absent, Why: use},
+		{Subscribe: s.API() + ".>", Try: s.API() + "." + publisher.Absent, Why: use},
+		{Subscribe: micro.APIPrefix + ".>", Try: micro.APIPrefix + "." + publisher.Absent, Why: use},
 	}
 	for _, inbox := range inboxes {
 		all = append(all, publisher.Permission{
-			Publish: inbox + ".>", Try: inbox + "." + absent, Why: "the query service's answers do not arrive",
+			Publish: inbox + ".>", Try: inbox + "." + publisher.Absent, Why: "the query service's answers do not arrive",
 		})
 	}
 	return all
 }
-
-// absent is the name of an endpoint, service or inbox that does not exist.
-const absent = "plaspy-bridge-check"
 
 // Run serves until ctx is cancelled, and then finishes the requests that it has
 // begun, within the timeout. If NATS does not permit one of the subscriptions,

@@ -152,7 +152,7 @@ func (k *Keeper) look(ctx context.Context, changed func()) {
 			return
 		}
 	}
-	if err := tooOld(k.conn.ConnectedServerVersion()); err != nil {
+	if err := TooOld(k.conn.ConnectedServerVersion()); err != nil {
 		k.bad(err.Error())
 		return
 	}
@@ -269,18 +269,32 @@ func (k *Keeper) reviveServer() {
 // minServer is the oldest nats-server with all features that the bridge needs.
 var minServer = [2]int{2, 11}
 
-// tooOld returns an error for a server that is too old. A version that cannot be
+// TooOld returns an error for a server that is too old. A version that cannot be
 // parsed is accepted.
-func tooOld(version string) error {
-	major, rest, _ := strings.Cut(version, ".")
-	minor, _, _ := strings.Cut(rest, ".")
-	a, errA := strconv.Atoi(major)
-	b, errB := strconv.Atoi(minor)
-	known := errA == nil && errB == nil
-	if !known || a > minServer[0] || a == minServer[0] && b >= minServer[1] {
+func TooOld(version string) error {
+	major, minor, _, known := ParseVersion(version)
+	if !known || major > minServer[0] || major == minServer[0] && minor >= minServer[1] {
 		return nil
 	}
 	return fmt.Errorf("nats-server %s is too old: the bridge needs %d.%d or newer", version, minServer[0], minServer[1])
+}
+
+// ParseVersion reads the version of a server, such as 2.15.2 or 2.12.0-RC.1. It is known
+// if it has a major and a minor version. A patch that is no number is 0.
+func ParseVersion(version string) (major, minor, patch int, known bool) {
+	version, _, _ = strings.Cut(version, "-")
+	first, rest, _ := strings.Cut(version, ".")
+	second, third, _ := strings.Cut(rest, ".")
+	major, errMajor := strconv.Atoi(first)
+	minor, errMinor := strconv.Atoi(second)
+	if errMajor != nil || errMinor != nil {
+		return 0, 0, 0, false
+	}
+	patch, err := strconv.Atoi(third)
+	if err != nil {
+		patch = 0
+	}
+	return major, minor, patch, true
 }
 
 // Needs lists the permissions that a keeper needs.

@@ -21,10 +21,27 @@ func TestMain(m *testing.M) { natstest.Main(m) }
 
 func TestTooOld(t *testing.T) {
 	for version, old := range map[string]bool{
-		"2.10.29": true, "1.4.1": true, "2.11.0": false, "2.11.0-RC.1": false, "2.15.2": false, "3.0.0": false, "custom": false, "": false,
+		"2.10.29": true, "2.10.x": true, "2.10-RC.1": true, "1.4.1": true, "2.11.0": false, "2.11.0-RC.1": false, "2.15.2": false, "3.0.0": false, "custom": false, "": false,
 	} {
-		if err := tooOld(version); (err != nil) != old {
-			t.Errorf("tooOld(%q) = %v", version, err)
+		if err := TooOld(version); (err != nil) != old {
+			t.Errorf("TooOld(%q) = %v", version, err)
+		}
+	}
+}
+
+func TestParseVersion(t *testing.T) {
+	tests := []struct {
+		version string
+		want    [3]int
+		known   bool
+	}{
+		{"2.15.2", [3]int{2, 15, 2}, true}, {"2.12.0-RC.1", [3]int{2, 12, 0}, true}, {"3.0", [3]int{3, 0, 0}, true},
+		{"", [3]int{}, false}, {"dev", [3]int{}, false}, {"2", [3]int{}, false}, {"2.10.x", [3]int{2, 10, 0}, true},
+	}
+	for _, tt := range tests {
+		major, minor, patch, known := ParseVersion(tt.version)
+		if got := [3]int{major, minor, patch}; got != tt.want || known != tt.known {
+			t.Errorf("ParseVersion(%q) = %v, %t, want %v, %t", tt.version, got, known, tt.want, tt.known)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -141,7 +140,7 @@ func files() error {
 func authorities(name string) error {
 	pem, err := os.ReadFile(name)
 	if err != nil {
-		return cause(err)
+		return redact.FileError(err)
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
 		return errors.New("it has no certificate")
@@ -152,13 +151,5 @@ func authorities(name string) error {
 // pair returns an error unless two files are a certificate and its key.
 func pair(cert, key string) error {
 	_, err := tls.LoadX509KeyPair(cert, key)
-	return cause(err)
-}
-
-// cause strips the operation and the path from a file error.
-func cause(err error) error {
-	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		return p.Err
-	}
-	return err
+	return redact.FileError(err)
 }

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"plaspy-bridge/bridge/ops"
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 )
@@ -54,7 +54,7 @@ func simulate(ctx context.Context, w io.Writer, addr string, o sim.Options) erro
 	if err != nil {
 		return fmt.Errorf("--addr: %w", err)
 	}
-	o.Control = onLoopback(host)
+	o.Control = ops.Loopback(host)
 	listener, err := sim.New(o).Listen(ctx, addr)
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func instructions(base string, o sim.Options) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# The simulated Plaspy API with %d devices is at %s until Ctrl-C.\n# For a bridge in another terminal:\n", o.Devices, base)
 	fmt.Fprintf(&b, "export PLASPY_BASE_URL=%s\nexport PLASPY_USERNAME=%s\nexport PLASPY_API_KEY=%s\n", quote(base), quote(o.UserName), quote(o.APIKey))
-	if u, err := url.Parse(base); err == nil && !onLoopback(u.Hostname()) {
+	if u, err := url.Parse(base); err == nil && !ops.Loopback(u.Hostname()) {
 		b.WriteString("export PLASPY_ALLOW_HTTP=true\n")
 	}
 	return b.String()
@@ -87,12 +87,4 @@ func quote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// onLoopback reports whether a host is this machine, by its name alone.
-func onLoopback(host string) bool {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return addr.Unmap().IsLoopback()
-	}
-	return host == "localhost"
 }

@@ -1,14 +1,14 @@
 package embedded
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+
+	"plaspy-bridge/auth/redact"
 
 	"github.com/nats-io/nats-server/v2/conf"
 	"github.com/nats-io/nats-server/v2/server"
@@ -35,7 +35,7 @@ const mostProblems = 5
 // lines must not contain.
 func load(name string) (opts *server.Options, secrets []string, err error) {
 	if _, err := os.ReadFile(name); err != nil {
-		return nil, nil, &ConfigError{[]string{"the file cannot be read: " + cause(err)}}
+		return nil, nil, &ConfigError{[]string{"the file cannot be read: " + redact.FileError(err).Error()}}
 	}
 	values, err := conf.ParseFile(name)
 	if err != nil {
@@ -45,15 +45,6 @@ func load(name string) (opts *server.Options, secrets []string, err error) {
 		return nil, nil, &ConfigError{meaning(err)}
 	}
 	return opts, texts(values), nil
-}
-
-// cause returns a file error without its path. The path may be a secret in the
-// wrong variable.
-func cause(err error) string {
-	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		return p.Err.Error()
-	}
-	return "unknown reason"
 }
 
 var lineOf = regexp.MustCompile(`(?:on line |:)(\d+)`)
