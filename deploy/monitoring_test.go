@@ -201,28 +201,42 @@ func TestEachAlertIsTested(t *testing.T) {
 	}
 }
 
-// TestAlertsHaveARunbook wants each alert to name a heading of the troubleshooting page, and
-// a log line only where the table below it explains that line.
+// TestAlertsHaveARunbook checks that each alert links to the page's table of alerts, that
+// this table has one row for each alert and no others, and that the table of failures
+// explains each log line that an alert names.
 func TestAlertsHaveARunbook(t *testing.T) {
+	const heading = "Alerts"
 	page := text(t, "docs/troubleshooting.md")
-	anchors := []string{}
-	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(page, -1) {
-		anchors = append(anchors, anchor(heading[1]))
+	_, table, found := strings.Cut(page, "\n## "+heading+"\n")
+	if !found {
+		t.Fatalf("the page has no heading %q", heading)
+	}
+	table, _, _ = strings.Cut(table, "\n## ")
+	rows := map[string]int{}
+	for _, row := range regexp.MustCompile(`(?m)^\| (PlaspyBridge\w+) \| [^|]+ \| [^|]+ \|$`).FindAllStringSubmatch(table, -1) {
+		rows[row[1]]++
 	}
 	alerts := strings.Split(text(t, "prometheus/rules.yml"), "- alert: ")[1:]
 	logs := 0
 	for _, alert := range alerts {
 		name, _, _ := strings.Cut(alert, "\n")
+		if rows[name] != 1 {
+			t.Errorf("%s: %d rows in the table of alerts, want 1", name, rows[name])
+		}
+		delete(rows, name)
 		runbook := regexp.MustCompile(`\n +runbook: deploy/docs/troubleshooting\.md#(\S+)\n`).FindStringSubmatch(alert)
-		if runbook == nil || !slices.Contains(anchors, runbook[1]) {
-			t.Errorf("%s: runbook %v, the page has %s", name, runbook, anchors)
+		if runbook == nil || runbook[1] != anchor(heading) {
+			t.Errorf("%s: runbook %v, want the anchor %s", name, runbook, anchor(heading))
 		}
 		if log := regexp.MustCompile(`\n +log: '(.+)'\n`).FindStringSubmatch(alert); log != nil {
 			logs++
-			if !strings.Contains(page, " | `"+log[1]+"` | ") {
+			if !regexp.MustCompile("(?m)^\\|[^|]+\\|[^|]*`" + regexp.QuoteMeta(log[1]) + "`[^|]*\\|").MatchString(page) {
 				t.Errorf("%s: the page's table has no log line %q", name, log[1])
 			}
 		}
+	}
+	for name := range rows {
+		t.Errorf("the table of alerts has a row for %s, which is no alert", name)
 	}
 	if len(alerts) < 15 || logs < 8 {
 		t.Errorf("%d alerts with %d log lines found", len(alerts), logs)

@@ -87,8 +87,8 @@ func TestHelmRules(t *testing.T) {
 	}
 	const page = "https://git.example.com/plaspy-bridge/deploy/docs/troubleshooting.md"
 	for _, tt := range []struct{ name, values, key, value string }{
-		{"as they are", "", "runbook", "deploy/docs/troubleshooting.md#when-something-is-wrong"},
-		{"with a link", ", runbookURL: '" + page + "'", "runbook_url", page + "#when-something-is-wrong"},
+		{"as they are", "", "runbook", "deploy/docs/troubleshooting.md#alerts"},
+		{"with a link", ", runbookURL: '" + page + "'", "runbook_url", page + "#alerts"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := template(t, needed+"prometheusRule: {enabled: true"+tt.values+"}").rules.Spec
