@@ -75,7 +75,8 @@ func (c *check) keyFile() {
 	switch {
 	case err != nil: // KeySource reports it
 	case runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0:
-		c.say(Warn, "key file", fmt.Sprintf("every user of this machine can read it (mode %s)", info.Mode().Perm()), "chmod o= the file")
+		c.say(Warn, "key file", fmt.Sprintf("every user of this machine can read it (mode %s)", info.Mode().Perm()),
+			"chmod o= the file; if the bridge reads it as another user, as in compose.yaml, keep 644 and make its folder private (chmod 700)")
 	default:
 		c.ok("key file", "readable, mode %s", info.Mode().Perm()&fs.ModePerm)
 	}
