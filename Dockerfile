@@ -1,4 +1,4 @@
-# Runs on the builder's own platform and compiles for the target's: no emulation.
+# Runs on the builder's platform and cross-compiles for the target, so without emulation.
 FROM --platform=$BUILDPLATFORM golang:1.26.8-bookworm AS build
 WORKDIR /src
 COPY go.mod go.sum ./
@@ -26,21 +26,20 @@ LABEL org.opencontainers.image.title="plaspy-bridge" \
       org.opencontainers.image.revision="$COMMIT"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/plaspy-bridge /plaspy-bridge
-# Owned by the user below, so that a new volume put over it is as well.
+# Owned by the user below, because a new volume takes its owner from this folder.
 COPY --from=build --chown=65532:65532 /out/data /data
 # The demo keeps its data in a temporary folder.
 COPY --from=build --chown=65532:65532 /out/tmp /tmp
 USER 65532:65532
-# Inside a container, loopback would be reached by nobody. The live view stays
-# closed on every interface until BRIDGE_HTTP_TOKEN is set. The embedded NATS
-# server, which asks nobody who they are, is opened by the operator or not at all.
+# Loopback cannot be reached from outside a container. The live view is disabled on
+# other interfaces until BRIDGE_HTTP_TOKEN is set. The embedded NATS server requires
+# no login, so it stays on loopback unless the operator changes it.
 ENV BRIDGE_DATA_DIR=/data \
     BRIDGE_HTTP_ADDR=:8080
 VOLUME /data
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# Whether it lives: a bridge that cannot reach the API is not ready, and starting
-# it again would not help.
+# Liveness, not readiness: a restart does not help a bridge that cannot reach the API.
 HEALTHCHECK --interval=30s --timeout=6s --start-period=30s --retries=3 CMD ["/plaspy-bridge", "health", "--live"]
 ENTRYPOINT ["/plaspy-bridge"]
 CMD ["run"]

@@ -64,7 +64,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $grace }}
 {{- end }}
 
-{{- /* Nine tenths of the memory limit in bytes, or nothing where there is none. */}}
+{{- /* Nine tenths of the memory limit in bytes, or nothing if there is none. */}}
 {{- define "bridge.goMemory" -}}
 {{- $limit := include "bridge.text" (dig "limits" "memory" "" (.Values.resources | default dict)) }}
 {{- $unit := get (dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "k" 1000 "M" 1000000 "G" 1000000000) (regexFind "[A-Za-z]+$" $limit) | default 1 }}
