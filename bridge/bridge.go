@@ -16,7 +16,6 @@ import (
 
 	"plaspy-bridge/auth"
 	"plaspy-bridge/bridge/config"
-	"plaspy-bridge/bridge/control"
 	"plaspy-bridge/bridge/inbound"
 	"plaspy-bridge/bridge/inbound/echo"
 	"plaspy-bridge/bridge/ops"
@@ -36,23 +35,28 @@ type Bridge struct {
 	cfg     config.Config
 	version string
 	log     *slog.Logger
+
+	telemetry   telemetry
+	api         api
+	broker      broker
+	group       *replica.Group
+	polling     polling
+	consuming   consuming
+	querying    querying
+	controlling controlling
+	web         web
+
+	stopping atomic.Bool
+	fatal    chan error
+	closers  closers
+}
+
+// telemetry is everything that the bridge reports about itself.
+type telemetry struct {
 	health  *ops.Health
 	metrics *prometheus.Registry
 	live    *liveness
 	tracer  *trace.Tracer // nil if there are no traces
-
-	api
-	broker
-	group *replica.Group
-	polling
-	consuming
-	querying
-	controlling
-	web
-
-	stopping atomic.Bool
-	fatal    chan error
-	closers  []closer
 }
 
 // api is everything between the bridge and the REST API.
@@ -92,10 +96,27 @@ type web struct {
 	view     *view.View
 }
 
-// closer is one step of the teardown. They run last in, first out.
+// closers are the steps of the teardown. They run last in, first out.
+type closers []closer
+
+// closer closes one part.
 type closer struct {
 	part  string
 	close func() error
+}
+
+func (c *closers) add(part string, f func() error) { *c = append(*c, closer{part, f}) }
+
+// close runs all steps, also after errors, and removes them.
+func (c *closers) close() error {
+	var errs []error
+	for _, step := range slices.Backward(*c) {
+		if err := step.close(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", step.part, err))
+		}
+	}
+	*c = nil
+	return errors.Join(errs...)
 }
 
 // New makes a bridge from a configuration that [config.Load] returned without an
@@ -103,14 +124,14 @@ type closer struct {
 // the background, and the listener. The rest starts in Run. The API, the pages and
 // the traces show the version.
 func New(ctx context.Context, cfg config.Config, version string, log *slog.Logger) (*Bridge, error) {
-	b := &Bridge{cfg: cfg, version: version, log: log, health: ops.NewHealth("lifecycle"), fatal: make(chan error, 4)}
-	b.metrics = ops.NewRegistry(b.health)
-	b.live = newLiveness(b.health, livenessAge(cfg), cfg.Inbound)
+	health := ops.NewHealth("lifecycle")
+	b := &Bridge{cfg: cfg, version: version, log: log, fatal: make(chan error, 4)}
+	b.telemetry = telemetry{health: health, metrics: ops.NewRegistry(health), live: newLiveness(health, livenessAge(cfg), cfg.Inbound)}
 	for _, open := range []func(context.Context) error{
 		b.openTelemetry, b.openAPI, b.openNATS, b.openGroup, b.openPool, b.openConsumer, b.openControl, b.openQueries, b.openServer,
 	} {
 		if err := open(ctx); err != nil {
-			return nil, errors.Join(err, b.close())
+			return nil, errors.Join(err, b.closers.close())
 		}
 	}
 	return b, nil
@@ -119,23 +140,23 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 // HTTPAddr returns the address that health, metrics and the page are served on,
 // or nil.
 func (b *Bridge) HTTPAddr() net.Addr {
-	if b.listener == nil {
+	if b.web.listener == nil {
 		return nil
 	}
-	return b.listener.Addr()
+	return b.web.listener.Addr()
 }
 
 // ClientURL returns the URL of the embedded server for other programs, or "" if
 // there is no embedded server.
 func (b *Bridge) ClientURL() string {
-	if b.embedded == nil {
+	if b.broker.embedded == nil {
 		return ""
 	}
-	return b.embedded.ClientURL()
+	return b.broker.embedded.ClientURL()
 }
 
 // Metrics returns the registry behind /metrics, for further metrics of the process.
-func (b *Bridge) Metrics() prometheus.Registerer { return b.metrics }
+func (b *Bridge) Metrics() prometheus.Registerer { return b.telemetry.metrics }
 
 // fail ends Run with an error.
 func (b *Bridge) fail(err error) {
@@ -143,21 +164,6 @@ func (b *Bridge) fail(err error) {
 	case b.fatal <- err:
 	default: // one reason is enough
 	}
-}
-
-func (b *Bridge) closing(part string, f func() error) {
-	b.closers = append(b.closers, closer{part, f})
-}
-
-func (b *Bridge) close() error {
-	var errs []error
-	for _, c := range slices.Backward(b.closers) {
-		if err := c.close(); err != nil {
-			errs = append(errs, fmt.Errorf("close %s: %w", c.part, err))
-		}
-	}
-	b.closers = nil
-	return errors.Join(errs...)
 }
 
 // Run runs the bridge until ctx is cancelled, then stops it within the shutdown
@@ -182,7 +188,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	}
 	start := time.Now()
 	b.stopping.Store(true)
-	b.health.Report("lifecycle", b.lifecycle())
+	b.telemetry.health.Report("lifecycle", b.lifecycle())
 	stopped := make(chan error, 1)
 	go func() { stopped <- b.stop(start, stopWork, &work, stopServing, &servers) }()
 	select {
@@ -214,12 +220,12 @@ func (b *Bridge) stop(start time.Time, stopWork func(), work *sync.WaitGroup, st
 	}
 	drain, cancel := context.WithDeadline(context.Background(), start.Add(b.cfg.ShutdownTimeout*8/10))
 	defer cancel()
-	if err := b.pub.Drain(drain); err != nil {
+	if err := b.broker.pub.Drain(drain); err != nil {
 		b.log.Warn("stopped before all events were stored; the next start publishes each device's newest state", "err", err)
 	}
 	stopServing()
 	servers.Go(func() { b.flushTraces(start) }) // concurrently, because it takes time
-	err := b.close()
+	err := b.closers.close()
 	servers.Wait()
 	select {
 	case <-ended:
@@ -230,22 +236,22 @@ func (b *Bridge) stop(start time.Time, stopWork func(), work *sync.WaitGroup, st
 
 // serve starts the loops that polls and posts need until they have ended.
 func (b *Bridge) serve(ctx context.Context, wg *sync.WaitGroup) {
-	wg.Go(func() { b.pub.Run(ctx) })
+	wg.Go(func() { b.broker.pub.Run(ctx) })
 	wg.Go(func() {
-		if err := b.tokens.Run(ctx); err != nil && ctx.Err() == nil {
+		if err := b.api.tokens.Run(ctx); err != nil && ctx.Err() == nil {
 			b.fail(fmt.Errorf("token manager: %w", err))
 		}
 	})
-	wg.Go(func() { b.keys.Watch(ctx, b.tokens.Retry) })
-	wg.Go(func() { b.keeper.Run(ctx, b.pool.Resync) })
+	wg.Go(func() { b.api.keys.Watch(ctx, b.api.tokens.Retry) })
+	wg.Go(func() { b.broker.keeper.Run(ctx, b.polling.pool.Resync) })
 	wg.Go(func() { b.watch(ctx) })
-	wg.Go(func() { b.watcher.Run(ctx, func(r *control.Rules) { applyControl(b, r) }) })
-	if b.server == nil {
+	wg.Go(func() { b.controlling.watcher.Run(ctx, b.controlling.apply) })
+	if b.web.server == nil {
 		return
 	}
-	wg.Go(func() { b.view.Run(ctx) })
+	wg.Go(func() { b.web.view.Run(ctx) })
 	wg.Go(func() {
-		if err := b.server.Serve(); err != nil && ctx.Err() == nil {
+		if err := b.web.server.Serve(); err != nil && ctx.Err() == nil {
 			b.fail(fmt.Errorf("HTTP server: %w", err))
 		}
 	})
@@ -266,10 +272,10 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 	context.AfterFunc(ctx, func() { time.AfterFunc(lastPolls, leave) })
 	wg.Go(func() {
 		defer leave()
-		b.pool.Run(ctx)
+		b.polling.pool.Run(ctx)
 	})
-	if b.queries != nil {
-		wg.Go(func() { b.runQueries(ctx) })
+	if b.querying.service != nil {
+		wg.Go(func() { b.querying.run(ctx, b.broker.keeper, b.logger("query")) })
 	}
 	wg.Go(func() {
 		if err := b.group.Run(member, b.load, b.assign); err != nil {
@@ -278,18 +284,20 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 	})
 	wg.Go(func() {
 		bucket := func(ctx context.Context) (jetstream.KeyValue, error) {
-			return b.pub.JetStream().KeyValue(ctx, b.pub.Subjects().ReplicasBucket())
+			return b.broker.pub.JetStream().KeyValue(ctx, b.broker.pub.Subjects().ReplicasBucket())
 		}
-		b.assigned.forgotten.Watch(ctx, bucket, b.logger("forget"), func() {
-			_, revoke := b.pool.Reassign(true)
+		b.polling.assigned.forgotten.Watch(ctx, bucket, b.logger("forget"), func() {
+			_, revoke := b.polling.pool.Reassign(true)
 			revoke() // a turn in flight does not publish a forgotten device
 		})
 	})
-	if b.consumer == nil {
+	if b.consuming.consumer == nil {
 		return
 	}
-	wg.Go(func() { b.echoes.Run(ctx, b.pub.JetStream(), b.pub.Subjects(), b.log.With("component", "inbound")) })
-	wg.Go(func() { b.consumer.Run(ctx) })
+	wg.Go(func() {
+		b.consuming.echoes.Run(ctx, b.broker.pub.JetStream(), b.broker.pub.Subjects(), b.log.With("component", "inbound"))
+	})
+	wg.Go(func() { b.consuming.consumer.Run(ctx) })
 }
 
 // flushTraces exports the remaining traces after a stop that began at start. It
@@ -298,7 +306,7 @@ func (b *Bridge) flushTraces(start time.Time) {
 	whole := b.cfg.ShutdownTimeout
 	ctx, cancel := context.WithTimeout(context.Background(), min(whole/5, time.Until(start.Add(whole*9/10))))
 	defer cancel()
-	if err := b.tracer.Shutdown(ctx); err != nil {
+	if err := b.telemetry.tracer.Shutdown(ctx); err != nil {
 		b.log.Warn("stopped before all traces were exported", "component", "trace", "err", err)
 	}
 }

@@ -102,7 +102,7 @@ func TestLogNamesAddresses(t *testing.T) {
 	if err := b.Run(ctx); err != nil {
 		t.Errorf("run: %v", err)
 	}
-	for _, url := range []string{"http://" + b.HTTPAddr().String(), b.embedded.ClientURL()} {
+	for _, url := range []string{"http://" + b.HTTPAddr().String(), b.broker.embedded.ClientURL()} {
 		if log.Count(url) == 0 {
 			t.Errorf("no %s in the log:\n%s", url, log.String())
 		}
@@ -168,7 +168,7 @@ func TestEventsFlowAndTheStoreIsKept(t *testing.T) {
 func follow(t *testing.T, b *Bridge, subject string, n int) []string {
 	t.Helper()
 	readyz(t, b, "ready", ready)
-	c, err := natstest.JetStream(t, b.conn.Conn).OrderedConsumer(t.Context(), b.pub.Subjects().Events(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
+	c, err := natstest.JetStream(t, b.broker.conn.Conn).OrderedConsumer(t.Context(), b.broker.pub.Subjects().Events(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,17 +237,17 @@ func TestInboundIsPostedAndComesBackMarked(t *testing.T) {
 	api, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.Unchanged, Record: 100})
 	b, _ := launch(t, cfg)
 	readyz(t, b, "ready", ready)
-	results, err := b.conn.SubscribeSync("plaspy.result.location.*")
+	results, err := b.broker.conn.SubscribeSync("plaspy.result.location.*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	locations, err := b.conn.SubscribeSync("plaspy.location.device0001")
+	locations, err := b.broker.conn.SubscribeSync("plaspy.location.device0001")
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := time.Now().UTC().Add(time.Hour).Format(time.RFC3339)
 	body := fmt.Sprintf(`{"location":{"dateTime":%q,"latitude":4.5,"longitude":-74.25}}`, at)
-	if _, err := natstest.JetStream(t, b.conn.Conn).Publish(t.Context(), "plaspy.in.location.device0001", []byte(body), jetstream.WithMsgID("one")); err != nil {
+	if _, err := natstest.JetStream(t, b.broker.conn.Conn).Publish(t.Context(), "plaspy.in.location.device0001", []byte(body), jetstream.WithMsgID("one")); err != nil {
 		t.Fatal(err)
 	}
 	result, err := results.NextMsg(time.Minute)
@@ -287,11 +287,11 @@ func TestHistogramsAreNativeToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := b.close(); err != nil {
+		if err := b.closers.close(); err != nil {
 			t.Error(err)
 		}
 	})
-	families, err := b.metrics.Gather()
+	families, err := b.telemetry.metrics.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +316,7 @@ func TestHistogramsAreNativeToo(t *testing.T) {
 func question(t *testing.T, b *Bridge, m *nats.Msg) (answer *nats.Msg) {
 	t.Helper()
 	soon(t, m.Subject, func(ctx context.Context) (err error) {
-		answer, err = b.conn.RequestMsgWithContext(ctx, m)
+		answer, err = b.broker.conn.RequestMsgWithContext(ctx, m)
 		return err
 	})
 	return answer

@@ -14,11 +14,15 @@ import (
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/schedule"
+	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/view"
 )
 
-// controlling is live control.
+// controlling is live control: the entries, and the parts that follow them.
 type controlling struct {
+	cfg     config.Config // of the environment, which live control changes
+	budget  *plaspy.Budget
+	pool    *outbound.Pool
 	watcher *control.Watcher
 	level   atomic.Pointer[slog.LevelVar] // of the log; nil if it cannot be changed
 	// selected are the patterns that were given to the pool last.
@@ -27,19 +31,21 @@ type controlling struct {
 
 // openControl makes the watcher of the entries of live control.
 func (b *Bridge) openControl(context.Context) error {
-	bucket := control.Open(b.pub.JetStream(), b.pub.Subjects(), b.cfg.StreamReplicas)
-	b.selected.Devices, b.selected.Exclude = b.cfg.Devices, b.cfg.DevicesExclude
-	b.pool.SetTerms(termsOf(b.cfg, &control.Rules{}), false)
-	b.watcher = control.NewWatcher(bucket, b.pub.Connected, b.logger("control"), b.metrics)
+	bucket := control.Open(b.broker.pub.JetStream(), b.broker.pub.Subjects(), b.cfg.StreamReplicas)
+	c := &b.controlling
+	c.cfg, c.budget, c.pool = b.cfg, b.api.budget, b.polling.pool
+	c.selected.Devices, c.selected.Exclude = b.cfg.Devices, b.cfg.DevicesExclude
+	c.pool.SetTerms(termsOf(b.cfg, &control.Rules{}), false)
+	c.watcher = control.NewWatcher(bucket, b.broker.pub.Connected, b.logger("control"), b.telemetry.metrics)
 	return nil
 }
 
 // ControlLevel lets live control change the level of the log.
-func (c *controlling) ControlLevel(level *slog.LevelVar) { c.level.Store(level) }
+func (b *Bridge) ControlLevel(level *slog.LevelVar) { b.controlling.level.Store(level) }
 
-// applyControl applies new rules of live control.
-func applyControl(b *Bridge, r *control.Rules) {
-	limit, level := b.cfg.RateLimit, b.cfg.LogLevel
+// apply applies new rules of live control.
+func (c *controlling) apply(r *control.Rules) {
+	limit, level := c.cfg.RateLimit, c.cfg.LogLevel
 	if fleet := r.Fleet(); fleet != nil {
 		// Every replica has its share of the same limit, so that all together send no
 		// more than the limit of the environment, whatever order they follow in.
@@ -50,21 +56,21 @@ func applyControl(b *Bridge, r *control.Rules) {
 			level = *fleet.LogLevel
 		}
 	}
-	b.budget.SetLimit(limit)
-	if of := b.level.Load(); of != nil {
+	c.budget.SetLimit(limit)
+	if of := c.level.Load(); of != nil {
 		of.Set(level)
 	}
-	b.pool.SetTerms(termsOf(b.cfg, r), r.Groups())
-	devices, exclude := b.cfg.Devices, b.cfg.DevicesExclude
+	c.pool.SetTerms(termsOf(c.cfg, r), r.Groups())
+	devices, exclude := c.cfg.Devices, c.cfg.DevicesExclude
 	if fleet := r.Fleet(); fleet != nil && fleet.Devices != nil {
 		devices = fleet.Devices
 	}
 	if fleet := r.Fleet(); fleet != nil && fleet.Exclude != nil {
 		exclude = fleet.Exclude
 	}
-	if !slices.Equal(devices, b.selected.Devices) || !slices.Equal(exclude, b.selected.Exclude) {
-		b.selected.Devices, b.selected.Exclude = devices, exclude
-		b.pool.Select(devices, exclude)
+	if !slices.Equal(devices, c.selected.Devices) || !slices.Equal(exclude, c.selected.Exclude) {
+		c.selected.Devices, c.selected.Exclude = devices, exclude
+		c.pool.Select(devices, exclude)
 	}
 }
 

@@ -25,7 +25,7 @@ func TestControlOfReplicas(t *testing.T) {
 	a, end := replicaOf(t, cfg, "a")
 	b, _ := replicaOf(t, cfg, "b")
 	natstest.Eventually(t, "both share the devices", func() bool {
-		return a.pool.Owned() > quick && b.pool.Owned() > 0 && a.pool.Owned()+b.pool.Owned() == devices
+		return a.polling.pool.Owned() > quick && b.polling.pool.Owned() > 0 && a.polling.pool.Owned()+b.polling.pool.Owned() == devices
 	})
 	js := natstest.JetStream(t, srv.Client(t))
 	bucket := control.Open(js, publisher.Subjects(cfg.Prefix), 1)
@@ -34,14 +34,14 @@ func TestControlOfReplicas(t *testing.T) {
 		natstest.Eventually(t, "the entry is written", func() bool { return bucket.Set(t.Context(), key, e) == nil })
 	}
 	names := func(of *Bridge, id, entry string) bool {
-		answer, _ := of.pool.Why(id)
+		answer, _ := of.polling.pool.Why(id)
 		return strings.Contains(string(answer), `"entry":"`+entry+`"`)
 	}
-	entries := func(of *Bridge, n int) bool { return of.watcher.Rules().Len() == n }
+	entries := func(of *Bridge, n int) bool { return of.controlling.watcher.Rules().Len() == n }
 
 	var ids []string
 	for _, id := range api.IDs() {
-		if a.pool.Polls(id) && len(ids) < quick {
+		if a.polling.pool.Polls(id) && len(ids) < quick {
 			ids = append(ids, id)
 			set(control.DeviceKey(id), control.Entry{Interval: 5 * time.Second})
 		}
@@ -50,18 +50,18 @@ func TestControlOfReplicas(t *testing.T) {
 		t.Fatalf("the first one polls %d devices, want more than %d", len(ids), quick)
 	}
 	id := ids[0]
-	natstest.Eventually(t, "the short intervals are in the load", func() bool { return a.load().Polls == a.pool.Owned()-quick+quick*12 })
+	natstest.Eventually(t, "the short intervals are in the load", func() bool { return a.load().Polls == a.polling.pool.Owned()-quick+quick*12 })
 	if *proof { // shares follow after a time of calm
 		natstest.Eventually(t, "the replica with short intervals has most of the budget", func() bool {
-			return a.budget.PollRate() > 850 && b.budget.PollRate() < 350
+			return a.api.budget.PollRate() > 850 && b.api.budget.PollRate() < 350
 		})
 	}
 	if !names(a, id, control.DeviceKey(id)) {
 		t.Error("why does not name the entry")
 	}
 	end()
-	natstest.Eventually(t, "a takeover keeps the entry", func() bool { return b.pool.Polls(id) && names(b, id, control.DeviceKey(id)) })
-	natstest.Eventually(t, "the demand of all devices is its own", func() bool { return b.pool.Demand(time.Minute) == devices-quick+quick*12 })
+	natstest.Eventually(t, "a takeover keeps the entry", func() bool { return b.polling.pool.Polls(id) && names(b, id, control.DeviceKey(id)) })
+	natstest.Eventually(t, "the demand of all devices is its own", func() bool { return b.polling.pool.Demand(time.Minute) == devices-quick+quick*12 })
 
 	set(control.FleetKey, control.Entry{Weight: 2, SetBy: "eva"})
 	srv.Kill()
@@ -71,14 +71,16 @@ func TestControlOfReplicas(t *testing.T) {
 	natstest.Eventually(t, "an entry with an end is written", func() bool {
 		return bucket.Set(t.Context(), control.FleetKey, control.Entry{Weight: 2, Until: time.Now().Add(500 * time.Millisecond)}) == nil
 	})
-	natstest.Eventually(t, "the entry ends for all", func() bool { return b.watcher.Rules().Fleet() == nil && c.watcher.Rules().Fleet() == nil })
+	natstest.Eventually(t, "the entry ends for all", func() bool {
+		return b.controlling.watcher.Rules().Fleet() == nil && c.controlling.watcher.Rules().Fleet() == nil
+	})
 	if !entries(b, quick) || !entries(c, quick) {
-		t.Errorf("%d and %d entries are left, want %d", b.watcher.Rules().Len(), c.watcher.Rules().Len(), quick)
+		t.Errorf("%d and %d entries are left, want %d", b.controlling.watcher.Rules().Len(), c.controlling.watcher.Rules().Len(), quick)
 	}
 	natstest.Eventually(t, "the bucket is deleted", func() bool { return js.DeleteKeyValue(t.Context(), "plaspy_control") == nil })
 	natstest.Eventually(t, "no entry holds", func() bool { return entries(b, 0) && entries(c, 0) })
 	natstest.Eventually(t, "the environment holds", func() bool {
-		return b.pool.Demand(time.Minute)+c.pool.Demand(time.Minute) == devices && !names(b, id, control.DeviceKey(id))
+		return b.polling.pool.Demand(time.Minute)+c.polling.pool.Demand(time.Minute) == devices && !names(b, id, control.DeviceKey(id))
 	})
 	set(control.FleetKey, control.Entry{Weight: 3, SetBy: "eva"})
 	natstest.Eventually(t, "a new bucket is followed", func() bool { return entries(b, 1) && entries(c, 1) })

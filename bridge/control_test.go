@@ -44,7 +44,7 @@ func TestControl(t *testing.T) {
 		t.Helper()
 		limit := time.After(time.Minute)
 		for {
-			answer, _ := b.pool.Why(id)
+			answer, _ := b.polling.pool.Why(id)
 			if strings.Contains(string(answer), part) {
 				return
 			}
@@ -67,7 +67,7 @@ func TestControl(t *testing.T) {
 	why(ids[1], `"interval":"1h0m0s","weight":2`)
 	set(control.FleetKey, control.Entry{RateLimit: 30, LogLevel: &debug, Exclude: []string{ids[2]}})
 	why(ids[2], `"reason":"unlisted"`)
-	if rate := b.budget.PollRate(); rate > 30 {
+	if rate := b.api.budget.PollRate(); rate > 30 {
 		t.Errorf("%v polls a minute, want 30 at most", rate)
 	}
 	if level.Level() != slog.LevelDebug {
@@ -87,7 +87,7 @@ func TestControl(t *testing.T) {
 	why(ids[0], `"result":"changed"`)
 	why(ids[2], `"result":"changed"`)
 	// Its decisions may be older than the exclusion.
-	natstest.Eventually(t, "the device is chosen again", func() bool { return b.pool.Polls(ids[2]) })
+	natstest.Eventually(t, "the device is chosen again", func() bool { return b.polling.pool.Polls(ids[2]) })
 	m := question(t, b, &nats.Msg{Subject: "plaspy.api.poll." + publisher.Encode(ids[2])})
 	var asked struct{ DeviceID, Result string }
 	if err := json.Unmarshal(m.Data, &asked); err != nil || asked.DeviceID != ids[2] || asked.Result == "" {

@@ -54,7 +54,7 @@ func resultsOfThreeLives(t *testing.T, limit int) (polls int64) {
 			case <-time.After(10 * time.Millisecond):
 			}
 			var why struct{ Reason string }
-			if answer, ok := b.pool.Why(id); ok && json.Unmarshal(answer, &why) == nil {
+			if answer, ok := b.polling.pool.Why(id); ok && json.Unmarshal(answer, &why) == nil {
 				told = why.Reason == "quota"
 			}
 		}
@@ -157,7 +157,7 @@ func TestDailyUsageWithReplicas(t *testing.T) {
 	}
 	learnt := func(b *Bridge) func() bool {
 		return func() bool {
-			day := b.budget.Day()
+			day := b.api.budget.Day()
 			return day.Learnt && day.UsedUp && day.Limit == limit
 		}
 	}
@@ -192,7 +192,7 @@ func TestDailyUsageWithReplicas(t *testing.T) {
 	}
 	wait("polls go on after midnight", func() bool { return answers(http.StatusOK) > limit+50 })
 	for _, of := range []*Bridge{b, c} {
-		if day := of.budget.Day(); day.Learnt || day.Limit != cfg.DailyUsage {
+		if day := of.api.budget.Day(); day.Learnt || day.Limit != cfg.DailyUsage {
 			t.Errorf("the new day begins with %+v", day)
 		}
 	}
@@ -229,7 +229,7 @@ func TestDailyUsage(t *testing.T) {
 				return status == http.StatusOK && strings.Contains(body, tt.reason)
 			})
 			if tt.name == "short" {
-				if _, err := natstest.JetStream(t, b.conn.Conn).Publish(t.Context(), "plaspy.in.location.device0001", []byte(`{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":2}`)); err != nil {
+				if _, err := natstest.JetStream(t, b.broker.conn.Conn).Publish(t.Context(), "plaspy.in.location.device0001", []byte(`{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":2}`)); err != nil {
 					t.Fatal(err)
 				}
 				natstest.Eventually(t, "a post and a poll", func() bool {

@@ -23,7 +23,7 @@ func TestForget(t *testing.T) {
 	t.Parallel()
 	api, cfg := fleetOf(t, sim.Options{Devices: 3, Seed: 1, Profile: fleet.Every(100 * time.Millisecond)})
 	b, _ := launch(t, cfg)
-	js, subjects := natstest.JetStream(t, b.conn.Conn), b.pub.Subjects()
+	js, subjects := natstest.JetStream(t, b.broker.conn.Conn), b.broker.pub.Subjects()
 	id := api.IDs()[0]
 	token := publisher.Encode(id)
 	follow(t, b, subjects.Location(token), 2)
@@ -56,7 +56,7 @@ func TestForget(t *testing.T) {
 	}
 	// A poll in flight may have published after the last round on a busy machine.
 	soon(t, "the device is forgotten", func(context.Context) error {
-		if b.pool.Polls(id) {
+		if b.polling.pool.Polls(id) {
 			return fmt.Errorf("it is polled")
 		}
 		return nil
@@ -95,7 +95,7 @@ func TestForgetInbound(t *testing.T) {
 	fail := api.Fault(fault.Rule{Kind: fault.Status, Status: 503, Endpoint: "locations", Probability: 1})
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 2)
-	js, subjects := natstest.JetStream(t, b.conn.Conn), b.pub.Subjects()
+	js, subjects := natstest.JetStream(t, b.broker.conn.Conn), b.broker.pub.Subjects()
 	id, other := api.IDs()[0], api.IDs()[1]
 	post := func(device string, longitude int) {
 		body := fmt.Sprintf(`{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":%d}`, longitude)
@@ -109,7 +109,7 @@ func TestForgetInbound(t *testing.T) {
 	}
 	post(other, 50)
 	// The lanes of both devices then leave all but their oldest message to the stream.
-	natstest.Eventually(t, "the API is down", func() bool { return b.consumer.Status().Parked == 2 })
+	natstest.Eventually(t, "the API is down", func() bool { return b.consuming.consumer.Status().Parked == 2 })
 	options := forget.Options{Pause: 100 * time.Millisecond}
 	removed, err := forget.Erase(t.Context(), js, subjects, id, options)
 	if err != nil || removed["PLASPY_INBOUND"] != 0 {

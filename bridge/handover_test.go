@@ -81,7 +81,7 @@ func TestHandoverWaitsForPolls(t *testing.T) {
 	first, second := cfg, cfg
 	first.BaseURL, second.BaseURL = p.front(t, true), p.front(t, false)
 	a, _ := replicaOf(t, first, "a")
-	natstest.Eventually(t, "the first one polls", func() bool { _, ended := a.pool.Work(); return ended >= 2*devices })
+	natstest.Eventually(t, "the first one polls", func() bool { _, ended := a.polling.pool.Work(); return ended >= 2*devices })
 	gate := make(chan struct{})
 	open := sync.OnceFunc(func() {
 		p.mu.Lock()
@@ -101,7 +101,7 @@ func TestHandoverWaitsForPolls(t *testing.T) {
 	b, _ := replicaOf(t, second, "b")
 	var before time.Time // it gave any up
 	natstest.Eventually(t, "the first one gives devices up", func() bool {
-		if now := time.Now(); a.pool.Owned() == devices {
+		if now := time.Now(); a.polling.pool.Owned() == devices {
 			before = now
 			return false
 		}
@@ -117,7 +117,7 @@ func TestHandoverWaitsForPolls(t *testing.T) {
 	}
 	open()
 	natstest.Eventually(t, "the second one polls", func() bool {
-		_, ended := b.pool.Work()
-		return ended > 0 && a.pool.Owned()+b.pool.Owned() == devices
+		_, ended := b.polling.pool.Work()
+		return ended > 0 && a.polling.pool.Owned()+b.polling.pool.Owned() == devices
 	})
 }

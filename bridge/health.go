@@ -8,6 +8,7 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
+	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/plaspy/daily"
 	"plaspy-bridge/bridge/replica"
@@ -24,25 +25,25 @@ type part struct {
 // show these states and no others.
 func (b *Bridge) parts() []part {
 	table := []part{
-		{"token", b.unlessStandby(b.tokenState)},
-		{"devices", b.unlessStandby(func() ops.State { return listState(b.pool.Listed()) })},
-		{"api", b.apiState},
-		{"nats", b.connState},
-		{"streams", b.keeper.Health},
-		{"publish", b.publishState},
+		{"token", b.unlessStandby(b.api.tokenState)},
+		{"devices", b.unlessStandby(func() ops.State { return listState(b.polling.pool.Listed()) })},
+		{"api", func() ops.State { return b.api.state(b.polling.pool.Widespread()) }},
+		{"nats", b.broker.connState},
+		{"streams", b.broker.keeper.Health},
+		{"publish", b.broker.publishState},
 		{"replica", func() ops.State { return replicaState(b.group) }},
-		{"state", b.unlessStandby(func() ops.State { return readState(b.pool.NotReady()) })},
+		{"state", b.unlessStandby(func() ops.State { return readState(b.polling.pool.NotReady()) })},
 	}
-	if b.consumer != nil {
+	if b.consuming.consumer != nil {
 		table = append(table, part{"inbound", b.consuming.state})
 	}
 	if b.cfg.DailyUsage > 0 {
 		var usage usage
 		table = append(table, part{"usage", b.unlessStandby(func() ops.State {
-			return usage.state(b.budget.Day(), b.pool.Demand(b.cfg.PollInterval))
+			return usage.state(b.api.budget.Day(), b.polling.pool.Demand(b.cfg.PollInterval))
 		})})
 	}
-	if b.queryConn != nil {
+	if b.querying.conn != nil {
 		table = append(table, part{"queries", b.querying.state})
 	}
 	return append(table, part{"lifecycle", b.lifecycle}) // last: nothing is ready before each has reported
@@ -56,15 +57,15 @@ func (b *Bridge) watch(ctx context.Context) {
 	defer timer.Stop()
 	for started := false; ; {
 		for _, p := range table {
-			b.health.Report(p.name, p.state())
+			b.telemetry.health.Report(p.name, p.state())
 		}
-		ready, parts := b.health.Ready()
+		ready, parts := b.telemetry.health.Ready()
 		states.look(time.Now(), parts)
 		started = started || ready
 		if b.stopping.Load() {
-			b.live.stopping()
+			b.telemetry.live.stopping()
 		} else {
-			b.live.look(b.pulse())
+			b.telemetry.live.look(b.pulse())
 		}
 		next := tick.Grid / 10
 		if started {
@@ -114,17 +115,17 @@ func listState(list inventory.State) ops.State {
 	}
 }
 
-// apiState is never down: if the API is unreachable, the bridge works and resumes
-// by itself.
-func (b *Bridge) apiState() ops.State {
-	if c := b.pollCircuit.State(); c.Open {
+// state is never down: if the API is unreachable, the bridge works and resumes by
+// itself. w are the failures that all polls have in common.
+func (a *api) state(w outbound.Widespread) ops.State {
+	if c := a.pollCircuit.State(); c.Open {
 		problem := "the API does not answer"
 		if c.Foreign {
 			problem = "something in front of the API answers instead of it, such as a proxy or a maintenance page,"
 		}
 		return ops.Degraded(problem + " since " + c.Since.UTC().Format(time.RFC3339) + "; single probes go out until the API answers")
 	}
-	if w := b.pool.Widespread(); w.Polls > 0 {
+	if w.Polls > 0 {
 		return ops.Degraded("the API answers, but no poll of any device succeeds since " + w.Since.UTC().Format(time.RFC3339) + ": " + w.Reason)
 	}
 	return ops.Up()

@@ -26,7 +26,6 @@ var oversized = map[string]string{
 	"bridge/schema/plaspy.Location":   "the wire form of a location",
 	"deploy/examples/plaspy.Location": "the wire form of a location",
 
-	"bridge.Bridge":             "its groups of parts are embedded: to be named",
 	"bridge/outbound.fleet":     "to be split",
 	"bridge/outbound.Pool":      "to be split",
 	"bridge/replica.membership": "to be split",

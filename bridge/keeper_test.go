@@ -19,11 +19,11 @@ func TestKeeperMakesADeletedStreamAgain(t *testing.T) {
 	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.Unchanged})
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 3)
-	again, err := b.conn.SubscribeSync("plaspy.location.*")
+	again, err := b.broker.conn.SubscribeSync("plaspy.location.*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	js := natstest.JetStream(t, b.conn.Conn)
+	js := natstest.JetStream(t, b.broker.conn.Conn)
 	// The new stream's first sequence comes from what the bucket got of the old one.
 	soon(t, "plaspy_last has all devices", func(ctx context.Context) error {
 		st, err := js.Stream(ctx, "KV_plaspy_last")
@@ -80,7 +80,7 @@ func TestKeeperMakesEveryDeletedStreamAgain(t *testing.T) {
 	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.Unchanged})
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 3)
-	js := natstest.JetStream(t, b.conn.Conn)
+	js := natstest.JetStream(t, b.broker.conn.Conn)
 	names := []string{"KV_plaspy_last", "PLASPY_INBOUND", "PLASPY_RESULTS", "PLASPY_DLQ"}
 	for _, name := range names {
 		if err := js.DeleteStream(t.Context(), name); err != nil {
@@ -88,7 +88,7 @@ func TestKeeperMakesEveryDeletedStreamAgain(t *testing.T) {
 		}
 	}
 	if !*proof { // else it takes the keeper some seconds to look at all streams
-		b.keeper.Look()
+		b.broker.keeper.Look()
 	}
 	for _, name := range names {
 		soon(t, name, func(ctx context.Context) error { _, err := js.Stream(ctx, name); return err })
@@ -146,7 +146,7 @@ func TestBucketFollowsAStreamThatWasMadeAgain(t *testing.T) {
 	_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.EverySecond})
 	b, _ := launch(t, cfg)
 	follow(t, b, "plaspy.location.*", 9)
-	js := natstest.JetStream(t, b.conn.Conn)
+	js := natstest.JetStream(t, b.broker.conn.Conn)
 	soon(t, "before", func(ctx context.Context) error { return sameAsStream(ctx, js) })
 	if err := js.DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
 		t.Fatal(err)
@@ -195,7 +195,7 @@ func TestPurgedEventsComeBack(t *testing.T) {
 			_, cfg := fleetOf(t, sim.Options{Devices: 3, Profile: fleet.Unchanged})
 			b, _ := launch(t, cfg)
 			follow(t, b, "plaspy.location.*", 3)
-			js := natstest.JetStream(t, b.conn.Conn)
+			js := natstest.JetStream(t, b.broker.conn.Conn)
 			st, err := js.Stream(t.Context(), "PLASPY_EVENTS")
 			if err != nil {
 				t.Fatal(err)

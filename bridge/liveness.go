@@ -139,29 +139,29 @@ func either(a, b string) string {
 
 // pulse reads the state of the work from the parts.
 func (b *Bridge) pulse() pulse {
-	p := pulse{rate: b.budget.PollRate(), pending: b.pub.Pending(), acked: uint64(b.pub.LastAck().UnixNano())}
-	switch trouble := b.pub.Trouble(); {
-	case !b.conn.IsConnected(), !b.keeper.Ready():
+	p := pulse{rate: b.api.budget.PollRate(), pending: b.broker.pub.Pending(), acked: uint64(b.broker.pub.LastAck().UnixNano())}
+	switch trouble := b.broker.pub.Trouble(); {
+	case !b.broker.conn.IsConnected(), !b.broker.keeper.Ready():
 		p.broker = "NATS is not connected, or its streams are missing"
 	case trouble != "":
 		p.broker = "the stream does not store events"
 	}
-	switch t := b.tokens.State(); {
+	switch t := b.api.tokens.State(); {
 	case !t.Held && (t.Refused || t.Err != ""):
 		p.api = "there is no token"
-	case b.budget.Paused():
+	case b.api.budget.Paused():
 		p.api = "the API asked for a pause (Retry-After)"
 	}
-	p.polls, p.ended = b.pool.Work()
-	p.polls = max(p.polls, int(b.live.pollCalls.underway.Load()))
-	p.ended += b.live.pollCalls.ended.Load()
-	if b.consumer != nil {
-		s := b.consumer.Status()
-		p.posts, p.posted = max(s.Ready, int(b.live.postCalls.underway.Load())), b.live.postCalls.ended.Load()
+	p.polls, p.ended = b.polling.pool.Work()
+	p.polls = max(p.polls, int(b.telemetry.live.pollCalls.underway.Load()))
+	p.ended += b.telemetry.live.pollCalls.ended.Load()
+	if b.consuming.consumer != nil {
+		s := b.consuming.consumer.Status()
+		p.posts, p.posted = max(s.Ready, int(b.telemetry.live.postCalls.underway.Load())), b.telemetry.live.postCalls.ended.Load()
 		switch {
 		case p.broker != "":
 			p.consumer = p.broker
-		case b.consumer.Trouble() != "":
+		case b.consuming.consumer.Trouble() != "":
 			p.consumer = "the inbound streams cannot be used"
 		}
 	}

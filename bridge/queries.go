@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -12,13 +13,14 @@ import (
 	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/query"
+	"plaspy-bridge/bridge/streams"
 	"plaspy-bridge/publisher"
 )
 
 // querying is the query side.
 type querying struct {
-	queries   *query.Service  // nil if it is off
-	queryConn *publisher.Conn // nil if the query service has no NATS user of its own
+	service *query.Service  // nil if it is off
+	conn    *publisher.Conn // nil if the query service has no NATS user of its own
 }
 
 // openQueries makes the query service, unless it is switched off, and its
@@ -27,10 +29,10 @@ func (b *Bridge) openQueries(ctx context.Context) error {
 	if !b.cfg.Query {
 		return nil
 	}
-	log, conn := b.logger("query"), b.conn
+	log, conn := b.logger("query"), b.broker.conn
 	if o, own := b.cfg.QueryOptions("plaspy-bridge query " + b.cfg.ReplicaID); own {
-		if b.embedded != nil {
-			o.InProcess = b.embedded
+		if b.broker.embedded != nil {
+			o.InProcess = b.broker.embedded
 		}
 		o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client of the query service closed: %w", err)) }
 		var err error
@@ -39,13 +41,14 @@ func (b *Bridge) openQueries(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		b.queryConn = conn
-		b.closing("NATS connection of the query service", func() error { return conn.Shut(0) })
+		b.querying.conn = conn
+		b.closers.add("NATS connection of the query service", func() error { return conn.Shut(0) })
 	}
 	var err error
-	b.queries, err = query.New(query.Options{
-		Conn: conn.Conn, Subjects: b.pub.Subjects(), Devices: b.client, History: b.client, Why: b.pool.Why, Ours: b.pool.Polls, Poll: pollNow(b.pool),
-		Version: b.version, Trace: b.tracer, Log: log,
+	b.querying.service, err = query.New(query.Options{
+		Conn: conn.Conn, Subjects: b.broker.pub.Subjects(), Devices: b.api.client, History: b.api.client,
+		Why: b.polling.pool.Why, Ours: b.polling.pool.Polls, Poll: pollNow(b.polling.pool),
+		Version: b.version, Trace: b.telemetry.tracer, Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("query service: %w", err)
@@ -53,19 +56,19 @@ func (b *Bridge) openQueries(ctx context.Context) error {
 	return nil
 }
 
-// runQueries runs the query service until ctx is cancelled, and again if it ends
-// with an error.
-func (b *Bridge) runQueries(ctx context.Context) {
+// run runs the query service until ctx is cancelled, and again if it ends with an
+// error. It waits for the streams before.
+func (q *querying) run(ctx context.Context, keeper *streams.Keeper, log *slog.Logger) {
 	const retry = 10 * time.Second
 	logged := ""
-	for b.keeper.Await(ctx) == nil {
-		err := b.queries.Run(ctx)
+	for keeper.Await(ctx) == nil {
+		err := q.service.Run(ctx)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
 		if err.Error() != logged {
 			logged = err.Error()
-			b.log.Warn("could not start the query service, retrying", "component", "query", "err", err)
+			log.Warn("could not start the query service, retrying", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -77,10 +80,10 @@ func (b *Bridge) runQueries(ctx context.Context) {
 
 // state is never down: without its query service the bridge polls and posts.
 func (q *querying) state() ops.State {
-	if trouble := q.queryConn.Trouble(); trouble != "" {
+	if trouble := q.conn.Trouble(); trouble != "" {
 		return ops.Degraded(trouble)
 	}
-	if denied := q.queryConn.Denied(); denied != "" {
+	if denied := q.conn.Denied(); denied != "" {
 		return ops.Degraded(denied)
 	}
 	return ops.Up()

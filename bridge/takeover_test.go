@@ -126,17 +126,17 @@ func TestInboundTakeover(t *testing.T) {
 			cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.InboundWorkers = config.Servers(srv.ClientURL()), 3600, "", devices
 			nc := srv.Client(t)
 			holder, end := replicaOf(t, cfg, tt.holder)
-			natstest.Eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })
+			natstest.Eventually(t, "the first one posts", func() bool { return holder.consuming.consumer.Status().Holding })
 			next, _ := replicaOf(t, cfg, tt.next)
-			natstest.Eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
+			natstest.Eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.polling.pool.Owned() > 0 })
 			feedInbound(t, nc, devices, 10*time.Millisecond)
-			natstest.Eventually(t, "posts wait for the budget", func() bool { return holder.budget.Waiting(plaspy.Post) > devices/2 })
+			natstest.Eventually(t, "posts wait for the budget", func() bool { return holder.api.budget.Waiting(plaspy.Post) > devices/2 })
 			began := time.Now()
 			if tt.gone {
-				holder.conn.Close()
+				holder.broker.conn.Close()
 			}
 			end()
-			natstest.Eventually(t, "the other one posts", func() bool { return next.consumer.Status().Holding })
+			natstest.Eventually(t, "the other one posts", func() bool { return next.consuming.consumer.Status().Holding })
 			held := time.Since(began)
 			natstest.Eventually(t, "its first post", func() bool { at, _ := posted(t, api); return at.After(began.Add(held)) })
 			took := time.Since(began)
@@ -177,14 +177,14 @@ func TestInboundLeavesReplicaWithoutAPI(t *testing.T) {
 	behind := cfg
 	behind.BaseURL = *address
 	holder, _ := replicaOf(t, behind, "a")
-	natstest.Eventually(t, "the first one posts", func() bool { return holder.consumer.Status().Holding })
+	natstest.Eventually(t, "the first one posts", func() bool { return holder.consuming.consumer.Status().Holding })
 	next, _ := replicaOf(t, cfg, "b")
-	natstest.Eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.pool.Owned() > 0 })
+	natstest.Eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.polling.pool.Owned() > 0 })
 	feedInbound(t, srv.Client(t), devices, 25*time.Millisecond)
 	natstest.Eventually(t, "posts", func() bool { _, n := posted(t, api); return n > 20 })
 
 	cut.Store(true)
-	natstest.Eventually(t, "the other one posts", func() bool { return next.consumer.Status().Holding })
+	natstest.Eventually(t, "the other one posts", func() bool { return next.consuming.consumer.Status().Holding })
 	_, before := posted(t, api)
 	natstest.Eventually(t, "more posts", func() bool { _, n := posted(t, api); return n > before+40 })
 }

@@ -123,7 +123,7 @@ func TestTraces(t *testing.T) {
 		"plaspy.in.location.stranger":  `{"dateTime":"2026-01-02T03:04:01Z","latitude":41.987654,"longitude":-74.123456}`,
 	} {
 		m := &nats.Msg{Subject: subject, Data: []byte(body), Header: nats.Header{"traceparent": {gateway}}}
-		if _, err := natstest.JetStream(t, b.conn.Conn).PublishMsg(t.Context(), m); err != nil {
+		if _, err := natstest.JetStream(t, b.broker.conn.Conn).PublishMsg(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -133,7 +133,7 @@ func TestTraces(t *testing.T) {
 		result = other
 	}
 	letter := next(t, b, "PLASPY_DLQ", 1)
-	if n, err := deadletter.Open(natstest.JetStream(t, b.conn.Conn), b.pub.Subjects()).Replay(t.Context(), deadletter.Job{}); n.Done != 1 || err != nil {
+	if n, err := deadletter.Open(natstest.JetStream(t, b.broker.conn.Conn), b.broker.pub.Subjects()).Replay(t.Context(), deadletter.Job{}); n.Done != 1 || err != nil {
 		t.Fatalf("replayed %+v: %v", n, err)
 	}
 	again := next(t, b, "PLASPY_DLQ", 2)
@@ -205,7 +205,7 @@ func next(t *testing.T, b *Bridge, stream string, seq uint64) nats.Header {
 // is not fixed, so a test that wants a location says so.
 func first(t *testing.T, b *Bridge, stream, subject string, seq uint64) nats.Header {
 	t.Helper()
-	c, err := natstest.JetStream(t, b.conn.Conn).OrderedConsumer(t.Context(), stream, jetstream.OrderedConsumerConfig{
+	c, err := natstest.JetStream(t, b.broker.conn.Conn).OrderedConsumer(t.Context(), stream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: seq,
 	})
 	if err != nil {
@@ -304,7 +304,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 			t.Error("the spans that were lost at the end were not logged")
 		}
 	}
-	if n := len(unused.Requests()); n != 0 || off.tracer != nil {
+	if n := len(unused.Requests()); n != 0 || off.telemetry.tracer != nil {
 		t.Errorf("%d exports", n)
 	}
 }

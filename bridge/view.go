@@ -20,11 +20,11 @@ import (
 // newView makes the live view of everything that was opened before it.
 func (b *Bridge) newView() *view.View {
 	o := view.Options{
-		Source: viewSource{b.pool}, Gatherer: b.metrics, Registerer: b.metrics, Status: b.status,
+		Source: viewSource{b.polling.pool}, Gatherer: b.telemetry.metrics, Registerer: b.telemetry.metrics, Status: b.status,
 		Version: b.version, Replica: b.cfg.ReplicaID, Log: b.log.With("component", "view"),
 	}
 	if b.cfg.Inbound {
-		box := deadletter.Open(b.pub.JetStream(), b.pub.Subjects())
+		box := deadletter.Open(b.broker.pub.JetStream(), b.broker.pub.Subjects())
 		o.DeadLetters = func(ctx context.Context, limit int) ([]view.DeadLetter, error) {
 			ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeout)
 			defer cancel()
@@ -44,8 +44,8 @@ func (s viewSource) Changed(f func(view.Device)) {
 
 // status is the health of the bridge, for the live view.
 func (b *Bridge) status() view.Status {
-	ready, parts := b.health.Ready()
-	live, hearts := b.health.Live()
+	ready, parts := b.telemetry.health.Ready()
+	live, hearts := b.telemetry.health.Live()
 	s := view.Status{Ready: ready, Live: live, Facts: b.facts()}
 	for _, name := range slices.Sorted(maps.Keys(parts)) {
 		p := parts[name]
@@ -60,15 +60,15 @@ func (b *Bridge) status() view.Status {
 // facts must be stable: every change is sent to every open page.
 func (b *Bridge) facts() []view.Fact {
 	nats := "elsewhere"
-	if b.embedded != nil {
-		nats = "embedded, " + b.embedded.ClientURL()
+	if b.broker.embedded != nil {
+		nats = "embedded, " + b.broker.embedded.ClientURL()
 	}
 	facts := []view.Fact{
 		{Name: "API", Value: b.cfg.BaseURL.Redacted()},
 		{Name: "NATS", Value: nats},
 		{Name: "Schedule", Value: fmt.Sprintf("%s, at most %s between polls", b.cfg.Schedule, b.cfg.PollInterval)},
 	}
-	return append(facts, b.controlling.facts(b.pool.Short())...)
+	return append(facts, b.controlling.facts(b.polling.pool.Short())...)
 }
 
 // newestLetters returns the newest dead letters for the live view.

@@ -44,23 +44,23 @@ func (b *Bridge) openTelemetry(ctx context.Context) error {
 	log := b.logger("trace")
 	o := trace.Options{Version: b.version, Instance: b.cfg.ReplicaID}
 	var err error
-	b.tracer, err = trace.New(ctx, o, log, b.metrics)
+	b.telemetry.tracer, err = trace.New(ctx, o, log, b.telemetry.metrics)
 	if err != nil {
 		return telemetryFault("traces", err)
 	}
-	if b.tracer != nil {
+	if b.telemetry.tracer != nil {
 		log.Info("exporting traces", "url", config.MaskURL(trace.Endpoint()))
 	}
 	// This covers an error of New; after Run there is nothing left to export.
-	b.closing("traces", func() error { b.flushTraces(time.Now()); return nil })
-	export, err := trace.NewMetrics(ctx, o, log, b.metrics)
+	b.closers.add("traces", func() error { b.flushTraces(time.Now()); return nil })
+	export, err := trace.NewMetrics(ctx, o, log, b.telemetry.metrics)
 	if err != nil {
 		return telemetryFault("metrics", err)
 	}
 	if export != nil {
 		log.Info("exporting metrics", "url", config.MaskURL(trace.MetricsEndpoint()))
 	}
-	b.closing("export of metrics", func() error {
+	b.closers.add("export of metrics", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), b.cfg.ShutdownTimeout/10)
 		defer cancel()
 		if err := export.Shutdown(ctx); err != nil { // no reason for another exit status
@@ -83,36 +83,36 @@ func telemetryFault(signal string, err error) error {
 // openAPI makes the client of the REST API, with its token and its budget.
 func (b *Bridge) openAPI(context.Context) error {
 	var err error
-	if b.keys, err = b.cfg.KeySource(b.log); err != nil {
+	if b.api.keys, err = b.cfg.KeySource(b.log); err != nil {
 		return err
 	}
-	b.budget = plaspy.NewBudget(b.cfg.RateLimit, b.logger("budget"), b.metrics)
-	b.budget.LimitDay(b.cfg.DailyUsage)
+	b.api.budget = plaspy.NewBudget(b.cfg.RateLimit, b.logger("budget"), b.telemetry.metrics)
+	b.api.budget.LimitDay(b.cfg.DailyUsage)
 	o := plaspy.Options{
-		BaseURL: &b.cfg.BaseURL, Timeout: b.cfg.Timeout, Budget: b.budget, Log: b.logger("plaspy"), Registerer: b.metrics,
-		MaxConns: b.cfg.Workers + b.cfg.InboundWorkers, UserAgent: "plaspy-bridge/" + b.version, Trace: b.tracer,
+		BaseURL: &b.cfg.BaseURL, Timeout: b.cfg.Timeout, Budget: b.api.budget, Log: b.logger("plaspy"), Registerer: b.telemetry.metrics,
+		MaxConns: b.cfg.Workers + b.cfg.InboundWorkers, UserAgent: "plaspy-bridge/" + b.version, Trace: b.telemetry.tracer,
 	}
 	transport := plaspy.NewTransport(o)
-	b.closing("connections to the API", func() error { transport.CloseIdleConnections(); return nil })
+	b.closers.add("connections to the API", func() error { transport.CloseIdleConnections(); return nil })
 	o.Transport = transport
-	token, err := plaspy.TokenConfig(o, b.cfg.Username, b.keys.Key)
+	token, err := plaspy.TokenConfig(o, b.cfg.Username, b.api.keys.Key)
 	if err != nil {
 		return fmt.Errorf("token manager: %w", err)
 	}
-	b.tokens = auth.New(token, b.logger("auth"), b.metrics)
-	o.Tokens = b.tokens
-	if b.client, err = plaspy.New(o); err != nil {
+	b.api.tokens = auth.New(token, b.logger("auth"), b.telemetry.metrics)
+	o.Tokens = b.api.tokens
+	if b.api.client, err = plaspy.New(o); err != nil {
 		return fmt.Errorf("API client: %w", err)
 	}
-	b.pollCircuit = b.newCircuit("polls", b.logger("poll"), plaspy.CircuitOptions{Counted: true}) // those of this replica
-	b.postCircuit = b.newCircuit("posts", b.logger("inbound"), plaspy.CircuitOptions{Elsewhere: b.pollCircuit.Answers})
+	b.api.pollCircuit = b.newCircuit("polls", b.logger("poll"), plaspy.CircuitOptions{Counted: true}) // those of this replica
+	b.api.postCircuit = b.newCircuit("posts", b.logger("inbound"), plaspy.CircuitOptions{Elsewhere: b.api.pollCircuit.Answers})
 	return nil
 }
 
 // newCircuit makes the circuit of one kind of requests, with the options that are its own.
 func (b *Bridge) newCircuit(name string, log *slog.Logger, o plaspy.CircuitOptions) *plaspy.Circuit {
 	o.Name, o.Initial, o.Max, o.Log = name, b.cfg.BackoffInitial, b.cfg.BackoffMax, log
-	o.Registerer, o.Answered = b.metrics, b.client.Answered
+	o.Registerer, o.Answered = b.telemetry.metrics, b.api.client.Answered
 	return plaspy.NewCircuit(o)
 }
 
@@ -124,64 +124,64 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 		if err := b.startEmbedded(); err != nil {
 			return err
 		}
-		o.InProcess = b.embedded
+		o.InProcess = b.broker.embedded
 	}
 	subjects := publisher.Subjects(b.cfg.Prefix)
 	log := b.logger("publisher")
-	kept := streams.Options{Streams: subjects.Streams(b.cfg.StreamOptions()), Log: log, Registerer: b.metrics}
-	if b.embedded != nil {
-		kept.Server = b.embedded
+	kept := streams.Options{Streams: subjects.Streams(b.cfg.StreamOptions()), Log: log, Registerer: b.telemetry.metrics}
+	if b.broker.embedded != nil {
+		kept.Server = b.broker.embedded
 	}
 	keeper := streams.New(kept)
 	o.OnConnect = func(bool) { keeper.Look() }
-	o.OnServer = b.tracer.Connected
+	o.OnServer = b.telemetry.tracer.Connected
 	o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client closed: %w", err)) }
 	var err error
-	if b.conn, err = publisher.ConnectContext(ctx, o, log, b.metrics); errors.Is(err, publisher.ErrCredentials) {
+	if b.broker.conn, err = publisher.ConnectContext(ctx, o, log, b.telemetry.metrics); errors.Is(err, publisher.ErrCredentials) {
 		return config.Faults{{Variable: "NATS_CREDS, NATS_NKEY, NATS_CERT or NATS_KEY", Problem: "names a file that cannot be used: " + err.Error()}}
 	} else if err != nil {
 		return err
 	}
-	b.closing("NATS connection", func() error {
+	b.closers.add("NATS connection", func() error {
 		// A server that does not answer is not an error of this process. The drain has
 		// logged the events that were not stored, and the next start publishes them.
-		if err := b.conn.Shut(min(time.Second, b.cfg.ShutdownTimeout/10)); err != nil {
+		if err := b.broker.conn.Shut(min(time.Second, b.cfg.ShutdownTimeout/10)); err != nil {
 			b.log.Warn("the NATS server does not answer, closing the connection anyway", "err", err)
 		}
 		return nil
 	})
-	if b.pub, err = publisher.New(b.conn, subjects, log, b.metrics); err != nil {
+	if b.broker.pub, err = publisher.New(b.broker.conn, subjects, log, b.telemetry.metrics); err != nil {
 		return err
 	}
-	b.keeper = keeper
-	b.keeper.Attach(b.conn, b.pub)
+	b.broker.keeper = keeper
+	b.broker.keeper.Attach(b.broker.conn, b.broker.pub)
 	return nil
 }
 
 func (b *Bridge) startEmbedded() error {
 	var err error
-	b.embedded, err = embedded.Start(b.cfg.EmbeddedOptions(), b.log)
+	b.broker.embedded, err = embedded.Start(b.cfg.EmbeddedOptions(), b.log)
 	if wrong, ok := errors.AsType[*embedded.ConfigError](err); ok {
 		return config.Faults{{Variable: "BRIDGE_EMBEDDED_CONFIG", Problem: wrong.Problem()}}
 	}
 	if err != nil {
 		return err
 	}
-	b.closing("embedded NATS server", b.embedded.Stop)
-	b.log.Info("embedded nats server started", "url", b.embedded.ClientURL(), "store", b.embedded.Dir())
+	b.closers.add("embedded NATS server", b.broker.embedded.Stop)
+	b.log.Info("embedded nats server started", "url", b.broker.embedded.ClientURL(), "store", b.broker.embedded.Dir())
 	return nil
 }
 
 // openGroup makes the group of replicas that share the prefix and NATS. They divide
 // the devices, the budget and the posts.
 func (b *Bridge) openGroup(context.Context) error {
-	b.budget.SetShare(0)
+	b.api.budget.SetShare(0)
 	b.group = replica.New(replica.Options{
-		ID: b.cfg.ReplicaID, JS: b.pub.JetStream(), Subjects: b.pub.Subjects(), Replicas: b.cfg.StreamReplicas, Limit: b.cfg.RateLimit,
-		Settings: b.cfg.Agreement(), OnThrottle: b.budget.ThrottleUntil, Consumes: b.cfg.Inbound, Grace: b.cfg.ShutdownTimeout / 2,
-		Log: b.logger("replica"), Registerer: b.metrics,
+		ID: b.cfg.ReplicaID, JS: b.broker.pub.JetStream(), Subjects: b.broker.pub.Subjects(), Replicas: b.cfg.StreamReplicas, Limit: b.cfg.RateLimit,
+		Settings: b.cfg.Agreement(), OnThrottle: b.api.budget.ThrottleUntil, Consumes: b.cfg.Inbound, Grace: b.cfg.ShutdownTimeout / 2,
+		Log: b.logger("replica"), Registerer: b.telemetry.metrics,
 	})
-	b.budget.OnThrottle(b.group.Throttled)
+	b.api.budget.OnThrottle(b.group.Throttled)
 	return nil
 }
 
@@ -190,31 +190,33 @@ func (b *Bridge) openPool(context.Context) error {
 	log := b.logger("poll")
 	var posted func(string, time.Time, float64, float64) bool
 	if b.cfg.Inbound {
-		b.echoes = echo.New()
-		posted = b.echoes.Posted
+		b.consuming.echoes = echo.New()
+		posted = b.consuming.echoes.Posted
 	}
-	stream := gatedStream{b.pub, b.keeper}
-	b.assigned.group = b.group
-	b.pool = outbound.New(outbound.Options{
+	pub, api := b.broker.pub, countedPolls{b.api.client, &b.telemetry.live.pollCalls}
+	stream := gatedStream{pub, b.broker.keeper}
+	b.polling.assigned.group = b.group
+	b.polling.pool = outbound.New(outbound.Options{
 		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh, EventGroups: b.cfg.EventGroups,
 		Select:       inventory.Selection{Devices: b.cfg.Devices, Exclude: b.cfg.DevicesExclude, Groups: b.cfg.Groups},
 		IgnoreFields: b.cfg.IgnoreFields, SilentAfter: b.cfg.SilentAfter,
 		Backfill: b.cfg.Backfill, BackfillAfter: b.cfg.BackfillAfter, BackfillMax: min(b.cfg.BackfillMax, b.cfg.Retention), AlertHistory: b.cfg.AlertHistory,
-		Quota: newQuota(b.cfg.DailyResults, b.pub), BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
-		Grace: b.cfg.ShutdownTimeout / 2, Alive: b.live.dispatcher.Beat, Posted: posted, Trace: b.tracer,
+		Quota: newQuota(b.cfg.DailyResults, pub), BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
+		Grace: b.cfg.ShutdownTimeout / 2, Alive: b.telemetry.live.dispatcher.Beat, Posted: posted, Trace: b.telemetry.tracer,
 		SetDevices: func(n int) {
-			b.pollCircuit.SetDevices(n)
-			b.postCircuit.SetDevices(n)
+			b.api.pollCircuit.SetDevices(n)
+			b.api.postCircuit.SetDevices(n)
 		},
 		Token: func(ctx context.Context) error {
-			_, err := b.tokens.Token(ctx)
+			_, err := b.api.tokens.Token(ctx)
 			return err
 		},
 	}, outbound.Parts{
-		API: countedPolls{b.client, &b.live.pollCalls}, Devices: countedPolls{b.client, &b.live.pollCalls}, Gaps: countedPolls{b.client, &b.live.pollCalls},
-		Budget: b.budget, Circuit: b.pollCircuit, Events: stream, Positions: b.pub.Positions(), State: stream, Connected: stream.Connected,
-		RememberSilent: func(ctx context.Context) error { return publisher.RememberSilent(ctx, b.pub) },
-		Owner:          &b.assigned, Assigned: b.assigned.known, Forgotten: b.assigned.forgotten.Marked, Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, b.pub), Subjects: b.pub.Subjects(), Log: log, Registry: b.metrics,
+		API: api, Devices: api, Gaps: api, Budget: b.api.budget, Circuit: b.api.pollCircuit,
+		Events: stream, Positions: pub.Positions(), State: stream, Connected: stream.Connected,
+		RememberSilent: func(ctx context.Context) error { return publisher.RememberSilent(ctx, pub) },
+		Owner:          &b.polling.assigned, Assigned: b.polling.assigned.known, Forgotten: b.polling.assigned.forgotten.Marked,
+		Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, pub), Subjects: pub.Subjects(), Log: log, Registry: b.telemetry.metrics,
 	})
 	return nil
 }
@@ -246,14 +248,14 @@ func (a *assigned) Lapsed() bool { return a.group.Lapsed() }
 // assign applies an assignment of the group. It returns the polls in flight of the
 // devices that were removed.
 func (b *Bridge) assign(a replica.Assignment) (polls replica.InFlight) {
-	b.budget.SetShare(a.Share)
-	b.budget.FavorPosts(favor(a))
+	b.api.budget.SetShare(a.Share)
+	b.api.budget.FavorPosts(favor(a))
 	if a.Suspended {
 		return polls // the polls ask Live; the state of the devices is kept
 	}
 	if a.Moved { // a new share alone does not invalidate the state of the devices
-		b.assigned.owned.Store(&a.Owned)
-		polls.Ended, polls.Revoke = b.pool.Reassign(a.Gained)
+		b.polling.assigned.owned.Store(&a.Owned)
+		polls.Ended, polls.Revoke = b.polling.pool.Reassign(a.Gained)
 	}
 	return polls
 }
@@ -261,12 +263,12 @@ func (b *Bridge) assign(a replica.Assignment) (polls replica.InFlight) {
 // load returns the requests that this replica would send in a minute without a
 // budget.
 func (b *Bridge) load() replica.Load {
-	l := replica.Load{Polls: int(min(math.Ceil(b.pool.Demand(b.cfg.PollInterval)), math.MaxInt32))}
-	if b.consumer != nil {
-		l.Posts = b.consumer.Wanted(b.budget.Waiting(plaspy.Post) > 0)
+	l := replica.Load{Polls: int(min(math.Ceil(b.polling.pool.Demand(b.cfg.PollInterval)), math.MaxInt32))}
+	if b.consuming.consumer != nil {
+		l.Posts = b.consuming.consumer.Wanted(b.api.budget.Waiting(plaspy.Post) > 0)
 	}
 	// Polls show whether this replica reaches the API, also while another one posts.
-	l.NoAPI = b.pollCircuit.State().Open
+	l.NoAPI = b.api.pollCircuit.State().Open
 	return l
 }
 
@@ -325,13 +327,13 @@ func (b *Bridge) openConsumer(context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.consumer, err = inbound.New(inbound.Options{
-		JetStream: b.pub.JetStream(), Subjects: b.pub.Subjects(), API: countedPosts{b.client, &b.live.postCalls},
-		Circuit: b.postCircuit, Renew: func() { b.tokens.Renew(auth.Token{}) }, Source: b.client.DeviceURL,
-		Seat: seat{b.group, b.keeper}, Directory: newAccountDevices(b.client),
-		Trace: b.tracer, Echo: b.echoes, Reader: message.Reader{Forms: forms},
+	b.consuming.consumer, err = inbound.New(inbound.Options{
+		JetStream: b.broker.pub.JetStream(), Subjects: b.broker.pub.Subjects(), API: countedPosts{b.api.client, &b.telemetry.live.postCalls},
+		Circuit: b.api.postCircuit, Renew: func() { b.api.tokens.Renew(auth.Token{}) }, Source: b.api.client.DeviceURL,
+		Seat: seat{b.group, b.broker.keeper}, Directory: newAccountDevices(b.api.client),
+		Trace: b.telemetry.tracer, Echo: b.consuming.echoes, Reader: message.Reader{Forms: forms},
 		Workers: b.cfg.InboundWorkers, MaxAge: b.cfg.InboundMaxAge, BackoffInitial: b.cfg.BackoffInitial, BackoffMax: b.cfg.BackoffMax,
-		Grace: b.cfg.ShutdownTimeout / 2, Progress: b.live.inbound.Beat, Log: log, Registerer: b.metrics,
+		Grace: b.cfg.ShutdownTimeout / 2, Progress: b.telemetry.live.inbound.Beat, Log: log, Registerer: b.telemetry.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("inbound consumer: %w", err)
@@ -360,19 +362,19 @@ func (b *Bridge) openServer(ctx context.Context) error {
 		return nil
 	}
 	var err error
-	if b.listener, err = ops.Listen(ctx, b.cfg.HTTPAddr); err != nil {
+	if b.web.listener, err = ops.Listen(ctx, b.cfg.HTTPAddr); err != nil {
 		return fmt.Errorf("BRIDGE_HTTP_ADDR: %w", err)
 	}
-	b.logger("http").Info("http server started", "url", "http://"+b.listener.Addr().String())
-	b.view = b.newView()
-	b.server = ops.New(b.listener, ops.Options{
-		Health: b.health, Gatherer: b.metrics, Token: b.cfg.HTTPToken.Reveal(), Pprof: b.cfg.Pprof, Version: b.version,
-		Log: b.logger("http"), View: b.view, Feed: newFeed(b.pub, b.client, b.logger("feed"), b.metrics),
+	b.logger("http").Info("http server started", "url", "http://"+b.web.listener.Addr().String())
+	b.web.view = b.newView()
+	b.web.server = ops.New(b.web.listener, ops.Options{
+		Health: b.telemetry.health, Gatherer: b.telemetry.metrics, Token: b.cfg.HTTPToken.Reveal(), Pprof: b.cfg.Pprof, Version: b.version,
+		Log: b.logger("http"), View: b.web.view, Feed: newFeed(b.broker.pub, b.api.client, b.logger("feed"), b.telemetry.metrics),
 	})
-	b.closing("HTTP server", func() error {
+	b.closers.add("HTTP server", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		return b.server.Shutdown(ctx)
+		return b.web.server.Shutdown(ctx)
 	})
 	return nil
 }
