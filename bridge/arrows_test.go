@@ -18,8 +18,9 @@ const module = "plaspy-bridge"
 // arrows are the imports among the module's own packages: each folder with Go files, and the others that its
 // files import, tests left out.
 var arrows = map[string][]string{
-	"auth":                        {"auth/backoff", "auth/redact"},
+	"auth":                        {"auth/backoff", "auth/isotime", "auth/redact"},
 	"auth/backoff":                nil,
+	"auth/isotime":                nil,
 	"auth/logtest":                nil, // tests only
 	"auth/redact":                 nil,
 	"publisher":                   nil,
@@ -52,7 +53,7 @@ var arrows = map[string][]string{
 	"bridge/inbound/deadletter": {"bridge/inbound/message", "publisher"},
 	"bridge/inbound/echo":       {"auth/backoff", "bridge/inbound/message", "publisher"},
 	"bridge/inbound/lane":       nil,
-	"bridge/inbound/message":    {"auth", "auth/redact", "bridge/plaspy/rawjson", "publisher"},
+	"bridge/inbound/message":    {"auth/isotime", "auth/redact", "bridge/plaspy/rawjson", "publisher"},
 	"bridge/ops":                nil,
 	"bridge/outbound": {
 		"auth/backoff", "bridge/outbound/gap", "bridge/outbound/inventory", "bridge/outbound/quota",
@@ -70,7 +71,7 @@ var arrows = map[string][]string{
 	"bridge/outbound/schedule":          {"bridge/outbound/schedule/forecast"},
 	"bridge/outbound/schedule/forecast": nil,
 	"bridge/outbound/track":             {"bridge/plaspy/rawjson", "publisher"},
-	"bridge/plaspy":                     {"auth", "bridge/plaspy/daily", "bridge/plaspy/rawjson", "bridge/trace"},
+	"bridge/plaspy":                     {"auth", "auth/isotime", "bridge/plaspy/daily", "bridge/plaspy/rawjson", "bridge/trace"},
 	"bridge/plaspy/daily":               nil,
 	"bridge/plaspy/rawjson":             nil,
 	"bridge/preflight": {

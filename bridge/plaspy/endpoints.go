@@ -11,7 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"plaspy-bridge/auth"
+	"plaspy-bridge/auth/isotime"
 	"plaspy-bridge/bridge/plaspy/rawjson"
 )
 
@@ -162,7 +162,7 @@ func readDevice(entry []byte) (Device, error) {
 		return d, errors.New("id is missing or no string")
 	}
 	if d.ID = id; expires != "" {
-		d.Expires, _, _ = auth.ParseTime(expires) // zero if it cannot be read, as documented
+		d.Expires, _, _ = isotime.Parse(expires) // zero if it cannot be read, as documented
 	}
 	return d, CheckID(id)
 }
@@ -289,7 +289,7 @@ func emptyArray(value []byte) bool {
 // ParseTime reads an ISO 8601 date and time in any spelling that APIs are known to use; a missing offset means
 // UTC.
 func ParseTime(s string) (time.Time, error) {
-	t, _, err := auth.ParseTime(s)
+	t, _, err := isotime.Parse(s)
 	return t, err
 }
 

@@ -13,7 +13,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"plaspy-bridge/auth"
+	"plaspy-bridge/auth/isotime"
 	"plaspy-bridge/bridge/schema"
 	"plaspy-bridge/publisher"
 )
@@ -278,7 +278,7 @@ func TestTimes(t *testing.T) {
 		"2026-01-02T03:04:05+05:00", "2026-01-02T03:04:05-0500", "2026-01-02T03:04:05+05", "2026-01-02", " 2026-01-02T03:04:05Z ", "2026-01-02T0304+01",
 		"", "yesterday", "2026-1-2", "2026-01-02T", "1767323045", "2026-01-02T03:04:05ZZ",
 	} {
-		_, _, err := auth.ParseTime(text)
+		_, _, err := isotime.Parse(text)
 		if got := s.Validate(text); (got == nil) != (err == nil) {
 			t.Errorf("%q: schema %v, bridge %v", text, got, err)
 		}

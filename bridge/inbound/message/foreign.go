@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"plaspy-bridge/auth"
+	"plaspy-bridge/auth/isotime"
 	"plaspy-bridge/bridge/plaspy/rawjson"
 )
 
@@ -109,7 +109,7 @@ func (f Forms) traccar(body []byte) ([]byte, error) {
 	if !f.Traccar {
 		return nil, notAccepted("a Traccar position", FormNames[1])
 	}
-	at, _, err := auth.ParseTime(m.Time)
+	at, _, err := isotime.Parse(m.Time)
 	if err != nil {
 		return nil, &FieldError{"fixTime", "must be a time in ISO 8601"}
 	}

@@ -3,11 +3,10 @@ package message
 import (
 	"bytes"
 	"fmt"
-	"strconv"
 	"time"
 	"unicode/utf8"
 
-	"plaspy-bridge/auth"
+	"plaspy-bridge/auth/isotime"
 	"plaspy-bridge/bridge/plaspy/rawjson"
 )
 
@@ -234,8 +233,8 @@ func degrees(field string, raw []byte, limit float64) (float64, error) {
 	if raw == nil {
 		return 0, &FieldError{field, "is missing"}
 	}
-	v, err := strconv.ParseFloat(string(raw), 64)
-	if err != nil || raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') {
+	v, ok := rawjson.Number(raw)
+	if !ok {
 		return 0, &FieldError{field, "must be a number"}
 	}
 	if v < -limit || v > limit {
@@ -253,7 +252,7 @@ func timeOf(field string, raw []byte) (time.Time, error) {
 		return time.Time{}, &FieldError{field, "must be a string"}
 	}
 	// Polled locations have the same parser: an event that was published is accepted.
-	t, _, err := auth.ParseTime(string(s))
+	t, _, err := isotime.Parse(string(s))
 	if err != nil {
 		return time.Time{}, &FieldError{field, "must be a time in ISO 8601, such as 2006-01-02T15:04:05Z"}
 	}
@@ -263,13 +262,5 @@ func timeOf(field string, raw []byte) (time.Time, error) {
 // withoutMark drops a byte order mark, which some encoders put first.
 func withoutMark(body []byte) []byte { return bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")) }
 
-func trim(body []byte) []byte {
-	space := func(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
-	for len(body) > 0 && space(body[0]) {
-		body = body[1:]
-	}
-	for len(body) > 0 && space(body[len(body)-1]) {
-		body = body[:len(body)-1]
-	}
-	return body
-}
+// trim drops the white space of JSON around a text.
+func trim(body []byte) []byte { return bytes.Trim(body, " \t\r\n") }

@@ -1,9 +1,7 @@
 package gap
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -81,7 +79,7 @@ func elements(answer []byte, name string, f func(raw []byte) bool) error {
 	}); err != nil {
 		return fmt.Errorf("%w: %w", track.ErrFix, err)
 	}
-	if list == nil || bytes.Equal(list, []byte("null")) {
+	if list == nil || rawjson.IsNull(list) {
 		return nil
 	}
 	if err := rawjson.Elements(list, f); err != nil {
@@ -116,12 +114,8 @@ func (r *Reader) appendRows(rows []track.Row, raw []byte, from, to time.Time, f 
 		}
 		return true
 	})
-	var text string
-	if json.Unmarshal(row.DateTime, &text) != nil {
-		return rows
-	}
 	var err error
-	if row.Time, err = plaspy.ParseTime(text); err != nil || row.Time.Before(from) || row.Time.After(to) {
+	if row.Time, err = r.opts.Parser.Time(row.DateTime); err != nil || row.Time.Before(from) || row.Time.After(to) {
 		return rows
 	}
 	for _, row.Alert = range names {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -82,7 +81,7 @@ func (p *Parser) Fix(raw []byte, hash uint64) (*Fix, error) {
 		return nil, fmt.Errorf("%w: it has no dateTime", ErrFix)
 	}
 	var err error
-	if f.Time, err = p.instant(f.DateTime); err != nil {
+	if f.Time, err = p.Time(f.DateTime); err != nil {
 		return nil, err
 	}
 	if f.Lat, err = Degrees(f.Latitude, "latitude", 90); err != nil {
@@ -111,8 +110,8 @@ func (f *Fix) outline() *Fix {
 	return &o
 }
 
-// instant reads a dateTime as the API spelled it.
-func (p *Parser) instant(value []byte) (time.Time, error) {
+// Time reads a dateTime as the API spelled it. Its error wraps [ErrFix].
+func (p *Parser) Time(value []byte) (time.Time, error) {
 	text, ok := rawjson.Unquote(value)
 	if !ok {
 		return time.Time{}, fmt.Errorf("%w: dateTime is not a string", ErrFix)
@@ -133,7 +132,7 @@ func (f *Fix) member(key, value []byte) bool {
 	case "longitude":
 		f.Longitude = value
 	case "speed":
-		if v, err := strconv.ParseFloat(string(value), 64); err == nil {
+		if v, ok := rawjson.Number(value); ok {
 			f.Speed = v
 		}
 	case "inputs":
@@ -156,11 +155,11 @@ func Degrees(value []byte, field string, limit float64) (float64, error) {
 	if value == nil {
 		return 0, fmt.Errorf("%w: it has no %s", ErrFix, field)
 	}
-	v, err := strconv.ParseFloat(string(value), 64)
-	if err != nil {
+	v, ok := rawjson.Number(value)
+	if !ok {
 		return 0, fmt.Errorf("%w: %s is not a number", ErrFix, field)
 	}
-	if !(math.Abs(v) <= limit) {
+	if v < -limit || v > limit {
 		return 0, fmt.Errorf("%w: %s is not between -%g and %g", ErrFix, field, limit, limit)
 	}
 	return v, nil

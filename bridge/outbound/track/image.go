@@ -80,7 +80,7 @@ func (im *Image) Location(p *Parser, s *Stored) error {
 	}
 	im.changes = announced(s.Announced)
 	im.fix, im.seenAt = f.outline(), s.At
-	if at, err := p.instant(observed); err == nil {
+	if at, err := p.Time(observed); err == nil {
 		im.seenAt = at
 	}
 	im.times, im.others = timesOf(s.Newest, f.Time, im.seenAt), s.Newest != ""
@@ -128,7 +128,7 @@ func (im *Image) Alert(p *Parser, s *Stored, history bool) {
 	if !history || !raised {
 		return
 	}
-	if at, err := p.instant(dateTime); err == nil {
+	if at, err := p.Time(dateTime); err == nil {
 		if name, err := publisher.Decode(s.Alert); err == nil {
 			im.published = append(im.published, alertKey{name, InstantOf(at)})
 		}

@@ -1,6 +1,7 @@
 package rawjson
 
 import (
+	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -23,6 +24,16 @@ func Unquote(value []byte) (text []byte, ok bool) {
 		text = unescape(text)
 	}
 	return text, true
+}
+
+// Number returns a number as [Members] or [Elements] gave it. ok is false if value is not a number, or is beyond
+// float64.
+func Number(value []byte) (v float64, ok bool) {
+	if len(value) == 0 || value[0] != '-' && (value[0] < '0' || value[0] > '9') {
+		return 0, false // such as Inf, which the parser reads
+	}
+	v, err := strconv.ParseFloat(string(value), 64)
+	return v, err == nil
 }
 
 // IsNull reports whether value is the literal null.
