@@ -237,7 +237,7 @@ func TestTransientFailures(t *testing.T) {
 		{"transport error", func() (*http.Response, error) { return nil, errors.New("connection refused") }, 500 * time.Millisecond, 500 * time.Millisecond, "connection refused"},
 		{"empty", func() (*http.Response, error) { return answer(200, ""), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "empty answer"},
 		{"HTML", func() (*http.Response, error) { return answer(200, "<html>login</html>"), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "HTML"},
-		{"wrong type", func() (*http.Response, error) { return answer(200, `[]`), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "no JSON object"},
+		{"wrong type", func() (*http.Response, error) { return answer(200, `[]`), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "not a JSON object"},
 		{"token of a wrong type", func() (*http.Response, error) { return answer(200, `{"success":true,"token":1}`), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "without a token"},
 		{"success of a wrong type", func() (*http.Response, error) { return answer(200, `{"success":"yes","token":"a"}`), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "neither true nor false"},
 		{"token with a line break", func() (*http.Response, error) { return answer(200, `{"success":true,"token":"a\nb"}`), nil }, 500 * time.Millisecond, 500 * time.Millisecond, "cannot be sent"},

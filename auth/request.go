@@ -129,7 +129,7 @@ func (m *Manager) judge(res *http.Response, body []byte, c clocks) (*grant, *Err
 	case invalid != nil && bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")):
 		return nil, fail(false, "answer is HTML or XML, not JSON; "+noEndpoint)
 	case invalid != nil:
-		return nil, fail(false, "answer is no JSON object: "+invalid.Error())
+		return nil, fail(false, "answer is not a JSON object: "+invalid.Error())
 	}
 	token := text(a.Token)
 	switch {

@@ -209,7 +209,7 @@ func replicaState(g *replica.Group) ops.State {
 func (b *Bridge) unlessStandby(state func() ops.State) func() ops.State {
 	return func() ops.State {
 		if b.group.Standby() != "" {
-			return ops.Degraded("this replica stands by")
+			return ops.Degraded("this replica is on standby")
 		}
 		return state()
 	}

@@ -59,7 +59,7 @@ func (b *Bridge) status() view.Status {
 
 // facts must be stable: every change is sent to every open page.
 func (b *Bridge) facts() []view.Fact {
-	nats := "elsewhere"
+	nats := "external"
 	if b.broker.embedded != nil {
 		nats = "embedded, " + b.broker.embedded.ClientURL()
 	}

@@ -132,7 +132,7 @@ func Parse(key string, data []byte) (Entry, error) {
 			e.Ignored = append(e.Ignored, clean(name))
 		default:
 			if want := read(&e, raw); want != "" {
-				faults = append(faults, fmt.Errorf("%s: want %s", name, want))
+				faults = append(faults, fmt.Errorf("%s: expected %s", name, want))
 			}
 		}
 	}

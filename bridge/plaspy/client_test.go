@@ -50,9 +50,9 @@ func TestLastLocation(t *testing.T) {
 		{"empty", "", "", "empty answer"},
 		{"white space", " \r\n", "", "empty answer"},
 		{"HTML", "<!DOCTYPE html><title>Login</title>", "", "HTML"},
-		{"array", "[]", "", "no JSON object"},
-		{"truncated", `{"success":true,"lastLocation":{"a":1`, "", "no JSON object"},
-		{"two answers", `{"success":true}{"success":true}`, "", "no JSON object"},
+		{"array", "[]", "", "not a JSON object"},
+		{"truncated", `{"success":true,"lastLocation":{"a":1`, "", "not a JSON object"},
+		{"two answers", `{"success":true}{"success":true}`, "", "not a JSON object"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := reply(t, func(*http.Request) (*http.Response, error) { return answer(200, tc.body), nil })

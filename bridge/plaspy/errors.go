@@ -26,7 +26,7 @@ var ErrTooLarge = errors.New("answer too large")
 
 var (
 	errTimeout = errors.New("no answer in time")
-	errRefused = errors.New("the API says that it did not succeed")
+	errRefused = errors.New("success is false")
 )
 
 // Error is a request that was sent, or should have been, and did not succeed. Its text holds no secret.
@@ -221,7 +221,7 @@ func openEnvelope(body []byte, payload string) (env envelope, err error) {
 	case text[0] == '<':
 		return env, errors.New("answer is HTML or XML, not JSON")
 	}
-	return env, fmt.Errorf("answer is no JSON object: %w", err)
+	return env, fmt.Errorf("answer is not a JSON object: %w", err)
 }
 
 func readFlag(value []byte) flag {

@@ -164,14 +164,14 @@ func (c *check) choice(devices []plaspy.Device, groups []plaspy.Group) {
 	sel := inventory.Selection{Devices: c.cfg.Devices, Exclude: c.cfg.DevicesExclude, Groups: c.cfg.Groups}
 	choice := sel.Choose(devices, groups)
 	for _, pattern := range choice.Unused {
-		c.say(Warn, "choice", fmt.Sprintf("entry %d of BRIDGE_DEVICES matches no device", slices.Index(c.cfg.Devices, pattern)+1), "correct it; quotes around an entry are part of it")
+		c.say(Warn, "selection", fmt.Sprintf("entry %d of BRIDGE_DEVICES matches no device", slices.Index(c.cfg.Devices, pattern)+1), "correct it; quotes around an entry are part of it")
 	}
 	if choice.Chosen == 0 {
-		c.say(Fail, "choice", fmt.Sprintf("none of %d active devices is selected, so no device is polled", choice.Listed),
+		c.say(Fail, "selection", fmt.Sprintf("none of %d active devices is selected, so no device is polled", choice.Listed),
 			"correct BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS")
 		return
 	}
-	c.ok("choice", "%d of %d active devices are selected", choice.Chosen, choice.Listed)
+	c.ok("selection", "%d of %d active devices are selected", choice.Chosen, choice.Listed)
 	c.pace(choice.Chosen)
 }
 

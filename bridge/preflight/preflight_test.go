@@ -152,11 +152,11 @@ func TestAPI(t *testing.T) {
 		{name: "API's clock ahead", sim: sim.Options{Skew: 7 * time.Minute}, warn: 1, want: `warn clock: the local clock is (7m0s|6m\d\ds) behind the API's: synchronize the clocks`},
 		{name: "API's clock behind", sim: sim.Options{Skew: -time.Hour}, warn: 1, want: `warn clock: the local clock is (1h0m0s|59m\d\ds) ahead of the API's`},
 		{name: "groups", env: []string{"BRIDGE_GROUPS", "group1,Van fleet,Boats"}, warn: 1, want: `warn groups: entry 3 of BRIDGE_GROUPS is neither the id nor the name of one of 4 groups: correct it`},
-		{name: "some chosen", env: []string{"BRIDGE_DEVICES", "device0001,device0002"}, want: `ok +choice: 2 of 3 active devices are selected`},
-		{name: "none chosen", env: []string{"BRIDGE_DEVICES_EXCLUDE", "*"}, fail: 1, want: `FAIL choice: none of 3 active devices is selected`},
-		{name: "none matched", env: []string{"BRIDGE_DEVICES", "truck*"}, warn: 1, fail: 1, want: `FAIL choice: none of 3 active devices is selected`},
-		{name: "a pattern without a match", env: []string{"BRIDGE_DEVICES", "device*,truck*"}, warn: 1, want: `warn choice: entry 2 of BRIDGE_DEVICES matches no device`},
-		{name: "no such group", env: []string{"BRIDGE_GROUPS", "Boats"}, warn: 1, fail: 1, want: `FAIL choice: none of 3`},
+		{name: "some chosen", env: []string{"BRIDGE_DEVICES", "device0001,device0002"}, want: `ok +selection: 2 of 3 active devices are selected`},
+		{name: "none chosen", env: []string{"BRIDGE_DEVICES_EXCLUDE", "*"}, fail: 1, want: `FAIL selection: none of 3 active devices is selected`},
+		{name: "none matched", env: []string{"BRIDGE_DEVICES", "truck*"}, warn: 1, fail: 1, want: `FAIL selection: none of 3 active devices is selected`},
+		{name: "a pattern without a match", env: []string{"BRIDGE_DEVICES", "device*,truck*"}, warn: 1, want: `warn selection: entry 2 of BRIDGE_DEVICES matches no device`},
+		{name: "no such group", env: []string{"BRIDGE_GROUPS", "Boats"}, warn: 1, fail: 1, want: `FAIL selection: none of 3`},
 		{name: "misspelt variable", env: []string{"BRIDGE_WORKRES", "1"}, warn: 1, want: `warn configuration: BRIDGE_WORKRES .*did you mean BRIDGE_WORKERS`},
 	}
 	for _, tt := range tests {

@@ -177,7 +177,7 @@ func Messages() []string { return slices.Sorted(maps.Keys(messages())) }
 func Standalone(name string) ([]byte, error) {
 	m, ok := messages()[name]
 	if !ok {
-		return nil, fmt.Errorf("unknown message %q, want one of %s", name, strings.Join(Messages(), ", "))
+		return nil, fmt.Errorf("unknown message %q, expected one of %s", name, strings.Join(Messages(), ", "))
 	}
 	all, err := schemas()
 	if err != nil {

@@ -58,7 +58,7 @@ func TestStripTellsTheWorst(t *testing.T) {
 	set(func(s *Status) { s.Live, s.Hearts[0].OK = false, false })
 	says("stuck", "stuck: polls")
 	set(func(s *Status) { s.Parts[0].Degraded, s.Parts[0].Reason = true, "slow" })
-	b.wait(`document.querySelector("#strip").hidden && document.querySelector("#ready").textContent.includes("Ready, but see nats")`)
+	b.wait(`document.querySelector("#strip").hidden && document.querySelector("#ready").textContent.includes("Ready, degraded: nats")`)
 	for _, id := range []string{"a", "b"} {
 		d := truck(id, 4)
 		d.Polled, d.Next = time.Now().Add(-3*time.Minute), time.Now().Add(-2*time.Minute)

@@ -61,10 +61,10 @@ func writeEnv(w io.Writer, c config.Config, warnings []config.Warning, err error
 	}
 	faults, _ := errors.AsType[config.Faults](err)
 	for _, f := range faults {
-		_, _ = fmt.Fprintf(w, "\nwrong: %s %s", f.Variable, f.Problem)
+		_, _ = fmt.Fprintf(w, "\nerror: %s %s", f.Variable, f.Problem)
 	}
 	for _, odd := range warnings {
-		_, _ = fmt.Fprintf(w, "\nodd: %s", odd)
+		_, _ = fmt.Fprintf(w, "\nwarning: %s", odd)
 	}
 	if len(faults)+len(warnings) > 0 {
 		_, _ = fmt.Fprintln(w)

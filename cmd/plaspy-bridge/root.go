@@ -17,11 +17,11 @@ import (
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:   "plaspy-bridge",
-		Short: "Carries locations and alerts between the Plaspy REST API and NATS",
+		Short: "Bridge between the Plaspy GPS REST API and NATS JetStream",
 		Long: "plaspy-bridge polls the Plaspy REST API, publishes changed locations and alerts to NATS JetStream,\n" +
 			"and posts the messages of its inbound subjects to the API.\n\n" +
 			"Settings are environment variables; plaspy-bridge env shows all of them.\n" +
-			"Exit status: 0 done, 1 failed at run time, 2 the configuration is wrong.",
+			"Exit status: 0 done, 1 failed at run time, 2 the configuration or the command line is wrong.",
 	}
 	root.AddCommand(commands()...)
 	return cli.Execute(ctx, root, args, stdout, stderr)

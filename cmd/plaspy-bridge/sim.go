@@ -27,7 +27,7 @@ func simCommand() *cobra.Command {
 			"for tests under /_sim/, which causes faults and lists the answers that were sent.",
 		Args: cli.All(cobra.NoArgs, func(*cobra.Command, []string) error {
 			if _, _, err := net.SplitHostPort(addr); err != nil {
-				return fmt.Errorf("--addr: %w, want host:port", err)
+				return fmt.Errorf("--addr: %w, expected host:port", err)
 			}
 			return nil
 		}),

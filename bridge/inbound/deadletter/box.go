@@ -18,7 +18,7 @@ var ErrNoLetter = errors.New("no such dead letter")
 
 // ErrNotBack is wrapped by the error for a letter that cannot go back to the
 // inbound stream.
-var ErrNotBack = errors.New("letter cannot be replayed")
+var ErrNotBack = errors.New("dead letter cannot be replayed")
 
 const (
 	requestTimeout = 5 * time.Second // the longest that one request to the server may take

@@ -142,7 +142,7 @@ func (r *Reader) Waiting() string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("the API does not answer what lay before the last fix of %d devices, which waits for it for a minute at most", n)
+	return fmt.Sprintf("the API does not answer the back-fill requests of %d devices; their newest fixes wait for at most a minute", n)
 }
 
 // Hurry ends the waits of fixes for the alert history, because the process stops. The next

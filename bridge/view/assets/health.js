@@ -22,8 +22,8 @@ export class Health {
     const pill = by("ready");
     pill.dataset.state = failing.length + stuck.length > 0 || !s.ready ? "bad" : odd.length > 0 ? "odd" : "good";
     const first = failing[0] ?? odd[0];
-    text(pill.lastElementChild, stuck.length > 0 ? "Stuck: " + stuck[0].name : !s.ready ? "Not ready" + (first ? ": " + first.name : "")
-      : first ? "Ready, but see " + first.name : "Ready");
+    text(pill.lastElementChild, stuck.length > 0 ? "Not live: " + stuck[0].name : !s.ready ? "Not ready" + (first ? ": " + first.name : "")
+      : first ? "Ready, degraded: " + first.name : "Ready");
     pill.title = first?.reason ?? "";
     const badge = by("count-health"), n = failing.length + odd.length + stuck.length;
     text(badge, n ? String(n) : "");
@@ -46,7 +46,7 @@ export class Health {
   lost() {
     by("ready").dataset.state = "unknown";
     by("ready").title = "";
-    text(by("ready").lastElementChild, "Not known");
+    text(by("ready").lastElementChild, "Unknown");
   }
 
   times() {
@@ -89,7 +89,7 @@ export class Health {
     const hint = "plaspy-bridge dlq list shows all of them, dlq replay posts them again.";
     if (!(dead > 0)) {
       by("letters").replaceChildren();
-      text(note, dead === 0 ? "None." : "Not known.");
+      text(note, dead === 0 ? "None." : "Unknown.");
       return;
     }
     text(note, hint);

@@ -25,7 +25,7 @@ func All(checks ...cobra.PositionalArgs) cobra.PositionalArgs {
 // OneDevice checks that the only argument is the id of a device.
 func OneDevice(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return fmt.Errorf("want one DEVICE, got %d", len(args))
+		return fmt.Errorf("expected one DEVICE, got %d", len(args))
 	}
 	_, err := publisher.Token(args[0])
 	return err
@@ -37,6 +37,6 @@ func OneOf(flag string, value *string, values []string) cobra.PositionalArgs {
 		if !cmd.Flags().Changed(flag) || slices.Contains(values, *value) {
 			return nil
 		}
-		return fmt.Errorf("--%s %q: want one of %s", flag, *value, strings.Join(values, ", "))
+		return fmt.Errorf("--%s %q: expected one of %s", flag, *value, strings.Join(values, ", "))
 	}
 }

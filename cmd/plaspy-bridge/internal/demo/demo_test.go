@@ -52,6 +52,7 @@ func TestDemo(t *testing.T) {
 		`  plaspy\.location\.<device> +a new or changed last location\n`,
 		`\n  nats sub -s nats://127\.0\.0\.1:\d+ 'plaspy\.>'\n`,
 		`\n  curl -s http://127\.0\.0\.1:\d+/readyz\n`,
+		`live view with a map:\n  http://127\.0\.0\.1:\d+/\n`,
 		`\n[0-9:.]{10}  plaspy\.device\.device0001 +device added\n`,
 		`\n[0-9:.]{10}  plaspy\.location\.device0001 +\S+ 1 +\d+ km/h [NESW]+ +4\.\d{5},-7\d\.\d{5}\n`,
 		`\n[0-9:.]{10}  plaspy\.in\.location\.gateway-1 +received, to be posted to the API\n`,
@@ -234,6 +235,19 @@ func TestHeading(t *testing.T) {
 	for course, want := range map[float64]string{0: "N ", 22: "N ", 23: "NE", 90: "E ", 315: "NW", 359: "N ", 360: "N "} {
 		if got := heading(course); got != want {
 			t.Errorf("heading(%g) = %s, want %s", course, got, want)
+		}
+	}
+}
+
+func TestViewOfResults(t *testing.T) {
+	v := &view{subjects: "plaspy"}
+	for body, want := range map[string]string{
+		`{"posted":true,"status":200}`:                                       "posted to the API, which answered 200",
+		`{"posted":false,"reason":"invalid: body: is empty","status":0}`:     "not posted: invalid: body: is empty",
+		`{"posted":false,"reason":"status 404","status":404,"deadLetter":3}`: "not posted: status 404",
+	} {
+		if _, got := v.describe(&nats.Msg{Subject: "plaspy.result.location.a", Data: []byte(body)}); got != want {
+			t.Errorf("result %s is shown as %q, want %q", body, got, want)
 		}
 	}
 }

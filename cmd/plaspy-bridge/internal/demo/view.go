@@ -131,6 +131,8 @@ type message struct {
 	Critical                             bool
 	Texts                                []string
 	Status                               int
+	Posted                               bool
+	Reason                               string
 	Location                             struct {
 		Speed, Latitude, Longitude float64
 		Course                     float64
@@ -160,6 +162,9 @@ func (v *view) describe(m *nats.Msg) (kind, text string) {
 	case "in":
 		return kind, "received, to be posted to the API"
 	case "result":
+		if !body.Posted {
+			return kind, "not posted: " + body.Reason
+		}
 		return kind, fmt.Sprintf("posted to the API, which answered %d", body.Status)
 	case "dlq":
 		return kind, "dead letter: " + m.Header.Get("Plaspy-Reason")
@@ -235,6 +240,7 @@ func intro(b *bridge.Bridge, cfg config.Config, api string, devices uint) string
 	}
 	if health != "" {
 		fmt.Fprintf(&w, "  curl -s %s/readyz\n", health)
+		fmt.Fprintf(&w, "\nIn a browser, the live view with a map:\n  %s/\n", health)
 	}
 	w.WriteString("\n")
 	return w.String()
@@ -251,8 +257,8 @@ func subjectLines(s publisher.Subjects, inbound bool) [][2]string {
 		return out
 	}
 	return append(out,
-		[2]string{s.InLocation("<device>"), "for you: a location to post to the API"},
-		[2]string{s.InAlert("<device>"), "for you: an alert to post to the API"},
+		[2]string{s.InLocation("<device>"), "publish here: a location to post to the API"},
+		[2]string{s.InAlert("<device>"), "publish here: an alert to post to the API"},
 		[2]string{s.Result("*", "<device>"), "the API's answer to it"},
 	)
 }

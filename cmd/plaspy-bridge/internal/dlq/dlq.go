@@ -23,8 +23,8 @@ func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dlq",
 		Short: "Inspect dead letters and put them back where they came from",
-		Long: "Manages the inbound messages that the bridge could not post. SEQ is the sequence in the stream of dead\n" +
-			"letters, as list shows it. Without NATS_URL it connects to the embedded server of a running bridge, on\n" +
+		Long: "Manages the inbound messages that the bridge could not post. SEQ is the sequence in the dead-letter\n" +
+			"stream, as list shows it. Without NATS_URL it connects to the embedded server of a running bridge, on\n" +
 			"BRIDGE_EMBEDDED_ADDR.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -54,7 +54,7 @@ func listCommand() *cobra.Command {
 	}
 	filterFlags(cmd, &filter)
 	cmd.Flags().IntVar(&list.limit, "limit", 0, "show at most this many; 0 means no limit")
-	cmd.Flags().BoolVar(&list.json, "json", false, "print a JSON array, one letter a line")
+	cmd.Flags().BoolVar(&list.json, "json", false, "print a JSON array, one dead letter a line")
 	return cmd
 }
 
@@ -91,9 +91,10 @@ func replayCommand() *cobra.Command {
 		Use:   "replay SEQ...|--all",
 		Short: "Put dead letters back into the inbound stream",
 		Long: "Publishes dead letters to their inbound subjects again, oldest first, and removes each once the inbound\n" +
-			"stream has accepted it. A letter that cannot be replayed is kept and reported, and the exit status is 1.\n" +
-			"An interrupted replay can be repeated. With --dry-run it changes nothing, and reports how many letters would be\n" +
-			"replayed and, with the reason and status 1, which ones cannot be. It does not foresee that the stream fills up.",
+			"stream has accepted it. One that cannot be replayed is kept and reported, and the exit status is 1. An\n" +
+			"interrupted replay can be repeated; after more than two minutes one message may be posted twice. With\n" +
+			"--dry-run it changes nothing, and reports how many dead letters would be replayed and, with the reason and\n" +
+			"status 1, which ones cannot be. It does not foresee that the stream fills up.",
 		Args: cli.All(sequences, chosen(&everything), filtered(&job.Filter), func(*cobra.Command, []string) error {
 			switch {
 			case job.Rate < 0:
@@ -109,7 +110,7 @@ func replayCommand() *cobra.Command {
 		},
 	}
 	jobFlags(cmd, &job, &everything)
-	cmd.Flags().Float64Var(&job.Rate, "rate", 0, "letters a second; 0 means no limit")
+	cmd.Flags().Float64Var(&job.Rate, "rate", 0, "dead letters a second; 0 means no limit")
 	cmd.Flags().BoolVar(&report.wait, "wait", false, "wait for the results, and report the outcome of each message")
 	cmd.Flags().DurationVar(&report.patience, "timeout", time.Minute, "with --wait: how long to wait for the results")
 	return cmd
@@ -123,7 +124,7 @@ func purgeCommand() *cobra.Command {
 		Short: "Remove dead letters permanently",
 		Args: cli.All(sequences, chosen(&everything), filtered(&job.Filter), func(*cobra.Command, []string) error {
 			if everything && !yes && !job.DryRun {
-				return errors.New("purge --all removes letters permanently: add --yes, or --dry-run to list them")
+				return errors.New("purge --all removes dead letters permanently: add --yes, or --dry-run to list them")
 			}
 			return nil
 		}),
@@ -140,21 +141,21 @@ func purgeCommand() *cobra.Command {
 
 func filterFlags(cmd *cobra.Command, f *deadletter.Filter) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.Device, "device", "", "only letters of this device id")
+	flags.StringVar(&f.Device, "device", "", "only dead letters of this device id")
 	flags.StringVar((*string)(&f.Kind), "kind", "", "only this kind: location, alert or unknown")
-	flags.StringVar(&f.Reason, "reason", "", "only letters with this text in their reason")
-	flags.DurationVar(&f.OlderThan, "older-than", 0, "only letters at least this old, such as 24h")
+	flags.StringVar(&f.Reason, "reason", "", "only dead letters with this text in their reason")
+	flags.DurationVar(&f.OlderThan, "older-than", 0, "only dead letters at least this old, such as 24h")
 }
 
 func jobFlags(cmd *cobra.Command, job *deadletter.Job, everything *bool) {
 	filterFlags(cmd, &job.Filter)
-	cmd.Flags().BoolVar(everything, "all", false, "all letters that match the filters")
-	cmd.Flags().BoolVar(&job.DryRun, "dry-run", false, "only list the letters that would be affected")
+	cmd.Flags().BoolVar(everything, "all", false, "all dead letters that match the filters")
+	cmd.Flags().BoolVar(&job.DryRun, "dry-run", false, "only list the dead letters that would be affected")
 }
 
 func oneSequence(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return fmt.Errorf("want one SEQ, got %d", len(args))
+		return fmt.Errorf("expected one SEQ, got %d", len(args))
 	}
 	return nil
 }
@@ -167,7 +168,7 @@ func filtered(f *deadletter.Filter) cobra.PositionalArgs {
 func chosen(everything *bool) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if (len(args) > 0) == *everything {
-			return errors.New("give the letters' SEQ, or --all")
+			return errors.New("give one SEQ or more, or --all")
 		}
 		return nil
 	}

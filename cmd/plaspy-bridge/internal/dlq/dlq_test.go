@@ -102,7 +102,7 @@ func TestDLQ(t *testing.T) {
 		{"show 1 --json", 0, `"body":"{\"n\":1}\u001b[31m"`, "", 3},
 		{"replay --all --timeout 0s", 2, "", "--timeout", 3},
 		{"replay 9 --dry-run", 1, "0 would be replayed, 1 cannot be replayed\n", "letter 9 would be kept: no such dead letter", 3},
-		{"replay 9", 1, "0 replayed, 1 left", "letter 9 is kept", 3},
+		{"replay 9", 1, "0 replayed, 1 left", "dead letter 9 is kept", 3},
 		{"list --reason rejected --device dev=201", 0, "0 dead letters", "", 3},
 		{"list --reason REJECTED", 0, "2 dead letters", "", 3},
 		{"list --kind picture", 2, "", "kind", 3},
@@ -198,7 +198,7 @@ func TestDLQDryRun(t *testing.T) {
 				t.Errorf("%s: no %q in %q", run.args, want, stderr)
 			}
 		}
-		if !strings.Contains(stderr, "kept: letter cannot be replayed: 4 has only part of its body\n") {
+		if !strings.Contains(stderr, "kept: dead letter cannot be replayed: 4 has only part of its body\n") {
 			t.Errorf("%s: no reason in %q", run.args, stderr)
 		}
 		if strings.ContainsRune(stdout+stderr, '\x1b') {

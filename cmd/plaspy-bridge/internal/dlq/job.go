@@ -77,7 +77,7 @@ func (r *jobReport) letter(d deadletter.Done, dry bool) {
 	l := d.Letter
 	if d.Err != nil {
 		kept := map[bool]string{true: "would be", false: "is"}[dry]
-		_, _ = fmt.Fprintf(r.progress, "letter %d %s kept: %s\n", l.Seq, kept, cli.Shown(d.Err.Error()))
+		_, _ = fmt.Fprintf(r.progress, "dead letter %d %s kept: %s\n", l.Seq, kept, cli.Shown(d.Err.Error()))
 		return
 	}
 	r.count++
@@ -88,7 +88,7 @@ func (r *jobReport) letter(d deadletter.Done, dry bool) {
 		r.printf("%d\t%s\t%s\t%s\n", l.Seq, l.Kind, cli.Shown(l.Device), cli.Shown(l.Reason))
 	} else if time.Since(r.last) >= time.Second {
 		r.last = time.Now()
-		_, _ = fmt.Fprintf(r.progress, "%d %s, at letter %d\n", r.count, r.done, l.Seq)
+		_, _ = fmt.Fprintf(r.progress, "%d %s, at dead letter %d\n", r.count, r.done, l.Seq)
 	}
 }
 
@@ -113,7 +113,7 @@ func (r *jobReport) await(ctx context.Context, results *deadletter.Results) erro
 			r.printf("%d\tposted with status %d\n", d.Letter.Seq, fate.Status)
 		default:
 			refused++
-			r.printf("%d\tis letter %d now: %s: %s\n", d.Letter.Seq, fate.DeadLetter, cli.Shown(fate.Reason), cli.Shown(sentence(fate.Reason, fate.Error)))
+			r.printf("%d\tis dead letter %d now: %s: %s\n", d.Letter.Seq, fate.DeadLetter, cli.Shown(fate.Reason), cli.Shown(sentence(fate.Reason, fate.Error)))
 		}
 	}
 	if undecided+refused > 0 {

@@ -21,7 +21,7 @@ import (
 )
 
 // errEnough ends a list that has reached its limit.
-var errEnough = errors.New("enough letters")
+var errEnough = errors.New("limit reached")
 
 // letterList prints letters, as a table or as JSON.
 type letterList struct {
@@ -44,7 +44,7 @@ func (p *letterList) print(each func(func(deadletter.Letter) error) error) error
 			return err
 		}
 		if n == 1 {
-			_, _ = fmt.Fprintln(w, "SEQ\tDIED\tKIND\tDEVICE\tSTATUS\tTRIES\tREASON\tANSWER")
+			_, _ = fmt.Fprintln(w, "SEQ\tTIME\tKIND\tDEVICE\tSTATUS\tATTEMPTS\tREASON\tANSWER")
 		}
 		_, err := fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Seq, l.At.UTC().Format(time.RFC3339), l.Kind,
 			cli.Shown(l.Device), cli.Shown(l.Status), l.Attempts, cli.Shown(l.Reason), cli.Shown(sentence(l.Reason, l.Error)))
@@ -155,11 +155,11 @@ func describe(l *deadletter.Letter) string {
 	var b strings.Builder
 	line := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(&b, "%-10s %s\n", name, cli.Shown(value))
+			fmt.Fprintf(&b, "%-11s %s\n", name, cli.Shown(value))
 		}
 	}
-	line("letter", strconv.FormatUint(l.Seq, 10))
-	line("died", l.At.UTC().Format(publisher.TimeFormat))
+	line("dead letter", strconv.FormatUint(l.Seq, 10))
+	line("time", l.At.UTC().Format(publisher.TimeFormat))
 	line("reason", l.Reason)
 	if l.Error != l.Reason {
 		if answer := sentence(l.Reason, l.Error); answer != redact.Line(l.Error, 80) {
@@ -168,7 +168,7 @@ func describe(l *deadletter.Letter) string {
 		line("error", l.Error)
 	}
 	line("status", l.Status)
-	line("tries", strconv.Itoa(l.Attempts))
+	line("attempts", strconv.Itoa(l.Attempts))
 	line("first try", l.FirstTry)
 	line("last try", l.LastTry)
 	line("device", cli.Shown(l.Device))

@@ -154,11 +154,11 @@ func writeStatus(w io.Writer, addr string, r ops.Readiness, s series) error {
 		line("%s\t%s\tsince %s\t%s", name, word, p.Since.UTC().Format(time.DateTime), cli.Shown(p.Reason))
 	}
 	line("")
-	line("budget\t%s, %.0f answers 429 since the start", budget(s.sum("api_budget_requests_per_minute")), s.sum("api_throttled_total"))
+	line("budget\t%s, %.0f throttled answers since the start", budget(s.sum("api_budget_requests_per_minute")), s.sum("api_throttled_total"))
 	line("replicas\t%.0f, which poll %.0f devices; this one polls %.0f", s.sum("replicas"), s.sum("devices"), s.sum("replica_devices"))
 	line("polls\t%.0f changed, %.0f unchanged, %.0f failed", s.sum("polls_total", `result="changed"`),
 		s.sum("polls_total", `result="unchanged"`), s.sum("polls_total", `result="error"`))
-	line("backlog\t%.0f inbound messages wait, %.0f dead letters, %.0f events on their way", s.sum("inbound_pending"), s.sum("dead_letters"), s.sum("publish_pending"))
+	line("backlog\t%.0f inbound messages wait, %.0f dead letters, %.0f publications in flight", s.sum("inbound_pending"), s.sum("dead_letters"), s.sum("publish_pending"))
 	line("store\t%s in the streams%s", size(s.sum("store_bytes")), limit(s.sum("store_account_bytes"), s.sum("store_account_limit_bytes")))
 	if dropped := s.sum("log_lines_dropped_total"); dropped > 0 {
 		line("log\t%.0f lines dropped", dropped)

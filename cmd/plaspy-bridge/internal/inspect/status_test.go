@@ -12,8 +12,8 @@ import (
 // TestStatusOfTheBudget: a budget without a limit is shown in words.
 func TestStatusOfTheBudget(t *testing.T) {
 	for want, perMinute := range map[string]float64{
-		"budget    no limit, 3 answers 429":                   math.Inf(1),
-		"budget    300 requests a minute here, 3 answers 429": 300,
+		"budget    no limit, 3 throttled answers":                   math.Inf(1),
+		"budget    300 requests a minute here, 3 throttled answers": 300,
 	} {
 		var out bytes.Buffer
 		s := series{"api_budget_requests_per_minute": perMinute, "api_throttled_total": 3}

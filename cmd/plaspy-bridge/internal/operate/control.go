@@ -83,8 +83,8 @@ func controlSetCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&w.interval, "interval", 0, "the longest a device goes without a poll, such as 5s, at least 100ms")
-	flags.Float64Var(&w.weight, "weight", 0, "how much the delay of a device counts beside 1 for the others, 0.1 to 64")
+	flags.DurationVar(&w.interval, "interval", 0, "longest time between two polls of a device, such as 5s (at least 100ms)")
+	flags.Float64Var(&w.weight, "weight", 0, "weight of the device's delay (0.1 to 64); other devices have 1")
 	flags.BoolVar(&w.pause, "pause", false, "do not poll; --pause=false exempts a device or group from a wider entry")
 	flags.DurationVar(&w.duration, "for", 0, "the entry ends after this time, such as 1h")
 	flags.IntVar(&w.rate, "rate-limit", 0, "fleet only: requests a minute of all replicas together")
@@ -119,7 +119,7 @@ func controlClearCommand() *cobra.Command {
 
 // targeted checks the target of an entry.
 func targeted(_ *cobra.Command, args []string) error {
-	want := errors.New("want " + target)
+	want := errors.New("expected " + target)
 	switch {
 	case len(args) == 0:
 		return want
@@ -186,9 +186,9 @@ func (w *wish) check(cmd *cobra.Command, key string) error {
 	case flags.Changed("interval") && w.interval == 0, flags.Changed("weight") && !(w.weight > 0), flags.Changed("rate-limit") && w.rate == 0:
 		return errors.New("--interval, --weight and --rate-limit must be positive; control clear removes an entry")
 	case math.IsInf(w.weight, 0):
-		return errors.New("--weight: want a number, 0.1 to 64")
+		return errors.New("--weight: expected a number, 0.1 to 64")
 	case flags.Changed("log-level") && level.UnmarshalText([]byte(w.level)) != nil:
-		return errors.New("--log-level: want debug, info, warn or error")
+		return errors.New("--log-level: expected debug, info, warn or error")
 	}
 	e := w.entry(cmd, time.Now())
 	if _, err := control.Parse(key, e.Encode()); err != nil {

@@ -39,8 +39,8 @@ func TestControl(t *testing.T) {
 		{[]string{"clear", "device", "dev 2"}, 0, "device dev 2: cleared\n", ""},
 		{[]string{"clear", "device", "dev 2"}, 0, "device dev 2: has no entry\n", ""},
 
-		{[]string{"set"}, 2, "", "want device NAME|group NAME|fleet"},
-		{[]string{"set", "device", "--pause"}, 2, "", "want device NAME|group NAME|fleet"},
+		{[]string{"set"}, 2, "", "expected device NAME|group NAME|fleet"},
+		{[]string{"set", "device", "--pause"}, 2, "", "expected device NAME|group NAME|fleet"},
 		{[]string{"set", "device", "", "--pause"}, 2, "", "it is empty"},
 		{[]string{"set", "truck", "x", "--pause"}, 2, "", "none of device, group and fleet"},
 		{[]string{"set", "fleet", "x", "--pause"}, 2, "", "fleet takes no name"},
@@ -49,12 +49,12 @@ func TestControl(t *testing.T) {
 		{[]string{"set", "fleet", "--pause", "--for", "-1h"}, 2, "", "--for must be positive"},
 		{[]string{"set", "device", "x", "--rate-limit", "5"}, 2, "", "--rate-limit is for the fleet only"},
 		{[]string{"set", "device", "x", "--interval", "0s"}, 2, "", "must be positive"},
-		{[]string{"set", "device", "x", "--interval", "1ms"}, 2, "", "interval: want a duration"},
-		{[]string{"set", "device", "x", "--weight", "65"}, 2, "", "weight: want a number, 0.1 to 64"},
+		{[]string{"set", "device", "x", "--interval", "1ms"}, 2, "", "interval: expected a duration"},
+		{[]string{"set", "device", "x", "--weight", "65"}, 2, "", "weight: expected a number, 0.1 to 64"},
 		{[]string{"set", "device", "x", "--weight", "NaN"}, 2, "", "weight"},
-		{[]string{"set", "fleet", "--log-level", "loud"}, 2, "", "--log-level: want debug"},
-		{[]string{"set", "fleet", "--devices", "["}, 2, "", "devices: want a list"},
-		{[]string{"clear"}, 2, "", "want device NAME|group NAME|fleet"},
+		{[]string{"set", "fleet", "--log-level", "loud"}, 2, "", "--log-level: expected debug"},
+		{[]string{"set", "fleet", "--devices", "["}, 2, "", "devices: expected a list"},
+		{[]string{"clear"}, 2, "", "expected device NAME|group NAME|fleet"},
 		{[]string{"list", "x"}, 2, "", "unknown"},
 	} {
 		status, stdout, stderr := program.Run(t, append([]string{"control"}, tt.args...)...)
