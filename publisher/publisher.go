@@ -296,11 +296,11 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer) metrics {
 	published := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "plaspy_bridge_published_total", Help: "Events stored in the events stream, by kind.",
+		Name: "plaspy_bridge_published_total", Help: "Events stored in the events stream, by kind: location, alert, device.",
 	}, []string{"kind"})
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "plaspy_bridge_events_refused_total",
-		Help: "Events that can never be stored because they are too large or the stream refuses them, by kind.",
+		Help: "Events that can never be stored because they are too large or the stream refuses them, by kind: location, alert, device.",
 	}, []string{"kind"})
 	m := metrics{
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
@@ -312,7 +312,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 		}),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_publish_pending", Help: "Chains of events that wait for an acknowledgement.",
+			Name: "plaspy_bridge_publish_pending", Help: "Publications that are not stored yet; each has the events of one device in order.",
 		}),
 	}
 	for k, label := range map[kind]string{kindLocation: "location", kindAlert: "alert", kindDevice: "device"} {

@@ -152,7 +152,7 @@ func (s Subjects) Inbound() string { return s.stream("INBOUND") }
 // Results names the stream of the API's answers to posts.
 func (s Subjects) Results() string { return s.stream("RESULTS") }
 
-// DeadLetters names the stream of dead letters.
+// DeadLetters names the dead-letter stream.
 func (s Subjects) DeadLetters() string { return s.stream("DLQ") }
 
 // LastBucket names the key-value bucket of every device's newest location.

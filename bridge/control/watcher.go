@@ -58,7 +58,7 @@ func NewWatcher(b *Bucket, connected func() bool, log *slog.Logger, reg promethe
 	} {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "plaspy_bridge_control_entries",
-			Help:        "Entries of the live control bucket: in force, or unreadable and without effect.",
+			Help:        "Entries of the live control bucket, by state: in_force, or unreadable and without effect.",
 			ConstLabels: prometheus.Labels{"state": label},
 		}, func() float64 { return float64(count(w.Rules())) }))
 	}

@@ -38,10 +38,11 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) metrics {
 	m := metrics{
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "plaspy_bridge_inbound_total", Help: "Inbound messages that were posted or dead-lettered, and tries that will be repeated (retried), by kind.",
+			Name: "plaspy_bridge_inbound_total",
+			Help: "Inbound messages, by kind (location, alert, unknown) and result: posted, dead (dead-lettered), retried (attempts that will be repeated).",
 		}, []string{"kind", "result"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "plaspy_bridge_inbound_post_duration_seconds", Help: "Duration of one try to post an inbound message, including its wait for the request budget.",
+			Name: "plaspy_bridge_inbound_post_duration_seconds", Help: "Duration of one attempt to post an inbound message, including its wait for the request budget.",
 			Buckets:                     []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
 		}),
@@ -49,7 +50,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "plaspy_bridge_inbound_pending", Help: "Messages in the inbound stream that are neither posted nor dead-lettered yet.",
 		}),
 		letters: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "plaspy_bridge_dead_letters", Help: "Messages in the stream of dead letters.",
+			Name: "plaspy_bridge_dead_letters", Help: "Messages in the dead-letter stream.",
 		}),
 		inMemory: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "plaspy_bridge_inbound_in_hand", Help: "Inbound messages in this replica's memory.",

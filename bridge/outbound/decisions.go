@@ -172,11 +172,11 @@ const (
 )
 
 var resultTexts = [...]string{
-	noResult: "", resultUnchanged: "unchanged", resultChanged: "changed", resultSilent: "unchanged for so long that it counts as silent",
-	resultNone: "it has never reported", resultError: "error", resultUnusable: "location not usable", resultPutOff: "put off",
+	noResult: "", resultUnchanged: "unchanged", resultChanged: "changed", resultSilent: "silent",
+	resultNone: "never_reported", resultError: "error", resultUnusable: "unusable", resultPutOff: "deferred",
 }
 
-// String is the result in words.
+// String is the result as one word, as in the schema's description.
 func (r result) String() string { return resultTexts[r] }
 
 // when is the time of the decision.

@@ -196,7 +196,7 @@ func TestDecisionsKeepApart(t *testing.T) {
 	for _, e := range l.list() {
 		got = append(got, fmt.Sprint(e.Result, " ", e.Times, " ", e.Detail))
 	}
-	equal(t, got, []string{"put off 0 " + quota.ErrUsedUp.Error(), "put off 24 " + errNotOurs.Error(), "changed 0 "})
+	equal(t, got, []string{"deferred 0 " + quota.ErrUsedUp.Error(), "deferred 24 " + errNotOurs.Error(), "changed 0 "})
 	if last := l.list()[1].At; !last.Equal(now.Add(-time.Second).UTC().Truncate(time.Millisecond)) {
 		t.Errorf("the repeated one is of %v, want the last time", last)
 	}

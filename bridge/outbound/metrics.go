@@ -21,7 +21,7 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	polls := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "plaspy_bridge_polls_total", Help: "Polls of a last location, by result.",
+		Name: "plaspy_bridge_polls_total", Help: "Polls of a last location, by result: changed, unchanged, error.",
 	}, []string{"result"})
 	m := &metrics{
 		changed: polls.WithLabelValues("changed"), unchanged: polls.WithLabelValues("unchanged"), failed: polls.WithLabelValues("error"),

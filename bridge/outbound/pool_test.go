@@ -396,7 +396,7 @@ func TestWhy(t *testing.T) {
 		got = append(got, strings.TrimSpace(fmt.Sprint(d.Result, " ", d.Published, " ", d.Detail)))
 	}
 	slices.Reverse(got)
-	want := []string{"changed 2 its first fix", "unchanged 0", "location not usable 0 location is not usable: it has no dateTime", "error 0 last_location: status 500: uncontrolled error"}
+	want := []string{"changed 2 its first fix", "unchanged 0", "unusable 0 location is not usable: it has no dateTime", "error 0 last_location: status 500: uncontrolled error"}
 	if len(got) < len(want) {
 		t.Fatalf("decisions %q", got)
 	}

@@ -91,7 +91,7 @@ func TestQuotaThatCannotBeReserved(t *testing.T) {
 		<-store.tries
 	}
 	why, ok := r.pool.reason("d")
-	if !ok || len(why.Decisions) != 1 || why.Decisions[0].Result != "put off" || why.Decisions[0].Detail != "reserve daily quota: "+errLost.Error() {
+	if !ok || len(why.Decisions) != 1 || why.Decisions[0].Result != "deferred" || why.Decisions[0].Detail != "reserve daily quota: "+errLost.Error() {
 		t.Errorf("got %+v", why.Decisions)
 	}
 	select {

@@ -79,7 +79,7 @@ func NewCircuit(opt CircuitOptions) *Circuit {
 	opt.Max = max(opt.Max, opt.Initial)
 	vec := register(opt.Registerer, prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "plaspy_bridge_api_circuit_open",
-		Help: "1 while the API is considered down and only probes are sent, by direction.",
+		Help: "1 while the API is considered down and only probes are sent, by direction: polls, posts.",
 	}, []string{"direction"}))
 	c := &Circuit{opt: opt, open: vec.WithLabelValues(opt.Name), tried: map[string]time.Time{}, failed: map[string]uint64{}}
 	c.open.Set(0)

@@ -208,7 +208,7 @@ func gauge(t *testing.T, reg prometheus.Registerer) prometheus.Collector {
 	t.Helper()
 	again := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "plaspy_bridge_api_circuit_open",
-		Help: "1 while the API is considered down and only probes are sent, by direction.",
+		Help: "1 while the API is considered down and only probes are sent, by direction: polls, posts.",
 	}, []string{"direction"})
 	known, ok := errors.AsType[prometheus.AlreadyRegisteredError](reg.Register(again))
 	if !ok {

@@ -312,7 +312,7 @@ func TestRequestMetrics(t *testing.T) {
 	for _, status = range []int{200, 200, 500, 0} {
 		_ = poll(t.Context(), c)
 	}
-	want := `# HELP plaspy_bridge_api_requests_total Requests to the Plaspy API, by endpoint and status code; code is error if there was no answer.
+	want := `# HELP plaspy_bridge_api_requests_total Requests to the Plaspy API, by endpoint (token, devices, device, groups, last_location, locations, alerts) and status code; code is error if there was no answer.
 # TYPE plaspy_bridge_api_requests_total counter
 plaspy_bridge_api_requests_total{code="200",endpoint="last_location"} 2
 plaspy_bridge_api_requests_total{code="200",endpoint="token"} 1

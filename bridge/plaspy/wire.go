@@ -324,7 +324,7 @@ type requestMetrics struct {
 func newRequestMetrics(reg prometheus.Registerer) *requestMetrics {
 	return &requestMetrics{vec: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "plaspy_bridge_api_requests_total",
-		Help: "Requests to the Plaspy API, by endpoint and status code; code is error if there was no answer.",
+		Help: "Requests to the Plaspy API, by endpoint (token, devices, device, groups, last_location, locations, alerts) and status code; code is error if there was no answer.",
 	}, []string{"endpoint", "code"}))}
 }
 

@@ -123,7 +123,7 @@ func (d *document) addInbound(s publisher.Subjects) {
 	for _, kind := range []struct{ name, in, label string }{
 		{"Location", s.InLocation(anyDevice), "location"}, {"Alert", s.InAlert(anyDevice), "alert"},
 	} {
-		d.add("in"+kind.name, kind.in, s.Inbound(), "inbound"+kind.name, "To post: a "+kind.label)
+		d.add("in"+kind.name, kind.in, s.Inbound(), "inbound"+kind.name, "Inbound "+kind.label+", to post to the API")
 		d.add("result"+kind.name, s.Result(kind.label, anyDevice), s.Results(), "result", "Result of an inbound "+kind.label)
 		d.add("dead"+kind.name, s.DeadLetter(kind.label, anyDevice), s.DeadLetters(), "deadLetter", "Dead letter of an inbound "+kind.label)
 		d.receive("post"+kind.name, "in"+kind.name, "Posts it to the API, in stream order for each device.", &reply{

@@ -89,7 +89,7 @@ func newTraffic(n int, start time.Time) *traffic {
 			c.Seen, c.due = c.FixTime.Add(3*time.Second), start.Add(16*time.Minute)
 		case p < 0.6:
 			c.Fix = false
-			c.Result = "it has never reported"
+			c.Result = "never_reported"
 		}
 		switch p := r.Float64(); {
 		case p < 0.012 && c.Fix:

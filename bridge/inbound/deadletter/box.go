@@ -25,7 +25,7 @@ const (
 	waitEach       = time.Second     // after which it is checked that there are more letters
 )
 
-// Box is the stream of dead letters. It is safe for concurrent use.
+// Box is the dead-letter stream. It is safe for concurrent use.
 type Box struct {
 	js       jetstream.JetStream
 	subjects publisher.Subjects

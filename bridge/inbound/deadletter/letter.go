@@ -22,7 +22,7 @@ const Unknown = message.Unknown
 
 // Letter is one dead letter.
 type Letter struct {
-	Seq     uint64    // in the stream of dead letters
+	Seq     uint64    // in the dead-letter stream
 	At      time.Time // when it became one
 	Subject string    // in that stream
 	Kind    message.Kind

@@ -44,7 +44,7 @@ var made = [...]string{
 }
 
 // ReplayPrefix begins the Nats-Msg-Id of a message that was put back from the
-// stream of dead letters of that name.
+// dead-letter stream of that name.
 func ReplayPrefix(deadLetters string) string { return "replay:" + deadLetters + ":" }
 
 // Replayed reports whether the message was put back from the dead letters. Only

@@ -149,7 +149,7 @@ export interface Result {
   reason?: string;
   /** If not posted: an excerpt of the answer. */
   error?: string;
-  /** If not posted: its sequence in the stream of dead letters. */
+  /** If not posted: its sequence in the dead-letter stream. */
   deadLetter?: number;
 }
 

@@ -104,11 +104,11 @@ export class Fleet {
 }
 
 // answered tells whether a device's last poll was. One that is put off asked nobody.
-const answered = (d) => d.failures === 0 && d.result !== "error" && d.result !== "put off";
+const answered = (d) => d.failures === 0 && d.result !== "error" && d.result !== "deferred";
 
 function stateOf(d, now) {
   if (d.alerts.length > 0) return "alert";
-  if (d.failures > 0 || d.result === "error" || d.result === "location not usable") return "trouble";
+  if (d.failures > 0 || d.result === "error" || d.result === "unusable") return "trouble";
   if (!d.seen && !d.fix) return "none";
   if (now - Math.max(d.fix, d.seen) > 3600e3) return "old";
   if (d.speed >= 30) return "moving";

@@ -106,7 +106,7 @@ export class Health {
       const time = make("time", "", when(Date.parse(l.at), this.fleet.now()));
       stamp(time, Date.parse(l.at));
       return make("li", "", make("span", "", "#" + l.sequence), make("b", "", (l.device || "no device") + " — " + l.kind), time,
-        make("p", "", l.reason + (l.attempts ? ", " + (l.attempts === 1 ? "1 try" : l.attempts + " tries") : "") + (l.error ? ": " + l.error : "")));
+        make("p", "", l.reason + (l.attempts ? ", " + (l.attempts === 1 ? "1 attempt" : l.attempts + " attempts") : "") + (l.error ? ": " + l.error : "")));
     }));
   }
 }

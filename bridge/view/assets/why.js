@@ -101,9 +101,9 @@ export class Why {
       const line = make("p", "faint", said.join(" · "));
       if (d.id) line.append(said.length > 0 ? " · " : "", make("small", "", d.id));
       told.append(line);
-      const result = make("span", "", d.result + (d.times > 1 ? " ×" + d.times : ""));
+      const result = make("span", "", d.result.replaceAll("_", " ") + (d.times > 1 ? " ×" + d.times : ""));
       if (d.times > 1) result.title = d.times + " consecutive polls, the last one at that time";
-      if (d.result === "error" || d.result === "location not usable") result.className = "late";
+      if (d.result === "error" || d.result === "unusable") result.className = "late";
       return make("li", "", time, result, told);
     }));
     if (!why.decisions?.length) this.list.append(make("li", "faint", "none yet"));

@@ -30,7 +30,7 @@ func TestReasonOnce(t *testing.T) {
 		t.Errorf("got %s", text)
 	}
 	l.Error = `{"success":false,"error":"no such thing"}`
-	if text := describe(&l); !strings.Contains(text, "answer     no such thing\n") || sentence(l.Reason, l.Error) != "no such thing" {
+	if text := describe(&l); !strings.Contains(text, "answer      no such thing\n") || sentence(l.Reason, l.Error) != "no such thing" {
 		t.Errorf("got %s", text)
 	}
 }
@@ -230,7 +230,7 @@ func TestDLQWait(t *testing.T) {
 		}
 	}()
 	status, stdout, stderr := dlq(t, "replay 1 2 --wait")
-	if want := "2 replayed\n1\tposted with status 201\n2\tis letter 7 now: rejected: no such device\n"; status != 1 || stdout != want || !strings.Contains(stderr, "of 2 replayed messages 1 became dead letters again") {
+	if want := "2 replayed\n1\tposted with status 201\n2\tis dead letter 7 now: rejected: no such device\n"; status != 1 || stdout != want || !strings.Contains(stderr, "of 2 replayed messages 1 became dead letters again") {
 		t.Errorf("status %d, stdout %q, stderr %q, want %q", status, stdout, stderr, want)
 	}
 }
