@@ -243,7 +243,7 @@ func (b *Bridge) serve(ctx context.Context, wg *sync.WaitGroup) {
 		}
 	})
 	wg.Go(func() { b.api.keys.Watch(ctx, b.api.tokens.Retry) })
-	wg.Go(func() { b.broker.keeper.Run(ctx, b.polling.pool.Resync) })
+	wg.Go(func() { b.broker.keeper.Run(ctx, b.broker.conn, b.broker.pub, b.polling.pool.Resync) })
 	wg.Go(func() { b.watch(ctx) })
 	wg.Go(func() { b.controlling.watcher.Run(ctx, b.controlling.apply) })
 	if b.web.server == nil {

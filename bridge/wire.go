@@ -132,8 +132,8 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 	if b.broker.embedded != nil {
 		kept.Server = b.broker.embedded
 	}
-	keeper := streams.New(kept)
-	o.OnConnect = func(bool) { keeper.Look() }
+	b.broker.keeper = streams.New(kept)
+	o.OnConnect = func(bool) { b.broker.keeper.Look() }
 	o.OnServer = b.telemetry.tracer.Connected
 	o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client closed: %w", err)) }
 	var err error
@@ -153,8 +153,6 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 	if b.broker.pub, err = publisher.New(b.broker.conn, subjects, log, b.telemetry.metrics); err != nil {
 		return err
 	}
-	b.broker.keeper = keeper
-	b.broker.keeper.Attach(b.broker.conn, b.broker.pub)
 	return nil
 }
 

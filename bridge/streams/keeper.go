@@ -42,14 +42,12 @@ type Options struct {
 	Registerer prometheus.Registerer // optional
 }
 
-// Keeper keeps the streams usable. Make it with [New], give it its connection
-// with [Keeper.Attach], and run it once with [Keeper.Run]. The other methods are
-// safe for concurrent use and, but for Await, do not block.
+// Keeper keeps the streams usable. Make it with [New], and run it once with
+// [Keeper.Run]. The other methods are safe for concurrent use and, but for Await, do
+// not block.
 type Keeper struct {
 	opts Options
 	log  *slog.Logger
-	conn *publisher.Conn
-	pub  *publisher.Publisher
 
 	wake  chan struct{}
 	good  atomic.Bool // the streams exist
@@ -57,6 +55,8 @@ type Keeper struct {
 	usage *usage
 
 	// Owned by Run.
+	conn     *publisher.Conn
+	pub      *publisher.Publisher
 	logged   map[string]string // the differences that were logged of each stream
 	trouble  string
 	revive   time.Duration // until the next try
@@ -77,17 +77,13 @@ func New(o Options) *Keeper {
 	return k
 }
 
-// Attach sets the connection and the publisher. Call it once, before Run.
-func (k *Keeper) Attach(conn *publisher.Conn, pub *publisher.Publisher) {
+// Run checks the streams over a connection until ctx is cancelled. It calls changed
+// whenever their content may differ from this process's copy.
+func (k *Keeper) Run(ctx context.Context, conn *publisher.Conn, pub *publisher.Publisher, changed func()) {
 	k.conn, k.pub = conn, pub
 	k.filler = filler{pub: pub, log: k.log}
 	k.switcher.well = func() bool { return k.Ready() && pub.Trouble() == "" }
 	k.switcher.move = conn.SwitchServer
-}
-
-// Run checks the streams until ctx is cancelled. It calls changed whenever their
-// content may differ from this process's copy.
-func (k *Keeper) Run(ctx context.Context, changed func()) {
 	defer k.filler.wait()
 	defer k.usage.wait()
 	ticker := tick.NewTicker(lookEvery)

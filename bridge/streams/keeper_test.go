@@ -79,9 +79,8 @@ func run(t *testing.T, srv *natstest.Server, o publisher.StreamOptions, reg prom
 	}
 	k = New(Options{Streams: subjects.Streams(o), Log: slog.New(slog.DiscardHandler), Registerer: reg})
 	k.allEvery = 100 * time.Millisecond
-	k.Attach(conn, pub)
 	changed = make(chan struct{}, 100)
-	natstest.Run(t, func(ctx context.Context) { k.Run(ctx, func() { changed <- struct{}{} }) })
+	natstest.Run(t, func(ctx context.Context) { k.Run(ctx, conn, pub, func() { changed <- struct{}{} }) })
 	return k, changed
 }
 
