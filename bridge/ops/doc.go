@@ -1,4 +1,4 @@
-// Package ops serves the health of the bridge, its metrics and a status page.
+// Package ops serves the health of the bridge, its metrics, the live view and the feed.
 //
 // [Health] is the table of all states. Each part of the bridge is reported to it
 // with a [State], and each loop that must make progress beats a [Heartbeat]. The two

@@ -130,12 +130,9 @@ type Heartbeat struct {
 // Beat records that the loop made progress now.
 func (b *Heartbeat) Beat() { b.last.Store(int64(time.Since(b.start))) }
 
-// Idle records that there is nothing to do, for example no device to poll. No beat is
-// expected until the next call of Beat.
-func (b *Heartbeat) Idle() { b.Wait("") }
-
-// Wait is Idle with a reason that a restart would not remove. The reason is shown on
-// pages and must not contain secrets.
+// Wait records that no beat is expected until the next call of Beat, for a reason that a
+// restart would not remove, for example that no device is to be polled. The reason is
+// shown on pages and must not contain secrets.
 func (b *Heartbeat) Wait(reason string) {
 	if old := b.waits.Load(); old == nil || *old != reason {
 		b.waits.Store(&reason)

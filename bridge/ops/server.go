@@ -23,10 +23,9 @@ type Options struct {
 	Gatherer prometheus.Gatherer // the source of /metrics
 	Token    string              // bearer token; if empty, the guarded pages are served on loopback only
 	Pprof    bool                // serve /debug/pprof
-	View     http.Handler        // the page and its files; nil means a plain status page
+	View     http.Handler        // the page and its files; nil means that they are not served
 	Feed     http.Handler        // /devices.geojson and /events; nil means that they are not served
-	Counts   func() []Count      // numbers for the plain status page, optional; must be safe for concurrent use
-	Version  string              // shown on the plain status page and by /readyz
+	Version  string              // shown by /readyz
 	Log      *slog.Logger
 }
 
@@ -151,16 +150,14 @@ func (s *Server) handler(o Options) http.Handler {
 	if o.Pprof {
 		mux.Handle("GET /debug/pprof/", g.of(profiles(), "The profile"))
 	}
-	view := o.View
-	if view == nil {
-		view = newStatusPage(o)
-	}
 	if o.Feed != nil {
 		feed := g.of(o.Feed, "The feed of positions")
 		mux.Handle("GET /devices.geojson", feed)
 		mux.Handle("GET /events", feed)
 	}
-	mux.Handle("GET /", g.of(view, "The live view"))
+	if o.View != nil {
+		mux.Handle("GET /", g.of(o.View, "The live view"))
+	}
 	return secure(named(mux, o.Token, s.listener.Addr()))
 }
 
