@@ -28,8 +28,6 @@ type Config struct {
 	// Timeout covers sending a token request and reading the answer, from admission on. 0 means no limit.
 	Timeout   time.Duration
 	UserAgent string // empty means Go's default
-	// Secrets, if set, is the set that keys and tokens are added to. Optional.
-	Secrets *redact.Secrets
 }
 
 // Manager holds the one token of a process. All methods are safe for concurrent use. Make one with [New].
@@ -37,6 +35,7 @@ type Manager struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
+	secrets *redact.Secrets // keys and tokens
 
 	cur atomic.Pointer[grant] // nil if there is no token
 
@@ -60,11 +59,8 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Manager {
 	if cfg.Transport == nil {
 		cfg.Transport = http.DefaultTransport
 	}
-	if cfg.Secrets == nil {
-		cfg.Secrets = redact.New()
-	}
 	return &Manager{
-		cfg: cfg, log: log, metrics: newMetrics(reg),
+		cfg: cfg, log: log, metrics: newMetrics(reg), secrets: redact.New(),
 		wake: make(chan struct{}), since: time.Now(),
 	}
 }
@@ -179,7 +175,7 @@ func (m *Manager) State() State {
 
 // Secrets returns the set that the key and each token are added to, for texts from an API that echoes
 // requests.
-func (m *Manager) Secrets() *redact.Secrets { return m.cfg.Secrets }
+func (m *Manager) Secrets() *redact.Secrets { return m.secrets }
 
 // waitError joins the reason for the end of a wait with the failure that the wait was for.
 func waitError(ctx context.Context, last *Error) error {

@@ -26,7 +26,7 @@ func (m *Manager) request(ctx context.Context) (*grant, *Error) {
 	if err != nil {
 		return nil, &Error{Message: "API key not readable: " + m.clean(err.Error()), Err: err}
 	}
-	m.cfg.Secrets.Add(key)
+	m.secrets.Add(key)
 	req, err := m.newRequest(ctx, key)
 	if err != nil {
 		return nil, m.broken(err)
@@ -140,7 +140,7 @@ func (m *Manager) judge(res *http.Response, body []byte, c clocks) (*grant, *Err
 	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return nil, fail(false, "token cannot be sent in a header")
 	}
-	m.cfg.Secrets.Add(token)
+	m.secrets.Add(token)
 	lasts, source := life(token, text(a.Expires), c)
 	g := newGrant(token, c.sent, lasts, rand.Float64())
 	g.source = source
@@ -188,4 +188,4 @@ func RetryAfter(h http.Header, received time.Time) (after time.Duration, has boo
 }
 
 // clean makes a text from outside fit for a log line: no secrets, nothing unprintable, bounded.
-func (m *Manager) clean(s string) string { return m.cfg.Secrets.Text(s, maxMessage) }
+func (m *Manager) clean(s string) string { return m.secrets.Text(s, maxMessage) }

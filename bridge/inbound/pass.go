@@ -20,7 +20,6 @@ type pass struct {
 
 	work  context.Context // cancelled when no further post may begin
 	posts context.Context // cancelled when the grace for posts in flight is over
-	stop  context.CancelCauseFunc
 
 	down  atomic.Bool   // the circuit was open when it was last asked
 	ready chan struct{} // a worker may find something to do
@@ -54,7 +53,7 @@ func (c *Consumer) consume(ctx context.Context) error {
 	defer stop(nil)
 	r := &pass{
 		c: c, queue: q, results: results, letters: letters,
-		work: work, posts: posts, stop: stop,
+		work: work, posts: posts,
 		ready: make(chan struct{}, c.opt.Workers), wants: make(chan struct{}, 1), ended: make(chan struct{}, 1),
 	}
 	r.timer = time.AfterFunc(time.Hour, func() { signal(r.ready) })

@@ -51,7 +51,6 @@ func BenchmarkLastLocation(b *testing.B) {
 	})
 	b.Run("client", func(b *testing.B) {
 		c := newClient(b, s.URL, nil)
-		defer c.Close()
 		measure(b, pollAndHash(b, c))
 	})
 	b.Run("without-network", func(b *testing.B) {

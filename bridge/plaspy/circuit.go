@@ -286,7 +286,6 @@ type CircuitState struct {
 	Open      bool
 	Since     time.Time // when it opened; zero while closed
 	Foreign   bool      // something in front of the API answers, and the API does not
-	Probes    int       // sent since then
 	NextProbe time.Time // zero while closed
 }
 
@@ -297,5 +296,5 @@ func (c *Circuit) State() CircuitState {
 	if c.lookLocked(); c.since.IsZero() {
 		return CircuitState{}
 	}
-	return CircuitState{Open: true, Since: c.since, Foreign: !c.row.foreign.IsZero(), Probes: c.probes, NextProbe: c.next}
+	return CircuitState{Open: true, Since: c.since, Foreign: !c.row.foreign.IsZero(), NextProbe: c.next}
 }

@@ -128,13 +128,6 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
-// Close closes idle connections, if the transport can.
-func (c *Client) Close() {
-	if t, ok := c.opt.Transport.(interface{ CloseIdleConnections() }); ok {
-		t.CloseIdleConnections()
-	}
-}
-
 // Answered returns the time of the API's own last answer, successful or not, or the zero time. Answers 5xx
 // and those of something in front of the API do not count.
 func (c *Client) Answered() time.Time {

@@ -63,7 +63,7 @@ func TestLastLocation(t *testing.T) {
 			if string(got.Raw) != tc.raw {
 				t.Errorf("got %q, want %q", got.Raw, tc.raw)
 			}
-			if tc.name == "full" && (got.APIUsage != 1 || got.DailyUsage != 77 || got.At.IsZero()) {
+			if tc.name == "full" && got.At.IsZero() {
 				t.Errorf("got %+v", got)
 			}
 		})

@@ -149,8 +149,8 @@ func secure(t *testing.T, proto int, h http.HandlerFunc) (*frozen, *plaspy.Clien
 		tr := plaspy.NewTransport(*o)
 		plaspy.SetDial(tr, inside.dial)
 		o.Transport = tr
+		t.Cleanup(tr.CloseIdleConnections)
 	})
-	t.Cleanup(c.Close)
 	return l, c
 }
 

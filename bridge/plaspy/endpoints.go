@@ -42,9 +42,8 @@ type LastLocation struct {
 	Raw []byte
 	// Buf holds the whole answer. Hand it to a later call for reuse once Raw is no longer needed; it is set
 	// after an error, too.
-	Buf                  []byte
-	APIUsage, DailyUsage int       // as the API states them; 0 if it does not
-	At                   time.Time // when the answer was complete
+	Buf []byte
+	At  time.Time // when the answer was complete
 }
 
 // PostOptions are for [Client.Locations] and [Client.Alerts].
@@ -271,7 +270,6 @@ func (c *Client) LastLocation(ctx context.Context, id string, buf []byte) (LastL
 	if err != nil {
 		return l, err
 	}
-	l.APIUsage, l.DailyUsage = env.usage, env.dailyUsage
 	switch {
 	case env.payload == nil, rawjson.IsNull(env.payload), emptyArray(env.payload):
 		return l, nil // an empty array is an empty object in PHP

@@ -41,7 +41,6 @@ func TestIDsReachTheServer(t *testing.T) {
 		if len(got) != len(ids) {
 			t.Errorf("got %d requests, want %d", len(got), len(ids))
 		}
-		c.Close()
 	}
 }
 

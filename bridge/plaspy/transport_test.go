@@ -179,7 +179,6 @@ func TestConnectionsAreReused(t *testing.T) {
 		o.TLS = s.Client().Transport.(*http.Transport).TLSClientConfig
 		o.Transport = plaspy.NewTransport(*o)
 	})
-	defer c.Close()
 	for range 50 {
 		if err := poll(t.Context(), c); err != nil {
 			t.Fatal(err)
@@ -206,7 +205,6 @@ func TestIdleConnectionsForAllWorkers(t *testing.T) {
 		o.MaxConns = workers
 		o.Transport = plaspy.NewTransport(*o)
 	})
-	defer c.Close()
 	for range 3 {
 		arrived.Add(workers)
 		var wg sync.WaitGroup

@@ -35,7 +35,7 @@ func (s *Server) issueToken(r *http.Request) answer {
 	a.body = append(a.body, `{"success":true,"token":`...)
 	a.body = appendString(a.body, tok)
 	a.body = append(a.body, `,"expires":`...)
-	a.body = appendString(a.body, expires.Add(s.opts.Skew).UTC().Format(s.opts.ExpiresLayout))
+	a.body = appendString(a.body, expires.Add(s.opts.Skew).UTC().Format("2006-01-02T15:04:05Z"))
 	a.body = append(a.body, `,"error":null}`...)
 	return a
 }

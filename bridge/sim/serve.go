@@ -62,10 +62,8 @@ func (s *Server) log(ctx context.Context, c *call, status int) {
 // throttle refuses a request that is over the limit.
 func (s *Server) throttle(w http.ResponseWriter, wait time.Duration) (status int) {
 	a := s.failure(http.StatusTooManyRequests, "Too many requests in a short time.")
-	if !s.opts.NoRetryAfter {
-		seconds := (wait + time.Second - 1) / time.Second
-		a.header = [2]string{"Retry-After", strconv.FormatInt(int64(seconds), 10)}
-	}
+	seconds := (wait + time.Second - 1) / time.Second
+	a.header = [2]string{"Retry-After", strconv.FormatInt(int64(seconds), 10)}
 	return write(w, &a)
 }
 

@@ -23,17 +23,13 @@ type Options struct {
 	Start   time.Time     // when the fleet's life begins; zero means when New is called
 	History int           // fixes kept per device for range queries, 80 bytes each, and posts; 0 means 256
 
-	UserName  string        // empty means "sim"
-	APIKey    string        // empty means "sim-key"
-	TokenLife time.Duration // 0 means an hour
-	// ExpiresLayout writes a token's expiry, for time.Format in UTC. Empty means
-	// whole seconds and Z, as the API's documentation shows it.
-	ExpiresLayout string
+	UserName      string        // empty means "sim"
+	APIKey        string        // empty means "sim-key"
+	TokenLife     time.Duration // 0 means an hour
 	RefusedStatus int           // status of a refused key; 0 means 400
 	Skew          time.Duration // how far the API's clock is ahead, in the Date header and the expiry of tokens
 
 	RateLimit    int  // requests let through in any 60 seconds, the others get 429; 0 means no limit
-	NoRetryAfter bool // such a 429 has no Retry-After
 	DailyUsage   int  // usage of the account per UTC day, 429 above it; 0 means no limit
 	DailyResults int  // results per device and UTC day, 429 above it; 0 means no limit
 	Idempotent   bool // honours Idempotency-Key: a repeated post gets the first answer and is stored once
@@ -57,7 +53,6 @@ func (o Options) withDefaults() Options {
 	}
 	set(&o.UserName, "sim")
 	set(&o.APIKey, "sim-key")
-	set(&o.ExpiresLayout, "2006-01-02T15:04:05Z")
 	if o.Profile == nil {
 		o.Profile = fleet.Mixed
 	}

@@ -123,9 +123,6 @@ func (d *Device) Poll(now time.Time) (f *Fix, ok bool) {
 	return &d.latest, d.count > 0
 }
 
-// Latest is the newest fix shown so far, without bringing the device on.
-func (d *Device) Latest() (f *Fix, ok bool) { return &d.latest, d.count > 0 }
-
 // Count is how many fixes have become visible; it changes with every new one.
 func (d *Device) Count() uint64 { return d.count }
 
@@ -133,15 +130,6 @@ func (d *Device) Count() uint64 { return d.count }
 func (d *Device) History(now time.Time, f func(*Fix)) {
 	d.advance(now.UnixNano())
 	d.past.each(f)
-}
-
-// NextVisible is when the next fix becomes visible; ok is false if nothing
-// but a question can bring one. Tests use it to know the future.
-func (d *Device) NextVisible() (at time.Time, ok bool) {
-	if !d.foresee() {
-		return time.Time{}, false
-	}
-	return time.Unix(0, d.queue[0].visible), true
 }
 
 // advance shows everything that is visible by a time.

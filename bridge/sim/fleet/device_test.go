@@ -140,8 +140,8 @@ func TestUnchangedStays(t *testing.T) {
 	}
 	d := NewDevice("a", 1, start, Unchanged, 1)
 	d.Poll(start)
-	if at, ok := d.NextVisible(); ok {
-		t.Errorf("a next fix at %s, want none", at)
+	if d.foresee() {
+		t.Errorf("a next fix at %s, want none", time.Unix(0, d.queue[0].visible))
 	}
 }
 
