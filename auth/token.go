@@ -4,9 +4,9 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
-)
 
-const redacted = "[redacted]"
+	"plaspy-bridge/auth/redact"
+)
 
 // Token is one token as the API issued it. It is comparable: two are equal if they came from the same
 // answer of the API. However it is printed, marshalled or logged, it shows "[redacted]". The zero value
@@ -22,16 +22,16 @@ func (t Token) Expires() time.Time {
 }
 
 // String returns a placeholder.
-func (t Token) String() string { return redacted }
+func (t Token) String() string { return redact.Placeholder }
 
 // GoString returns a placeholder.
-func (t Token) GoString() string { return redacted }
+func (t Token) GoString() string { return redact.Placeholder }
 
 // MarshalText returns a placeholder.
-func (t Token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func (t Token) MarshalText() ([]byte, error) { return []byte(redact.Placeholder), nil }
 
 // LogValue returns a placeholder.
-func (t Token) LogValue() slog.Value { return slog.StringValue(redacted) }
+func (t Token) LogValue() slog.Value { return slog.StringValue(redact.Placeholder) }
 
 // grant is one token and its life. The fields in the first group are set before it is shared.
 type grant struct {

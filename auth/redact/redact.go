@@ -74,7 +74,7 @@ func (s *Secrets) Text(text string, limit int) string {
 	}
 	// White space in a text may spell a secret only after it has become single spaces, so both forms are read.
 	text = string(s.Bytes([]byte(text)))
-	return cut(string(s.Bytes([]byte(printable(text)))), limit)
+	return Cut(string(s.Bytes([]byte(printable(text)))), limit)
 }
 
 // Bytes returns b with each secret replaced, and b itself if it holds none. It never changes b. The placeholder
@@ -103,7 +103,7 @@ func Line(text string, limit int) string {
 	if len(text) > maxLook {
 		text = text[:maxLook]
 	}
-	return cut(printable(text), limit)
+	return Cut(printable(text), limit)
 }
 
 // FileError returns the error of a file without the operation and the path. The path may
@@ -125,8 +125,8 @@ func printable(s string) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
-// cut shortens a printable text to limit bytes.
-func cut(s string, limit int) string {
+// Cut shortens a text to at most limit bytes. Three points mark that the rest is missing.
+func Cut(s string, limit int) string {
 	const mark = "..."
 	if len(s) <= limit {
 		return s

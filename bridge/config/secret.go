@@ -7,10 +7,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-)
 
-// mask is shown in place of a secret.
-const mask = "[redacted]"
+	"plaspy-bridge/auth/redact"
+)
 
 // Secret is a string that only [Secret.Reveal] shows:
 // not through any fmt verb, encoding/json or slog, alone or inside a struct.
@@ -26,7 +25,7 @@ func (s Secret) String() string {
 	if s == "" {
 		return ""
 	}
-	return mask
+	return redact.Placeholder
 }
 
 // GoString masks %#v.
@@ -60,7 +59,7 @@ func (s Servers) String() string {
 	servers := s.List()
 	for i, server := range servers {
 		if i > 0 && strings.Contains(server, "@") && !strings.Contains(server, "://") {
-			return mask // perhaps the rest of a password with a comma in it
+			return redact.Placeholder // perhaps the rest of a password with a comma in it
 		}
 	}
 	for i, server := range servers {
@@ -107,13 +106,13 @@ func MaskURL(raw string) string {
 	}
 	u, err := url.Parse(full)
 	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || !slices.Contains(schemes, u.Scheme) {
-		return mask
+		return redact.Placeholder
 	}
 	if !strings.Contains(raw, "@") {
 		return raw
 	}
 	if u.User == nil || strings.Contains(u.Path, "@") {
-		return mask
+		return redact.Placeholder
 	}
-	return u.Scheme + "://" + mask + "@" + u.Host + u.EscapedPath()
+	return u.Scheme + "://" + redact.Placeholder + "@" + u.Host + u.EscapedPath()
 }

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
+	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/bridge/glob"
 	"plaspy-bridge/publisher"
 )
@@ -129,7 +129,7 @@ func Parse(key string, data []byte) (Entry, error) {
 		switch {
 		case string(raw) == "null": // as if it were absent
 		case read == nil:
-			e.Ignored = append(e.Ignored, clean(name))
+			e.Ignored = append(e.Ignored, redact.Line(name, maxText))
 		default:
 			if want := read(&e, raw); want != "" {
 				faults = append(faults, fmt.Errorf("%s: expected %s", name, want))
@@ -238,7 +238,7 @@ func readSetBy(e *Entry, raw json.RawMessage) string {
 	if json.Unmarshal(raw, &e.SetBy) != nil {
 		return "a text"
 	}
-	e.SetBy = clean(e.SetBy)
+	e.SetBy = redact.Line(e.SetBy, maxText)
 	return ""
 }
 
@@ -286,23 +286,8 @@ func readPatterns(to *[]string, raw json.RawMessage) string {
 	return ""
 }
 
-// clean makes a text from the bucket fit for a log line or a terminal.
-func clean(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, text)
-	for len(text) > maxText {
-		_, size := utf8.DecodeLastRuneInString(text)
-		text = text[:len(text)-size]
-	}
-	return text
-}
-
 // printable reports whether a text is fit for a terminal as it is.
-func printable(text string) bool { return text != "" && clean(text) == text }
+func printable(text string) bool { return text != "" && redact.Line(text, maxText) == text }
 
 // Describe returns the settings in words, for people.
 func (e *Entry) Describe() string {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"plaspy-bridge/auth/redact"
 )
 
 func TestParse(t *testing.T) {
@@ -20,7 +22,7 @@ func TestParse(t *testing.T) {
 		"shortest and lightest":  {"group.g", `{"interval":"100ms","weight":0.1}`, Entry{Interval: 100 * time.Millisecond, Weight: 0.1}},
 		"not paused":             {"device.d", `{"paused":false}`, Entry{Paused: &no}},
 		"null is absent":         {"device.d", `{"interval":null,"paused":null}`, Entry{}},
-		"set by":                 {"device.d", "{\"set_by\":\"eva\\u001b[31m\"}", Entry{SetBy: "eva?[31m"}},
+		"set by":                 {"device.d", "{\"set_by\":\"eva\\u001b[31m\"}", Entry{SetBy: "eva [31m"}},
 		"unknown fields":         {"device.d", `{"intervall":"5s","Weight":3,"rate_limit":5}`, Entry{Ignored: []string{"Weight", "intervall", "rate_limit"}}},
 		"fleet": {"fleet", `{"rate_limit":60,"log_level":"WARN","devices":["a*"],"devices_exclude":"b, c"}`,
 			Entry{RateLimit: 60, LogLevel: &warn, Devices: []string{"a*"}, Exclude: []string{"b", "c"}}},
@@ -108,7 +110,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		if e.Interval != 0 && e.Interval < minInterval || e.Weight != 0 && !(e.Weight >= minWeight && e.Weight <= maxWeight) ||
-			e.RateLimit < 0 || e.RateLimit > maxRate || clean(e.SetBy) != e.SetBy {
+			e.RateLimit < 0 || e.RateLimit > maxRate || redact.Line(e.SetBy, maxText) != e.SetBy {
 			t.Errorf("out of bounds: %+v", e)
 		}
 		again, err := Parse(key, e.Encode())

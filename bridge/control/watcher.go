@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/bridge/tick"
 )
 
@@ -167,7 +168,7 @@ func (w *Watcher) report(r *Rules) {
 			continue
 		}
 		lines++
-		w.log.Warn("ignoring a malformed control entry", "key", clean(u.Key), "seq", u.Revision, "reason", u.Reason)
+		w.log.Warn("ignoring a malformed control entry", "key", redact.Line(u.Key, maxText), "seq", u.Revision, "reason", u.Reason)
 	}
 	w.logged = logged
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
+	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
@@ -244,15 +245,8 @@ func (s *Service) fail(e *endpoint, m *nats.Msg, f *failure, took time.Duration)
 	if text == "" {
 		text = http.StatusText(f.code)
 	}
-	s.respond(m, nil, nats.Header{micro.ErrorHeader: {headerText(text)}, micro.ErrorCodeHeader: {strconv.Itoa(f.code)}})
+	s.respond(m, nil, nats.Header{micro.ErrorHeader: {redact.Line(text, maxErrorText)}, micro.ErrorCodeHeader: {strconv.Itoa(f.code)}})
 }
 
-// headerText makes a text the value of a header.
-func headerText(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
-}
+// maxErrorText bounds the text of an error in a header, in bytes.
+const maxErrorText = 1 << 10

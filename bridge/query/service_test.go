@@ -151,7 +151,7 @@ func TestErrors(t *testing.T) {
 		subject, body string
 		code, text    string
 	}{
-		{"the API's own", long, "device.d", "", "404", "no such  device"},
+		{"the API's own", long, "device.d", "", "404", "no such device"},
 		{"key refused", fmt.Errorf("wait for a token: %w (%w)", context.DeadlineExceeded, &auth.Error{Refused: true}), "last.d", "", "503", "refuses the key"},
 		{"no budget", fmt.Errorf("wrapped: %w", plaspy.ErrNoBudget), "last.d", "", "429", "budget"},
 		{"no answer", &plaspy.Error{Endpoint: "x", Message: "connection refused"}, "devices", "", "502", "connection refused"},

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/publisher"
 )
@@ -186,12 +187,5 @@ func (l *Letter) line() string {
 	if l.Status != "" {
 		s += " status=" + l.Status
 	}
-	return s + " reason=" + strconv.Quote(cut(l.Reason, 200))
-}
-
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "") + "..."
+	return s + " reason=" + strconv.Quote(redact.Cut(l.Reason, 200))
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/bridge/plaspy/rawjson"
 )
 
@@ -213,7 +214,7 @@ func EncodeProgress(items []ElementResult) []byte {
 	for _, limit := range [...]int{maxItemError, 0} {
 		var runs []run
 		for _, item := range items {
-			item.Error = cutText(item.Error, limit)
+			item.Error = redact.Cut(item.Error, limit)
 			if n := len(runs); n > 0 && runs[n-1].ElementResult == item {
 				runs[n-1].Count++
 				continue
@@ -245,12 +246,4 @@ func DecodeProgress(data []byte, elements int) ([]ElementResult, bool) {
 		}
 	}
 	return items, true
-}
-
-// cutText is the beginning of a text, n bytes at most.
-func cutText(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "")
 }

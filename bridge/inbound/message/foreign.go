@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"plaspy-bridge/auth/isotime"
+	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/bridge/plaspy/rawjson"
 )
 
@@ -67,7 +68,7 @@ func (f Forms) ownTracks(body, kind []byte) ([]byte, error) {
 		return nil, nil
 	}
 	if string(text) != "location" {
-		return nil, &FieldError{"body", "is an OwnTracks message of type " + strconv.Quote(brief(string(text))) + ", which is no location"}
+		return nil, &FieldError{"body", "is an OwnTracks message of type " + strconv.Quote(redact.Cut(string(text), brief)) + ", which is no location"}
 	}
 	if !f.OwnTracks {
 		return nil, notAccepted("an OwnTracks location", FormNames[0])

@@ -201,8 +201,8 @@ func dropDetail(p *Publication) bool {
 		}
 	}
 	reason := first(p.Header, HeaderReason)
-	p.Header[HeaderReason] = []string{brief(reason)}
-	return brief(reason) != reason
+	p.Header[HeaderReason] = []string{redact.Cut(reason, brief)}
+	return redact.Cut(reason, brief) != reason
 }
 
 // headerSize is the length of a header as it travels.
@@ -224,14 +224,9 @@ type Tries struct {
 // maxText bounds the length of a text that the bridge makes, in bytes.
 const maxText = 1 << 10
 
+// brief bounds a text of which only the beginning is of use, in bytes.
+const brief = 40
+
 // Text makes any text the value of a header: one line of printable characters,
 // at most 1 KiB.
 func Text(s string) string { return redact.Line(s, maxText) }
-
-// brief is the beginning of a text.
-func brief(s string) string {
-	if len(s) <= 40 {
-		return s
-	}
-	return strings.ToValidUTF8(s[:37], "") + "..."
-}

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/publisher"
 )
 
@@ -127,7 +128,7 @@ func appendPosted(b []byte, d *Decision, short brevity) []byte {
 func appendRefused(b []byte, d *Decision, letter uint64, short brevity) []byte {
 	reason, detail := Text(d.Reason), Text(d.Detail)
 	if short >= noDetail {
-		reason, detail = brief(reason), ""
+		reason, detail = redact.Cut(reason, brief), ""
 	}
 	b = appendJSON(append(b, `,"posted":false,"reason":`...), reason)
 	b = appendJSON(append(b, `,"error":`...), detail)
