@@ -39,7 +39,7 @@ func Command(build func() (version, revision string)) *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Show everything working in one process, without an account or a server",
+		Short: "Run a demo in one process: simulated fleet and API, NATS, and the bridge",
 		Long: "Runs a simulated fleet behind the Plaspy API's wire format, a NATS server and the bridge between\n" +
 			"them in one process, and shows the messages, until it is interrupted. It keeps no data.\n\n" +
 			"The BRIDGE_ variables apply as they do for run. The PLASPY_ and NATS_ variables do not: the demo never\n" +
