@@ -182,7 +182,7 @@ func benchBridge(b *testing.B, changed float64, tracer *trace.Tracer) {
 		BackoffInitial: time.Second, BackoffMax: time.Minute, Grace: 10 * time.Second, Trace: tracer,
 	}, outbound.Parts{
 		API: api, Devices: client, Gaps: client, Budget: budget, Circuit: plaspy.NewCircuit(plaspy.CircuitOptions{Log: log}),
-		Events: pub, State: pub, Connected: pub.Connected, Schedule: schedule.NewFixed(time.Millisecond), Subjects: pub.Subjects(), Log: log,
+		Events: pub, State: pub.Reader(), Connected: pub.Connected, Schedule: schedule.NewFixed(time.Millisecond), Subjects: pub.Subjects(), Log: log,
 	})
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()

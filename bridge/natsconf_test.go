@@ -256,7 +256,7 @@ func TestNATSConfOfSilence(t *testing.T) {
 	pub := must[*publisher.Publisher](t, "make a publisher")(publisher.New(conn, subjects, quiet, nil))
 	js := pub.JetStream()
 	must[[]publisher.StreamReport](t, "create streams")(publisher.EnsureStreams(ctx, js, subjects.Streams(publisher.StreamOptions{Retention: time.Hour})))
-	if err := publisher.RememberSilent(ctx, pub); err != nil {
+	if err := pub.Positions().RememberSilent(ctx); err != nil {
 		t.Fatal(err)
 	}
 	operator := connect(t, s, "operator", "pass-of-OPERATOR")
@@ -297,7 +297,7 @@ func TestNATSConfOfSilence(t *testing.T) {
 	if err := events.Purge(ctx); err != nil {
 		t.Fatal(err)
 	}
-	must[publisher.Mark](t, "read the state")(pub.State(ctx, false, func(publisher.Stored) {}))
+	must[publisher.Mark](t, "read the state")(pub.Reader().State(ctx, false, func(publisher.Stored) {}))
 	if err := conn.LastError(); err != nil {
 		t.Error(err)
 	}

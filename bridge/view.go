@@ -87,7 +87,7 @@ func newestLetters(ctx context.Context, box *deadletter.Box, limit int) ([]view.
 // the devices of all replicas.
 func newFeed(pub *publisher.Publisher, client *plaspy.Client, log *slog.Logger, reg prometheus.Registerer) *feed.Feed {
 	return feed.New(feed.Options{
-		State: pub.State, JetStream: pub.JetStream(), Subjects: pub.Subjects(), Log: log, Registerer: reg,
+		State: pub.Reader().State, JetStream: pub.JetStream(), Subjects: pub.Subjects(), Log: log, Registerer: reg,
 		Groups: func(ctx context.Context) (map[string][]string, error) {
 			groups, _, err := client.Groups(ctx)
 			if err != nil {

@@ -192,7 +192,6 @@ func (b *Bridge) openPool(context.Context) error {
 		posted = b.consuming.echoes.Posted
 	}
 	pub, api := b.broker.pub, countedPolls{b.api.client, &b.telemetry.live.pollCalls}
-	stream := gatedStream{pub, b.broker.keeper}
 	b.polling.assigned.group = b.group
 	b.polling.pool = outbound.New(outbound.Options{
 		Workers: b.cfg.Workers, Refresh: b.cfg.DevicesRefresh, EventGroups: b.cfg.EventGroups,
@@ -211,8 +210,9 @@ func (b *Bridge) openPool(context.Context) error {
 		},
 	}, outbound.Parts{
 		API: api, Devices: api, Gaps: api, Budget: b.api.budget, Circuit: b.api.pollCircuit,
-		Events: stream, Positions: pub.Positions(), State: stream, Connected: stream.Connected,
-		RememberSilent: func(ctx context.Context) error { return publisher.RememberSilent(ctx, pub) },
+		Events: pub, Positions: pub.Positions(), State: pub.Reader(),
+		Connected:      func() bool { return pub.Connected() && b.broker.keeper.Ready() }, // and has found the streams
+		RememberSilent: pub.Positions().RememberSilent,
 		Owner:          &b.polling.assigned, Assigned: b.polling.assigned.known, Forgotten: b.polling.assigned.forgotten.Marked,
 		Schedule: newPolicy(b.cfg), Memory: newMemory(b.cfg, pub), Subjects: pub.Subjects(), Log: log, Registry: b.telemetry.metrics,
 	})
@@ -304,16 +304,6 @@ func newPolicy(c config.Config) *schedule.Schedule {
 		Interval: c.PollInterval, TripStartWeight: c.TripStartWeight, Seed: uint64(time.Now().UnixNano()),
 	})
 }
-
-// gatedStream is the events stream, which counts as not connected until the keeper
-// has found it.
-type gatedStream struct {
-	*publisher.Publisher
-	keeper *streams.Keeper
-}
-
-// Connected reports whether the broker can be reached and has the streams.
-func (s gatedStream) Connected() bool { return s.Publisher.Connected() && s.keeper.Ready() }
 
 // openConsumer makes the consumer side, unless it is switched off.
 func (b *Bridge) openConsumer(context.Context) error {

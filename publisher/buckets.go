@@ -30,7 +30,7 @@ func Filled(reports []StreamReport, want []jetstream.StreamConfig) bool {
 }
 
 // headerOrigin is the sequence in the events stream of an entry that
-// [Publisher.FillLast] put; the server has a header of its own for it.
+// [Positions.FillLast] put; the server has a header of its own for it.
 const headerOrigin = "plaspy-sequence"
 
 // entry is the state of one key of the last-location bucket.
@@ -44,25 +44,26 @@ type entry struct {
 // bucket that an operator made without a source. Several replicas may run it at
 // once: each write is fenced by the entry that it replaces, so no write replaces a
 // newer entry.
-func (p *Publisher) FillLast(ctx context.Context) error {
-	bucket := p.subjects.LastBucket()
+func (b Positions) FillLast(ctx context.Context) error {
+	r := b.reader
+	bucket := r.subjects.LastBucket()
 	prefix := BucketKey(bucket, "")
 	there := map[string]entry{}
-	if err := read(ctx, p, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, seq uint64, _ time.Time) {
+	if err := r.read(ctx, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, seq uint64, _ time.Time) {
 		origin, _ := sourceSeq(m.Headers())
 		there[m.Subject()] = entry{seq, origin}
 	}); err != nil {
 		return err
 	}
-	c, err := p.js.OrderedConsumer(ctx, p.subjects.Events(), jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: []string{p.subjects.Location("*")},
+	c, err := r.js.OrderedConsumer(ctx, r.subjects.Events(), jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: []string{r.subjects.Location("*")},
 	})
 	if err != nil {
-		return fmt.Errorf("read stream %s: %w", p.subjects.Events(), explain(err))
+		return fmt.Errorf("read stream %s: %w", r.subjects.Events(), explain(err))
 	}
 	it, err := c.Messages()
 	if err != nil {
-		return fmt.Errorf("read stream %s: %w", p.subjects.Events(), explain(err))
+		return fmt.Errorf("read stream %s: %w", r.subjects.Events(), explain(err))
 	}
 	defer it.Stop()
 	defer context.AfterFunc(ctx, it.Stop)()
@@ -72,13 +73,13 @@ func (p *Publisher) FillLast(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			return fmt.Errorf("read stream %s: %w", p.subjects.Events(), explain(err))
+			return fmt.Errorf("read stream %s: %w", r.subjects.Events(), explain(err))
 		}
-		_, device, _, ok := p.subjects.Kind(m.Subject())
+		_, device, _, ok := r.subjects.Kind(m.Subject())
 		if !ok {
 			continue
 		}
-		if there[prefix+device], err = p.Positions().fill(ctx, prefix+device, m, there[prefix+device]); err != nil {
+		if there[prefix+device], err = b.fill(ctx, prefix+device, m, there[prefix+device]); err != nil {
 			return fmt.Errorf("put into bucket %s: %w", bucket, explain(err))
 		}
 	}
@@ -94,14 +95,14 @@ func (b Positions) fill(ctx context.Context, subject string, m jetstream.Msg, ol
 	seq := meta.Sequence.Stream
 	out := copyOf(subject, m.Headers(), m.Data(), seq)
 	for old.origin < seq {
-		ack, err := b.p.js.PublishMsg(ctx, out, jetstream.WithExpectLastSequencePerSubject(old.revision))
+		ack, err := b.reader.js.PublishMsg(ctx, out, jetstream.WithExpectLastSequencePerSubject(old.revision))
 		if err == nil {
 			return entry{ack.Sequence, seq}, nil
 		}
 		if judge(err) != fenced {
 			return old, err
 		}
-		last, err := (&leader{b.p.js, BucketStream(b.p.subjects.LastBucket())}).last(ctx, subject)
+		last, err := (&leader{b.reader.js, BucketStream(b.reader.subjects.LastBucket())}).last(ctx, subject)
 		if err != nil {
 			return old, err
 		}
@@ -122,12 +123,12 @@ const (
 )
 
 // Positions edits the last-location bucket, which the server otherwise fills by
-// itself, and the one of the alert silent if [RememberSilent] has succeeded. It is
-// safe for concurrent use.
-type Positions struct{ p *Publisher }
+// itself, and the one of the alert silent if [Positions.RememberSilent] has succeeded.
+// It is safe for concurrent use.
+type Positions struct{ reader *Reader }
 
 // Positions returns the editor of the last-location bucket.
-func (p *Publisher) Positions() Positions { return Positions{p} }
+func (p *Publisher) Positions() Positions { return Positions{p.reader} }
 
 // origin is a bucket, and the subject of the events stream from which the server
 // fills one of its keys.
@@ -135,9 +136,9 @@ type origin struct{ bucket, key, subject string }
 
 // origins lists the buckets with a key of a device.
 func (b Positions) origins(device string) []origin {
-	s := b.p.subjects
+	s := b.reader.subjects
 	list := []origin{{s.LastBucket(), s.LastKey(device), s.Location(device)}}
-	if b.p.history.silent.Load() {
+	if b.reader.silent.Load() {
 		list = append(list, origin{s.SilentBucket(), BucketKey(s.SilentBucket(), device), s.Alert(device, SilentAlert)})
 	}
 	return list
@@ -180,7 +181,7 @@ func (b Positions) restore(ctx context.Context, o origin) error {
 	if err != nil || last == nil || last.Header.Get(headerOperation) == "" {
 		return err
 	}
-	s, err := b.p.Last(ctx, o.subject)
+	s, err := b.reader.Last(ctx, o.subject)
 	if err != nil || s == nil {
 		return err
 	}
@@ -190,7 +191,7 @@ func (b Positions) restore(ctx context.Context, o origin) error {
 // replace puts an entry in the place of another one, unless a newer event came
 // meanwhile.
 func (b Positions) replace(ctx context.Context, m *nats.Msg, revision uint64) error {
-	_, err := b.p.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(revision))
+	_, err := b.reader.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(revision))
 	if err != nil && judge(err) != fenced {
 		return explain(err)
 	}
@@ -200,7 +201,7 @@ func (b Positions) replace(ctx context.Context, m *nats.Msg, revision uint64) er
 // entry reads the last message of a key from the bucket's leader; nil means that
 // there is none.
 func (b Positions) entry(ctx context.Context, o origin) (*jetstream.RawStreamMsg, error) {
-	m, err := (&leader{b.p.js, BucketStream(o.bucket)}).last(ctx, o.key)
+	m, err := (&leader{b.reader.js, BucketStream(o.bucket)}).last(ctx, o.key)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil // an operator may have deleted the bucket
 	}
@@ -246,33 +247,34 @@ func (s Subjects) silentBucket(replicas int) jetstream.StreamConfig {
 
 // RememberSilent has the alert silent remembered beyond the retention of the
 // events: it creates the bucket for it if that is missing. Until it has succeeded
-// once, [Publisher.State] does not read the bucket.
-func RememberSilent(ctx context.Context, p *Publisher) error {
-	name := BucketStream(p.subjects.SilentBucket())
-	if _, err := lookUp(ctx, p.js, name); err == nil {
-		p.history.silent.Store(true)
+// once, [Reader.State] does not read the bucket.
+func (b Positions) RememberSilent(ctx context.Context) error {
+	r := b.reader
+	name := BucketStream(r.subjects.SilentBucket())
+	if _, err := lookUp(ctx, r.js, name); err == nil {
+		r.silent.Store(true)
 		return nil
 	} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("stream %s: %w", name, explain(err))
 	}
-	events, err := lookUp(ctx, p.js, p.subjects.Events())
+	events, err := lookUp(ctx, r.js, r.subjects.Events())
 	if err != nil {
 		return fmt.Errorf("read stream state: %w", explain(err))
 	}
-	_, err = p.js.CreateStream(ctx, p.subjects.silentBucket(events.Config.Replicas))
+	_, err = r.js.CreateStream(ctx, r.subjects.silentBucket(events.Config.Replicas))
 	if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another replica was faster
 		return fmt.Errorf("create stream %s: %w", name, explain(err))
 	}
-	p.history.silent.Store(true)
+	r.silent.Store(true)
 	return nil
 }
 
 // silentAgedOut calls f with the newest silent alert of each device, if that event
 // aged out of the events stream.
-func silentAgedOut(ctx context.Context, p *Publisher, mark Mark, f func(Stored)) error {
-	bucket := p.subjects.SilentBucket()
+func (r *Reader) silentAgedOut(ctx context.Context, mark Mark, f func(Stored)) error {
+	bucket := r.subjects.SilentBucket()
 	prefix := BucketKey(bucket, "")
-	err := read(ctx, p, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
+	err := r.read(ctx, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
 		if seq, ok := sourceSeq(m.Headers()); ok && mark.gone(seq, at) {
 			f(Stored{Kind: "alert", Device: m.Subject()[len(prefix):], Alert: SilentAlert, At: at, Header: m.Headers(), Body: m.Data()})
 		}

@@ -24,6 +24,6 @@
 //
 // # The stream is the state
 //
-// [Publisher.State] reads back the last published events of every device, so the
+// [Reader.State] reads back the last published events of every device, so the
 // bridge keeps no cursor of its own.
 package publisher

@@ -100,32 +100,29 @@ func (p *Publisher) answered(m *nats.Msg, ack *jetstream.PubAck, err error) {
 
 func (p *Publisher) handle(ctx context.Context, r reply) {
 	if r.lastRead {
-		p.findingDomain = false
+		p.identity.asked = false
 	}
 	switch {
 	case r.lastRead && r.err == nil:
 		p.found(r)
-	case r.lastRead && r.ack != nil && p.ours(r.ack) && !r.ack.Duplicate:
+	case r.lastRead && r.ack != nil && p.identity.ours(r.ack) && !r.ack.Duplicate:
 		p.stored(r.f, r.ack.Sequence, false) // only the domain was missing, and the read may be forbidden
 	case r.err != nil:
 		p.failed(ctx, r)
-	case !p.ours(r.ack):
-		p.logForeign(r.ack)
+	case !p.identity.ours(r.ack):
+		if p.identity.unknown(r.ack) {
+			p.log.Warn("another stream captures the event subjects and rejects most events; copy events with sources or a mirror instead",
+				"stream", r.ack.Stream, "domain", r.ack.Domain)
+		}
 		p.readLast(ctx, r)
 	case r.ack.Duplicate:
 		p.readLast(ctx, r)
-	case p.domain == nil && !p.findingDomain:
-		p.findingDomain = true
+	case p.identity.domain == nil && !p.identity.asked:
+		p.identity.asked = true
 		p.readLast(ctx, r)
 	default:
 		p.stored(r.f, r.ack.Sequence, false)
 	}
-}
-
-// ours reports whether an answer is from the events stream. Until the domain is
-// known, a stream of that name in another domain cannot be told apart by its answer.
-func (p *Publisher) ours(ack *jetstream.PubAck) bool {
-	return ack.Stream == p.subjects.Events() && (p.domain == nil || ack.Domain == *p.domain)
 }
 
 // failed handles an event that was not stored according to its answer.
@@ -168,9 +165,9 @@ func (p *Publisher) found(r reply) {
 	e := r.f.events[r.f.next]
 	switch {
 	case r.last != nil && r.last.ID == e.ID:
-		fresh := r.ack != nil && p.ours(r.ack) && r.ack.Sequence == r.last.Seq && !r.ack.Duplicate
-		if fresh && p.domain == nil {
-			p.domain = &r.ack.Domain
+		fresh := r.ack != nil && p.identity.ours(r.ack) && r.ack.Sequence == r.last.Seq && !r.ack.Duplicate
+		if fresh && p.identity.domain == nil {
+			p.identity.domain = &r.ack.Domain
 		}
 		p.stored(r.f, r.last.Seq, !fresh)
 	case r.refusal != nil && judge(r.refusal) == never && r.f.refused > 0:
@@ -181,7 +178,7 @@ func (p *Publisher) found(r reply) {
 	case lastSeq(r.last) != e.Expect:
 		p.streamAnswered()
 		p.finish(r.f, &Conflict{Event: e, Last: r.last})
-	case r.ack != nil && p.ours(r.ack) && r.ack.Duplicate:
+	case r.ack != nil && p.identity.ours(r.ack) && r.ack.Duplicate:
 		// The stream remembers the id of a purged message. Publish the event again with
 		// a new id.
 		e.content++
@@ -194,27 +191,12 @@ func (p *Publisher) found(r reply) {
 	}
 }
 
-// logForeign logs once each stream that answers in place of the events stream. Each
-// event carries a fence for the events stream, so such a copy rejects most events.
-func (p *Publisher) logForeign(ack *jetstream.PubAck) {
-	name := ack.Domain + "/" + ack.Stream
-	if p.foreignStreams[name] || len(p.foreignStreams) >= maxForeign {
-		return
-	}
-	p.foreignStreams[name] = true
-	p.log.Warn("another stream captures the event subjects and rejects most events; copy events with sources or a mirror instead",
-		"stream", ack.Stream, "domain", ack.Domain)
-}
-
-// maxForeign bounds the memory of logForeign.
-const maxForeign = 16
-
 func (p *Publisher) stored(f *flight, seq uint64, found bool) {
 	e := f.events[f.next]
 	e.Seq = seq
 	p.metrics.stored(e)
 	p.lastAck.Store(time.Now().UnixNano())
-	p.history.acknowledged(seq)
+	p.reader.history.acknowledged(seq)
 	p.unstorable.stored(e)
 	p.streamAnswered()
 	f.next++
@@ -348,6 +330,35 @@ func (r *retries) take(now time.Time) (due []*flight) {
 	clear(r.list[len(left):])
 	r.list = left
 	return due
+}
+
+// identity recognizes the answers of the events stream among those of other streams
+// that capture its subjects. Each event carries a fence for the events stream, so such
+// a copy rejects most events.
+type identity struct {
+	stream  string
+	domain  *string         // the JetStream domain of the stream, once it is known
+	asked   bool            // a read that shows the domain is in flight
+	foreign map[string]bool // streams that unknown has seen
+}
+
+// ours reports whether an answer is from the events stream. Until the domain is known,
+// a stream of that name in another domain cannot be told apart by its answer.
+func (i *identity) ours(ack *jetstream.PubAck) bool {
+	return ack.Stream == i.stream && (i.domain == nil || ack.Domain == *i.domain)
+}
+
+// maxForeign bounds the memory of unknown.
+const maxForeign = 16
+
+// unknown reports whether an answer is the first one of a foreign stream.
+func (i *identity) unknown(ack *jetstream.PubAck) bool {
+	name := ack.Domain + "/" + ack.Stream
+	if i.foreign[name] || len(i.foreign) >= maxForeign {
+		return false
+	}
+	i.foreign[name] = true
+	return true
 }
 
 // unstorable records the events that can never be stored, for the bridge's health.

@@ -31,7 +31,7 @@ func TestState(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	mark, err := p.State(t.Context(), false, func(s publisher.Stored) {
+	mark, err := p.Reader().State(t.Context(), false, func(s publisher.Stored) {
 		got = append(got, fmt.Sprintf("%s %s %s %d", s.Kind, s.Device, s.Alert, s.Seq))
 	})
 	if err != nil {
@@ -46,7 +46,7 @@ func TestState(t *testing.T) {
 		t.Errorf("mark %+v", mark)
 	}
 	got = nil
-	if _, err := p.State(t.Context(), true, func(s publisher.Stored) {
+	if _, err := p.Reader().State(t.Context(), true, func(s publisher.Stored) {
 		if s.Kind == "alert" {
 			got = append(got, fmt.Sprint(s.Seq))
 		}
@@ -91,7 +91,7 @@ func TestStateAfterRetentionComesFromTheBucket(t *testing.T) {
 		t.Fatal(err)
 	}
 	state := map[string]publisher.Stored{}
-	if _, err := p.State(t.Context(), false, func(s publisher.Stored) { state[s.Device] = s }); err != nil {
+	if _, err := p.Reader().State(t.Context(), false, func(s publisher.Stored) { state[s.Device] = s }); err != nil {
 		t.Fatal(err)
 	}
 	if s, ok := state["parked"]; ok {
@@ -104,7 +104,7 @@ func TestStateAfterRetentionComesFromTheBucket(t *testing.T) {
 		t.Fatal(err)
 	}
 	clear(state)
-	if _, err := p.State(t.Context(), false, func(s publisher.Stored) { state[s.Device] = s }); err != nil {
+	if _, err := p.Reader().State(t.Context(), false, func(s publisher.Stored) { state[s.Device] = s }); err != nil {
 		t.Fatal(err)
 	}
 	if s := state["parked"]; s.Seq != 0 || !strings.Contains(string(s.Body), `"location":{"v":1}`) {
@@ -118,7 +118,7 @@ func TestStateAfterRetentionComesFromTheBucket(t *testing.T) {
 		t.Fatal(err)
 	}
 	clear(state)
-	if _, err := p.State(t.Context(), false, func(s publisher.Stored) { state[s.Device] = s }); err != nil {
+	if _, err := p.Reader().State(t.Context(), false, func(s publisher.Stored) { state[s.Device] = s }); err != nil {
 		t.Fatal(err)
 	}
 	if len(state) != 0 {
@@ -150,7 +150,7 @@ func TestFilledByHand(t *testing.T) {
 	next(1)
 	for _, p := range []*publisher.Publisher{a, b} {
 		natstest.Run(t, func(ctx context.Context) {
-			if err := p.FillLast(ctx); ctx.Err() == nil {
+			if err := p.Positions().FillLast(ctx); ctx.Err() == nil {
 				t.Errorf("ended with %v", err)
 			}
 		})
@@ -233,7 +233,7 @@ func TestQuietRead(t *testing.T) {
 	}
 	<-js.PublishAsyncComplete()
 	seen := 0
-	_, err := p.State(t.Context(), false, func(publisher.Stored) {
+	_, err := p.Reader().State(t.Context(), false, func(publisher.Stored) {
 		if seen++; seen > 1 {
 			return
 		}

@@ -58,8 +58,7 @@ type Publisher struct {
 	subjects Subjects
 	conn     *Conn
 	js       jetstream.JetStream
-	leader   *leader       // of the events stream
-	idle     time.Duration // how long a read waits for the next message
+	reader   *Reader
 	log      *slog.Logger
 	metrics  metrics
 
@@ -71,29 +70,21 @@ type Publisher struct {
 	flights    flights
 	trouble    atomic.Pointer[string]
 	lastAck    atomic.Int64 // Unix nanoseconds
-	history    history
 	unstorable unstorable
 
-	work // owned by Run
-}
-
-// work is used by the goroutine of Run alone.
-type work struct {
-	retries        retries
-	domain         *string         // the JetStream domain of the events stream, once it is known
-	findingDomain  bool            // a read that shows the domain is in flight
-	foreignStreams map[string]bool // streams that logForeign has logged
+	retries  retries  // used by the goroutine of Run alone
+	identity identity // likewise
 }
 
 // New makes a publisher on a connection. Metrics are registered unless reg is nil.
 func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registerer) (*Publisher, error) {
 	p := &Publisher{
-		subjects: subjects, conn: conn, idle: readIdle, log: log, metrics: newMetrics(reg),
-		window:  make(chan struct{}, Window),
-		replies: make(chan reply, Window),
-		stopped: make(chan struct{}),
-		flights: flights{byMsg: make(map[*nats.Msg]*flight)},
-		work:    work{foreignStreams: make(map[string]bool)},
+		subjects: subjects, conn: conn, log: log, metrics: newMetrics(reg),
+		window:   make(chan struct{}, Window),
+		replies:  make(chan reply, Window),
+		stopped:  make(chan struct{}),
+		flights:  flights{byMsg: make(map[*nats.Msg]*flight)},
+		identity: identity{stream: subjects.Events(), foreign: make(map[string]bool)},
 	}
 	var err error
 	p.js, err = conn.OpenJetStream(
@@ -108,7 +99,7 @@ func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registe
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	p.leader = &leader{p.js, subjects.Events()}
+	p.reader = &Reader{js: p.js, subjects: subjects, leader: &leader{p.js, subjects.Events()}, idle: readIdle}
 	return p, nil
 }
 
@@ -117,6 +108,14 @@ func (p *Publisher) JetStream() jetstream.JetStream { return p.js }
 
 // Subjects returns the subjects that the publisher publishes to.
 func (p *Publisher) Subjects() Subjects { return p.subjects }
+
+// Reader returns the reader of the events stream.
+func (p *Publisher) Reader() *Reader { return p.reader }
+
+// Last reads the last message of a subject, as [Reader.Last] does.
+func (p *Publisher) Last(ctx context.Context, subject string) (*Stored, error) {
+	return p.reader.Last(ctx, subject)
+}
 
 // Run handles the stream's answers until ctx is cancelled. Chains that are still in
 // flight then end with [ErrStopped].

@@ -50,13 +50,24 @@ func (m Mark) gone(seq uint64, at time.Time) bool {
 // readIdle is how long a read of the stream waits for the next message before it fails.
 const readIdle = 5 * time.Second
 
+// Reader reads the events stream, and the buckets that the server fills from it. It is
+// safe for concurrent use.
+type Reader struct {
+	js       jetstream.JetStream
+	subjects Subjects
+	leader   *leader       // of the events stream
+	idle     time.Duration // how long a read waits for the next message
+	history  history
+	silent   atomic.Bool // the bucket of the alert silent exists
+}
+
 // Mark reads the events stream's mark.
-func (p *Publisher) Mark(ctx context.Context) (Mark, error) {
-	info, err := lookUp(ctx, p.js, p.subjects.Events())
+func (r *Reader) Mark(ctx context.Context) (Mark, error) {
+	info, err := lookUp(ctx, r.js, r.subjects.Events())
 	if err != nil {
 		return Mark{}, fmt.Errorf("read stream state: %w", explain(err))
 	}
-	return p.history.origin(markOf(info)), nil
+	return r.history.origin(markOf(info)), nil
 }
 
 func markOf(info *jetstream.StreamInfo) Mark {
@@ -74,15 +85,15 @@ func markOf(info *jetstream.StreamInfo) Mark {
 // Observe reads the events stream's mark and compares it with that of the last call.
 // If the verdict is not Intact, the stream's content has to be read again. The first
 // call returns Intact.
-func (p *Publisher) Observe(ctx context.Context) (Mark, Verdict, error) {
-	acked := p.history.ackedSeq() // before the request: the mark may not include later events
-	info, err := lookUp(ctx, p.js, p.subjects.Events())
+func (r *Reader) Observe(ctx context.Context) (Mark, Verdict, error) {
+	acked := r.history.ackedSeq() // before the request: the mark may not include later events
+	info, err := lookUp(ctx, r.js, r.subjects.Events())
 	if err != nil {
 		return Mark{}, Intact, fmt.Errorf("read stream state: %w", explain(err))
 	}
 	mark := markOf(info)
-	verdict := p.history.observe(mark, acked)
-	return p.history.origin(mark), verdict, nil
+	verdict := r.history.observe(mark, acked)
+	return r.history.origin(mark), verdict, nil
 }
 
 // State calls f with the last messages of every device: its last
@@ -90,13 +101,13 @@ func (p *Publisher) Observe(ctx context.Context) (Mark, Verdict, error) {
 // (every alert in the stream if allAlerts is set). Locations that aged out
 // of the stream come from the last-location bucket, with Seq 0. f must not keep
 // the message. The mark is of the moment before the read.
-func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (Mark, error) {
-	mark, err := p.Mark(ctx)
+func (r *Reader) State(ctx context.Context, allAlerts bool, f func(Stored)) (Mark, error) {
+	mark, err := r.Mark(ctx)
 	if err != nil {
 		return mark, err
 	}
 	complete, seen := mark.Complete(), make(map[string]struct{})
-	if err := p.readEvents(ctx, "*", allAlerts, func(s Stored) {
+	if err := r.readEvents(ctx, "*", allAlerts, func(s Stored) {
 		if s.Kind == "location" && !complete {
 			seen[s.Device] = struct{}{}
 		}
@@ -107,45 +118,45 @@ func (p *Publisher) State(ctx context.Context, allAlerts bool, f func(Stored)) (
 	if complete {
 		return mark, nil
 	}
-	if err := p.agedOut(ctx, mark, seen, f); err != nil || !p.history.silent.Load() {
+	if err := r.agedOut(ctx, mark, seen, f); err != nil || !r.silent.Load() {
 		return mark, err
 	}
-	return mark, silentAgedOut(ctx, p, mark, f)
+	return mark, r.silentAgedOut(ctx, mark, f)
 }
 
 // StateOf calls f with the last messages of one device, by its
-// token, as [Publisher.State] does for all. It does not read the last-location
+// token, as [Reader.State] does for all. It does not read the last-location
 // bucket.
-func (p *Publisher) StateOf(ctx context.Context, device string, allAlerts bool, f func(Stored)) error {
-	return p.readEvents(ctx, device, allAlerts, f)
+func (r *Reader) StateOf(ctx context.Context, device string, allAlerts bool, f func(Stored)) error {
+	return r.readEvents(ctx, device, allAlerts, f)
 }
 
-func (p *Publisher) readEvents(ctx context.Context, device string, allAlerts bool, f func(Stored)) error {
+func (r *Reader) readEvents(ctx context.Context, device string, allAlerts bool, f func(Stored)) error {
 	visit := func(m jetstream.Msg, seq uint64, at time.Time) {
-		kind, device, alert, ok := p.subjects.Kind(m.Subject())
+		kind, device, alert, ok := r.subjects.Kind(m.Subject())
 		if !ok {
 			return // another subject that the operator added to the stream
 		}
 		f(Stored{Kind: kind, Device: device, Alert: alert, ID: m.Headers().Get(nats.MsgIdHdr), Seq: seq, At: at, Header: m.Headers(), Body: m.Data()})
 	}
-	last := []string{p.subjects.Location(device), p.subjects.Device(device)}
-	alerts := p.subjects.Alert(device, "*")
+	last := []string{r.subjects.Location(device), r.subjects.Device(device)}
+	alerts := r.subjects.Alert(device, "*")
 	if !allAlerts {
 		last = append(last, alerts)
-	} else if err := read(ctx, p, p.subjects.Events(), jetstream.DeliverAllPolicy, []string{alerts}, visit); err != nil {
+	} else if err := r.read(ctx, r.subjects.Events(), jetstream.DeliverAllPolicy, []string{alerts}, visit); err != nil {
 		return err
 	}
-	return read(ctx, p, p.subjects.Events(), jetstream.DeliverLastPerSubjectPolicy, last, visit)
+	return r.read(ctx, r.subjects.Events(), jetstream.DeliverLastPerSubjectPolicy, last, visit)
 }
 
 // agedOut reads the last-location bucket for devices without a location in the
 // events stream. An entry counts if it came from this stream, from before its first
 // message, and is old enough to have aged out. Otherwise the broker lost the event,
 // and it has to be published again.
-func (p *Publisher) agedOut(ctx context.Context, mark Mark, seen map[string]struct{}, f func(Stored)) error {
-	bucket := p.subjects.LastBucket()
+func (r *Reader) agedOut(ctx context.Context, mark Mark, seen map[string]struct{}, f func(Stored)) error {
+	bucket := r.subjects.LastBucket()
 	prefix := BucketKey(bucket, "")
-	err := read(ctx, p, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
+	err := r.read(ctx, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
 		device, ok := strings.CutPrefix(m.Subject(), prefix)
 		if _, known := seen[device]; !ok || known {
 			return
@@ -174,9 +185,9 @@ func sourceSeq(h nats.Header) (uint64, bool) {
 
 // read calls f with each message of an ordered consumer, up to the last message at
 // its start.
-func read(ctx context.Context, p *Publisher, stream string, policy jetstream.DeliverPolicy, filters []string, f func(m jetstream.Msg, seq uint64, at time.Time)) error {
-	c, err := p.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: policy, FilterSubjects: filters, InactiveThreshold: 2 * p.idle,
+func (r *Reader) read(ctx context.Context, stream string, policy jetstream.DeliverPolicy, filters []string, f func(m jetstream.Msg, seq uint64, at time.Time)) error {
+	c, err := r.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: policy, FilterSubjects: filters, InactiveThreshold: 2 * r.idle,
 	})
 	if err != nil {
 		return fmt.Errorf("read stream %s: %w", stream, explain(err))
@@ -186,7 +197,7 @@ func read(ctx context.Context, p *Publisher, stream string, policy jetstream.Del
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = p.js.DeleteConsumer(ctx, stream, c.CachedInfo().Name)
+		_ = r.js.DeleteConsumer(ctx, stream, c.CachedInfo().Name)
 	}()
 	info := c.CachedInfo()
 	if info.NumPending == 0 {
@@ -200,7 +211,7 @@ func read(ctx context.Context, p *Publisher, stream string, policy jetstream.Del
 	defer context.AfterFunc(ctx, it.Stop)()
 	// One timer serves all messages, because a large fleet has hundreds of thousands.
 	var quiet atomic.Bool
-	timer := time.AfterFunc(p.idle, func() { quiet.Store(true); it.Stop() })
+	timer := time.AfterFunc(r.idle, func() { quiet.Store(true); it.Stop() })
 	defer timer.Stop()
 	for {
 		m, err := it.Next()
@@ -213,7 +224,7 @@ func read(ctx context.Context, p *Publisher, stream string, policy jetstream.Del
 		if err != nil {
 			return fmt.Errorf("read stream %s: %w", stream, explain(err))
 		}
-		timer.Reset(p.idle)
+		timer.Reset(r.idle)
 		meta, err := m.Metadata()
 		if err != nil {
 			return fmt.Errorf("read stream %s: %w", stream, err)
@@ -227,12 +238,12 @@ func read(ctx context.Context, p *Publisher, stream string, policy jetstream.Del
 
 // Last reads the last message of a subject of the events stream from the
 // stream's leader. It is nil if there is none.
-func (p *Publisher) Last(ctx context.Context, subject string) (*Stored, error) {
-	m, err := p.leader.last(ctx, subject)
+func (r *Reader) Last(ctx context.Context, subject string) (*Stored, error) {
+	m, err := r.leader.last(ctx, subject)
 	if m == nil || err != nil {
 		return nil, err
 	}
-	kind, device, alert, _ := p.subjects.Kind(m.Subject)
+	kind, device, alert, _ := r.subjects.Kind(m.Subject)
 	return &Stored{Kind: kind, Device: device, Alert: alert, ID: m.Header.Get(nats.MsgIdHdr), Seq: m.Sequence, At: m.Time, Header: m.Header, Body: m.Data}, nil
 }
 

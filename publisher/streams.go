@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -393,8 +392,6 @@ type history struct {
 	mark  Mark   // of the last observation
 	acked uint64 // the highest sequence that was acknowledged
 	lost  uint64 // events up to here that are missing did not age out
-
-	silent atomic.Bool // the bucket of the alert silent exists
 }
 
 // acknowledged records an acknowledged sequence.

@@ -14,7 +14,7 @@ import (
 
 // Options of a [Feed]. All but Groups, Clients and Registerer are required.
 type Options struct {
-	// State reads the newest messages of every device, as [publisher.Publisher.State].
+	// State reads the newest messages of every device, as [publisher.Reader.State].
 	State     func(ctx context.Context, allAlerts bool, f func(publisher.Stored)) (publisher.Mark, error)
 	JetStream jetstream.JetStream
 	Subjects  publisher.Subjects

@@ -256,7 +256,7 @@ func TestAnswerAfterThePause(t *testing.T) {
 
 // away is a state that cannot be read a few times, as of a broker that restarts.
 type away struct {
-	*publisher.Publisher
+	*publisher.Reader
 
 	times atomic.Int64
 }
@@ -266,7 +266,7 @@ func (a *away) StateOf(ctx context.Context, device string, allAlerts bool, f fun
 	if a.times.Add(-1) >= 0 {
 		return errors.New("the broker is away")
 	}
-	return a.Publisher.StateOf(ctx, device, allAlerts, f)
+	return a.Reader.StateOf(ctx, device, allAlerts, f)
 }
 
 // TestAnswerWhileTheStreamCannotBeRead has the API answer a poll while the broker is away,
@@ -275,7 +275,7 @@ func TestAnswerWhileTheStreamCannotBeRead(t *testing.T) {
 	t.Parallel()
 	state := &away{}
 	r := holdAnswer(t, at(2, 2), at(3, 3), func(r *rig, p *Parts) {
-		state.Publisher = r.pub
+		state.Reader = r.pub.Reader()
 		p.State = state
 	})
 	r.show <- at(2, 2)

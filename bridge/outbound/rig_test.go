@@ -45,7 +45,7 @@ func parts(api wholeAPI, pub *publisher.Publisher, s *schedule.Schedule) Parts {
 		Schedule: s, Subjects: subjects, Log: quiet, Connected: func() bool { return false },
 	}
 	if pub != nil {
-		p.Events, p.State, p.Connected = pub, pub, pub.Connected
+		p.Events, p.State, p.Connected = pub, pub.Reader(), pub.Connected
 	}
 	return p
 }

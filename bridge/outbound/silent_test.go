@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 )
 
@@ -39,7 +38,7 @@ func (r *rig) ageOut() {
 func TestSilentBeyondRetention(t *testing.T) {
 	t.Parallel()
 	remember := func(r *rig, p *Parts) {
-		p.RememberSilent = func(ctx context.Context) error { return publisher.RememberSilent(ctx, r.pub) }
+		p.RememberSilent = r.pub.Positions().RememberSilent
 	}
 	o := options()
 	o.SilentAfter = 20 * time.Millisecond

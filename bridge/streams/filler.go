@@ -38,7 +38,7 @@ func (f *filler) wait() {
 func (f *filler) run(ctx context.Context) {
 	logged := ""
 	for ctx.Err() == nil {
-		err := f.pub.FillLast(ctx)
+		err := f.pub.Positions().FillLast(ctx)
 		if ctx.Err() == nil && err != nil && err.Error() != logged {
 			logged = err.Error()
 			f.log.Warn("could not fill the bucket of last locations, retrying", "stream", f.pub.Subjects().LastBucket(), "err", err)

@@ -195,7 +195,7 @@ func (k *Keeper) observe(ctx context.Context, fresh bool, changed func()) error 
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	stream := k.pub.Subjects().Events()
-	mark, verdict, err := k.pub.Observe(ctx)
+	mark, verdict, err := k.pub.Reader().Observe(ctx)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound) && !fresh:
 		k.log.Warn("stream is missing, creating it again", "stream", stream)

@@ -140,7 +140,7 @@ func TestLoss(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := k.pub.Observe(t.Context()); err != nil { // as the next look will
+	if _, _, err := k.pub.Reader().Observe(t.Context()); err != nil { // as the next look will
 		t.Fatal(err)
 	}
 	st, err := js.Stream(t.Context(), "PLASPY_EVENTS")
