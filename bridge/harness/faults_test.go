@@ -61,16 +61,24 @@ func TestDevicesOverQuota(t *testing.T) {
 		return float64(n) / took.Seconds()
 	}
 	ok(t, r.Polled(ctx, time.Now()))
-	before := pace()
-	now := time.Now().UTC()
-	for id := range over {
-		end := r.API.Sim.Fault(fault.Rule{Kind: fault.Throttle, Device: id, RetryAfter: now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)})
-		t.Cleanup(end)
-	}
-	after := pace()
-	t.Logf("%d devices are polled %.1f times a second, and %.1f times while %d are refused until midnight", devices-len(over), before, after, len(over))
-	if after < 0.95*before {
-		t.Errorf("the others are polled %.1f times a second, want %.1f", after, before)
+	// Something else may have the processors in the second half of a round and not in the
+	// first. A bridge that the refused devices hold up is slower in every round.
+	for round := 1; ; round++ {
+		before := pace()
+		now := time.Now().UTC()
+		for id := range over {
+			r.API.Sim.Fault(fault.Rule{Kind: fault.Throttle, Device: id, RetryAfter: now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)})
+		}
+		after := pace()
+		t.Logf("%d devices are polled %.1f times a second, and %.1f times while %d are refused until midnight", devices-len(over), before, after, len(over))
+		if after >= 0.95*before {
+			break
+		}
+		if round == 5 {
+			t.Errorf("in each of %d rounds the others are polled less often than before, in the last one %.1f times a second, want %.1f", round, after, before)
+			break
+		}
+		r.API.Sim.ClearFaults()
 	}
 	r.API.Sim.ClearFaults()
 	_, err := r.Bridge.Stop(ctx)

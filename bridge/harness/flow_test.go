@@ -93,8 +93,8 @@ func TestInbound(t *testing.T) {
 		{At: d / 3, Act: harness.KillBridge},
 		{At: d / 2, Act: harness.KillBridge, For: time.Second},
 		{At: d * 2 / 3, Act: harness.KillBroker, For: time.Second},
-	}, d, func(r *harness.Rig) { r.Produce(20, 50*time.Millisecond) })
-	if r.Inbound.Accepted < 20*10*int(d/time.Second)/2 {
+	}, d, func(r *harness.Rig) { r.Produce(20, 100*time.Millisecond) })
+	if r.Inbound.Accepted < 20*10*int(d/time.Second)/3 {
 		t.Errorf("only %d messages were produced", r.Inbound.Accepted)
 	}
 	if r.Inbound.Dead != 0 {

@@ -86,19 +86,21 @@ func (w *watch) story(from, to time.Time) string {
 }
 
 // ready returns the longest time in which the bridge reported without a break that it was
-// ready.
+// ready. Between two reports at most half a second counts: in a longer time the bridge or
+// this process did not get the CPU.
 func (w *watch) ready(from, to time.Time) time.Duration {
-	var longest time.Duration
-	since := to
+	var longest, sum time.Duration
+	var last time.Time // of the previous report, if that was ready
 	for _, l := range w.from(from, to) {
 		if l.err != nil || !l.health.Ready {
-			since = to
+			sum, last = 0, time.Time{}
 			continue
 		}
-		if l.at.Before(since) {
-			since = l.at
+		if !last.IsZero() {
+			sum += min(l.at.Sub(last), 500*time.Millisecond)
 		}
-		longest = max(longest, l.at.Sub(since))
+		last = l.at
+		longest = max(longest, sum)
 	}
 	return longest
 }

@@ -57,13 +57,13 @@ func New(bin, dir, addr string) (*Broker, error) {
 		}
 	}
 	var err error
-	b.nc, err = nats.Connect(b.URL(), nats.Name("harness"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-		nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(5*time.Millisecond, 0), nats.PingInterval(time.Second),
+	b.nc, err = nats.Connect(b.URL(), nats.Name("harness"), nats.RetryOnFailedConnect(true), nats.Timeout(10*time.Second), nats.MaxReconnects(-1),
+		nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(5*time.Millisecond, 0), nats.PingInterval(10*time.Second),
 		nats.ConnectHandler(connected), nats.ReconnectHandler(connected), nats.ReconnectBufSize(-1))
 	if err != nil {
 		return nil, fmt.Errorf("harness client: %w", err)
 	}
-	if b.js, err = jetstream.New(b.nc); err != nil {
+	if b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(time.Minute)); err != nil {
 		b.nc.Close()
 		return nil, fmt.Errorf("harness client: %w", err)
 	}

@@ -133,6 +133,11 @@ func lookUp(ctx context.Context, js jetstream.JetStream, stream string) (jetstre
 			return st, fmt.Errorf("no server that follows the others answers for %s: %w", stream, context.Cause(ctx))
 		case errors.Is(err, context.DeadlineExceeded):
 			continue
+		case err != nil && away(err):
+			if err := pause(ctx, stream); err != nil {
+				return nil, err
+			}
+			continue
 		case err != nil:
 			return st, err
 		}
@@ -146,11 +151,24 @@ func lookUp(ctx context.Context, js jetstream.JetStream, stream string) (jetstre
 			return st, nil
 		}
 		last, again = info.State.LastSeq, current
-		select {
-		case <-time.After(200 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("no server that follows the others answers for %s: %w", stream, context.Cause(ctx))
+		if err := pause(ctx, stream); err != nil {
+			return nil, err
 		}
+	}
+}
+
+// away reports whether an error means that no server could be asked.
+func away(err error) bool {
+	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrReconnectBufExceeded)
+}
+
+// pause waits a moment before the next question about a stream.
+func pause(ctx context.Context, stream string) error {
+	select {
+	case <-time.After(200 * time.Millisecond):
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("no server that follows the others answers for %s: %w", stream, context.Cause(ctx))
 	}
 }
 
