@@ -49,7 +49,7 @@ func TestUnusedLogin(t *testing.T) {
 	r := newRig(t, sim.Options{})
 	r.env("NATS_USER", "bridge", "NATS_PASSWORD", password)
 	r.want(1, 0, `warn configuration: NATS_USER has no effect: the embedded server requires no login`)
-	r.env("NATS_USER", "", "NATS_PASSWORD", "", "NATS_URL", "nats://127.0.0.1:1", "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:4333", "PLASPY_TIMEOUT", "2s")
+	r.env("NATS_USER", "", "NATS_PASSWORD", "", "NATS_URL", "nats://127.0.0.1:1", "BRIDGE_EMBEDDED_ADDR", "127.0.0.1:4333")
 	r.want(1, 1, `warn configuration: BRIDGE_EMBEDDED_ADDR has no effect: NATS_URL names a server`)
 }
 

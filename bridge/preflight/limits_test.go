@@ -37,6 +37,7 @@ func (r *rig) configured(text string) *natstest.Server {
 	s := natstest.Start(r.T, func(into *server.Options) {
 		store := into.StoreDir
 		*into = *o
+		into.AuthTimeout = time.Minute.Seconds() // beside busy processes
 		into.StoreDir, into.NoSigs, into.NoLog = store, true, true
 		into.Host, into.Port, into.HTTPPort = "127.0.0.1", server.RANDOM_PORT, 0
 		into.MQTT.Host, into.MQTT.Port = "", 0
