@@ -362,7 +362,7 @@ func TestLivenessOfStuckLanes(t *testing.T) {
 	}()
 	for i := range 5 {
 		subject := publisher.Subjects("plaspy").InLocation(fmt.Sprint("d", i))
-		if _, err := pub.JetStream().Publish(ctx, subject, []byte(`{"dateTime":"2026-01-02T03:04:01Z","latitude":4.7,"longitude":-74.1}`)); err != nil {
+		if _, err := natstest.Own(t, pub).Publish(ctx, subject, []byte(`{"dateTime":"2026-01-02T03:04:01Z","latitude":4.7,"longitude":-74.1}`)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -33,6 +33,7 @@ func natsConfOf(t *testing.T, o *server.Options) (*server.Server, string) {
 	t.Helper()
 	o.Host, o.Port, o.HTTPPort, o.MQTT.Host, o.MQTT.Port = "127.0.0.1", server.RANDOM_PORT, 0, "127.0.0.1", server.RANDOM_PORT
 	o.StoreDir, o.NoSigs, o.NoLog, o.AuthTimeout = t.TempDir(), true, true, 60
+	o.MQTT.JSAPITimeout = time.Minute
 	s, err := server.NewServer(o)
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +233,7 @@ func TestNATSConf(t *testing.T) {
 		}
 	})
 	t.Run("nobody", func(t *testing.T) {
-		if conn, err := nats.Connect(s.ClientURL()); err == nil {
+		if conn, err := nats.Connect(s.ClientURL(), nats.Timeout(time.Minute)); err == nil {
 			conn.Close()
 			t.Error("connected without a password")
 		}
@@ -254,7 +255,7 @@ func TestNATSConfOfSilence(t *testing.T) {
 	}
 	defer func() { _ = conn.Shut(0) }()
 	pub := must[*publisher.Publisher](t, "make a publisher")(publisher.New(conn, subjects, quiet, nil))
-	js := pub.JetStream()
+	js := natstest.Own(t, pub)
 	must[[]publisher.StreamReport](t, "create streams")(publisher.EnsureStreams(ctx, js, subjects.Streams(publisher.StreamOptions{Retention: time.Hour})))
 	if err := pub.Positions().RememberSilent(ctx); err != nil {
 		t.Fatal(err)

@@ -67,7 +67,7 @@ func TestStateAfterRetentionComesFromTheBucket(t *testing.T) {
 	if err := publish(t, p, subjects.LocationEvent(location("moving", `{"v":2}`, 2), 0)); err != nil {
 		t.Fatal(err)
 	}
-	kv, err := p.JetStream().KeyValue(t.Context(), "plaspy_last")
+	kv, err := natstest.Own(t, p).KeyValue(t.Context(), "plaspy_last")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestStateAfterRetentionComesFromTheBucket(t *testing.T) {
 	if err := watch.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	st, err := p.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
+	st, err := natstest.Own(t, p).Stream(t.Context(), "PLASPY_EVENTS")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestStateAfterRetentionComesFromTheBucket(t *testing.T) {
 	// With this retention it can have aged out.
 	cfg := st.CachedInfo().Config
 	cfg.MaxAge, cfg.Duplicates = time.Second, time.Second
-	if _, err := p.JetStream().UpdateStream(t.Context(), cfg); err != nil {
+	if _, err := natstest.Own(t, p).UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	clear(state)
@@ -111,10 +111,10 @@ func TestStateAfterRetentionComesFromTheBucket(t *testing.T) {
 		t.Errorf("parked device: %+v, want it from the bucket with sequence 0", s)
 	}
 	// A stream that was deleted and made again has lost it: it is to be published again.
-	if err := p.JetStream().DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
+	if err := natstest.Own(t, p).DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := publisher.EnsureStreams(t.Context(), p.JetStream(), subjects.Streams(publisher.StreamOptions{})); err != nil {
+	if _, err := publisher.EnsureStreams(t.Context(), natstest.Own(t, p), subjects.Streams(publisher.StreamOptions{})); err != nil {
 		t.Fatal(err)
 	}
 	clear(state)
@@ -224,7 +224,7 @@ func TestEarlierReplicasBucket(t *testing.T) {
 func TestQuietRead(t *testing.T) {
 	p := natstest.Start(t).Publisher(t, subjects)
 	publisher.SetReadIdle(p, time.Second/2)
-	js := p.JetStream()
+	js := natstest.Own(t, p)
 	const devices = 1_500 // more than the client requests at once
 	for i := range devices {
 		if _, err := js.PublishAsync(subjects.Location(fmt.Sprint("d", i)), []byte("{}"), jetstream.WithStallWait(time.Minute)); err != nil {

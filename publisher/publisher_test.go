@@ -76,7 +76,7 @@ func TestPublishedMessage(t *testing.T) {
 	if err := publish(t, p, subjects.LocationEvent(l, 0)); err != nil {
 		t.Fatal(err)
 	}
-	m := messages(t, p.JetStream())[0]
+	m := messages(t, natstest.Own(t, p))[0]
 	if got, want := m.Subject, "plaspy.location.dev=201"; got != want {
 		t.Errorf("subject %q, want %q", got, want)
 	}
@@ -104,7 +104,7 @@ func TestChainsKeepOrderAndIDsDifferForABA(t *testing.T) {
 	if err := publish(t, p, subjects.LocationEvent(a, 0), subjects.LocationEvent(b, 0), subjects.LocationEvent(a, 0)); err != nil {
 		t.Fatal(err)
 	}
-	ms := messages(t, p.JetStream())
+	ms := messages(t, natstest.Own(t, p))
 	if len(ms) != 3 {
 		t.Fatalf("%d messages, want 3", len(ms))
 	}
@@ -190,7 +190,7 @@ func TestTooLargeIsFinal(t *testing.T) {
 func TestDeletedStreamDelaysAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	p := natstest.Start(t).Publisher(t, subjects)
-	if err := p.JetStream().DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
+	if err := natstest.Own(t, p).DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
@@ -207,7 +207,7 @@ func TestDeletedStreamDelaysAndLosesNothing(t *testing.T) {
 	if got := p.Trouble(); !strings.Contains(got, "no stream takes the events") {
 		t.Errorf("trouble %q", got)
 	}
-	if _, err := publisher.EnsureStreams(t.Context(), p.JetStream(), subjects.Streams(publisher.StreamOptions{})); err != nil {
+	if _, err := publisher.EnsureStreams(t.Context(), natstest.Own(t, p), subjects.Streams(publisher.StreamOptions{})); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
@@ -224,7 +224,7 @@ func TestNoAnswer(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
 	p := srv.Publisher(t, subjects)
-	if err := p.JetStream().DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
+	if err := natstest.Own(t, p).DeleteStream(t.Context(), "PLASPY_EVENTS"); err != nil {
 		t.Fatal(err)
 	}
 	silent := srv.Client(t)
@@ -268,7 +268,7 @@ func TestBrokerKilledInTheMiddle(t *testing.T) {
 		}
 	}
 	next := map[string]int{}
-	for _, m := range messages(t, p.JetStream()) {
+	for _, m := range messages(t, natstest.Own(t, p)) {
 		var body struct{ Location struct{ V int } }
 		if err := json.Unmarshal(m.Data, &body); err != nil {
 			t.Fatal(err)
@@ -345,7 +345,7 @@ func TestPurgedStreamTakesTheSameFactAgain(t *testing.T) {
 	if err := publish(t, p, subjects.LocationEvent(location("d", `{"v":1}`, 1), 0)); err != nil {
 		t.Fatal(err)
 	}
-	st, err := p.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
+	st, err := natstest.Own(t, p).Stream(t.Context(), "PLASPY_EVENTS")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +356,7 @@ func TestPurgedStreamTakesTheSameFactAgain(t *testing.T) {
 	if err := publish(t, p, again); err != nil {
 		t.Fatal(err)
 	}
-	if ms := messages(t, p.JetStream()); len(ms) != 1 || ms[0].Sequence != again.Seq {
+	if ms := messages(t, natstest.Own(t, p)); len(ms) != 1 || ms[0].Sequence != again.Seq {
 		t.Errorf("%d messages after the purge, want the one with sequence %d", len(ms), again.Seq)
 	}
 }

@@ -24,7 +24,7 @@ func logged(t *testing.T, srv *natstest.Server) (*publisher.Publisher, *logtest.
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := publisher.EnsureStreams(t.Context(), p.JetStream(), subjects.Streams(publisher.StreamOptions{})); err != nil {
+	if _, err := publisher.EnsureStreams(t.Context(), natstest.Own(t, p), subjects.Streams(publisher.StreamOptions{})); err != nil {
 		t.Fatal(err)
 	}
 	natstest.Run(t, p.Run)
@@ -96,7 +96,7 @@ func TestManyEdges(t *testing.T) {
 	if err := publish(t, p, subjects.LocationEvent(l, 0)); err != nil {
 		t.Fatal(err)
 	}
-	edges := messages(t, p.JetStream())[0].Header.Get(publisher.HeaderEdges)
+	edges := messages(t, natstest.Own(t, p))[0].Header.Get(publisher.HeaderEdges)
 	if len(edges) < 30_000 || len(edges) > 32<<10 || !strings.HasSuffix(edges, "one") {
 		t.Errorf("%d bytes of edges that end in %q", len(edges), edges[max(0, len(edges)-30):])
 	}
@@ -108,7 +108,7 @@ func TestLocationsThatCannotBeStored(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
 	p, _, _ := logged(t, srv)
-	st, err := p.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
+	st, err := natstest.Own(t, p).Stream(t.Context(), "PLASPY_EVENTS")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestLocationsThatCannotBeStored(t *testing.T) {
 		t.Helper()
 		cfg := st.CachedInfo().Config
 		cfg.MaxMsgSize = size
-		if _, err := p.JetStream().UpdateStream(t.Context(), cfg); err != nil {
+		if _, err := natstest.Own(t, p).UpdateStream(t.Context(), cfg); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -191,7 +191,7 @@ func TestForeignAnswer(t *testing.T) {
 				}
 				expect = e.Seq
 			}
-			got := messages(t, p.JetStream())
+			got := messages(t, natstest.Own(t, p))
 			if len(got) != 6 || expect != 6 {
 				t.Errorf("%d events, the last one's sequence %d, want 6 and 6", len(got), expect)
 			}
@@ -207,13 +207,13 @@ func TestStoreFull(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
 	p, log, _ := logged(t, srv)
-	st, err := p.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
+	st, err := natstest.Own(t, p).Stream(t.Context(), "PLASPY_EVENTS")
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := st.CachedInfo().Config
 	cfg.MaxBytes, cfg.Discard = 100, 1 // new
-	if _, err := p.JetStream().UpdateStream(t.Context(), cfg); err != nil {
+	if _, err := natstest.Own(t, p).UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	stored := make(chan error, 1)
@@ -222,7 +222,7 @@ func TestStoreFull(t *testing.T) {
 	}
 	natstest.Eventually(t, "trouble", func() bool { return strings.Contains(p.Trouble(), "max_bytes") })
 	cfg.MaxBytes = -1
-	if _, err := p.JetStream().UpdateStream(t.Context(), cfg); err != nil {
+	if _, err := natstest.Own(t, p).UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-stored; err != nil {

@@ -14,8 +14,11 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// callTimeout limits one request to JetStream.
-const callTimeout = 2 * time.Second
+// callTimeout limits one request of a command to JetStream.
+const callTimeout = 10 * time.Second
+
+// lookTimeout is the same for a [Watcher], which tries again soon.
+const lookTimeout = 2 * time.Second
 
 // Bucket reads and writes the entries of one bridge. It is safe for concurrent
 // use.
@@ -73,7 +76,7 @@ var missing state
 
 // state returns the state of the bucket, which is missing if there is none.
 func (b *Bucket) state(ctx context.Context) (state, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	stream, err := b.js.Stream(ctx, publisher.BucketStream(b.name))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {

@@ -118,7 +118,9 @@ func (w *Watcher) look(ctx context.Context) (changed bool, err error) {
 		w.fine()
 		return false, nil
 	}
-	items, err := w.bucket.Items(ctx)
+	reading, cancel := context.WithTimeout(ctx, 2*lookTimeout)
+	defer cancel()
+	items, err := w.bucket.Items(reading)
 	if err != nil {
 		return false, err
 	}
@@ -136,7 +138,9 @@ func (w *Watcher) absent(ctx context.Context) (changed bool, err error) {
 	changed = len(w.items) > 0
 	w.seen, w.items, w.read = missing, nil, true
 	if time.Since(w.gone) >= recreate { // at once if it never existed
-		err = w.bucket.Create(ctx)
+		creating, cancel := context.WithTimeout(ctx, lookTimeout)
+		defer cancel()
+		err = w.bucket.Create(creating)
 	}
 	return changed, err
 }

@@ -10,10 +10,10 @@ import (
 
 // TestLong injects random faults from a seed:
 //
-//	go test ./bridge/harness -run TestLong -long 10m -seed 7 -timeout 30m -v
+//	go test ./bridge/harness -run TestLong -long 10m -seed 7 -parallel 13 -timeout 30m -v
 //
-// All kinds of runs have that length and run at once. -run TestLong/everything selects
-// one.
+// All kinds of runs have that length, and with -parallel 13 they run at once. -run
+// TestLong/everything selects one.
 func TestLong(t *testing.T) {
 	if *long == 0 {
 		t.Skip("runs only with -long, such as -long 10m")

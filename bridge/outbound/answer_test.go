@@ -69,7 +69,7 @@ func (r *rig) ends(v int, want []string) {
 func (r *rig) publishAsAnother(seen time.Time, location string) {
 	r.t.Helper()
 	body := fmt.Sprintf(`{"deviceId":"a","observedAt":%q,"location":%s}`, seen.UTC().Format(time.RFC3339Nano), location)
-	if _, err := r.pub.JetStream().Publish(r.t.Context(), subjects.Location("a"), []byte(body)); err != nil {
+	if _, err := natstest.Own(r.t, r.pub).Publish(r.t.Context(), subjects.Location("a"), []byte(body)); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -157,7 +157,7 @@ func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
 			r := holdAnswer(t, at(3, 3), at(4, 4), nil)
 			r.until("its addition", body(`"change":"added"`))
 			for range 3 { // the fence is a sequence that the new stream does not reach
-				if _, err := r.pub.JetStream().Publish(t.Context(), "plaspy.device.b", []byte("{}")); err != nil {
+				if _, err := natstest.Own(t, r.pub).Publish(t.Context(), "plaspy.device.b", []byte("{}")); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -117,7 +117,7 @@ func TestRemovedDeviceLeavesTheBucket(t *testing.T) {
 	o := options()
 	srv := natstest.Start(t)
 	r := newRigWith(t, srv, api, api, o, func(r *rig, p *Parts) { p.Positions = r.pub.Positions() })
-	kv, err := r.pub.JetStream().KeyValue(t.Context(), subjects.LastBucket())
+	kv, err := natstest.Own(t, r.pub).KeyValue(t.Context(), subjects.LastBucket())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -196,7 +196,7 @@ func TestHistoryOfAnotherReplica(t *testing.T) {
 	r.ageOut()
 	r.retention(time.Hour)
 	row := `{"alert":"SOS","state":"raised","source":"history","dateTime":"2026-01-02T03:00:05Z"}`
-	if _, err := r.pub.JetStream().Publish(t.Context(), subjects.Alert("d", "SOS"), []byte(row)); err != nil {
+	if _, err := natstest.Own(t, r.pub).Publish(t.Context(), subjects.Alert("d", "SOS"), []byte(row)); err != nil {
 		t.Fatal(err)
 	}
 	api.set(func() {

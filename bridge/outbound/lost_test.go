@@ -34,7 +34,7 @@ func TestBrokerThatLostDataGetsTheNewestAgain(t *testing.T) {
 func (r *rig) loseStream(keep int) {
 	r.t.Helper()
 	kept := r.events()[:keep]
-	js := r.pub.JetStream()
+	js := natstest.Own(r.t, r.pub)
 	if err := js.DeleteStream(r.t.Context(), "PLASPY_EVENTS"); err != nil {
 		r.t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestAgedOutLocationIsNotNews(t *testing.T) {
 	r := newRig(t, natstest.Start(t), api, options())
 	r.until("the edge", body(`"alert":"SOS"`))
 	r.until("its addition", body(`"change":"added"`)) // another goroutine publishes it
-	kv, err := r.pub.JetStream().KeyValue(t.Context(), subjects.LastBucket())
+	kv, err := natstest.Own(t, r.pub).KeyValue(t.Context(), subjects.LastBucket())
 	if err != nil {
 		t.Fatal(err)
 	}

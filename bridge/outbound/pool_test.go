@@ -73,7 +73,7 @@ func TestEveryShownChangeOnceInOrder(t *testing.T) {
 		natstest.Eventually(t, "JetStream answers again", func() bool {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
 			defer cancel()
-			_, err := r.pub.JetStream().AccountInfo(ctx)
+			_, err := natstest.Own(t, r.pub).AccountInfo(ctx)
 			return err == nil
 		})
 		r.pool.Resync()
@@ -218,7 +218,7 @@ func TestEdgesThatACrashCutOff(t *testing.T) {
 			r := newRig(t, srv, api, o)
 			r.until("the last edge", body(`"alert":"Door"`))
 			r.stop()
-			st, err := r.pub.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
+			st, err := natstest.Own(t, r.pub).Stream(t.Context(), "PLASPY_EVENTS")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -227,7 +227,7 @@ func TestEdgesThatACrashCutOff(t *testing.T) {
 				t.Fatal(err)
 			}
 			if row != "" {
-				if _, err := r.pub.JetStream().Publish(t.Context(), door, []byte(row)); err != nil {
+				if _, err := natstest.Own(t, r.pub).Publish(t.Context(), door, []byte(row)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -429,7 +429,7 @@ func TestManyDevicesComeUnderCareAtOnce(t *testing.T) {
 		}
 		return len(seen) == devices
 	})
-	st, err := r.pub.JetStream().Stream(t.Context(), "PLASPY_EVENTS")
+	st, err := natstest.Own(t, r.pub).Stream(t.Context(), "PLASPY_EVENTS")
 	if err != nil {
 		t.Fatal(err)
 	}

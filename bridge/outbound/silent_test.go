@@ -11,13 +11,13 @@ import (
 // retention sets how long the events stay.
 func (r *rig) retention(age time.Duration) {
 	r.t.Helper()
-	st, err := r.pub.JetStream().Stream(context.Background(), "PLASPY_EVENTS")
+	st, err := natstest.Own(r.t, r.pub).Stream(context.Background(), "PLASPY_EVENTS")
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	cfg := st.CachedInfo().Config
 	cfg.MaxAge, cfg.Duplicates = age, min(age, cfg.Duplicates)
-	if _, err := r.pub.JetStream().UpdateStream(context.Background(), cfg); err != nil {
+	if _, err := natstest.Own(r.t, r.pub).UpdateStream(context.Background(), cfg); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -48,7 +48,7 @@ func TestSilentBeyondRetention(t *testing.T) {
 	r := newRigWith(t, srv, api, api, o, remember)
 	r.until("silence", body(`"state":"raised"`))
 	r.stop()
-	kv, err := r.pub.JetStream().KeyValue(t.Context(), subjects.SilentBucket())
+	kv, err := natstest.Own(t, r.pub).KeyValue(t.Context(), subjects.SilentBucket())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -98,7 +98,7 @@ func TestUsage(t *testing.T) {
 	if got := testutil.ToFloat64(k.usage.limit.WithLabelValues("PLASPY_INBOUND")); got != 0 {
 		t.Errorf("limit %v of a stream without one", got)
 	}
-	if _, err := k.pub.JetStream().Publish(t.Context(), "plaspy.in.location.d", make([]byte, 1000)); err != nil {
+	if _, err := natstest.Own(t, k.pub).Publish(t.Context(), "plaspy.in.location.d", make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
 	natstest.Eventually(t, "the size of the stream", func() bool { return testutil.ToFloat64(k.usage.bytes.WithLabelValues("PLASPY_INBOUND")) > 1000 })
@@ -111,7 +111,7 @@ func TestSmallStore(t *testing.T) {
 	srv := natstest.Start(t, func(o *server.Options) { o.JetStreamMaxStore = 3 << 20 })
 	k, _ := run(t, srv, publisher.StreamOptions{Inbound: true}, nil)
 	natstest.Eventually(t, "ready", k.Ready)
-	st, err := k.pub.JetStream().Stream(t.Context(), "PLASPY_DLQ")
+	st, err := natstest.Own(t, k.pub).Stream(t.Context(), "PLASPY_DLQ")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestLoss(t *testing.T) {
 	k, changed := run(t, srv, publisher.StreamOptions{Retention: time.Hour}, nil)
 	natstest.Eventually(t, "ready", k.Ready)
 	<-changed
-	js := k.pub.JetStream()
+	js := natstest.Own(t, k.pub)
 	for range 3 {
 		if _, err := js.Publish(t.Context(), "plaspy.location.d", []byte("{}")); err != nil {
 			t.Fatal(err)
@@ -167,7 +167,7 @@ func TestMissing(t *testing.T) {
 	t.Parallel()
 	k, _ := run(t, natstest.Start(t), publisher.StreamOptions{Inbound: true}, nil)
 	natstest.Eventually(t, "ready", k.Ready)
-	js := k.pub.JetStream()
+	js := natstest.Own(t, k.pub)
 	names := []string{"KV_plaspy_last", "PLASPY_INBOUND", "PLASPY_RESULTS", "PLASPY_DLQ"}
 	for _, name := range names {
 		if err := js.DeleteStream(t.Context(), name); err != nil {

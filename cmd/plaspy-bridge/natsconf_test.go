@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"plaspy-bridge/bridge/sim"
+	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 )
 
 // TestEmbeddedServerWithNATSConf runs check and the bridge with deploy/nats.conf as the
@@ -84,6 +86,10 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 	if _, err := conn.Request("plaspy.api.devices", nil, time.Minute); err != nil {
 		t.Errorf("query service: %v", err)
 	}
+	p.await("nothing to complain about", func() bool {
+		body, err := clitest.Fetch(t.Context(), p.http+"/readyz")
+		return err == nil && strings.Contains(body, `"ready": true`) && !strings.Contains(body, `"degraded": true`)
+	})
 	if status, _ := p.signal(syscall.SIGTERM); status != 0 {
 		t.Errorf("status %d", status)
 	}
@@ -91,7 +97,12 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// On a busy machine a part may take seconds to become ready, or a renewal of the lease.
+	late := regexp.MustCompile(`"msg":"(part is not ready|part is degraded|could not renew the lease, pausing work)"`)
 	for line := range strings.Lines(string(written)) {
+		if late.MatchString(line) {
+			continue
+		}
 		if strings.Contains(line, `"level":"WARN"`) || strings.Contains(line, `"level":"ERROR"`) {
 			t.Errorf("the log says: %s", line)
 		}

@@ -155,7 +155,7 @@ func newPermissionRig(t *testing.T, o *server.Options, l login) permissionRig {
 	t.Helper()
 	s := natstest.Start(t, func(copied *server.Options) {
 		*copied = *o
-		copied.StoreDir = t.TempDir()
+		copied.StoreDir, copied.AuthTimeout = t.TempDir(), time.Minute.Seconds()
 	})
 	fleet := sim.New(sim.Options{Devices: 3})
 	addr := freeAddr(t)

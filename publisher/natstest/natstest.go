@@ -148,6 +148,12 @@ func JetStream(tb testing.TB, nc *nats.Conn) jetstream.JetStream {
 	return js
 }
 
+// Own is [JetStream] on the connection of a publisher.
+func Own(tb testing.TB, p *publisher.Publisher) jetstream.JetStream {
+	tb.Helper()
+	return JetStream(tb, p.JetStream().Conn())
+}
+
 // Conn connects as the bridge does.
 func (s *Server) Conn(tb testing.TB) *publisher.Conn {
 	tb.Helper()
@@ -184,7 +190,7 @@ func (s *Server) Publisher(tb testing.TB, subjects publisher.Subjects) *publishe
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if _, err := publisher.EnsureStreams(tb.Context(), p.JetStream(), subjects.Streams(publisher.StreamOptions{Inbound: true})); err != nil {
+	if _, err := publisher.EnsureStreams(tb.Context(), Own(tb, p), subjects.Streams(publisher.StreamOptions{Inbound: true})); err != nil {
 		tb.Fatal(err)
 	}
 	Run(tb, p.Run)

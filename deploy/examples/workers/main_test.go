@@ -100,10 +100,7 @@ func TestOrderWhileWorkersComeAndGo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		js, err := jetstream.New(nc)
-		if err != nil {
-			t.Fatal(err)
-		}
+		js := natstest.JetStream(t, nc)
 		return nc, js
 	}
 	nc, js := connect()

@@ -110,7 +110,7 @@ func TestDemoInterrupted(t *testing.T) {
 	if found == nil {
 		t.Fatalf("printed %s", intro[:n])
 	}
-	nc, err := nats.Connect(found[1])
+	nc, err := nats.Connect(found[1], nats.Timeout(time.Minute), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1))
 	if err != nil {
 		t.Fatal(err)
 	}

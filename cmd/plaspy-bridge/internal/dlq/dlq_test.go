@@ -40,10 +40,7 @@ func TestReasonOnce(t *testing.T) {
 func bury(t *testing.T) jetstream.JetStream {
 	t.Helper()
 	srv := natstest.Start(t, natstest.Listen)
-	js, err := jetstream.New(srv.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, srv.Client(t))
 	subjects := publisher.Subjects("plaspy")
 	streams := slices.DeleteFunc(subjects.Streams(publisher.StreamOptions{Inbound: true}), func(c jetstream.StreamConfig) bool {
 		return len(c.Sources) > 0 // of no interest here, and slow to stop

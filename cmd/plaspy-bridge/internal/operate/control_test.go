@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 	"plaspy-bridge/publisher/natstest"
 )
@@ -18,10 +16,7 @@ func TestMain(m *testing.M) { program.Main(m) }
 
 func TestControl(t *testing.T) {
 	srv := natstest.Start(t, natstest.Listen)
-	js, err := jetstream.New(srv.Client(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, srv.Client(t))
 	clitest.ClearEnv(t, "NATS_URL", srv.ClientURL())
 	for _, tt := range []struct {
 		args           []string
