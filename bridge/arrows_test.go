@@ -80,8 +80,9 @@ var arrows = map[string][]string{
 		"bridge/replica", "bridge/streams", "bridge/trace", "publisher", "publisher/embedded",
 	},
 	"bridge/query":              {"auth", "auth/redact", "bridge/plaspy", "bridge/plaspy/rawjson", "bridge/trace", "publisher"},
-	"bridge/replica":            {"bridge/replica/clock", "bridge/replica/rendezvous", "bridge/tick", "publisher"},
+	"bridge/replica":            {"bridge/replica/clock", "bridge/replica/plan", "bridge/replica/rendezvous", "bridge/tick", "publisher"},
 	"bridge/replica/clock":      nil,
+	"bridge/replica/plan":       {"bridge/replica/rendezvous"},
 	"bridge/replica/rendezvous": nil,
 	"bridge/schema":             {"publisher"},
 	"bridge/schema/plaspy":      nil, // what schema --types go prints
@@ -172,7 +173,7 @@ var pure = []string{
 	"bridge/outbound/schedule/forecast",
 	"bridge/plaspy/daily",
 	"bridge/plaspy/rawjson",
-	"bridge/replica/rendezvous",
+	"bridge/replica/plan", "bridge/replica/rendezvous",
 }
 
 // impure are the imports that a pure package does not have, and the functions of others that it does not call.

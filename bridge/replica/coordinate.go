@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"plaspy-bridge/bridge/replica/plan"
 )
 
 // planRefresh keeps the server from expiring the plan.
@@ -58,11 +60,11 @@ func (t *membership) coordinate() {
 	if t.plan.writing || t.now.Before(t.plan.notBefore) || behind(t) {
 		return
 	}
-	s := situation{
-		plan: t.plan.plan, gone: func(key string) bool { return gone(t.members, key) }, committed: t.plan.agreed || t.plan.Epoch == 0, idle: t.now.Since(t.plan.agreedSince),
-		limit: lowestLimit(t.g.opts.Limit, t.members), living: living(t), patience: 2 * t.g.opts.Lease,
+	s := plan.Situation{
+		Plan: t.plan.Plan, Gone: func(key string) bool { return gone(t.members, key) }, Committed: t.plan.agreed || t.plan.Epoch == 0, Idle: t.now.Since(t.plan.agreedSince),
+		Limit: lowestLimit(t.g.opts.Limit, t.members), Living: living(t), Patience: 2 * t.g.opts.Lease,
 	}
-	next, again, due := s.draft()
+	next, again, due := s.Draft()
 	if !due && again > 0 && again < t.g.opts.Lease/20 { // sooner than the next tick
 		time.AfterFunc(again, t.g.notify)
 	}
@@ -70,7 +72,7 @@ func (t *membership) coordinate() {
 	case due:
 		t.write(next)
 	case t.plan.Epoch > 0 && (t.plan.unreadable || t.now.Since(t.plan.seen) >= planRefresh):
-		t.write(t.plan.plan)
+		t.write(t.plan.Plan)
 	}
 }
 
@@ -96,7 +98,7 @@ func gone(members map[string]*member, key string) bool {
 
 // living lists the replicas that may have a seat. A newcomer waits a moment, so that
 // replicas that start together join with one plan.
-func living(t *membership) []candidate {
+func living(t *membership) []plan.Candidate {
 	ids := make(map[string]bool) // of the members of the plan
 	for _, s := range t.plan.Seats {
 		if m := t.members[s.Key]; m != nil && s.Key != t.key {
@@ -104,12 +106,12 @@ func living(t *membership) []candidate {
 		}
 	}
 	mine := t.own.record(t.g)
-	all := []candidate{candidateOf(t.key, mine)}
+	all := []plan.Candidate{candidateOf(t.key, mine)}
 	for key, m := range t.members {
 		if m.record.Left || key == t.key {
 			continue
 		}
-		if _, seated := t.plan.seat(key); !seated {
+		if _, seated := t.plan.Seat(key); !seated {
 			age := t.now.Since(m.first)
 			// A newcomer with the name of a member is most likely the same replica after
 			// a restart. Its former process will be evicted shortly.
@@ -120,8 +122,15 @@ func living(t *membership) []candidate {
 		}
 		all = append(all, candidateOf(key, m.record))
 	}
-	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.key, b.key) })
+	slices.SortFunc(all, func(a, b plan.Candidate) int { return cmp.Compare(a.Key, b.Key) })
 	return all
+}
+
+func candidateOf(key string, r record) plan.Candidate {
+	return plan.Candidate{
+		Key: key, ID: r.ID, Load: plan.Bounded(r.Load), Posts: plan.Bounded(r.Posts),
+		Consumes: r.Inbound == inboundOn || r.Inbound == inboundUnable, Able: r.Inbound == inboundOn,
+	}
 }
 
 // lowestLimit returns the lowest limit of the live replicas. The limits differ only
@@ -158,7 +167,7 @@ func (t *membership) evict(m *member) {
 }
 
 // write writes a plan at the revision of the one that it follows.
-func (t *membership) write(next plan) {
+func (t *membership) write(next plan.Plan) {
 	t.plan.writing = true
 	revision := t.plan.revision
 	t.async(func(ctx context.Context) func() {

@@ -43,13 +43,13 @@
 // wait as long as a lease, and so long may work in flight take.
 //
 // To follow a hand-over in the code, start at coordinate (coordinate.go), which drafts
-// the next plan (plan.go). Every member obeys it and acknowledges it (membership.go),
+// the next plan (package plan). Every member obeys it and acknowledges it (membership.go),
 // calls the change of [Group.Run], and takes up its new devices in agree.
 //
 // # Budget
 //
 // A share that is given up is not taken up in the same plan. Between the two plans
-// is a [pause], in which the group sends less than the limit. Requests are whole, so
+// is a pause, in which the group sends less than the limit. Requests are whole, so
 // at a hand-over each replica may be one ahead of its even pace. The pause makes up
 // for these within every sliding minute.
 //

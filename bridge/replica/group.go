@@ -70,10 +70,6 @@ type Load struct {
 	NoAPI bool
 }
 
-// maxLoad limits the loads in the bucket, which may hold any value. It is far above
-// any real load, and small enough for multiplications.
-const maxLoad = 1 << 30
-
 // Assignment is a replica's part of the work. It is valid while [Group.Live] is true.
 type Assignment struct {
 	// Owned reports whether a device belongs to this replica, by the device's token in

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/replica/clock"
+	"plaspy-bridge/bridge/replica/plan"
 	"plaspy-bridge/bridge/replica/rendezvous"
 	"plaspy-bridge/bridge/tick"
 	"plaspy-bridge/publisher"
@@ -59,7 +60,7 @@ type calls struct {
 
 // planState is the plan in force, and its state.
 type planState struct {
-	plan
+	plan.Plan
 	revision     uint64
 	obeyed       clock.Moment // when this replica gave up the devices that it assigns to others
 	seen         clock.Moment // when this replica last saw it written
@@ -161,14 +162,14 @@ func (t *membership) step() {
 
 // obey adopts a plan. Devices that it assigns to others are given up at once, but
 // other replicas wait until the plan is acknowledged.
-func (t *membership) obey(p plan, revision uint64) {
+func (t *membership) obey(p plan.Plan, revision uint64) {
 	switch {
 	case revision < t.plan.revision && t.plan.Epoch > 0: // else the store may have gone back
 		return // the watch lags
 	case p.Epoch < t.plan.Epoch:
 		t.lost = fmt.Errorf("%w: plan %d after %d", errStateLost, p.Epoch, t.plan.Epoch)
 		return
-	case p.Epoch == t.plan.Epoch && !p.same(&t.plan.plan):
+	case p.Epoch == t.plan.Epoch && !p.Same(&t.plan.Plan):
 		t.lost = fmt.Errorf("%w: a different plan %d", errStateLost, p.Epoch)
 		return
 	}
@@ -181,12 +182,12 @@ func (t *membership) obey(p plan, revision uint64) {
 		// replica. Other replicas may not have noticed yet.
 		t.g.abstain()
 	}
-	t.plan.plan, t.plan.agreed, t.g.epoch = p, false, p.Epoch
+	t.plan.Plan, t.plan.agreed, t.g.epoch = p, false, p.Epoch
 	if p.Poster != t.key {
 		t.yieldSeat("another replica posts")
 	}
-	me, _ := p.seat(t.key)
-	t.held.owned, t.held.slots = t.held.owned.And(p.view(t.key)), min(t.held.slots, me.Slots)
+	me, _ := p.Seat(t.key)
+	t.held.owned, t.held.slots = t.held.owned.And(p.View(t.key)), min(t.held.slots, me.Slots)
 	t.report()
 	t.plan.obeyed = t.now
 	for _, s := range p.Seats {
@@ -211,7 +212,7 @@ func acknowledge(t *membership) {
 // forget drops members that are gone, have no seat and have no posts in flight.
 func (t *membership) forget() {
 	for key, m := range t.members {
-		if _, seated := t.plan.seat(key); m.record.Left && !m.record.Posting && !m.evicting && !seated {
+		if _, seated := t.plan.Seat(key); m.record.Left && !m.record.Posting && !m.evicting && !seated {
 			delete(t.members, key)
 			t.clean(m)
 		}
@@ -233,9 +234,9 @@ func (t *membership) agree() {
 		}
 	}
 	t.plan.agreed, t.plan.agreedSince = true, t.now
-	me, seated := t.plan.seat(t.key)
+	me, seated := t.plan.Seat(t.key)
 	t.held.owned, t.held.slots = nil, me.Slots
-	if v := t.plan.view(t.key); v != nil {
+	if v := t.plan.View(t.key); v != nil {
 		t.held.owned = rendezvous.Views{v}
 	}
 	if seated {
@@ -279,7 +280,7 @@ func (t *membership) resetSilence() {
 
 // report assigns this replica its part of the work, or records why it has none.
 func (t *membership) report() {
-	_, seated := t.plan.seat(t.key)
+	_, seated := t.plan.Seat(t.key)
 	switch {
 	case t.g.stopped.Load(): // it has given up everything, whatever plan still comes
 		return
@@ -289,7 +290,7 @@ func (t *membership) report() {
 		return
 	case t.own.revision == 0:
 		t.g.troubled(because("joining the replica group", t.own.err))
-	case t.held.slots == 0 && t.plan.full():
+	case t.held.slots == 0 && t.plan.Full():
 		t.g.standsBy("there are more replicas than requests a minute: this replica is on standby until another one ends")
 	case !seated, t.held.slots == 0:
 		t.g.troubled("waiting until other replicas give up devices, or their leases run out")

@@ -82,7 +82,7 @@ func (o *ownRecord) record(g *Group) record {
 // acknowledge a plan, or to say whether posts are in flight.
 func (t *membership) renew() {
 	o := &t.own
-	_, seated := t.plan.seat(t.key)
+	_, seated := t.plan.Seat(t.key)
 	switch {
 	case o.writing, o.revision == 0 && !t.watch.synced:
 		return

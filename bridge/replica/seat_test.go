@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"plaspy-bridge/bridge/replica/plan"
 	"plaspy-bridge/bridge/replica/rendezvous"
 )
 
@@ -200,7 +201,7 @@ func TestSeatOfEarlierVersions(t *testing.T) {
 			}
 			// It obeys every plan at once.
 			if e, there := w.m.copied().entries[planKey]; there {
-				var p plan
+				var p plan.Plan
 				if json.Unmarshal(e.value, &p) == nil {
 					old.Ack = p.Epoch
 				}

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/replica/clock"
+	"plaspy-bridge/bridge/replica/plan"
 )
 
 // watch follows the bucket. This replica's own renewals show that it works: the
@@ -123,8 +124,8 @@ func (t *membership) see(w watched) {
 
 func (t *membership) seePlan(e jetstream.KeyValueEntry) {
 	t.watch.plan = e.Revision()
-	var p plan
-	if e.Operation() == jetstream.KeyValuePut && json.Unmarshal(e.Value(), &p) == nil && p.valid() {
+	var p plan.Plan
+	if e.Operation() == jetstream.KeyValuePut && json.Unmarshal(e.Value(), &p) == nil && p.Valid() {
 		t.obey(p, e.Revision())
 		return
 	}
@@ -147,7 +148,7 @@ func (t *membership) seeMember(e jetstream.KeyValueEntry) {
 		}
 		return
 	}
-	_, seated := t.plan.seat(e.Key())
+	_, seated := t.plan.Seat(e.Key())
 	_, known := t.members[e.Key()]
 	if !put && !seated && !known {
 		return // a remaining key of a replica that is long gone

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"plaspy-bridge/bridge/replica/plan"
 )
 
 // ignore is a change that takes up nothing.
@@ -17,7 +19,7 @@ func TestLateEcho(t *testing.T) {
 	g := New(Options{ID: "a", Limit: 600})
 	g.change = ignore
 	life := &membership{g: g, key: "k", members: make(map[string]*member)}
-	one, two := plan{Epoch: 1, Limit: 600}, plan{Epoch: 2, Limit: 600, Seats: []seat{{"k", "a", 600}}}
+	one, two := plan.Plan{Epoch: 1, Limit: 600}, plan.Plan{Epoch: 2, Limit: 600, Seats: []plan.Seat{{Key: "k", Name: "a", Slots: 600}}}
 	life.obey(one, 10)
 	life.obey(two, 12)
 	life.obey(one, 10)
@@ -34,13 +36,13 @@ func TestLateEcho(t *testing.T) {
 // FuzzEntries: whatever stands in the bucket, a replica neither panics nor takes
 // more than there is.
 func FuzzEntries(f *testing.F) {
-	good, _ := json.Marshal(plan{Epoch: 3, Limit: 600, Seats: []seat{{"k", "a", 300}, {"l", "b", 300}}})
+	good, _ := json.Marshal(plan.Plan{Epoch: 3, Limit: 600, Seats: []plan.Seat{{Key: "k", Name: "a", Slots: 300}, {Key: "l", Name: "b", Slots: 300}}})
 	f.Add(good, []byte(`{"id":"b","beat":1,"ack":3}`))
 	f.Add([]byte(`{"epoch":1,"seats":[{"key":"k","slots":-5},{"key":"k","slots":9}]}`), []byte(`{"load":-1,"limit":-7}`))
 	f.Fuzz(func(t *testing.T, a, b []byte) {
-		var p plan
+		var p plan.Plan
 		var m record
-		if json.Unmarshal(a, &p) != nil || json.Unmarshal(b, &m) != nil || !p.valid() {
+		if json.Unmarshal(a, &p) != nil || json.Unmarshal(b, &m) != nil || !p.Valid() {
 			return
 		}
 		g := New(Options{ID: "a", Limit: 600})
@@ -56,8 +58,8 @@ func FuzzEntries(f *testing.F) {
 		life.own.acked = p.Epoch
 		life.agree()
 		life.report()
-		s := situation{plan: life.plan.plan, gone: func(key string) bool { return gone(life.members, key) }, committed: true, idle: time.Hour, limit: 600, living: living(life)}
-		if next, _, ok := s.draft(); ok && next.Epoch <= p.Epoch && p.Epoch < 1<<62 {
+		s := plan.Situation{Plan: life.plan.Plan, Gone: func(key string) bool { return gone(life.members, key) }, Committed: true, Idle: time.Hour, Limit: 600, Living: living(life)}
+		if next, _, ok := s.Draft(); ok && next.Epoch <= p.Epoch && p.Epoch < 1<<62 {
 			t.Errorf("plan %d after %d", next.Epoch, p.Epoch)
 		}
 	})
@@ -69,13 +71,13 @@ func TestOtherPlan(t *testing.T) {
 	g := New(Options{ID: "a", Limit: 600})
 	g.change = ignore
 	life := &membership{g: g, key: "k", members: make(map[string]*member)}
-	mine := plan{Epoch: 5, Limit: 600, Seats: []seat{{"k", "a", 600}}}
+	mine := plan.Plan{Epoch: 5, Limit: 600, Seats: []plan.Seat{{Key: "k", Name: "a", Slots: 600}}}
 	life.obey(mine, 10)
 	life.obey(mine, 11)
 	if life.lost != nil {
 		t.Errorf("the same plan, written again: lost: %v", life.lost)
 	}
-	life.obey(plan{Epoch: 5, Limit: 600, Seats: []seat{{"l", "b", 600}}}, 12)
+	life.obey(plan.Plan{Epoch: 5, Limit: 600, Seats: []plan.Seat{{Key: "l", Name: "b", Slots: 600}}}, 12)
 	if !errors.Is(life.lost, errStateLost) {
 		t.Errorf("another plan of the same epoch: lost: %v", life.lost)
 	}
@@ -90,7 +92,7 @@ func TestPlanDuringStop(t *testing.T) {
 		return none
 	}
 	life := &membership{g: g, key: "k", members: make(map[string]*member)}
-	life.obey(plan{Epoch: 5, Limit: 600, Seats: []seat{{"k", "a", 600}}}, 10)
+	life.obey(plan.Plan{Epoch: 5, Limit: 600, Seats: []plan.Seat{{Key: "k", Name: "a", Slots: 600}}}, 10)
 	life.own.acked = 5
 	life.agree()
 	life.report()
@@ -99,7 +101,7 @@ func TestPlanDuringStop(t *testing.T) {
 	}
 	g.stopped.Store(true)
 	g.surrender()
-	life.obey(plan{Epoch: 6, Limit: 600, Seats: []seat{{"k", "a", 500}}}, 11)
+	life.obey(plan.Plan{Epoch: 6, Limit: 600, Seats: []plan.Seat{{Key: "k", Name: "a", Slots: 500}}}, 11)
 	if owned {
 		t.Error("the device is owned again")
 	}
@@ -109,7 +111,7 @@ func TestPlanDuringStop(t *testing.T) {
 // by the first live member that knows it, and by no replica that knows only an earlier
 // one, or none.
 func TestWriterOfAnUnreadablePlan(t *testing.T) {
-	mine := plan{Epoch: 9, Limit: 600, Seats: []seat{{"j", "j", 200}, {"k", "k", 200}, {"l", "l", 200}}}
+	mine := plan.Plan{Epoch: 9, Limit: 600, Seats: []plan.Seat{{Key: "j", Name: "j", Slots: 200}, {Key: "k", Name: "k", Slots: 200}, {Key: "l", Name: "l", Slots: 200}}}
 	for _, c := range []struct {
 		name       string
 		unreadable bool
@@ -134,11 +136,11 @@ func TestWriterOfAnUnreadablePlan(t *testing.T) {
 			now := g.clock()
 			life := &membership{g: g, key: "k", members: make(map[string]*member), now: now}
 			if c.epoch > 0 {
-				life.plan.plan = mine
+				life.plan.Plan = mine
 				life.plan.Epoch = c.epoch
 			}
 			if c.epoch == 7 {
-				life.plan.Seats = []seat{mine.Seats[0], mine.Seats[2]}
+				life.plan.Seats = []plan.Seat{mine.Seats[0], mine.Seats[2]}
 			}
 			life.plan.unreadable, life.watch.synced, life.own.revision = c.unreadable, true, 1
 			g.lease.Store(&now)

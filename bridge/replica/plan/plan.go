@@ -1,4 +1,4 @@
-package replica
+package plan
 
 import (
 	"cmp"
@@ -11,35 +11,35 @@ import (
 // unlimited is divided if there is no limit; then only the proportions matter.
 const unlimited = 1 << 20
 
-// plan defines which replicas share the work. Epochs count up by one.
-type plan struct {
+// Plan defines which replicas share the work. Epochs count up by one.
+type Plan struct {
 	Epoch uint64 `json:"epoch"`
 	Limit int    `json:"limit"` // requests per minute, an upper bound of the sum of slots
 	// Lowered counts the members that gave up slots since slots were last given out.
 	// It decides the length of the next pause.
 	Lowered int    `json:"lowered,omitempty"`
-	Seats   []seat `json:"seats"` // by key
+	Seats   []Seat `json:"seats"` // by key
 	// Poster is the key of the member that posts inbound messages, which has slots. It
 	// is empty if no member can post, or an earlier version wrote the plan.
 	Poster string `json:"poster,omitempty"`
 }
 
-// seat is a member's place in a plan.
-type seat struct {
+// Seat is a member's place in a plan.
+type Seat struct {
 	Key   string `json:"key"`
 	Name  string `json:"name"` // devices are divided by it, so a restarted replica keeps its devices
 	Slots int    `json:"slots"`
 }
 
-// same reports whether two plans of one epoch are the same. They may differ after
+// Same reports whether two plans of one epoch are the same. They may differ after
 // the store was restored to an earlier state.
-func (p *plan) same(other *plan) bool {
+func (p *Plan) Same(other *Plan) bool {
 	return p.Limit == other.Limit && p.Lowered == other.Lowered && slices.Equal(p.Seats, other.Seats) &&
 		(p.Poster == "" || p.Poster == other.Poster)
 }
 
-// valid reports whether a replica can have written p.
-func (p *plan) valid() bool {
+// Valid reports whether a replica can have written p.
+func (p *Plan) Valid() bool {
 	keys, names, left := make(map[string]bool), make(map[string]bool), p.Limit
 	for _, s := range p.Seats {
 		if s.Slots < 0 || s.Slots > left || keys[s.Key] || names[s.Name] {
@@ -51,18 +51,19 @@ func (p *plan) valid() bool {
 	return p.Epoch > 0 && p.Limit > 0 && p.Limit <= unlimited*1000 && p.Lowered >= 0
 }
 
-func (p *plan) seat(key string) (seat, bool) {
+// Seat returns the place of a member. The result is false if it has none.
+func (p *Plan) Seat(key string) (Seat, bool) {
 	for _, s := range p.Seats {
 		if s.Key == key {
 			return s, true
 		}
 	}
-	return seat{}, false
+	return Seat{}, false
 }
 
-// full reports whether there are as many members as requests a minute, so that
+// Full reports whether there are as many members as requests a minute, so that
 // another member would have none to send.
-func (p *plan) full() bool {
+func (p *Plan) Full() bool {
 	working := 0
 	for _, s := range p.Seats {
 		if s.Slots > 0 {
@@ -72,16 +73,17 @@ func (p *plan) full() bool {
 	return p.Epoch > 0 && working >= p.Limit
 }
 
-func (p *plan) slots() (sum int) {
+// Slots returns the sum of the slots of all members.
+func (p *Plan) Slots() (sum int) {
 	for _, s := range p.Seats {
 		sum += s.Slots
 	}
 	return sum
 }
 
-// view returns one member's part of the devices. It is nil if the member has no slots.
-func (p *plan) view(key string) *rendezvous.View {
-	me, seated := p.seat(key)
+// View returns one member's part of the devices. It is nil if the member has no slots.
+func (p *Plan) View(key string) *rendezvous.View {
+	me, seated := p.Seat(key)
 	if !seated || me.Slots == 0 {
 		return nil
 	}
@@ -94,32 +96,35 @@ func (p *plan) view(key string) *rendezvous.View {
 	return rendezvous.New(names, me.Name)
 }
 
-// candidate is a living replica that may have a seat.
-type candidate struct {
-	key, id string
-	load    int // polls a minute; 0 means not known
-	posts   int // posts a minute
-	// consumes means that it may post inbound messages, and able that it can reach the
+// Candidate is a living replica that may have a seat.
+type Candidate struct {
+	Key, ID string
+	Load    int // polls a minute; 0 means not known. See [Bounded].
+	Posts   int // posts a minute. See [Bounded].
+	// Consumes means that it may post inbound messages, and Able that it can reach the
 	// API.
-	consumes, able bool
+	Consumes, Able bool
 }
 
-func candidateOf(key string, r record) candidate {
-	within := func(n int) int { return min(max(n, 0), maxLoad) }
-	return candidate{key, r.ID, within(r.Load), within(r.Posts), r.Inbound == inboundOn || r.Inbound == inboundUnable, r.Inbound == inboundOn}
-}
+// maxLoad limits a load. It is far above any real one, and small enough for
+// multiplications.
+const maxLoad = 1 << 30
 
-// situation holds everything that a plan is drafted from.
-type situation struct {
-	plan      plan
-	gone      func(key string) bool // has left or been evicted
-	committed bool                  // all members obey the plan
-	idle      time.Duration         // time since that was noticed
-	limit     int                   // requests per minute; 0 means no limit
-	living    []candidate           // by key, with those that have a seat
-	// patience is the least age of a plan before the posting seat moves because its
+// Bounded returns a load from the bucket, which may hold any value, as a number that
+// a candidate may have.
+func Bounded(load int) int { return min(max(load, 0), maxLoad) }
+
+// Situation holds everything that a plan is drafted from.
+type Situation struct {
+	Plan      Plan
+	Gone      func(key string) bool // has left or been evicted
+	Committed bool                  // all members obey the plan
+	Idle      time.Duration         // time since that was noticed
+	Limit     int                   // requests per minute; 0 means no limit
+	Living    []Candidate           // by key, with those that have a seat
+	// Patience is the least age of a plan before the posting seat moves because its
 	// holder cannot reach the API.
-	patience time.Duration
+	Patience time.Duration
 }
 
 const (
@@ -130,12 +135,12 @@ const (
 	calm = 30 * time.Second
 )
 
-// draft returns the next plan. ok is false if none is due; again is then the time
+// Draft returns the next plan. ok is false if none is due; again is then the time
 // after which to call it again if nothing changes, or 0 if there is no need.
-func (s *situation) draft() (next plan, again time.Duration, ok bool) {
+func (s *Situation) Draft() (next Plan, again time.Duration, ok bool) {
 	next, again, ok = s.redivide()
-	if !ok && s.committed && s.poster(&s.plan) != s.plan.Poster {
-		next, again, ok = s.plan, 0, true
+	if !ok && s.Committed && s.poster(&s.Plan) != s.Plan.Poster {
+		next, again, ok = s.Plan, 0, true
 		next.Epoch++
 	}
 	if ok {
@@ -147,41 +152,41 @@ func (s *situation) draft() (next plan, again time.Duration, ok bool) {
 // poster returns the key of the member that posts under the next plan. A member
 // keeps the seat while it has slots and can post. If it cannot reach the API, it
 // loses the seat after a while to a member that can.
-func (s *situation) poster(next *plan) string {
+func (s *Situation) poster(next *Plan) string {
 	var able, other string
 	keep := false
-	for _, c := range s.living {
-		if place, _ := next.seat(c.key); place.Slots == 0 || !c.consumes {
+	for _, c := range s.Living {
+		if place, _ := next.Seat(c.Key); place.Slots == 0 || !c.Consumes {
 			continue
 		}
-		if c.key == s.plan.Poster {
-			keep = c.able || s.idle < s.patience
-			other = c.key
+		if c.Key == s.Plan.Poster {
+			keep = c.Able || s.Idle < s.Patience
+			other = c.Key
 		}
-		other = cmp.Or(other, c.key)
-		if c.able {
-			able = cmp.Or(able, c.key)
+		other = cmp.Or(other, c.Key)
+		if c.Able {
+			able = cmp.Or(able, c.Key)
 		}
 	}
 	if keep {
-		return s.plan.Poster
+		return s.Plan.Poster
 	}
 	return cmp.Or(able, other)
 }
 
 // redivide returns the next division of devices and budget.
-func (s *situation) redivide() (next plan, again time.Duration, ok bool) {
-	limit := s.limit
+func (s *Situation) redivide() (next Plan, again time.Duration, ok bool) {
+	limit := s.Limit
 	if limit == 0 {
 		limit = unlimited
 	}
 	if next, ok := s.without(); ok {
 		return next, 0, true
 	}
-	if !s.committed {
-		return plan{}, 0, false
+	if !s.Committed {
+		return Plan{}, 0, false
 	}
-	target := allocate(limit, s.living)
+	target := allocate(limit, s.Living)
 	if next, ok := s.lower(limit, target); ok {
 		return next, 0, true
 	}
@@ -190,40 +195,40 @@ func (s *situation) redivide() (next plan, again time.Duration, ok bool) {
 
 // without removes members that are gone. It cannot wait until the plan in force is
 // acknowledged, because they will never acknowledge it.
-func (s *situation) without() (plan, bool) {
-	next := plan{Epoch: s.plan.Epoch + 1, Limit: s.plan.Limit, Lowered: s.plan.Lowered}
-	for _, old := range s.plan.Seats {
+func (s *Situation) without() (Plan, bool) {
+	next := Plan{Epoch: s.Plan.Epoch + 1, Limit: s.Plan.Limit, Lowered: s.Plan.Lowered}
+	for _, old := range s.Plan.Seats {
 		switch {
-		case !s.gone(old.Key):
+		case !s.Gone(old.Key):
 			next.Seats = append(next.Seats, old)
 		case old.Slots > 0:
 			next.Lowered++
 		}
 	}
-	return next, len(next.Seats) < len(s.plan.Seats)
+	return next, len(next.Seats) < len(s.Plan.Seats)
 }
 
 // lower takes slots from members with more than their part, if others need them.
-func (s *situation) lower(limit int, target map[string]int) (plan, bool) {
+func (s *Situation) lower(limit int, target map[string]int) (Plan, bool) {
 	surplus, missing, drift := 0, 0, false
-	for _, old := range s.plan.Seats {
+	for _, old := range s.Plan.Seats {
 		want := target[old.Key]
 		surplus += max(0, old.Slots-want)
 		most := max(old.Slots, want)
 		drift = drift || max(old.Slots-want, want-old.Slots) > max(2, most/8)
 	}
-	for _, c := range s.living {
-		if old, _ := s.plan.seat(c.key); old.Slots == 0 {
-			missing += target[c.key]
+	for _, c := range s.Living {
+		if old, _ := s.Plan.Seat(c.Key); old.Slots == 0 {
+			missing += target[c.Key]
 		}
 	}
-	free := limit - s.plan.slots()
-	due := free < 0 || free*4 < missing*3 || drift && s.idle >= calm
+	free := limit - s.Plan.Slots()
+	due := free < 0 || free*4 < missing*3 || drift && s.Idle >= calm
 	if surplus == 0 || !due {
-		return plan{}, false
+		return Plan{}, false
 	}
-	next := plan{Epoch: s.plan.Epoch + 1, Limit: limit, Lowered: s.plan.Lowered}
-	for _, old := range s.plan.Seats {
+	next := Plan{Epoch: s.Plan.Epoch + 1, Limit: limit, Lowered: s.Plan.Lowered}
+	for _, old := range s.Plan.Seats {
 		if want := target[old.Key]; want < old.Slots {
 			old.Slots = want
 			next.Lowered++
@@ -234,13 +239,13 @@ func (s *situation) lower(limit int, target map[string]int) (plan, bool) {
 }
 
 // raise gives out free slots once they have been idle for long enough.
-func (s *situation) raise(limit int, target map[string]int) (next plan, again time.Duration, ok bool) {
-	free := limit - s.plan.slots()
-	lacks := make([]int, len(s.living))
+func (s *Situation) raise(limit int, target map[string]int) (next Plan, again time.Duration, ok bool) {
+	free := limit - s.Plan.Slots()
+	lacks := make([]int, len(s.Living))
 	begin, more := 0, 0 // members that get their first slots, and members that get more
-	for i, c := range s.living {
-		old, _ := s.plan.seat(c.key)
-		lacks[i] = max(0, target[c.key]-old.Slots)
+	for i, c := range s.Living {
+		old, _ := s.Plan.Seat(c.Key)
+		lacks[i] = max(0, target[c.Key]-old.Slots)
 		switch {
 		case lacks[i] == 0:
 		case old.Slots == 0:
@@ -250,19 +255,19 @@ func (s *situation) raise(limit int, target map[string]int) (next plan, again ti
 		}
 	}
 	if free <= 0 || begin+more == 0 {
-		return plan{}, 0, false
+		return Plan{}, 0, false
 	}
-	if s.limit > 0 && s.plan.Epoch > 0 {
-		if rest := pause(free, s.plan.Lowered, begin, more) - s.idle; rest > 0 {
-			return plan{}, rest, false
+	if s.Limit > 0 && s.Plan.Epoch > 0 {
+		if rest := pause(free, s.Plan.Lowered, begin, more) - s.Idle; rest > 0 {
+			return Plan{}, rest, false
 		}
 	}
-	next = plan{Epoch: s.plan.Epoch + 1, Limit: limit}
+	next = Plan{Epoch: s.Plan.Epoch + 1, Limit: limit}
 	gifts := divide(free, lacks)
-	for i, c := range s.living {
-		place, seated := s.plan.seat(c.key)
+	for i, c := range s.Living {
+		place, seated := s.Plan.Seat(c.Key)
 		if !seated {
-			place = seat{Key: c.key, Name: s.name(c)}
+			place = Seat{Key: c.Key, Name: s.name(c)}
 		}
 		place.Slots += min(gifts[i], lacks[i])
 		if seated || place.Slots > 0 {
@@ -273,18 +278,18 @@ func (s *situation) raise(limit int, target map[string]int) (next plan, again ti
 }
 
 // name returns the replica's id, or a unique name if another replica has the same id.
-func (s *situation) name(c candidate) string {
-	for _, old := range s.plan.Seats {
-		if old.Name == c.id {
-			return c.key
+func (s *Situation) name(c Candidate) string {
+	for _, old := range s.Plan.Seats {
+		if old.Name == c.ID {
+			return c.Key
 		}
 	}
-	for _, other := range s.living {
-		if other.id == c.id && other.key != c.key {
-			return c.key
+	for _, other := range s.Living {
+		if other.ID == c.ID && other.Key != c.Key {
+			return c.Key
 		}
 	}
-	return c.id
+	return c.ID
 }
 
 // pause is how long slots stay idle before they are given out, so that no
@@ -306,19 +311,19 @@ func pause(free, lowered, begin, more int) time.Duration {
 // load. Each replica gets at least a quarter of the mean, because with less it could
 // not find out that its load has grown, and at least one request a minute while
 // there are enough.
-func allocate(limit int, living []candidate) map[string]int {
+func allocate(limit int, living []Candidate) map[string]int {
 	target := make(map[string]int, len(living))
 	if len(living) == 0 {
 		return target
 	}
 	if limit <= len(living) {
 		for _, c := range living[:limit] {
-			target[c.key] = 1
+			target[c.Key] = 1
 		}
 		return target
 	}
 	for i, n := range divide(limit-len(living), wants(limit, living)) {
-		target[living[i].key] = n + 1
+		target[living[i].Key] = n + 1
 	}
 	return target
 }
@@ -326,12 +331,12 @@ func allocate(limit int, living []candidate) map[string]int {
 // wants returns the weight of each replica. One replica posts for all, and its posts
 // count as much as all polls together. If the limit is too low for both, each gets
 // half, as in a single bridge.
-func wants(limit int, living []candidate) []int {
+func wants(limit int, living []Candidate) []int {
 	sum, known, posts := 0, 0, 0
 	for _, c := range living {
-		posts += c.posts
-		if c.load > 0 {
-			sum += c.load
+		posts += c.Posts
+		if c.Load > 0 {
+			sum += c.Load
 			known++
 		}
 	}
@@ -343,14 +348,14 @@ func wants(limit int, living []candidate) []int {
 	room := max(polls, limit-polls)
 	weights := make([]int, len(living))
 	for i, c := range living {
-		weights[i] = max(c.load, mean/4)
-		if c.load == 0 {
+		weights[i] = max(c.Load, mean/4)
+		if c.Load == 0 {
 			weights[i] = mean
 		}
 		if posts > room {
-			c.posts = int(float64(c.posts) * float64(room) / float64(posts))
+			c.Posts = int(float64(c.Posts) * float64(room) / float64(posts))
 		}
-		weights[i] += c.posts
+		weights[i] += c.Posts
 	}
 	return weights
 }

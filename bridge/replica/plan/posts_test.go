@@ -1,4 +1,4 @@
-package replica
+package plan
 
 import (
 	"context"
@@ -83,16 +83,16 @@ func TestBacklogInAGroup(t *testing.T) {
 			for time.Now().Before(until) {
 				time.Sleep(time.Second) // in simulated time
 				for i := range f.living {
-					f.living[i].load = limit / 3
+					f.living[i].Load = limit / 3
 				}
 				holder.mu.Lock()
-				f.living[1].posts = holder.left + min(len(holder.posts), 300)
+				f.living[1].Posts = holder.left + min(len(holder.posts), 300)
 				if holder.left <= 0 {
-					f.living[1].posts = 0
+					f.living[1].Posts = 0
 				}
 				holder.mu.Unlock()
 				f.idle = time.Since(since)
-				if p, _, ok := f.situation().draft(); ok {
+				if p, _, ok := f.situation().Draft(); ok {
 					f.follow(t, p)
 					since = time.Now()
 					plans++

@@ -1,4 +1,4 @@
-package replica
+package plan
 
 import (
 	"fmt"
@@ -36,17 +36,17 @@ func TestAllocate(t *testing.T) {
 		{"garbage in the bucket", 603, loads{1 << 62, -1, 5}, 1 << 62, []int{458, 115, 30}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var living []candidate
+			var living []Candidate
 			for i, l := range tt.loads {
-				living = append(living, candidateOf(fmt.Sprint(i), record{ID: fmt.Sprint(i), Load: l}))
+				living = append(living, Candidate{Key: fmt.Sprint(i), ID: fmt.Sprint(i), Load: Bounded(l)})
 			}
 			if tt.posts > 0 {
-				living[0].posts = candidateOf("", record{Posts: tt.posts}).posts
+				living[0].Posts = Bounded(tt.posts)
 			}
 			target := allocate(tt.limit, living)
 			got := []int{}
 			for _, c := range living {
-				got = append(got, target[c.key])
+				got = append(got, target[c.Key])
 			}
 			if d := cmp.Diff(tt.want, got); d != "" {
 				t.Error(d)
@@ -73,24 +73,24 @@ func TestPauseLength(t *testing.T) {
 
 // fleet plays a group without a bucket: plans are obeyed at once by all.
 type fleet struct {
-	plan   plan
-	living []candidate
+	plan   Plan
+	living []Candidate
 	idle   time.Duration
 	limit  int
 }
 
-func (f *fleet) situation() *situation {
-	return &situation{
-		plan: f.plan, committed: true, idle: f.idle, limit: f.limit, living: f.living,
-		gone: func(key string) bool {
-			return !slices.ContainsFunc(f.living, func(c candidate) bool { return c.key == key })
+func (f *fleet) situation() *Situation {
+	return &Situation{
+		Plan: f.plan, Committed: true, Idle: f.idle, Limit: f.limit, Living: f.living,
+		Gone: func(key string) bool {
+			return !slices.ContainsFunc(f.living, func(c Candidate) bool { return c.Key == key })
 		},
 	}
 }
 
 func (f *fleet) join(key string) {
-	f.living = append(f.living, candidate{key: key, id: "name " + key})
-	slices.SortFunc(f.living, func(a, b candidate) int { return strings.Compare(a.key, b.key) })
+	f.living = append(f.living, Candidate{Key: key, ID: "name " + key})
+	slices.SortFunc(f.living, func(a, b Candidate) int { return strings.Compare(a.Key, b.Key) })
 }
 
 func (f *fleet) leave(i int) { f.living = slices.Delete(f.living, i, i+1) }
@@ -110,8 +110,8 @@ func TestDrafts(t *testing.T) {
 			case n == 0 || n < 50 && random.IntN(2) == 0:
 				f.join(fmt.Sprintf("k%02d-%d", random.IntN(100), event))
 			case random.IntN(3) == 0:
-				f.living[random.IntN(n)].load = random.IntN(5000)
-				f.living[random.IntN(n)].posts = random.IntN(3) * random.IntN(5000)
+				f.living[random.IntN(n)].Load = random.IntN(5000)
+				f.living[random.IntN(n)].Posts = random.IntN(3) * random.IntN(5000)
 			default:
 				f.leave(random.IntN(n))
 			}
@@ -125,7 +125,7 @@ func (f *fleet) settle(t *testing.T) {
 	t.Helper()
 	for range 100 {
 		s := f.situation()
-		next, again, ok := s.draft()
+		next, again, ok := s.Draft()
 		if !ok && again == 0 {
 			f.rested(t)
 			return
@@ -143,14 +143,14 @@ func (f *fleet) settle(t *testing.T) {
 	t.Fatalf("no rest: %+v", f.plan)
 }
 
-func (f *fleet) follow(t *testing.T, next plan) {
+func (f *fleet) follow(t *testing.T, next Plan) {
 	t.Helper()
-	if next.Epoch != f.plan.Epoch+1 || !next.valid() {
+	if next.Epoch != f.plan.Epoch+1 || !next.Valid() {
 		t.Fatalf("%+v after %+v", next, f.plan)
 	}
 	raised, lowered := false, len(next.Seats) < len(f.plan.Seats)
 	for _, s := range next.Seats {
-		old, _ := f.plan.seat(s.Key)
+		old, _ := f.plan.Seat(s.Key)
 		raised, lowered = raised || s.Slots > old.Slots, lowered || s.Slots < old.Slots
 	}
 	if raised && lowered {
@@ -165,12 +165,12 @@ func (f *fleet) rested(t *testing.T) {
 	if limit == 0 {
 		limit = unlimited
 	}
-	if got := f.plan.slots(); len(f.living) > 0 && got != limit {
+	if got := f.plan.Slots(); len(f.living) > 0 && got != limit {
 		t.Fatalf("at rest %d of %d are given out: %+v", got, limit, f.plan)
 	}
 	for _, c := range f.living {
-		if s, _ := f.plan.seat(c.key); s.Slots == 0 && limit >= len(f.living) {
-			t.Fatalf("%s has nothing: %+v", c.key, f.plan)
+		if s, _ := f.plan.Seat(c.Key); s.Slots == 0 && limit >= len(f.living) {
+			t.Fatalf("%s has nothing: %+v", c.Key, f.plan)
 		}
 	}
 }
@@ -193,7 +193,7 @@ func TestDrift(t *testing.T) {
 		{"much, just now", 3000, 1000, calm - 1, []int{300, 300}},
 		{"much, for a while", 3000, 1000, calm, []int{450, 150}},
 	} {
-		f.living[0].load, f.living[1].load, f.idle = tt.a, tt.b, tt.idle
+		f.living[0].Load, f.living[1].Load, f.idle = tt.a, tt.b, tt.idle
 		f.settle(t)
 		if d := cmp.Diff(tt.want, slots()); d != "" {
 			t.Errorf("%s: %s", tt.name, d)

@@ -1,4 +1,4 @@
-package replica
+package plan
 
 import (
 	"fmt"
@@ -13,18 +13,18 @@ func BenchmarkMillion(b *testing.B) {
 	const devices = 1_000_000
 	for _, replicas := range []int{3, 20, 50} {
 		b.Run(fmt.Sprint(replicas, " replicas"), func(b *testing.B) {
-			s := situation{committed: true, idle: time.Hour, patience: calm, limit: devices}
-			s.plan = plan{Epoch: 1, Limit: devices}
+			s := Situation{Committed: true, Idle: time.Hour, Patience: calm, Limit: devices}
+			s.Plan = Plan{Epoch: 1, Limit: devices}
 			for i := range replicas {
 				name := fmt.Sprintf("bridge-%02d", i)
-				s.plan.Seats = append(s.plan.Seats, seat{Key: name, Name: name, Slots: devices / replicas})
+				s.Plan.Seats = append(s.Plan.Seats, Seat{Key: name, Name: name, Slots: devices / replicas})
 				if i > 0 {
-					s.living = append(s.living, candidate{key: name, id: name, load: devices / replicas, consumes: true, able: true})
+					s.Living = append(s.Living, Candidate{Key: name, ID: name, Load: devices / replicas, Consumes: true, Able: true})
 				}
 			}
-			s.gone = func(key string) bool { return key == "bridge-00" }
+			s.Gone = func(key string) bool { return key == "bridge-00" }
 			for b.Loop() {
-				if next, _, ok := s.draft(); !ok || len(next.Seats) != replicas-1 {
+				if next, _, ok := s.Draft(); !ok || len(next.Seats) != replicas-1 {
 					b.Fatalf("drafted %v, %v", next, ok)
 				}
 			}

@@ -1,4 +1,4 @@
-package replica
+package plan
 
 import (
 	"context"
@@ -62,18 +62,18 @@ func play(t *testing.T, limit int, seed uint64) (all []time.Time) {
 				senders[key] = newSender(limit)
 			} else {
 				i := random.IntN(n)
-				end(f.living[i].key)
+				end(f.living[i].Key)
 				f.leave(i)
 			}
 			for i := range f.living {
-				f.living[i].load, f.living[i].posts = 1+random.IntN(300), 0
+				f.living[i].Load, f.living[i].Posts = 1+random.IntN(300), 0
 			}
 			if n := len(f.living); n > 0 { // it passes from one to another, too
-				f.living[random.IntN(n)].posts = random.IntN(2) * random.IntN(2000)
+				f.living[random.IntN(n)].Posts = random.IntN(2) * random.IntN(2000)
 			}
 		}
 		f.idle = time.Since(since)
-		if p, _, ok := f.situation().draft(); ok {
+		if p, _, ok := f.situation().Draft(); ok {
 			f.follow(t, p)
 			since = time.Now()
 			for _, place := range p.Seats {
