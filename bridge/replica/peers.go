@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -111,39 +110,4 @@ func differing(mine, theirs map[string]string) (names []string) {
 	}
 	slices.Sort(names)
 	return names
-}
-
-// compare logs replicas with different settings, and when that ends.
-func (t *membership) compare() {
-	if !t.watch.synced {
-		return
-	}
-	found := make(map[string]Difference)
-	for key, m := range t.members {
-		if len(m.differs) > 0 && key != t.key && m.revision > 0 && alive(t, m) {
-			// One id may stand for two processes for a while.
-			names := append(slices.Clone(m.differs), found[m.record.ID].Settings...)
-			slices.Sort(names)
-			found[m.record.ID] = Difference{m.record.ID, slices.Compact(names)}
-		}
-	}
-	g := t.g
-	if len(found) == 0 && len(g.Differences()) == 0 {
-		return
-	}
-	logged := make(map[string]string)
-	for _, d := range g.Differences() {
-		logged[d.Replica] = d.String()
-	}
-	for id, d := range found {
-		if logged[id] != d.String() {
-			g.log.Warn("replica has different settings", "replica", id, "differs", strings.Join(d.Settings, ", "))
-		}
-		delete(logged, id)
-	}
-	for _, id := range slices.Sorted(maps.Keys(logged)) {
-		g.log.Info("replica no longer has different settings", "replica", id)
-	}
-	list := slices.SortedFunc(maps.Values(found), func(a, b Difference) int { return strings.Compare(a.Replica, b.Replica) })
-	g.differences.Store(&list)
 }

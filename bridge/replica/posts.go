@@ -115,47 +115,48 @@ func (s *postingSeat) inUse() bool {
 // takeSeat takes the seat if the plan assigns it and no other replica can be posting.
 // This replica keeps the seat through later plans that assign it again.
 func (t *membership) takeSeat() {
-	s := &t.g.seat
-	if earlierVersions(t) {
+	s := &t.s.g.seat
+	if t.members.earlierVersions() {
 		t.earlier.clear = false
 		if s.set(false) {
-			t.g.log.Warn("a replica of an earlier version is running and posts inbound messages until it is replaced")
+			t.s.g.log.Warn("a replica of an earlier version is running and posts inbound messages until it is replaced")
 		}
 		return
 	}
-	if !t.plan.agreed || t.plan.Poster != t.key || t.suspended {
+	if !t.plan.agreed || t.plan.Poster != t.s.key || t.own.suspended {
 		return
 	}
-	for key, m := range t.members {
-		if key == t.key || !m.record.Posting {
+	for key, m := range t.members.byKey {
+		if key == t.s.key || !m.record.Posting {
 			continue
 		}
 		// It must record its posts or be evicted. If another replica has evicted it and
 		// deleted its key, this replica may have missed that.
-		if t.silent(m) && !m.evicting {
-			t.evict(m)
+		if t.members.silent(m) && !m.evicting {
+			t.coordinator.evict(m)
 		}
 		return
 	}
 	if !t.earlier.clear {
-		t.lookForEarlier()
+		t.earlier.look()
 		return
 	}
 	if s.set(true) {
-		t.g.log.Info("this replica posts inbound messages")
+		t.s.g.log.Info("this replica posts inbound messages")
 	}
 }
 
 // yieldSeat stops new posts. Posts in flight keep other replicas from posting.
 func (t *membership) yieldSeat(why string) {
-	if t.g.seat.set(false) {
-		t.g.log.Info("this replica starts no further posts", "reason", why)
+	if t.s.g.seat.set(false) {
+		t.s.g.log.Info("this replica starts no further posts", "reason", why)
 	}
 }
 
 // earlierLease is the posting lease of versions before the posting seat. Those
 // versions do not know the seat, so this version waits for the lease.
 type earlierLease struct {
+	s        *session
 	clear    bool // the lease is not held
 	asking   bool
 	asked    clock.Moment
@@ -163,26 +164,15 @@ type earlierLease struct {
 	since    clock.Moment // when the revision was first seen
 }
 
-// earlierVersions reports whether a replica of an earlier version is alive.
-func earlierVersions(t *membership) bool {
-	for key, m := range t.members {
-		if key != t.key && m.record.Inbound == "" && m.record.ID != "" && m.revision > 0 && alive(t, m) {
-			return true
-		}
-	}
-	return false
-}
-
-// lookForEarlier checks whether the lease of earlier versions is free: its key does
+// look checks whether the lease of earlier versions is free: its key does
 // not exist, or was not renewed for the length of the lease.
-func (t *membership) lookForEarlier() {
-	e := &t.earlier
-	if e.asking || e.revision > 0 && t.now.Since(e.asked) < earlierTTL/12 {
+func (e *earlierLease) look() {
+	if e.asking || e.revision > 0 && e.s.now.Since(e.asked) < earlierTTL/12 {
 		return
 	}
-	e.asking, e.asked = true, t.now
-	t.async(func(ctx context.Context) func() {
-		entry, err := t.kv.Get(ctx, earlierKey)
+	e.asking, e.asked = true, e.s.now
+	e.s.async(func(ctx context.Context) func() {
+		entry, err := e.s.kv.Get(ctx, earlierKey)
 		return func() {
 			e.asking = false
 			switch {
@@ -190,10 +180,10 @@ func (t *membership) lookForEarlier() {
 				e.clear = true
 			case err != nil:
 				e.revision = max(e.revision, 1) // do not ask again at every step
-				t.g.log.Debug("could not read the posting lease of earlier versions", "err", err)
+				e.s.g.log.Debug("could not read the posting lease of earlier versions", "err", err)
 			case entry.Revision() != e.revision:
-				e.revision, e.since = entry.Revision(), t.now
-			case t.now.Since(e.since) >= earlierTTL:
+				e.revision, e.since = entry.Revision(), e.s.now
+			case e.s.now.Since(e.since) >= earlierTTL:
 				e.clear = true
 			}
 		}
@@ -203,7 +193,7 @@ func (t *membership) lookForEarlier() {
 // linger keeps the lease during a stop while sent posts wait for their answers.
 // Everything else was given up before. It returns true once no post is in flight.
 func (t *membership) linger(grace context.Context, ticks tick.Ticker) bool {
-	t.leaving, t.own.at = true, t.now
-	keepLease(grace, t, ticks, t.g.seat.inUse)
-	return t.lost == nil && !t.g.seat.inUse()
+	t.own.leaving, t.own.at = true, t.s.now
+	t.keepLease(grace, ticks, t.s.g.seat.inUse)
+	return t.s.lost == nil && !t.s.g.seat.inUse()
 }

@@ -46,6 +46,10 @@ type record struct {
 
 // ownRecord is the state of this replica's own key.
 type ownRecord struct {
+	s       *session
+	watch   *watch
+	members *members
+
 	revision uint64       // as last written; 0 means not yet
 	beat     uint64       // of the last try
 	ack      uint64       // to be written
@@ -58,12 +62,14 @@ type ownRecord struct {
 	doubted  bool         // the key may differ from the last write
 	err      error        // of the last try
 	load     Load         // as at the last renewal
-	shown    struct {
-		revision, beat uint64
-	}
+
+	suspended bool // the lease ran out
+	leaving   bool // remains only until sent posts are recorded
 }
 
-func (o *ownRecord) record(g *Group) record {
+// record returns the present content of the key.
+func (o *ownRecord) record() record {
+	g := o.s.g
 	r := record{ID: g.opts.ID, Beat: o.beat, Ack: o.ack, Limit: g.opts.Limit, Settings: g.opts.Settings}
 	r.Load, r.Posts = max(o.load.Polls, 0), max(o.load.Posts, 0)
 	switch {
@@ -79,74 +85,70 @@ func (o *ownRecord) record(g *Group) record {
 }
 
 // renew writes the own key if that is due: to join, to keep the lease, to
-// acknowledge a plan, or to say whether posts are in flight.
-func (t *membership) renew() {
-	o := &t.own
-	_, seated := t.plan.Seat(t.key)
+// acknowledge the plan that it has a seat in, or to say whether posts are in flight.
+func (o *ownRecord) renew(seated bool) {
 	switch {
-	case o.writing, o.revision == 0 && !t.watch.synced:
+	case o.writing, o.revision == 0 && !o.watch.synced:
 		return
-	case t.suspended && (t.watch.n <= t.distrusted || !t.watch.synced):
+	case o.suspended && !o.watch.trusted():
 		// A replica that lost its lease reads first. In a restored store revisions are
 		// counted again, so the expected one may belong to another entry.
 		return
-	case o.doubted && t.now.Since(o.doubt) > t.g.every():
-		t.lost = errStateLost
+	case o.doubted && o.s.now.Since(o.doubt) > o.s.g.every():
+		o.s.lost = errStateLost
 		return
-	case !t.now.Before(o.at), seated && o.acked != o.ack && o.err == nil:
-	case o.revision > 0 && o.err == nil && o.posting != t.g.seat.inUse():
+	case !o.s.now.Before(o.at), seated && o.acked != o.ack && o.err == nil:
+	case o.revision > 0 && o.err == nil && o.posting != o.s.g.seat.inUse():
 	default:
 		return
 	}
 	o.beat++
-	o.sent, o.writing = t.now, true
-	o.load = t.g.load()
-	r, revision := o.record(t.g), o.revision
-	r.Left = t.leaving
-	t.async(func(ctx context.Context) func() {
-		revision, err := put(ctx, t.kv, t.key, r, revision)
-		return func() { t.wrote(r, revision, err) }
+	o.sent, o.writing = o.s.now, true
+	o.load = o.s.g.load()
+	r, revision := o.record(), o.revision
+	r.Left = o.leaving
+	o.s.async(func(ctx context.Context) func() {
+		revision, err := put(ctx, o.s.kv, o.s.key, r, revision)
+		return func() { o.wrote(r, revision, err) }
 	})
 }
 
 // wrote takes the outcome of a write of the own key.
-func (t *membership) wrote(r record, revision uint64, err error) {
-	o := &t.own
+func (o *ownRecord) wrote(r record, revision uint64, err error) {
 	o.writing = false
-	if err != nil && o.shown.beat == r.Beat && o.shown.revision > 0 { // stored, but the answer was lost
-		revision, err = o.shown.revision, nil
+	if err != nil && o.watch.own.beat == r.Beat && o.watch.own.revision > 0 { // stored, but the answer was lost
+		revision, err = o.watch.own.revision, nil
 	}
 	if err == nil && o.err != nil {
-		t.resetSilence()
+		o.members.resetSilence()
 	}
 	o.err = err
 	switch {
 	case err == nil:
 		o.revision, o.acked, o.posting, o.doubted = revision, r.Ack, r.Posting, false
-		o.at = o.sent.Add(t.g.every())
+		o.at = o.sent.Add(o.s.g.every())
 		sent := o.sent
-		t.g.lease.Store(&sent)
+		o.s.g.lease.Store(&sent)
 		return
 	case mismatch(err) && !o.doubted:
 		// Evicted, or the answer to an earlier write was lost: the watch will show
 		// which.
-		o.doubted, o.doubt = true, t.now
+		o.doubted, o.doubt = true, o.s.now
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, context.DeadlineExceeded):
 		// There is no leader for the moment, or no bucket any more. A new watch shows
 		// that, because it fails without a bucket.
-		t.watch.broken = true
+		o.watch.broken = true
 	}
-	o.at = t.now.Add(t.g.opts.Lease / 20)
+	o.at = o.s.now.Add(o.s.g.opts.Lease / 20)
 }
 
-// seeOwn takes an entry of the own key that the watch shows.
-func (t *membership) seeOwn(revision uint64, r record) {
-	o := &t.own
-	if r.Left && (!t.leaving || !r.Posting) {
-		t.lost = errEvicted
+// see takes an entry of the own key that the watch shows.
+func (o *ownRecord) see(revision uint64, r record) {
+	if r.Left && (!o.leaving || !r.Posting) {
+		o.s.lost = errEvicted
 		return
 	}
-	o.shown.revision, o.shown.beat = revision, r.Beat
+	o.watch.own.revision, o.watch.own.beat = revision, r.Beat
 	if revision <= o.revision {
 		return
 	}
@@ -154,6 +156,13 @@ func (t *membership) seeOwn(revision uint64, r record) {
 	// one with a lost answer. The lease still counts from the last answered renewal,
 	// and the next one can succeed now.
 	o.revision, o.acked, o.posting, o.doubted = revision, r.Ack, r.Posting, false
+}
+
+// missed handles the own key if a new watch did not show what it should hold.
+func (o *ownRecord) missed() {
+	if o.revision > 0 && o.watch.own.revision < o.revision && !o.doubted {
+		o.doubted, o.doubt, o.at = true, o.s.now, o.s.now // the next renewal decides
+	}
 }
 
 // open returns the bucket, and creates it if it is missing.

@@ -36,6 +36,8 @@ const (
 
 // throttleState is the state of a membership for [Group.Throttled].
 type throttleState struct {
+	s        *session
+	watch    *watch
 	writing  bool
 	after    clock.Moment // the earliest time of the next write
 	revision uint64       // of the key
@@ -59,12 +61,11 @@ func (g *Group) Throttled(until time.Time, factor float64) {
 }
 
 // spread writes the arguments of Throttled.
-func (t *membership) spread() {
-	s := &t.throttle
-	if t.lost != nil || s.writing || !t.watch.synced || t.now.Before(s.after) {
+func (h *throttleState) spread() {
+	if h.s.lost != nil || h.writing || !h.watch.synced || h.s.now.Before(h.after) {
 		return
 	}
-	g := t.g
+	g := h.s.g
 	g.mu.Lock()
 	brakes := g.brakes
 	g.brakes = nil
@@ -74,25 +75,25 @@ func (t *membership) spread() {
 	}
 	// Another replica's throttling is written again, because a watcher need not be
 	// shown an entry that is replaced at once.
-	until, factor := max(brakes.Until, s.last.Until), brakes.Factor
-	if s.last.By != "" && t.now.Since(s.lastAt) < throttleFresh {
-		if factor = min(factor, s.last.Factor); until == s.last.Until && factor == s.last.Factor {
+	until, factor := max(brakes.Until, h.last.Until), brakes.Factor
+	if h.last.By != "" && h.s.now.Since(h.lastAt) < throttleFresh {
+		if factor = min(factor, h.last.Factor); until == h.last.Until && factor == h.last.Factor {
 			return // all replicas know as much
 		}
 	}
 	left := time.Until(time.UnixMilli(until))
-	message := throttling{By: t.key, ForMS: max(left, 0).Milliseconds(), Until: until, Factor: factor}
-	revision := s.revision
-	s.writing = true
-	t.async(func(ctx context.Context) func() {
-		revision, err := put(ctx, t.kv, throttleKey, message, revision)
+	message := throttling{By: h.s.key, ForMS: max(left, 0).Milliseconds(), Until: until, Factor: factor}
+	revision := h.revision
+	h.writing = true
+	h.s.async(func(ctx context.Context) func() {
+		revision, err := put(ctx, h.s.kv, throttleKey, message, revision)
 		return func() {
-			s.writing = false
+			h.writing = false
 			if err == nil {
-				s.after = t.now.Add(throttleGap)
-				s.revision = max(s.revision, revision)
+				h.after = h.s.now.Add(throttleGap)
+				h.revision = max(h.revision, revision)
 			} else {
-				s.after = t.now.Add(throttleRetry)
+				h.after = h.s.now.Add(throttleRetry)
 				g.log.Debug("could not send throttling to the other replicas", "err", err)
 				g.Throttled(time.UnixMilli(brakes.Until), brakes.Factor)
 			}
@@ -100,16 +101,16 @@ func (t *membership) spread() {
 	})
 }
 
-// seeThrottle takes another replica's throttling and passes it to Options.OnThrottle.
-func (t *membership) seeThrottle(e jetstream.KeyValueEntry) {
+// see takes another replica's throttling and passes it to Options.OnThrottle.
+func (h *throttleState) see(e jetstream.KeyValueEntry) {
 	var b throttling
-	t.throttle.revision = max(t.throttle.revision, e.Revision())
-	if e.Operation() != jetstream.KeyValuePut || json.Unmarshal(e.Value(), &b) != nil || b.By == t.key {
+	h.revision = max(h.revision, e.Revision())
+	if e.Operation() != jetstream.KeyValuePut || json.Unmarshal(e.Value(), &b) != nil || b.By == h.s.key {
 		return
 	}
 	now := time.Now()
 	stop := min(time.Duration(max(b.ForMS, 0))*time.Millisecond, throttleMax)
-	if !t.watch.synced { // it is of unknown age, except by the clocks of both machines
+	if !h.watch.synced { // it is of unknown age, except by the clocks of both machines
 		if left := time.UnixMilli(b.Until).Sub(now); left < stop {
 			stop = max(left, 0)
 		}
@@ -118,8 +119,8 @@ func (t *membership) seeThrottle(e jetstream.KeyValueEntry) {
 		}
 	}
 	b.Until = now.Add(stop).UnixMilli() // by this machine's clock
-	t.throttle.last, t.throttle.lastAt = b, t.now
-	if t.g.opts.OnThrottle != nil {
-		t.g.opts.OnThrottle(now.Add(stop), b.Factor)
+	h.last, h.lastAt = b, h.s.now
+	if h.s.g.opts.OnThrottle != nil {
+		h.s.g.opts.OnThrottle(now.Add(stop), b.Factor)
 	}
 }

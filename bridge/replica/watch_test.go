@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"plaspy-bridge/bridge/replica/clock"
 	"plaspy-bridge/bridge/replica/plan"
 )
 
@@ -18,18 +19,18 @@ func ignore(Assignment) (none InFlight) { return none }
 func TestLateEcho(t *testing.T) {
 	g := New(Options{ID: "a", Limit: 600})
 	g.change = ignore
-	life := &membership{g: g, key: "k", members: make(map[string]*member)}
+	life := newMembership(t.Context(), g, nil, "k")
 	one, two := plan.Plan{Epoch: 1, Limit: 600}, plan.Plan{Epoch: 2, Limit: 600, Seats: []plan.Seat{{Key: "k", Name: "a", Slots: 600}}}
 	life.obey(one, 10)
 	life.obey(two, 12)
 	life.obey(one, 10)
 	life.obey(two, 12)
-	if life.lost != nil || life.plan.Epoch != 2 {
-		t.Errorf("at plan %d, lost: %v", life.plan.Epoch, life.lost)
+	if life.s.lost != nil || life.plan.Epoch != 2 {
+		t.Errorf("at plan %d, lost: %v", life.plan.Epoch, life.s.lost)
 	}
 	life.obey(one, 13)
-	if !errors.Is(life.lost, errStateLost) {
-		t.Errorf("a plan that went back: lost: %v", life.lost)
+	if !errors.Is(life.s.lost, errStateLost) {
+		t.Errorf("a plan that went back: lost: %v", life.s.lost)
 	}
 }
 
@@ -53,12 +54,14 @@ func FuzzEntries(f *testing.F) {
 			a.Owned("dev")
 			return none
 		}
-		life := &membership{g: g, key: "k", members: map[string]*member{"l": {key: "l", record: m, revision: 2}}}
+		life := newMembership(t.Context(), g, nil, "k")
+		life.s.now = clock.Moment{}
+		life.members.byKey["l"] = &member{key: "l", record: m, revision: 2}
 		life.obey(p, 1)
 		life.own.acked = p.Epoch
 		life.agree()
 		life.report()
-		s := plan.Situation{Plan: life.plan.Plan, Gone: func(key string) bool { return gone(life.members, key) }, Committed: true, Idle: time.Hour, Limit: 600, Living: living(life)}
+		s := plan.Situation{Plan: life.plan.Plan, Gone: life.members.gone, Committed: true, Idle: time.Hour, Limit: 600, Living: life.coordinator.living()}
 		if next, _, ok := s.Draft(); ok && next.Epoch <= p.Epoch && p.Epoch < 1<<62 {
 			t.Errorf("plan %d after %d", next.Epoch, p.Epoch)
 		}
@@ -70,16 +73,16 @@ func FuzzEntries(f *testing.F) {
 func TestOtherPlan(t *testing.T) {
 	g := New(Options{ID: "a", Limit: 600})
 	g.change = ignore
-	life := &membership{g: g, key: "k", members: make(map[string]*member)}
+	life := newMembership(t.Context(), g, nil, "k")
 	mine := plan.Plan{Epoch: 5, Limit: 600, Seats: []plan.Seat{{Key: "k", Name: "a", Slots: 600}}}
 	life.obey(mine, 10)
 	life.obey(mine, 11)
-	if life.lost != nil {
-		t.Errorf("the same plan, written again: lost: %v", life.lost)
+	if life.s.lost != nil {
+		t.Errorf("the same plan, written again: lost: %v", life.s.lost)
 	}
 	life.obey(plan.Plan{Epoch: 5, Limit: 600, Seats: []plan.Seat{{Key: "l", Name: "b", Slots: 600}}}, 12)
-	if !errors.Is(life.lost, errStateLost) {
-		t.Errorf("another plan of the same epoch: lost: %v", life.lost)
+	if !errors.Is(life.s.lost, errStateLost) {
+		t.Errorf("another plan of the same epoch: lost: %v", life.s.lost)
 	}
 }
 
@@ -91,7 +94,7 @@ func TestPlanDuringStop(t *testing.T) {
 		owned = a.Owned != nil && a.Owned("dev")
 		return none
 	}
-	life := &membership{g: g, key: "k", members: make(map[string]*member)}
+	life := newMembership(t.Context(), g, nil, "k")
 	life.obey(plan.Plan{Epoch: 5, Limit: 600, Seats: []plan.Seat{{Key: "k", Name: "a", Slots: 600}}}, 10)
 	life.own.acked = 5
 	life.agree()
@@ -134,7 +137,8 @@ func TestWriterOfAnUnreadablePlan(t *testing.T) {
 			g := New(Options{ID: "k", Limit: 600})
 			g.change = ignore
 			now := g.clock()
-			life := &membership{g: g, key: "k", members: make(map[string]*member), now: now}
+			life := newMembership(t.Context(), g, nil, "k")
+			life.s.now = now
 			if c.epoch > 0 {
 				life.plan.Plan = mine
 				life.plan.Epoch = c.epoch
@@ -145,13 +149,13 @@ func TestWriterOfAnUnreadablePlan(t *testing.T) {
 			life.plan.unreadable, life.watch.synced, life.own.revision = c.unreadable, true, 1
 			g.lease.Store(&now)
 			for key, ack := range c.ack {
-				m := life.member(key)
+				m := life.members.get(key)
 				m.record, m.revision, m.heard = record{ID: key, Ack: ack}, 1, now
 				if strings.Contains(c.silent, key) {
 					m.heard = now.Add(-2 * DefaultLease)
 				}
 			}
-			if got := life.coordinates() && !behind(life); got != c.want {
+			if got := life.coordinator.coordinates() && !life.coordinator.behind(); got != c.want {
 				t.Errorf("writes it: %t, want %t", got, c.want)
 			}
 		})
@@ -163,16 +167,16 @@ func TestWriterOfAnUnreadablePlan(t *testing.T) {
 func TestLostAnswer(t *testing.T) {
 	g := New(Options{ID: "a", Limit: 600})
 	g.change = ignore
-	life := &membership{g: g, key: "k", members: make(map[string]*member), now: g.clock()}
-	o := &life.own
+	life := newMembership(t.Context(), g, nil, "k")
+	o := life.own
 	o.revision, o.beat = 7, 2
-	life.seeOwn(8, record{Beat: 2})
-	life.wrote(record{Beat: 2}, 0, context.DeadlineExceeded)
+	o.see(8, record{Beat: 2})
+	o.wrote(record{Beat: 2}, 0, context.DeadlineExceeded)
 	if o.revision != 8 || o.err != nil {
 		t.Errorf("at revision %d, %v, want 8 as shown", o.revision, o.err)
 	}
-	o.shown.revision = 0 // another watch, which has shown nothing yet
-	life.wrote(record{Beat: 2}, 0, context.DeadlineExceeded)
+	life.watch.own.revision = 0 // another watch, which has shown nothing yet
+	o.wrote(record{Beat: 2}, 0, context.DeadlineExceeded)
 	if o.revision != 8 || o.err == nil {
 		t.Errorf("at revision %d, %v, want 8 and doubt", o.revision, o.err)
 	}
