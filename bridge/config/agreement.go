@@ -7,56 +7,69 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// agreement maps the settings that all replicas of a prefix must share to their
-// variables. A difference causes no error, but for example a device that its owner
-// excludes is not polled at all.
-var agreement = map[string]string{
-	"account":        "PLASPY_USERNAME",
-	"alerts":         "BRIDGE_ALERT_HISTORY and BRIDGE_SILENT_AFTER",
-	"back-fill":      "BRIDGE_BACKFILL, BRIDGE_BACKFILL_AFTER and BRIDGE_BACKFILL_MAX",
-	"daily results":  "PLASPY_DAILY_RESULTS",
-	"daily usage":    "PLASPY_DAILY_USAGE",
-	"devices":        "BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS",
-	"ignored fields": "BRIDGE_IGNORE_FIELDS",
-	"event groups":   "BRIDGE_EVENT_GROUPS",
-	"inbound age":    "BRIDGE_INBOUND_MAX_AGE",
-	"inbound forms":  "BRIDGE_INBOUND_FORMS",
-	"rate limit":     "PLASPY_RATE_LIMIT",
+// agreed is a setting, or a group of settings, that all replicas of a prefix must share.
+type agreed struct {
+	name      string
+	variables string
+	posts     bool // it does not matter to a replica that does not post
+	text      func(Config) string
+}
+
+// agreement lists what must be shared. A difference causes no error, but for example a
+// device that its owner excludes is not polled at all.
+var agreement = []agreed{
+	{name: "account", variables: "PLASPY_USERNAME", text: func(c Config) string { return c.Username }},
+	{name: "alerts", variables: "BRIDGE_ALERT_HISTORY and BRIDGE_SILENT_AFTER",
+		text: func(c Config) string { return fmt.Sprint(c.AlertHistory, c.SilentAfter) }},
+	{name: "back-fill", variables: "BRIDGE_BACKFILL, BRIDGE_BACKFILL_AFTER and BRIDGE_BACKFILL_MAX",
+		text: func(c Config) string {
+			if !c.Backfill {
+				return "off"
+			}
+			return fmt.Sprint("after ", c.BackfillAfter, " up to ", c.BackfillMax)
+		}},
+	{name: "daily results", variables: "PLASPY_DAILY_RESULTS",
+		text: func(c Config) string { return fmt.Sprint(c.DailyResults) }},
+	{name: "daily usage", variables: "PLASPY_DAILY_USAGE",
+		text: func(c Config) string { return fmt.Sprint(c.DailyUsage) }},
+	{name: "devices", variables: "BRIDGE_DEVICES, BRIDGE_DEVICES_EXCLUDE and BRIDGE_GROUPS",
+		text: func(c Config) string { return set(c.Devices) + set(c.DevicesExclude) + set(c.Groups) }},
+	{name: "ignored fields", variables: "BRIDGE_IGNORE_FIELDS",
+		text: func(c Config) string { return set(c.IgnoreFields) }},
+	{name: "event groups", variables: "BRIDGE_EVENT_GROUPS",
+		text: func(c Config) string { return fmt.Sprint(c.EventGroups) }},
+	{name: "inbound age", variables: "BRIDGE_INBOUND_MAX_AGE", posts: true,
+		text: func(c Config) string { return fmt.Sprint(c.InboundMaxAge) }},
+	{name: "inbound forms", variables: "BRIDGE_INBOUND_FORMS", posts: true,
+		text: func(c Config) string { return set(c.InboundForms) }},
+	{name: "rate limit", variables: "PLASPY_RATE_LIMIT",
+		text: func(c Config) string { return fmt.Sprint(c.RateLimit) }},
+}
+
+// set is a text of a list that is compared as a set.
+func set(list []string) string {
+	return fmt.Sprintf("%q", slices.Compact(slices.Sorted(slices.Values(list))))
 }
 
 // Agreement returns a short digest of each setting, or group of settings, that all
 // replicas must share, by a readable name. Lists are compared as sets. The replicas
 // see the digests, which contain no secrets.
 func (c Config) Agreement() map[string]string {
-	set := func(list []string) string {
-		list = slices.Compact(slices.Sorted(slices.Values(list)))
-		return fmt.Sprintf("%q", list)
+	digests := make(map[string]string)
+	for _, a := range agreement {
+		if c.Inbound || !a.posts {
+			digests[a.name] = fmt.Sprintf("%08x", uint32(xxhash.Sum64String(a.text(c))))
+		}
 	}
-	told := map[string]string{
-		"account":        c.Username,
-		"alerts":         fmt.Sprint(c.AlertHistory, c.SilentAfter),
-		"back-fill":      fmt.Sprint("after ", c.BackfillAfter, " up to ", c.BackfillMax),
-		"daily results":  fmt.Sprint(c.DailyResults),
-		"daily usage":    fmt.Sprint(c.DailyUsage),
-		"devices":        set(c.Devices) + set(c.DevicesExclude) + set(c.Groups),
-		"ignored fields": set(c.IgnoreFields),
-		"event groups":   fmt.Sprint(c.EventGroups),
-		"inbound age":    fmt.Sprint(c.InboundMaxAge),
-		"inbound forms":  set(c.InboundForms),
-		"rate limit":     fmt.Sprint(c.RateLimit),
-	}
-	if !c.Backfill {
-		told["back-fill"] = "off"
-	}
-	if !c.Inbound { // these do not matter to a replica that does not post
-		delete(told, "inbound age")
-		delete(told, "inbound forms")
-	}
-	for name, text := range told {
-		told[name] = fmt.Sprintf("%08x", uint32(xxhash.Sum64String(text)))
-	}
-	return told
+	return digests
 }
 
-// AgreementVariables returns the variables behind a name of [Config.Agreement].
-func AgreementVariables(name string) string { return agreement[name] }
+// AgreementVariables returns the variables behind a name of [Config.Agreement], or "".
+func AgreementVariables(name string) string {
+	for _, a := range agreement {
+		if a.name == name {
+			return a.variables
+		}
+	}
+	return ""
+}

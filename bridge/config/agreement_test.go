@@ -66,10 +66,10 @@ func TestAgreementVariables(t *testing.T) {
 	for field := range reflect.TypeFor[Config]().Fields() {
 		known[field.Tag.Get("envconfig")] = true
 	}
-	for name, variables := range agreement {
-		for _, v := range strings.FieldsFunc(strings.ReplaceAll(variables, " and ", ","), func(r rune) bool { return r == ',' || r == ' ' }) {
+	for _, a := range agreement {
+		for _, v := range strings.FieldsFunc(strings.ReplaceAll(a.variables, " and ", ","), func(r rune) bool { return r == ',' || r == ' ' }) {
 			if !known[v] {
-				t.Errorf("%s: there is no %s", name, v)
+				t.Errorf("%s: there is no %s", a.name, v)
 			}
 		}
 	}

@@ -39,8 +39,9 @@ func (k *checker) unless(ok bool, variable, format string, args ...any) {
 	}
 }
 
-// check returns all faults of c, in no particular order.
-func (c Config) check() Faults {
+// Validate returns the faults of c as [Faults], or nil: settings that are missing, that do not have the form which
+// NATS or the API requires, or that do not go together. [Load] calls it, and checks the range of each variable.
+func (c Config) Validate() error {
 	var k checker
 	k.unless(strings.TrimSpace(c.Username) != "", "PLASPY_USERNAME", "is not set; expected the user name of the account")
 	k.api(c)
@@ -62,6 +63,10 @@ func (c Config) check() Faults {
 	unprintable := func(r rune) bool { return r <= ' ' || r > '~' }
 	k.unless(!strings.ContainsFunc(c.HTTPToken.Reveal(), unprintable), "BRIDGE_HTTP_TOKEN",
 		"has a character that an HTTP header cannot carry; expected printable ASCII without spaces")
+	if len(k.faults) == 0 {
+		return nil
+	}
+	sortFaults(k.faults)
 	return k.faults
 }
 
@@ -99,23 +104,8 @@ func (k *checker) api(c Config) {
 // broker checks the settings of NATS.
 func (k *checker) broker(c Config) {
 	k.servers(c.NATSURL)
-	var ways []string
-	for _, way := range []struct {
-		name string
-		set  bool
-	}{
-		{"NATS_CREDS", c.NATSCreds != ""}, {"NATS_NKEY", c.NATSNKey != ""},
-		{"NATS_USER", c.NATSUser != "" || c.NATSPassword != ""}, {"NATS_TOKEN", c.NATSToken != ""},
-	} {
-		if way.set {
-			ways = append(ways, way.name)
-		}
-	}
-	if len(ways) > 1 {
-		k.unless(false, ways[0], "and %s are different ways to log in; set one of them", strings.Join(ways[1:], " and "))
-	}
-	k.unless(c.NATSPassword == "" || c.NATSUser != "", "NATS_PASSWORD", "is set without NATS_USER; set both")
-	k.queryUser(c)
+	k.login("NATS_", c.NATSCreds, c.NATSNKey, c.NATSUser, c.NATSPassword, c.NATSToken)
+	k.login("NATS_QUERY_", c.NATSQueryCreds, c.NATSQueryNKey, c.NATSQueryUser, c.NATSQueryPassword, "")
 	k.unless(legalInbox.MatchString(c.NATSInboxPrefix), "NATS_INBOX_PREFIX",
 		"is not the first part of a subject; expected words of letters, digits, - and _ with dots between them, "+
 			"such as _INBOX_bridge")
@@ -133,25 +123,23 @@ func (k *checker) broker(c Config) {
 	}
 }
 
-// queryUser checks how the query service logs in.
-func (k *checker) queryUser(c Config) {
+// login checks how the bridge, or the query service, logs in. prefix begins the names of the variables.
+func (k *checker) login(prefix, creds, nkey string, user, password, token Secret) {
 	var ways []string
 	for _, way := range []struct {
 		name string
 		set  bool
 	}{
-		{"NATS_QUERY_CREDS", c.NATSQueryCreds != ""}, {"NATS_QUERY_NKEY", c.NATSQueryNKey != ""},
-		{"NATS_QUERY_USER", c.NATSQueryUser != "" || c.NATSQueryPassword != ""},
+		{"CREDS", creds != ""}, {"NKEY", nkey != ""}, {"USER", user != "" || password != ""}, {"TOKEN", token != ""},
 	} {
 		if way.set {
-			ways = append(ways, way.name)
+			ways = append(ways, prefix+way.name)
 		}
 	}
 	if len(ways) > 1 {
 		k.unless(false, ways[0], "and %s are different ways to log in; set one of them", strings.Join(ways[1:], " and "))
 	}
-	k.unless(c.NATSQueryPassword == "" || c.NATSQueryUser != "", "NATS_QUERY_PASSWORD",
-		"is set without NATS_QUERY_USER; set both")
+	k.unless(password == "" || user != "", prefix+"PASSWORD", "is set without %sUSER; set both", prefix)
 }
 
 // firstToken is the first token of a subject.
@@ -253,9 +241,6 @@ func readable(name string) error {
 	return f.Close()
 }
 
-// defaultEmbeddedAddr is the default of BRIDGE_EMBEDDED_ADDR.
-const defaultEmbeddedAddr = "127.0.0.1:4222"
-
 // doubts returns warnings about settings that are valid but probably not intended.
 func (c Config) doubts() []Warning {
 	var warnings []Warning
@@ -265,7 +250,8 @@ func (c Config) doubts() []Warning {
 		}
 	}
 	doubt(!c.Embedded() && c.EmbeddedConfig != "", "BRIDGE_EMBEDDED_CONFIG", "has no effect: NATS_URL names a server")
-	doubt(!c.Embedded() && c.EmbeddedAddr != defaultEmbeddedAddr, "BRIDGE_EMBEDDED_ADDR", "has no effect: NATS_URL names a server")
+	doubt(!c.Embedded() && c.EmbeddedAddr != defaultOf("BRIDGE_EMBEDDED_ADDR"), "BRIDGE_EMBEDDED_ADDR",
+		"has no effect: NATS_URL names a server")
 	open := c.Embedded() && c.EmbeddedConfig == ""
 	const noLogin = "has no effect: the embedded server requires no login without BRIDGE_EMBEDDED_CONFIG"
 	doubt(open && c.NATSUser != "", "NATS_USER", noLogin)
@@ -355,7 +341,14 @@ func editDistance(a, b string) int {
 const minEventsBytes = 1_000_000
 
 // collectors are the variables with the URL of a collector.
-var collectors = []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"}
+var collectors = []string{
+	"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+}
+
+// headers are the variables with headers for a collector.
+var headers = []string{
+	"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+}
 
 // tracing checks the OpenTelemetry variables that the table cannot describe.
 // OpenTelemetry itself would log the value of a wrong one. They are checked even if
@@ -365,7 +358,7 @@ func (k *checker) tracing() {
 		k.collector(name, os.Getenv(name))
 	}
 	const pairs = "expected name=value, comma separated, values percent-encoded"
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_METRICS_HEADERS"} {
+	for _, name := range headers {
 		_, err := trace.ParseHeaders(os.Getenv(name))
 		k.unless(err == nil, name, "cannot be parsed: %v; "+pairs, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -77,7 +76,8 @@ func Load(except ...string) (Config, []Warning, error) {
 	}
 	c.normalize()
 	unread := slices.Clone(faults)
-	for _, fault := range c.check() {
+	invalid, _ := errors.AsType[Faults](c.Validate())
+	for _, fault := range invalid {
 		// Ignore faults of a default that replaced a bad value, because the operator
 		// did not set it.
 		if !unread.blame(fault.Variable) {
@@ -111,32 +111,14 @@ func fill(c *Config, unusable []string) *Fault {
 	return nil
 }
 
-// Validate returns all faults of c as [Faults], or nil. Load calls it; call it again
-// for a Config that was changed or made by hand.
-func (c Config) Validate() error {
-	faults := c.check()
-	value := reflect.ValueOf(c)
-	for _, v := range Variables() {
-		if v.field < 0 || v.Secret || faults.blame(v.Name) {
-			continue
-		}
-		if problem := v.problem(show(value.Field(v.field).Interface())); problem != "" {
-			faults = append(faults, Fault{v.Name, problem})
-		}
-	}
-	if len(faults) == 0 {
-		return nil
-	}
-	sortFaults(faults)
-	return faults
-}
-
 // normalize reduces values that may be spelt in several ways to one spelling.
 func (c *Config) normalize() {
 	c.BaseURL.Path = strings.TrimRight(c.BaseURL.Path, "/")
 	c.BaseURL.RawPath = strings.TrimRight(c.BaseURL.RawPath, "/")
 	c.APIKey = Secret(strings.TrimRight(string(c.APIKey), "\r\n"))
-	for _, entries := range []*[]string{&c.Devices, &c.DevicesExclude, &c.Groups, &c.IgnoreFields, &c.InboundForms, &c.Weights} {
+	for _, entries := range []*[]string{
+		&c.Devices, &c.DevicesExclude, &c.Groups, &c.IgnoreFields, &c.InboundForms, &c.Weights,
+	} {
 		*entries = list(*entries)
 	}
 	if c.ReplicaID == "" {
@@ -191,7 +173,8 @@ func (c Config) unknown(environ []string) []Warning {
 		near, distance := nearest(name)
 		ours := strings.HasPrefix(name, "BRIDGE_") || strings.HasPrefix(name, "PLASPY_")
 		switch {
-		case isServiceLink(name, value), slices.Contains(referred, name), !ours && (!strings.HasPrefix(name, "NATS_") || distance > 1):
+		case isServiceLink(name, value), slices.Contains(referred, name):
+		case !ours && (!strings.HasPrefix(name, "NATS_") || distance > 1):
 		case distance <= max(2, len(name)/4):
 			warnings = append(warnings, Warning{name, "is not a variable of the bridge; did you mean " + near + "?"})
 		default:

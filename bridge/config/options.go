@@ -19,7 +19,8 @@ func (c Config) ConnOptions(name string) publisher.ConnOptions {
 // it has a user of its own; if not, it shares the bridge's connection.
 func (c Config) QueryOptions(name string) (o publisher.ConnOptions, own bool) {
 	o = c.ConnOptions(name)
-	o.Creds, o.NKey, o.User, o.Password, o.Token = c.NATSQueryCreds, c.NATSQueryNKey, c.NATSQueryUser.Reveal(), c.NATSQueryPassword.Reveal(), ""
+	o.Creds, o.NKey = c.NATSQueryCreds, c.NATSQueryNKey
+	o.User, o.Password, o.Token = c.NATSQueryUser.Reveal(), c.NATSQueryPassword.Reveal(), ""
 	return o, o.Creds != "" || o.NKey != "" || o.User != ""
 }
 
@@ -30,5 +31,7 @@ func (c Config) EmbeddedOptions() embedded.Options {
 
 // StreamOptions say how the streams are made.
 func (c Config) StreamOptions() publisher.StreamOptions {
-	return publisher.StreamOptions{Retention: c.Retention, MaxBytes: c.EventsMaxBytes, Replicas: c.StreamReplicas, Inbound: c.Inbound}
+	return publisher.StreamOptions{
+		Retention: c.Retention, MaxBytes: c.EventsMaxBytes, Replicas: c.StreamReplicas, Inbound: c.Inbound,
+	}
 }

@@ -218,8 +218,10 @@ var table = []section{
 		{Name: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", Type: typeURL,
 			Meaning: "URL of the collector for metrics only, with the whole path; if both endpoints are empty, " +
 				"a collector on this machine"},
-		{Name: "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", OneOf: protocols, Meaning: "protocol of the collector for metrics only"},
-		{Name: "OTEL_EXPORTER_OTLP_METRICS_HEADERS", Type: typeSecret, Meaning: "headers for the collector for metrics only"},
+		{Name: "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", OneOf: protocols,
+			Meaning: "protocol of the collector for metrics only"},
+		{Name: "OTEL_EXPORTER_OTLP_METRICS_HEADERS", Type: typeSecret,
+			Meaning: "headers for the collector for metrics only"},
 		{Name: "OTEL_METRIC_EXPORT_INTERVAL", Type: typeInt, Default: "60000", Min: "100", Max: "86400000",
 			Meaning: "time between two exports of metrics in milliseconds"},
 	}},
@@ -230,5 +232,6 @@ var protocols = []string{"http/protobuf", "http/json", "grpc"}
 
 // samplers are the values of OTEL_TRACES_SAMPLER.
 var samplers = []string{
-	"parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio", "always_on", "always_off", "traceidratio",
+	"parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
+	"always_on", "always_off", "traceidratio",
 }

@@ -41,6 +41,12 @@ var variables = sync.OnceValue(func() []Variable {
 	return all
 })
 
+// defaultOf returns the default of a variable.
+func defaultOf(name string) string {
+	all := Variables()
+	return all[slices.IndexFunc(all, func(v Variable) bool { return v.Name == name })].Default
+}
+
 // parse reads a text as the value of v, as envconfig does. It returns the number
 // that is compared with the bounds; of a duration, its nanoseconds.
 func (v Variable) parse(text string) (number float64, err error) {
