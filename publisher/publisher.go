@@ -14,9 +14,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Window is the number of chains that can be in flight. Another call of
+// maxChains is the number of chains that can be in flight. Another call of
 // [Publisher.Publish] blocks.
-const Window = 1024
+const maxChains = 1024
 
 // ackTimeout is how long an answer may take before the event is sent again.
 // Sending again is always safe, so it need not be long.
@@ -80,15 +80,15 @@ type Publisher struct {
 func New(conn *Conn, subjects Subjects, log *slog.Logger, reg prometheus.Registerer) (*Publisher, error) {
 	p := &Publisher{
 		subjects: subjects, conn: conn, log: log, metrics: newMetrics(reg),
-		window:   make(chan struct{}, Window),
-		replies:  make(chan reply, Window),
+		window:   make(chan struct{}, maxChains),
+		replies:  make(chan reply, maxChains),
 		stopped:  make(chan struct{}),
 		flights:  flights{byMsg: make(map[*nats.Msg]*flight)},
 		identity: identity{stream: subjects.Events(), foreign: make(map[string]bool)},
 	}
 	var err error
 	p.js, err = conn.OpenJetStream(
-		jetstream.WithPublishAsyncMaxPending(2*Window), // above our own window, so that the library never stalls
+		jetstream.WithPublishAsyncMaxPending(2*maxChains), // above our own window, so that the library never stalls
 		jetstream.WithPublishAsyncTimeout(ackTimeout),
 		jetstream.WithPublishAsyncAckHandler(func(_ jetstream.JetStream, m *nats.Msg, ack *jetstream.PubAck) {
 			p.answered(m, ack, nil)
@@ -179,7 +179,7 @@ func (p *Publisher) Publish(ctx context.Context, events []*Event, done func(erro
 // Drain waits until all published chains are done. If ctx ends first, the error has
 // the number of chains left. Nothing may be published in that time.
 func (p *Publisher) Drain(ctx context.Context) error {
-	for i := range Window {
+	for i := range maxChains {
 		select {
 		case p.window <- struct{}{}:
 			continue // even if ctx is cancelled
@@ -188,7 +188,7 @@ func (p *Publisher) Drain(ctx context.Context) error {
 		select {
 		case p.window <- struct{}{}:
 		case <-ctx.Done():
-			return fmt.Errorf("drain publisher: %d chains of events left: %w", Window-i, context.Cause(ctx))
+			return fmt.Errorf("drain publisher: %d chains of events left: %w", maxChains-i, context.Cause(ctx))
 		}
 	}
 	return nil

@@ -33,8 +33,8 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// DefaultTimeout is below the 5 s that `nats req` waits.
-const DefaultTimeout = 4 * time.Second
+// defaultTimeout is below the 5 s that `nats req` waits.
+const defaultTimeout = 4 * time.Second
 
 // Devices answers questions about devices. It is used concurrently.
 // [plaspy.Client] is the real one.
@@ -70,7 +70,7 @@ type Options struct {
 	Ours    func(deviceID string) bool
 	Version string        // a semantic version; anything else is shown as 0.0.0
 	Trace   *trace.Tracer // makes a span of each request; optional
-	Timeout time.Duration // within which every request is answered; 0 means DefaultTimeout
+	Timeout time.Duration // within which every request is answered; 0 means 4 s
 	Limit   int           // requests answered at once; 0 means 32
 	Log     *slog.Logger  // required
 }
@@ -96,7 +96,7 @@ func New(o Options) (*Service, error) {
 		return nil, errors.New("query service needs a connection, subjects, an API and a log")
 	}
 	if o.Timeout <= 0 {
-		o.Timeout = DefaultTimeout
+		o.Timeout = defaultTimeout
 	}
 	if o.Limit <= 0 {
 		o.Limit = 32

@@ -13,8 +13,8 @@ import (
 	"plaspy-bridge/bridge/plaspy/rawjson"
 )
 
-// MaxElements is the largest number of locations in one message.
-const MaxElements = 10000
+// maxElements is the largest number of locations in one message.
+const maxElements = 10000
 
 // headerContentType is the header with the form of a body; its name is matched
 // in any case.
@@ -64,7 +64,7 @@ func Split(m *Message) (Posts, error) {
 	case len(array) > 0 && array[0] == '[':
 		err := rawjson.Elements(array, func(value []byte) bool {
 			p.Elements = append(p.Elements, value)
-			return len(p.Elements) <= MaxElements
+			return len(p.Elements) <= maxElements
 		})
 		if err != nil {
 			return Posts{}, &FieldError{"body", "is not a JSON array: " + err.Error()}
@@ -79,7 +79,7 @@ func Split(m *Message) (Posts, error) {
 		return Posts{}, &FieldError{"body", "is a batch, which only locations can be"}
 	case len(p.Elements) == 0:
 		return Posts{}, &FieldError{"body", "is a batch without an element"}
-	case len(p.Elements) > MaxElements:
+	case len(p.Elements) > maxElements:
 		return Posts{}, &FieldError{"body", "is a batch of more than 10000 elements"}
 	}
 	return p, nil

@@ -70,7 +70,7 @@ func TestSplit(t *testing.T) {
 		{"broken array", Location, "", "[{},", "body"},
 		{"something behind the array", Location, "", "[{}]x", "body"},
 		{"alerts", Alert, "", "[{}]", "body"},
-		{"too many", Location, "", "[" + strings.Repeat("1,", MaxElements) + "1]", "body"},
+		{"too many", Location, "", "[" + strings.Repeat("1,", maxElements) + "1]", "body"},
 		{"no UTF-8", Location, "", "[\"\xff\"]", "body"},
 		{"event without data", Location, "application/cloudevents+json", `{"specversion":"1.0"}`, "data"},
 		{"event without version", Location, "application/cloudevents+json", `{"data":{}}`, "specversion"},
@@ -143,7 +143,7 @@ func TestPartlyRefused(t *testing.T) {
 // TestManyItems: the result of the largest batch fits into a message, with less
 // in it if it has to be.
 func TestManyItems(t *testing.T) {
-	m := at(Location, "", "["+strings.Repeat("1,", MaxElements-1)+"1]")
+	m := at(Location, "", "["+strings.Repeat("1,", maxElements-1)+"1]")
 	p, err := Split(m)
 	if err != nil {
 		t.Fatal(err)
@@ -176,16 +176,16 @@ func TestProgress(t *testing.T) {
 			t.Fatal("more items than elements are accepted")
 		}
 	})
-	same := slices.Repeat([]ElementResult{{200, true, ""}}, MaxElements)
+	same := slices.Repeat([]ElementResult{{200, true, ""}}, maxElements)
 	if n := len(EncodeProgress(same)); n > 100 {
 		t.Errorf("%d bytes for items that are alike", n)
 	}
 	var odd []ElementResult
-	for i := range MaxElements {
+	for i := range maxElements {
 		odd = append(odd, ElementResult{404, false, fmt.Sprintf("%d %s", i, strings.Repeat("é", 500))})
 	}
 	data := EncodeProgress(odd)
-	if got, ok := DecodeProgress(data, MaxElements); !ok || len(got) != MaxElements || len(data) > maxProgressBytes {
+	if got, ok := DecodeProgress(data, maxElements); !ok || len(got) != maxElements || len(data) > maxProgressBytes {
 		t.Errorf("%d bytes, %d items", len(data), len(got))
 	}
 	for _, s := range []string{"", "{}", `[{"n":0}]`, `[{"n":-1}]`, `[{"n":9000000000000000000}]`} {
@@ -212,7 +212,7 @@ func FuzzSplit(f *testing.F) {
 			}
 			return
 		}
-		if len(p.Elements) == 0 || len(p.Elements) > MaxElements {
+		if len(p.Elements) == 0 || len(p.Elements) > maxElements {
 			t.Fatalf("%d elements", len(p.Elements))
 		}
 		if !p.Batch {

@@ -31,13 +31,13 @@ type AdaptiveOptions struct {
 // never below a 150th of the interval (at least 50 ms, at most 1 s), with a limit or without: requests that
 // would save less are not made. Memory is about 420 bytes a device.
 func NewAdaptive(o AdaptiveOptions) *Schedule {
-	s := newSchedule(o.Seed)
+	s := newSchedule(o.Interval, o.Seed)
 	weight := o.TripStartWeight
 	if math.IsNaN(weight) || math.IsInf(weight, 0) {
 		weight = 1
 	}
 	s.adaptive = &adaptive{
-		interval: max(o.Interval, time.Millisecond), pace: s.pace, fleet: forecast.NewFleet(),
+		pace: s.pace, fleet: forecast.NewFleet(),
 		floor: max(1, 3-weight), floored: weight > 1, tripWeight: max(1, weight-7),
 	}
 	s.planner = s.adaptive
@@ -46,7 +46,6 @@ func NewAdaptive(o AdaptiveOptions) *Schedule {
 
 // adaptive plans by forecasts and prices.
 type adaptive struct {
-	interval   time.Duration
 	floor      float64 // the most laps that a parked device which drives waits, if floored
 	floored    bool    // TripStartWeight is above 1
 	tripWeight float64
@@ -127,14 +126,14 @@ func (a *adaptive) bound(t tick, slot int32) time.Duration {
 	lap := a.pace.lap()
 	switch {
 	case lap == 0:
-		return weighted(a.interval, terms)
+		return weighted(a.pace.interval, terms)
 	case slot < 0 || a.devices.at(slot).Idle(t) && terms.Weight <= 1:
-		if 2*lap > a.interval {
+		if 2*lap > a.pace.interval {
 			return weighted(4*lap, terms)
 		}
-		return weighted(min(a.interval, 4*lap), terms)
+		return weighted(min(a.pace.interval, 4*lap), terms)
 	}
-	bound := max(min(a.interval, 4*lap), 2*lap)
+	bound := max(min(a.pace.interval, 4*lap), 2*lap)
 	if a.floored && a.devices.at(slot).Parked() && a.devices.at(slot).Drives(t) {
 		laps := max(a.floor, float64(a.drivers)/(driversShare*float64(max(1, a.pace.devices))))
 		bound = min(bound, time.Duration(laps*float64(lap)))
@@ -176,7 +175,7 @@ func (a *adaptive) reprice(t tick) {
 }
 
 // leastPrice is the delay in seconds that a request must save, however many requests there are.
-func (a *adaptive) leastPrice() float64 { return min(1, max(0.05, a.interval.Seconds()/150)) }
+func (a *adaptive) leastPrice() float64 { return min(1, max(0.05, a.pace.interval.Seconds()/150)) }
 
 // observe implements planner. It also adds to the market the polls that the device would have had since its
 // last answer at each price.

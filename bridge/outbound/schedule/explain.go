@@ -81,15 +81,11 @@ func (s *Schedule) describe(now time.Time, id string) string {
 // Stats returns the schedule's own numbers.
 func (s *Schedule) Stats(now time.Time) Stats {
 	t := s.clock.read(now)
-	longest := s.planner.bound(t, -1)
-	stats := Stats{Devices: s.slots.here, Rate: s.pace.rate, Lap: s.pace.lap(), LongestWait: longest, TripDetection: longest / 2}
-	if s.adaptive == nil {
-		stats.Impossible = stats.Lap > s.planner.(*fixed).interval
-		return stats
+	longest, lap := s.planner.bound(t, -1), s.pace.lap()
+	stats := Stats{Lap: lap, LongestWait: longest, Impossible: lap > s.pace.interval, TripDetection: longest / 2}
+	if s.adaptive != nil {
+		stats.TripDetection = time.Duration(s.adaptive.waits.median() / 2 * float64(time.Second))
 	}
-	stats.Impossible = stats.Lap > s.adaptive.interval
-	stats.Price = time.Duration(s.adaptive.market.price * float64(time.Second))
-	stats.TripDetection = time.Duration(s.adaptive.waits.median() / 2 * float64(time.Second))
 	return stats
 }
 

@@ -3,17 +3,14 @@ package schedule
 import "time"
 
 // fixed plans every device once an interval.
-type fixed struct {
-	interval time.Duration
-	pace     *pace
-}
+type fixed struct{ pace *pace }
 
 // bound is the time from one turn of the device to the next.
 func (f *fixed) bound(_ tick, slot int32) time.Duration {
 	if interval := f.pace.terms[slot].Interval; interval > 0 {
 		return interval
 	}
-	return max(f.interval, f.pace.lap())
+	return max(f.pace.interval, f.pace.lap())
 }
 
 // observe learns nothing.

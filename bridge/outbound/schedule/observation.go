@@ -46,10 +46,6 @@ type Explanation struct {
 
 // Stats are a schedule's own numbers at one moment.
 type Stats struct {
-	// Devices in the schedule.
-	Devices int
-	// Rate is the requests a minute last set; 0 means no limit.
-	Rate float64
 	// Lap is the time in which the rate polls every device once; 0 without a limit.
 	Lap time.Duration
 	// LongestWait is the longest that a device is left without a poll, provided that the caller
@@ -57,8 +53,6 @@ type Stats struct {
 	LongestWait time.Duration
 	// Impossible: the rate does not suffice to poll every device once an interval.
 	Impossible bool
-	// Price of a request in seconds of delay saved, below which none is made; 0 for a fixed interval.
-	Price time.Duration
 	// TripDetection is the expected delay from the moment at which a trip's first fix could be seen to
 	// the poll that sees it: the median over the parked devices; 0 if none is known to be parked.
 	TripDetection time.Duration

@@ -124,8 +124,8 @@ func TestStatsSayWhatIsImpossible(t *testing.T) {
 		}{{0, false, 0}, {60, true, 2 * time.Minute}, {240, false, 30 * time.Second}, {math.NaN(), false, 0}} {
 			p.SetRate(start, tc.rate)
 			got := p.Stats(start)
-			if got.Impossible != tc.impossible || got.Lap != tc.lap || got.Devices != 120 {
-				t.Errorf("rate %v: got %+v, want impossible %v, lap %v, 120 devices", tc.rate, got, tc.impossible, tc.lap)
+			if got.Impossible != tc.impossible || got.Lap != tc.lap {
+				t.Errorf("rate %v: got %+v, want impossible %v, lap %v", tc.rate, got, tc.impossible, tc.lap)
 			}
 		}
 	})
@@ -175,7 +175,7 @@ func FuzzAdaptive(f *testing.F) {
 			if e := p.Explain(now, id); e.Line == "" || strings.Contains(e.Line, "\n") {
 				t.Fatalf("explanation: got %q, want one line", e.Line)
 			}
-			if s := p.Stats(now); s.Devices != p.Len() || s.TripDetection < 0 {
+			if s := p.Stats(now); s.TripDetection < 0 {
 				t.Fatalf("stats: got %+v for %d devices", s, p.Len())
 			}
 		}

@@ -43,11 +43,12 @@ type deviceState struct {
 	failures  uint8 // polls in a row without an answer, up to 10
 }
 
-// pace is the number of devices, the rate and the terms of single devices, which planners read.
+// pace is the interval, the number of devices, the rate and the terms of single devices, which planners read.
 type pace struct {
-	devices int
-	rate    float64         // requests a minute; 0 means no limit
-	terms   map[int32]Terms // by slot, of the devices that have any
+	interval time.Duration // at least a millisecond
+	devices  int
+	rate     float64         // requests a minute; 0 means no limit
+	terms    map[int32]Terms // by slot, of the devices that have any
 }
 
 // lap is how long one poll of each device takes; 0 without a limit.
@@ -82,16 +83,17 @@ type Schedule struct {
 	seed     uint64
 }
 
-func newSchedule(seed uint64) *Schedule {
-	return &Schedule{slots: newSlots(), pace: &pace{terms: make(map[int32]Terms)}, seed: seed}
+func newSchedule(interval time.Duration, seed uint64) *Schedule {
+	p := &pace{interval: max(interval, time.Millisecond), terms: make(map[int32]Terms)}
+	return &Schedule{slots: newSlots(), pace: p, seed: seed}
 }
 
 // NewFixed returns a schedule that polls each device once an interval (at least a millisecond), or once a
 // lap if the rate makes the interval impossible. A turn is due from the planned time of the one before, so
 // slow answers add no drift. Missed turns are skipped and not made up for.
 func NewFixed(interval time.Duration) *Schedule {
-	s := newSchedule(0)
-	s.planner = &fixed{interval: max(interval, time.Millisecond), pace: s.pace}
+	s := newSchedule(interval, 0)
+	s.planner = &fixed{s.pace}
 	return s
 }
 

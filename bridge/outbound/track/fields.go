@@ -44,8 +44,8 @@ type Fields struct {
 // walks reuses the buffers of a walk.
 var walks = sync.Pool{New: func() any { return new(fieldWalk) }}
 
-// FieldsOf reads the fields of a well-formed object.
-func FieldsOf(raw []byte) Fields {
+// fieldsOf reads the fields of a well-formed object.
+func fieldsOf(raw []byte) Fields {
 	w := walks.Get().(*fieldWalk)
 	defer walks.Put(w)
 	w.names, w.sums, w.path, w.rest = w.names[:0], w.sums[:0], w.path[:0], 0

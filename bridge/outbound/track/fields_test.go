@@ -44,7 +44,7 @@ func TestChangedFields(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var got []string
-			if text := FieldsOf([]byte(tc.from)).Changed(FieldsOf([]byte(tc.to)), ignored); text != "" {
+			if text := fieldsOf([]byte(tc.from)).Changed(fieldsOf([]byte(tc.to)), ignored); text != "" {
 				got = strings.Split(text, "\n")
 			}
 			if !slices.Equal(got, tc.want) {
@@ -64,11 +64,11 @@ func FuzzFields(f *testing.F) {
 				return
 			}
 		}
-		a, b := FieldsOf(from), FieldsOf(to)
+		a, b := fieldsOf(from), fieldsOf(to)
 		if len(a.sums) > sumSize*(maxFields+1) || strings.Count(a.names.Value(), "\n") != len(a.sums)/sumSize {
 			t.Fatalf("%d bytes of sums for names %q", len(a.sums), a.names.Value())
 		}
-		if again := a.Changed(FieldsOf(from), nil); again != "" {
+		if again := a.Changed(fieldsOf(from), nil); again != "" {
 			t.Fatalf("differs from itself in %q", again)
 		}
 		text := a.Changed(b, nil)
@@ -112,14 +112,14 @@ func TestAlertNames(t *testing.T) {
 
 func BenchmarkFields(b *testing.B) {
 	from, to := []byte(wide(1, 1)), []byte(wide(2, 1))
-	before := FieldsOf(from)
+	before := fieldsOf(from)
 	b.Run("read", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			FieldsOf(to)
+			fieldsOf(to)
 		}
 	})
-	after := FieldsOf(to)
+	after := fieldsOf(to)
 	b.Run("compare", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

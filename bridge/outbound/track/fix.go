@@ -90,7 +90,7 @@ func (p *Parser) Fix(raw []byte, hash uint64) (*Fix, error) {
 	if f.Lon, err = Degrees(f.Longitude, "longitude", 180); err != nil {
 		return nil, err
 	}
-	f.Fields = FieldsOf(raw)
+	f.Fields = fieldsOf(raw)
 	return f, nil
 }
 
