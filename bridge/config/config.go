@@ -2,8 +2,8 @@
 // secrets, and the settings that all replicas must share.
 //
 // To add a setting, add a field with its variable and default to [Config], and
-// a line with its type, bounds and meaning to the table in table.go. The README,
-// deploy/env.example and the env command read both.
+// a line with its type, bounds and meaning to the table in table.go.
+// deploy/docs/settings.md, deploy/env.example and the env command are made from both.
 package config
 
 import (

@@ -37,7 +37,7 @@ func (s *Schedule) Explain(now time.Time, id string) Explanation {
 	case ReasonFirst:
 		e.Line = "never polled yet; first polls are spread"
 	case ReasonOut:
-		e.Line = s.describe(now, id) + "; a poll is under way"
+		e.Line = s.describe(now, id) + "; a poll is in flight"
 	default:
 		// The caller's times may be in any zone; people compare logs in UTC.
 		e.Line = fmt.Sprintf("%s; next poll %s because %s", s.describe(now, id), next.UTC().Format(time.TimeOnly), why.because())

@@ -171,7 +171,7 @@ func TestFixedExplains(t *testing.T) {
 	id, _, _ := p.Next(start)
 	p.Done(start, id, schedule.Observation{})
 	want := schedule.Explanation{
-		Line:   "polled every 60 s; next poll 12:01:00 because it is its turn",
+		Line:   "polled every 60 s; next poll 12:01:00 because the fixed interval ends then",
 		Next:   start.Add(time.Minute),
 		Reason: schedule.ReasonInterval,
 	}

@@ -65,15 +65,15 @@ type Reason uint8
 const (
 	ReasonUnknown  Reason = iota // the device is not in the schedule
 	ReasonFirst                  // never polled yet; first polls are spread
-	ReasonOut                    // a poll is under way
-	ReasonInterval               // it is its turn at the fixed interval
+	ReasonOut                    // a poll is in flight
+	ReasonInterval               // the fixed interval
 	ReasonAsked                  // Soon asked for it
-	ReasonBackoff                // it is left alone until NotBefore
+	ReasonBackoff                // it is not polled before NotBefore
 	ReasonDue                    // a fix is predicted
 	ReasonLate                   // a predicted fix has not come yet
 	ReasonParked                 // a parked device is checked for a trip
-	ReasonRate                   // no rhythm; polled by its rate of news
-	ReasonLongest                // it waits no longer than the longest wait
+	ReasonRate                   // no rhythm; polled by how often it changes
+	ReasonLongest                // it reached the longest wait
 	numReasons
 )
 
@@ -90,9 +90,9 @@ func (r Reason) String() string {
 }
 
 var reasonClauses = [numReasons]string{
-	"it is not in the schedule", "it was never polled", "a poll is under way", "it is its turn",
-	"its state is in doubt", "it is left alone until then", "a fix is due", "a fix is late",
-	"a trip may have begun", "news is likely by then", "it waits no longer than that",
+	"it is not in the schedule", "it was never polled", "a poll is in flight", "the fixed interval ends then",
+	"its state may be out of date", "it must not be polled earlier", "a fix is due", "a fix is late",
+	"a trip may have begun", "a change is likely by then", "the longest wait ends then",
 }
 
 func (r Reason) because() string {
