@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"plaspy-bridge/auth/backoff"
 	"plaspy-bridge/bridge/inbound/echo"
 	"plaspy-bridge/bridge/inbound/lane"
 	"plaspy-bridge/bridge/inbound/message"
@@ -222,7 +223,7 @@ func (c *Consumer) serve(ctx, held context.Context) {
 		c.trouble.clear(partStream)
 		c.trouble.clear(partStore)
 	}()
-	for pause := 100 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 5*time.Second) {
+	for n := 0; ctx.Err() == nil; n++ {
 		began := time.Now()
 		c.beats()
 		err := c.consume(ctx)
@@ -230,8 +231,9 @@ func (c *Consumer) serve(ctx, held context.Context) {
 			return
 		}
 		if time.Since(began) > 30*time.Second {
-			pause = 100 * time.Millisecond
+			n = 0
 		}
+		pause := backoff.Delay(100*time.Millisecond, 5*time.Second, n)
 		if errors.Is(err, errIndirect) {
 			c.leader.Store(true)
 		}

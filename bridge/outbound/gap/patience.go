@@ -37,7 +37,7 @@ func (p *Patience) failed(began, now time.Time, final bool, o *Options) (give bo
 	}
 	t.without = true
 	if final {
-		t.wait = min(max(2*t.wait, o.BackoffInitial), max(o.BackoffMax, longestPause))
+		t.wait = o.longer(t.wait)
 	} else { // an API that took long to fail is left alone for longer
 		t.wait = min(10*now.Sub(began), o.BackoffMax)
 	}
@@ -48,6 +48,11 @@ func (p *Patience) failed(began, now time.Time, final bool, o *Options) (give bo
 // longestPause is the longest time for which requests that the API refuses for
 // good are not sent.
 const longestPause = time.Hour
+
+// longer returns the pause after one that was too short.
+func (o *Options) longer(pause time.Duration) time.Duration {
+	return min(max(2*pause, o.BackoffInitial), max(o.BackoffMax, longestPause))
+}
 
 // pause holds back the requests of one kind, for all devices, after the API has
 // refused one for good. It is safe for concurrent use.
@@ -68,7 +73,7 @@ func (p *pause) over(now time.Time) bool {
 func (p *pause) refused(now time.Time, o *Options) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wait = min(max(2*p.wait, o.BackoffInitial), max(o.BackoffMax, longestPause))
+	p.wait = o.longer(p.wait)
 	p.until = now.Add(p.wait)
 }
 
