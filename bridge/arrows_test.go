@@ -47,7 +47,7 @@ var arrows = map[string][]string{
 	"bridge/glob":              nil,
 	"bridge/heap":              nil,
 	"bridge/inbound": {
-		"bridge/inbound/echo", "bridge/inbound/lane", "bridge/inbound/message", "bridge/plaspy", "bridge/tick",
+		"auth/backoff", "bridge/inbound/echo", "bridge/inbound/lane", "bridge/inbound/message", "bridge/plaspy", "bridge/tick",
 		"bridge/trace", "publisher",
 	},
 	"bridge/inbound/deadletter": {"auth/redact", "bridge/inbound/message", "publisher"},
@@ -66,8 +66,8 @@ var arrows = map[string][]string{
 	"bridge/outbound/inventory": {
 		"auth/backoff", "bridge/glob", "bridge/plaspy", "bridge/plaspy/rawjson", "bridge/trace", "publisher",
 	},
-	"bridge/outbound/memory":            {"bridge/tick"},
-	"bridge/outbound/quota":             nil,
+	"bridge/outbound/memory":            {"bridge/tick", "publisher"},
+	"bridge/outbound/quota":             {"publisher"},
 	"bridge/outbound/schedule":          {"bridge/outbound/schedule/forecast"},
 	"bridge/outbound/schedule/forecast": nil,
 	"bridge/outbound/track":             {"bridge/plaspy/rawjson", "publisher"},

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"plaspy-bridge/auth"
@@ -283,10 +282,7 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 		}
 	})
 	wg.Go(func() {
-		bucket := func(ctx context.Context) (jetstream.KeyValue, error) {
-			return b.broker.pub.JetStream().KeyValue(ctx, b.broker.pub.Subjects().ReplicasBucket())
-		}
-		b.polling.assigned.forgotten.Watch(ctx, bucket, b.logger("forget"), func() {
+		b.polling.assigned.forgotten.Watch(ctx, replicasBucket(b.broker.pub), b.logger("forget"), func() {
 			_, revoke := b.polling.pool.Reassign(true)
 			revoke() // a turn in flight does not publish a forgotten device
 		})

@@ -277,12 +277,17 @@ func favor(a replica.Assignment) float64 {
 	return 2*a.Share*float64(a.Members) - 1
 }
 
+// replicasBucket opens the bucket that the replicas share.
+func replicasBucket(pub *publisher.Publisher) func(ctx context.Context) (jetstream.KeyValue, error) {
+	return func(ctx context.Context) (jetstream.KeyValue, error) {
+		return publisher.OpenBucket(ctx, pub.JetStream(), pub.Subjects().ReplicasBucket())
+	}
+}
+
 // newQuota makes the daily quota of results, with its reservations in the bucket
 // of the replicas. Nil means no limit.
 func newQuota(results int, pub *publisher.Publisher) *quota.Quota {
-	return quota.New(results, quota.NewBucket(func(ctx context.Context) (jetstream.KeyValue, error) {
-		return pub.JetStream().KeyValue(ctx, pub.Subjects().ReplicasBucket())
-	}))
+	return quota.New(results, quota.NewBucket(replicasBucket(pub)))
 }
 
 // newMemory returns the store of the schedule's memory in the bucket of the replicas,
@@ -291,9 +296,7 @@ func newMemory(c config.Config, pub *publisher.Publisher) outbound.Memory {
 	if c.Schedule == config.ScheduleFixed {
 		return nil
 	}
-	return memory.New(func(ctx context.Context) (jetstream.KeyValue, error) {
-		return pub.JetStream().KeyValue(ctx, pub.Subjects().ReplicasBucket())
-	})
+	return memory.New(replicasBucket(pub))
 }
 
 func newPolicy(c config.Config) *schedule.Schedule {

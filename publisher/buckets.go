@@ -29,6 +29,60 @@ func Filled(reports []StreamReport, want []jetstream.StreamConfig) bool {
 	return true
 }
 
+// replicasAbout describes the bucket that replicas share.
+const replicasAbout = "plaspy-bridge: state that the replicas share"
+
+// ReplicasConfig is the bucket that replicas share, as [Subjects.Streams] has it.
+func (s Subjects) ReplicasConfig(replicas int) jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket: s.ReplicasBucket(), Description: replicasAbout, History: 1, TTL: replicasMaxAge, Replicas: max(replicas, 1),
+	}
+}
+
+// OpenBucket returns an existing bucket. Its error names the bucket.
+func OpenBucket(ctx context.Context, js jetstream.KeyValueManager, name string) (jetstream.KeyValue, error) {
+	kv, err := js.KeyValue(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", name, err)
+	}
+	return kv, nil
+}
+
+// bucketIdle limits the wait for the next entry of [ReadBucket].
+const bucketIdle = 5 * time.Second
+
+var errBucketIdle = fmt.Errorf("no entry for %v", bucketIdle)
+
+// ReadBucket calls f with each entry of a bucket whose key matches a filter, in the
+// order in which they were written. Its error names the bucket.
+func ReadBucket(ctx context.Context, kv jetstream.KeyValue, filter string, f func(jetstream.KeyValueEntry)) error {
+	// The subscription of a watch ends with its context.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(bucketIdle, func() { cancel(errBucketIdle) })
+	defer idle.Stop()
+	w, err := kv.Watch(ctx, filter, jetstream.IgnoreDeletes())
+	if err != nil {
+		return fmt.Errorf("read bucket %s: %w", kv.Bucket(), err)
+	}
+	defer func() { _ = w.Stop() }() // it ends with the context as well
+	for {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("read bucket %s: %w", kv.Bucket(), context.Cause(ctx))
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return fmt.Errorf("read bucket %s: the watch ended before the last entry", kv.Bucket())
+			case e == nil: // all have come
+				return nil
+			}
+			idle.Reset(bucketIdle)
+			f(e)
+		}
+	}
+}
+
 // headerOrigin is the sequence in the events stream of an entry that
 // [Positions.FillLast] put; the server has a header of its own for it.
 const headerOrigin = "plaspy-sequence"

@@ -121,7 +121,8 @@ func (s Subjects) lastBucket(o StreamOptions) jetstream.StreamConfig {
 
 const (
 	// replicasMaxAge is how long the replicas' bucket keeps a key: longer than a weekend,
-	// because the schedule's memory is in it.
+	// because the schedule's memory is in it, and far longer than any likely clock jump,
+	// because an expired lease in use would interrupt the work.
 	replicasMaxAge = 4 * 24 * time.Hour
 	// replicasMaxAgeBefore is the same of earlier versions. It costs the memory of a longer
 	// stop and nothing else, so it is no difference to report.
@@ -135,7 +136,7 @@ func (s Subjects) replicasBucket(o StreamOptions) jetstream.StreamConfig {
 	name := s.ReplicasBucket()
 	return jetstream.StreamConfig{
 		Name:        BucketStream(name),
-		Description: "plaspy-bridge: state that the replicas share",
+		Description: replicasAbout,
 		Subjects:    []string{BucketKey(name, ">")},
 		Storage:     jetstream.FileStorage, Replicas: max(o.Replicas, 1),
 		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, Duplicates: duplicateWindow, MaxAge: replicasMaxAge,

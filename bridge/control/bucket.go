@@ -92,36 +92,23 @@ func (b *Bucket) state(ctx context.Context) (state, error) {
 // Items reads all entries, in the order in which they were written. A bucket that
 // does not exist has none.
 func (b *Bucket) Items(ctx context.Context) ([]Item, error) {
-	// The subscription of a watch ends with its context.
 	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
 	defer cancel()
-	kv, err := b.js.KeyValue(ctx, b.name)
+	kv, err := publisher.OpenBucket(ctx, b.js, b.name)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", b.name, err)
+		return nil, err
 	}
-	w, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
-	if err != nil {
-		return nil, fmt.Errorf("read bucket %s: %w", b.name, err)
-	}
-	defer func() { _ = w.Stop() }() // it ends with the context as well
 	var items []Item
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("read bucket %s: %w", b.name, context.Cause(ctx))
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
-				return nil, fmt.Errorf("read bucket %s: the watch ended before the last entry", b.name)
-			case e == nil:
-				return items, nil
-			}
-			items = append(items, Item{e.Key(), e.Value(), e.Revision(), e.Created()})
-		}
+	err = publisher.ReadBucket(ctx, kv, ">", func(e jetstream.KeyValueEntry) {
+		items = append(items, Item{e.Key(), e.Value(), e.Revision(), e.Created()})
+	})
+	if err != nil {
+		return nil, err
 	}
+	return items, nil
 }
 
 // Set writes an entry. The bucket is created if it does not exist.

@@ -148,9 +148,9 @@ func renewKeys(ctx context.Context, kv jetstream.KeyValue, keys map[string]jetst
 
 // Devices returns the ids of the forgotten devices, in order.
 func Devices(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) ([]string, error) {
-	kv, err := js.KeyValue(ctx, subjects.ReplicasBucket())
+	kv, err := publisher.OpenBucket(ctx, js, subjects.ReplicasBucket())
 	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", subjects.ReplicasBucket(), err)
+		return nil, err
 	}
 	keys, err := kv.ListKeysFiltered(ctx, keyPrefix+"*")
 	if err != nil {
@@ -181,9 +181,9 @@ func Erase(ctx context.Context, js jetstream.JetStream, subjects publisher.Subje
 	if err != nil {
 		return nil, fmt.Errorf("device id: %w", err)
 	}
-	kv, err := js.KeyValue(ctx, subjects.ReplicasBucket())
+	kv, err := publisher.OpenBucket(ctx, js, subjects.ReplicasBucket())
 	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", subjects.ReplicasBucket(), err)
+		return nil, err
 	}
 	if _, err := kv.Put(ctx, keyPrefix+token, []byte(time.Now().UTC().Format(time.RFC3339))); err != nil {
 		return nil, fmt.Errorf("keep the device from being published: %w", err)
@@ -285,9 +285,9 @@ func Undo(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjec
 	if err != nil {
 		return false, fmt.Errorf("device id: %w", err)
 	}
-	kv, err := js.KeyValue(ctx, subjects.ReplicasBucket())
+	kv, err := publisher.OpenBucket(ctx, js, subjects.ReplicasBucket())
 	if err != nil {
-		return false, fmt.Errorf("open bucket %s: %w", subjects.ReplicasBucket(), err)
+		return false, err
 	}
 	if _, err := kv.Get(ctx, keyPrefix+token); errors.Is(err, jetstream.ErrKeyNotFound) {
 		return false, nil

@@ -13,6 +13,7 @@ import (
 	"plaspy-bridge/bridge/inbound/lane"
 	"plaspy-bridge/bridge/inbound/message"
 	"plaspy-bridge/bridge/plaspy"
+	"plaspy-bridge/publisher"
 )
 
 // batch is the state of a batch of locations that is being posted, element by
@@ -210,9 +211,9 @@ func (c *Consumer) progress(ctx context.Context) (jetstream.KeyValue, error) {
 	if bucket != nil {
 		return bucket, nil
 	}
-	bucket, err := c.opt.JetStream.KeyValue(ctx, c.opt.Subjects.ReplicasBucket())
+	bucket, err := publisher.OpenBucket(ctx, c.opt.JetStream, c.opt.Subjects.ReplicasBucket())
 	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", c.opt.Subjects.ReplicasBucket(), err)
+		return nil, err
 	}
 	c.mu.Lock()
 	c.bucket = bucket

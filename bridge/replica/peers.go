@@ -29,36 +29,24 @@ func (p Peer) Differs(settings map[string]string) []string { return differing(se
 // Peers returns the live replicas, sorted by id. It changes nothing, and returns none
 // if there is no bucket.
 func Peers(ctx context.Context, js jetstream.JetStream, subjects publisher.Subjects) ([]Peer, error) {
-	kv, err := js.KeyValue(ctx, subjects.ReplicasBucket())
+	kv, err := publisher.OpenBucket(ctx, js, subjects.ReplicasBucket())
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", subjects.ReplicasBucket(), err)
+		return nil, err
 	}
-	w, err := kv.Watch(ctx, memberPrefix+">", jetstream.IgnoreDeletes())
-	if err != nil {
-		return nil, fmt.Errorf("read replicas: %w", err)
-	}
-	defer func() { _ = w.Stop() }()
 	var list []Peer
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("read replicas: %w", context.Cause(ctx))
-		case e, ok := <-w.Updates():
-			if !ok {
-				return nil, errors.New("read replicas: the watch ended early")
-			}
-			if e == nil {
-				return aged(ctx, js, subjects, list)
-			}
-			var r record
-			if json.Unmarshal(e.Value(), &r) == nil && !r.Left {
-				list = append(list, Peer{ID: r.ID, Settings: r.Settings, Age: time.Duration(e.Created().UnixNano())})
-			}
+	err = publisher.ReadBucket(ctx, kv, memberPrefix+">", func(e jetstream.KeyValueEntry) {
+		var r record
+		if json.Unmarshal(e.Value(), &r) == nil && !r.Left {
+			list = append(list, Peer{ID: r.ID, Settings: r.Settings, Age: time.Duration(e.Created().UnixNano())})
 		}
+	})
+	if err != nil {
+		return nil, err
 	}
+	return aged(ctx, js, subjects, list)
 }
 
 // aged converts times to ages by the server's clock, and leaves out replicas with an

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -18,11 +17,6 @@ const (
 	planKey      = "group.plan"
 	throttleKey  = "group.throttle"
 	memberPrefix = "group.member."
-
-	// bucketTTL removes the keys of processes that are long gone. It is far longer than
-	// any likely clock jump, because an expired key in use would interrupt the work, and
-	// than a weekend, because the schedule's memory is in the bucket as well.
-	bucketTTL = 4 * 24 * time.Hour
 )
 
 // record is the value of a member's key.
@@ -172,10 +166,7 @@ func (g *Group) open(ctx context.Context) (jetstream.KeyValue, error) {
 	name := g.opts.Subjects.ReplicasBucket()
 	kv, err := g.opts.JS.KeyValue(ctx, name)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = g.opts.JS.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: name, Description: "State that the replicas of a bridge share.",
-			History: 1, TTL: bucketTTL, Replicas: g.opts.Replicas,
-		})
+		kv, err = g.opts.JS.CreateKeyValue(ctx, g.opts.Subjects.ReplicasConfig(g.opts.Replicas))
 		if errors.Is(err, jetstream.ErrBucketExists) { // another replica was faster
 			kv, err = g.opts.JS.KeyValue(ctx, name)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"plaspy-bridge/bridge/tick"
+	"plaspy-bridge/publisher"
 )
 
 const (
@@ -54,39 +55,26 @@ func New(open func(ctx context.Context) (jetstream.KeyValue, error)) *Store {
 
 // Load reads the memory of the fleet and of all devices, by token.
 func (s *Store) Load(ctx context.Context) (fleet []byte, devices map[string][]byte, err error) {
-	// The subscription of a watch ends with its context.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	kv, err := s.open(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open bucket: %w", err)
+		return nil, nil, err
 	}
-	w, err := kv.WatchFiltered(ctx, []string{prefix + ">"}, jetstream.IgnoreDeletes())
-	if err != nil {
-		return nil, nil, fmt.Errorf("read bucket: %w", err)
-	}
-	defer func() { _ = w.Stop() }() // it ends with the context as well
 	devices = make(map[string][]byte)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, nil, fmt.Errorf("read bucket: %w", context.Cause(ctx))
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
-				return nil, nil, errors.New("read bucket: the watch ended before the last memory")
-			case e == nil:
-				return fleet, devices, nil
-			case e.Key() == fleetKey:
-				fleet = e.Value()
-			case strings.HasPrefix(e.Key(), partitionKey):
-				entries, _ := decode(e.Value())
-				for token, entry := range entries {
-					devices[token] = entry.memory
-				}
+	err = publisher.ReadBucket(ctx, kv, prefix+">", func(e jetstream.KeyValueEntry) {
+		switch {
+		case e.Key() == fleetKey:
+			fleet = e.Value()
+		case strings.HasPrefix(e.Key(), partitionKey):
+			entries, _ := decode(e.Value())
+			for token, entry := range entries {
+				devices[token] = entry.memory
 			}
 		}
+	})
+	if err != nil {
+		return nil, nil, err
 	}
+	return fleet, devices, nil
 }
 
 // Save writes the memory of the fleet and of this replica's devices, by token, as
@@ -96,7 +84,7 @@ func (s *Store) Load(ctx context.Context) (fleet []byte, devices map[string][]by
 func (s *Store) Save(ctx context.Context, at time.Time, fleet []byte, devices map[string][]byte, pause time.Duration) error {
 	kv, err := s.open(ctx)
 	if err != nil {
-		return fmt.Errorf("open bucket: %w", err)
+		return err
 	}
 	if len(fleet) > 0 {
 		call, cancel := context.WithTimeout(ctx, callTimeout)

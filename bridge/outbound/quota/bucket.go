@@ -4,10 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
+
+	"plaspy-bridge/publisher"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -18,11 +19,7 @@ const (
 	prefix = "quota."
 	// callTimeout limits one read or write.
 	callTimeout = 5 * time.Second
-	// idleTimeout limits the wait for the next reservation while all are read.
-	idleTimeout = 5 * time.Second
 )
-
-var errIdle = fmt.Errorf("no reservation for %v", idleTimeout)
 
 // Bucket is a [Store] in a key-value bucket, under quota.<device>.
 type Bucket struct {
@@ -49,7 +46,7 @@ func (b *Bucket) kv(ctx context.Context) (jetstream.KeyValue, error) {
 	}
 	bucket, err := b.open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open bucket: %w", err)
+		return nil, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -59,35 +56,13 @@ func (b *Bucket) kv(ctx context.Context) (jetstream.KeyValue, error) {
 
 // All implements [Store].
 func (b *Bucket) All(ctx context.Context, f func(token string, r Reservation, revision uint64)) error {
-	// The subscription lives as long as its context.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	idle := time.AfterFunc(idleTimeout, func() { cancel(errIdle) })
-	defer idle.Stop()
 	kv, err := b.kv(ctx)
 	if err != nil {
 		return err
 	}
-	w, err := kv.WatchFiltered(ctx, []string{prefix + "*"}, jetstream.IgnoreDeletes())
-	if err != nil {
-		return fmt.Errorf("read bucket: %w", err)
-	}
-	defer func() { _ = w.Stop() }() // it ends with the context as well
-	for {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("read bucket: %w", context.Cause(ctx))
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
-				return errors.New("read bucket: the watch ended before the last reservation")
-			case e == nil:
-				return nil
-			}
-			idle.Reset(idleTimeout)
-			f(strings.TrimPrefix(e.Key(), prefix), decode(e.Value()), e.Revision())
-		}
-	}
+	return publisher.ReadBucket(ctx, kv, prefix+"*", func(e jetstream.KeyValueEntry) {
+		f(strings.TrimPrefix(e.Key(), prefix), decode(e.Value()), e.Revision())
+	})
 }
 
 // Get implements [Store].
