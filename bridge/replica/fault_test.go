@@ -30,11 +30,10 @@ func (r *rig) startSkewed(id string, set ...func(*node, *Options)) (*node, *skew
 func TestClockJumps(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 100)
-	long := func(_ *node, o *Options) { o.Lease = DefaultLease } // a busy machine loses none
-	a, clock := r.startSkewed("a", long)
-	b := r.start("b", long)
-	r.awaitDivided(a, b)
-	before, epoch := r.byToken(), b.state().Epoch
+	a, clock := r.startSkewed("a", steady)
+	b := r.start("b", steady)
+	before := r.awaitOwners(a, b)
+	epoch := b.state().Epoch
 	for _, jump := range []time.Duration{time.Hour, -2 * time.Hour, time.Hour} {
 		clock.wall.Add(int64(jump))
 		if live := a.Live(); live != (jump < 0) {
@@ -44,7 +43,7 @@ func TestClockJumps(t *testing.T) {
 		at := clock.now()
 		r.await("a renewal by the new clock", func() bool { return a.lease.Load().Steady > at.Steady })
 	}
-	for token, n := range r.byToken() {
+	for token, n := range r.awaitOwners(a, b) {
 		if n != before[token] {
 			t.Errorf("%s moved because a clock was set", token)
 		}

@@ -12,7 +12,7 @@ import (
 // TestAlone: the first replica of all has everything within a second, with the
 // lease of production.
 func TestAlone(t *testing.T) {
-	t.Parallel()
+	timed(t)
 	r := newRig(t, 100)
 	elapsed := natstest.Stopwatch()
 	a := r.start("a", func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 })
@@ -44,14 +44,12 @@ func TestAlone(t *testing.T) {
 
 // TestJoinLeave: who comes and goes moves only its own share.
 func TestJoinLeave(t *testing.T) {
-	t.Parallel()
+	timed(t)
 	r := newRig(t, 600)
-	a, b := r.start("a"), r.start("b")
-	r.awaitDivided(a, b)
-	before := r.byToken()
-	c := r.start("c")
-	r.awaitDivided(a, b, c)
-	after := r.byToken()
+	a, b := r.start("a", steady), r.start("b", steady)
+	before := r.awaitOwners(a, b)
+	c := r.start("c", steady)
+	after := r.awaitOwners(a, b, c)
 	moved := 0
 	for token, n := range after {
 		if n != before[token] {
@@ -66,16 +64,20 @@ func TestJoinLeave(t *testing.T) {
 	}
 	elapsed := natstest.Stopwatch()
 	c.leave()
-	r.awaitDivided(a, b)
+	back := r.awaitOwners(a, b)
 	if took := elapsed(); took > within(3*time.Second) {
 		t.Errorf("a replica that was stopped was replaced after %v, want within 3s", took)
 	}
-	for token, n := range r.byToken() {
+	for token, n := range back {
 		if n != before[token] {
 			t.Errorf("%s is at %s, want back at %s", token, n.id, before[token].id)
 		}
 	}
 }
+
+// steady gives a replica the lease of production. A test in which no lease ends passes as
+// quickly, and no replica is evicted because it did not run for a second.
+func steady(_ *node, o *Options) { o.Lease = DefaultLease }
 
 // owns reports whether a replica may poll a device now.
 func (n *node) owns(token string) bool {
@@ -108,9 +110,8 @@ func (r *rig) ownersLocked() map[*node]int {
 	return m
 }
 
-func (r *rig) byToken() map[string]*node {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// byTokenLocked returns the owner of each device that has one.
+func (r *rig) byTokenLocked() map[string]*node {
 	m := make(map[string]*node)
 	for _, token := range r.tokens {
 		for _, n := range r.replicas {
@@ -198,7 +199,7 @@ func TestSlowMember(t *testing.T) {
 // TestKillInTime: with the lease of production one that is killed is replaced
 // within 15 seconds, and the only one can be started again after its lease.
 func TestKillInTime(t *testing.T) {
-	t.Parallel()
+	timed(t)
 	needsProof(t)
 	r := newRig(t, 100)
 	long := func(_ *node, o *Options) { o.Lease, o.Limit = DefaultLease, 600 }
@@ -208,7 +209,7 @@ func TestKillInTime(t *testing.T) {
 	a.kill()
 	r.awaitDivided(b)
 	t.Logf("replaced after %v", time.Since(start))
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("replaced after %v", took)
 	}
 	start = time.Now()
@@ -216,7 +217,7 @@ func TestKillInTime(t *testing.T) {
 	again := r.start("b", long)
 	r.awaitDivided(again)
 	t.Logf("started again after %v", time.Since(start))
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("had everything %v after a kill", took)
 	}
 }
@@ -238,14 +239,13 @@ func TestPartition(t *testing.T) {
 func TestBrokerRestart(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 200)
-	a, b, c := r.start("a"), r.start("b"), r.start("c")
-	r.awaitDivided(a, b, c)
-	before, epoch := r.byToken(), a.state().Epoch
+	a, b, c := r.start("a", steady), r.start("b", steady), r.start("c", steady)
+	before := r.awaitOwners(a, b, c)
+	epoch := a.state().Epoch
 	r.server.Kill()
 	r.await("all hold still", func() bool { return a.last.Suspended && b.last.Suspended && c.last.Suspended })
 	r.restart()
-	r.awaitDivided(a, b, c)
-	for token, n := range r.byToken() {
+	for token, n := range r.awaitOwners(a, b, c) {
 		if n != before[token] {
 			t.Errorf("%s went from %s to %s over a restart of the broker", token, before[token].id, n.id)
 		}

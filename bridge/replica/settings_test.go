@@ -113,7 +113,7 @@ func TestPeers(t *testing.T) {
 	}
 	want := []Peer{{ID: "a"}, {ID: "b 1", Settings: map[string]string{"devices": "1"}}}
 	if d := cmp.Diff(want, got); d != "" {
-		t.Error(d)
+		t.Fatal(d)
 	}
 	if d := cmp.Diff([]string{"devices"}, got[1].Differs(map[string]string{"devices": "2", "other": "3"})); d != "" {
 		t.Error(d)

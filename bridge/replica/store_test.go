@@ -34,8 +34,9 @@ func TestOlderStore(t *testing.T) {
 	if err := os.CopyFS(r.server.Dir(), os.DirFS(copied)); err != nil {
 		t.Fatal(err)
 	}
+	bGaveUp, cGaveUp := r.gaveUp(b), r.gaveUp(c)
 	r.restart()
-	r.await("the loss is noticed", func() bool { return b.last.Members == 0 && c.last.Members == 0 })
+	r.await("the loss is noticed", func() bool { return bGaveUp() && cGaveUp() })
 	r.awaitDivided(b, c)
 }
 
@@ -47,10 +48,11 @@ func TestBucketDeleted(t *testing.T) {
 	a, b := r.start("a"), r.start("b")
 	r.awaitDivided(a, b)
 	js := natstest.JetStream(t, r.server.Client(t))
+	aGaveUp, bGaveUp := r.gaveUp(a), r.gaveUp(b)
 	if err := js.DeleteKeyValue(t.Context(), subjects.ReplicasBucket()); err != nil {
 		t.Fatal(err)
 	}
-	r.await("the loss is noticed", func() bool { return a.last.Members == 0 && b.last.Members == 0 })
+	r.await("the loss is noticed", func() bool { return aGaveUp() && bGaveUp() })
 	r.awaitDivided(a, b)
 }
 
@@ -65,12 +67,13 @@ func TestKeyDeleted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	aGaveUp, bGaveUp := r.gaveUp(a), r.gaveUp(b)
 	for _, key := range keys {
 		if err := kv.Purge(t.Context(), key); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.await("the loss is noticed", func() bool { return a.last.Members == 0 || b.last.Members == 0 })
+	r.await("the loss is noticed", func() bool { return aGaveUp() || bGaveUp() })
 	r.awaitDivided(a, b)
 }
 
@@ -88,15 +91,13 @@ func TestPlanSpoiled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, 50)
-			a, b := r.start("a"), r.start("b")
-			r.awaitDivided(a, b)
-			before := r.byToken()
+			a, b := r.start("a", steady), r.start("b", steady)
+			before := r.awaitOwners(a, b)
 			if err := spoil(r.bucket()); err != nil {
 				t.Fatal(err)
 			}
-			c := r.start("c")
-			r.awaitDivided(a, b, c)
-			for token, n := range r.byToken() {
+			c := r.start("c", steady)
+			for token, n := range r.awaitOwners(a, b, c) {
 				if n != c && n != before[token] {
 					t.Errorf("%s went from %s to %s", token, before[token].id, n.id)
 				}
@@ -152,10 +153,11 @@ func TestOldPlan(t *testing.T) {
 	r.awaitDivided(a)
 	b := r.start("b")
 	r.awaitDivided(a, b)
+	aGaveUp, bGaveUp := r.gaveUp(a), r.gaveUp(b)
 	if _, err := kv.Put(t.Context(), planKey, old.Value()); err != nil {
 		t.Fatal(err)
 	}
-	r.await("it is noticed", func() bool { return a.last.Members == 0 && b.last.Members == 0 })
+	r.await("it is noticed", func() bool { return aGaveUp() && bGaveUp() })
 	r.awaitDivided(a, b)
 }
 

@@ -10,7 +10,7 @@ import (
 
 // TestThrottle: what one replica sees all obey within a second.
 func TestThrottle(t *testing.T) {
-	t.Parallel()
+	timed(t)
 	r := newRig(t, 10)
 	a, b, c := r.start("a"), r.start("b"), r.start("c")
 	r.awaitDivided(a, b, c)
@@ -38,7 +38,7 @@ func TestThrottle(t *testing.T) {
 
 // TestThrottleAll: all replicas are throttled at once; the longest pause reaches all.
 func TestThrottleAll(t *testing.T) {
-	t.Parallel()
+	timed(t)
 	r := newRig(t, 10)
 	until := make([]atomic.Int64, 6)
 	var nodes []*node
