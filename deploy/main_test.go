@@ -80,7 +80,8 @@ func scraped(t *testing.T) scrape {
 	url := "http://" + b.HTTPAddr().String()
 	for end := time.Now().Add(time.Minute); ; {
 		body := get(t, url+"/metrics")
-		if strings.Contains(body, "\nplaspy_bridge_ready 1\n") && !strings.Contains(body, `polls_total{result="changed"} 0`) {
+		if strings.Contains(body, "\nplaspy_bridge_ready 1\n") && !strings.Contains(body, `polls_total{result="changed"} 0`) &&
+			strings.Contains(body, "\nplaspy_bridge_inbound_lanes{") {
 			return parse(t, body)
 		}
 		if time.Now().After(end) {

@@ -362,6 +362,7 @@ func TestOwnership(t *testing.T) {
 func TestDailyResults(t *testing.T) {
 	t.Parallel()
 	const headStart = 10
+	begun := time.Now().UTC().YearDay()
 	o := options()
 	o.Quota = quota.New(12, nil)
 	api := newFakeAPI("d", "other")
@@ -370,7 +371,11 @@ func TestDailyResults(t *testing.T) {
 	r := newRig(t, natstest.Start(t), api, o)
 	r.polls("other", 60) // never reports, and uses nothing
 	r.stop()
-	if got := api.polls["d"]; got != headStart {
+	most := headStart
+	if time.Now().UTC().YearDay() != begun {
+		most += headStart // of the next day
+	}
+	if got := api.polls["d"]; got < headStart || got > most {
 		t.Errorf("%d results used at once, want the head start of %d", got, headStart)
 	}
 }

@@ -195,15 +195,17 @@ func TestDailyResults(t *testing.T) {
 }
 
 func TestDailyUsage(t *testing.T) {
-	s := sim.New(sim.Options{Devices: 1})
-	u := serve(t, s)
-	var got struct{ APIUsage, APIDailyUsage int }
-	for i := range 3 {
-		u.get(device("device0001", "/lastLocation")).into(&got)
-		if got.APIUsage != 1 || got.APIDailyUsage != i+1 {
-			t.Errorf("got %+v, want usage 1 and %d", got, i+1)
+	synctest.Test(t, func(t *testing.T) { // in one day
+		s := sim.New(sim.Options{Devices: 1})
+		u := inProcess(t, s)
+		var got struct{ APIUsage, APIDailyUsage int }
+		for i := range 3 {
+			u.get(device("device0001", "/lastLocation")).into(&got)
+			if got.APIUsage != 1 || got.APIDailyUsage != i+1 {
+				t.Errorf("got %+v, want usage 1 and %d", got, i+1)
+			}
 		}
-	}
+	})
 }
 
 func TestDailyUsageLimit(t *testing.T) {

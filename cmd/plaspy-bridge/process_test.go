@@ -16,10 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"plaspy-bridge/bridge/sim"
 	"plaspy-bridge/bridge/sim/fleet"
 	"plaspy-bridge/cmd/plaspy-bridge/internal/cli"
 	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
+	"plaspy-bridge/publisher"
 	"plaspy-bridge/publisher/natstest"
 	"plaspy-bridge/publisher/natstest/loopback"
 )
@@ -299,6 +302,25 @@ func TestWrongConfigurationWithAFullPipe(t *testing.T) {
 	}
 }
 
+// inBucket waits until the server has copied the devices' locations to the bucket of last
+// locations.
+func inBucket(t *testing.T, broker string, ids []string) {
+	t.Helper()
+	nc, err := nats.Connect("nats://"+broker, nats.Timeout(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js := natstest.JetStream(t, nc)
+	natstest.Eventually(t, "the locations are in the bucket", func() bool {
+		kv, err := js.KeyValue(t.Context(), "plaspy_last")
+		for i := 0; err == nil && i < len(ids); i++ {
+			_, err = kv.Get(t.Context(), publisher.Encode(ids[i]))
+		}
+		return err == nil
+	})
+}
+
 // The commands for the running bridge need nothing but its addresses.
 func TestCommandsBesideARunningBridge(t *testing.T) {
 	t.Parallel()
@@ -309,6 +331,7 @@ func TestCommandsBesideARunningBridge(t *testing.T) {
 	p.polls(api, 30)
 	env := []string{"BRIDGE_HTTP_ADDR=" + strings.TrimPrefix(p.http, "http://"), "NATS_URL=nats://" + p.broker}
 	ids := api.IDs()
+	inBucket(t, p.broker, ids[:2])
 	run := func(name string, status int, args []string, want ...string) {
 		t.Helper()
 		got, stdout, stderr := clitest.Process(t, env, args...)

@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string) (posted bool, err error) {
 		return false, err
 	}
 	// Answers and results arrive below a prefix that the user gateway of nats.conf may read.
-	nc, err := nats.Connect(os.Getenv("NATS_URL"), nats.UserInfo(os.Getenv("NATS_USER"), os.Getenv("NATS_PASSWORD")), nats.MaxReconnects(-1),
+	nc, err := nats.Connect(os.Getenv("NATS_URL"), nats.UserInfo(os.Getenv("NATS_USER"), os.Getenv("NATS_PASSWORD")), nats.MaxReconnects(-1), nats.Timeout(30*time.Second),
 		nats.CustomInboxPrefix(cmp.Or(os.Getenv("NATS_INBOX_PREFIX"), "_INBOX_gateway")))
 	if err != nil {
 		return false, err
