@@ -1,6 +1,8 @@
 package schema_test
 
 import (
+	"os"
+	"regexp"
 	"testing"
 	"time"
 
@@ -62,6 +64,33 @@ func (r *run) queries(t *testing.T) {
 		}
 		if v := decodeAnswer(m); q.answer == "whyAnswer" && v["decisions"] == nil {
 			t.Errorf("answer to %s: %s", q.subject, m.Data)
+		}
+	}
+}
+
+// TestExamplesOfTheReadme checks the README's example messages against the schemas.
+func TestExamplesOfTheReadme(t *testing.T) {
+	page, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := read(t, "plaspy")
+	checked := map[string]bool{}
+	for _, example := range regexp.MustCompile(`(?m)^(plaspy\.\S+) +(\{.*\})$`).FindAllStringSubmatch(string(page), -1) {
+		channel, err := a.channel(example[1])
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		message := a.message(channel)
+		if err := a.body(t, message, []byte(example[2])); err != nil {
+			t.Errorf("example of %s: %v", example[1], err)
+		}
+		checked[message] = true
+	}
+	for _, message := range []string{"location", "alert", "device", "inboundLocation", "inboundAlert", "result"} {
+		if !checked[message] {
+			t.Errorf("the README has no example of message %s", message)
 		}
 	}
 }
