@@ -56,10 +56,11 @@ var arrows = map[string][]string{
 	"bridge/inbound/message":    {"auth/isotime", "auth/redact", "bridge/plaspy/rawjson", "publisher"},
 	"bridge/ops":                nil,
 	"bridge/outbound": {
-		"auth/backoff", "bridge/outbound/gap", "bridge/outbound/inventory", "bridge/outbound/quota",
+		"auth/backoff", "bridge/outbound/decision", "bridge/outbound/gap", "bridge/outbound/inventory", "bridge/outbound/quota",
 		"bridge/outbound/schedule", "bridge/outbound/track", "bridge/plaspy", "bridge/tick", "bridge/trace",
 		"publisher",
 	},
+	"bridge/outbound/decision": {"bridge/outbound/track", "publisher"},
 	"bridge/outbound/gap": {
 		"bridge/outbound/quota", "bridge/outbound/track", "bridge/plaspy", "bridge/plaspy/rawjson", "publisher",
 	},

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"plaspy-bridge/bridge/outbound/decision"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/tick"
 	"plaspy-bridge/publisher"
@@ -256,7 +257,7 @@ func (p *Pool) putBack(j *job) {
 	if j.suspect {
 		p.fleet.suspectEnded()
 	}
-	p.fleet.release(j.d, time.Now(), decision{}, ending{reread: j.reread})
+	p.fleet.release(j.d, time.Now(), decision.Decision{}, ending{reread: j.reread})
 	p.fleet.askAgain(j)
 }
 
@@ -288,12 +289,12 @@ func (heldError) Is(target error) bool { return target == ErrHeld }
 // PollAnswer is the JSON that [Pool.Poll] returns.
 type PollAnswer struct {
 	DeviceID string `json:"deviceId"`
-	Decision
+	decision.Shown
 }
 
 // pollResult is the result of a turn for a caller of [Pool.Poll].
 type pollResult struct {
-	decision decision
+	decision decision.Decision
 	err      error // why the API gave no answer
 }
 
@@ -332,7 +333,7 @@ func (p *Pool) Poll(ctx context.Context, id string) ([]byte, error) {
 		if r.err != nil {
 			return nil, r.err
 		}
-		return json.Marshal(PollAnswer{id, r.decision.shown()})
+		return json.Marshal(PollAnswer{id, r.decision.Shown()})
 	case <-ctx.Done():
 		p.fleet.forgetAsked(id, result)
 		return nil, context.Cause(ctx)
@@ -360,8 +361,8 @@ func (t *turn) answerAsked(now time.Time) {
 		return
 	}
 	r := pollResult{t.result, t.err}
-	r.decision.at = now.UnixMilli()
-	if r.err == nil && r.decision.result == noResult {
+	r.decision.SetTime(now)
+	if r.err == nil && r.decision.Result == decision.None {
 		r.err = heldError("the state is being read from the stream")
 	}
 	for _, c := range t.job.callers {

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unique"
 
+	"plaspy-bridge/bridge/outbound/decision"
 	"plaspy-bridge/bridge/outbound/gap"
 	"plaspy-bridge/bridge/outbound/inventory"
 	"plaspy-bridge/bridge/outbound/quota"
@@ -32,7 +33,7 @@ type device struct {
 	// publishes nothing more.
 	revoked   atomic.Bool
 	failures  int32 // polls in a row that failed
-	decisions decisions
+	decisions decision.Log
 
 	track     track.Track
 	complaint unique.Handle[string] // the trouble that was logged last; zero means none
@@ -341,7 +342,7 @@ type ending struct {
 }
 
 // release ends a device's turn.
-func (f *fleet) release(d *device, now time.Time, result decision, e ending) {
+func (f *fleet) release(d *device, now time.Time, result decision.Decision, e ending) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d.busy = false
@@ -349,7 +350,7 @@ func (f *fleet) release(d *device, now time.Time, result decision, e ending) {
 		f.given.add(-1)
 	}
 	d.reread = d.reread || e.reread
-	d.decisions.add(result, now)
+	d.decisions.Add(result, now)
 	f.ended++
 	if e.soon {
 		f.policy.Soon(now, d.id)

@@ -120,7 +120,7 @@ func (t *turn) store() {
 		if e.Seq == 0 {
 			break
 		}
-		t.result.noteEvent(e)
+		t.result.NoteEvent(e)
 		if f := t.pub.Polled(); f != nil {
 			t.pool.metrics.fixAge(f)
 		}
@@ -131,7 +131,7 @@ func (t *turn) store() {
 // finish ends a turn after its publication is stored.
 func (t *turn) finish() {
 	if n := t.pub.Refused(); n > 0 {
-		t.result.noteDetail(fmt.Sprintf("%d events were not published: the stream can never store them", n))
+		t.result.NoteDetail(fmt.Sprintf("%d events were not published: the stream can never store them", n))
 	}
 	t.job.d.track = t.pub.Track()
 	t.end(t.success)
@@ -268,7 +268,7 @@ func try(ctx context.Context, interval time.Duration, f func() bool) {
 func (t *turn) abandon(err error) {
 	t.job.d.track = t.pub.Track()
 	t.pool.log.Debug("publication dropped", "device_id", t.job.d.id, "err", err)
-	t.result.noteDetail(err.Error())
+	t.result.NoteDetail(err.Error())
 	t.end(ending{notBefore: time.Now().Add(t.pool.opts.BackoffInitial), reread: true})
 }
 

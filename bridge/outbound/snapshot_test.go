@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"plaspy-bridge/bridge/outbound/decision"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/publisher/natstest"
@@ -46,7 +47,9 @@ func TestChanged(t *testing.T) {
 	}
 	r := newRig(t, natstest.Start(t), api, options())
 	known := map[string]DeviceStatus{}
-	r.statuses(known, "both devices", func() bool { return known["a"].Fix && known["b"].Fix && known["a"].Result == resultUnchanged.String() })
+	r.statuses(known, "both devices", func() bool {
+		return known["a"].Fix && known["b"].Fix && known["a"].Result == decision.Unchanged.String()
+	})
 	a := known["a"]
 	if a.Polled.IsZero() || a.Seen.IsZero() || a.Next.IsZero() {
 		t.Errorf("a has no time of its last poll, first sight or next poll: %+v", a)
@@ -54,7 +57,7 @@ func TestChanged(t *testing.T) {
 	a.Polled, a.Seen, a.Next = time.Time{}, time.Time{}, time.Time{}
 	want := DeviceStatus{
 		ID: "a", Name: "Truck a", Fix: true, FixTime: time.Date(2026, 1, 2, 3, 0, 1, 0, time.UTC), Lat: 4.7, Lon: -74.1, Speed: 42.5,
-		Alerts: []string{"SpeedLimit"}, Result: resultUnchanged.String(), Reason: "interval",
+		Alerts: []string{"SpeedLimit"}, Result: decision.Unchanged.String(), Reason: "interval",
 	}
 	if diff := cmp.Diff(a, want); diff != "" {
 		t.Error(diff)
@@ -66,7 +69,7 @@ func TestChanged(t *testing.T) {
 		api.next["a"] = func(int) (string, error) { return "", &plaspy.Error{Endpoint: "last_location", Status: 500} }
 	})
 	r.statuses(known, "failures", func() bool {
-		return known["a"].Failures > 2 && known["a"].Result == resultError.String() && known["a"].Detail != ""
+		return known["a"].Failures > 2 && known["a"].Result == decision.Failed.String() && known["a"].Detail != ""
 	})
 	api.setList("b")
 	r.statuses(known, "the device that is gone", func() bool { return known["a"].Gone })

@@ -14,6 +14,7 @@ import (
 	sdktest "go.opentelemetry.io/otel/sdk/trace/tracetest"
 	api "go.opentelemetry.io/otel/trace"
 
+	"plaspy-bridge/bridge/outbound/decision"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/trace"
@@ -281,8 +282,8 @@ func TestOffCostsAPollNothing(t *testing.T) {
 			if (allocs <= 1) != tt.free {
 				t.Errorf("%v allocations", allocs)
 			}
-			if got, _ := d.decisions.last(); got.result != resultUnchanged {
-				t.Fatalf("the poll's result is %q", got.result)
+			if got, _ := d.decisions.Last(); got.Result != decision.Unchanged {
+				t.Fatalf("the poll's result is %q", got.Result)
 			}
 		})
 	}

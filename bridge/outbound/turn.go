@@ -11,6 +11,7 @@ import (
 	"unique"
 
 	"plaspy-bridge/auth/backoff"
+	"plaspy-bridge/bridge/outbound/decision"
 	"plaspy-bridge/bridge/outbound/gap"
 	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
@@ -31,7 +32,7 @@ type turn struct {
 	permit *plaspy.Permit
 	open   time.Time // the lease was found to run, and need not be looked at before
 	span   trace.Span
-	result decision
+	result decision.Decision
 	err    error // why the API gave no answer, or was not asked
 
 	doubts   uint64    // resync.doubts when the turn began, or last read its device
@@ -64,11 +65,11 @@ func (p *Pool) worker(ctx context.Context) {
 // end gives the device back to the schedule.
 func (t *turn) end(e ending) {
 	if t.span.On() {
-		t.span.EndPoll(t.job.d.id, t.result.result.String(), int(t.result.published))
+		t.span.EndPoll(t.job.d.id, t.result.Result.String(), int(t.result.Published))
 	}
 	now := time.Now()
-	if t.result.result != noResult && t.pool.log.Enabled(context.Background(), slog.LevelDebug) {
-		t.pool.log.LogAttrs(context.Background(), slog.LevelDebug, "poll ended", t.result.attrs(t.job.d.id, t.began, now)...)
+	if t.result.Result != decision.None && t.pool.log.Enabled(context.Background(), slog.LevelDebug) {
+		t.pool.log.LogAttrs(context.Background(), slog.LevelDebug, "poll ended", t.result.Attrs(t.job.d.id, t.began, now)...)
 	}
 	t.pool.fleet.release(t.job.d, now, t.result, e)
 	t.answerAsked(now)
@@ -79,7 +80,7 @@ func (t *turn) end(e ending) {
 func (t *turn) putOff(err error, notBefore time.Time) {
 	t.permit.Return()
 	t.err = err
-	t.result.note(resultPutOff, err)
+	t.result.Note(decision.PutOff, err)
 	t.end(ending{notBefore: notBefore, reread: t.job.reread})
 }
 
@@ -141,7 +142,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	}
 	n := track.News{Observed: at}
 	if raw == nil { // the device has never reported
-		t.unchanged(resultNone)
+		t.unchanged(decision.Never)
 		t.observe(nil, at)
 		t.publish(ctx, n)
 		return nil
@@ -151,7 +152,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 		return err
 	}
 	if d.track.Same(hash) {
-		t.unchanged(resultUnchanged)
+		t.unchanged(decision.Unchanged)
 		t.observe(nil, at)
 		t.unchangedNews(&n, raw, hash)
 		t.publish(ctx, n)
@@ -171,8 +172,8 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 		p.metrics.changed.Inc()
 	}
 	t.changed = f.Raw
-	t.result.note(resultChanged, nil)
-	t.result.noteFields(&d.track, f, p.opts.IgnoreFields)
+	t.result.Note(decision.Changed, nil)
+	t.result.NoteFields(&d.track, f, p.opts.IgnoreFields)
 	if d.track.Known && f.Time.Before(d.track.Last.Time.Time()) {
 		p.metrics.backwards.Inc()
 	}
@@ -181,7 +182,7 @@ func (t *turn) compare(ctx context.Context, raw []byte, at time.Time) error {
 	}
 	t.observe(f, at)
 	if found.End != nil {
-		t.result.noteDetail("published the first part of a long gap; the rest follows")
+		t.result.NoteDetail("published the first part of a long gap; the rest follows")
 		f, t.success = found.End, ending{notBefore: p.opts.Quota.Next(time.Now(), d.day), soon: true}
 	}
 	n.Rows, n.Since = found.Rows, found.Since
@@ -201,13 +202,13 @@ func (t *turn) readGap(ctx context.Context, f *track.Fix, at time.Time) (found g
 }
 
 // unchanged notes a poll that returned the last known location, or none.
-func (t *turn) unchanged(r result) {
+func (t *turn) unchanged(r decision.Result) {
 	t.pool.gaps.None(t.job.d.token(), &t.job.d.patience)
 	t.succeeded()
 	if t.changed == nil { // else the poll was counted
 		t.pool.metrics.unchanged.Inc()
 	}
-	t.result.note(r, nil)
+	t.result.Note(r, nil)
 }
 
 // unchangedNews adds the news that an unchanged location may have: alerts that
@@ -227,7 +228,7 @@ func (t *turn) unchangedNews(n *track.News, raw []byte, hash uint64) {
 		n.Alerts = f
 	}
 	if silent {
-		t.result.note(resultSilent, nil)
+		t.result.Note(decision.Silent, nil)
 		n.Silent = f
 	}
 }
@@ -262,7 +263,7 @@ func (t *turn) failed(ctx context.Context, err error) {
 		return
 	}
 	p.metrics.failed.Inc()
-	t.result.note(resultError, err)
+	t.result.Note(decision.Failed, err)
 	class := plaspy.Classify(err)
 	t.span.Fail(class.String())
 	down := plaspy.IsOutage(err) && p.parts.Circuit.State().Open
@@ -302,7 +303,7 @@ func (t *turn) unusable(ctx context.Context, err error) {
 		return
 	}
 	if errors.Is(err, errOutdated) {
-		t.result.note(resultPutOff, err)
+		t.result.Note(decision.PutOff, err)
 		t.end(ending{reread: true})
 		return
 	}
@@ -314,12 +315,12 @@ func (t *turn) unusable(ctx context.Context, err error) {
 		t.span.Fail("unusable")
 		p.widespread.failed(d.id, p.Owned(), err)
 		t.complain("location not published", err)
-		t.result.note(resultUnusable, err)
+		t.result.Note(decision.Unusable, err)
 		t.end(ending{learnt: &schedule.Observation{NotBefore: p.opts.Quota.Next(time.Now(), d.day), Speed: math.NaN(), Input: track.InputsUnknown}})
 		return
 	}
 	t.span.Fail(plaspy.Classify(err).String())
-	t.result.note(resultPutOff, err)
+	t.result.Note(decision.PutOff, err)
 	t.backOff(err)
 }
 

@@ -3,15 +3,13 @@ package outbound
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"plaspy-bridge/bridge/outbound/quota"
+	"plaspy-bridge/bridge/outbound/decision"
 	"plaspy-bridge/publisher/natstest"
 )
 
@@ -33,21 +31,21 @@ func TestWhyNamesFields(t *testing.T) {
 	r := newRig(t, srv, api, options())
 	// newest waits until n changes were published, because an event is in the stream
 	// before its turn has ended.
-	newest := func(n int) Decision {
+	newest := func(n int) decision.Shown {
 		t.Helper()
 		for range 100 {
 			why, ok := r.pool.reason("d")
 			if !ok {
 				t.Fatal("no reason")
 			}
-			changed := slices.DeleteFunc(slices.Clone(why.Decisions), func(d Decision) bool { return d.Result != "changed" })
+			changed := slices.DeleteFunc(slices.Clone(why.Decisions), func(d decision.Shown) bool { return d.Result != "changed" })
 			if len(changed) >= n {
 				return changed[0]
 			}
 			r.polls("d", 1)
 		}
 		t.Fatalf("there are fewer than %d changes", n)
-		return Decision{}
+		return decision.Shown{}
 	}
 	r.until("the first", body("dateTime"))
 	if got := newest(1); got.Detail != "its first fix" || got.Fields != nil {
@@ -174,31 +172,6 @@ func closed(c <-chan struct{}) bool {
 		return true
 	default:
 		return false
-	}
-}
-
-func TestDecisionsKeepApart(t *testing.T) {
-	var l decisions
-	now := time.Now()
-	turn := func(r result, err error) {
-		var d decision
-		d.note(r, err)
-		now = now.Add(time.Second)
-		l.add(d, now)
-	}
-	turn(resultChanged, nil)
-	for range 24 {
-		turn(resultPutOff, errNotOurs)
-	}
-	turn(resultPutOff, quota.ErrUsedUp)
-	l.add(decision{}, now) // a turn without a result
-	var got []string
-	for _, e := range l.list() {
-		got = append(got, fmt.Sprint(e.Result, " ", e.Times, " ", e.Detail))
-	}
-	equal(t, got, []string{"deferred 0 " + quota.ErrUsedUp.Error(), "deferred 24 " + errNotOurs.Error(), "changed 0 "})
-	if last := l.list()[1].At; !last.Equal(now.Add(-time.Second).UTC().Truncate(time.Millisecond)) {
-		t.Errorf("the repeated one is of %v, want the last time", last)
 	}
 }
 
