@@ -38,7 +38,7 @@ func answer(status int, body string, header ...string) *http.Response {
 	return res
 }
 
-// api is a token endpoint and one resource that takes whatever tokens are valid.
+// api is a token endpoint and one resource that takes every valid token.
 type api struct {
 	mu     sync.Mutex
 	tokens []time.Time // when each token request came

@@ -45,7 +45,7 @@ func TestRunRenewsAhead(t *testing.T) {
 				if got := len(a.calls); got != lives*10 {
 					t.Errorf("got %d calls, want %d: some were replayed", got, lives*10)
 				}
-				// A life is shortened by a second where the clocks differ.
+				// A life is shortened by a second if the clocks differ.
 				low, high := lives*100/86, lives*100/74+2
 				if tc.ahead != 0 {
 					high += lives / 10

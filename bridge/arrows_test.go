@@ -86,7 +86,7 @@ var arrows = map[string][]string{
 	"bridge/replica/plan":       {"bridge/replica/rendezvous"},
 	"bridge/replica/rendezvous": nil,
 	"bridge/schema":             {"publisher"},
-	"bridge/schema/plaspy":      nil, // what schema --types go prints
+	"bridge/schema/plaspy":      nil, // printed by schema --types go
 	"bridge/streams":            {"bridge/ops", "bridge/tick", "publisher"},
 	"bridge/tick":               nil,
 	"bridge/trace":              {"auth/redact"},

@@ -35,7 +35,7 @@ const (
 // BenchmarkPoll compares the whole poll path, from the schedule's choice to the
 // stream's acknowledgement, with a bare net/http loop against the same server
 // over the same transport. The server runs in this process and is in every
-// figure; what is to be compared is the CPU time a poll, as a ratio.
+// figure. Compare the CPU time a poll, as a ratio.
 func BenchmarkPoll(b *testing.B) {
 	b.Run("bare", func(b *testing.B) { benchBare(b, 0) })
 	b.Run("bare+publish=100%", func(b *testing.B) { benchBare(b, 1) })
@@ -71,7 +71,7 @@ func cpuPerPoll(b *testing.B) func() {
 	}
 }
 
-// benchBare is the loop that an engineer would write who wants nothing but the
+// benchBare is the simplest loop that reads the
 // answers; with publish it also puts each into a stream, without waiting.
 func benchBare(b *testing.B, publish int) {
 	s, base := benchServer(b, 100)

@@ -88,7 +88,7 @@ func launch(t testing.TB, cfg config.Config) (b *Bridge, stop func()) {
 	return b, stop
 }
 
-// TestLogNamesAddresses: with port 0, only the log says where the bridge listens.
+// TestLogNamesAddresses checks that the log has the addresses of the listeners: with port 0 nothing else does.
 func TestLogNamesAddresses(t *testing.T) {
 	t.Parallel()
 	_, cfg := fleetOf(t, sim.Options{})

@@ -13,8 +13,8 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// TestControlOfReplicas: two bridges follow the same entries. The one whose devices
-// have a short interval gets the larger part of the budget, a takeover keeps the
+// TestControlOfReplicas: two bridges follow the same entries. The one that has the
+// devices with a short interval gets the larger part of the budget, a takeover keeps the
 // entries, a restart of the server loses none, and their end is the same for all.
 func TestControlOfReplicas(t *testing.T) {
 	t.Parallel()

@@ -19,8 +19,8 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// TestDailyResultsAcrossRestarts counts at the API what three lives of a bridge
-// use of one device's day: one head start, and no more.
+// TestDailyResultsAcrossRestarts counts at the API the results that a bridge uses of one
+// device's day over three starts: one head start, and no more.
 func TestDailyResultsAcrossRestarts(t *testing.T) {
 	t.Parallel()
 	const head = 12
@@ -104,7 +104,7 @@ func TestLivezOfARun(t *testing.T) {
 	}
 }
 
-// TestUsageRunsShort: a pace below PLASPY_RATE_LIMIT alone is no shortage; one below what the devices need is.
+// TestUsageRunsShort: a pace below PLASPY_RATE_LIMIT alone is no shortage; one below the devices' need is.
 func TestUsageRunsShort(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -45,7 +45,7 @@ func (oneDevice) Alerts(context.Context, string, []byte, plaspy.PostOptions) (pl
 }
 
 // TestReplyIsNoDeputy: with deploy/nats.conf, neither a subscriber nor a gateway
-// gets anything published, purged or deleted by choosing where an answer goes,
+// gets anything published, purged or deleted by choosing the subject of an answer,
 // whether or not the query service has a user of its own.
 func TestReplyIsNoDeputy(t *testing.T) {
 	t.Parallel()
@@ -84,7 +84,7 @@ func TestReplyIsNoDeputy(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			waitForService(t, subscriber.Conn) // what came before has been answered
+			waitForService(t, subscriber.Conn) // earlier requests have been answered
 			if _, err := gateway.js.Publish(ctx, "plaspy.in.location.truck7", []byte("{}")); err != nil {
 				t.Fatal(err)
 			}
@@ -112,8 +112,8 @@ func waitForService(t *testing.T, nc *nats.Conn) {
 	})
 }
 
-// TestGatewayHearsNoPositions: whatever a gateway of deploy/nats.conf subscribes
-// to, it hears no position that is delivered to others.
+// TestGatewayHearsNoPositions checks that a gateway of deploy/nats.conf receives no position
+// that is delivered to others, with any subscription.
 func TestGatewayHearsNoPositions(t *testing.T) {
 	s, _ := natsConf(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -142,7 +142,7 @@ func TestGatewayHearsNoPositions(t *testing.T) {
 	if _, err := consumer.Next(); err != nil {
 		t.Fatal(err)
 	}
-	if err := gateway.Flush(); err != nil { // what the server has for it comes before
+	if err := gateway.Flush(); err != nil { // the server delivers pending messages before it answers
 		t.Fatal(err)
 	}
 	select {

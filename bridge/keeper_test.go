@@ -24,7 +24,7 @@ func TestKeeperMakesADeletedStreamAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	js := natstest.JetStream(t, b.broker.conn.Conn)
-	// The new stream's first sequence comes from what the bucket got of the old one.
+	// The new stream's first sequence comes from the entries that the bucket has of the old one.
 	soon(t, "plaspy_last has all devices", func(ctx context.Context) error {
 		st, err := js.Stream(ctx, "KV_plaspy_last")
 		if err != nil {
@@ -55,7 +55,7 @@ func TestKeeperMakesADeletedStreamAgain(t *testing.T) {
 	}
 }
 
-// soon waits for what takes the keeper a few seconds at most.
+// soon waits for an action that takes the keeper a few seconds at most.
 func soon(t *testing.T, what string, ok func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

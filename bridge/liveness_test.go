@@ -27,7 +27,7 @@ import (
 type slowAPI struct {
 	devices int
 	calls   *calls
-	// answer is what a poll does before it answers, with or without an error.
+	// answer runs before a poll answers, with or without an error.
 	answer func(ctx context.Context, id string) error
 }
 
@@ -89,7 +89,7 @@ func (s *slowStream) Publish(_ context.Context, events []*publisher.Event, done 
 	return nil
 }
 
-// giveBack ends what was kept.
+// giveBack ends the polls that were kept.
 func (s *slowStream) giveBack() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,9 +179,9 @@ func (p *patient) run(t *testing.T, during func()) {
 	all.Wait()
 }
 
-// TestLiveness runs the real pool against what can go wrong. A false restart is
-// worse than a late one: what a restart does not mend never counts, however long
-// it lasts.
+// TestLiveness runs the real pool against all kinds of faults. A false restart is
+// worse than a late one: a fault that a restart does not remove never counts, however
+// long it lasts.
 func TestLiveness(t *testing.T) {
 	t.Parallel()
 	const forever = 0
@@ -314,7 +314,7 @@ func TestLivenessOfPosts(t *testing.T) {
 					_, hearts := h.Live()
 					t.Errorf("died %t, want %t: %+v", died, tc.dead, hearts)
 				}
-				// Whatever it is, it may take its time to stop.
+				// A stuck pool may take long to stop.
 				l.stopping()
 				time.Sleep(hour)
 				if live, hearts := h.Live(); !live {

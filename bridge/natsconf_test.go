@@ -22,7 +22,7 @@ import (
 )
 
 // natsConf starts a server with deploy/nats.conf, but for its ports and folder,
-// and returns it and where it listens for MQTT.
+// and returns it and its address for MQTT.
 func natsConf(t *testing.T) (*server.Server, string) {
 	t.Helper()
 	return natsConfOf(t, deployed(t))
@@ -109,8 +109,8 @@ func must[T any](t *testing.T, step string) func(T, error) T {
 	}
 }
 
-// TestNATSConf lets each user of deploy/nats.conf do what it is for, and try
-// what is not for it.
+// TestNATSConf checks that each user of deploy/nats.conf may do its own work and is
+// refused all else.
 func TestNATSConf(t *testing.T) {
 	t.Parallel()
 	s, mqtt := natsConf(t)
@@ -269,7 +269,7 @@ func TestNATSConfOfSilence(t *testing.T) {
 			select {
 			case e := <-watch.Updates():
 				if e == nil {
-					continue // the end of what was there at first
+					continue // the end of the first messages
 				}
 				if e.Operation() != want {
 					t.Fatalf("got a %v, want a %v", e.Operation(), want)

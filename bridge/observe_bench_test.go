@@ -18,7 +18,7 @@ import (
 // changed, without observers, and with those of an operator: Prometheus
 // that scrapes it every five seconds, three live views, traces. An operation is
 // a poll. The CPU time is the whole process's: it has the simulated API and the
-// NATS server in it, and who scrapes, reads the views and takes the traces.
+// NATS server in it, and the clients that scrape, read the views and take the traces.
 func BenchmarkObserved(b *testing.B) {
 	for _, row := range []struct {
 		name          string
@@ -75,7 +75,7 @@ func BenchmarkObserved(b *testing.B) {
 	}
 }
 
-// scrape does what Prometheus does.
+// scrape reads the metrics as Prometheus does.
 func scrape(ctx context.Context, address string) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()

@@ -44,8 +44,8 @@ var readable = []string{
 }
 
 // TestRedTeam has each user of deploy/nats.conf send every request of the JetStream API,
-// and publish to every subject of the bridge. The server answers what the table permits
-// and nothing else, and afterwards every stream is as it was.
+// and publish to every subject of the bridge. The server answers the requests that the table
+// permits and no others, and afterwards every stream is as it was.
 func TestRedTeam(t *testing.T) {
 	t.Parallel()
 	s, _ := natsConf(t)
@@ -119,7 +119,7 @@ func TestReaderCreatesNoConsumers(t *testing.T) {
 	}
 }
 
-// permittedVerbs lists what a subscriber may request of these streams.
+// permittedVerbs lists the requests that a subscriber may send for these streams.
 func permittedVerbs(streams ...string) (list []string) {
 	for _, stream := range streams {
 		for _, verb := range readable {
@@ -249,7 +249,7 @@ func named(body, stream string) string {
 	return body
 }
 
-// contents describes what streams hold.
+// contents describes the messages of streams.
 func contents(ctx context.Context, t *testing.T, operator client, names []string) map[string]string {
 	t.Helper()
 	got := map[string]string{}

@@ -14,13 +14,13 @@ import (
 var subjectLiteral = regexp.MustCompile(`^\$KV\.|^KV_|^\.?in\.(\*|>|location|alert|$)|\.in\.[*>{]|^\.(location|alert|device|result|dlq|api)\.`)
 
 // TestSubjectsAreBuiltInPublisher: no other package writes a subject, so that none
-// can differ from what is subscribed to, stored and permitted.
+// can differ from those that are subscribed to, stored and permitted.
 func TestSubjectsAreBuiltInPublisher(t *testing.T) {
 	t.Parallel()
 	found := 0
 	for _, s := range sources(t) {
 		inside := s.folder == "publisher"
-		// The examples and the printed types are what users would write. The
+		// The examples and the printed types are as users would write them. The
 		// preflight asks the server about permissions by their names.
 		if !inside && (strings.HasPrefix(s.folder, "publisher/") || strings.HasPrefix(s.folder, "deploy/") || s.folder == "bridge/preflight" || s.folder == "bridge/schema/plaspy") {
 			continue

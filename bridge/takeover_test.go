@@ -38,7 +38,7 @@ func replicaOf(t *testing.T, cfg config.Config, id string) (b *Bridge, end func(
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = b.Run(ctx) // one whose connection the test closes says so
+		_ = b.Run(ctx) // returns an error if the test closes the connection
 	}()
 	end = func() <-chan struct{} {
 		cancel()
@@ -107,7 +107,7 @@ func TestInboundTakeover(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name         string
-		holder, next string // who comes first posts; whose name is first writes plans
+		holder, next string // the first to start posts; the first by name writes plans
 		gone         bool
 		within       time.Duration
 	}{

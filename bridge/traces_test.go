@@ -226,8 +226,8 @@ var attributes = []string{
 	"messaging.message.id", "messaging.message.body.size", "messaging.client.id", "rpc.system.name", "rpc.method", "rpc.response.status_code",
 }
 
-// checkSecrets wants no secret and no position in what went to the collector, and
-// no secret in the log.
+// checkSecrets checks that the collector got no secret and no position, and that
+// the log has no secret.
 func checkSecrets(t *testing.T, spans []tracetest.Span, log *logtest.Log) {
 	t.Helper()
 	for _, s := range spans {

@@ -20,8 +20,8 @@ import (
 
 // received is a NATS message as the CloudEvents SDK's own NATS binding reads one:
 // in binary mode, with ce- before each attribute's name, in the case it has. That
-// binding is a module of its own, with a NATS client of its own; what it does is
-// this.
+// binding is a module of its own, with a NATS client of its own; it does
+// the same.
 type received struct{ *nats.Msg }
 
 var attributes = spec.WithPrefix("ce-")

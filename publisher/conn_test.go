@@ -104,7 +104,7 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// TestUnusableFiles: a file without what it should hold is an error at once, which
+// TestUnusableFiles checks that a file without valid content is an error at once, which
 // names the variable and none of its content. The client would retry for ever.
 func TestUnusableFiles(t *testing.T) {
 	const (

@@ -52,8 +52,8 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// streamModel is a stream as a server keeps it: messages by sequence, and what it
-// acknowledged.
+// streamModel is a stream as a server keeps it: messages by sequence, and the
+// acknowledged ones.
 type streamModel struct {
 	created time.Time
 	now     time.Time

@@ -16,7 +16,7 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// logged makes a running publisher whose log and metrics can be read.
+// logged makes a running publisher, its log and its metrics.
 func logged(t *testing.T, srv *natstest.Server) (*publisher.Publisher, *logtest.Log, *prometheus.Registry) {
 	t.Helper()
 	log, reg := new(logtest.Log), prometheus.NewRegistry()
@@ -48,7 +48,7 @@ func refusals(t *testing.T, reg *prometheus.Registry, kind string) int {
 	return -1
 }
 
-// TestRefusedEventHoldsUpNothing: an event whose headers no stream takes is
+// TestRefusedEventHoldsUpNothing: an event with headers that no stream takes is
 // logged once, counted, and ends its chain; others go on and nothing is in
 // trouble.
 func TestRefusedEventHoldsUpNothing(t *testing.T) {
@@ -202,7 +202,7 @@ func TestForeignAnswer(t *testing.T) {
 	}
 }
 
-// TestStoreFull: the reason names what is full, in words.
+// TestStoreFull checks that the reason says in words that the store is full.
 func TestStoreFull(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)

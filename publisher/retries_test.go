@@ -54,7 +54,7 @@ func TestJudge(t *testing.T) {
 }
 
 // TestRetries: each flight has a delay of its own. When the stream answers again,
-// what failed for a common reason is due at once, and what was refused is not.
+// flights that failed for a common reason are due at once, refused ones are not.
 func TestRetries(t *testing.T) {
 	now := day0
 	var r retries

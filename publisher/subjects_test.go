@@ -66,7 +66,7 @@ func FuzzEncode(f *testing.F) {
 		if (ta == tb) != (a == b) {
 			t.Errorf("Encode(%q) = %q, Encode(%q) = %q", a, ta, b, tb)
 		}
-		// What decodes has one spelling only.
+		// A token that decodes has one spelling only.
 		if id, err := publisher.Decode(a); err == nil && publisher.Encode(id) != a {
 			t.Errorf("Decode(%q) = %q, which encodes to %q", a, id, publisher.Encode(id))
 		}

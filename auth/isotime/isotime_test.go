@@ -58,7 +58,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that what Go's own RFC 3339 parser reads is read alike, and that nothing makes the
+// FuzzParse checks that Parse agrees with Go's own RFC 3339 parser, and that no input makes the
 // parser panic or leave the range of years.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{"2023-12-31T23:59:58Z", "2023-12-31 23:59,5+0530", "20231231T2359", "0000-01-01T00:00:00-23:59", "2023-12-31T9:05:00+00:00", "2023-12-31T9:05:00+00:60"} {

@@ -104,7 +104,7 @@ func TestEverySpellingIsFound(t *testing.T) {
 				}
 				switch name {
 				case "Basic", "Basic, longer user", "Basic, longest user", "base64 for URLs", "base64 escaped again", "a JSON text in JSON":
-					// The characters at the edges belong to what stands beside the secret.
+					// The characters at the edges belong to the text beside the secret.
 					if len(got) > 50 || !strings.Contains(got, redact.Placeholder) {
 						t.Errorf("%q: got %q", text, got)
 					}
@@ -140,7 +140,7 @@ func TestPartsOfSecrets(t *testing.T) {
 	}
 }
 
-// Wherever a text is cut, by its sender or by the reader, no part of a secret remains.
+// A text may be cut at any character, by its sender or by the reader: no part of a secret remains.
 func TestCutsLeaveNothing(t *testing.T) {
 	s := redact.New(key, token)
 	for _, secret := range []string{key, token} {

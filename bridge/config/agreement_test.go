@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestAgreement: each setting that must agree shows in the digest of its name
-// alone, and what may differ in none.
+// TestAgreement checks that each setting that must agree changes the digest of its
+// own name only, and that the other settings change none.
 func TestAgreement(t *testing.T) {
 	base := Config{Devices: []string{"a", "b"}, Backfill: true, Inbound: true, RateLimit: 600, Username: "u", APIKey: "s3cret"}
 	for _, tt := range []struct {

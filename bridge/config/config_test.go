@@ -21,8 +21,8 @@ import (
 
 var update = flag.Bool("update", false, "write deploy/env.example anew")
 
-// environment leaves of the test's environment only what env says of the
-// bridge's own variables.
+// environment sets the bridge's own variables to those of env, and removes all others of them
+// from the test's environment.
 func environment(t *testing.T, env map[string]string) {
 	t.Helper()
 	for _, entry := range os.Environ() {
@@ -39,7 +39,7 @@ func environment(t *testing.T, env map[string]string) {
 	}
 }
 
-// minimal is the least that a bridge starts with, plus what is given.
+// minimal returns the smallest set of variables that a bridge starts with, plus extra ones.
 func minimal(more ...string) map[string]string {
 	env := map[string]string{"PLASPY_USERNAME": "operator", "PLASPY_API_KEY": "k3y"}
 	for _, entry := range more {
@@ -335,7 +335,7 @@ func TestEnvExample(t *testing.T) {
 		t.Errorf("%s (-got +want; write it anew with go test ./bridge -run EnvExample -update):\n%s", path, diff)
 	}
 	// Reading it line by line, as systemd and docker do, gives a configuration
-	// that lacks nothing but what only the operator knows.
+	// that lacks only the values that the operator has to choose.
 	env := map[string]string{}
 	for line := range strings.Lines(string(got)) {
 		line = strings.TrimSuffix(line, "\n")

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestLoadFaults injects every fault on its own and wants it named, told what
-// would be right, and nothing else blamed.
+// TestLoadFaults injects one fault at a time and checks that the error names it, states
+// the valid values, and blames no other setting.
 func TestLoadFaults(t *testing.T) {
 	directory := t.TempDir()
 	present := file(t, "present", "x")

@@ -91,8 +91,8 @@ func TestServersShow(t *testing.T) {
 }
 
 // FuzzServersShow puts a password of any spelling between a user and a host and
-// wants none of it shown. What is looked for is a number, because that passes for
-// a port.
+// checks that no part of it is shown. The password contains a number, which could
+// pass for a port.
 func FuzzServersShow(f *testing.F) {
 	for _, around := range [][2]string{{"", ""}, {"", "/"}, {"", ","}, {",", ""}, {"a", "#b"}, {"@", "@"}, {"@x:", "/"}, {"%41", "%"}, {"[::1]:", "?"}} {
 		f.Add(around[0], around[1])

@@ -92,8 +92,8 @@ func TestTitle(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that no value breaks the rules, and that what was understood
-// survives being written.
+// FuzzParse checks that no value breaks the rules, and that an entry which was read
+// is the same after it is written.
 func FuzzParse(f *testing.F) {
 	f.Add("device.a", []byte(`{"interval":"5s","weight":8,"paused":true,"until":"2026-01-02T03:04:05Z"}`))
 	f.Add("fleet", []byte(`{"rate_limit":60,"log_level":"debug","devices":["a*"],"devices_exclude":"b"}`))

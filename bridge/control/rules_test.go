@@ -93,7 +93,7 @@ func TestUnreadableHasNoEffect(t *testing.T) {
 	}
 }
 
-// TestAll lists the entries in force in the order in which they decide, and what the fleet's entry limits.
+// TestAll checks the list of the entries in force, in the order in which they decide, with the limits of the fleet's entry.
 func TestAll(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	r := NewRules(now, []Item{

@@ -16,7 +16,7 @@ import (
 func TestMain(m *testing.M) { natstest.Main(m) }
 
 // A forgotten device stays forgotten longer than the bucket keeps a key, as long as a
-// replica runs. Two replicas renew side by side, and what is undone does not come back.
+// replica runs. Two replicas renew side by side, and an entry that is undone does not come back.
 func TestKeysAreRenewed(t *testing.T) {
 	js := natstest.JetStream(t, natstest.Start(t).Client(t))
 	const keep = time.Second

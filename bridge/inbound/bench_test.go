@@ -52,7 +52,7 @@ const benchDevices = 200
 
 // BenchmarkPosts compares the consumer with a bare loop that pulls, posts each
 // device's messages one after the other, and acknowledges: no validation, no
-// results, no backoff, and whatever is in hand is lost in order at a restart.
+// results, no backoff, and at a restart the messages in flight lose their order.
 func BenchmarkPosts(b *testing.B) {
 	for _, way := range []struct {
 		name string

@@ -95,8 +95,8 @@ func TestDeepBacklog(t *testing.T) {
 	}
 }
 
-// mortal is an API that one bridge process sees: once killed, what it asked
-// still happens or not, but it hears of nothing any more.
+// mortal is the API as one bridge process sees it. After the process is killed its
+// requests may still be carried out, but it gets no answer.
 type mortal struct {
 	*fakeAPI
 	dead   chan struct{}
@@ -122,7 +122,7 @@ func (a *mortal) Locations(ctx context.Context, id string, body []byte, o plaspy
 }
 
 // TestKilled: the process dies five times in the middle of its work. Nothing is
-// lost, the order holds, and at most what was being posted comes twice.
+// lost, the order holds, and only messages in flight may come twice.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	const n, devices, kills = 3000, 40, 5
@@ -147,7 +147,7 @@ func TestKilled(t *testing.T) {
 	}
 	run(t, r.consumer(api))
 	r.waitCount(subjects.Inbound(), 0)
-	// A post is repeated where its acknowledgement was still to come: the
+	// A post is repeated if its acknowledgement was still to come: the
 	// workers' posts at each kill at most.
 	if again := checkOrder(t, api.accepted(), n); again > kills*8 {
 		t.Errorf("%d posted twice, want at most %d", again, kills*8)
@@ -234,7 +234,7 @@ func TestOutage(t *testing.T) {
 }
 
 // TestDrain: posts that are in flight when the consumer stops are finished and
-// acknowledged; what is not is handed back at once.
+// acknowledged; other messages are returned at once.
 func TestDrain(t *testing.T) {
 	r := newRig(t)
 	api := newFakeAPI(nil)

@@ -114,8 +114,8 @@ func TestSeatLostWhileWaiting(t *testing.T) {
 	}
 }
 
-// TestSendGate: a request that was sent is not cancelled, one whose token was
-// refused is, and one that was withheld does not go out.
+// TestSendGate checks that a request that was sent is not cancelled, one with a refused
+// token is, and one that was withheld does not go out.
 func TestSendGate(t *testing.T) {
 	cancelled := false
 	gate := func() *sendGate {
@@ -157,8 +157,8 @@ func TestSendGate(t *testing.T) {
 }
 
 // TestOutageOfNATS: posts that are answered while NATS is away are not made again,
-// however many messages cannot be recorded with them, and whatever happens to the
-// seat meanwhile.
+// however many messages cannot be recorded with them, and also if the posting lease
+// moves meanwhile.
 func TestOutageOfNATS(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, natstest.Listen)
@@ -218,8 +218,8 @@ func (r *rig) streamGone(name string) (mend func()) {
 	}
 }
 
-// TestStopRecords: a post whose outcome could not be recorded at first is recorded
-// at a stop.
+// TestStopRecords checks that a stop records the outcome of a post that could not be
+// recorded before.
 func TestStopRecords(t *testing.T) {
 	r := newRig(t)
 	mend := r.streamGone(subjects.Results())
@@ -250,8 +250,8 @@ func TestTroubleEndsWithTheSeat(t *testing.T) {
 	natstest.Eventually(t, "no trouble", func() bool { return !c.Status().Holding && c.Trouble() == "" })
 }
 
-// TestUnstorableLetters: where dead letters cannot be stored, only their own
-// devices wait, however many; and what the API refused is not posted again.
+// TestUnstorableLetters checks that if dead letters cannot be stored only their own
+// devices wait, however many, and that refused messages are not posted again.
 func TestUnstorableLetters(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -313,7 +313,7 @@ func TestManyFailingDevices(t *testing.T) {
 	}
 }
 
-// TestLargeHeaders: headers count as what is in memory.
+// TestLargeHeaders checks that headers count with their size in memory.
 func TestLargeHeaders(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -86,8 +86,8 @@ func TestAgeWhileKeyIsRefused(t *testing.T) {
 	r.waitCount(subjects.Inbound(), 0)
 }
 
-// TestStopWhileKeyIsRefused: a stop does not wait for posts whose token was
-// refused.
+// TestStopWhileKeyIsRefused checks that a stop does not wait for posts with a refused
+// token.
 func TestStopWhileKeyIsRefused(t *testing.T) {
 	r, api, c := rotatedRig(t, func(c *Consumer) { c.opt.Grace = time.Hour })
 	r.putMany(6, device)

@@ -122,7 +122,7 @@ func status(code int) error {
 	return &plaspy.Error{Endpoint: "locations", Status: code, Message: "scripted", Excerpt: fmt.Sprintf(`{"error":"scripted %d"}`, code)}
 }
 
-// rig is a server with the bridge's streams and whatever consumers a test wants.
+// rig is a server with the bridge's streams and the consumers of a test.
 type rig struct {
 	t   testing.TB
 	srv *natstest.Server
@@ -262,7 +262,7 @@ func (r *rig) waitCount(stream string, n int) {
 	natstest.Eventually(r.t, fmt.Sprintf("%s holds %d messages", stream, n), func() bool { return r.count(stream) == n })
 }
 
-// number reads what putMany wrote.
+// number returns the number in a message of putMany.
 func number(t testing.TB, body string) int {
 	t.Helper()
 	var b struct {

@@ -21,7 +21,7 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// TestResult: what a message that was posted leaves behind.
+// TestResult checks the result of a message that was posted.
 func TestResult(t *testing.T) {
 	r := newRig(t)
 	failed := false
@@ -232,7 +232,7 @@ func TestTooOld(t *testing.T) {
 	}
 }
 
-// waiter is an API whose client waits, for a token or the budget, and never
+// waiter is an API client that waits, for a token or the budget, and never
 // sends.
 type waiter struct{}
 
@@ -255,7 +255,7 @@ func TestTooOldWhileWaiting(t *testing.T) {
 	}
 }
 
-// slow is an API that takes its time, and notices where its client does not wait.
+// slow is an API that answers late, and notices if its client does not wait.
 type slow struct {
 	*fakeAPI
 	takes time.Duration
@@ -424,8 +424,8 @@ func TestInterest(t *testing.T) {
 	}
 }
 
-// TestLimitsStream: an inbound stream that keeps what was acknowledged is told
-// to delete it, or the next run would post it again.
+// TestLimitsStream checks that a message is deleted from an inbound stream that keeps
+// acknowledged ones, or the next run would post it again.
 func TestLimitsStream(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

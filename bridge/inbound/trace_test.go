@@ -32,7 +32,7 @@ func (a tracedAPI) Locations(ctx context.Context, id string, body []byte, o plas
 	return a.fakeAPI.Locations(ctx, id, body, o)
 }
 
-// traced makes a consumer whose spans are recorded.
+// traced makes a consumer and records its spans.
 func traced(r *rig, api *fakeAPI, set ...func(*Consumer)) (*Consumer, *sdktest.SpanRecorder) {
 	spans := sdktest.NewSpanRecorder()
 	tracer := trace.From(sdk.NewTracerProvider(sdk.WithSpanProcessor(spans)))
@@ -159,7 +159,7 @@ func TestDeadLetterCarriesTheTrace(t *testing.T) {
 }
 
 // A message that waits for long has no span meanwhile; the next one is of the
-// same trace, also where no producer began it.
+// same trace, also if no producer began it.
 func TestLongWaitsAreBetweenSpans(t *testing.T) {
 	r := newRig(t)
 	r.put(subjects.InLocation("a"), location(1))

@@ -97,8 +97,8 @@ func TestOneWrongTokenAgainAndAgain(t *testing.T) {
 	}
 }
 
-// TestManyGuessers: what is remembered is bounded, and who comes after that shares
-// what one has.
+// TestManyGuessers checks that the number of remembered addresses is bounded, and that
+// further ones share the guesses of one.
 func TestManyGuessers(t *testing.T) {
 	a := newAttempts(slog.New(slog.DiscardHandler))
 	now := time.Now()

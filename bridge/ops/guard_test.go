@@ -149,7 +149,7 @@ func TestFeedIsGuarded(t *testing.T) {
 	}
 }
 
-// TestLoopback: check and the command sim expect what the server does.
+// TestLoopback: check and the command sim expect the same as the server.
 func TestLoopback(t *testing.T) {
 	for hostport, want := range map[string]bool{
 		"127.0.0.1:8080": true, "127.9.9.9": true, "[::1]:8080": true, "[::1]": true, "[::ffff:127.0.0.1]:80": true, "localhost:8080": true,

@@ -24,7 +24,7 @@ func newBudget(perMinute int) *plaspy.Budget {
 	return plaspy.NewBudget(perMinute, slog.New(slog.DiscardHandler), nil)
 }
 
-// record is what an API would count.
+// record has the requests that an API would count.
 type record struct {
 	mu sync.Mutex
 	at []time.Time
@@ -101,7 +101,7 @@ func TestBudgetHoldsOverEveryMinute(t *testing.T) {
 					var wg sync.WaitGroup
 					use(ctx, &wg, b, r, plaspy.Poll, 20, tc.think)
 					use(ctx, &wg, b, r, plaspy.Post, 5, tc.think)
-					wg.Go(func() { // some who lose patience
+					wg.Go(func() { // some with a short deadline
 						for ctx.Err() == nil {
 							short, stop := context.WithTimeout(ctx, rand.N(time.Second)+1)
 							if _, err := b.Wait(short, plaspy.Post); err == nil {
@@ -244,7 +244,7 @@ func TestThrottlingHalvesAndClimbs(t *testing.T) {
 		b := plaspy.NewBudget(600, slog.New(slog.NewTextHandler(&out, nil)), reg)
 		b.Throttled(0, false)
 		for range 15 {
-			b.Throttled(0, false) // the answers to what was sent before
+			b.Throttled(0, false) // the answers to earlier requests
 		}
 		rate := func() float64 { return b.PollRate() * 1.02 }
 		if got := rate(); math.Abs(got-300) > 0.1 {

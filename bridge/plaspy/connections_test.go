@@ -18,7 +18,7 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 )
 
-// frozen is a listener whose connections stand still, from a moment on, while new ones live.
+// frozen is a listener that stalls its open connections from a moment on, while new ones work.
 type frozen struct {
 	net.Listener
 	epoch atomic.Int64
@@ -51,7 +51,7 @@ func (f *frozen) Accept() (net.Conn, error) {
 // freeze makes all present connections hang.
 func (f *frozen) freeze() { f.epoch.Add(1) }
 
-// closeAll ends what a server would otherwise wait for.
+// closeAll ends the connections that a server would otherwise wait for.
 func (f *frozen) closeAll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -120,7 +120,7 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 }
 
-// secure starts a TLS server whose handler finds its connection's number under connKey. It
+// secure starts a TLS server that gives its handler the connection's number under connKey. It
 // runs in a synctest bubble.
 func secure(t *testing.T, proto int, h http.HandlerFunc) (*frozen, *plaspy.Client) {
 	s := httptest.NewUnstartedServer(withToken(func(w http.ResponseWriter, r *http.Request) {

@@ -122,7 +122,7 @@ func TestDailyUsageLasts(t *testing.T) {
 }
 
 // TestPostsFirstWhenShort: with a tenth of the usage that polls would take, posts go out at once, until half of the
-// rest is used, and polls get only what posts leave.
+// rest is used, and polls get only the remainder.
 func TestPostsFirstWhenShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &metered{limit: math.MaxInt}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A process that was stopped, or starved, finds its timer long overdue and all requests waiting. What it missed is
-// lost but for a little: anything more would be a burst.
+// A process that was stopped, or starved, finds its timer long overdue and all requests waiting. The missed
+// turns are lost but for a few: more would be a burst.
 func TestOverdueTimerMakesNoBurst(t *testing.T) {
 	for _, tc := range []struct {
 		name string

@@ -57,7 +57,7 @@ func TestClassifyStatus(t *testing.T) {
 					case status == 403:
 						want = plaspy.Forbidden
 					case status < 300 && tc.body != `{"success":false,"error":"no"}`:
-						want = plaspy.Retry // the API's, but not what it documents
+						want = plaspy.Retry // the API's, but not as documented
 					}
 					if got := plaspy.Classify(err); got != want {
 						t.Errorf("got %v, want %v", got, want)

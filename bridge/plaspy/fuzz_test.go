@@ -18,7 +18,7 @@ import (
 )
 
 // FuzzAnswer gives every method the same bytes: none may panic, an error is an *Error that is fit for a log,
-// and what is returned without one is what the documentation promises.
+// and a result without one is as the documentation promises.
 func FuzzAnswer(f *testing.F) {
 	for _, seed := range []string{
 		string(pollAnswer), `{"success":true}`, `{"lastLocation":null}`, `{"success":false,"error":"\u0000\ud800"}`, "\ufeff{}", `<html>`,

@@ -40,12 +40,12 @@ const (
 	theToken = "token-0123456789-secret"
 )
 
-// tokenAnswer is what the token endpoint says where a test is about something else.
+// tokenAnswer is the token endpoint's answer if a test is about something else.
 func tokenAnswer() *http.Response {
 	return answer(200, `{"success":true,"token":"`+theToken+`","expires":"`+time.Now().Add(1000*time.Hour).UTC().Format(time.RFC3339)+`"}`)
 }
 
-// newClient returns a client of base whose token endpoint always answers well.
+// newClient returns a client of base with a token endpoint that always grants a token.
 func newClient(t testing.TB, base string, rt http.RoundTripper, change ...func(*plaspy.Options)) *plaspy.Client {
 	t.Helper()
 	u, err := url.Parse(base)
@@ -94,7 +94,7 @@ func withToken(h http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// reply makes a client whose every call but the token's is answered by f.
+// reply makes a client for an API that answers every call but the token's with f.
 func reply(t testing.TB, f func(*http.Request) (*http.Response, error), change ...func(*plaspy.Options)) *plaspy.Client {
 	t.Helper()
 	return newClient(t, "https://api.example.com", roundTripper(func(r *http.Request) (*http.Response, error) {

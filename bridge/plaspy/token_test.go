@@ -16,7 +16,7 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 )
 
-// tokenAPI is an API whose tokens are valid until they are revoked.
+// tokenAPI is an API with tokens that are valid until they are revoked.
 type tokenAPI struct {
 	mu      sync.Mutex
 	issued  int
@@ -155,7 +155,7 @@ func TestMessageThatIsSaidToHaveABadToken(t *testing.T) {
 	})
 }
 
-// Other refusals stay what they are.
+// Other refusals are returned unchanged.
 func TestRefusalsThatAreNotAboutTheToken(t *testing.T) {
 	for _, text := range []string{"device expired", "invalid location", "no permission", "expects a token number", ""} {
 		a := &tokenAPI{other: func(*http.Request) *http.Response { return answer(400, `{"success":false,"error":"`+text+`"}`) }}
@@ -201,7 +201,7 @@ func TestNoBurstAfterATokenOutage(t *testing.T) {
 	})
 }
 
-// A token whose life is shorter than its round trip is not asked for without a pause.
+// If tokens live shorter than their round trip, there is a pause between two requests for one.
 func TestShortLivedTokensAreSpaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &tokenAPI{token: func(n int) *http.Response {

@@ -151,8 +151,8 @@ func TestSpansOfRequestsThatFail(t *testing.T) {
 	}
 }
 
-// TestOffCostsARequestNothing counts what a request allocates with tracing off
-// and with a sampler that leaves everything out, which is what tracing adds.
+// TestOffCostsARequestNothing counts the allocations of a request with tracing off
+// and with a sampler that leaves everything out. The difference is the cost of tracing.
 func TestOffCostsARequestNothing(t *testing.T) {
 	allocs := func(tracer *trace.Tracer) float64 {
 		c := reply(t, func(*http.Request) (*http.Response, error) {

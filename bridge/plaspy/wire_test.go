@@ -40,8 +40,8 @@ func FuzzEscapeID(f *testing.F) {
 	})
 }
 
-// flaky makes a keep-alive server whose connections die as soon as they are used a second time, which is what
-// net/http papers over by sending the request again.
+// flaky makes a keep-alive server that closes a connection as soon as it is used a second time. net/http hides
+// this by sending the request again.
 func flaky(t *testing.T) (*httptest.Server, *atomic.Int64) {
 	var seen atomic.Int64
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -36,7 +36,7 @@ const (
 	password = "s3cret-password"
 )
 
-// rig is what a bridge would run between.
+// rig is the API and the NATS server that a bridge would run between.
 type rig struct {
 	*testing.T
 	sim       *sim.Server
@@ -118,7 +118,7 @@ func (r *rig) longer(suits func(lines string, n preflight.Counts) bool) (lines s
 	return lines, n
 }
 
-// broker starts a NATS server whose user bridge has the permissions, and points
+// broker starts a NATS server that gives its user bridge the permissions, and points
 // the environment to it.
 func (r *rig) broker(p *server.Permissions, set ...func(*server.Options)) *natstest.Server {
 	r.Helper()
@@ -129,7 +129,7 @@ func (r *rig) broker(p *server.Permissions, set ...func(*server.Options)) *natst
 	return s
 }
 
-// admin connects a user who may do everything.
+// admin connects a user with all permissions.
 func (r *rig) admin(s *natstest.Server) (*nats.Conn, jetstream.JetStream) {
 	r.Helper()
 	nc, err := nats.Connect(s.ClientURL(), nats.UserInfo("admin", password), nats.Timeout(time.Minute))
@@ -242,7 +242,7 @@ func TestEmbedded(t *testing.T) {
 			r.env(variable, l.Addr().String())
 		}
 		wanted := regexp.MustCompile(`(?m)^FAIL BRIDGE_HTTP_ADDR: another program listens(?s:.*)^FAIL embedded NATS: another program listens.*: set NATS_URL`)
-		// What listens there never answers, so that the check waits for the limit.
+		// The listener there never answers, so the check waits for the limit.
 		suits := func(lines string, n preflight.Counts) bool {
 			return n.Warn == strings.Count(lines, "warn power failure: ") && n.Fail == 2 && wanted.MatchString(lines)
 		}

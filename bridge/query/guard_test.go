@@ -18,8 +18,8 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// TestAnswersInboxesOnly: whatever reply subject a requester chooses, the service
-// publishes to inboxes only, and does not ask the API for any other.
+// TestAnswersInboxesOnly checks that the service publishes to inboxes only, for any reply
+// subject of a requester, and does not send the API a request for any other.
 func TestAnswersInboxesOnly(t *testing.T) {
 	t.Parallel()
 	s := &script{asked: make(chan string, 100)}

@@ -28,7 +28,7 @@ type account interface {
 	History
 }
 
-// script answers as its fields say, and remembers what it was asked.
+// script answers as its fields say, and records the requests.
 type script struct {
 	err   error
 	block chan struct{} // nil: answer at once
@@ -257,7 +257,7 @@ func awaitReplicas(t *testing.T, nc *nats.Conn, n int) {
 }
 
 // TestWhyOfSeveralReplicas: the replica that polls a device answers, whichever is
-// the quicker; where none does, the others say what they know.
+// the quicker; if none polls it, the others report their knowledge.
 func TestWhyOfSeveralReplicas(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)

@@ -84,8 +84,8 @@ func run(t *testing.T, srv *natstest.Server, o publisher.StreamOptions, reg prom
 	return k, changed
 }
 
-// TestUsage: the metrics show what streams hold and may hold, and what the account
-// does.
+// TestUsage checks the metrics of the size and the limit of each stream and of the
+// account.
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
@@ -120,14 +120,14 @@ func TestSmallStore(t *testing.T) {
 	}
 }
 
-// TestFullStore: the state names what is full.
+// TestFullStore checks that the state reports a full store.
 func TestFullStore(t *testing.T) {
 	srv := natstest.Start(t, func(o *server.Options) { o.JetStreamMaxStore = 3 << 20 })
 	k, _ := run(t, srv, publisher.StreamOptions{MaxBytes: 1 << 30}, nil)
 	natstest.Eventually(t, "the store is full", func() bool { return strings.Contains(k.Health().Reason, "the JetStream store is full") })
 }
 
-// TestLoss: what the stream lost has it read again.
+// TestLoss checks that the stream is read again after it lost messages.
 func TestLoss(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
@@ -179,7 +179,7 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// TestNeeds: what a keeper asks of the server is among what it says that it needs.
+// TestNeeds checks that Needs lists the permissions for requests that a keeper sends.
 func TestNeeds(t *testing.T) {
 	want := map[string]bool{"$JS.API.INFO": false, "$JS.API.STREAM.INFO.PLASPY_DLQ": false, "$JS.API.STREAM.CREATE.KV_plaspy_last": false}
 	for _, p := range Needs(subjects, publisher.StreamOptions{Inbound: true}) {

@@ -101,7 +101,7 @@ func TestAwake(t *testing.T) {
 	}
 }
 
-// TestTicksShareWakeUps: with ten polls a second, at whatever moments, every tick
+// TestTicksShareWakeUps: with ten polls a second, at random moments, every tick
 // comes together with a poll, and there are as many ticks as without polls.
 func TestTicksShareWakeUps(t *testing.T) {
 	share(t, 0)

@@ -63,7 +63,7 @@ func open(t *testing.T, e env, log *records, reg prometheus.Registerer) *trace.T
 	return tracer
 }
 
-// flush ends a tracer within a time, and gives what Shutdown says.
+// flush ends a tracer within a time, and returns the error of Shutdown.
 func flush(t *testing.T, tracer *trace.Tracer, within time.Duration) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
@@ -303,7 +303,7 @@ func TestSamplers(t *testing.T) {
 		ratio    float64
 		of       string // a producer's traceparent, or empty
 		sampled  bool
-		promised bool // by the flag of what is passed on
+		promised bool // by the flag of the context that is passed on
 	}{
 		{"", 0, "", true, true},
 		{"parentbased_always_on", 0, "", true, true},
@@ -356,7 +356,7 @@ func FuzzParseHeaders(f *testing.F) {
 		for name, value := range h {
 			header.Set(name, value)
 		}
-		// net/http is who has to send them.
+		// net/http sends them.
 		var b bytes.Buffer
 		if err := header.Write(&b); err != nil || strings.Count(b.String(), "\r\n") != len(header) {
 			t.Errorf("%q is written as %q: %v", text, b.String(), err)

@@ -264,7 +264,7 @@ func FuzzReceivedHeaders(f *testing.F) {
 		if !got.SpanContext().IsValid() {
 			t.Fatal("a span without a context")
 		}
-		// What is passed on is read as what it is.
+		// The context that is passed on is read unchanged.
 		_, back := recorded()
 		again := trace.From(sdk.NewTracerProvider(sdk.WithSpanProcessor(back)))
 		again.Process(t.Context(), out, message).EndProcess("", 0, "")
@@ -279,7 +279,7 @@ func FuzzReceivedHeaders(f *testing.F) {
 	})
 }
 
-// BenchmarkPollSpans is what the spans of a changed poll cost by themselves.
+// BenchmarkPollSpans measures the cost of the spans of a changed poll alone.
 func BenchmarkPollSpans(b *testing.B) {
 	discard := sdk.WithSpanProcessor(sdk.NewSimpleSpanProcessor(sdktest.NewNoopExporter()))
 	for _, row := range []struct {

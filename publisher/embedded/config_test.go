@@ -20,8 +20,8 @@ func confFile(t *testing.T, text string) string {
 	return name
 }
 
-// TestConfigErrorsShowNoSecret: whatever is wrong with a configuration file, its
-// error shows the place and nothing of what the file holds, and says it once.
+// TestConfigErrorsShowNoSecret checks for each fault of a configuration file that the
+// error shows the place, once, and no content of the file.
 func TestConfigErrorsShowNoSecret(t *testing.T) {
 	t.Setenv("PW_WITH_SPACE", "SECRETone SECRETtwo")
 	t.Setenv("PW_NUMBER", "12345678")
@@ -66,7 +66,7 @@ func TestConfigErrorsShowNoSecret(t *testing.T) {
 	} {
 		o := Options{Config: confFile(t, tt.conf), Dir: t.TempDir(), Name: "test"}
 		_, err := o.ServerOptions()
-		if err == nil { // what only shows when the server is made
+		if err == nil { // found only when the server is made
 			var s *Server
 			if s, err = Start(o, slog.New(slog.DiscardHandler)); err == nil {
 				if stopErr := s.Stop(); stopErr != nil {
@@ -88,8 +88,8 @@ func TestConfigErrorsShowNoSecret(t *testing.T) {
 	}
 }
 
-// TestConfigErrorsSayWhere: line and column, for what the parser and what the
-// server finds.
+// TestConfigErrorsSayWhere checks the line and column of the errors of the parser and of
+// the server.
 func TestConfigErrorsSayWhere(t *testing.T) {
 	for conf, want := range map[string]string{
 		"port: 4222\nfoo: 1\n":                                  "nats.conf:2:",
@@ -120,8 +120,8 @@ func TestVariables(t *testing.T) {
 	}
 }
 
-// TestLogger: clients' mistakes are warnings and come once a minute; what the
-// bridge logs itself does not come twice; no line shows a secret.
+// TestLogger: clients' mistakes are warnings and come once a minute; the lines
+// that the bridge logs itself do not come twice; no line shows a secret.
 func TestLogger(t *testing.T) {
 	var b bytes.Buffer
 	l := &logger{log: slog.New(slog.NewTextHandler(&b, nil)), secrets: []string{"SECRETword"}}

@@ -60,7 +60,7 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-// hardened checks what every service of a machine that is in use has to be.
+// hardened checks the restrictions that every service on a production machine needs.
 func hardened(t *testing.T, name string, s types.ServiceConfig) {
 	t.Helper()
 	if !slices.Contains(s.CapDrop, "ALL") || !slices.Contains(s.SecurityOpt, "no-new-privileges:true") {

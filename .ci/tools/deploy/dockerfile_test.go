@@ -62,7 +62,7 @@ func TestDockerfile(t *testing.T) {
 	if len(lintDockerfile(t, []byte("from scratch\nCOPY --form=x a b\n"))) == 0 || len(lintDockerfile(t, []byte("FROM scratch as X\nENV a b\n"))) == 0 {
 		t.Error("the faults are not found")
 	}
-	// What it copies is what the program is made of.
+	// It copies exactly the folders that the program needs.
 	copied := []string{}
 	for _, m := range regexp.MustCompile(`(?m)^COPY (\w+) \w+$`).FindAllSubmatch(text, -1) {
 		copied = append(copied, string(m[1]))

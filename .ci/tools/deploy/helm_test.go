@@ -55,7 +55,7 @@ func TestHelmLint(t *testing.T) {
 	}
 }
 
-// manifests is what a release consists of.
+// manifests are the objects of one release.
 type manifests struct {
 	deployment *appsv1.Deployment
 	service    *corev1.Service
@@ -84,7 +84,7 @@ func render(c *chart.Chart, v chartutil.Values) (map[string]string, error) {
 	return engine.Render(c, all)
 }
 
-// into is where a manifest of this kind is read to.
+// into returns the value that a manifest of this kind is decoded into.
 func (m *manifests) into(kind string) any {
 	switch kind {
 	case "apps/v1 Deployment":
@@ -109,8 +109,8 @@ func (m *manifests) into(kind string) any {
 
 // template renders the chart and reads each manifest into the type that
 // Kubernetes, or the Prometheus operator, has for it. A field that it does not
-// have is an error, and so is what a server-side apply would refuse, such as the
-// same variable or port twice.
+// have is an error, and so is an object that a server-side apply would refuse, such
+// as one with the same variable or port twice.
 func template(t *testing.T, text string) manifests {
 	t.Helper()
 	files, err := render(load(t), values(t, text))

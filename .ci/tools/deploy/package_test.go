@@ -35,7 +35,7 @@ func packageOf(t *testing.T, format, program, version string) string {
 	if err := os.WriteFile(filepath.Join(generated, "asyncapi.json"), []byte("{}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Chdir(root) // where the configuration's paths begin
+	t.Chdir(root) // the configuration's paths are relative to it
 	contents := files.Contents{{Source: program, Destination: filepath.Join(p.Bindir, "plaspy-bridge"), FileInfo: &files.ContentFileInfo{Mode: 0o755}}}
 	for _, content := range p.Contents {
 		if name, ok := strings.CutPrefix(content.Source, ".release/"); ok {
@@ -167,7 +167,7 @@ func TestPackageScripts(t *testing.T) {
 	for _, tt := range []struct {
 		script string
 		args   []string
-		want   string // a part of what was called or printed
+		want   string // a part of the calls or the output
 		not    string
 	}{
 		{"postinstall.sh", []string{"configure", ""}, "systemd-sysusers plaspy-bridge.conf", "try-restart"},

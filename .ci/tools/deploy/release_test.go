@@ -10,7 +10,7 @@ import (
 )
 
 // TestRelease reads the release's configuration as goreleaser does, which takes
-// no field that it does not know, and checks what makes builds reproducible.
+// no field that it does not know, and checks the flags that make builds reproducible.
 func TestRelease(t *testing.T) {
 	c, err := config.Load(filepath.Join(root, ".goreleaser.yaml"))
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"plaspy-bridge/bridge/inbound/message"
 )
 
-// TestDryRunForesees: a dry run reports of each letter what the replay after it does,
-// and changes nothing.
+// TestDryRunForesees checks that a dry run reports for each dead letter the action of the
+// replay after it, and changes nothing.
 func TestDryRunForesees(t *testing.T) {
 	t.Parallel()
 	const limit = 8 << 10

@@ -143,7 +143,7 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// TestNewest: the newest letters come first, whatever gaps the stream has.
+// TestNewest checks that the newest dead letters come first, also if the stream has gaps.
 func TestNewest(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -195,7 +195,7 @@ func TestLetter(t *testing.T) {
 	}
 }
 
-// delayed is a server whose answers wait from a client's request for messages until its
+// delayed is a server that holds its answers back from a client's request for messages until its
 // next request for the state of a consumer.
 type delayed struct{ *natstest.Server }
 

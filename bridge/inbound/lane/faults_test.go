@@ -86,7 +86,7 @@ func (w *world) answers(m *Message) {
 	}
 }
 
-// finish stores what became of a message and removes it.
+// finish stores the outcome of a message and removes it.
 func (w *world) finish(a Action) {
 	e := w.stream[a.Message.Seq-1]
 	if e.there {
@@ -95,7 +95,7 @@ func (w *world) finish(a Action) {
 	}
 }
 
-// abandon ends what is under way without an answer.
+// abandon ends the work in flight without an answer.
 func (w *world) abandon() {
 	for _, a := range w.p.actions {
 		switch {
@@ -108,7 +108,7 @@ func (w *world) abandon() {
 	w.p.actions = nil
 }
 
-// stop is a graceful stop: what was sent is answered and recorded, and the next
+// stop is a graceful stop: requests in flight are answered and recorded, and the next
 // process begins.
 func (w *world) stop() error {
 	w.p.lanes.Stop()

@@ -90,7 +90,7 @@ func TestHealthy(t *testing.T) {
 	}
 }
 
-// TestProbesOfTheUntried: while the API is down, a device whose message was not tried is asked before those that
+// TestProbesOfTheUntried: while the API is down, a device with an untried message is probed before those that
 // failed, however many they are.
 func TestProbesOfTheUntried(t *testing.T) {
 	const bad = 40
@@ -144,8 +144,8 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestBacklog: only what waits for its turn counts, not what waits for a device or
-// for the API.
+// TestBacklog checks that only messages waiting for their turn count, not those that
+// wait for a device or for the API.
 func TestBacklog(t *testing.T) {
 	m := func() []*Message { return []*Message{{}, {}} }
 	l := New(small(8, 100))

@@ -86,7 +86,7 @@ type event struct {
 	do   func() error
 }
 
-// events lists what may happen now.
+// events lists the events that may happen now.
 func (w *world) events() []event {
 	list := make([]event, 0, 16)
 	add := func(name string, do func() error) { list = append(list, event{name, do}) }

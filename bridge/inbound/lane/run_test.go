@@ -19,7 +19,7 @@ func weight(e event) int {
 	return 1
 }
 
-// pick chooses what happens next; a random history takes each event by its weight.
+// pick chooses the next event; a random history takes each event by its weight.
 func (w *world) pick() event {
 	list := w.events()
 	if !w.random {
@@ -83,7 +83,7 @@ func (w *world) finishAll(counts func(*entry) bool) error {
 	for range 200 * (len(w.stream) + 5) {
 		done := true
 		for _, e := range w.stream {
-			// What the server forgot it removed is seen by the next process.
+			// If the server lost a removal, the next process sees the message again.
 			if e.there && counts(e) && (!e.forgot || e.seq > w.p.lanes.Position()) {
 				done = false
 			}
@@ -125,7 +125,7 @@ func (w *world) finishAll(counts func(*entry) bool) error {
 	return fmt.Errorf("it does not end: %+v, %d actions", w.p.lanes.Status(), len(w.p.actions))
 }
 
-// reread begins again for what the server forgot it removed.
+// reread begins again for messages that came back because the server lost their removal.
 func (w *world) reread(counts func(*entry) bool) bool {
 	for _, e := range w.stream {
 		if e.there && counts(e) {

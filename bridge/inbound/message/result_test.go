@@ -87,7 +87,7 @@ func TestRefusedResult(t *testing.T) {
 	}
 }
 
-// TestUnknownSubject: a message whose subject is no inbound subject has no result
+// TestUnknownSubject: a message that is not on an inbound subject has no result
 // subject; its Reply-To gets the result.
 func TestUnknownSubject(t *testing.T) {
 	w := &Writer{Subjects: subjects, Source: func(string) string { panic("there is no device") }}

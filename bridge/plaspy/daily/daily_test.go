@@ -217,7 +217,7 @@ func TestRefusalsThatAreNoLimit(t *testing.T) {
 	}
 }
 
-// TestFirstRequest: at whatever time a process begins, its first request goes out, which shows the usage and the time.
+// TestFirstRequest: a process may begin at any time of day. Its first request goes out, which shows the usage and the time.
 func TestFirstRequest(t *testing.T) {
 	for _, limit := range []int{1, 5, 1000} {
 		for _, now := range []time.Duration{0, halfDay - time.Second, halfDay - 1, halfDay} {
@@ -317,8 +317,8 @@ func (a *account) serve(usage int) daily.Answer {
 	return daily.Answer{Usage: usage, Total: a.used, Served: true}
 }
 
-// TestNeverMoreThanTheLimit checks random days: whatever replicas send, when they are restarted and what else uses
-// the account, the usage stays within the limit.
+// TestNeverMoreThanTheLimit checks random days, with any requests and restarts of replicas and any other use of
+// the account: the usage stays within the limit.
 func TestNeverMoreThanTheLimit(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		replicas := rapid.IntRange(1, 4).Draw(t, "replicas")
@@ -365,7 +365,7 @@ func TestNeverMoreThanTheLimit(t *testing.T) {
 	})
 }
 
-// TestEvenUse: one process that always has polls to send uses the rest of the day evenly, whatever came before.
+// TestEvenUse: one process that always has polls to send uses the rest of the day evenly, after any earlier use.
 func TestEvenUse(t *testing.T) {
 	for _, used := range []int{0, 300, 700} {
 		for _, usage := range []int{1, 3} {
