@@ -174,7 +174,8 @@ var pure = []string{
 	"bridge/outbound/schedule/forecast",
 	"bridge/plaspy/daily",
 	"bridge/plaspy/rawjson",
-	"bridge/replica/plan", "bridge/replica/rendezvous",
+	"bridge/replica/plan",
+	"bridge/replica/rendezvous",
 }
 
 // impure are the imports that a pure package does not have, and the functions of others that it does not call.

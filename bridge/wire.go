@@ -133,7 +133,7 @@ func (b *Bridge) openNATS(ctx context.Context) error {
 		kept.Server = b.broker.embedded
 	}
 	b.broker.keeper = streams.New(kept)
-	o.OnConnect = func(bool) { b.broker.keeper.Look() }
+	o.OnConnect = b.broker.keeper.Look
 	o.OnServer = b.telemetry.tracer.Connected
 	o.OnClosed = func(err error) { b.fail(fmt.Errorf("NATS client closed: %w", err)) }
 	var err error

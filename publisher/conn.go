@@ -39,7 +39,7 @@ type ConnOptions struct {
 	TLSFirst    bool                       // TLS handshake before the server's INFO
 	InboxPrefix string                     // prefix of reply subjects; empty means _INBOX
 	Domain      string                     // JetStream domain; empty means the server's own
-	OnConnect   func(reconnected bool)     // called after every connect; must not block
+	OnConnect   func()                     // called after every connect; must not block
 	// OnServer is called before OnConnect with the URL of the server, without a password,
 	// and the number that the server gave to the connection; must not block.
 	OnServer func(url string, client uint64)
@@ -97,8 +97,8 @@ func Connect(o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn,
 		// A publish without a connection fails at once and is retried with
 		// its expected sequence. A buffer would only delay that.
 		nats.ReconnectBufSize(-1),
-		nats.ConnectHandler(func(nc *nats.Conn) { c.connected(nc, false) }),
-		nats.ReconnectHandler(func(nc *nats.Conn) { c.connected(nc, true) }),
+		nats.ConnectHandler(c.connected),
+		nats.ReconnectHandler(c.connected),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),
 		nats.ErrorHandler(c.asyncError),
 		nats.ClosedHandler(func(nc *nats.Conn) { c.closed(nc.LastError()) }),
@@ -239,7 +239,7 @@ func reconnectDelay(attempts int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-func (c *Conn) connected(nc *nats.Conn, again bool) {
+func (c *Conn) connected(nc *nats.Conn) {
 	down := time.Duration(0)
 	if since := c.downSince.Swap(0); since != 0 {
 		down = time.Since(time.Unix(0, since))
@@ -255,7 +255,7 @@ func (c *Conn) connected(nc *nats.Conn, again bool) {
 		}
 	}
 	if c.opts.OnConnect != nil {
-		c.opts.OnConnect(again)
+		c.opts.OnConnect()
 	}
 }
 

@@ -88,7 +88,7 @@ func (c *check) connect(ctx context.Context, o publisher.ConnOptions, variables 
 	defer cancel()
 	up := make(chan struct{}, 1)
 	o.InProcess = inProcess
-	o.OnConnect = func(bool) {
+	o.OnConnect = func() {
 		select {
 		case up <- struct{}{}:
 		default:

@@ -164,7 +164,7 @@ func (s *Server) Conn(tb testing.TB) *publisher.Conn {
 		o.URL = s.ClientURL()
 	}
 	up := make(chan struct{}, 1)
-	o.OnConnect = func(bool) {
+	o.OnConnect = func() {
 		select {
 		case up <- struct{}{}:
 		default:

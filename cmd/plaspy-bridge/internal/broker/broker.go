@@ -54,7 +54,7 @@ func Connect(ctx context.Context, c config.Config, command string) (*publisher.C
 	defer cancel()
 	up := make(chan struct{}, 1)
 	o := c.ConnOptions("plaspy-bridge " + command)
-	o.OnConnect = func(bool) {
+	o.OnConnect = func() {
 		select {
 		case up <- struct{}{}:
 		default:
