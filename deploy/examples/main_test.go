@@ -29,19 +29,51 @@ type rig struct {
 	api  *sim.Server
 	url  string
 	mqtt int // port
+	leaf int // port, 0 without leaf nodes
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *rig { return newRigOf(t, "../nats.conf") }
+
+// newRigOf is newRig with another configuration of the server.
+func newRigOf(t *testing.T, config string) *rig {
 	t.Helper()
-	for _, user := range []string{"BRIDGE", "QUERY", "SUBSCRIBER", "GATEWAY", "OPERATOR", "SYSTEM"} {
-		t.Setenv(user+"_PASSWORD", "pass-of-"+user)
-	}
-	o, err := server.ProcessConfigFile("../nats.conf")
+	o := natsConf(t, config)
+	r := &rig{t: t, url: startServer(t, o), mqtt: o.MQTT.Port, leaf: o.LeafNode.Port} // the server has put the ports there
+	r.api = sim.New(sim.Options{IDs: []string{"dev 1"}, Record: 10})
+	l, err := r.api.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Host, o.Port, o.HTTPPort, o.MQTT.Host, o.MQTT.Port = "127.0.0.1", server.RANDOM_PORT, 0, "127.0.0.1", server.RANDOM_PORT
-	o.StoreDir, o.NoSigs, o.NoLog, o.AuthTimeout = t.TempDir(), true, true, 60
+	t.Cleanup(func() { _ = l.Close() })
+	r.show(0, "")
+	r.bridge(l.URL)
+	return r
+}
+
+// natsConf reads a configuration of the server, with free ports and passwords for its users.
+func natsConf(t *testing.T, name string) *server.Options {
+	t.Helper()
+	for _, user := range []string{"BRIDGE", "QUERY", "SUBSCRIBER", "GATEWAY", "OPERATOR", "SYSTEM", "ARCHIVE", "EDGE", "RETAINER"} {
+		t.Setenv(user+"_PASSWORD", "pass-of-"+user)
+	}
+	o, err := server.ProcessConfigFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Host, o.Port, o.HTTPPort = "127.0.0.1", server.RANDOM_PORT, 0
+	if o.MQTT.Port != 0 {
+		o.MQTT.Host, o.MQTT.Port = "127.0.0.1", server.RANDOM_PORT
+	}
+	if o.LeafNode.Port != 0 {
+		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", server.RANDOM_PORT
+	}
+	o.StoreDir, o.NoSigs, o.NoLog, o.AuthTimeout, o.LeafNode.AuthTimeout = t.TempDir(), true, true, 60, 60
+	return o
+}
+
+// startServer starts a server until the test ends, and returns its URL.
+func startServer(t *testing.T, o *server.Options) string {
+	t.Helper()
 	srv, err := server.NewServer(o)
 	if err != nil {
 		t.Fatal(err)
@@ -54,16 +86,7 @@ func newRig(t *testing.T) *rig {
 	if !srv.ReadyForConnections(time.Minute) {
 		t.Fatal("the server does not start")
 	}
-	r := &rig{t: t, url: "nats://" + srv.Addr().String(), mqtt: o.MQTT.Port} // the server has put it there
-	r.api = sim.New(sim.Options{IDs: []string{"dev 1"}, Record: 10})
-	l, err := r.api.Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	r.show(0, "")
-	r.bridge(l.URL)
-	return r
+	return "nats://" + srv.Addr().String()
 }
 
 func (r *rig) bridge(api string) {

@@ -1,5 +1,5 @@
 // Command alerts prints each alert from now on. It needs NATS_URL, and NATS_USER
-// and NATS_PASSWORD if the server wants them. -alert selects one alert by its token,
+// and NATS_PASSWORD if the server requires them. -alert selects one alert by its token,
 // -n ends it after that many.
 package main
 

@@ -1,6 +1,6 @@
 // Command durable handles every event, each at least once and each device's in
 // order, also those that come while it is down. It needs NATS_URL, and NATS_USER
-// and NATS_PASSWORD if the server wants them. -n ends it after so many events.
+// and NATS_PASSWORD if the server requires them. -n ends it after so many events.
 package main
 
 import (

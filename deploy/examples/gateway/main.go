@@ -2,7 +2,7 @@
 // for its result: gateway [flags] DEVICE LATITUDE LONGITUDE. It prints yes or no
 // and the result. The exit status is 0 if the API took the location, 1 if it never
 // will, and 3 if that is not decided yet. It needs NATS_URL, and NATS_USER and
-// NATS_PASSWORD if the server wants them.
+// NATS_PASSWORD if the server requires them.
 package main
 
 import (

@@ -4,7 +4,7 @@
 //
 // Prints yes or no and the result. The exit status is 0 if the API took the location,
 // 1 if it never will, and 3 if that is not decided yet. Needs NATS_URL, and NATS_USER
-// and NATS_PASSWORD if the server wants them.
+// and NATS_PASSWORD if the server requires them.
 import { connect, createInbox, headers } from "@nats-io/transport-node";
 import { jetstream } from "@nats-io/jetstream";
 import { decode, inLocationSubject } from "./plaspy.mjs";

@@ -1,13 +1,13 @@
 // Ways to read what the bridge publishes:
 //
-//   node subscriber.mjs latest          where everybody is, and each change
+//   node subscriber.mjs latest          newest location of each device, then each change
 //   node subscriber.mjs replay 3600     the locations of the last hour
-//   node subscriber.mjs queue NAME      locations, shared among all that say the same NAME
+//   node subscriber.mjs queue NAME      locations, shared among all with the same NAME
 //   node subscriber.mjs alerts          alerts only
 //   node subscriber.mjs durable NAME    every event from now on, none missed while this
 //                                       program is down; [N] ends it after N events
 //
-// Needs NATS_URL, and NATS_USER and NATS_PASSWORD if the server wants them.
+// Needs NATS_URL, and NATS_USER and NATS_PASSWORD if the server requires them.
 // plaspy.mjs is plaspy.mts compiled, which plaspy-bridge schema --types typescript prints.
 import { connect } from "@nats-io/transport-node";
 import { AckPolicy, DeliverPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";

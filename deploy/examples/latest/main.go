@@ -1,6 +1,6 @@
 // Command latest shows the newest location of every device and then each change,
 // from the bucket plaspy_last. It needs NATS_URL, and NATS_USER and NATS_PASSWORD if
-// the server wants them. -once ends it after the newest locations.
+// the server requires them. -once ends it after the newest locations.
 package main
 
 import (

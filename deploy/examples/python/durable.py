@@ -6,7 +6,7 @@ that come while this program is down:
 
 NAME is the durable consumer, which remembers what was acknowledged; N ends the
 program after so many events. Needs NATS_URL, and NATS_USER and NATS_PASSWORD if the
-server wants them.
+server requires them.
 """
 
 import asyncio

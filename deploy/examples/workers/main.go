@@ -10,7 +10,7 @@
 // share: start it again under its name, run a second one under the same name as a
 // standby, or drop it.
 //
-// It needs NATS_URL, NATS_USER and NATS_PASSWORD if the server wants them, and
+// It needs NATS_URL, NATS_USER and NATS_PASSWORD if the server requires them, and
 // nats-server 2.11 or later. The user must be one of the bridge's account, such as
 // operator in nats.conf. -n ends it after so many locations.
 package main
