@@ -15,9 +15,9 @@ import (
 // variable is a setting of the bridge, wherever it is named.
 var variable = regexp.MustCompile(`\b(?:PLASPY|NATS|BRIDGE|OTEL)_[A-Z][A-Z_]*[A-Z]\b`)
 
-// foreign are names that look like settings: streams, and what nats.conf and the
-// compose file take.
-var foreign = []string{"PLASPY_EVENTS", "PLASPY_INBOUND", "PLASPY_RESULTS", "PLASPY_DLQ", "BRIDGE_PASSWORD", "NATS_BIND"}
+// foreign are names that look like settings: streams, and those of nats.conf, of the
+// compose file and of the nats CLI.
+var foreign = []string{"PLASPY_EVENTS", "PLASPY_INBOUND", "PLASPY_RESULTS", "PLASPY_DLQ", "BRIDGE_PASSWORD", "NATS_BIND", "NATS_TIMEOUT"}
 
 // TestSettingsExist fails on a setting that the bridge does not know, in
 // anything that sets one.
