@@ -1,8 +1,10 @@
 package schedule_test
 
 import (
+	"bytes"
 	"fmt"
 	"math"
+	"os"
 	"testing"
 	"time"
 
@@ -185,11 +187,19 @@ func TestFixedExplains(t *testing.T) {
 	}
 }
 
+// TestReasonsHaveNames also checks that the page for operators explains each name.
 func TestReasonsHaveNames(t *testing.T) {
+	page, err := os.ReadFile("../../../deploy/docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	seen := make(map[string]bool)
 	for r := schedule.ReasonUnknown; r <= schedule.ReasonLongest; r++ {
 		if r.String() == "" || seen[r.String()] {
 			t.Errorf("reason %d: got the name %q, want one of its own", r, r)
+		}
+		if !bytes.Contains(page, []byte("`"+r.String()+"`")) {
+			t.Errorf("deploy/docs/metrics.md does not explain the reason %q", r)
 		}
 		seen[r.String()] = true
 	}
