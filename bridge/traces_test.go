@@ -268,7 +268,7 @@ func TestCollectorIsOfNoImportance(t *testing.T) {
 	hanging.Instead(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	made := func(env map[string]string) (*Bridge, *logtest.Log) {
 		_, cfg := fleetOf(t, sim.Options{Devices: 2, Seed: 1, Profile: fleet.EverySecond})
-		cfg.ShutdownTimeout = 15 * time.Second // a fifth of it is for the traces
+		cfg.ShutdownTimeout = 30 * time.Second // a fifth of it is for the traces
 		return traced(t, cfg, env)
 	}
 	down, downLog := made(map[string]string{endpoint: "http://127.0.0.1:1", delay: "50"})

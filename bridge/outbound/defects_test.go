@@ -154,7 +154,7 @@ func TestRowsThatAnotherReplicaPublished(t *testing.T) {
 func TestSilenceOfAHeldUpReplica(t *testing.T) {
 	t.Parallel()
 	o := options()
-	o.SilentAfter = time.Second
+	o.SilentAfter = 3 * time.Second
 	api := newFakeAPI("d")
 	api.show("d", at(1, "f1"))
 	var r *rig

@@ -274,23 +274,14 @@ func (s *Server) Trouble() string {
 	return ""
 }
 
-// lastingError returns the error of a check that fails in the same way for a second on
-// end, or in whatever way for three seconds, or "". For a moment, the server takes a
-// stream that is being created or deleted for one that it could not recover, and the
-// next moment another one.
-func lastingError(check func() string) string {
-	const every, alike, most = 50 * time.Millisecond, 20, 60
-	text, seen := "", 0
+// lastingError returns the error of a check that fails for three seconds on end, or "".
+// The server takes a stream that is being created or deleted for one that it could not
+// recover, for as long as the disk needs.
+func lastingError(check func() string) (text string) {
+	const every, most = 50 * time.Millisecond, 60
 	for range most {
-		now := check()
-		if now == "" {
+		if text = check(); text == "" {
 			return ""
-		}
-		if now != text {
-			text, seen = now, 0
-		}
-		if seen++; seen == alike {
-			break
 		}
 		time.Sleep(every)
 	}

@@ -22,8 +22,9 @@ func TestLastingError(t *testing.T) {
 	}{
 		{"none", func(int) string { return "" }, "", 0},
 		{"one stream is being created", func(n int) string { return created(n, 5) }, "", time.Second},
+		{"one stream is being created on a slow disk", func(n int) string { return created(min(n, 4)+n/50, 5) }, "", 3 * time.Second},
 		{"ten streams are being created", func(n int) string { return created(n, 50) }, "", 3 * time.Second},
-		{"a stream is broken", func(int) string { return "broken" }, "broken", time.Second},
+		{"a stream is broken", func(int) string { return "broken" }, "broken", 3 * time.Second},
 		{"a stream is broken after others were created", func(n int) string {
 			if n < 10 {
 				return created(n, 10)
