@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -73,9 +72,8 @@ func (b *Bridge) openTelemetry(ctx context.Context) error {
 
 // telemetryFault names the variable if a file is the cause.
 func telemetryFault(signal string, err error) error {
-	if errors.Is(err, trace.ErrFile) {
-		variable, problem, _ := strings.Cut(err.Error(), ": ")
-		return config.Faults{{Variable: variable, Problem: "names a file that cannot be used: " + problem}}
+	if file, ok := errors.AsType[*trace.FileError](err); ok {
+		return config.Faults{{Variable: file.Variable, Problem: "names a file that cannot be used: " + file.Err.Error()}}
 	}
 	return fmt.Errorf("%s: %w", signal, err)
 }

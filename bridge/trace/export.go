@@ -51,7 +51,7 @@ func variable(signal, name string) string {
 func overGRPC(signal string) bool { return strings.EqualFold(variable(signal, "PROTOCOL"), "grpc") }
 
 // New makes a tracer that exports, or nil if [Endpoint] is empty. It connects to the
-// collector when there is something to send. Its error wraps [ErrFile] if a
+// collector when there is something to send. Its error wraps a [*FileError] if a
 // certificate file is the cause. Metrics are registered if reg is not nil, even
 // without an endpoint. End the tracer with [Tracer.Shutdown].
 func New(ctx context.Context, o Options, log *slog.Logger, reg prometheus.Registerer) (*Tracer, error) {
@@ -114,8 +114,17 @@ func secrets() *redact.Secrets {
 	return redact.New(list...)
 }
 
-// ErrFile reports that a file of certificates or keys cannot be used.
-var ErrFile = errors.New("file cannot be used")
+// FileError is a file of certificates or keys that cannot be used.
+type FileError struct {
+	Variable string // that names the file
+	Err      error  // does not show the name, which may be a secret by mistake
+}
+
+// Error names the variable and the fault.
+func (e *FileError) Error() string { return e.Variable + ": file cannot be used: " + e.Err.Error() }
+
+// Unwrap returns the fault.
+func (e *FileError) Unwrap() error { return e.Err }
 
 // files returns an error for a certificate file that cannot be used. OpenTelemetry
 // would log that and continue without the file.
@@ -124,12 +133,12 @@ func files() error {
 		prefix := "OTEL_EXPORTER_OTLP_" + kind
 		if name := os.Getenv(prefix + "CERTIFICATE"); name != "" {
 			if err := authorities(name); err != nil {
-				return fmt.Errorf("%sCERTIFICATE: %w: %w", prefix, ErrFile, err)
+				return &FileError{prefix + "CERTIFICATE", err}
 			}
 		}
 		if name := os.Getenv(prefix + "CLIENT_CERTIFICATE"); name != "" {
 			if err := pair(name, os.Getenv(prefix+"CLIENT_KEY")); err != nil {
-				return fmt.Errorf("%sCLIENT_CERTIFICATE: %w: %w", prefix, ErrFile, err)
+				return &FileError{prefix + "CLIENT_CERTIFICATE", err}
 			}
 		}
 	}

@@ -159,7 +159,9 @@ func TestExportOverTLS(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e.set(t)
-			if _, err := trace.New(t.Context(), trace.Options{}, (&records{}).log(), nil); !errors.Is(err, trace.ErrFile) || strings.Contains(err.Error(), empty) {
+			_, err := trace.New(t.Context(), trace.Options{}, (&records{}).log(), nil)
+			file, ok := errors.AsType[*trace.FileError](err)
+			if !ok || e[strings.TrimPrefix(file.Variable, "OTEL_")] == "" || strings.Contains(err.Error(), empty) {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -42,7 +42,7 @@ type Metrics struct {
 }
 
 // NewMetrics makes a Metrics of what is gathered, or nil if [MetricsEndpoint] is
-// empty. Its error wraps [ErrFile] if a certificate file is the cause.
+// empty. Its error wraps a [*FileError] if a certificate file is the cause.
 func NewMetrics(ctx context.Context, o Options, log *slog.Logger, from prometheus.Gatherer) (*Metrics, error) {
 	if MetricsEndpoint() == "" {
 		return nil, nil
