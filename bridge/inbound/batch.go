@@ -138,10 +138,7 @@ func (r *pass) concluded(lm *lane.Message, posts *message.Posts, b *batch) lane.
 	if posted {
 		v.outcome = c.outcome(m, d, t)
 	} else {
-		c.beginSpan(r.posts, m, t)
-		t.span.Fail(resultDead)
-		c.warnings.warn(c.log, "inbound message dead-lettered", "reason", d.Reason, "device_id", m.Address.Device, "subject", m.Subject, "seq", m.Seq,
-			"msg_id", m.ID(c.opt.Subjects), "attempt", t.attempts, "status", t.status)
+		r.dead(m, t, d.Reason)
 	}
 	// The verdict is kept as that of a message that was sent, because some of its
 	// elements may have been.

@@ -120,7 +120,7 @@ func (r *pass) try(lm *lane.Message, f *message.Form, key string, conclude concl
 		answer, err = plaspy.Answer{Status: e.Status}, nil
 	}
 	if err == nil {
-		r.c.echo(m.Address, f, (*echo.Tracker).Taken)
+		r.c.echo(m.Address).Taken(m.Address.Token, f.Fix)
 		return conclude(answer, "")
 	}
 	return r.failed(lm, f, err, conclude)
@@ -136,7 +136,7 @@ func (r *pass) send(lm *lane.Message, f *message.Form, key string) (plaspy.Answe
 	defer context.AfterFunc(r.work, gate.withhold)()
 	age := time.AfterFunc(m.At.Add(c.opt.MaxAge).Sub(c.opt.now()), gate.withhold)
 	defer age.Stop()
-	c.echo(m.Address, f, (*echo.Tracker).Sending)
+	c.echo(m.Address).Sending(m.Address.Token, f.Fix)
 	began := time.Now()
 	o := plaspy.PostOptions{
 		IdempotencyKey: key,
@@ -187,7 +187,7 @@ func (r *pass) failed(lm *lane.Message, f *message.Form, err error, conclude con
 	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
 	class := plaspy.Classify(err)
 	refused := func(reason string) lane.Answer {
-		c.echo(m.Address, f, (*echo.Tracker).Refused)
+		c.echo(m.Address).Refused(m.Address.Token, f.Fix)
 		return conclude(plaspy.Answer{}, reason)
 	}
 	switch {
@@ -225,11 +225,12 @@ func (r *pass) gone(deviceID string) bool {
 	return err == nil && !there
 }
 
-// echo records a step of a post in the echo tracker.
-func (c *Consumer) echo(a message.Address, f *message.Form, note func(*echo.Tracker, string, message.Fix)) {
-	if a.Kind == message.Location && c.opt.Echo != nil {
-		note(c.opt.Echo, a.Token, f.Fix)
+// echo returns the tracker of the posts to an address, nil if there is none.
+func (c *Consumer) echo(a message.Address) *echo.Tracker {
+	if a.Kind != message.Location {
+		return nil
 	}
+	return c.opt.Echo
 }
 
 func withStatus(status int) string {
@@ -256,11 +257,17 @@ func (r *pass) tooOld(m *lane.Message) lane.Answer {
 // giveUp makes the verdict of a message that becomes a dead letter. Without an answer
 // the reason is its error, too: every letter and result has one.
 func (r *pass) giveUp(lm *lane.Message, reason, detail string, wasSent bool) lane.Answer {
-	c, m, t := r.c, lm.Content.(*item), triesOf(lm)
+	m, t := lm.Content.(*item), triesOf(lm)
+	r.dead(m, t, reason)
+	d := message.Decision{Tries: t.known(), At: time.Now(), Reason: reason, Detail: cmp.Or(detail, reason)}
+	return lane.Answer{Verdict: &lane.Verdict{Sent: wasSent, Note: &verdictNote{kind: m.Address.Kind, decision: d}}}
+}
+
+// dead shows in the trace and the log that a message becomes a dead letter.
+func (r *pass) dead(m *item, t *tries, reason string) {
+	c := r.c
 	c.beginSpan(r.posts, m, t)
 	t.span.Fail(resultDead)
 	c.warnings.warn(c.log, "inbound message dead-lettered", "reason", reason, "device_id", m.Address.Device, "subject", m.Subject, "seq", m.Seq,
 		"msg_id", m.ID(c.opt.Subjects), "attempt", t.attempts, "status", t.status)
-	d := message.Decision{Tries: t.known(), At: time.Now(), Reason: reason, Detail: cmp.Or(detail, reason)}
-	return lane.Answer{Verdict: &lane.Verdict{Sent: wasSent, Note: &verdictNote{kind: m.Address.Kind, decision: d}}}
 }

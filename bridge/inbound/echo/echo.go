@@ -20,7 +20,7 @@ const (
 // Tracker remembers the locations that were posted, so that they are recognized
 // when they come back through the API. It remembers for a day, at
 // most 64 locations of a device and 65,536 in all, the newest ones. It is safe
-// for concurrent use.
+// for concurrent use. A nil *Tracker takes notes and remembers nothing.
 //
 // Run reads the posts of other replicas, and those of this one before a restart,
 // from the stream of results. A location that comes back before its
@@ -61,6 +61,9 @@ func (t *Tracker) Taken(deviceToken string, f message.Fix) { t.add(deviceToken, 
 
 // Refused forgets a fix that the API refused, unless it took the same fix before.
 func (t *Tracker) Refused(deviceToken string, f message.Fix) {
+	if t == nil {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	list := t.devices[deviceToken]
@@ -81,6 +84,9 @@ func (t *Tracker) Refused(deviceToken string, f message.Fix) {
 }
 
 func (t *Tracker) add(token string, f message.Fix, taken bool) {
+	if t == nil {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	list := t.devices[token]
