@@ -48,10 +48,7 @@ func OpenBucket(ctx context.Context, js jetstream.KeyValueManager, name string) 
 	return kv, nil
 }
 
-// bucketIdle limits the wait for the next entry of [ReadBucket].
-const bucketIdle = 5 * time.Second
-
-var errBucketIdle = fmt.Errorf("no entry for %v", bucketIdle)
+var errReadIdle = fmt.Errorf("no entry for %v", readIdle)
 
 // ReadBucket calls f with each entry of a bucket whose key matches a filter, in the
 // order in which they were written. Its error names the bucket.
@@ -59,7 +56,7 @@ func ReadBucket(ctx context.Context, kv jetstream.KeyValue, filter string, f fun
 	// The subscription of a watch ends with its context.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	idle := time.AfterFunc(bucketIdle, func() { cancel(errBucketIdle) })
+	idle := time.AfterFunc(readIdle, func() { cancel(errReadIdle) })
 	defer idle.Stop()
 	w, err := kv.Watch(ctx, filter, jetstream.IgnoreDeletes())
 	if err != nil {
@@ -77,7 +74,7 @@ func ReadBucket(ctx context.Context, kv jetstream.KeyValue, filter string, f fun
 			case e == nil: // all have come
 				return nil
 			}
-			idle.Reset(bucketIdle)
+			idle.Reset(readIdle)
 			f(e)
 		}
 	}
@@ -326,15 +323,7 @@ func (b Positions) RememberSilent(ctx context.Context) error {
 // silentAgedOut calls f with the newest silent alert of each device, if that event
 // aged out of the events stream.
 func (r *Reader) silentAgedOut(ctx context.Context, mark Mark, f func(Stored)) error {
-	bucket := r.subjects.SilentBucket()
-	prefix := BucketKey(bucket, "")
-	err := r.read(ctx, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
-		if seq, ok := sourceSeq(m.Headers()); ok && mark.gone(seq, at) {
-			f(Stored{Kind: "alert", Device: m.Subject()[len(prefix):], Alert: SilentAlert, At: at, Header: m.Headers(), Body: m.Data()})
-		}
+	return r.gone(ctx, r.subjects.SilentBucket(), mark, func(device string, m jetstream.Msg, at time.Time) {
+		f(Stored{Kind: "alert", Device: device, Alert: SilentAlert, At: at, Header: m.Headers(), Body: m.Data()})
 	})
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil // an operator deleted it
-	}
-	return err
 }

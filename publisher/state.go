@@ -150,21 +150,28 @@ func (r *Reader) readEvents(ctx context.Context, device string, allAlerts bool, 
 }
 
 // agedOut reads the last-location bucket for devices without a location in the
-// events stream. An entry counts if it came from this stream, from before its first
-// message, and is old enough to have aged out. Otherwise the broker lost the event,
-// and it has to be published again.
+// events stream.
 func (r *Reader) agedOut(ctx context.Context, mark Mark, seen map[string]struct{}, f func(Stored)) error {
-	bucket := r.subjects.LastBucket()
+	return r.gone(ctx, r.subjects.LastBucket(), mark, func(device string, m jetstream.Msg, at time.Time) {
+		if _, known := seen[device]; !known {
+			f(Stored{Kind: "location", Device: device, ID: m.Headers().Get(nats.MsgIdHdr), At: at, Header: m.Headers(), Body: m.Data()})
+		}
+	})
+}
+
+// gone calls f with the entries of a bucket that came from this events stream, from
+// before its first message, and that are old enough to have aged out. The broker lost
+// the events of other entries, and they have to be published again.
+func (r *Reader) gone(ctx context.Context, bucket string, mark Mark, f func(key string, m jetstream.Msg, at time.Time)) error {
 	prefix := BucketKey(bucket, "")
 	err := r.read(ctx, BucketStream(bucket), jetstream.DeliverLastPerSubjectPolicy, nil, func(m jetstream.Msg, _ uint64, at time.Time) {
-		device, ok := strings.CutPrefix(m.Subject(), prefix)
-		if _, known := seen[device]; !ok || known {
+		key, ok := strings.CutPrefix(m.Subject(), prefix)
+		if !ok {
 			return
 		}
-		if seq, ok := sourceSeq(m.Headers()); !ok || !mark.gone(seq, at) {
-			return
+		if seq, ok := sourceSeq(m.Headers()); ok && mark.gone(seq, at) {
+			f(key, m, at)
 		}
-		f(Stored{Kind: "location", Device: device, ID: m.Headers().Get(nats.MsgIdHdr), At: at, Header: m.Headers(), Body: m.Data()})
 	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil // an operator deleted the bucket
