@@ -268,17 +268,11 @@ func (c *check) rehearse(ctx context.Context) {
 		return
 	}
 	defer func() { srv.Shutdown(); srv.WaitForShutdown() }()
-	conn := c.connect(ctx, c.cfg.ConnOptions("plaspy-bridge check"), "NATS_", srv)
-	if conn == nil {
+	b := c.login(ctx, srv)
+	if b == nil {
 		return
 	}
-	defer func() { _ = conn.Shut(0) }()
-	js, err := conn.OpenJetStream()
-	if err != nil {
-		c.say(Fail, item, err.Error(), "please report this: it does not depend on any setting")
-		return
-	}
-	b := &broker{check: c, conn: conn, js: js, subjects: publisher.Subjects(c.cfg.Prefix), part: "bridge"}
+	defer func() { _ = b.conn.Shut(0) }()
 	if b.replies() && b.jetStream(ctx) {
 		b.permissions(ctx, func(publisher.Permission) bool { return false })
 	}

@@ -33,17 +33,11 @@ type broker struct {
 
 // nats checks the server of NATS_URL.
 func (c *check) nats(ctx context.Context) {
-	conn := c.connect(ctx, c.cfg.ConnOptions("plaspy-bridge check"), "NATS_", nil)
-	if conn == nil {
+	b := c.login(ctx, nil)
+	if b == nil {
 		return
 	}
-	defer func() { _ = conn.Shut(0) }() // nothing is buffered
-	js, err := conn.OpenJetStream()
-	if err != nil {
-		c.say(Fail, "JetStream", err.Error(), "please report this: it does not depend on any setting")
-		return
-	}
-	b := &broker{check: c, conn: conn, js: js, subjects: publisher.Subjects(c.cfg.Prefix), part: "bridge"}
+	defer func() { _ = b.conn.Shut(0) }() // nothing is buffered
 	if !b.version() || !b.replies() || !b.jetStream(ctx) {
 		return
 	}
@@ -53,6 +47,22 @@ func (c *check) nats(ctx context.Context) {
 		b.replicas(ctx)
 	}
 	c.queries(ctx, nil)
+}
+
+// login connects as the bridge does. It returns nil if that is impossible, and reports
+// the reason. inProcess is the embedded server, or nil.
+func (c *check) login(ctx context.Context, inProcess nats.InProcessConnProvider) *broker {
+	conn := c.connect(ctx, c.cfg.ConnOptions("plaspy-bridge check"), "NATS_", inProcess)
+	if conn == nil {
+		return nil
+	}
+	js, err := conn.OpenJetStream()
+	if err != nil {
+		_ = conn.Shut(0)
+		c.say(Fail, "JetStream", err.Error(), "please report this: it does not depend on any setting")
+		return nil
+	}
+	return &broker{check: c, conn: conn, js: js, subjects: publisher.Subjects(c.cfg.Prefix), part: "bridge"}
 }
 
 // ofStreams reports whether streams has checked a permission already. It does not
