@@ -291,7 +291,7 @@ func (b *Bridge) work(ctx context.Context, wg *sync.WaitGroup) {
 		return
 	}
 	wg.Go(func() {
-		b.consuming.echoes.Run(ctx, b.broker.pub.JetStream(), b.broker.pub.Subjects(), b.log.With("component", "inbound"))
+		b.consuming.echoes.Run(ctx, b.broker.pub.JetStream(), b.broker.pub.Subjects(), b.logger("inbound"))
 	})
 	wg.Go(func() { b.consuming.consumer.Run(ctx) })
 }

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"sync/atomic"
 	"time"
@@ -80,11 +81,11 @@ func (l *liveness) look(p pulse) {
 	}
 	l.last = now
 	l.extend(&l.polls, p.polls, p.rate)
-	l.polls.look(p.polls > 0, either(p.api, p.broker), [3]uint64{p.ended})
+	l.polls.look(p.polls > 0, cmp.Or(p.api, p.broker), [3]uint64{p.ended})
 	l.acks.look(p.pending > 0, p.broker, [3]uint64{p.acked, uint64(p.pending), p.ended})
 	if l.posts.heart != nil {
 		l.extend(&l.posts, p.posts, p.rate)
-		l.posts.look(p.posts > 0, either(p.consumer, p.api), [3]uint64{p.posted, uint64(p.posts)})
+		l.posts.look(p.posts > 0, cmp.Or(p.consumer, p.api), [3]uint64{p.posted, uint64(p.posts)})
 	}
 }
 
@@ -128,13 +129,6 @@ func (l *liveness) stopping() {
 			heart.Wait("the bridge is stopping")
 		}
 	}
-}
-
-func either(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // pulse reads the state of the work from the parts.

@@ -21,7 +21,7 @@ import (
 func (b *Bridge) newView() *view.View {
 	o := view.Options{
 		Source: viewSource{b.polling.pool}, Gatherer: b.telemetry.metrics, Registerer: b.telemetry.metrics, Status: b.status,
-		Version: b.version, Replica: b.cfg.ReplicaID, Log: b.log.With("component", "view"),
+		Version: b.version, Replica: b.cfg.ReplicaID, Log: b.logger("view"),
 	}
 	if b.cfg.Inbound {
 		box := deadletter.Open(b.broker.pub.JetStream(), b.broker.pub.Subjects())

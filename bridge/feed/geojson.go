@@ -71,11 +71,11 @@ func (f *Feed) readPositions(ctx context.Context) ([]position, error) {
 			}
 		case "device":
 			var d publisher.DeviceBody
-			removed[s.Device] = json.Unmarshal(s.Body, &d) == nil && d.Change == "removed"
+			removed[s.Device] = json.Unmarshal(s.Body, &d) == nil && d.Change == publisher.Removed
 		case "alert":
 			// The location itself has the API's alerts, but not the bridge's own.
 			var a publisher.AlertBody
-			if json.Unmarshal(s.Body, &a) == nil && a.Source == "bridge" && a.State == "raised" {
+			if json.Unmarshal(s.Body, &a) == nil && a.Source == publisher.SourceBridge && a.State == publisher.Raised {
 				silent[s.Device] = append(silent[s.Device], a.Alert)
 			}
 		}
