@@ -44,7 +44,8 @@ func NewAdaptive(o AdaptiveOptions) *Schedule {
 	return s
 }
 
-// adaptive plans by forecasts and prices.
+// adaptive plans by forecasts and prices. The methods that take note of something (enter, leave, resize, asked and
+// served) do nothing for nil, which stands for a fixed interval.
 type adaptive struct {
 	floor      float64 // the most laps that a parked device which drives waits, if floored
 	floored    bool    // TripStartWeight is above 1
@@ -78,11 +79,19 @@ const (
 	driversShare = 0.4 // of the rate that the floor for parked devices may use
 )
 
+// enter notes that a slot has a new device.
 func (a *adaptive) enter(slot int32) {
+	if a == nil {
+		return
+	}
 	*a.devices.make(slot) = device{Device: forecast.NewDevice()}
 }
 
+// leave notes that the device of a slot left.
 func (a *adaptive) leave(slot int32) {
+	if a == nil {
+		return
+	}
 	d := a.devices.at(slot)
 	a.waits.forget(d)
 	a.count(d, false)
@@ -114,8 +123,26 @@ func (a *adaptive) count(d *device, is bool) {
 	d.counted = is
 }
 
+// resize notes that the number of devices changed.
+func (a *adaptive) resize(from, to int) {
+	if a != nil {
+		a.market.resize(from, to)
+	}
+}
+
+// asked notes that a request for the device of a slot begins.
+func (a *adaptive) asked(slot int32) {
+	if a != nil {
+		a.waits.forget(a.devices.at(slot))
+	}
+}
+
 // served records the lateness of a due poll.
-func (a *adaptive) served(late tick) { a.behind += (late.Seconds() - a.behind) * 0.01 }
+func (a *adaptive) served(late tick) {
+	if a != nil {
+		a.behind += (late.Seconds() - a.behind) * 0.01
+	}
+}
 
 // bound implements planner.
 func (a *adaptive) bound(t tick, slot int32) time.Duration {

@@ -131,9 +131,7 @@ func (s *Schedule) add(id string) (slot int32, fresh bool) {
 	}
 	*s.states.make(slot) = deviceState{}
 	delete(s.pace.terms, slot)
-	if s.adaptive != nil {
-		s.adaptive.enter(slot)
-	}
+	s.adaptive.enter(slot)
 	return slot, true
 }
 
@@ -147,16 +145,14 @@ func (s *Schedule) Remove(now time.Time, id string) {
 		return
 	}
 	s.first.drop(slot)
-	if s.adaptive != nil {
-		s.adaptive.leave(slot)
-	}
+	s.adaptive.leave(slot)
 	s.withdraw(slot)
 }
 
 // resize records the number of devices.
 func (s *Schedule) resize() {
-	if s.adaptive != nil && s.slots.here != s.pace.devices {
-		s.adaptive.market.resize(s.pace.devices, s.slots.here)
+	if s.slots.here != s.pace.devices {
+		s.adaptive.resize(s.pace.devices, s.slots.here)
 	}
 	s.pace.devices = s.slots.here
 }
@@ -204,9 +200,7 @@ func (s *Schedule) Next(now time.Time) (id string, ok bool, wake time.Time) {
 		return "", false, s.clock.wall(now, at)
 	}
 	s.withdraw(slot)
-	if s.adaptive != nil {
-		s.adaptive.waits.forget(s.adaptive.devices.at(slot))
-	}
+	s.adaptive.asked(slot)
 	s.states.at(slot).handedOut = t
 	s.slots.state[slot] = presence{out: true}
 	return s.slots.names[slot], true, time.Time{}
@@ -234,9 +228,7 @@ func (s *Schedule) pick(t tick) (slot int32, at tick) {
 		slot, due := s.due.top()
 		if due <= t {
 			s.states.at(slot).due = due
-			if s.adaptive != nil {
-				s.adaptive.served(t - due)
-			}
+			s.adaptive.served(t - due)
 			return slot, due
 		}
 		at = min(at, due)
@@ -254,10 +246,10 @@ func (s *Schedule) pick(t tick) (slot int32, at tick) {
 
 // spread is the time over which first polls are spread.
 func (s *Schedule) spread() time.Duration {
-	if l := s.pace.lap(); l > 0 && (s.adaptive != nil || l > s.planner.bound(0, -1)) {
+	if l := s.pace.lap(); l > 0 && s.adaptive != nil {
 		return l
 	}
-	return s.planner.bound(0, -1)
+	return s.planner.bound(0, -1) // with a fixed interval at least a lap
 }
 
 // passedOver is the number of late devices that one spare request may skip.
@@ -433,15 +425,12 @@ func (s *Schedule) tightenSome(t tick) {
 // shorten brings the planned poll of a device forward to the end of its longest wait.
 func (s *Schedule) shorten(t tick, slot int32, due tick) {
 	u := s.states.at(slot)
-	from := u.handedOut
+	from, why := u.handedOut, ReasonLongest
 	if s.adaptive == nil {
-		from = u.due // turns keep their distance on the grid
+		from, why = u.due, ReasonInterval // turns keep their distance on the grid
 	}
 	if most := max(from.After(s.planner.bound(t, slot)), u.notBefore); due > most {
-		u.why = ReasonLongest
-		if s.adaptive == nil {
-			u.why = ReasonInterval
-		}
+		u.why = why
 		s.due.set(slot, most)
 	}
 }
