@@ -25,9 +25,6 @@ const (
 var oversized = map[string]string{
 	"bridge/schema/plaspy.Location":   "the wire form of a location",
 	"deploy/examples/plaspy.Location": "the wire form of a location",
-
-	"bridge/outbound.fleet": "to be split",
-	"bridge/outbound.Pool":  "to be split",
 }
 
 // TestHouseSizes holds types, interfaces and packages to the limits. Moving parts of a

@@ -368,7 +368,7 @@ func TestProbesAreSent(t *testing.T) {
 	})
 	natstest.Eventually(t, "a poll", func() bool { return r.polled("a") > 0 })
 	for range 10 {
-		nudge(r.pool.wake)
+		nudge(r.pool.dispatcher.wake)
 		select {
 		case <-turned:
 		case <-time.After(time.Minute):

@@ -2,20 +2,33 @@ package outbound
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"sync"
 	"time"
 
 	"plaspy-bridge/bridge/outbound/decision"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/tick"
-	"plaspy-bridge/publisher"
 )
+
+// dispatcher hands devices to the workers: the one that the schedule chooses, when polls
+// may go out and the budget has a request left. Its loop is dispatch. Polls on demand
+// use it beside that.
+type dispatcher struct {
+	pool    *Pool // of the turns
+	parts   *Parts
+	fleet   *fleet
+	state   *resync
+	token   func(ctx context.Context) error // see Options.Token
+	reports func()                          // see Options.Alive
+
+	probed probed
+	jobs   chan *turn
+	wake   chan struct{} // ends a sleep of the loop
+}
 
 // dispatch hands devices to workers until ctx is cancelled. Each iteration asks gate
 // whether polls may go out, and hand to send one.
-func (p *Pool) dispatch(ctx context.Context) {
+func (d *dispatcher) dispatch(ctx context.Context) {
 	timer := time.NewTimer(0)
 	<-timer.C
 	defer timer.Stop()
@@ -24,15 +37,15 @@ func (p *Pool) dispatch(ctx context.Context) {
 	defer w.end()
 	var open time.Time // the gate's answer holds until then
 	for ctx.Err() == nil {
-		p.alive()
+		d.alive()
 		now, at := time.Now(), time.Time{}
 		ok := now.Before(open)
 		if !ok {
-			at, ok = p.gate(ctx)
+			at, ok = d.gate(ctx)
 			open = now.Add(gateHolds)
 		}
 		if ok {
-			at, ok = p.hand(ctx, now, open, &w)
+			at, ok = d.hand(ctx, now, open, &w)
 		}
 		if ok {
 			r.polls++
@@ -41,7 +54,7 @@ func (p *Pool) dispatch(ctx context.Context) {
 		}
 		open = time.Time{}
 		r.adapt()
-		sleep(ctx, timer, p.wake, at, r.length)
+		sleep(ctx, timer, d.wake, at, r.length)
 	}
 }
 
@@ -140,70 +153,90 @@ const gateHolds = time.Millisecond
 
 // gate reports whether polls may go out, and if not, when to ask again. While the
 // broker cannot be reached an answer could not be published, so none is requested.
-func (p *Pool) gate(ctx context.Context) (time.Time, bool) {
+func (d *dispatcher) gate(ctx context.Context) (time.Time, bool) {
 	now := time.Now()
-	if p.state.stale() || !p.parts.Connected() || !p.parts.Owner.Live() {
+	if d.state.stale() || !d.parts.Connected() || !d.parts.Owner.Live() {
 		return now.Add(100 * time.Millisecond), false
 	}
-	if p.opts.Token != nil && p.opts.Token(cancelled) != nil {
+	if d.token != nil && d.token(cancelled) != nil {
 		short, cancel := context.WithTimeout(ctx, longestSleep)
 		defer cancel()
-		if p.opts.Token(short) != nil {
+		if d.token(short) != nil {
 			return now, false
 		}
 	}
-	if c := p.parts.Circuit.State(); c.Open && now.Before(c.NextProbe) {
+	if c := d.parts.Circuit.State(); c.Open && now.Before(c.NextProbe) {
 		return c.NextProbe, false
 	}
 	return time.Time{}, true
 }
 
+// held returns why all polls are held back now, or "".
+func (d *dispatcher) held() string {
+	switch {
+	case !d.parts.Connected():
+		return "NATS is not connected, or its streams are missing"
+	case !d.parts.Assigned():
+		return "this replica has no devices assigned yet"
+	case d.state.stale():
+		return "the state is being read from the stream"
+	case !d.parts.Owner.Live():
+		return "this replica does not hold its lease"
+	case d.token != nil && d.token(cancelled) != nil:
+		return "there is no token"
+	}
+	if c := d.parts.Circuit.State(); c.Open {
+		return "the API is down, next probe " + c.NextProbe.UTC().Format(time.TimeOnly)
+	}
+	return ""
+}
+
 // hand waits for the budget, then sends the device that the schedule chooses to a
 // worker. ok is false if nothing is due before at, or if the short context ends first.
-func (p *Pool) hand(ctx context.Context, now, open time.Time, w *shortWait) (at time.Time, ok bool) {
-	permit, err := p.parts.Budget.Wait(w.within(ctx, now), plaspy.Poll)
+func (d *dispatcher) hand(ctx context.Context, now, open time.Time, w *shortWait) (at time.Time, ok bool) {
+	permit, err := d.parts.Budget.Wait(w.within(ctx, now), plaspy.Poll)
 	if err != nil {
 		return time.Now(), false
 	}
-	return p.send(ctx, w, permit, open)
+	return d.send(ctx, w, permit, open)
 }
 
 // send uses a permit for the device that the schedule chooses now, and blocks until a
 // worker takes it or ctx is cancelled. The lease was found to run, until open.
-func (p *Pool) send(ctx context.Context, w *shortWait, permit *plaspy.Permit, open time.Time) (at time.Time, ok bool) {
+func (d *dispatcher) send(ctx context.Context, w *shortWait, permit *plaspy.Permit, open time.Time) (at time.Time, ok bool) {
 	now := time.Now()
-	down := p.parts.Circuit.State().Open
-	j, wake, found := p.probed.choose(p, now, down)
+	down := d.parts.Circuit.State().Open
+	j, wake, found := d.probed.choose(d, now, down)
 	if !found {
 		permit.Return()
 		return wake, false
 	}
-	if p.state.stale() { // a reading that began before choose does not know that the device is busy
+	if d.state.stale() { // a reading that began before choose does not know that the device is busy
 		permit.Return()
 		j.reread = true
-		p.putBack(&j)
+		d.putBack(&j)
 		return now, false
 	}
 	// The circuit comes last: while the API is down, Allow counts as a probe.
-	if ok, at := p.parts.Circuit.Allow(now); !ok {
+	if ok, at := d.parts.Circuit.Allow(now); !ok {
 		permit.Return()
-		p.putBack(&j)
+		d.putBack(&j)
 		return at, false
 	}
 	if down {
-		p.probed.add(j.d.id)
+		d.probed.add(j.d.id)
 	}
-	t := &turn{pool: p, job: j, permit: permit, open: open}
+	t := &turn{pool: d.pool, job: j, permit: permit, open: open}
 	for {
 		select {
-		case p.jobs <- t:
+		case d.jobs <- t:
 			return time.Time{}, true
 		case <-w.within(ctx, now).Done(): // every worker is busy
-			p.alive()
+			d.alive()
 		}
 		if now = time.Now(); ctx.Err() != nil {
 			permit.Return()
-			p.putBack(&j)
+			d.putBack(&j)
 			return time.Time{}, false
 		}
 	}
@@ -227,7 +260,7 @@ const maxProbed = 256 // devices that are skipped
 // choose takes the device that the schedule chooses now. While the API is down, it skips
 // the devices that were probed, as long as others are due: a failed probe is due again at
 // once, and the device itself may be the cause.
-func (r *probed) choose(p *Pool, now time.Time, down bool) (j job, wake time.Time, found bool) {
+func (r *probed) choose(d *dispatcher, now time.Time, down bool) (j job, wake time.Time, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !down || len(r.devices) >= maxProbed {
@@ -235,7 +268,7 @@ func (r *probed) choose(p *Pool, now time.Time, down bool) (j job, wake time.Tim
 	}
 	var passed []job
 	for again := true; again; {
-		if j, wake, found = p.fleet.next(now, p.parts.Budget.PollRate()); !found {
+		if j, wake, found = d.fleet.next(now, d.parts.Budget.PollRate()); !found {
 			break
 		}
 		if _, again = r.devices[j.d.id]; again {
@@ -247,194 +280,22 @@ func (r *probed) choose(p *Pool, now time.Time, down bool) (j job, wake time.Tim
 		j, passed, found = passed[0], passed[1:], true
 	}
 	for i := range passed {
-		p.putBack(&passed[i])
+		d.putBack(&passed[i])
 	}
 	return j, wake, found
 }
 
 // putBack returns a job that no worker took.
-func (p *Pool) putBack(j *job) {
+func (d *dispatcher) putBack(j *job) {
 	if j.suspect {
-		p.fleet.suspectEnded()
+		d.fleet.suspectEnded()
 	}
-	p.fleet.release(j.d, time.Now(), decision.Decision{}, ending{reread: j.reread})
-	p.fleet.askAgain(j)
+	d.fleet.release(j.d, time.Now(), decision.Decision{}, ending{reread: j.reread})
+	d.fleet.askAgain(j)
 }
 
-func (p *Pool) alive() {
-	if p.opts.Alive != nil {
-		p.opts.Alive()
+func (d *dispatcher) alive() {
+	if d.reports != nil {
+		d.reports()
 	}
-}
-
-// Errors of [Pool.Poll]. The others are the API's and the context's.
-var (
-	ErrUnknown   = errors.New("the bridge does not know this device")
-	ErrElsewhere = errors.New("another replica polls this device")
-	ErrPaused    = errors.New("live control has paused this device")
-	ErrForgotten = errors.New("this device is forgotten")
-	// ErrHeld wraps the reason why nothing is polled now.
-	ErrHeld = errors.New("polls are held back")
-)
-
-// heldError is the reason why nothing is polled now.
-type heldError string
-
-// Error returns the reason.
-func (e heldError) Error() string { return string(e) }
-
-// Is reports whether target is [ErrHeld].
-func (heldError) Is(target error) bool { return target == ErrHeld }
-
-// PollAnswer is the JSON that [Pool.Poll] returns.
-type PollAnswer struct {
-	DeviceID string `json:"deviceId"`
-	decision.Shown
-}
-
-// pollResult is the result of a turn for a caller of [Pool.Poll].
-type pollResult struct {
-	decision decision.Decision
-	err      error // why the API gave no answer
-}
-
-// Poll polls a device before all others and returns the result of that poll as
-// JSON. It blocks until the events are stored. The request counts as a query in the
-// budget.
-func (p *Pool) Poll(ctx context.Context, id string) ([]byte, error) {
-	held := p.held()
-	if held == "" && !p.fleet.size.filled.Load() { // the list may be read, and its events on their way
-		held = "the device list was not read yet"
-	}
-	if held != "" {
-		return nil, heldError(held)
-	}
-	switch err := p.fleet.pollable(id); {
-	case errors.Is(err, ErrElsewhere) && p.parts.Forgotten(publisher.Encode(id)):
-		return nil, ErrForgotten
-	case err != nil:
-		return nil, err
-	}
-	permit, err := p.parts.Budget.Wait(ctx, plaspy.Query)
-	if err != nil {
-		return nil, err
-	}
-	result, err := p.fleet.ask(time.Now(), id)
-	if err != nil {
-		permit.Return()
-		return nil, err
-	}
-	if !p.sendAsked(ctx, permit) {
-		permit.Return()
-		return nil, heldError("the bridge is stopping")
-	}
-	select {
-	case r := <-result:
-		if r.err != nil {
-			return nil, r.err
-		}
-		return json.Marshal(PollAnswer{id, r.decision.Shown()})
-	case <-ctx.Done():
-		p.fleet.forgetAsked(id, result)
-		return nil, context.Cause(ctx)
-	}
-}
-
-// sendAsked uses a permit for the device that the schedule chooses now. If that is
-// another one, whose state is in doubt, the asked one follows with the next permit.
-// It returns false if Run ends.
-func (p *Pool) sendAsked(ctx context.Context, permit *plaspy.Permit) bool {
-	if !p.life.enter() {
-		return false
-	}
-	defer p.life.senders.Done()
-	var w shortWait
-	defer w.end()
-	p.send(ctx, &w, permit, time.Time{})
-	nudge(p.wake)
-	return true
-}
-
-// answerAsked gives the result of a turn to the callers of Poll.
-func (t *turn) answerAsked(now time.Time) {
-	if len(t.job.callers) == 0 {
-		return
-	}
-	r := pollResult{t.result, t.err}
-	r.decision.SetTime(now)
-	if r.err == nil && r.decision.Result == decision.None {
-		r.err = heldError("the state is being read from the stream")
-	}
-	for _, c := range t.job.callers {
-		c <- r // it has room
-	}
-}
-
-// pollable returns the reason why a device cannot be polled here, or nil.
-func (f *fleet) pollable(id string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	d := f.devices[publisher.Encode(id)]
-	switch {
-	case d == nil || !d.listed:
-		return ErrUnknown
-	case !d.active:
-		return ErrElsewhere
-	case d.terms.paused:
-		return ErrPaused
-	}
-	return nil
-}
-
-// ask makes a device due before all others. The channel receives the result of the
-// device's next turn.
-func (f *fleet) ask(now time.Time, id string) (chan pollResult, error) {
-	if err := f.pollable(id); err != nil {
-		return nil, err
-	}
-	result := make(chan pollResult, 1)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.waiting == nil {
-		f.waiting = make(callers)
-	}
-	f.waiting[id] = append(f.waiting[id], result)
-	f.policy.Now(now, id)
-	return result, nil
-}
-
-// forgetAsked removes a caller that does not wait any more.
-func (f *fleet) forgetAsked(id string, result chan pollResult) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	list := f.waiting[id]
-	for i, c := range list {
-		if c == result {
-			f.waiting[id] = append(list[:i:i], list[i+1:]...)
-		}
-	}
-	if len(f.waiting[id]) == 0 {
-		delete(f.waiting, id)
-	}
-}
-
-// askAgain puts back the callers of a job that no worker took.
-func (f *fleet) askAgain(j *job) {
-	if len(j.callers) == 0 {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.waiting[j.d.id] = append(j.callers, f.waiting[j.d.id]...)
-	f.policy.Soon(time.Now(), j.d.id)
-}
-
-// callers wait for the next turn of a device, by its id.
-type callers map[string][]chan pollResult
-
-// take returns the callers that wait for the turn that begins now.
-func (c callers) take(id string) []chan pollResult {
-	list := c[id]
-	delete(c, id)
-	return list
 }

@@ -55,16 +55,13 @@ type fleet struct {
 	size       size
 
 	mu       sync.Mutex
-	policy   *schedule.Schedule
-	devices  map[string]*device // by token, those no longer listed too
-	pace     pace
+	table    timetable
+	devices  roster
 	busy     countdown // devices that are busy
 	given    countdown // devices that are busy and no longer active
 	ended    uint64    // turns that ended
 	suspects int       // devices with failures that are being polled
 	changes  changes
-	totals   termTotals
-	memory   memoryState
 	waiting  callers // callers of Poll, by the id of their device
 }
 
@@ -107,6 +104,15 @@ func (s *size) measure(polled int, w *termTotals) {
 	s.demand.Store(math.Float64bits(w.demand))
 }
 
+// timetable is the schedule of the active devices, with the rate, the terms and the memory
+// that it was given. The fleet's mutex guards it.
+type timetable struct {
+	policy *schedule.Schedule
+	pace   pace
+	totals termTotals
+	memory memoryState
+}
+
 // pace is the rate that the schedule was given.
 type pace struct {
 	rate  float64 // polls a minute, 0 without a limit; negative means none yet
@@ -121,10 +127,10 @@ type changes struct {
 
 func newFleet(policy *schedule.Schedule, owner Ownership, groups func(token string) []string, o Options) *fleet {
 	f := &fleet{
-		owner: owner, allocator: allocator{history: o.AlertHistory, limited: o.Quota.Limited()}, setDevices: o.SetDevices, policy: policy,
+		owner: owner, allocator: allocator{history: o.AlertHistory, limited: o.Quota.Limited()}, setDevices: o.SetDevices,
 		// Devices with polls that hang must not occupy every worker.
 		suspectMax: max(o.Workers/4, 1),
-		devices:    make(map[string]*device), pace: pace{rate: -1}, totals: termTotals{groups: groups},
+		devices:    make(roster), table: timetable{policy: policy, pace: pace{rate: -1}, totals: termTotals{groups: groups}},
 	}
 	if f.setDevices == nil {
 		f.setDevices = func(int) {}
@@ -132,11 +138,41 @@ func newFleet(policy *schedule.Schedule, owner Ownership, groups func(token stri
 	return f
 }
 
+// mark notes that a device has changed.
+func (c *changes) mark(d *device) {
+	if c.watched && !d.marked {
+		d.marked = true
+		c.list = append(c.list, d)
+	}
+}
+
 // addLocked adds a device that is not listed yet.
 func (f *fleet) addLocked(id, token string) *device {
 	d := f.allocator.device(id)
 	f.devices[token] = d
 	return d
+}
+
+// roster holds the devices by token, those no longer listed too.
+type roster map[string]*device
+
+// polled returns the device with that id if it is in the schedule, or nil.
+func (r roster) polled(id string) *device {
+	if d := r[publisher.Encode(id)]; d != nil && d.active {
+		return d
+	}
+	return nil
+}
+
+// allPolled returns the devices in the schedule, of which there are n.
+func (r roster) allPolled(n int) []*device {
+	list := make([]*device, 0, n)
+	for _, d := range r {
+		if d.active {
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 // allocator makes devices.
@@ -163,25 +199,6 @@ func (a *allocator) device(id string) *device {
 	return d
 }
 
-// polledLocked returns the device with that id if it is in the schedule, or nil.
-func polledLocked(f *fleet, id string) *device {
-	if d := f.devices[publisher.Encode(id)]; d != nil && d.active {
-		return d
-	}
-	return nil
-}
-
-// allPolledLocked returns the devices in the schedule.
-func allPolledLocked(f *fleet) []*device {
-	list := make([]*device, 0, f.policy.Len())
-	for _, d := range f.devices {
-		if d.active {
-			list = append(list, d)
-		}
-	}
-	return list
-}
-
 // activateLocked puts a device into the schedule, or takes it out. It returns
 // true if the device was put in.
 func (f *fleet) activateLocked(now time.Time, d *device) bool {
@@ -195,13 +212,13 @@ func (f *fleet) activateLocked(now time.Time, d *device) bool {
 	} else if d.busy {
 		f.given.add(1)
 	}
-	f.markLocked(d)
+	f.changes.mark(d)
 	if active {
-		f.enterLocked(now, d)
+		f.table.enter(now, d)
 	} else {
-		f.leaveLocked(now, d)
+		f.table.leave(now, d)
 	}
-	f.size.measure(f.policy.Len(), &f.totals)
+	f.size.measure(f.table.policy.Len(), &f.table.totals)
 	return active
 }
 
@@ -216,13 +233,13 @@ func (f *fleet) reassign(now time.Time) (gained int, settled <-chan struct{}) {
 			gained++
 		}
 	}
-	f.setDevices(f.policy.Len())
+	f.setDevices(f.table.policy.Len())
 	return gained, f.given.ended()
 }
 
 // revokeGiven forbids the turns in flight of devices that are not in the schedule to
 // publish.
-func revokeGiven(f *fleet) {
+func (f *fleet) revokeGiven() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.given.n == 0 {
@@ -252,7 +269,7 @@ func (f *fleet) follow(now time.Time, devices []inventory.Device) {
 		}
 		if d.name != l.Name {
 			d.name = l.Name
-			f.markLocked(d)
+			f.changes.mark(d)
 		}
 		d.listed = l.Chosen
 	}
@@ -264,8 +281,8 @@ func (f *fleet) follow(now time.Time, devices []inventory.Device) {
 			f.activateLocked(now, d)
 		}
 	}
-	f.memory.listed, f.memory.devices = true, nil
-	f.setDevices(f.policy.Len())
+	f.table.memory.listed, f.table.memory.devices = true, nil
+	f.setDevices(f.table.policy.Len())
 }
 
 // job is one poll to make.
@@ -287,19 +304,19 @@ const suspectWait = 250 * time.Millisecond
 func (f *fleet) next(now time.Time, rate float64) (j job, wake time.Time, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.setRateLocked(now, rate)
+	f.table.setRate(now, rate)
 	for {
-		id, ok, wake := f.policy.Next(now)
+		id, ok, wake := f.table.policy.Next(now)
 		if !ok {
 			return job{}, wake, false
 		}
-		d := polledLocked(f, id)
+		d := f.devices.polled(id)
 		switch {
 		case d == nil: // removed meanwhile
-			f.policy.PutBack(now, id, time.Time{})
+			f.table.policy.PutBack(now, id, time.Time{})
 		case d.busy, // removed and added again while its events are not stored
 			d.failures > 0 && f.suspects >= f.suspectMax:
-			f.policy.PutBack(now, id, now.Add(suspectWait))
+			f.table.policy.PutBack(now, id, now.Add(suspectWait))
 		default:
 			j := job{d: d, name: d.name, suspect: d.failures > 0, reread: d.reread, callers: f.waiting.take(id)}
 			d.busy, d.reread, d.first = true, false, false
@@ -313,24 +330,24 @@ func (f *fleet) next(now time.Time, rate float64) (j job, wake time.Time, ok boo
 	}
 }
 
-// setRateLocked gives the schedule a rate that differs from its own. Once a
+// setRate gives the schedule a rate that differs from its own. Once a
 // second is often enough, and a few per cent are not worth a new plan.
-func (f *fleet) setRateLocked(now time.Time, rate float64) {
+func (t *timetable) setRate(now time.Time, rate float64) {
 	const enough = 0.03
-	if now.Sub(f.pace.given) < time.Second {
+	if now.Sub(t.pace.given) < time.Second {
 		return
 	}
-	f.pace.given = now
+	t.pace.given = now
 	if math.IsInf(rate, 1) {
 		rate = 0 // no limit, for the schedule
 	} else {
 		rate = max(rate, 1e-3)
 	}
-	if f.pace.rate >= 0 && math.Abs(rate-f.pace.rate) <= enough*f.pace.rate {
+	if t.pace.rate >= 0 && math.Abs(rate-t.pace.rate) <= enough*t.pace.rate {
 		return
 	}
-	f.pace.rate = rate
-	f.policy.SetRate(now, rate)
+	t.pace.rate = rate
+	t.policy.SetRate(now, rate)
 }
 
 // ending is how a turn gives its device back to the schedule.
@@ -353,17 +370,17 @@ func (f *fleet) release(d *device, now time.Time, result decision.Decision, e en
 	d.decisions.Add(result, now)
 	f.ended++
 	if e.soon {
-		f.policy.Soon(now, d.id)
+		f.table.policy.Soon(now, d.id)
 	}
 	if e.learnt != nil {
-		f.policy.Done(now, d.id, *e.learnt)
+		f.table.policy.Done(now, d.id, *e.learnt)
 	} else {
-		f.policy.PutBack(now, d.id, e.notBefore)
+		f.table.policy.PutBack(now, d.id, e.notBefore)
 	}
 	if len(f.waiting[d.id]) > 0 { // they came during the turn
-		f.policy.Now(now, d.id)
+		f.table.policy.Now(now, d.id)
 	}
-	f.markLocked(d)
+	f.changes.mark(d)
 	f.busy.add(-1)
 }
 
@@ -405,5 +422,5 @@ func (f *fleet) work() (busy int, ended uint64) {
 func (f *fleet) stats() schedule.Stats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.policy.Stats(time.Now())
+	return f.table.policy.Stats(time.Now())
 }

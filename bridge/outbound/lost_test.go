@@ -120,7 +120,7 @@ func TestAgedOutLocationIsNotNews(t *testing.T) {
 	reread := func() {
 		r.pool.fleet.mu.Lock()
 		defer r.pool.fleet.mu.Unlock()
-		polledLocked(r.pool.fleet, "parked").reread = true
+		r.pool.fleet.devices.polled("parked").reread = true
 	}
 	reread()
 	r.forgetPolls()

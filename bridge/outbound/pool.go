@@ -149,16 +149,13 @@ type Pool struct {
 
 	fleet      *fleet
 	inventory  *inventory.Inventory
-	probed     probed
 	gaps       *gap.Reader
 	memory     memoryKeeper
 	state      resync
 	widespread widespread
 
-	jobs chan *turn
-	wake chan struct{} // wakes the dispatcher
-
-	life life
+	dispatcher dispatcher
+	life       life
 }
 
 // New makes a pool.
@@ -181,8 +178,7 @@ func New(o Options, parts Parts) *Pool {
 	p := &Pool{
 		opts: o, parts: parts, log: parts.Log, parser: track.NewParser(o.IgnoreFields, plaspy.ParseTime),
 		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
-		widespread:    widespread{log: parts.Log}, probed: probed{devices: make(map[string]struct{})},
-		jobs: make(chan *turn), wake: make(chan struct{}, 1),
+		widespread:    widespread{log: parts.Log},
 	}
 	p.state.init()
 	p.metrics = newMetrics(parts.Registry)
@@ -197,6 +193,10 @@ func New(o Options, parts Parts) *Pool {
 		Subjects: parts.Subjects, Positions: parts.Positions, Groups: o.EventGroups, Conflict: p.metrics.conflicts.Inc, Trace: o.Trace, Log: p.log,
 	}, parts.Devices, parts.Events, p)
 	p.fleet = newFleet(parts.Schedule, parts.Owner, p.inventory.Memberships, o)
+	p.dispatcher = dispatcher{
+		pool: p, parts: &p.parts, fleet: p.fleet, state: &p.state, token: o.Token, reports: o.Alive,
+		probed: probed{devices: make(map[string]struct{})}, jobs: make(chan *turn), wake: make(chan struct{}, 1),
+	}
 	p.memory = memoryKeeper{parts.Memory, p.fleet, p.log}
 	if o.EventGroups {
 		p.parts.Events = groupedEvents{parts.Events, parts.Subjects, p.inventory.Groups}
@@ -239,9 +239,9 @@ func (p *Pool) Run(ctx context.Context) {
 	loops.Go(func() { p.inventory.Run(ctx, work) })
 	loops.Go(func() { every(ctx, termsEvery, func() { p.fleet.reportIntervals(p.log) }) })
 	loops.Go(func() { p.memory.keep(ctx) })
-	p.dispatch(ctx)
+	p.dispatcher.dispatch(ctx)
 	p.life.close()
-	close(p.jobs)
+	close(p.dispatcher.jobs)
 	workers.Wait()
 	loops.Wait()
 	select {
@@ -330,8 +330,8 @@ func (p *Pool) Reassign(gained bool) (settled <-chan struct{}, revoke func()) {
 	if added > 0 {
 		p.inventory.Compare() // their events are this replica's to publish now
 	}
-	nudge(p.wake)
-	return settled, func() { revokeGiven(p.fleet) }
+	nudge(p.dispatcher.wake)
+	return settled, p.fleet.revokeGiven
 }
 
 // Ownership implements [inventory.Fleet].
@@ -346,7 +346,7 @@ func (p *Pool) Ownership() (owns func(token string) bool, ok bool) {
 func (p *Pool) Follow(devices []inventory.Device) {
 	p.fleet.follow(time.Now(), devices)
 	p.reviseTerms() // the members of groups may be others now
-	nudge(p.wake)
+	nudge(p.dispatcher.wake)
 }
 
 // Listed describes the last reading of the device list.

@@ -314,7 +314,7 @@ func TestHangingDevicesDoNotHoldUpOthers(t *testing.T) {
 		for failed := false; !failed; {
 			r.polls("good", 1)
 			r.pool.fleet.mu.Lock()
-			d := polledLocked(r.pool.fleet, ids[i])
+			d := r.pool.fleet.devices.polled(ids[i])
 			failed = d == nil || d.failures > 0 || ids[i] == "good"
 			r.pool.fleet.mu.Unlock()
 		}

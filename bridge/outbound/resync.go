@@ -77,7 +77,7 @@ func (p *Pool) keepState(ctx context.Context) {
 			nudge(p.state.nudge)
 		}
 		p.log.Info("state read from the stream", "devices", n, "elapsed", time.Since(start).Round(time.Millisecond))
-		nudge(p.wake)
+		nudge(p.dispatcher.wake)
 	}
 }
 
@@ -278,9 +278,9 @@ func (f *fleet) replace(list []fresh, limit *quota.Quota) {
 		}
 		moved := d.track.Known && d.track.Seq != n.track.Seq
 		d.track = n.track
-		f.markLocked(d)
+		f.changes.mark(d)
 		if moved && d.active && !d.first {
-			f.policy.Soon(now, d.id)
+			f.table.policy.Soon(now, d.id)
 		}
 	}
 }

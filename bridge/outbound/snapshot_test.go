@@ -104,8 +104,8 @@ func BenchmarkChanged(b *testing.B) {
 	}
 	for range 3 * 60 * 1000 { // three minutes of polls, so that every device has a plan
 		now = now.Add(time.Millisecond)
-		if id, ok, _ := p.policy.Next(now); ok {
-			p.policy.Done(now, id, schedule.Observation{Fix: true, Changed: true, FixTime: now, Speed: 30})
+		if id, ok, _ := p.table.policy.Next(now); ok {
+			p.table.policy.Done(now, id, schedule.Observation{Fix: true, Changed: true, FixTime: now, Speed: 30})
 		}
 	}
 	p.statuses(func(DeviceStatus) {})
@@ -113,7 +113,7 @@ func BenchmarkChanged(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		p.mu.Lock()
 		for n := range 1000 {
-			p.markLocked(all[(i*1000+n)%len(all)])
+			p.changes.mark(all[(i*1000+n)%len(all)])
 		}
 		p.mu.Unlock()
 		p.statuses(func(DeviceStatus) {})

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"plaspy-bridge/bridge/outbound/schedule"
@@ -55,101 +54,111 @@ func setTermsLocked(d *device, w Terms, memory []byte) {
 // account's groups are read, now and with each list.
 func (p *Pool) SetTerms(of TermsOf, groups bool) {
 	p.inventory.UseGroups(groups)
-	p.fleet.mu.Lock()
-	p.fleet.totals.of = of
-	p.fleet.mu.Unlock()
+	p.fleet.setTerms(of)
 	p.reviseTerms()
 }
 
-// reviseTerms asks for the terms of all devices again. The fleet's mutex is held
-// for a moment at a time.
+// reviseTerms asks for the terms of all devices again.
 func (p *Pool) reviseTerms() {
-	f := p.fleet
+	p.fleet.reviseTerms()
+	p.fleet.reportIntervals(p.log)
+	nudge(p.dispatcher.wake)
+}
+
+// setTerms replaces the terms. They apply from the next call of reviseTerms on.
+func (f *fleet) setTerms(of TermsOf) {
 	f.mu.Lock()
-	list := allPolledLocked(f)
+	f.table.totals.of = of
 	f.mu.Unlock()
-	inChunks(&f.mu, list, func(now time.Time, part []*device) {
+}
+
+// reviseTerms asks for the terms of all devices again. The mutex is held for a moment at
+// a time.
+func (f *fleet) reviseTerms() {
+	f.mu.Lock()
+	list := f.devices.allPolled(f.table.policy.Len())
+	f.mu.Unlock()
+	f.inChunks(list, func(now time.Time, part []*device) {
 		for _, d := range part {
-			if d.active {
-				f.reviseLocked(now, d)
+			if d.active && f.table.revise(now, d) {
+				f.changes.mark(d)
 			}
 		}
-		f.setDevices(f.policy.Len())
-		f.size.measure(f.policy.Len(), &f.totals)
+		f.setDevices(f.table.policy.Len())
+		f.size.measure(f.table.policy.Len(), &f.table.totals)
 	})
-	p.fleet.reportIntervals(p.log)
-	nudge(p.wake)
 }
 
-// inChunks calls do with the fleet's mutex held for a part of the list at a time.
-func inChunks(mu *sync.Mutex, list []*device, do func(now time.Time, part []*device)) {
+// inChunks calls do with the mutex held for a part of the list at a time.
+func (f *fleet) inChunks(list []*device, do func(now time.Time, part []*device)) {
 	for part := range slices.Chunk(list, chunk) {
 		now := time.Now()
-		mu.Lock()
+		f.mu.Lock()
 		do(now, part)
-		mu.Unlock()
+		f.mu.Unlock()
 	}
 }
 
-// termsLocked returns the current terms of a device.
-func (f *fleet) termsLocked(d *device) Terms {
-	if f.totals.of == nil {
+// terms returns the current terms of a device.
+func (t *timetable) terms(d *device) Terms {
+	if t.totals.of == nil {
 		return Terms{}
 	}
-	return f.totals.of(d.id, d.token(), f.totals.groups(d.token()))
+	return t.totals.of(d.id, d.token(), t.totals.groups(d.token()))
 }
 
-// enterLocked puts an active device into the schedule, unless it is paused.
-func (f *fleet) enterLocked(now time.Time, d *device) {
-	setTermsLocked(d, f.termsLocked(d), nil)
-	f.totals.count(d.terms, 1)
+// enter puts an active device into the schedule, unless it is paused.
+func (t *timetable) enter(now time.Time, d *device) {
+	setTermsLocked(d, t.terms(d), nil)
+	t.totals.count(d.terms, 1)
 	if !d.terms.paused {
-		f.scheduleLocked(now, d, nil)
+		t.schedule(now, d, nil)
 	}
 }
 
-// scheduleLocked adds a device to the schedule, with the schedule's memory of it. A nil
+// schedule adds a device to the schedule, with the schedule's memory of it. A nil
 // memory means that the fleet may have restored one.
-func (f *fleet) scheduleLocked(now time.Time, d *device, memory []byte) {
+func (t *timetable) schedule(now time.Time, d *device, memory []byte) {
 	if memory == nil {
-		memory = f.memory.devices[d.token()]
+		memory = t.memory.devices[d.token()]
 	}
 	if memory != nil {
-		f.policy.Restore(now, d.id, memory)
+		t.policy.Restore(now, d.id, memory)
 	} else {
-		f.policy.Add(now, d.id)
+		t.policy.Add(now, d.id)
 	}
-	f.policy.SetTerms(now, d.id, d.terms.Terms)
+	t.policy.SetTerms(now, d.id, d.terms.Terms)
 }
 
-// leaveLocked takes a device out of the schedule that is not active any more.
-func (f *fleet) leaveLocked(now time.Time, d *device) {
-	f.totals.count(d.terms, -1)
+// leave takes a device out of the schedule that is not active any more.
+func (t *timetable) leave(now time.Time, d *device) {
+	t.totals.count(d.terms, -1)
 	d.terms = &noTerms
-	f.policy.Remove(now, d.id)
+	t.policy.Remove(now, d.id)
 }
 
-// reviseLocked applies the current terms of an active device.
-func (f *fleet) reviseLocked(now time.Time, d *device) {
-	w, was := f.termsLocked(d), d.terms
+// revise applies the current terms of an active device. It returns true if that changed
+// anything of the device.
+func (t *timetable) revise(now time.Time, d *device) (changed bool) {
+	w, was := t.terms(d), d.terms
 	memory := was.memory
 	if w.Paused && !was.paused {
-		memory = f.policy.AppendMemory(nil, d.id)
+		memory = t.policy.AppendMemory(nil, d.id)
 	}
-	f.totals.count(was, -1)
+	t.totals.count(was, -1)
 	setTermsLocked(d, w, memory)
-	f.totals.count(d.terms, 1)
+	t.totals.count(d.terms, 1)
 	switch {
 	case d.terms.paused && !was.paused:
-		f.policy.Remove(now, d.id)
-		f.markLocked(d)
+		t.policy.Remove(now, d.id)
 	case !d.terms.paused && was.paused:
-		f.scheduleLocked(now, d, memory)
-		f.markLocked(d)
+		t.schedule(now, d, memory)
 	case !d.terms.paused && d.terms.Terms != was.Terms:
-		f.policy.SetTerms(now, d.id, d.terms.Terms)
-		f.markLocked(d)
+		t.policy.SetTerms(now, d.id, d.terms.Terms)
+	default:
+		return false
 	}
+	return true
 }
 
 // termTotals returns the terms of each device, and holds their totals over the active
@@ -190,20 +199,25 @@ func (w *termTotals) impossible(rate float64) string {
 }
 
 // Short returns a sentence if the budget cannot hold the intervals set by live control, else "".
-func (p *Pool) Short() string {
-	f := p.fleet
+func (p *Pool) Short() string { return p.fleet.short() }
+
+// short returns why the schedule cannot keep the intervals of live control, or "".
+func (f *fleet) short() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.totals.impossible(f.pace.rate)
+	return f.table.impossible()
 }
+
+// impossible returns the reason at the present rate, or "".
+func (t *timetable) impossible() string { return t.totals.impossible(t.pace.rate) }
 
 // reportIntervals logs once that the budget cannot hold the intervals of live
 // control, and once that it can again.
 func (f *fleet) reportIntervals(log *slog.Logger) {
 	f.mu.Lock()
-	reason := f.totals.impossible(f.pace.rate)
-	changed := (reason != "") != f.totals.logged
-	f.totals.logged = reason != ""
+	reason := f.table.impossible()
+	changed := (reason != "") != f.table.totals.logged
+	f.table.totals.logged = reason != ""
 	f.mu.Unlock()
 	switch {
 	case changed && reason != "":
@@ -217,7 +231,7 @@ func (f *fleet) reportIntervals(log *slog.Logger) {
 func (f *fleet) controls() termTotals {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.totals
+	return f.table.totals
 }
 
 // termsEvery is the time between two checks that the budget holds the intervals.
@@ -313,7 +327,7 @@ func (m *memoryKeeper) recall(ctx context.Context) (finish func(use bool)) {
 func (f *fleet) forgetful() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.memory.fleet || !f.memory.listed {
+	if !f.table.memory.fleet || !f.table.memory.listed {
 		return true
 	}
 	for _, d := range f.devices {
@@ -329,18 +343,18 @@ func (f *fleet) forgetful() bool {
 // devices that were restored now.
 func (f *fleet) recall(fleet []byte, devices map[string][]byte) (n int) {
 	f.mu.Lock()
-	if !f.memory.fleet {
-		f.memory.fleet = true
-		f.policy.RestoreFleet(fleet)
+	if !f.table.memory.fleet {
+		f.table.memory.fleet = true
+		f.table.policy.RestoreFleet(fleet)
 	}
-	if !f.memory.listed {
-		f.memory.devices = devices
+	if !f.table.memory.listed {
+		f.table.memory.devices = devices
 	}
-	list := slices.DeleteFunc(allPolledLocked(f), func(d *device) bool { return !d.first || devices[d.token()] == nil })
+	list := slices.DeleteFunc(f.devices.allPolled(f.table.policy.Len()), func(d *device) bool { return !d.first || devices[d.token()] == nil })
 	f.mu.Unlock()
-	inChunks(&f.mu, list, func(now time.Time, part []*device) {
+	f.inChunks(list, func(now time.Time, part []*device) {
 		for _, d := range part {
-			if d.active && d.first && !d.terms.paused && f.policy.Restore(now, d.id, devices[d.token()]) {
+			if d.active && d.first && !d.terms.paused && f.table.policy.Restore(now, d.id, devices[d.token()]) {
 				n++
 			}
 		}
@@ -351,8 +365,8 @@ func (f *fleet) recall(fleet []byte, devices map[string][]byte) (n int) {
 // remember returns the memory of the fleet, and of its devices by token.
 func (f *fleet) remember() (fleet []byte, devices map[string][]byte) {
 	f.mu.Lock()
-	fleet = f.policy.AppendFleetMemory(nil)
-	list := allPolledLocked(f)
+	fleet = f.table.policy.AppendFleetMemory(nil)
+	list := f.devices.allPolled(f.table.policy.Len())
 	f.mu.Unlock()
 	devices = make(map[string][]byte, len(list))
 	for part := range slices.Chunk(list, chunk) {
@@ -360,7 +374,7 @@ func (f *fleet) remember() (fleet []byte, devices map[string][]byte) {
 		for _, d := range part {
 			memory := d.terms.memory // of a device that is paused
 			if memory == nil && d.active {
-				memory = f.policy.AppendMemory(nil, d.id)
+				memory = f.table.policy.AppendMemory(nil, d.id)
 			}
 			if len(memory) > 0 {
 				devices[d.token()] = memory

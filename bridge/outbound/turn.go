@@ -53,7 +53,7 @@ type turn struct {
 
 func (p *Pool) worker(ctx context.Context) {
 	buf := make([]byte, 0, initialBuffer)
-	for t := range p.jobs {
+	for t := range p.dispatcher.jobs {
 		suspect := t.job.suspect
 		buf = t.run(ctx, buf)
 		if suspect {
@@ -73,7 +73,7 @@ func (t *turn) end(e ending) {
 	}
 	t.pool.fleet.release(t.job.d, now, t.result, e)
 	t.answerAsked(now)
-	nudge(t.pool.wake)
+	nudge(t.pool.dispatcher.wake)
 }
 
 // putOff ends a turn before its request to the API.
