@@ -30,7 +30,7 @@ func text(t *testing.T, name string) string {
 	return string(b)
 }
 
-// scrape is what a bridge at work shows of itself, by metric.
+// scrape has the metrics of a running bridge, by name.
 type scrape map[string]metric
 
 // metric has the type of one metric, and every value that its labels had.

@@ -18,7 +18,7 @@ var matcher = regexp.MustCompile(`([a-z_]+)(=~|!~|!=|=)"([^"]*)"`)
 // given are the labels that Prometheus adds.
 var given = []string{"job", "instance", "namespace", "alertname", "alertstate"}
 
-// open are labels whose values are not a closed list.
+// open are labels with an open set of values.
 var open = []string{"code", "le"}
 
 // check reports metrics, labels and values of an expression that a bridge does
@@ -47,7 +47,7 @@ func (s scrape) check(expr string) (problems []string, used int) {
 				}
 			}
 		}
-		// A counter by itself only grows; what is asked for is its rate.
+		// A counter by itself only grows, so expressions must use its rate.
 		if (m.kind == "counter" || strings.HasPrefix(m.kind, "histogram")) && !strings.Contains(expr, "rate(") && !strings.Contains(expr, "increase(") {
 			problems = append(problems, name+" is a "+m.kind+" and is used without a rate")
 		}
@@ -75,7 +75,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// dashboard is what the test reads of a Grafana dashboard.
+// dashboard has the fields of a Grafana dashboard that the test reads.
 type dashboard struct {
 	UID        string
 	Title      string
@@ -130,7 +130,7 @@ func TestMonitoringNamesWhatThereIs(t *testing.T) {
 		used := 0
 		for line := range strings.Lines(text(t, "prometheus/rules.yml")) {
 			if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") && !strings.Contains(line, "description:") {
-				// What an expression over several lines says about rates is in each.
+				// The rates of an expression over several lines count for each line.
 				used += complain("rules.yml", line)
 			}
 		}
@@ -184,8 +184,8 @@ func TestDashboardIsWellFormed(t *testing.T) {
 	}
 }
 
-// TestEachAlertIsTested wants a case where the alert fires and one where it does
-// not; promtool runs them.
+// TestEachAlertIsTested checks that each alert has a case in which it fires and one in
+// which it does not; promtool runs them.
 func TestEachAlertIsTested(t *testing.T) {
 	tests := text(t, "prometheus/rules_test.yml")
 	alerts := regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(text(t, "prometheus/rules.yml"), -1)
@@ -243,7 +243,7 @@ func TestAlertsHaveARunbook(t *testing.T) {
 	}
 }
 
-// anchor is what a heading is linked to by.
+// anchor is the link target of a heading.
 func anchor(heading string) string {
 	kept := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(heading), "")
 	return strings.ReplaceAll(kept, " ", "-")

@@ -12,7 +12,7 @@ import (
 	"plaspy-bridge/bridge/config"
 )
 
-// variable is a setting of the bridge, wherever it is named.
+// variable matches the name of a setting of the bridge.
 var variable = regexp.MustCompile(`\b(?:PLASPY|NATS|BRIDGE|OTEL)_[A-Z][A-Z_]*[A-Z]\b`)
 
 // foreign are names that look like settings: streams, and those of nats.conf, of the
@@ -53,8 +53,8 @@ func TestSettingsExist(t *testing.T) {
 	}
 }
 
-// TestChartTakesNoSecretAsText wants the chart to refuse each secret among its
-// settings, where every reader of the deployment could see it.
+// TestChartTakesNoSecretAsText checks that the chart refuses each secret among its
+// settings, because every reader of the deployment could see it there.
 func TestChartTakesNoSecretAsText(t *testing.T) {
 	var schema struct {
 		Properties struct {

@@ -12,7 +12,7 @@ import (
 	"plaspy-bridge/bridge/config"
 )
 
-// unit is what the systemd unit says, by key; a key that is there more than once
+// unit returns the settings of the systemd unit by key. A key that is there more than once
 // has all its values, space separated.
 func unit(t *testing.T) map[string]string {
 	t.Helper()

@@ -205,7 +205,7 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 			r := holdAnswer(t, at(2, 2), at(3, 3), func(r *rig, _ *Parts) {
 				r.publishAsAnother(time.Now().Add(-time.Minute), at(1, 1))
 			})
-			r.polls("a", 2) // what the stream holds is shown
+			r.polls("a", 2) // the state of the stream is shown
 			r.show <- at(2, 2)
 			<-r.waiting
 			r.publishAsAnother(time.Now().Add(-test.seen), at(9, "other"))

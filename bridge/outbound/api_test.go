@@ -11,7 +11,7 @@ import (
 	"plaspy-bridge/bridge/plaspy"
 )
 
-// fakeAPI answers from what a test put into it, and remembers what it showed.
+// fakeAPI answers from the fixes that a test put into it, and records its answers.
 type fakeAPI struct {
 	mu      sync.Mutex
 	list    []string          // entries of the device list, raw

@@ -46,8 +46,8 @@ func (r *rig) put(raw string) {
 	}
 }
 
-// TestAnswerThatWaitedIsDropped: another replica has published the same fix and one
-// whose dateTime goes back while this one held its answer.
+// TestAnswerThatWaitedIsDropped: another replica has published the same fix, and one
+// with an earlier dateTime, while this one held its answer.
 func TestAnswerThatWaitedIsDropped(t *testing.T) {
 	t.Parallel()
 	f0, f1, f2 := at(1, "f0"), at(10, "f1"), at(5, "f2")
@@ -78,7 +78,7 @@ func TestAnswerThatWaitedIsDropped(t *testing.T) {
 }
 
 // TestHistoryThatIsOwedStaysOwed: a fix whose time does not go forward does not end
-// what a request that failed has left unread.
+// the gap that a failed request has left.
 func TestHistoryThatIsOwedStaysOwed(t *testing.T) {
 	t.Parallel()
 	for _, between := range []string{"", at(5, "battery"), at(2, "back")} {
@@ -279,7 +279,7 @@ func TestBackfillAfterAFixThatWentBack(t *testing.T) {
 }
 
 // TestGapIsBounded: back-fill and alert history ask for no more than their limit,
-// and what lies before a fix of the future is asked for with the next one.
+// and the part before a fix of the future is requested with the next one.
 func TestGapIsBounded(t *testing.T) {
 	t.Parallel()
 	o := options()
@@ -320,7 +320,7 @@ func TestRefusedBackfillIsAskedForLessAndLess(t *testing.T) {
 	})
 }
 
-// TestHistoryNarrowedByTheQuota: what the quota leaves out is read later.
+// TestHistoryNarrowedByTheQuota: the part that the quota leaves out is read later.
 func TestHistoryNarrowedByTheQuota(t *testing.T) {
 	t.Parallel()
 	o := withHistory()

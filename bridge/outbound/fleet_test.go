@@ -131,7 +131,7 @@ func TestRemovedDeviceLeavesTheBucket(t *testing.T) {
 			select {
 			case e := <-w.Updates():
 				if e == nil {
-					continue // what was there before is over
+					continue // the state before has ended
 				}
 				if e.Operation() != want {
 					t.Fatalf("%s: got a %v", what, e.Operation())

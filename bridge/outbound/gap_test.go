@@ -47,7 +47,7 @@ func TestBackfillThatFailsDoesNotKeepThePositionBack(t *testing.T) {
 			if got := got[len(got)-1].header.Get(publisher.HeaderHistorySince); got != "2026-01-02T03:00:01Z" {
 				t.Errorf("the history is still to be read from %q", got)
 			}
-			// Once the history answers again, it is asked from where it was not read.
+			// Once the history answers again, the unread part of it is requested.
 			api.set(func() {
 				api.alerts["d"] = `{"dateTime":"2026-01-02T03:00:05Z","latitude":1,"longitude":2,"text":"late","alerts":["SOS"]}`
 				api.ranges["d"], api.asked = "", nil

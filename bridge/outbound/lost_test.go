@@ -111,7 +111,7 @@ func TestAgedOutLocationIsNotNews(t *testing.T) {
 		t.Fatal(err)
 	}
 	for entry := <-watch.Updates(); entry == nil; entry = <-watch.Updates() {
-		continue // the end of what was there at first
+		continue // the end of the first events
 	}
 	if err := watch.Stop(); err != nil {
 		t.Fatal(err)

@@ -8,7 +8,7 @@ import (
 	"plaspy-bridge/bridge/outbound/schedule"
 )
 
-// eager is a registry whose metrics are read as soon as they are registered, as the exporter of OpenTelemetry may.
+// eager is a registry that reads metrics as soon as they are registered, as the exporter of OpenTelemetry may.
 type eager struct{ *prometheus.Registry }
 
 func (e eager) MustRegister(all ...prometheus.Collector) {

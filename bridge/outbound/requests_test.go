@@ -59,7 +59,7 @@ func TestWhyNamesFields(t *testing.T) {
 	}
 	r.stop()
 
-	// What the stream holds is what the next one is compared with after a restart.
+	// After a restart the next answer is compared with the event in the stream.
 	api.show("d", strings.Replace(wide(2, 8), `"A. Person"`, `"B. Person"`, 1))
 	r = newRig(t, srv, api, options())
 	r.until("the third", body(`"v":8`))
@@ -69,8 +69,8 @@ func TestWhyNamesFields(t *testing.T) {
 	r.stop()
 }
 
-// TestWhySaysWhoPublished: what another replica has gone beyond is not published,
-// and why says so.
+// TestWhySaysWhoPublished checks that a fix is not published if another replica has
+// published a later one, and that why says so.
 func TestWhySaysWhoPublished(t *testing.T) {
 	t.Parallel()
 	api, srv := newFakeAPI("d"), natstest.Start(t)

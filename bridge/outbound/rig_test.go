@@ -213,7 +213,7 @@ func (r *rig) until(what string, ok func(event) bool) []event {
 	}
 }
 
-// summary is a stream in one line each: subject and what matters of the body.
+// summary returns one line for each event: its subject and the main fields of its body.
 func summary(list []event) []string {
 	var lines []string
 	for _, e := range list {
@@ -261,7 +261,7 @@ func at(second int, v any, more ...string) string {
 	return s + "}"
 }
 
-// forgetPolls leaves the polls until now out of what polls counts.
+// forgetPolls makes polls count only later polls.
 func (r *rig) forgetPolls() {
 	for len(r.api.polled) > 0 {
 		<-r.api.polled

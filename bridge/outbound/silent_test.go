@@ -57,7 +57,7 @@ func TestSilentBeyondRetention(t *testing.T) {
 		t.Fatal(err)
 	}
 	for e := <-w.Updates(); e == nil; e = <-w.Updates() {
-		continue // the end of what was there at first
+		continue // the end of the first events
 	}
 	r.ageOut()
 	r.forgetPolls()

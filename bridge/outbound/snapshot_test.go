@@ -14,7 +14,7 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// statuses follows what the pool reports until ok accepts what is known by device.
+// statuses follows the pool's reports until ok accepts the statuses by device.
 func (r *rig) statuses(known map[string]DeviceStatus, what string, ok func() bool) {
 	r.t.Helper()
 	timeout := time.After(time.Minute)
@@ -88,8 +88,8 @@ func TestNothingIsRememberedForNobody(t *testing.T) {
 	}
 }
 
-// BenchmarkChanged is what a second of 1,000 polls in 10,000 devices costs
-// an observer.
+// BenchmarkChanged measures the cost of an observer for a second of 1,000 polls
+// in 10,000 devices.
 func BenchmarkChanged(b *testing.B) {
 	api := newFakeAPI()
 	p := New(options(), parts(api, nil, schedule.NewAdaptive(schedule.AdaptiveOptions{Interval: time.Minute, Seed: 1}))).fleet

@@ -49,7 +49,7 @@ func TestPause(t *testing.T) {
 	was := r.polled("a") + r.polled("c")
 	x := r.polled("x")
 	natstest.Eventually(t, "the other one is polled", func() bool { return r.polled("x") > x+50 })
-	if n := r.polled("a") + r.polled("c"); n > was+2 { // what was under way
+	if n := r.polled("a") + r.polled("c"); n > was+2 { // polls in flight
 		t.Errorf("%d polls of paused devices", n-was)
 	}
 	if why := r.why("a"); why.Control != "by hand" || !strings.Contains(why.Plan, "paused") || !r.pool.Polls("a") {

@@ -118,7 +118,7 @@ func TestPollAndItsEventsAreOneTrace(t *testing.T) {
 	}
 }
 
-// What an event is called, and all that it says but the trace's headers, does not
+// The id of an event and its content, except for the trace's headers, do not
 // depend on tracing: a duplicate stays one across replicas that differ in it.
 func TestTracingDoesNotChangeEvents(t *testing.T) {
 	t.Parallel()
@@ -157,7 +157,7 @@ func TestTracingDoesNotChangeEvents(t *testing.T) {
 }
 
 // An event that the stream refuses has a span, and the poll that follows a trace of
-// its own: what it stores carries the context of its own span.
+// its own: the event that it stores carries the context of its own span.
 func TestRefusedEventHasASpanOfItsOwn(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
@@ -225,7 +225,7 @@ func TestEventSentAgainKeepsItsContext(t *testing.T) {
 	}
 }
 
-// bare answers at once what is unchanged, and looks at its context.
+// bare answers at once with an unchanged fix, and looks at its context.
 type bare struct {
 	*fakeAPI
 	raw []byte

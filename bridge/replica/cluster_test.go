@@ -25,8 +25,8 @@ func newCluster(t *testing.T, devices int) (*rig, []*natstest.Server) {
 	return r, servers
 }
 
-// TestCluster: replicas outlive the loss of whichever server leads the bucket,
-// and what happens among them meanwhile.
+// TestCluster checks that replicas survive the loss of the server that leads the bucket,
+// and joins and leaves meanwhile.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	needsProof(t)

@@ -114,7 +114,7 @@ func TestTwins(t *testing.T) {
 	r.awaitDivided(a, b)
 }
 
-// TestStandby: where there are more replicas than requests a minute, some wait.
+// TestStandby: with more replicas than requests a minute, some wait.
 func TestStandby(t *testing.T) {
 	r := newRig(t, 100)
 	limit := func(_ *node, o *Options) { o.Limit = 1 }

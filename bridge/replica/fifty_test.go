@@ -7,8 +7,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// TestFifty: many replicas agree, and what they write does not depend on what
-// they do.
+// TestFifty checks that many replicas agree, and that the rate of their writes does not
+// depend on their work.
 func TestFifty(t *testing.T) {
 	t.Parallel()
 	needsProof(t)

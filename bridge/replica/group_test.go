@@ -42,7 +42,7 @@ func TestAlone(t *testing.T) {
 	}
 }
 
-// TestJoinLeave: who comes and goes moves only its own share.
+// TestJoinLeave: a replica that joins or leaves moves only its own share.
 func TestJoinLeave(t *testing.T) {
 	timed(t)
 	r := newRig(t, 600)
@@ -222,7 +222,7 @@ func TestKillInTime(t *testing.T) {
 	}
 }
 
-// TestPartition: the same where the network stands still, and nothing fails.
+// TestPartition: the same if the network stalls without an error.
 func TestPartition(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 200)

@@ -31,7 +31,7 @@ type world struct {
 	copies []store
 	plans  []string // values that the plan once had
 	names  int
-	told   []string // what happened, for a failure
+	told   []string // the history, for a failure
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -95,7 +95,7 @@ func (w *world) join(id string, set ...func(*Options)) *node {
 	return n
 }
 
-// end stops a replica, without a goodbye where it is killed.
+// end stops a replica. If it is killed, it does not write that it left.
 func (w *world) end(n *node, killed bool) {
 	w.living = remove(w.living, n)
 	w.m.mu.Lock()
@@ -140,8 +140,8 @@ func (w *world) upTo(d time.Duration) time.Duration {
 	return time.Duration(w.random.Int64N(int64(d)))
 }
 
-// lose has the store go back, or the bucket go away. Who comes new, or back, in
-// that very second knows nothing of the others, and they not yet of the loss; the
+// lose sets the store back, or deletes the bucket. A replica that starts or reconnects in
+// that second does not know the others, and they do not know of the loss yet. The
 // leases that they hold from before bound how long that lasts, see decision 4.
 func (w *world) lose(to store) {
 	w.m.restore(to)
@@ -150,7 +150,7 @@ func (w *world) lose(to store) {
 	w.blind = time.Now().Add(DefaultLease * 3 / 4)
 }
 
-// garbage is what strangers may write.
+// garbage are values that other clients may write.
 var garbage = []string{"", "hello", "null", "{}", "[]", `{"epoch":9}`, `{"epoch":99999999999999999999}`, `{"epoch":7,"limit":1,"seats":[{"slots":2}]}`,
 	`{"epoch":7,"limit":5,"seats":[{"key":"a","slots":-2}]}`, `{"id":"x","beat":-1}`, `{"id":"x","load":-5,"limit":-5,"posts":9223372036854775807}`,
 	`{"by":"x","for_ms":-1,"until":-1,"factor":-3}`, `{"by":"x","for_ms":9223372036854775807,"until":9223372036854775807,"factor":1e300}`}
@@ -229,7 +229,7 @@ func (w *world) act() {
 	}
 }
 
-// heal ends whatever lasts.
+// heal ends all faults.
 func (w *world) heal() {
 	for _, n := range w.living {
 		n.resume()
@@ -243,8 +243,8 @@ func (w *world) heal() {
 // TestInterleavings plays random histories: joins, leaves, kills, pauses,
 // partitions, lost answers, clocks that are set, a store that goes back, a bucket
 // that is deleted, garbage in every key, names used twice. At no instant two own
-// a device, nor do shares exceed the budget. No turn publishes what it saw if another
-// one of its device began since. In the end everything is owned. REPLICA_SEEDS sets how many are played, REPLICA_SEED which one alone.
+// a device, nor do shares exceed the budget. No turn publishes its answer if another
+// turn of its device has begun since. In the end everything is owned. REPLICA_SEEDS sets how many are played, REPLICA_SEED which one alone.
 func TestInterleavings(t *testing.T) {
 	t.Parallel()
 	seeds := 15
@@ -280,7 +280,7 @@ func interleave(t *testing.T, seed uint64) {
 		for _, n := range slices.Clone(w.living) {
 			w.end(n, true)
 		}
-		time.Sleep(time.Minute) // what was scheduled is over, in simulated time
+		time.Sleep(time.Minute) // until the scheduled events have ended, in simulated time
 	}()
 	w.names = 1
 	w.join("1")
@@ -291,7 +291,7 @@ func interleave(t *testing.T, seed uint64) {
 			return
 		}
 	}
-	w.pass(3 * DefaultLease) // what was scheduled is over
+	w.pass(3 * DefaultLease) // until the scheduled events have ended
 	w.heal()
 	w.note("all is well again")
 	for since := time.Now(); ; w.pass(time.Second) {

@@ -13,12 +13,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// errCut is what a closed connection gives.
+// errCut is the error of a closed connection.
 var errCut = errors.New("connection closed")
 
 // model is the replicas' bucket without a server, for simulated time: revisions
-// count up over all keys, and what is lost, late or rolled back is up to the
-// test.
+// count up over all keys, and the test decides which writes are lost, late or rolled
+// back.
 type model struct {
 	mu      sync.Mutex
 	exists  bool
@@ -33,7 +33,7 @@ func newModel(seed uint64) *model {
 }
 
 type kvEntry struct {
-	jetstream.KeyValueEntry // nil: what is not needed
+	jetstream.KeyValueEntry // nil: the methods that are not needed
 
 	key      string
 	value    []byte
@@ -85,7 +85,7 @@ func (m *model) write(key string, value []byte, op jetstream.KeyValueOp) uint64 
 	return m.seq
 }
 
-// set writes whatever a stranger wants.
+// set writes a value as another client may.
 func (m *model) set(key string, value string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -109,7 +109,7 @@ func (m *model) keys(prefix string) (list []string) {
 
 // line is one replica's connection to the model.
 type line struct {
-	jetstream.JetStream // nil: what is not needed
+	jetstream.JetStream // nil: the methods that are not needed
 
 	m *model
 	// Guarded by the model's mutex.
@@ -185,13 +185,13 @@ func (l *line) CreateKeyValue(ctx context.Context, _ jetstream.KeyValueConfig) (
 
 // modelKV is the bucket as one replica has it.
 type modelKV struct {
-	jetstream.KeyValue // nil: what is not needed
+	jetstream.KeyValue // nil: the methods that are not needed
 
 	line *line
 }
 
-// put writes where the key's revision is as expected: 0 is for where there is
-// none, or a deleted one.
+// put writes if the key's revision is as expected: 0 stands for a missing or a
+// deleted key.
 func (kv *modelKV) put(ctx context.Context, key string, value []byte, expected func(kvEntry) bool) (revision uint64, err error) {
 	m := kv.line.m
 	err = kv.line.ask(ctx, func() error {
@@ -230,8 +230,8 @@ func (kv *modelKV) Get(ctx context.Context, key string) (jetstream.KeyValueEntry
 	return e, err
 }
 
-// Delete is asked for keys of replicas that are gone, at the revision that said
-// so; the option does not tell which, so what says so now stands for it.
+// Delete is called for keys of replicas that left, at the revision that said so. The
+// revision cannot be read from the option, so Delete requires that the key says so now.
 func (kv *modelKV) Delete(ctx context.Context, key string, _ ...jetstream.KVDeleteOpt) error {
 	m := kv.line.m
 	return kv.line.ask(ctx, func() error {

@@ -55,7 +55,7 @@ func needsProof(t *testing.T) {
 const (
 	// testLease is short, for quick tests, and long enough for a busy machine.
 	testLease = time.Second
-	// patience is for a busy machine: what takes longer is broken.
+	// patience is long enough for a busy machine: a step that takes longer has failed.
 	patience = 4 * time.Minute
 	subjects = publisher.Subjects("plaspy")
 )
@@ -67,7 +67,7 @@ type rig struct {
 
 	server *natstest.Server
 	tokens []string
-	urls   string // where set: of a cluster, instead of the server
+	urls   string // if set: of a cluster, instead of the server
 	copies int    // of the bucket
 	// blind: until then nothing is checked, because the bucket was lost.
 	blind time.Time
@@ -166,7 +166,7 @@ func (r *rig) start(id string, set ...func(*node, *Options)) *node {
 	return n
 }
 
-// run runs the group and what stands for the consumer side.
+// run runs the group and a stand-in for the consumer side.
 func (n *node) run(ctx context.Context, load func() Load, change func(Assignment) InFlight) {
 	n.consumed = make(chan struct{})
 	go func() {
@@ -270,12 +270,12 @@ func (r *rig) change(n *node, a Assignment) InFlight {
 	return given
 }
 
-// check runs under the mutex, so no replica changes what it owns meanwhile but
+// check runs under the mutex, so a replica can lose devices meanwhile only
 // by the end of its lease.
 func (r *rig) check() {
 	for _, n := range r.replicas {
-		// What the lease covered is over when it has run out, whatever answers
-		// still come; not when it was only given up.
+		// Ownership ends when the lease has run out, even if answers still
+		// come, but not when the lease was only given up.
 		if sent := n.lease.Load(); sent != nil {
 			n.sent = *sent
 		}
@@ -309,7 +309,7 @@ func (r *rig) check() {
 			if !n.ownsLocked(token) {
 				continue
 			}
-			// What was true of the first one before must be so still.
+			// The first one's state must not have changed.
 			if owner != nil && owner.ownsLocked(token) {
 				r.Errorf("%s is owned by %s and by %s", token, owner.id, n.id)
 			}
@@ -413,7 +413,7 @@ func (r *rig) restart() {
 	}
 }
 
-// InProcessConn makes it what the client takes for an embedded server.
+// InProcessConn lets the client take it for an embedded server.
 func (g *gate) InProcessConn() (net.Conn, error) {
 	g.wait()
 	c, err := g.server.Load().InProcessConn()

@@ -21,7 +21,7 @@ func calmly(t *testing.T, f func(w *world)) {
 			for len(w.living) > 0 {
 				w.end(w.living[0], true)
 			}
-			time.Sleep(time.Minute) // in simulated time: what was scheduled is over
+			time.Sleep(time.Minute) // in simulated time, until the scheduled events have ended
 		}()
 		f(w)
 	})
@@ -117,8 +117,8 @@ func TestSeatFollowsTheAPI(t *testing.T) {
 	})
 }
 
-// TestStopKeepsTheSeat: a replica that stops gives its devices up at
-// once, and the seat when what it sent is recorded.
+// TestStopKeepsTheSeat checks that a replica that stops gives its devices up at
+// once, and the posting lease when its posts are recorded.
 func TestStopKeepsTheSeat(t *testing.T) {
 	calmly(t, func(w *world) {
 		a, b := w.joinReaching("a"), w.joinReaching("b")
@@ -148,8 +148,8 @@ func TestStopKeepsTheSeat(t *testing.T) {
 	})
 }
 
-// TestStopDoesNotWaitForEver: what was sent and is never answered keeps the stop
-// no longer than the grace, and the others no longer than the lease.
+// TestStopDoesNotWaitForEver checks that a post without an answer delays the stop
+// no longer than the grace, and the other replicas no longer than the lease.
 func TestStopDoesNotWaitForEver(t *testing.T) {
 	t.Parallel()
 	calmly(t, func(w *world) {
@@ -228,8 +228,8 @@ func TestSeatOfEarlierVersions(t *testing.T) {
 	})
 }
 
-// TestMoved: an assignment that changes the share alone says so, and so does one that
-// gives back what a lease that ran out had taken away, or that only removes devices.
+// TestMoved checks Moved for an assignment that changes the share alone, one that
+// returns the devices after a lease ran out, and one that only removes devices.
 func TestMoved(t *testing.T) {
 	type changes struct{ moved, gained bool }
 	g := New(Options{ID: "a"})

@@ -75,7 +75,7 @@ func TestDifferences(t *testing.T) {
 	r.awaitDivided(a, alike, silent)
 }
 
-// TestPeers: who only looks sees who lives, and leaves nothing behind.
+// TestPeers checks that Peers lists the live replicas and writes nothing.
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 10)
@@ -90,7 +90,7 @@ func TestPeers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	kv := r.bucket()
-	// What has no meaning is left out, and so is who is long gone.
+	// Values without a meaning are left out, and so are replicas that left long ago.
 	if _, err := kv.Put(ctx, memberPrefix+"x.y", []byte("garbage")); err != nil {
 		t.Fatal(err)
 	}

@@ -40,8 +40,8 @@ func TestOlderStore(t *testing.T) {
 	r.awaitDivided(b, c)
 }
 
-// TestBucketDeleted: the bucket is created again, and no replica acts on what another
-// one may still believe.
+// TestBucketDeleted: the bucket is created again, and no replica acts on the old
+// state of another one.
 func TestBucketDeleted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 100)
@@ -136,8 +136,8 @@ func TestBucketAsItIs(t *testing.T) {
 	}
 }
 
-// TestOldPlan: an old plan whose members are long gone stops no replica for
-// good, whether their keys say that they left or are deleted.
+// TestOldPlan checks that an old plan stops no replica for good if its members left
+// long ago, whether their keys say so or are deleted.
 func TestOldPlan(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 50)
@@ -161,8 +161,8 @@ func TestOldPlan(t *testing.T) {
 	r.awaitDivided(a, b)
 }
 
-// TestEvict: what is known of a member decides how it is evicted, and what its
-// key says counts.
+// TestEvict checks how a member is evicted: it depends on its known state, and its
+// key counts.
 func TestEvict(t *testing.T) {
 	r := newRig(t, 0)
 	js := natstest.JetStream(t, r.server.Client(t))

@@ -8,7 +8,7 @@ import (
 	"plaspy-bridge/publisher/natstest"
 )
 
-// TestThrottle: what one replica sees all obey within a second.
+// TestThrottle checks that all replicas obey within a second a throttling that one sees.
 func TestThrottle(t *testing.T) {
 	timed(t)
 	r := newRig(t, 10)
@@ -70,7 +70,7 @@ func TestThrottleAll(t *testing.T) {
 	if took := elapsed(); took > within(2*time.Second) {
 		t.Errorf("it took %v until all stopped", took)
 	}
-	// Who joins later obeys what is left of it.
+	// A replica that joins later obeys the rest of it.
 	late := make(chan time.Time, 10)
 	r.start("late", func(_ *node, o *Options) { o.OnThrottle = func(at time.Time, _ float64) { late <- at } })
 	select {

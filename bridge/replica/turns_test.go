@@ -240,8 +240,8 @@ func TestTurnsOfAStopAfterTheLease(t *testing.T) {
 	})
 }
 
-// TestTurnsWhenTheBucketLosesItsState: a replica whose state the bucket lost publishes
-// what it had asked for before, for as long as other replicas wait then.
+// TestTurnsWhenTheBucketLosesItsState: after the bucket lost a replica's state, it publishes
+// the answers to earlier requests, for as long as other replicas wait then.
 func TestTurnsWhenTheBucketLosesItsState(t *testing.T) {
 	t.Parallel()
 	for _, length := range []time.Duration{DefaultLease - time.Second, 2 * DefaultLease} {

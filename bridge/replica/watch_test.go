@@ -34,8 +34,8 @@ func TestLateEcho(t *testing.T) {
 	}
 }
 
-// FuzzEntries: whatever stands in the bucket, a replica neither panics nor takes
-// more than there is.
+// FuzzEntries checks that with any content of the bucket a replica neither panics nor
+// takes more devices or budget than there are.
 func FuzzEntries(f *testing.F) {
 	good, _ := json.Marshal(plan.Plan{Epoch: 3, Limit: 600, Seats: []plan.Seat{{Key: "k", Name: "a", Slots: 300}, {Key: "l", Name: "b", Slots: 300}}})
 	f.Add(good, []byte(`{"id":"b","beat":1,"ack":3}`))
@@ -110,7 +110,7 @@ func TestPlanDuringStop(t *testing.T) {
 	}
 }
 
-// TestWriterOfAnUnreadablePlan: a plan whose key holds something else is written again
+// TestWriterOfAnUnreadablePlan: a plan is written again if its key holds another value,
 // by the first live member that knows it, and by no replica that knows only an earlier
 // one, or none.
 func TestWriterOfAnUnreadablePlan(t *testing.T) {
@@ -162,8 +162,8 @@ func TestWriterOfAnUnreadablePlan(t *testing.T) {
 	}
 }
 
-// TestLostAnswer: an answer that was lost is made up for by what the watch has
-// shown, and by nothing that an earlier watch had.
+// TestLostAnswer checks that the watch replaces a lost answer, and that values of an
+// earlier watch do not.
 func TestLostAnswer(t *testing.T) {
 	g := New(Options{ID: "a", Limit: 600})
 	g.change = ignore

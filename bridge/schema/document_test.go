@@ -42,7 +42,7 @@ func TestShippedDocument(t *testing.T) {
 	}
 }
 
-// walk calls f with every value of a document and where it is.
+// walk calls f with every value of a document and its path.
 func walk(path string, v any, f func(path string, v any)) {
 	f(path, v)
 	switch v := v.(type) {
@@ -88,7 +88,7 @@ func TestReferencesResolve(t *testing.T) {
 	}
 }
 
-// TestStructure checks what AsyncAPI 3.1 demands of channels and operations.
+// TestStructure checks the rules of AsyncAPI 3.1 for channels and operations.
 func TestStructure(t *testing.T) {
 	a := read(t, "plaspy")
 	parameter := regexp.MustCompile(`\{([a-z]+)\}`)
@@ -265,8 +265,8 @@ func TestStandalone(t *testing.T) {
 	}
 }
 
-// TestTimes keeps the pattern of the API's times as wide as what the bridge
-// takes for one.
+// TestTimes checks that the pattern of the API's times allows every time that the
+// bridge accepts.
 func TestTimes(t *testing.T) {
 	a := read(t, "plaspy")
 	s, err := a.compiler.Compile("asyncapi.json#/components/schemas/apiTime")
@@ -285,7 +285,7 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-// TestTokens holds what the encoding writes against its pattern.
+// TestTokens checks the results of the encoding against its pattern.
 func TestTokens(t *testing.T) {
 	a := read(t, "plaspy")
 	s, err := a.compiler.Compile("asyncapi.json#/components/schemas/token")

@@ -55,7 +55,7 @@ func read(tb testing.TB, subjects publisher.Subjects) *asyncapi {
 	return a
 }
 
-// at follows a JSON pointer, through references; nil where there is nothing.
+// at follows a JSON pointer, through references. It returns nil if there is no value.
 func (a *asyncapi) at(pointer string) any {
 	var v any = a.root
 	for key := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
@@ -113,8 +113,8 @@ func (a *asyncapi) schema(tb testing.TB, of, message string) *jsonschema.Schema 
 	return s
 }
 
-// body holds a body against its message's schema. What is no JSON has no place
-// in one whose content type is.
+// body checks a body against its message's schema. A body that is not JSON is an error
+// in a message with the content type JSON.
 func (a *asyncapi) body(tb testing.TB, message string, data []byte) error {
 	tb.Helper()
 	if a.at("/components/messages/"+message+"/contentType") != "application/json" {

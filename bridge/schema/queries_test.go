@@ -11,7 +11,7 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// queries asks the query service everything there is to ask, and some of what
+// queries sends the query service every kind of request, and some that
 // it refuses.
 func (r *run) queries(t *testing.T) {
 	const question = `{"from":"2026-01-01T00:00:00Z","to":"2030-01-01T00:00:00Z"}`
@@ -29,7 +29,7 @@ func (r *run) queries(t *testing.T) {
 		{"poll.nobody", "", "refusal"},
 		{"locations.dev=201", "{}", "refusal"},
 	}
-	// All at once, because a replica waits a moment before it refuses what another one may know.
+	// All at once, because a replica waits a moment before it refuses a device that another one may know.
 	answers := make([]*nats.Subscription, len(questions))
 	for i, q := range questions {
 		inbox := r.conn.NewRespInbox()

@@ -96,7 +96,7 @@ func (r *run) next(what string, within time.Duration) (channel string, m *nats.M
 			r.t.Fatalf("waiting for %s: %v; seen so far: %v", what, err, r.seen)
 		}
 		if strings.HasPrefix(m.Subject, "plaspy.api.") {
-			continue // what this test asks
+			continue // a request of this test
 		}
 		channel, err := r.channel(m.Subject)
 		if err != nil {
@@ -231,7 +231,7 @@ func TestMessagesOfARealRun(t *testing.T) {
 	t.Run("control", func(t *testing.T) { r.control(t) })
 }
 
-// bucket holds what the last-location bucket stores against the document.
+// bucket checks the values of the last-location bucket against the document.
 func (r *run) bucket(t *testing.T) {
 	c, err := r.js.OrderedConsumer(t.Context(), "KV_plaspy_last", jetstream.OrderedConsumerConfig{})
 	if err != nil {

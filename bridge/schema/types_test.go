@@ -302,8 +302,8 @@ func TestPrintedJavaScript(t *testing.T) {
 	}
 }
 
-// decodes holds a message of a real run against the printed types: the decoded
-// value has what the body has.
+// decodes checks a message of a real run against the printed types: the decoded
+// value has every field of the body.
 func (r *run) decodes(m *nats.Msg) {
 	r.t.Helper()
 	v, err := plaspy.Decode(m.Subject, m.Header, m.Data)

@@ -23,7 +23,7 @@ func (w *sink) Header() http.Header         { return w.header }
 func (w *sink) WriteHeader(status int)      { w.status = status }
 func (w *sink) Write(b []byte) (int, error) { w.n += len(b); return len(b), nil }
 
-// What a lastLocation costs inside the handler, by how often it is news.
+// The cost of a lastLocation inside the handler, by how often it is new.
 func BenchmarkLastLocation(b *testing.B) {
 	for _, percent := range []float64{0, 5, 100} {
 		b.Run(fmt.Sprintf("changed=%.0f%%", percent), func(b *testing.B) {
@@ -52,7 +52,7 @@ func BenchmarkLastLocation(b *testing.B) {
 	}
 }
 
-// What a whole poll costs with a plain client, which is most of it.
+// The cost of a whole poll with a plain client, which is most of it.
 func BenchmarkPoll(b *testing.B) {
 	s := sim.New(sim.Options{Devices: 1})
 	for name, u := range map[string]*user{"in-process": inProcess(b, s), "tcp": serve(b, s)} {
@@ -65,7 +65,7 @@ func BenchmarkPoll(b *testing.B) {
 	}
 }
 
-// What accepting a location costs inside the handler.
+// The cost of accepting a location inside the handler.
 func BenchmarkPost(b *testing.B) {
 	s := sim.New(sim.Options{Devices: 1, Profile: fleet.Unchanged})
 	u := inProcess(b, s)

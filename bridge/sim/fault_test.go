@@ -23,7 +23,7 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
-// Every kind of fault does what its comment says, over TCP.
+// Every kind of fault acts as its comment says, over TCP.
 func TestFaultKinds(t *testing.T) {
 	is := func(status int, more ...string) func(*testing.T, reply) {
 		return func(t *testing.T, r reply) {
@@ -88,7 +88,7 @@ func TestFaultKinds(t *testing.T) {
 			}
 		}},
 		{"endless", fault.Rule{Kind: fault.Endless}, func(t *testing.T, r reply) {
-			if len(r.body) != 1<<20 { // where this client stops
+			if len(r.body) != 1<<20 { // the limit of this client
 				t.Errorf("got %d bytes", len(r.body))
 			}
 		}},
@@ -303,7 +303,7 @@ func TestProbability(t *testing.T) {
 	}
 }
 
-// With Done the API accepts what its sender believes lost.
+// With Done the API accepts requests that their sender takes for lost.
 func TestDone(t *testing.T) {
 	for _, kind := range []fault.Kind{fault.Status, fault.Reset, fault.Empty, fault.CutOff} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -329,7 +329,7 @@ func TestDone(t *testing.T) {
 	}
 }
 
-// What a fault distorts is remembered as such, and is no change.
+// A distorted answer is recorded as such, and is no change.
 func TestDistortedIsRecorded(t *testing.T) {
 	s := sim.New(sim.Options{Devices: 1, Record: 10, Profile: fleet.Unchanged})
 	u := serve(t, s)

@@ -12,7 +12,7 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
-// Whatever is posted, the answer is JSON that says yes or no.
+// Every post gets an answer in JSON that says yes or no.
 func FuzzPost(f *testing.F) {
 	f.Add(`{"from":"2026-01-02T03:04:05Z","to":"2026-01-02T03:04:05Z","location":{"dateTime":"2026-01-02T03:04:05Z","latitude":1,"longitude":2}}`)
 	f.Add(`{"from":"2026-01-02","to":"2026-01-03","alertName":"x"}`)

@@ -12,7 +12,7 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
-// A harness in another process learns and does what one in this one can.
+// A harness in another process can read and do the same as one in this process.
 func TestRemote(t *testing.T) {
 	s := sim.New(sim.Options{Devices: 2, Control: true, Record: 10, Profile: fleet.Unchanged})
 	u := serve(t, s)

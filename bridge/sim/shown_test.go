@@ -15,7 +15,7 @@ import (
 	"plaspy-bridge/bridge/sim/fleet"
 )
 
-// What is shown, and what Changes makes of it, over a minute of seconds.
+// The fixes shown, and the result of Changes for them, over a minute of seconds.
 func TestShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sim.New(sim.Options{Devices: 3, Profile: fleet.Every(2 * time.Second), Record: 1000})
@@ -130,7 +130,7 @@ func TestScript(t *testing.T) {
 	}
 }
 
-// Two servers with one seed show the same, whatever else is asked of them.
+// Two servers with one seed show the same fixes, also after different requests.
 func TestDeterminism(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := sim.Options{Devices: 20, Seed: 42}

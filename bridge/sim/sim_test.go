@@ -123,11 +123,11 @@ func (u *user) post(path, body string) reply {
 }
 
 func device(id, action string) string {
-	// PathEscape leaves dots alone, which is what a careless client does.
+	// PathEscape leaves dots alone, as a careless client does.
 	return "/api/devices/" + url.PathEscape(id) + action
 }
 
-// last is what lastLocation shows, byte for byte.
+// last is the answer of lastLocation, byte for byte.
 func (u *user) last(id string) string {
 	u.t.Helper()
 	var got struct{ LastLocation json.RawMessage }
@@ -135,7 +135,7 @@ func (u *user) last(id string) string {
 	return string(got.LastLocation)
 }
 
-// clip shortens what is too long to print.
+// clip shortens text that is too long to print.
 func clip(b []byte) []byte { return b[:min(len(b), 200)] }
 
 func contains(b []byte, s string) bool { return bytes.Contains(b, []byte(s)) }

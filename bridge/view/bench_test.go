@@ -49,7 +49,7 @@ func BenchmarkSecond(b *testing.B) {
 	}
 }
 
-// BenchmarkPicture is what a page costs that comes to a fleet of 10,000.
+// BenchmarkPicture measures the cost of the first picture of a fleet of 10,000.
 func BenchmarkPicture(b *testing.B) {
 	v := busy(b, 10_000)
 	b.ReportAllocs()

@@ -32,7 +32,7 @@ func serve(tb testing.TB, v *View) string {
 	return server.URL
 }
 
-// quiet fails where the console had anything to say, or a request went elsewhere.
+// quiet fails if the console has messages, or a request went to another server.
 func quiet(t *testing.T, b *browser, url string) {
 	t.Helper()
 	for _, said := range b.troubles() {

@@ -28,7 +28,7 @@ type browser struct {
 	mu      sync.Mutex
 	id      int
 	waiting map[int]chan answer
-	trouble []string // what the console said, errors and warnings only
+	trouble []string // messages of the console, errors and warnings only
 	asked   []string // URLs of requests
 }
 
@@ -45,7 +45,7 @@ type message struct {
 	Params json.RawMessage
 }
 
-// chromium starts the browser, or skips the test where there is none.
+// chromium starts the browser, or skips the test if there is none.
 func chromium(tb testing.TB) *browser {
 	tb.Helper()
 	if testing.Short() {
@@ -266,7 +266,7 @@ func (b *browser) requests() []string {
 	return append([]string(nil), b.asked...)
 }
 
-// look sets the window's size and what the user prefers.
+// look sets the window's size and the user's preferences.
 func (b *browser) look(width, height int, scheme string) {
 	b.tb.Helper()
 	b.do("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false})
@@ -301,7 +301,7 @@ func (b *browser) point(element, until string) {
 	b.tb.Fatalf("nothing about the middle of %s makes %s", element, until)
 }
 
-// click presses the pointer's button where it is.
+// click presses the pointer's button at its place.
 func (b *browser) click() {
 	b.tb.Helper()
 	for _, kind := range []string{"mousePressed", "mouseReleased"} {
@@ -319,14 +319,14 @@ func (b *browser) middle(element string) (x, y float64) {
 	return at.X, at.Y
 }
 
-// shoot writes a picture of the page where VIEW_SHOTS names a folder.
+// shoot writes a picture of the page if VIEW_SHOTS names a folder.
 func (b *browser) shoot(name string) {
 	b.tb.Helper()
 	folder := os.Getenv("VIEW_SHOTS")
 	if folder == "" {
 		return
 	}
-	// Two frames, so that what was asked for is drawn.
+	// Two frames, so that the page is drawn.
 	b.eval("new Promise((ok) => requestAnimationFrame(() => requestAnimationFrame(ok)))")
 	var shot struct{ Data string }
 	b.call(b.session, "Page.captureScreenshot", map[string]any{"format": "png"}, &shot)

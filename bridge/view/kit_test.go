@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// plain is a source that returns what a test puts in.
+// plain is a source that returns the rows of a test.
 type plain struct {
 	mu   sync.Mutex
 	next []Device

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// page is what a browser knows: it takes frames as feed.js does.
+// page is the state of a browser: it takes frames as feed.js does.
 type page struct {
 	tb     testing.TB
 	rows   map[int]*shown

@@ -120,8 +120,8 @@ func (w *trickle) Write(p []byte) (int, error) {
 
 func (w *trickle) SetWriteDeadline(time.Time) error { return nil }
 
-// TestPagesThatTrickle: a place in the view is not held for longer than a minute
-// by who takes a part every few seconds; one on a slow line gets the picture.
+// TestPagesThatTrickle checks that a client that reads a part every few seconds does not
+// hold a place in the view for longer than a minute, and that a slow one gets the picture.
 func TestPagesThatTrickle(t *testing.T) {
 	tests := []struct {
 		name  string

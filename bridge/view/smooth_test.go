@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestCrowds: where there is no room for marks, one disc stands for many; it opens
-// with a click, and a device that was chosen is found even in the thick of it.
+// TestCrowds checks that one disc stands for many marks if there is no room for them, that
+// it opens with a click, and that a chosen device is found in a crowd.
 func TestCrowds(t *testing.T) {
 	source := &plain{why: func(string) ([]byte, bool) { return []byte(`{"plan":"wait"}`), true }}
 	for i := range 600 {
@@ -51,8 +51,8 @@ func TestCrowds(t *testing.T) {
 }
 
 // TestSmooth scrolls, sorts, filters and moves a fleet of 10,000 while it drives
-// about, and counts what holds up the page. The bound is wide: it is there to
-// catch what is slow by its nature, on a machine that does other things as well.
+// about, and counts the delays of the page. The bound is wide: it
+// catches code that is slow by design, on a machine with other load.
 func TestSmooth(t *testing.T) {
 	where := serve(t, busy(t, 10_000))
 	b := chromium(t)
@@ -120,7 +120,7 @@ func TestMemoryOfAPage(t *testing.T) {
 		}
 		return h.UsedSize, n
 	}
-	storm() // what is made once
+	storm() // to make the objects that are made once
 	heap, nodes := storm()
 	heap2, nodes2 := storm()
 	t.Logf("heap %.2f then %.2f MB, %g then %g elements", heap/1e6, heap2/1e6, nodes, nodes2)
@@ -133,7 +133,7 @@ func TestMemoryOfAPage(t *testing.T) {
 	quiet(t, b, where)
 }
 
-// TestMotion: who wants no motion gets none, others a flight of a third of a second.
+// TestMotion checks that a user who prefers no motion gets none, and others a flight of a third of a second.
 func TestMotion(t *testing.T) {
 	source := &plain{}
 	source.put(truck("a", 4), truck("b", 5))

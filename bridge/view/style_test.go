@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestContrast wants text that can be read, in both colour schemes: WCAG 2.2,
-// 1.4.3 (4.5 to 1), and 1.4.11 (3 to 1) for what is not text.
+// TestContrast checks the contrast in both colour schemes: WCAG 2.2,
+// 1.4.3 (4.5 to 1) for text, and 1.4.11 (3 to 1) for the rest.
 func TestContrast(t *testing.T) {
 	css, err := files.ReadFile("assets/style.css")
 	if err != nil {

@@ -19,7 +19,7 @@ func (b *browser) open(url string) {
 	b.wait(`document.querySelector("#feed").textContent.includes("live")`)
 }
 
-// TestStripTellsTheWorst: what an operator must not miss is in one line, as long
+// TestStripTellsTheWorst checks that one line shows the worst trouble, as long
 // as it lasts.
 func TestStripTellsTheWorst(t *testing.T) {
 	var mu sync.Mutex
@@ -85,7 +85,7 @@ func TestNoRoom(t *testing.T) {
 
 // TestPageBehindPassword loads the page with a name and password in its address, as
 // some people do. A page may fetch nothing relative to that; and neither the
-// address that it shows nor what it asks for has them.
+// address that it shows nor its requests have them.
 func TestPageBehindPassword(t *testing.T) {
 	source := newTraffic(3, time.Now())
 	v := New(Options{Source: source, Log: quietLog})
@@ -130,7 +130,7 @@ func TestPageBehindPassword(t *testing.T) {
 	}
 }
 
-// TestOtherSites has a page of another site try what the browser lets it: to open
+// TestOtherSites makes a page of another site try all that the browser permits: to open
 // streams, to read answers, to show the page in a frame, to use its scripts.
 func TestOtherSites(t *testing.T) {
 	source := newTraffic(3, time.Now())

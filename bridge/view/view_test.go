@@ -38,7 +38,7 @@ func running(t *testing.T, o Options, f func(t *testing.T, v *View)) {
 	})
 }
 
-// second lets one tick pass, and what it sets off.
+// second lets one tick pass, and its effects.
 func second() {
 	time.Sleep(frameEvery)
 	synctest.Wait()
@@ -87,8 +87,8 @@ func TestPictureThenChanges(t *testing.T) {
 	})
 }
 
-// TestChangesOfASecondAreOneRow keeps what is sent proportional to what there is
-// to see, and not to how often a source reports it.
+// TestChangesOfASecondAreOneRow checks that the traffic depends on the visible changes,
+// and not on the number of a source's reports.
 func TestChangesOfASecondAreOneRow(t *testing.T) {
 	source := &plain{}
 	running(t, Options{Source: source}, func(t *testing.T, v *View) {

@@ -7,8 +7,8 @@ import (
 	"plaspy-bridge/bridge/sim"
 )
 
-// TestCheck wants the exit status of the contract; what is found, and how, is
-// package preflight's to test.
+// TestCheck checks the exit status of the contract. The tests of package preflight
+// check the findings.
 func TestCheck(t *testing.T) {
 	fleet := sim.New(sim.Options{Devices: 2})
 	tests := []struct {

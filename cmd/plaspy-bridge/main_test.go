@@ -79,7 +79,7 @@ func TestEnvShowsNoSecret(t *testing.T) {
 	}
 }
 
-// TestSim starts the simulator as a person would, believes what it prints, and
+// TestSim starts the simulator as a person would, uses the settings that it prints, and
 // interrupts it.
 func TestSim(t *testing.T) {
 	clitest.ClearEnv(t)

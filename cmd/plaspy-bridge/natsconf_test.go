@@ -56,7 +56,7 @@ func TestEmbeddedServerWithNATSConf(t *testing.T) {
 	}
 	out, err := command("check").CombinedOutput()
 	for line := range strings.Lines(string(out)) {
-		// The embedded server runs on this machine, whose power may fail.
+		// The embedded server runs on this machine, and its power may fail.
 		if !strings.HasPrefix(line, "ok ") && !strings.HasPrefix(line, "warn power failure:") {
 			t.Errorf("check says: %s", line)
 		}

@@ -33,7 +33,7 @@ type login struct {
 	name string
 	env  []string
 	// spare are the permissions that the program does not need with this login:
-	// the Reply-To of gateways, and what is for another login.
+	// the Reply-To of gateways, and those for another login.
 	spare []string
 }
 
@@ -72,7 +72,7 @@ var late = []string{
 
 // TestPermissionsOneByOne runs the program and `plaspy-bridge check` as the users of
 // deploy/nats.conf, and again with each single permission taken away. Check has to
-// report what then breaks, and nothing that does not break. A permission that neither
+// report exactly the parts that then break. A permission that neither
 // misses is not needed.
 //
 // Without -proof it takes every 16th permission.
@@ -267,7 +267,7 @@ func refused(t *testing.T, log string) string {
 	return ""
 }
 
-// work is what the program has to do once.
+// work is the set of actions that the program has to complete once.
 type work struct {
 	ctx    context.Context
 	conn   *nats.Conn
@@ -276,7 +276,7 @@ type work struct {
 	handed bool
 }
 
-// left returns what is not done yet, or "".
+// left names an action that is not done yet, or returns "".
 func (w *work) left() string {
 	for _, stream := range []string{"PLASPY_EVENTS", "KV_plaspy_last", "KV_plaspy_replicas", "KV_plaspy_control", "KV_plaspy_silent"} {
 		if w.messages(stream) == 0 && stream != "KV_plaspy_control" {
@@ -306,7 +306,7 @@ func (w *work) left() string {
 	return ""
 }
 
-// letters reads the dead letters of the live view, whose answer takes long if the server
+// letters reads the dead letters of the live view. The answer takes long if the server
 // refuses the reading.
 func (w *work) letters() error {
 	ctx, cancel := context.WithTimeout(w.ctx, time.Second)
@@ -330,7 +330,7 @@ func (w *work) unready() string {
 	return ""
 }
 
-// remembered returns where a removed device is still to be found, or "".
+// remembered names a place that still has a removed device, or returns "".
 func (w *work) remembered(device string) string {
 	for _, bucket := range []string{"plaspy_last", "plaspy_silent"} {
 		kv, err := w.js.KeyValue(w.ctx, bucket)

@@ -91,8 +91,8 @@ func TestREADMECommands(t *testing.T) {
 	section(t, readme, "commands", b.String())
 }
 
-// TestREADMEMetrics compares the table with what a running bridge serves, and
-// that with the names in the source.
+// TestREADMEMetrics compares the table with the metrics of a running bridge, and
+// those with the names in the source.
 func TestREADMEMetrics(t *testing.T) {
 	named := metricNames(t)
 	var table string
@@ -179,7 +179,7 @@ var (
 	labelName  = regexp.MustCompile(`(\w+)="`)
 )
 
-// metricsTable makes the README's table of what Prometheus would read.
+// metricsTable makes the README's table of the metrics that Prometheus would read.
 func metricsTable(scrape string) string {
 	var b strings.Builder
 	b.WriteString("| metric | type | labels | what |\n|---|---|---|---|\n")
@@ -195,7 +195,7 @@ func metricsTable(scrape string) string {
 	return b.String()
 }
 
-// metricNames are those in the source of what the program is made of.
+// metricNames are those in the source of the program.
 func metricNames(t *testing.T) []string {
 	t.Helper()
 	var names []string

@@ -253,7 +253,7 @@ func TestCLI(t *testing.T) {
 	}
 }
 
-//nolint:misspell // mosquitto is what the clients are called
+//nolint:misspell // mosquitto is the name of the clients
 func TestMQTT(t *testing.T) {
 	const pub = `mosquitto_pub -u gateway -P ... -q 1 -t plaspy/in/location/device0001 -m '{"dateTime":"2026-01-02T03:04:05Z","latitude":4.7,"longitude":-74.1}'`
 	const sub = `mosquitto_sub -u subscriber -P ... -t plaspy/alert/+/+`

@@ -15,7 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// collector keeps what OTLP exporters send it, as it came.
+// collector keeps the requests of OTLP exporters, unchanged.
 type collector struct {
 	mu   sync.Mutex
 	sent [][]byte

@@ -21,7 +21,7 @@ func TestPieces(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		length time.Duration
-		fits   time.Duration // what one answer holds
+		fits   time.Duration // the range of one answer
 		bytes  int           // of each answer
 		fails  int           // the request that does; 0: none
 		want   string        // the requests, in minutes

@@ -31,7 +31,7 @@ func devices(ids string) []plaspy.Device {
 
 func all(string) bool { return true }
 
-// step feeds a reading to a directory and stores what is due.
+// step feeds a reading to a directory and stores the events that are due.
 func step(dir *directory, r reading) (events, chosen string) {
 	list, _ := usable(time.Time{}, devices(r.ids))
 	var members map[string]bool
@@ -112,7 +112,7 @@ func sorted(ids string) string {
 	return fmt.Sprint(f)
 }
 
-// TestShortListAtStart: the list before the first one is what the stream holds.
+// TestShortListAtStart: the first list is compared with the devices in the stream.
 func TestShortListAtStart(t *testing.T) {
 	dir := newDirectory(Selection{})
 	images := map[string]Image{}

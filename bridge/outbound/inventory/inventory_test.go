@@ -27,7 +27,7 @@ func TestEventThatTheStreamCannotTake(t *testing.T) {
 		v := w.run(t, Selection{})
 		for range 12 {
 			w.pass(refresh)
-			v.Load(held("a", "c")) // whatever makes the state be read again
+			v.Load(held("a", "c")) // the state is read again
 		}
 		if n := w.count("plaspy.device.big"); n != 1 {
 			t.Errorf("the event was sent %d times in an hour, want once", n)
@@ -209,7 +209,7 @@ func TestStopWhileTheBrokerIsAway(t *testing.T) {
 	}) // the bubble fails if Run does not return
 }
 
-// TestLostStreamHasTheListRead: what the stream lost is published again, with one
+// TestLostStreamHasTheListRead: events that the stream lost are published again, with one
 // reading of the list and no more.
 func TestLostStreamHasTheListRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -167,7 +167,7 @@ func (w *world) pass(d time.Duration) {
 	w.set(func() {})
 }
 
-// held returns what a stream holds: an added event of each device.
+// held returns the content of a stream: an added event of each device.
 func held(ids ...string) iter.Seq2[string, Image] {
 	return func(yield func(string, Image) bool) {
 		for _, id := range ids {

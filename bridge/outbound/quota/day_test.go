@@ -44,7 +44,7 @@ func TestDayAdopts(t *testing.T) {
 	}
 }
 
-// TestDayAfterClockWasAhead: a count whose day lies far ahead was made with a
+// TestDayAfterClockWasAhead: a count for a day far ahead was made with a
 // wrong clock. It must not keep the device unpolled until that day comes.
 func TestDayAfterClockWasAhead(t *testing.T) {
 	const limit = 1440
@@ -55,7 +55,7 @@ func TestDayAfterClockWasAhead(t *testing.T) {
 	}{
 		{"more than a year", 400 * 24 * time.Hour, 5 * time.Minute},
 		{"two days", 48 * time.Hour, 5 * time.Minute},
-		// A replica whose clock is some minutes ahead has begun tomorrow: its
+		// A replica with its clock some minutes ahead has begun tomorrow: its
 		// count is kept, and the head start of the day with it.
 		{"into tomorrow", 18 * time.Hour, 18*time.Hour + 5*time.Minute},
 	} {
@@ -78,8 +78,8 @@ func TestDayAfterClockWasAhead(t *testing.T) {
 	}
 }
 
-// FuzzReservation: whatever the bucket holds, at most the limit is used, and the
-// device is asked again by the end of the next day.
+// FuzzReservation checks that for any content of the bucket at most the limit is used,
+// and the device is polled again by the end of the next day.
 func FuzzReservation(f *testing.F) {
 	f.Add([]byte(`{"day":20000,"from":0,"reserved":45}`), uint64(3))
 	f.Add([]byte(`{"day":1e9}`), uint64(1))

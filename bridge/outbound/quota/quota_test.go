@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// memory is a store in memory whose writes fail on demand.
+// memory is a store in memory that fails writes on demand.
 type memory struct {
 	all      map[string]Stored
 	revision uint64

@@ -127,7 +127,7 @@ func TestAdaptiveRecoversFromAStandstill(t *testing.T) {
 	}
 }
 
-// A fleet whose devices are all held until the same moment must not be polled all at once then.
+// If all devices are held until the same moment, they must not be polled all at once then.
 func TestAdaptiveComesBackSpread(t *testing.T) {
 	const n = 1000
 	for _, tc := range []struct {

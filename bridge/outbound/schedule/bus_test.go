@@ -22,7 +22,7 @@ import (
 const busTrace = "../../../../shared/traces/capmetro_20170321.csv"
 
 // buses returns the part of the trace in which all of the fleet reports, from its fifth hour on. It
-// skips the test where the trace is not there.
+// skips the test if the trace is missing.
 func buses(tb testing.TB) []tracker {
 	tb.Helper()
 	f, err := os.Open(filepath.FromSlash(busTrace))

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// clairvoyant is what a poller could reach that knows every fix before it comes: for a price per
+// clairvoyant returns the requests of a poller that knows every fix before it comes: for a price per
 // request the best plan of each device (dynamic programming over "fetch at the moment when fix i
 // appears"), the price in each stretch of time being such that the plans fit the budget there, and
-// then one request at a time. It is no proven bound, but nobody without a view of the future comes
+// then one request at a time. It is no proven bound, but no policy without a view of the future comes
 // near it.
 func clairvoyant(r *replay) []asked {
 	const stretch = 5 * time.Minute

@@ -93,7 +93,7 @@ func TestMemoryOfADevice(t *testing.T) {
 	if got := (heap.Live() - empty) / n; got > most {
 		t.Errorf("a device takes %d bytes, want %d at most", got, most)
 	}
-	// The average of a thousand decisions, so that what the runtime allocates meanwhile does not count.
+	// The average of a thousand decisions, so that the runtime's own allocations do not count.
 	if got := testing.AllocsPerRun(1000, l.step); got != 0 {
 		t.Errorf("a decision makes %v allocations, want none", got)
 	}

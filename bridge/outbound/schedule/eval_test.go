@@ -10,7 +10,7 @@ import (
 
 const (
 	runs   = 4 * time.Hour
-	counts = time.Hour // what happens before is start-up and not counted
+	counts = time.Hour // the time before is start-up and not counted
 	delay  = 150 * time.Millisecond
 )
 
@@ -51,7 +51,7 @@ func (c compared) String() string {
 // quick says to simulate less.
 func quick() bool { return testing.Short() || raced }
 
-// withinBudget fails where any 60 s see more requests than the rate.
+// withinBudget fails if any 60 s see more requests than the rate.
 func withinBudget(tb testing.TB, log []asked, rate float64) {
 	tb.Helper()
 	first := 0
@@ -91,7 +91,7 @@ func TestAdaptiveIsDeterministic(t *testing.T) {
 	samePolls(t, r.run(adaptive()), r.run(adaptive()), time.Hour)
 }
 
-// Cutting off what comes later must change no earlier poll.
+// Cutting off later fixes must change no earlier poll.
 func TestAdaptiveCannotSeeTheFuture(t *testing.T) {
 	t.Parallel()
 	const cut = 40 * time.Minute

@@ -29,8 +29,8 @@ type poll struct {
 	at time.Time
 }
 
-// serve asks the policy from now to end, as a pool with a request each gap (0: no limit) does, and
-// answers each poll at once with what answer says.
+// serve runs the policy from now to end, as a pool with a request each gap (0 means no limit) does,
+// and answers each poll at once with the result of answer.
 func serve(p *schedule.Schedule, now, end time.Time, gap time.Duration, answer func(now time.Time, id string) schedule.Observation) []poll {
 	var polls []poll
 	for !now.After(end) {

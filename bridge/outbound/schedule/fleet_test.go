@@ -25,7 +25,7 @@ type tracker struct {
 	fixes []fix
 }
 
-// traits are what makes one device of the synthetic fleet differ from another.
+// traits are the properties in which devices of the synthetic fleet differ.
 type traits struct {
 	drives    bool
 	period    float64 // seconds between fixes on the road
@@ -42,7 +42,7 @@ type traits struct {
 	random    bool // no timer: the time to the next fix is exponential
 	batch     int  // fixes per upload
 	outages   bool
-	buffers   bool // and sends afterwards what it could not send
+	buffers   bool // keeps fixes during an outage and sends them afterwards
 	skew      float64
 	setBack   float64 // when its clock goes back, 0: never
 	stops     float64 // scale of its stops
@@ -225,7 +225,7 @@ func (l *life) report(at, speed float64, on, begins bool) {
 	l.pending = append(l.pending, report{made: at, speed: speed, on: on, begins: begins})
 }
 
-// flush uploads what is pending where there is coverage and enough of it, or where it must.
+// flush uploads the pending reports if there is coverage and enough of them, or if it must.
 func (l *life) flush(at float64, must bool) {
 	if at < l.silent {
 		if !l.buffers {
@@ -253,7 +253,7 @@ func (l *life) flush(at float64, must bool) {
 	l.pending = l.pending[:0]
 }
 
-// settle turns the reports into what the API shows.
+// settle turns the reports into the fixes that the API shows.
 func (l *life) settle() []fix {
 	var out []fix
 	for _, p := range l.sent {

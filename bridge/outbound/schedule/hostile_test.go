@@ -52,7 +52,7 @@ func random(n int, mean, horizon time.Duration) []tracker {
 	return out
 }
 
-// Fleets on which there is little or nothing to learn, and such as break what is learnt from.
+// Fleets with little or nothing to learn from, and fleets that mislead the schedule.
 func TestAdaptiveIsNeverMateriallyWorse(t *testing.T) {
 	t.Parallel()
 	const horizon = 2 * time.Hour

@@ -10,7 +10,7 @@ import (
 	"plaspy-bridge/bridge/outbound/schedule"
 )
 
-// both runs a test of what holds for either policy.
+// both runs a test that holds for either policy.
 func both(t *testing.T, test func(t *testing.T, p *schedule.Schedule)) {
 	t.Helper()
 	t.Run("fixed", func(t *testing.T) { test(t, schedule.NewFixed(time.Minute)) })
@@ -89,7 +89,7 @@ func TestSoonGoesFirst(t *testing.T) {
 	})
 }
 
-// What has queued up comes out in the order in which it was due.
+// Devices that have queued up are polled in the order in which they were due.
 func TestDuePollsQueueInOrder(t *testing.T) {
 	both(t, func(t *testing.T, p *schedule.Schedule) {
 		const n = 50
@@ -131,7 +131,7 @@ func TestStatsSayWhatIsImpossible(t *testing.T) {
 	})
 }
 
-// Whatever a stranger's device or a confused clock says, the policy goes on.
+// FuzzAdaptive checks that the policy works with any observations and any steps of the clock.
 func FuzzAdaptive(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 255, 128, 7, 7, 7, 90, 200, 31})
 	f.Add([]byte(strings.Repeat("\x05\x80\xff\x00\x10", 40)))

@@ -72,7 +72,7 @@ func TestMarketMeetsTheSupply(t *testing.T) {
 	}
 }
 
-// What a device costs in memory, beside its id and an entry of a map.
+// The memory of a device, without its id and its entry of a map.
 func TestDeviceIsSmall(t *testing.T) {
 	const queues, perQueue = 2, unsafe.Sizeof(entry{}) + 4
 	got := unsafe.Sizeof(device{}) + unsafe.Sizeof(deviceState{}) + queues*perQueue + 4 + unsafe.Sizeof("") + unsafe.Sizeof(presence{})

@@ -8,7 +8,7 @@ import (
 	"plaspy-bridge/bridge/outbound/schedule"
 )
 
-// replay runs a policy against what the trackers show: one request at a time, evenly spaced as the
+// replay runs a policy against the fixes of the trackers: one request at a time, evenly spaced as the
 // rate allows, each answered after a while.
 type replay struct {
 	trackers []tracker
@@ -17,11 +17,11 @@ type replay struct {
 	horizon  time.Duration
 	batch    time.Duration // requests are sent at its multiples only, as many at once as fit; 0 means one at a time
 	only     int           // of the trackers are added at the beginning; 0 means all
-	from     time.Duration // what became visible before is not counted
+	from     time.Duration // earlier fixes are not counted
 
-	// fault, where set, may change an observation.
+	// fault, if set, may change an observation.
 	fault func(now time.Duration, id string, o *schedule.Observation)
-	// at, where set, is called before each request.
+	// at, if set, is called before each request.
 	at func(now time.Duration, p *schedule.Schedule)
 	// swap, if set, is called before each request and may return another schedule to go on with; the
 	// polls under way are then lost, and nothing is polled before then.
@@ -103,7 +103,7 @@ func (r *replay) run(p *schedule.Schedule) []asked {
 	return log
 }
 
-// look is what the API says.
+// look is one answer of the API.
 func (r *replay) look(q asked, seen *int) schedule.Observation {
 	o := schedule.Observation{Speed: math.NaN(), Input: -1}
 	fixes := r.trackers[q.device].fixes

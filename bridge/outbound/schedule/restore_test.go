@@ -58,7 +58,7 @@ func TestRestoreOfOtherVersions(t *testing.T) {
 	}
 }
 
-// FuzzRestore: whatever the bucket holds, the schedule goes on, and no device is left without a poll.
+// FuzzRestore checks that the schedule works with any content of the bucket, and leaves no device without a poll.
 func FuzzRestore(f *testing.F) {
 	device, fleet := memories(f)
 	f.Add(device, fleet, int64(0))

@@ -8,8 +8,8 @@ import (
 	"plaspy-bridge/bridge/outbound/schedule"
 )
 
-// TestSameRateAgainChangesNothing compares a policy whose rate is set every
-// second with one whose rate is set once: they poll the same devices.
+// TestSameRateAgainChangesNothing compares a policy that gets its rate every
+// second with one that gets it once: they poll the same devices.
 func TestSameRateAgainChangesNothing(t *testing.T) {
 	const devices, perMinute = 40, 60.0
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

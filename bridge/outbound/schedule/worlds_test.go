@@ -21,7 +21,7 @@ type world struct {
 	targets []target
 }
 
-// target is what must be reached at a number of requests per fix; 0 means that it is not bounded.
+// target is the required result at a number of requests per fix; 0 means that it is not bounded.
 type target struct {
 	ratio  float64
 	better float64 // mean delay of the fixed interval over the adaptive one's, at least
@@ -265,7 +265,7 @@ func TestAdaptiveTakesOver(t *testing.T) {
 			t.Logf("%.1f requests per fix: with the memory of another replica %.3f, with its own %.3f of the steady mean", ratio, took/tookSteady, own/ownSteady)
 			most := 1.15
 			if !*full {
-				most = 1.4 // one small fleet, whose halves need different shares
+				most = 1.4 // the halves of one small fleet need different shares
 			}
 			if took/tookSteady > most || own/ownSteady > most {
 				t.Errorf("%.1f requests per fix: with the memory of another replica %.3f, with its own %.3f of the steady mean; want %.2f at most", ratio, took/tookSteady, own/ownSteady, most)

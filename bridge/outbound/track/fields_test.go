@@ -84,7 +84,7 @@ func FuzzFields(f *testing.F) {
 	})
 }
 
-// TestAlertNames: what is no name is left out, unless it may stand for one.
+// TestAlertNames: a value that is not a name is left out, unless it may stand for one.
 func TestAlertNames(t *testing.T) {
 	for _, tc := range []struct {
 		alerts string

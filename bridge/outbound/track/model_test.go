@@ -94,7 +94,7 @@ var ops = slices.Concat(
 	},
 )
 
-// The reference model: what the stream must hold after any history.
+// The reference model: the events that the stream must hold after any history.
 
 // check returns the first rule that the stream breaks, or "".
 func (w *world) check() string {
@@ -270,7 +270,7 @@ func (w *world) state(alert, source string) (raised, known bool) {
 	return raised, known
 }
 
-// run performs a history and returns what the model finds wrong.
+// run performs a history and returns the first difference from the model.
 func run(r rules, history []int) string {
 	w := newWorld(r)
 	for _, i := range history {

@@ -8,7 +8,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// replica is what one process knows.
+// replica is the state of one process.
 type replica struct {
 	track  Track
 	reread bool
@@ -74,8 +74,8 @@ func (w *world) load(r *replica) {
 	r.track = im.Track(w.rules.history)
 }
 
-// compare has a replica look at the answer that it holds, and plan what it
-// publishes.
+// compare makes a replica compare the answer that it holds, and plan the events to
+// publish.
 func (w *world) compare(i int) {
 	r := &w.replicas[i]
 	if r.asked == nil {

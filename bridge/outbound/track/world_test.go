@@ -23,7 +23,7 @@ type world struct {
 	log      []event  // all that the stream took and did not lose
 	first    uint64   // of the stream
 	last     uint64
-	origin   uint64    // what is gone from here on aged out
+	origin   uint64    // events that vanish from here on aged out
 	created  time.Time // of the stream
 	bucket   event     // newest location
 	silence  event     // newest message of the alert silent
@@ -176,7 +176,7 @@ func (w *world) tail(subject string) *event {
 // anything while changes of alerts are missing: no bridge is away for that long
 // just then.
 func (w *world) age() {
-	// The retention is longer than what a gap may be.
+	// The retention is longer than the longest gap.
 	w.now = w.now.Add(2 * gapLimit)
 	w.alerts, w.due = nil, nil
 	n := (len(w.msgs) + 1) / 2
@@ -189,8 +189,8 @@ func (w *world) age() {
 	if w.load(&fresh); fresh.track.Unpublished() > 0 || w.early() {
 		n = 0
 	}
-	// No turn takes that long, and a replica that works for another one's device is
-	// told sooner.
+	// No turn takes that long, and a replica that works on another one's device is
+	// informed sooner.
 	for i := range w.replicas {
 		if r := &w.replicas[i]; r.reread || r.pub != nil || i != w.by || r.track.Last.Hash != w.bucket.hash || r.track.Silent != fresh.track.Silent {
 			w.crash(i)
@@ -229,8 +229,8 @@ func (w *world) alone(e *event) bool {
 }
 
 // lose has the stream lose its last messages; the bridge notices. If older ones
-// have left by age, what a lost message followed is not known any more, and all
-// is lost.
+// have left by age, the predecessor of a lost message is unknown, and all
+// are lost.
 func (w *world) lose(n int) {
 	n = min(n, len(w.msgs))
 	if w.first > w.origin {
@@ -253,7 +253,7 @@ func (w *world) lose(n int) {
 	if e := w.tail("A" + SilentAlert); e != nil {
 		w.silence = *e
 	}
-	// A turn under way is dropped. What is on its way to the broker just then may
+	// A turn under way is dropped. An event on its way to the broker may
 	// be stored all the same, which is not modelled.
 	for i := range w.replicas {
 		r := &w.replicas[i]

@@ -175,7 +175,7 @@ func (f *fleet) rested(t *testing.T) {
 	}
 }
 
-// TestDrift: shares follow what there is to do, not at every small change and
+// TestDrift checks that shares follow the work, not at every small change and
 // not at once.
 func TestDrift(t *testing.T) {
 	f := &fleet{limit: 600}
@@ -202,8 +202,8 @@ func TestDrift(t *testing.T) {
 }
 
 // TestSlidingMinute: real budgets, each used to the full, under the plans of a
-// group whose members come, go and are killed at random, never send more in any
-// minute than the limit. It would without the pauses.
+// group with members that join, leave and are killed at random, never send more in any
+// minute than the limit. Without the pauses they would.
 func TestSlidingMinute(t *testing.T) {
 	for _, limit := range []int{10, 60, 600} {
 		for seed := range uint64(4) {

@@ -16,7 +16,7 @@ func names(n int) (list []string) {
 }
 
 // TestSpread: every device has one owner, and each member about as many, also
-// where names and ids differ in one digit only.
+// if names and ids differ in one digit only.
 func TestSpread(t *testing.T) {
 	const devices = 20_000
 	for _, n := range []int{1, 2, 3, 7, 50} {
@@ -47,7 +47,7 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// TestViews: what is owned under several Views is what all of them give.
+// TestViews: a device is owned under several Views if all of them give it.
 func TestViews(t *testing.T) {
 	two, three := New(names(2), "host-0 1"), New(names(3), "host-0 1")
 	both := Views{two}.And(three)

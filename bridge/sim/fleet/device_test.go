@@ -47,7 +47,7 @@ func TestSameSeedSameLife(t *testing.T) {
 	}
 }
 
-// How often a device is asked must not change what it shows.
+// The number of requests for a device must not change its fixes.
 func TestAskingChangesNothing(t *testing.T) {
 	for seed := range uint64(20) {
 		want := life(t, "a", seed, Mixed, 3*time.Hour)
@@ -91,7 +91,7 @@ func TestPlausible(t *testing.T) {
 	}
 }
 
-// check holds two consecutive fixes against what a vehicle can do, and counts
+// check compares two consecutive fixes with the limits of a vehicle, and counts
 // the courses that could be checked.
 func check(t *testing.T, seed uint64, a, b *Fix) (courses int) {
 	t.Helper()
@@ -162,7 +162,7 @@ func TestPercentChanges(t *testing.T) {
 	}
 }
 
-// The mix is what the documentation of Mixed says.
+// The mix is as the documentation of Mixed says.
 func TestMixedFleet(t *testing.T) {
 	const n = 2000
 	var fixes, late, burst, silent, alerts int

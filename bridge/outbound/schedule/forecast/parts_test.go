@@ -48,7 +48,7 @@ func TestLagFindsTheMoment(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		skew  float64
-		width float64 // of what the upload takes
+		width float64 // of the upload times, a factor
 		late  float64 // seconds after a fix appears that it may be seen
 	}{
 		{"right clock", 0, 1, 1},

@@ -144,7 +144,7 @@ func ready(t *testing.T, url string) {
 	}
 }
 
-// full fails every write after the first, as a pipe whose reader has left.
+// full fails every write after the first, as a pipe without a reader does.
 type full struct{ writes int }
 
 func (f *full) Write(p []byte) (int, error) {
@@ -163,7 +163,7 @@ func TestDemoWithoutAReader(t *testing.T) {
 	leftovers(t, tmp)
 }
 
-// watched collects what is written and calls done once it has all that is waited for.
+// watched collects the output and calls done once it has all the awaited parts.
 type watched struct {
 	text  bytes.Buffer
 	until func(text string) bool

@@ -129,8 +129,8 @@ func TestDLQ(t *testing.T) {
 	}
 }
 
-// TestDLQJSON: list prints an array, and each letter of it has what show has, but
-// for headers and body.
+// TestDLQJSON checks that list prints an array, and that each letter of it has the fields
+// of show, except for headers and body.
 func TestDLQJSON(t *testing.T) {
 	bury(t)
 	_, stdout, _ := dlq(t, "list --json")
@@ -171,8 +171,8 @@ func TestDLQLeft(t *testing.T) {
 	}
 }
 
-// TestDLQDryRun: a dry run counts what the replay after it counts, and reports the
-// reason of each letter that stays.
+// TestDLQDryRun checks that a dry run has the same counts as the replay after it, and
+// reports the reason of each letter that stays.
 func TestDLQDryRun(t *testing.T) {
 	js := bury(t)
 	for _, header := range [][2]string{{"Plaspy-Truncated", "9999"}, {"Plaspy-Subject", "plaspy.location.d"}, {"Plaspy-Subject", "elsewhere\x1b[31m"}} {
