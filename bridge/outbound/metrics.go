@@ -48,7 +48,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "plaspy_bridge_gap_errors_total", Help: "Gaps that were not read completely: failed requests, the daily quota, or BRIDGE_BACKFILL_MAX.",
 		}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "plaspy_bridge_events_too_large_total", Help: "Locations and alerts that were not published because the stream can never store them.",
+			Name: "plaspy_bridge_events_too_large_total", Help: "Locations and alerts that were not published because the stream can never store them; plaspy_bridge_events_refused_total has all kinds.",
 		}),
 	}
 	if reg != nil {
