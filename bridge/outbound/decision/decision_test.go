@@ -1,8 +1,11 @@
 package decision
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -34,5 +37,23 @@ func TestDecisionsKeepApart(t *testing.T) {
 	}
 	if last := l.List()[1].At; !last.Equal(now.Add(-time.Second).UTC().Truncate(time.Millisecond)) {
 		t.Errorf("the repeated one is of %v, want the last time", last)
+	}
+}
+
+// TestResultsAreExplained checks that the page for operators and the schema have each result.
+func TestResultsAreExplained(t *testing.T) {
+	page, err := os.ReadFile("../../../deploy/docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := os.ReadFile("../../../deploy/asyncapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := regexp.MustCompile(`One of unchanged, [a-z_, ]+\.`).Find(document)
+	for r := Unchanged; r <= PutOff; r++ {
+		if !bytes.Contains(page, []byte("`"+r.String()+"`")) || !bytes.Contains(schema, []byte(r.String())) {
+			t.Errorf("deploy/docs/metrics.md or the schema lacks the result %q", r)
+		}
 	}
 }
