@@ -202,6 +202,18 @@ func (s Subjects) bucket(name string) string {
 	return strings.ReplaceAll(string(s), "-", "_") + "_" + name
 }
 
+// Literal reports whether a message can be published to a subject: it has no wildcards,
+// white space or empty tokens. It also refuses wildcard characters within a token, which
+// the server would accept.
+func Literal(subject string) bool {
+	for token := range strings.SplitSeq(subject, ".") {
+		if token == "" || strings.ContainsAny(token, "*> \t\r\n\x00") {
+			return false
+		}
+	}
+	return true
+}
+
 // Permission is one right on NATS that a part of the bridge needs. Exactly one
 // of Publish and Subscribe is set. Every package that uses NATS exports its
 // needs as a list of these, so that nothing else has to repeat its subjects.

@@ -121,3 +121,14 @@ func TestKind(t *testing.T) {
 		}
 	}
 }
+
+func TestLiteral(t *testing.T) {
+	for subject, want := range map[string]bool{
+		"a": true, "_INBOX.x.1": true, "a.b-c.d=20": true, "": false, ".a": false, "a.": false, "a..b": false, "a.*": false, "a.>": false,
+		"a*b": false, "a b": false, "a.b\n": false, "a\x00": false, "a\tb": false,
+	} {
+		if got := publisher.Literal(subject); got != want {
+			t.Errorf("Literal(%q) = %t", subject, got)
+		}
+	}
+}

@@ -171,12 +171,7 @@ func (s *Service) answerable(reply string) bool {
 	if !strings.HasPrefix(first, "_") || first == string(s.opt.Subjects) {
 		return false
 	}
-	for token := range strings.SplitSeq(rest, ".") {
-		if token == "" || strings.ContainsAny(token, "*> \t\r\n\x00") {
-			return false
-		}
-	}
-	return true
+	return publisher.Literal(rest)
 }
 
 func (s *Service) serve(ctx context.Context, e *endpoint, token string, m *nats.Msg) {

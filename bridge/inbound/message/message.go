@@ -104,11 +104,8 @@ func (m *Message) ReplyTo(subjects publisher.Subjects) (subject, refused string)
 		return "", "it is the server's"
 	case subject == string(subjects) || strings.HasPrefix(subject, string(subjects)+"."):
 		return "", "it is the bridge's own"
-	}
-	for token := range strings.SplitSeq(subject, ".") {
-		if token == "" || strings.ContainsAny(token, "*> \t\r\n\x00") {
-			return "", "it is not a subject to publish to"
-		}
+	case !publisher.Literal(subject):
+		return "", "it is not a subject to publish to"
 	}
 	return subject, ""
 }
