@@ -55,7 +55,9 @@ type Conn struct {
 	closing   atomic.Bool
 	log       *slog.Logger
 	opts      ConnOptions
-	downSince atomic.Int64 // Unix nanoseconds, 0 while connected
+	downSince atomic.Int64  // Unix nanoseconds, 0 while connected
+	up        chan struct{} // closed after the first connect
+	first     sync.Once     // closes up
 
 	mu     sync.Mutex
 	logged map[string]bool // guarded by mu: reasons logged since the last connect
@@ -83,7 +85,7 @@ const (
 // invalid (a missing file, a malformed URL). If no server is reachable, the
 // connection is made in the background. Close it with [Conn.Shut].
 func Connect(o ConnOptions, log *slog.Logger, reg prometheus.Registerer) (*Conn, error) {
-	c := &Conn{log: log, opts: o, logged: map[string]bool{}}
+	c := &Conn{log: log, opts: o, up: make(chan struct{}), logged: map[string]bool{}}
 	c.downSince.Store(time.Now().UnixNano())
 	opts := []nats.Option{
 		nats.Name(o.Name),
@@ -257,7 +259,12 @@ func (c *Conn) connected(nc *nats.Conn) {
 	if c.opts.OnConnect != nil {
 		c.opts.OnConnect()
 	}
+	c.first.Do(func() { close(c.up) })
 }
+
+// Up returns a channel that is closed once the connection was made for the first time,
+// and OnConnect has returned.
+func (c *Conn) Up() <-chan struct{} { return c.up }
 
 func (c *Conn) disconnected(err error) {
 	if c.closing.Load() {

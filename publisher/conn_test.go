@@ -58,7 +58,13 @@ func TestRefusedLoginInProcess(t *testing.T) {
 	}
 	good, err := publisher.Connect(publisher.ConnOptions{InProcess: srv, User: "bridge", Password: "s3cret"}, slog.New(slog.DiscardHandler), nil)
 	if err != nil || !good.IsConnected() {
-		t.Errorf("with the right password: %v", err)
+		t.Fatalf("with the right password: %v", err)
+	}
+	<-good.Up()
+	select {
+	case <-c.Up():
+		t.Error("a connection that was never made is up")
+	default:
 	}
 	_ = good.Shut(time.Second)
 }

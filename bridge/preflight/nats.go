@@ -96,14 +96,7 @@ func (c *check) connect(ctx context.Context, o publisher.ConnOptions, variables 
 	const item = "NATS"
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
-	up := make(chan struct{}, 1)
 	o.InProcess = inProcess
-	o.OnConnect = func() {
-		select {
-		case up <- struct{}{}:
-		default:
-		}
-	}
 	conn, err := publisher.Connect(o, c.log, nil)
 	if err != nil {
 		c.say(Fail, item, err.Error(), "correct the "+variables+" variables")
@@ -113,7 +106,7 @@ func (c *check) connect(ctx context.Context, o publisher.ConnOptions, variables 
 	timer := time.NewTimer(connectGrace)
 	defer timer.Stop()
 	select {
-	case <-up:
+	case <-conn.Up():
 		return conn
 	case <-timer.C:
 	case <-ctx.Done():

@@ -163,20 +163,13 @@ func (s *Server) Conn(tb testing.TB) *publisher.Conn {
 	} else {
 		o.URL = s.ClientURL()
 	}
-	up := make(chan struct{}, 1)
-	o.OnConnect = func() {
-		select {
-		case up <- struct{}{}:
-		default:
-		}
-	}
 	c, err := publisher.Connect(o, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = c.Shut(time.Second) })
 	select {
-	case <-up:
+	case <-c.Up():
 	case <-time.After(patience):
 		tb.Fatal("no connection to the test's nats-server")
 	}

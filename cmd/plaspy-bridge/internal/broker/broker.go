@@ -52,14 +52,7 @@ func Connect(ctx context.Context, c config.Config, command string) (*publisher.C
 	const patience = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	up := make(chan struct{}, 1)
 	o := c.ConnOptions("plaspy-bridge " + command)
-	o.OnConnect = func() {
-		select {
-		case up <- struct{}{}:
-		default:
-		}
-	}
 	if c.Embedded() {
 		var err error
 		if o.URL, err = c.EmbeddedOptions().URL(); err != nil {
@@ -71,7 +64,7 @@ func Connect(ctx context.Context, c config.Config, command string) (*publisher.C
 		return nil, err
 	}
 	select {
-	case <-up:
+	case <-conn.Up():
 		return conn, nil
 	case <-ctx.Done():
 	}
