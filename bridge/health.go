@@ -8,8 +8,8 @@ import (
 
 	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/bridge/ops"
-	"plaspy-bridge/bridge/outbound"
 	"plaspy-bridge/bridge/outbound/inventory"
+	"plaspy-bridge/bridge/outbound/widespread"
 	"plaspy-bridge/bridge/plaspy/daily"
 	"plaspy-bridge/bridge/replica"
 	"plaspy-bridge/bridge/tick"
@@ -117,7 +117,7 @@ func listState(list inventory.State) ops.State {
 
 // state is never down: if the API is unreachable, the bridge works and resumes by
 // itself. w are the failures that all polls have in common.
-func (a *api) state(w outbound.Widespread) ops.State {
+func (a *api) state(w widespread.State) ops.State {
 	if c := a.pollCircuit.State(); c.Open {
 		problem := "the API does not answer"
 		if c.Foreign {

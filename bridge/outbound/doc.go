@@ -18,9 +18,12 @@
 //	gap         back-fill and alert history
 //	quota       results per device and day
 //	inventory   the account's devices and their events
+//	decision    how the last polls of a device ended
+//	widespread  notices that all polls fail
 //
 // The pool applies the terms of live control, and keeps the schedule's memory, in
-// terms.go. A poll on demand ([Pool.Poll]) is in dispatch.go.
+// terms.go. A poll on demand ([Pool.Poll]) and the answer to why a device is polled when
+// it is ([Pool.Why]) are in requests.go.
 //
 // # State
 //

@@ -16,6 +16,7 @@ import (
 	"plaspy-bridge/bridge/outbound/quota"
 	"plaspy-bridge/bridge/outbound/schedule"
 	"plaspy-bridge/bridge/outbound/track"
+	"plaspy-bridge/bridge/outbound/widespread"
 	"plaspy-bridge/bridge/plaspy"
 	"plaspy-bridge/bridge/trace"
 	"plaspy-bridge/publisher"
@@ -152,7 +153,7 @@ type Pool struct {
 	gaps       *gap.Reader
 	memory     memoryKeeper
 	state      resync
-	widespread widespread
+	widespread *widespread.Failures
 
 	dispatcher dispatcher
 	life       life
@@ -178,7 +179,7 @@ func New(o Options, parts Parts) *Pool {
 	p := &Pool{
 		opts: o, parts: parts, log: parts.Log, parser: track.NewParser(o.IgnoreFields, plaspy.ParseTime),
 		ignoresAlerts: slices.Contains(o.IgnoreFields, "alerts"),
-		widespread:    widespread{log: parts.Log},
+		widespread:    widespread.New(parts.Log),
 	}
 	p.state.init()
 	p.metrics = newMetrics(parts.Registry)
@@ -362,6 +363,9 @@ func (p *Pool) Demand(interval time.Duration) float64 {
 	others := max(s.polled.Load()-s.timed.Load(), 0)
 	return float64(others)*float64(time.Minute)/float64(interval) + math.Float64frombits(s.demand.Load())
 }
+
+// Widespread returns whether the polls of all devices fail, and why.
+func (p *Pool) Widespread() widespread.State { return p.widespread.State() }
 
 // NotReady returns in one sentence why the pool is not at work, or "".
 func (p *Pool) NotReady() string {

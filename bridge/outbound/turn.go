@@ -268,7 +268,7 @@ func (t *turn) failed(ctx context.Context, err error) {
 	t.span.Fail(class.String())
 	down := plaspy.IsOutage(err) && p.parts.Circuit.State().Open
 	if !down && class != plaspy.Throttled {
-		p.widespread.failed(d.id, p.Owned(), err)
+		p.widespread.Failed(d.id, p.Owned(), err)
 	}
 	switch {
 	case class == plaspy.Reject, class == plaspy.Forbidden:
@@ -313,7 +313,7 @@ func (t *turn) unusable(ctx context.Context, err error) {
 	if errors.Is(err, track.ErrFix) {
 		t.recovered()
 		t.span.Fail("unusable")
-		p.widespread.failed(d.id, p.Owned(), err)
+		p.widespread.Failed(d.id, p.Owned(), err)
 		t.complain("location not published", err)
 		t.result.Note(decision.Unusable, err)
 		t.end(ending{learnt: &schedule.Observation{NotBefore: p.opts.Quota.Next(time.Now(), d.day), Speed: math.NaN(), Input: track.InputsUnknown}})
@@ -338,7 +338,7 @@ func (t *turn) backOff(err error) {
 
 // succeeded notes a poll with a usable answer.
 func (t *turn) succeeded() {
-	t.pool.widespread.worked()
+	t.pool.widespread.Worked()
 	t.recovered()
 }
 
@@ -361,7 +361,7 @@ var noComplaint unique.Handle[string]
 // complain logs a failure of a device once, until the failure changes.
 func (t *turn) complain(what string, err error) {
 	d, text := t.job.d, unique.Make(fmt.Sprintf("%s: %v", what, err))
-	if d.complaint == text || t.pool.widespread.state().Polls > 0 { // one line reports that for all
+	if d.complaint == text || t.pool.widespread.State().Polls > 0 { // one line reports that for all
 		t.pool.log.Debug("device is still failing", "device_id", d.id, "reason", what, "err", err)
 		return
 	}
