@@ -63,4 +63,18 @@
 // Each part has a row in the health table of health.go. /readyz, the metrics, the
 // log and the live view show that table. Liveness, in liveness.go, answers another
 // question: whether work that is due makes progress.
+//
+// # Words
+//
+//	fix          a device's report of its position at a time; a location is a fix with its other fields
+//	poll         one request for a device's last location; a turn is the poll and the publication of its events
+//	lap          the time in which the request budget polls every device once
+//	share        the part of the budget that one replica has
+//	lease        the time for which a replica may work without renewing its key
+//	plan         the list of replicas that divide the devices; each acknowledges it before it takes up its share
+//	posting seat the right of one replica to post inbound messages
+//	fence        the sequence that a subject's last event must have, or the stream refuses the next one
+//	chain        the events of one publication, stored in order; it ends with a conflict if the fence refuses one
+//	lane         the inbound messages of one device, posted one after the other
+//	gap          the fixes between two polls that back-fill reads from the API
 package bridge

@@ -252,6 +252,8 @@ func (c Config) doubts() []Warning {
 	doubt(!c.Embedded() && c.EmbeddedConfig != "", "BRIDGE_EMBEDDED_CONFIG", "has no effect: NATS_URL names a server")
 	doubt(!c.Embedded() && c.EmbeddedAddr != defaultOf("BRIDGE_EMBEDDED_ADDR"), "BRIDGE_EMBEDDED_ADDR",
 		"has no effect: NATS_URL names a server")
+	doubt(c.Embedded() && c.EmbeddedConfig != "" && c.EmbeddedAddr != defaultOf("BRIDGE_EMBEDDED_ADDR"), "BRIDGE_EMBEDDED_ADDR",
+		"has no effect: the server listens on the address in BRIDGE_EMBEDDED_CONFIG")
 	open := c.Embedded() && c.EmbeddedConfig == ""
 	const noLogin = "has no effect: the embedded server requires no login without BRIDGE_EMBEDDED_CONFIG"
 	doubt(open && c.NATSUser != "", "NATS_USER", noLogin)

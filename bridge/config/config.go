@@ -84,7 +84,7 @@ type Config struct {
 	DataDir string `envconfig:"BRIDGE_DATA_DIR" default:"./data"`
 	// EmbeddedAddr is on loopback because the embedded server has no accounts of its own.
 	EmbeddedAddr string `envconfig:"BRIDGE_EMBEDDED_ADDR" default:"127.0.0.1:4222"`
-	// EmbeddedConfig overrides DataDir and EmbeddedAddr if it sets them.
+	// EmbeddedConfig replaces EmbeddedAddr, and DataDir if it sets store_dir.
 	EmbeddedConfig string `envconfig:"BRIDGE_EMBEDDED_CONFIG"`
 
 	// Prefix is one legal token of a NATS subject.

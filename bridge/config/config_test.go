@@ -224,6 +224,27 @@ func TestListShareIsDoubted(t *testing.T) {
 	}
 }
 
+// TestEmbeddedAddrIsDoubted: the configuration file of the embedded server has its address.
+func TestEmbeddedAddrIsDoubted(t *testing.T) {
+	conf := filepath.Join(t.TempDir(), "nats.conf")
+	if err := os.WriteFile(conf, []byte("listen: 127.0.0.1:4222\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		env  []string
+		want int // warnings
+	}{
+		{[]string{"BRIDGE_EMBEDDED_CONFIG=" + conf}, 0},
+		{[]string{"BRIDGE_EMBEDDED_ADDR=127.0.0.1:4333"}, 0},
+		{[]string{"BRIDGE_EMBEDDED_CONFIG=" + conf, "BRIDGE_EMBEDDED_ADDR=127.0.0.1:4333"}, 1},
+	} {
+		environment(t, minimal(tc.env...))
+		if _, warnings, err := config.Load(); err != nil || len(warnings) != tc.want {
+			t.Errorf("%v: warnings %v, want %d: %v", tc.env, warnings, tc.want, err)
+		}
+	}
+}
+
 // TestConfigShowsNoSecret prints a Config with a secret in every place that may
 // hold one, in every way a program prints things.
 func TestConfigShowsNoSecret(t *testing.T) {

@@ -94,10 +94,13 @@ var table = []section{
 		{Name: "NATS_QUERY_PASSWORD", Type: typeSecret, Meaning: "password of NATS_QUERY_USER"},
 	}},
 	{"Embedded NATS server", []Variable{
-		{Name: "BRIDGE_DATA_DIR", Type: typeFolder, Meaning: "folder in which the embedded server keeps its streams"},
-		{Name: "BRIDGE_EMBEDDED_ADDR", Type: typeAddress, Meaning: "address that the embedded server listens on"},
+		{Name: "BRIDGE_DATA_DIR", Type: typeFolder, 
+			Meaning: "folder in which the embedded server keeps its streams, unless BRIDGE_EMBEDDED_CONFIG sets store_dir"},
+		{Name: "BRIDGE_EMBEDDED_ADDR", Type: typeAddress, 
+			Meaning: "address that the embedded server listens on; ignored with BRIDGE_EMBEDDED_CONFIG"},
 		{Name: "BRIDGE_EMBEDDED_CONFIG", Type: typeFile,
-			Meaning: "nats-server configuration file for the embedded server, for accounts, TLS, MQTT or leaf nodes"},
+			Meaning: "nats-server configuration file for the embedded server, for accounts, TLS, MQTT or leaf nodes; " +
+				"without listen in it, the server listens on every interface"},
 	}},
 	{"Streams", []Variable{
 		{Name: "BRIDGE_PREFIX", Type: typeText,
@@ -105,10 +108,11 @@ var table = []section{
 				"the names of buckets (with _ for -) and streams (in upper case)"},
 		{Name: "BRIDGE_STREAM_REPLICAS", Type: typeInt, Min: "1", Max: "5",
 			Meaning: "replicas of each stream and bucket that the bridge creates in a NATS cluster"},
-		{Name: "BRIDGE_RETENTION", Type: typeDuration, Min: "1m", Meaning: "how long events stay in the stream"},
+		{Name: "BRIDGE_RETENTION", Type: typeDuration, Min: "1m",
+			Meaning: "how long events and results stay in their streams"},
 		{Name: "BRIDGE_EVENTS_MAX_BYTES", Type: typeInt, Min: "0",
-			Meaning: "size limit of the events stream in bytes, oldest events are deleted first; at least 1000000, " +
-				"or 0 for no limit"},
+			Meaning: "size limit of the events stream in bytes, oldest events are deleted first; 0 means no limit, " +
+				"any other value is 1000000 or more"},
 	}},
 	{"Polling", []Variable{
 		{Name: "BRIDGE_REPLICA_ID", Type: typeText,
@@ -149,6 +153,13 @@ var table = []section{
 		{Name: "BRIDGE_ALERT_HISTORY", Type: typeBool,
 			Meaning: "read the alerts since the last one seen from the API, so that none between two polls is missed"},
 	}},
+	{"Retries", []Variable{
+		{Name: "BRIDGE_BACKOFF_INITIAL", Type: typeDuration, Min: "10ms", Max: "1h",
+			Meaning: "first delay after a failed poll, post or read of the device list; each further delay is longer, with " +
+				"jitter"},
+		{Name: "BRIDGE_BACKOFF_MAX", Type: typeDuration, Min: "10ms", Max: "24h",
+			Meaning: "longest delay after a failure; at least BRIDGE_BACKOFF_INITIAL"},
+	}},
 	{"Inbound", []Variable{
 		{Name: "BRIDGE_INBOUND", Type: typeBool, Meaning: "post the messages of the inbound subjects to the API"},
 		{Name: "BRIDGE_INBOUND_WORKERS", Type: typeInt, Min: "1", Max: "10000", Meaning: "posts in flight at once"},
@@ -156,10 +167,6 @@ var table = []section{
 			Meaning: "a message that could not be posted within this time becomes a dead letter"},
 		{Name: "BRIDGE_INBOUND_FORMS", Type: typeList, Empty: "none",
 			Meaning: "formats of other products, comma separated, that are accepted as locations: owntracks, traccar"},
-		{Name: "BRIDGE_BACKOFF_INITIAL", Type: typeDuration, Min: "10ms", Max: "1h",
-			Meaning: "first delay after a failure; each further delay is longer, with jitter"},
-		{Name: "BRIDGE_BACKOFF_MAX", Type: typeDuration, Min: "10ms", Max: "24h",
-			Meaning: "longest delay after a failure; at least BRIDGE_BACKOFF_INITIAL"},
 	}},
 	{"Query service", []Variable{
 		{Name: "BRIDGE_QUERY", Type: typeBool,

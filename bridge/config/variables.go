@@ -132,15 +132,18 @@ func (v Variable) want() string {
 	return want + v.bounds()
 }
 
+// notNegative is not in the tables, because it is obvious there.
+const notNegative = "not negative"
+
 // bounds returns Min and Max in words.
 func (v Variable) bounds() string {
 	switch {
 	case v.Min != "" && v.Max != "":
 		return ", " + v.Min + " to " + v.Max
-	case v.Min != "" && v.Min != "0s":
+	case v.Min != "" && bound(v.Min) > 0:
 		return ", at least " + v.Min
 	case v.Min != "":
-		return ", not negative"
+		return ", " + notNegative
 	default:
 		return ""
 	}
@@ -149,8 +152,8 @@ func (v Variable) bounds() string {
 // meaning returns the text for the tables: the meaning and the bounds.
 func (v Variable) meaning() string {
 	m := v.Meaning
-	if b := v.bounds(); b != "" && v.Min != "0s" {
-		m += " (" + strings.TrimPrefix(b, ", ") + ")"
+	if b := strings.TrimPrefix(v.bounds(), ", "); b != "" && b != notNegative {
+		m += " (" + b + ")"
 	}
 	if v.Required {
 		m += "; required"
