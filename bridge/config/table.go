@@ -94,7 +94,7 @@ var table = []section{
 		{Name: "NATS_QUERY_PASSWORD", Type: typeSecret, Meaning: "password of NATS_QUERY_USER"},
 	}},
 	{"Embedded NATS server", []Variable{
-		{Name: "BRIDGE_DATA_DIR", Type: typeFolder, 
+		{Name: "BRIDGE_DATA_DIR", Type: typeFolder,
 			Meaning: "folder in which the embedded server keeps its streams, unless BRIDGE_EMBEDDED_CONFIG sets store_dir"},
 		{Name: "BRIDGE_EMBEDDED_ADDR", Type: typeAddress, 
 			Meaning: "address that the embedded server listens on; ignored with BRIDGE_EMBEDDED_CONFIG"},

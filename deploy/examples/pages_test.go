@@ -25,6 +25,8 @@ const (
 )
 
 // elsewhere has the commands of the two pages that TestPages does not run, and the reason.
+//
+//nolint:misspell // mosquitto is what the clients are called
 var elsewhere = map[string]string{
 	"systemd-run":         "TestCheckUnderSystemd in deploy reads it",
 	"docker compose exec": "needs containers",
@@ -187,11 +189,11 @@ func deadLetters(t *testing.T, r *rig, c terminal) {
 	if len(page) != len(outputs) {
 		t.Fatalf("%d commands, want %d", len(page), len(outputs))
 	}
-	any := strings.Replace(block(t, operations, "sh", "NATS_USER=operator NATS_PASSWORD=... plaspy-bridge"), "nats://127.0.0.1:4222", c.url, 1)
+	anywhere := strings.Replace(block(t, operations, "sh", "NATS_USER=operator NATS_PASSWORD=... plaspy-bridge"), "nats://127.0.0.1:4222", c.url, 1)
 	for i, command := range page {
 		c.says(t, command, outputs[i])
 		if i == 0 {
-			c.says(t, strings.Replace(any, "=... ", "=pass-of-OPERATOR ", 1), "dev 1")
+			c.says(t, strings.Replace(anywhere, "=... ", "=pass-of-OPERATOR ", 1), "dev 1")
 		}
 	}
 }
