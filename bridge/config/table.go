@@ -96,7 +96,7 @@ var table = []section{
 	{"Embedded NATS server", []Variable{
 		{Name: "BRIDGE_DATA_DIR", Type: typeFolder,
 			Meaning: "folder in which the embedded server keeps its streams, unless BRIDGE_EMBEDDED_CONFIG sets store_dir"},
-		{Name: "BRIDGE_EMBEDDED_ADDR", Type: typeAddress, 
+		{Name: "BRIDGE_EMBEDDED_ADDR", Type: typeAddress,
 			Meaning: "address that the embedded server listens on; ignored with BRIDGE_EMBEDDED_CONFIG"},
 		{Name: "BRIDGE_EMBEDDED_CONFIG", Type: typeFile,
 			Meaning: "nats-server configuration file for the embedded server, for accounts, TLS, MQTT or leaf nodes; " +
