@@ -50,7 +50,7 @@ func OpenBucket(ctx context.Context, js jetstream.KeyValueManager, name string) 
 
 var errReadIdle = fmt.Errorf("no entry for %v", readIdle)
 
-// ReadBucket calls f with each entry of a bucket whose key matches a filter, in the
+// ReadBucket calls f with each entry of a bucket with a key that matches a filter, in the
 // order in which they were written. Its error names the bucket.
 func ReadBucket(ctx context.Context, kv jetstream.KeyValue, filter string, f func(jetstream.KeyValueEntry)) error {
 	// The subscription of a watch ends with its context.
@@ -69,6 +69,8 @@ func ReadBucket(ctx context.Context, kv jetstream.KeyValue, filter string, f fun
 			return fmt.Errorf("read bucket %s: %w", kv.Bucket(), context.Cause(ctx))
 		case e, ok := <-w.Updates():
 			switch {
+			case !ok && ctx.Err() != nil: // which ended the watch
+				return fmt.Errorf("read bucket %s: %w", kv.Bucket(), context.Cause(ctx))
 			case !ok:
 				return fmt.Errorf("read bucket %s: the watch ended before the last entry", kv.Bucket())
 			case e == nil: // all have come

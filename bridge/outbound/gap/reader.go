@@ -146,7 +146,7 @@ func (r *Reader) Waiting() string {
 }
 
 // Hurry ends the waits of fixes for the alert history, because the process stops. The next
-// process reads that history. It also polls again a fix whose back-fill cannot be read.
+// process reads that history. It also polls again a fix with a back-fill that cannot be read.
 func (r *Reader) Hurry() { r.end() }
 
 // hurried reports whether a fix is published without its alert history.
