@@ -1,4 +1,4 @@
-// Reads an AsyncAPI document with AsyncAPI's own parser, prints what it says of
+// Reads an AsyncAPI document with AsyncAPI's own parser, prints its findings on
 // it, and fails on an error or a warning: node check.mjs FILE
 import { readFileSync } from "node:fs";
 import { Parser } from "@asyncapi/parser";

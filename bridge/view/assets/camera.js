@@ -1,4 +1,4 @@
-// What part of the world is in sight. Positions on the map are 0 to 1, as in world.js.
+// The visible part of the world. Positions on the map are 0 to 1, as in world.js.
 
 export const minZoom = 1, maxZoom = 16;
 

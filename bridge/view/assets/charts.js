@@ -4,7 +4,7 @@ import { count, figure, make, span, text, when } from "./format.js";
 import { ink } from "./ink.js";
 
 const reach = 15 * 60e3;
-const gap = 13e3; // between samples: more is a hole
+const gap = 13e3; // between samples: a longer time is a hole
 
 const charts = [
   { title: "Polls", hint: "Answers of the API to polls of this replica, by result", unit: "per second", stacked: true, show: figure, lines: [

@@ -1,16 +1,16 @@
-// Crowds: where more devices are than there is room for marks, one disc stands
-// for them, with their number, their states as a ring, and how many have alerts.
+// Crowds: if there is no room for the marks of some devices, one disc stands for
+// them, with their number, their states as a ring, and the number of alerts.
 
 import { ink } from "./ink.js";
 import { drawn } from "./sprites.js";
 
-const cell = 64; // pixels within which devices are told apart, or not
+const cell = 64; // pixels, the side of the square in which devices form a crowd
 const least = 9; // devices in one that make a crowd
 const loose = 200; // devices in sight that are shown one by one in any case
 const turn = 2 * Math.PI;
 
-// gather parts the devices in sight into crowds and those that stand alone. The
-// cells stay where they are on the ground while the map is moved.
+// gather divides the visible devices into crowds and single ones. The cells keep
+// their place on the ground while the map is moved.
 export function gather(seen, camera) {
   if (seen.length <= loose) return { crowds: [], alone: seen };
   const cells = new Map(), alone = [], grain = camera.scale / cell;
@@ -28,7 +28,7 @@ export function gather(seen, camera) {
   return { crowds: merge(crowds, camera), alone };
 }
 
-// crowded tells whether a device may be one of a crowd at a scale.
+// crowded returns whether a device may be part of a crowd at a scale.
 export function crowded(devices, of, scale) {
   let n = 0;
   for (const d of devices) if (d.seen && Math.abs(d.x - of.x) * scale < cell && Math.abs(d.y - of.y) * scale < cell) n++;
@@ -94,7 +94,7 @@ export function drawCrowds(g, crowds) {
   g.textAlign = "start";
 }
 
-// ring shows the states' shares, what matters never so small that nobody sees it.
+// ring shows the states' shares. A state that needs attention is always large enough to see.
 function ring(g, c) {
   const parts = [...drawn].reverse().filter((s) => c.states[s]).map((s) => [s, c.states[s] / c.n]);
   for (const p of parts) if (p[0] === "alert" || p[0] === "trouble") p[1] = Math.max(p[1], 0.07);

@@ -1,4 +1,4 @@
-// The stream of events, and the fleet as it tells it.
+// The stream of events, and the state of the fleet made from it.
 
 import { ask, here } from "./here.js";
 import { late } from "./format.js";
@@ -6,7 +6,7 @@ import { late } from "./format.js";
 const trailAge = 15 * 60e3;
 const trailStep = 15e3;
 const trailPoints = 48;
-const stalled = 12e3; // the bridge says something every second
+const stalled = 12e3; // the bridge sends an event every second
 
 export class Fleet {
   devices = new Map(); // by slot
@@ -84,8 +84,8 @@ export class Fleet {
   }
 
   // settle gives each device its state at this moment and forgets old trails. It
-  // counts the states, tells how many polls are late, one of
-  // them, and when one was last answered.
+  // counts the states and returns the number of late polls, one of
+  // them, and the time of the last answer.
   settle() {
     const now = this.now();
     const tally = { all: this.devices.size, alert: 0, trouble: 0, moving: 0, parked: 0, old: 0, none: 0, late: 0, answered: 0, waiting: "" };
@@ -103,7 +103,7 @@ export class Fleet {
   }
 }
 
-// answered tells whether a device's last poll was. One that is put off asked nobody.
+// answered returns whether a device's last poll was answered. A poll that is put off sent no request.
 const answered = (d) => d.failures === 0 && d.result !== "error" && d.result !== "deferred";
 
 function stateOf(d, now) {
@@ -123,8 +123,8 @@ export function mercatorY(lat) {
   return 0.5 - Math.log((1 + s) / (1 - s)) / (4 * Math.PI);
 }
 
-// Feed opens the stream, and opens it again when it breaks. A tab that nobody
-// sees leaves its place to others after a while.
+// Feed opens the stream, and opens it again when it breaks. A hidden tab closes it
+// after a while, to leave its place to others.
 export class Feed {
   constructor(fleet, on) {
     Object.assign(this, { fleet, on, tries: 0, heard: 0, source: null, timer: 0 });
@@ -167,8 +167,8 @@ export class Feed {
     });
   }
 
-  // inquire finds out why the stream was refused: an EventSource does not tell. The
-  // browser asks for a name and password by itself where those are what is missing.
+  // inquire finds out why the stream was refused: an EventSource does not report it. The
+  // browser asks for a name and password by itself if they are missing.
   async inquire() {
     const tries = this.tries, stop = new AbortController();
     try {
@@ -176,10 +176,10 @@ export class Feed {
     } catch (e) {
       if (tries === this.tries && !this.source) this.on.state("lost", e.message);
     }
-    stop.abort(); // the stream itself is not wanted from here
+    stop.abort(); // this request does not read the stream
   }
 
-  // retry does by itself what EventSource does, since that gives up on a refusal.
+  // retry opens the stream again, because EventSource gives up after a refusal.
   retry(what) {
     this.source?.close();
     this.source = null;

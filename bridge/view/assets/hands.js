@@ -1,6 +1,6 @@
-// What pointers, the wheel and keys do to the map.
+// The actions of pointers, the wheel and keys on the map.
 
-// handle has a map follow pointers, wheel and keys.
+// handle makes a map follow pointers, the wheel and keys.
 export function handle(map) {
   const at = (e) => [e.offsetX, e.offsetY];
   const down = new Map();

@@ -1,12 +1,12 @@
-// Where the bridge is, as the page was loaded from it.
+// The address of the bridge, from the address of the page.
 
-// here is a path's whole address. A path alone would be taken relative to an
-// address that may have name and password in it, from which a page may fetch
-// nothing.
+// here returns the whole address of a path. A path alone is relative to the page's
+// address, which may contain a name and password. A page may not fetch from such an
+// address.
 export const here = (path) => new URL(path, location.origin).href;
 
-// ask gets what is at a path, and throws with what the bridge said where it
-// refuses, in words for the one who looks.
+// ask fetches a path. If the bridge refuses, it throws the bridge's message, in words
+// for the user.
 export async function ask(path, options) {
   let answer;
   try {
@@ -19,7 +19,7 @@ export async function ask(path, options) {
   return answer;
 }
 
-// Refused is an answer other than what was asked for.
+// Refused is the error of an answer with another status.
 export class Refused extends Error {
   constructor(status, said) {
     super(said.length > 0 && said.length < 200 ? said : "The bridge answers " + status + ".");

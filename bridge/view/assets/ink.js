@@ -1,4 +1,4 @@
-// The style's colours, for what is drawn on a canvas.
+// The style's colours, for drawing on a canvas.
 
 const names = {
   sea: "sea", land: "land", coast: "coast", border: "border", mesh: "mesh", place: "place", text: "text", quiet: "quiet",
@@ -13,7 +13,7 @@ export const ink = {
 const listeners = [];
 
 function read() {
-  // A custom property says light-dark(), only a colour in use says which.
+  // A custom property reads as light-dark(); only a colour in use is resolved.
   const probe = document.createElement("i");
   document.body.append(probe);
   for (const name in names) {

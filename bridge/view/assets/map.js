@@ -8,9 +8,9 @@ import { ink } from "./ink.js";
 import { directions, drawn, makeSprites } from "./sprites.js";
 import { Ground, loadWorld } from "./world.js";
 
-const reach = 11; // pixels from a mark that still mean it
+const reach = 11; // pixels from a mark that still select it
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-const longest = 300; // parts of a path: what a stroke costs grows with their square
+const longest = 300; // parts of a path: the cost of a stroke grows with their square
 
 export class FleetMap {
   constructor(fleet, choose) {
@@ -30,7 +30,7 @@ export class FleetMap {
     loadWorld().then((world) => {
       this.ground.world = world;
       this.redraw(true);
-    }, () => this.redraw(true)); // without outlines the fleet is still to be seen
+    }, () => this.redraw(true)); // without outlines the fleet is still visible
   }
 
   legend(list) {
@@ -49,7 +49,7 @@ export class FleetMap {
     this.cover();
   }
 
-  // cover notes what lies above the map, where a label would not be read.
+  // cover records the elements above the map, which would hide labels.
   cover() {
     this.covered = [...this.box.querySelectorAll(".legend, .zoom, .scale, .source")].filter((e) => e.offsetWidth > 0)
       .map((e) => [e.offsetLeft - 4, e.offsetTop - 4, e.offsetLeft + e.offsetWidth + 4, e.offsetTop + e.offsetHeight + 4]);
@@ -76,7 +76,7 @@ export class FleetMap {
     }
   }
 
-  // fit shows the fleet, but for the few that are far from all others.
+  // fit shows the fleet, except for the few devices that are far from all others.
   fit(asked) {
     if (asked) this.touched = false;
     const seen = [...this.fleet.devices.values()].filter((d) => d.seen);
@@ -97,7 +97,7 @@ export class FleetMap {
     this.fly((west + east) / 2, (north + south) / 2 + below / 2 / (256 * 2 ** zoom), zoom, gently);
   }
 
-  // open goes as close to a crowd as it takes to tell its devices apart.
+  // open zooms in to a crowd until its devices are shown one by one.
   open(crowd) {
     this.touched = true;
     let [west, north, east, south] = [1, 1, 0, 0];
@@ -111,7 +111,7 @@ export class FleetMap {
     const set = (t) => {
       c.zoom = from.zoom + (zoom - from.zoom) * t;
       c.clamp();
-      // What is flown to nears the middle evenly on the screen, not on the map.
+      // The target of a flight nears the middle evenly on the screen, not on the map.
       const k = t === 1 || zoom === from.zoom ? t : (1 - 2 ** ((from.zoom - c.zoom))) / (1 - 2 ** (from.zoom - zoom));
       c.cx = from.cx + (cx - from.cx) * k;
       c.cy = from.cy + (cy - from.cy) * k;
@@ -128,7 +128,7 @@ export class FleetMap {
     this.flight = requestAnimationFrame(step);
   }
 
-  // leave lets go of what was pointed at.
+  // leave hides the tip of the device under the pointer.
   leave() {
     this.tip.hidden = true;
     this.pointer = null;
@@ -152,7 +152,7 @@ export class FleetMap {
     this.redraw(true);
   }
 
-  // goto brings a device into the middle.
+  // goto moves a device into the middle.
   goto(id) {
     const d = this.fleet.byID.get(id);
     if (!d?.seen) return;
@@ -178,7 +178,7 @@ export class FleetMap {
     return best;
   }
 
-  // hover tells of what is at a spot; again whenever what is there may have moved.
+  // hover shows the device at a spot. It is called again whenever devices may have moved.
   hover([x, y]) {
     const crowd = this.crowdAt(x, y), d = crowd ? null : this.near(x, y);
     this.marks.classList.toggle("over", Boolean(crowd || d));
@@ -190,7 +190,7 @@ export class FleetMap {
     this.tip.style.transform = `translate(${Math.max(4, Math.min(x + 14, this.camera.width - w - 4))}px, ${Math.max(4, Math.min(y + 14, this.camera.height - h - 4))}px)`;
   }
 
-  // redraw draws before the next picture of the screen, the ground only where asked.
+  // redraw draws before the next frame. It draws the ground only if asked.
   redraw(ground) {
     this.stale ||= ground;
     if (this.asked) return;
@@ -210,7 +210,7 @@ export class FleetMap {
     this.ruler();
   }
 
-  // ruler tells a round length that is about as long as 100 pixels.
+  // ruler returns a round length that is about 100 pixels long.
   ruler() {
     const c = this.camera;
     const metres = 40075017 / c.scale / Math.cosh((0.5 - c.cy) * 2 * Math.PI);
@@ -234,7 +234,7 @@ export class FleetMap {
     this.drawTrails(g, alone);
     const size = Math.max(7, Math.min(15, 5 + c.zoom * 0.9)) * (alone.length > 300 ? 0.85 : 1);
     if (!this.sprites || this.sprites.size !== Math.round(size)) this.sprites = makeSprites(Math.round(size), this.dense);
-    // Names of places are below what moves, and make room for it and for its names.
+    // Names of places are below the devices, and make room for them and their names.
     const half = this.sprites.cell / 2, few = crowds.length === 0 && seen.length <= 40;
     const taken = [...this.covered, ...crowds.map((k) => [k.left - k.r, k.top - k.r, k.left + k.r, k.top + k.r])];
     if (alone.length <= 200) for (const d of alone) taken.push([c.x(d.x) - half, c.y(d.y) - half, c.x(d.x) + half, c.y(d.y) + half]);

@@ -29,6 +29,6 @@ export function makeSprites(size, dense) {
       else g.fill(path);
     }
   });
-  // A bitmap is copied from as it is; a canvas would be looked at anew each time.
+  // Copies from a bitmap are cheap; a canvas would be checked for changes each time.
   return { size, cell, sheet: sheet.transferToImageBitmap() };
 }

@@ -1,10 +1,10 @@
-// What an operator must not miss: one line above everything, while it lasts.
+// The strip: one line above everything, for trouble that an operator must not miss.
 
 import { ago, count, local, text } from "./format.js";
 import { ask } from "./here.js";
 
 const patience = 15e3; // without an answer to any poll while polls are due
-const every = 5e3; // between questions what keeps them
+const every = 5e3; // between questions for the reason of late polls
 
 export class Strip {
   constructor(fleet, open) {
@@ -14,7 +14,7 @@ export class Strip {
     by("strip-more").addEventListener("click", open);
   }
 
-  // feed takes how the stream is: "good", "wait", or "lost" with the reason.
+  // feed takes the state of the stream: "good", "wait", or "lost" with the reason.
   feed(state, words) {
     if (state === "lost") this.lost ||= this.fleet.now();
     else if (state === "good") this.lost = 0;
@@ -37,7 +37,7 @@ export class Strip {
     const stuck = s.hearts.find((h) => !h.ok), failing = s.parts.filter((p) => !p.ok);
     if (stuck) return ["The bridge is stuck: " + stuck.name + " stands still for longer than is normal.", 0];
     if (failing.length > 0) {
-      // What failed first is the cause more often than not.
+      // The first part that failed is most often the cause.
       const first = failing.reduce((a, b) => (Date.parse(b.since) < Date.parse(a.since) ? b : a));
       return ["The bridge is not ready: " + first.name + ", " + (first.reason || "no reason given"), Date.parse(first.since)];
     }
@@ -51,14 +51,14 @@ export class Strip {
     return null;
   }
 
-  // inquire asks what keeps the polls back, of one device for all.
+  // inquire asks for the reason of late polls, for one device on behalf of all.
   async inquire(id) {
     if (performance.now() - this.asked < every) return;
     this.asked = performance.now();
     try {
       this.held = (await (await ask("/view/why?device=" + encodeURIComponent(id))).json()).held ?? "";
     } catch {
-      this.held = ""; // another place reports that the bridge does not answer
+      this.held = ""; // another line reports that the bridge does not answer
     }
   }
 }

@@ -53,8 +53,8 @@ function read(bytes) {
   return { arcs: arcs.flatMap(around), rings, countries, cities };
 }
 
-// ring joins arcs, each where the one before ends. The one about the south pole
-// ends a turn away from its beginning; it goes on below the map.
+// ring joins arcs, each at the end of the one before. The ring around the south pole
+// ends a full turn from its beginning, so it is closed below the map.
 function ring(refs, arcs) {
   const line = [];
   for (const ref of refs) {
@@ -66,7 +66,7 @@ function ring(refs, arcs) {
   return Float32Array.from(line);
 }
 
-// around gives a line, and what of it is beyond the map's edge at the other one.
+// around returns a line, and the part of it beyond one edge of the map at the other edge.
 function around(shape) {
   const line = shape.line, [west, , east] = boxOf(line);
   return [0, west < 0 ? 1 : 0, east > 1 ? -1 : 0].filter((turn, i) => i === 0 || turn !== 0).map((turn) => {
@@ -149,9 +149,9 @@ export class Ground {
     g.stroke();
   }
 
-  // labels go where there is room beside the boxes that are taken, the most
-  // important first; it adds theirs. The name of a city below a crowd is beside the
-  // crowd.
+  // labels places the names of cities that fit beside the boxes already taken, the most
+  // important first, and adds their boxes. The name of a city below a crowd is beside
+  // the crowd.
   labels(g, camera, ink, taken, crowds) {
     if (!this.world) return;
     g.textBaseline = "middle";

@@ -1,4 +1,4 @@
-// Ways to read what the bridge publishes:
+// Ways to read the bridge's events:
 //
 //   node subscriber.mjs latest          newest location of each device, then each change
 //   node subscriber.mjs replay 3600     the locations of the last hour
@@ -55,7 +55,7 @@ const commands = {
     for await (const m of nc.subscribe(ALL_ALERTS)) show(decode(m.subject, m.headers, m.string()));
   },
 
-  // The durable consumer remembers what was acknowledged. One event at a time keeps
+  // The durable consumer remembers the acknowledged events. One event at a time keeps
   // each device's in order, also if one is delivered again.
   async durable(name = "reports", n = "0") {
     await (await jetstreamManager(nc)).consumers.add(EVENTS_STREAM, {
