@@ -155,57 +155,6 @@ func members(list *ast.FieldList) int {
 	return n
 }
 
-// words are those that betray a translation, with the number per 1,000 words of comments that is still natural.
-var words = []struct {
-	name string
-	word *regexp.Regexp
-	most float64
-}{
-	{"what", regexp.MustCompile(`^what(ever)?$`), 2.5},
-	{"where", regexp.MustCompile(`^where(ver)?$`), 1.5},
-	{"tell", regexp.MustCompile(`^(tell|tells|told)$`), 0.6},
-	{"who", regexp.MustCompile(`^who(m|se|ever)?$`), 0.5},
-	{"somebody", regexp.MustCompile(`^(some|no|every|any)body$`), 0.2},
-}
-
-// TestHouseWords counts words of the comments of the whole module.
-func TestHouseWords(t *testing.T) {
-	all, counts, in := 0, make([]int, len(words)), make([]map[string]int, len(words))
-	split := regexp.MustCompile(`[^a-z']+`)
-	for _, s := range sources(t) {
-		for _, group := range s.file.Comments {
-			for _, word := range split.Split(strings.ToLower(group.Text()), -1) {
-				if word == "" {
-					continue
-				}
-				all++
-				for i, w := range words {
-					if w.word.MatchString(word) {
-						counts[i]++
-						if in[i] == nil {
-							in[i] = map[string]int{}
-						}
-						in[i][path.Join(s.folder, s.name)]++
-					}
-				}
-			}
-		}
-	}
-	for i, w := range words {
-		rate := float64(counts[i]) * 1000 / float64(all)
-		t.Logf("%s: %.2f of 1,000 words, %.1f at most", w.name, rate, w.most)
-		if rate > w.most {
-			t.Errorf("%s: %.2f of 1,000 words of the comments, %.1f at most; most of them: %v", w.name, rate, w.most, most(in[i]))
-		}
-	}
-}
-
-// most names the files with the largest counts.
-func most(counts map[string]int) []string {
-	files := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return counts[b] - counts[a] })
-	return files[:min(len(files), 5)]
-}
-
 // TestHouseSleeps finds a time.Sleep in real time. A test that waits so for something
 // depends on how soon another goroutine gets the CPU. Sleeps are for the bubbles of
 // testing/synctest, which helpers and function literals of such a package may be for.

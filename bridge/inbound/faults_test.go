@@ -157,7 +157,7 @@ func TestSendGate(t *testing.T) {
 }
 
 // TestOutageOfNATS: posts that are answered while NATS is away are not made again,
-// however many messages cannot be recorded with them, and also if the posting lease
+// however many messages cannot be recorded with them, and also if the posting seat
 // moves meanwhile.
 func TestOutageOfNATS(t *testing.T) {
 	t.Parallel()

@@ -118,7 +118,7 @@ func TestSeatFollowsTheAPI(t *testing.T) {
 }
 
 // TestStopKeepsTheSeat checks that a replica that stops gives its devices up at
-// once, and the posting lease when its posts are recorded.
+// once, and the posting seat when its posts are recorded.
 func TestStopKeepsTheSeat(t *testing.T) {
 	calmly(t, func(w *world) {
 		a, b := w.joinReaching("a"), w.joinReaching("b")
