@@ -126,7 +126,7 @@ func TestOnlyTheNewestTokenLives(t *testing.T) {
 				t.Errorf("logged %d times, want once: %s", got, l)
 			}
 		}
-		// One alone has peace again, and says so.
+		// A single client works again and reports it.
 		m, l := newManager(t, a)
 		tr := &auth.Transport{Source: m, Base: a}
 		for range 20 {

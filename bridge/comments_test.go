@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestPackageComments wants one package comment for each package that is one,
-// and not a licence header that slipped into its place.
+// TestPackageComments checks that each package has one package comment, and that it
+// is not a licence header.
 func TestPackageComments(t *testing.T) {
 	comments := map[string][]string{} // by folder
 	for _, s := range sources(t) {
@@ -29,7 +29,7 @@ func TestPackageComments(t *testing.T) {
 	}
 }
 
-// TestDocComments wants a sentence on every exported name.
+// TestDocComments checks that every exported name has a comment.
 func TestDocComments(t *testing.T) {
 	for _, s := range sources(t) {
 		for _, decl := range s.file.Decls {
@@ -40,8 +40,8 @@ func TestDocComments(t *testing.T) {
 	}
 }
 
-// TestDocCommentsNameTheirFunction wants the comment of a function to begin with its
-// name, also if it is not exported. Otherwise a comment stays behind at a rename.
+// TestDocCommentsNameTheirFunction checks that the comment of a function begins with its
+// name, also if it is not exported. Otherwise a comment keeps the old name at a rename.
 func TestDocCommentsNameTheirFunction(t *testing.T) {
 	for _, s := range sources(t) {
 		for _, decl := range s.file.Decls {

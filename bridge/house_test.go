@@ -211,7 +211,7 @@ func called(call *ast.CallExpr) string {
 	return of.Name + "." + sel.Sel.Name
 }
 
-// TestHouseTypes wants the comment of a type to begin with its name, since a comment may lose its first lines in a move.
+// TestHouseTypes checks that the comment of a type begins with its name, since a comment may lose its first lines in a move.
 func TestHouseTypes(t *testing.T) {
 	commented := 0
 	for _, s := range sources(t) {
@@ -232,8 +232,8 @@ func TestHouseTypes(t *testing.T) {
 	}
 }
 
-// TestHouseFolders wants every folder of the module that the README or CONTRIBUTING
-// names to exist.
+// TestHouseFolders checks that every folder of the module that the README or
+// CONTRIBUTING names exists.
 func TestHouseFolders(t *testing.T) {
 	named := regexp.MustCompile("`((?:auth|bridge|cmd|deploy|publisher)(?:/[a-z-]+)*)`")
 	for _, page := range []string{"../README.md", "../.github/CONTRIBUTING.md"} {

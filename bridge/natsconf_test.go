@@ -240,8 +240,8 @@ func TestNATSConf(t *testing.T) {
 	})
 }
 
-// TestNATSConfOfSilence has the user bridge create the bucket of the alert silent,
-// read it, and edit it for a device that is removed and comes back.
+// TestNATSConfOfSilence checks that the user bridge can create the bucket of the alert
+// silent, read it, and edit it for a device that is removed and comes back.
 func TestNATSConfOfSilence(t *testing.T) {
 	t.Parallel()
 	s, _ := natsConf(t)

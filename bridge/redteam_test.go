@@ -43,7 +43,7 @@ var readable = []string{
 	"CONSUMER.CREATE", "CONSUMER.DURABLE.CREATE", "CONSUMER.INFO", "CONSUMER.MSG.NEXT", "CONSUMER.PAUSE", "CONSUMER.UNPIN",
 }
 
-// TestRedTeam has each user of deploy/nats.conf send every request of the JetStream API,
+// TestRedTeam makes each user of deploy/nats.conf send every request of the JetStream API,
 // and publish to every subject of the bridge. The server answers the requests that the table
 // permits and no others, and afterwards every stream is as it was.
 func TestRedTeam(t *testing.T) {

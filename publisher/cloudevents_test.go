@@ -63,7 +63,7 @@ func (m received) GetExtension(name string) any { return m.Header.Get("ce-" + na
 
 func (received) Finish(error) error { return nil }
 
-// TestCloudEvents has the CloudEvents SDK read every kind of event, as a
+// TestCloudEvents checks that the CloudEvents SDK reads every kind of event, as a
 // subscriber gets it.
 func TestCloudEvents(t *testing.T) {
 	const subjects = publisher.Subjects("plaspy")

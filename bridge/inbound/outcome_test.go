@@ -303,9 +303,9 @@ func (a *ages) set(c *Consumer) {
 	c.opt.MaxAge, c.opt.now = time.Hour, func() time.Time { return a.stored.Add(time.Duration(a.age.Load())) }
 }
 
-// TestTooOldAtSea: a post that has gone out when its message is too old may have
+// TestTooOldInFlight: a post that has gone out when its message is too old may have
 // been taken, and is waited for.
-func TestTooOldAtSea(t *testing.T) {
+func TestTooOldInFlight(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	clock := r.agesOf(r.put("plaspy.in.location.d", location(1)))

@@ -74,7 +74,7 @@ func (r *rig) publishAsAnother(seen time.Time, location string) {
 	}
 }
 
-// TestAnswerOfAPollDuringWhichItsDeviceMoves has the API answer a poll when the
+// TestAnswerOfAPollDuringWhichItsDeviceMoves makes the API answer a poll when the
 // device belongs to another replica, because the shares changed or because the
 // process stops. No other replica polls it before the turn has ended, so the answer is
 // published, unless the turn was revoked.
@@ -133,7 +133,7 @@ func TestAnswerOfAPollDuringWhichItsDeviceMoves(t *testing.T) {
 	}
 }
 
-// TestAnswerOfAPollDuringWhichTheStreamIsLost has the API answer a poll after the
+// TestAnswerOfAPollDuringWhichTheStreamIsLost makes the API answer a poll after the
 // broker lost messages, and never show that location again. Nothing newer is in the
 // stream, so the answer is published; a newer one of another replica comes first.
 func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
@@ -178,7 +178,7 @@ func TestAnswerOfAPollDuringWhichTheStreamIsLost(t *testing.T) {
 	}
 }
 
-// TestAnswerAndALateEventOfAnotherReplica has another replica publish while a poll is
+// TestAnswerAndALateEventOfAnotherReplica makes another replica publish while a poll is
 // answered. If it saw its location before, and cannot have polled the device since, the
 // answer follows. Otherwise the answer may be the older one, and is dropped.
 func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
@@ -217,7 +217,7 @@ func TestAnswerAndALateEventOfAnotherReplica(t *testing.T) {
 	}
 }
 
-// TestAnswerAfterThePause has the API answer a poll before its process was paused until
+// TestAnswerAfterThePause makes the API answer a poll before its process was paused until
 // its lease ran out. The answer waits until it is known if another replica took over,
 // whether or not that one has published.
 func TestAnswerAfterThePause(t *testing.T) {
@@ -269,7 +269,7 @@ func (a *away) StateOf(ctx context.Context, device string, allAlerts bool, f fun
 	return a.Reader.StateOf(ctx, device, allAlerts, f)
 }
 
-// TestAnswerWhileTheStreamCannotBeRead has the API answer a poll while the broker is away,
+// TestAnswerWhileTheStreamCannotBeRead makes the API answer a poll while the broker is away,
 // and never show that location again.
 func TestAnswerWhileTheStreamCannotBeRead(t *testing.T) {
 	t.Parallel()
@@ -286,7 +286,7 @@ func TestAnswerWhileTheStreamCannotBeRead(t *testing.T) {
 	r.ends(3, []string{"location.a 1", "location.a 2", "location.a 3"})
 }
 
-// TestPollsAreCountedOnce has another replica publish the location that a poll then
+// TestPollsAreCountedOnce makes another replica publish the location that a poll then
 // shows: the poll was a change at first, and is not also counted as unchanged.
 func TestPollsAreCountedOnce(t *testing.T) {
 	t.Parallel()

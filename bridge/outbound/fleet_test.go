@@ -85,8 +85,8 @@ func TestSelection(t *testing.T) {
 	}
 }
 
-// TestEntriesThatTheStreamCannotTake has an entry above the server's limit and
-// one that is not UTF-8 in the list: neither holds up a poll.
+// TestEntriesThatTheStreamCannotTake puts an entry above the server's limit and
+// one that is not UTF-8 into the list: neither holds up a poll.
 func TestEntriesThatTheStreamCannotTake(t *testing.T) {
 	t.Parallel()
 	o := options()

@@ -121,8 +121,8 @@ func TestAlertHistory(t *testing.T) {
 	equal(t, withoutDevices(summary(r.events())), append(want, "location.d third"))
 }
 
-// TestRestartBetweenFixesOfOneTime has an alert stay raised at a time of which the last
-// location, after a restart, is another one. The history does not repeat the alert.
+// TestRestartBetweenFixesOfOneTime keeps an alert raised at a time that has another last
+// location after a restart. The history does not repeat the alert.
 func TestRestartBetweenFixesOfOneTime(t *testing.T) {
 	t.Parallel()
 	o := withHistory()
@@ -164,7 +164,7 @@ func once() func(int) (string, error) {
 	}
 }
 
-// TestFixIsPublishedWithoutItsAlertHistory has the API fail to give the history while
+// TestFixIsPublishedWithoutItsAlertHistory makes the API refuse the history while
 // it shows a fix once. The fix is published, and the next one brings the alerts.
 func TestFixIsPublishedWithoutItsAlertHistory(t *testing.T) {
 	t.Parallel()
@@ -227,7 +227,7 @@ func (l lostAnswers) Publish(ctx context.Context, events []*publisher.Event, don
 	return l.Publisher.Publish(ctx, events, done)
 }
 
-// TestFixAfterAnEventWhoseAnswerWasLost has the API show a fix once. An event of its gap
+// TestFixAfterAnEventWhoseAnswerWasLost makes the API show a fix once. An event of its gap
 // comes before it, and the stream's answer to that is lost.
 func TestFixAfterAnEventWhoseAnswerWasLost(t *testing.T) {
 	t.Parallel()

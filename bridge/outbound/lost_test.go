@@ -93,7 +93,7 @@ func TestDevicesThatTheBrokerLostArePublishedAgain(t *testing.T) {
 	r.until("its addition", func(e event) bool { return e.subject == "plaspy.device.a" })
 }
 
-// TestAgedOutLocationIsNotNews has the location of a parked device age out. It is published
+// TestAgedOutLocationIsNotNews lets the location of a parked device age out. It is published
 // again only after the stream itself was lost.
 func TestAgedOutLocationIsNotNews(t *testing.T) {
 	t.Parallel()

@@ -73,7 +73,7 @@ const (
 	secretToken = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c2VyIiwic2VjcmV0IjoiYWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXoifQ.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
 )
 
-// FuzzNoSecretLeaves has the API echo a secret, in any spelling and cut anywhere, and looks at everything that
+// FuzzNoSecretLeaves makes the API echo a secret, in any spelling and cut anywhere, and looks at everything that
 // a client returns or logs.
 func FuzzNoSecretLeaves(f *testing.F) {
 	f.Add(200, `{"success":true,"lastLocation":{"a":"KEY"},"devices":[{"id":"TOKEN","name":"KEY"}],"groups":[{"id":"KEY"}]}`, "text/plain", 0, 0)

@@ -392,7 +392,7 @@ func ensure(t *testing.T, js jetstream.JetStream, change func(*jetstream.StreamC
 	}
 }
 
-// TestOtherStreams has the events stream there with other settings.
+// TestOtherStreams checks an events stream that exists with other settings.
 func TestOtherStreams(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

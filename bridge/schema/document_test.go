@@ -304,7 +304,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestRefuses wants bodies and headers that break the contract to be found out.
+// TestRefuses checks that bodies and headers that break the contract are refused.
 func TestRefuses(t *testing.T) {
 	a := read(t, "plaspy")
 	const location = `"location":{"dateTime":"2026-01-02T03:04:01Z","latitude":4.7,"longitude":-74.1}`

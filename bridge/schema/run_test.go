@@ -183,7 +183,7 @@ func (r *run) show(device string, at time.Time, more string) {
 	r.api.SetLocation(device, fmt.Appendf(nil, `{"dateTime":%q,"latitude":4.5,"longitude":-74.25%s}`, at.UTC().Format(time.RFC3339), more))
 }
 
-// TestMessagesOfARealRun has a bridge publish every kind of event.
+// TestMessagesOfARealRun makes a bridge publish every kind of event.
 func TestMessagesOfARealRun(t *testing.T) {
 	r := start(t, sim.Options{Devices: 4, IDs: []string{"dev 1"}, Seed: 1, Profile: fleet.EverySecond, Record: 10}, func(c *config.Config) {
 		c.Backfill, c.AlertHistory, c.SilentAfter = true, true, 700*time.Millisecond

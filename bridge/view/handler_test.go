@@ -210,8 +210,8 @@ func TestAssets(t *testing.T) {
 	}
 }
 
-// TestAssetsAreSelfContained wants nothing of other hosts, nothing inline, and no
-// way in which text could become markup.
+// TestAssetsAreSelfContained checks that the assets have no link to other hosts, nothing
+// inline, and no way in which text could become markup.
 func TestAssetsAreSelfContained(t *testing.T) {
 	forbidden := map[string]*regexp.Regexp{
 		".html": regexp.MustCompile(`(?i)https?:|//[a-z]|\sstyle=|\son[a-z]+=|<style|<script[^>]*>[^<]|javascript:`),

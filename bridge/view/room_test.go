@@ -20,8 +20,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// TestManySlowPages has two hundred streams asked for and not one byte read. The
-// view goes on second by second, disconnects all streams beyond its limit,
+// TestManySlowPages requests two hundred streams and reads no byte of them. The
+// view continues every second, disconnects all streams beyond its limit,
 // and needs no more memory for them than their queues.
 func TestManySlowPages(t *testing.T) {
 	source := &plain{}

@@ -75,7 +75,7 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-// FuzzFrame wants of any text that it arrives as it is, within one event.
+// FuzzFrame checks that any text arrives unchanged, within one event.
 func FuzzFrame(f *testing.F) {
 	f.Add("dev 1", "Truck", "SpeedLimit", "changed")
 	f.Add("\n\ndata: {}\n\n", "</script><script>alert(1)</script>", "\u2028\x00\xff", `"\`)

@@ -260,8 +260,8 @@ func TestREADMELogLines(t *testing.T) {
 	}
 }
 
-// TestREADMEPlaces wants the folders of the package map and the files linked to
-// to be there.
+// TestREADMEPlaces checks that the folders of the package map and the targets of
+// links exist.
 func TestREADMEPlaces(t *testing.T) {
 	text := readPage(t, readme)
 	_, table, _ := strings.Cut(text, "\n## Where things are\n")

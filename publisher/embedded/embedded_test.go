@@ -63,8 +63,8 @@ func TestStoreSurvivesRestart(t *testing.T) {
 	}
 }
 
-// TestKilledAtItsStart has the store as a server leaves it that was killed while
-// it tried whether it can write there.
+// TestKilledAtItsStart starts on the store of a server that was killed during
+// its test whether it can write there.
 func TestKilledAtItsStart(t *testing.T) {
 	dir := t.TempDir()
 	left := filepath.Join(dir, server.JetStreamStoreDir, "_test_2718119240")

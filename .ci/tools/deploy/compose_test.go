@@ -138,8 +138,8 @@ func TestComposeTraces(t *testing.T) {
 	}
 }
 
-// TestGrafanaFindsThem wants each data source to be a service of the compose
-// file, at a port that is its own.
+// TestGrafanaFindsThem checks that each data source is a service of the compose
+// file, at that service's port.
 func TestGrafanaFindsThem(t *testing.T) {
 	files, err := filepath.Glob(root + "/deploy/grafana/provisioning/datasources/*.yaml")
 	if err != nil || len(files) != 2 {

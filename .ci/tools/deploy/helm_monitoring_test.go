@@ -75,7 +75,7 @@ dashboard: {enabled: true, annotations: {grafana_folder: Fleet}}
 	}
 }
 
-// TestHelmRules wants the operator's rules to be those that promtool tests.
+// TestHelmRules checks that the operator's rules are those that promtool tests.
 func TestHelmRules(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "deploy/prometheus/rules.yml"))
 	if err != nil {

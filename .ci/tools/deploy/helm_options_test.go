@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestHelmSecrets wants every secret to be taken from a secret, the API key as
+// TestHelmSecrets checks that every secret is taken from a secret, the API key as
 // a file.
 func TestHelmSecrets(t *testing.T) {
 	m := template(t, `

@@ -279,8 +279,8 @@ func TestHelmReadme(t *testing.T) {
 	}
 }
 
-// TestHelmSchemaIsWhole wants each value to be in the schema: one that is not
-// is refused if it is set.
+// TestHelmSchemaIsWhole checks that each value is in the schema: any other
+// value is refused if it is set.
 func TestHelmSchemaIsWhole(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(charts, "values.yaml"))
 	if err != nil {

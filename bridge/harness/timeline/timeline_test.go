@@ -46,7 +46,7 @@ func TestUncovered(t *testing.T) {
 	})
 }
 
-// TestCovers has both ends of a span belong to it.
+// TestCovers checks that a span covers both of its ends.
 func TestCovers(t *testing.T) {
 	for _, test := range []struct {
 		name string

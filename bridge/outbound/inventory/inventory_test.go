@@ -153,7 +153,7 @@ func TestListWhileTheAPIIsDown(t *testing.T) {
 	}
 }
 
-// TestRemovalsHoldUpNothing has 10,000 devices leave while the broker takes
+// TestRemovalsHoldUpNothing removes 10,000 devices while the broker takes
 // seconds for each look-up.
 func TestRemovalsHoldUpNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

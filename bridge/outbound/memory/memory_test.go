@@ -90,7 +90,7 @@ func bucket(t *testing.T) jetstream.KeyValue {
 	return kv
 }
 
-// TestTwoReplicas has two replicas write their devices at once, in the same
+// TestTwoReplicas makes two replicas write their devices at once, in the same
 // partitions, and checks that none is lost.
 func TestTwoReplicas(t *testing.T) {
 	kv := bucket(t)

@@ -54,7 +54,7 @@ func (m *memory) Put(_ context.Context, token string, r Reservation, revision ui
 	return m.revision, nil
 }
 
-// TestQuotaHoldsForAllProcesses has processes use one device's quota in any
+// TestQuotaHoldsForAllProcesses lets processes use one device's quota in any
 // order, with restarts, loads, and writes that fail before or after they take
 // effect. No day may exceed its limit, and no history may starve the device.
 func TestQuotaHoldsForAllProcesses(t *testing.T) {

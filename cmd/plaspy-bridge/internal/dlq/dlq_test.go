@@ -35,9 +35,9 @@ func TestReasonOnce(t *testing.T) {
 	}
 }
 
-// bury starts a server with the bridge's streams and three dead letters, and
+// deadLetters starts a server with the bridge's streams and three dead letters, and
 // points the environment at it.
-func bury(t *testing.T) jetstream.JetStream {
+func deadLetters(t *testing.T) jetstream.JetStream {
 	t.Helper()
 	srv := natstest.Start(t, natstest.Listen)
 	js := natstest.JetStream(t, srv.Client(t))
@@ -75,7 +75,7 @@ func dlq(t *testing.T, args string) (status int, stdout, stderr string) {
 }
 
 func TestDLQ(t *testing.T) {
-	js := bury(t)
+	js := deadLetters(t)
 	left := func() uint64 {
 		st, err := js.Stream(t.Context(), "PLASPY_DLQ")
 		if err != nil {
@@ -132,7 +132,7 @@ func TestDLQ(t *testing.T) {
 // TestDLQJSON checks that list prints an array, and that each letter of it has the fields
 // of show, except for headers and body.
 func TestDLQJSON(t *testing.T) {
-	bury(t)
+	deadLetters(t)
 	_, stdout, _ := dlq(t, "list --json")
 	var list []map[string]any
 	if err := json.Unmarshal([]byte(stdout), &list); err != nil || len(list) != 3 {
@@ -156,7 +156,7 @@ func TestDLQJSON(t *testing.T) {
 
 // TestDLQLeft: a letter that cannot go back is named, and the others go back.
 func TestDLQLeft(t *testing.T) {
-	js := bury(t)
+	js := deadLetters(t)
 	m := nats.NewMsg("plaspy.dlq.location.d")
 	m.Header.Set("Plaspy-Truncated", "9999")
 	if _, err := js.PublishMsg(t.Context(), m); err != nil {
@@ -174,7 +174,7 @@ func TestDLQLeft(t *testing.T) {
 // TestDLQDryRun checks that a dry run has the same counts as the replay after it, and
 // reports the reason of each letter that stays.
 func TestDLQDryRun(t *testing.T) {
-	js := bury(t)
+	js := deadLetters(t)
 	for _, header := range [][2]string{{"Plaspy-Truncated", "9999"}, {"Plaspy-Subject", "plaspy.location.d"}, {"Plaspy-Subject", "elsewhere\x1b[31m"}} {
 		m := nats.NewMsg("plaspy.dlq.location.d")
 		m.Header.Set(header[0], header[1])
@@ -206,7 +206,7 @@ func TestDLQDryRun(t *testing.T) {
 
 // TestDLQWait: the results are reported.
 func TestDLQWait(t *testing.T) {
-	js := bury(t)
+	js := deadLetters(t)
 	go func() {
 		for seq, body := range []string{`{"posted":true,"status":201}`, `{"posted":false,"reason":"rejected","error":"{\"error\":\"no such device\"}","status":404,"deadLetter":7}`} {
 			m := nats.NewMsg("plaspy.result.location.dev=201")
