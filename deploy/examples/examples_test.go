@@ -233,6 +233,8 @@ func TestCLI(t *testing.T) {
 		{"one device", "subscriber", "nats kv get plaspy_last device0001 --raw", `"deviceId":"dev 1"`},
 		{"ask", "subscriber", "nats req plaspy.api.last.device0001 ''", "lastLocation"},
 		{"why", "subscriber", "nats req plaspy.api.why.device0001 ''", "decisions"},
+		{"post a location", "gateway", `nats pub --jetstream plaspy.in.location.device0001 '{"dateTime":"2026-01-02T03:04:05Z","latitude":4.7,"longitude":-74.1}' -H Nats-Msg-Id:device0001-17`, "PLASPY_INBOUND"},
+		{"post an alert", "gateway", `nats pub --jetstream plaspy.in.alert.device0001 '{"alertName":"SOSButton","dateTime":"2026-01-02T03:04:05Z"}'`, "PLASPY_INBOUND"},
 	}
 	for _, c := range commands {
 		readme(t, c.command)
@@ -246,7 +248,7 @@ func TestCLI(t *testing.T) {
 	for _, c := range commands {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := r.start(c.user, ".", "sh", "-c", "exec "+strings.ReplaceAll(c.command, "device0001", "dev=201"))
+			p := r.start(c.user, ".", "sh", "-c", "exec "+strings.ReplaceAll(c.command, "device0001", "dev=201")+" 2>&1")
 			p.t = t
 			p.says(c.says)
 		})
