@@ -43,7 +43,7 @@ func TestDevicesOverQuota(t *testing.T) {
 	t.Parallel()
 	const devices = 20
 	r := newRig(t, harness.Options{Devices: devices, Env: []string{"BRIDGE_SCHEDULE=fixed"}})
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	ok(t, r.Start(ctx))
 	ids := r.API.Sim.IDs()
 	over := map[string]bool{ids[0]: true, ids[7]: true, ids[13]: true}
@@ -92,7 +92,7 @@ func TestLogReader(t *testing.T) {
 		t.Run(map[bool]string{false: "stalls", true: "goes away"}[closes], func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, harness.Options{Devices: 50, Env: []string{"BRIDGE_LOG_LEVEL=debug"}})
-			ctx := within(t, 3*time.Minute)
+			ctx := within(t, 5*time.Minute)
 			reader, writer, err := os.Pipe()
 			ok(t, err)
 			defer reader.Close()

@@ -55,7 +55,7 @@ func (s size) options(bridges int) harness.Options {
 // settled ends a run and fails the test if the report has a fault.
 func settled(t *testing.T, r *harness.Rig, name string, p harness.Plan) judge.Report {
 	t.Helper()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	ok(t, r.Settle(ctx))
 	report, err := r.Report(ctx, name, p)
 	ok(t, err)
@@ -85,7 +85,7 @@ func TestReplicaGone(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := sized(t)
 			r := newRig(t, s.options(3))
-			ctx := within(t, 3*time.Minute)
+			ctx := within(t, 5*time.Minute)
 			ok(t, r.Start(ctx))
 			ok(t, r.Polled(ctx, time.Now()))
 			ok(t, r.Inject(ctx, nil, s.interval))
@@ -118,7 +118,7 @@ func TestReplicaPaused(t *testing.T) {
 		still = 30 * time.Second
 	}
 	r := newRig(t, s.options(3))
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	ok(t, r.Start(ctx))
 	ok(t, r.Polled(ctx, time.Now()))
 	at := time.Now()
@@ -163,7 +163,7 @@ func TestReplicasChange(t *testing.T) {
 func TestReplicasThrottled(t *testing.T) {
 	s := sized(t)
 	r := newRig(t, s.options(3))
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	ok(t, r.Start(ctx))
 	ok(t, r.Polled(ctx, time.Now()))
 	for _, retry := range []time.Duration{4 * time.Second, 3 * time.Second} {
@@ -230,7 +230,7 @@ func TestReplicaCutOff(t *testing.T) {
 			o := s.options(3)
 			o.Linked = true
 			r := newRig(t, o)
-			ctx := within(t, 3*time.Minute)
+			ctx := within(t, 5*time.Minute)
 			ok(t, r.Start(ctx))
 			ok(t, r.Polled(ctx, time.Now()))
 			at := time.Now()

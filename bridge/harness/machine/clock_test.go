@@ -34,7 +34,7 @@ func TestClock(t *testing.T) {
 			const limit = 60 // requests a second
 			r := newRig(t, harness.Options{Devices: 20, Env: []string{fmt.Sprint("PLASPY_RATE_LIMIT=", limit*60), "BRIDGE_INBOUND_MAX_AGE=24h"}}, false)
 			r.every = 500 * time.Millisecond
-			ctx := within(t, 2*time.Minute)
+			ctx := within(t, 5*time.Minute)
 			r.start(ctx, t)
 			w := r.watch(t)
 			ok(t, r.Polled(ctx, time.Now()))

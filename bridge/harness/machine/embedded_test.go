@@ -13,7 +13,7 @@ import (
 func TestStartsFull(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, true)
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	r.start(ctx, t)
 	ok(t, r.Polled(ctx, time.Now()))
 	_, err := r.Bridge.Stop(ctx)
@@ -35,7 +35,7 @@ func TestStartsFull(t *testing.T) {
 func TestKilledAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, true)
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	r.start(ctx, t)
 	ok(t, r.Polled(ctx, time.Now()))
 	for _, after := range []time.Duration{0, 50, 100, 150, 200, 300, 400, 600, 800, 6500} {

@@ -23,7 +23,7 @@ func TestStopFull(t *testing.T) {
 			t.Parallel()
 			const timeout = 20 * time.Second // the default
 			r := newRig(t, harness.Options{Devices: 60, Env: []string{"BRIDGE_SHUTDOWN_TIMEOUT=" + timeout.String()}}, false)
-			ctx := within(t, 2*time.Minute)
+			ctx := within(t, 5*time.Minute)
 			r.start(ctx, t)
 			ok(t, r.Polled(ctx, time.Now()))
 			end := r.API.Sim.Fault(fault.Rule{Kind: fault.Slow, Delay: 3 * time.Second})
