@@ -281,15 +281,7 @@ func TestRetainer(t *testing.T) {
 	if _, err := exec.LookPath("mosquitto_sub"); err != nil {
 		t.Skip("the mosquitto clients are not installed")
 	}
-	text, err := os.ReadFile(subscribers)
-	if err != nil {
-		t.Fatal(err)
-	}
-	user := regexp.MustCompile("`({ user: retainer,[^`]*)`").FindSubmatch(text)
-	if user == nil {
-		t.Fatal("the page shows no user retainer")
-	}
-	r := newRigOf(t, forSubscribers(t, string(user[1]), `"plaspy.location", `, `"plaspy.location", "last", "last.>", `))
+	r := newRigOf(t, forSubscribers(t, block(t, subscribers, "hcl", "user: retainer"), `"plaspy.location", `, `"plaspy.location", "last", "last.>", `))
 	r.waitForEvent(t)
 	r.moves(t)
 	page := block(t, subscribers, "sh", "mosquitto_pub")
