@@ -133,7 +133,7 @@ func TestUsageRunsShort(t *testing.T) {
 var midnight = flag.Bool("midnight", false, "run TestDailyUsageWithReplicas, which takes eight minutes")
 
 // TestDailyUsageWithReplicas: the API refuses everything at 300, far below the setting. Two replicas learn that, one
-// of them is replaced by a new process, which learns it too, and all go on after midnight by the API's clock.
+// of them is replaced by a new process, which learns it too, and all continue after midnight by the API's clock.
 func TestDailyUsageWithReplicas(t *testing.T) {
 	if !*midnight {
 		t.Skip("waits eight minutes for the API's midnight; run with -midnight")

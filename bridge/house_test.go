@@ -211,7 +211,8 @@ func called(call *ast.CallExpr) string {
 	return of.Name + "." + sel.Sel.Name
 }
 
-// TestHouseTypes checks that the comment of a type begins with its name, since a comment may lose its first lines in a move.
+// TestHouseTypes checks that the comment of a type begins with its name, since a comment may lose its first
+// lines in a move.
 func TestHouseTypes(t *testing.T) {
 	commented := 0
 	for _, s := range sources(t) {

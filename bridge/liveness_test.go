@@ -337,7 +337,7 @@ func (s stuckPoster) Alerts(ctx context.Context, id string, body []byte, o plasp
 	return s.Locations(ctx, id, body, o)
 }
 
-// TestLivenessOfStuckLanes runs the real consumer: its reader goes on, and no
+// TestLivenessOfStuckLanes runs the real consumer: its reader continues, and no
 // post ever ends.
 func TestLivenessOfStuckLanes(t *testing.T) {
 	t.Parallel()

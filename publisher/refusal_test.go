@@ -49,8 +49,8 @@ func refusals(t *testing.T, reg *prometheus.Registry, kind string) int {
 }
 
 // TestRefusedEventHoldsUpNothing: an event with headers that no stream takes is
-// logged once, counted, and ends its chain; others go on and nothing is in
-// trouble.
+// logged once, counted, and ends its chain; others continue and nothing is
+// degraded.
 func TestRefusedEventHoldsUpNothing(t *testing.T) {
 	t.Parallel()
 	p, log, reg := logged(t, natstest.Start(t))

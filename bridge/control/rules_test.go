@@ -93,7 +93,8 @@ func TestUnreadableHasNoEffect(t *testing.T) {
 	}
 }
 
-// TestAll checks the list of the entries in force, in the order in which they decide, with the limits of the fleet's entry.
+// TestAll checks the list of the entries in force, in the order in which they decide, with the limits of the
+// fleet's entry.
 func TestAll(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	r := NewRules(now, []Item{

@@ -106,7 +106,7 @@ func TestBatchPartlyRefused(t *testing.T) {
 	}
 }
 
-// TestBatchCrash: a process that goes on with a batch posts no element again that
+// TestBatchCrash: a process that continues a batch posts no element again that
 // was answered, and a failing element is tried again.
 func TestBatchCrash(t *testing.T) {
 	r := newRig(t)

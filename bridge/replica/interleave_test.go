@@ -244,7 +244,8 @@ func (w *world) heal() {
 // partitions, lost answers, clocks that are set, a store that goes back, a bucket
 // that is deleted, garbage in every key, names used twice. At no instant two own
 // a device, nor do shares exceed the budget. No turn publishes its answer if another
-// turn of its device has begun since. In the end everything is owned. REPLICA_SEEDS sets how many are played, REPLICA_SEED which one alone.
+// turn of its device has begun since. In the end everything is owned. REPLICA_SEEDS sets the number of
+// histories, and REPLICA_SEED selects a single one.
 func TestInterleavings(t *testing.T) {
 	t.Parallel()
 	seeds := 15

@@ -226,7 +226,7 @@ func (n *node) kill() {
 }
 
 // pause stops the group's goroutine at its next renewal, as SIGSTOP would stop
-// the process; resume lets it go on.
+// the process; resume lets it continue.
 func (n *node) pause() {
 	n.rig.mu.Lock()
 	defer n.rig.mu.Unlock()

@@ -78,7 +78,7 @@ func (w *world) heal() error {
 	return nil
 }
 
-// finishAll goes on until the messages that count are finished.
+// finishAll runs until the messages that count are finished.
 func (w *world) finishAll(counts func(*entry) bool) error {
 	for range 200 * (len(w.stream) + 5) {
 		done := true

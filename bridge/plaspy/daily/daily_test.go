@@ -217,7 +217,8 @@ func TestRefusalsThatAreNoLimit(t *testing.T) {
 	}
 }
 
-// TestFirstRequest: a process may begin at any time of day. Its first request goes out, which shows the usage and the time.
+// TestFirstRequest: a process may begin at any time of day. Its first request goes out, which shows the usage
+// and the time.
 func TestFirstRequest(t *testing.T) {
 	for _, limit := range []int{1, 5, 1000} {
 		for _, now := range []time.Duration{0, halfDay - time.Second, halfDay - 1, halfDay} {

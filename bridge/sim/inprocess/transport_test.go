@@ -67,7 +67,7 @@ func TestAbort(t *testing.T) {
 }
 
 // The handler's context ends with the client's, and when the client closes a
-// streamed body; goleak notices a handler that goes on.
+// streamed body; goleak notices a handler that does not end.
 func TestClientLeaves(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	resp, err := send(ctx, t, "", func(_ http.ResponseWriter, r *http.Request) {
