@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"plaspy-bridge/bridge"
 	"plaspy-bridge/bridge/config"
@@ -78,16 +77,13 @@ func scraped(t *testing.T) scrape {
 		}
 	})
 	url := "http://" + b.HTTPAddr().String()
-	for end := time.Now().Add(time.Minute); ; {
-		body := get(t, url+"/metrics")
-		if strings.Contains(body, "\nplaspy_bridge_ready 1\n") && !strings.Contains(body, `polls_total{result="changed"} 0`) &&
-			strings.Contains(body, "\nplaspy_bridge_inbound_lanes{") {
-			return parse(t, body)
-		}
-		if time.Now().After(end) {
-			t.Fatalf("not ready: %s", get(t, url+"/readyz"))
-		}
-	}
+	var body string
+	natstest.Eventually(t, "the bridge is ready and has polled", func() bool {
+		body = get(t, url+"/metrics")
+		return strings.Contains(body, "\nplaspy_bridge_ready 1\n") && !strings.Contains(body, `polls_total{result="changed"} 0`) &&
+			strings.Contains(body, "\nplaspy_bridge_inbound_lanes{")
+	})
+	return parse(t, body)
 }
 
 func get(t *testing.T, url string) string {
