@@ -371,14 +371,7 @@ func TestEventsAreBounded(t *testing.T) {
 		t.Errorf("the third: %d %v, want 503", status, header)
 	}
 	first.close()
-	limit := time.After(time.Minute)
-	for len(r.feed.places) > 1 {
-		select {
-		case <-limit:
-			t.Fatal("the place of a disconnected client is not freed")
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
+	natstest.Eventually(t, "the place of a disconnected client is free", func() bool { return len(r.feed.places) <= 1 })
 	r.events("", "")
 }
 

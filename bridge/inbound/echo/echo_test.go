@@ -154,10 +154,5 @@ func TestFollowLater(t *testing.T) {
 
 func waitPosted(t *testing.T, o *Tracker, token string, at time.Time) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !o.Posted(token, at, 4.7, -74.1); {
-		if time.Now().After(end) {
-			t.Fatalf("%s is not recorded", token)
-		}
-		<-time.After(5 * time.Millisecond)
-	}
+	natstest.Eventually(t, token+" is recorded", func() bool { return o.Posted(token, at, 4.7, -74.1) })
 }

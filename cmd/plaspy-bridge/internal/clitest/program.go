@@ -93,7 +93,7 @@ func ClearEnv(t *testing.T, env ...string) {
 	t.Helper()
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
-		if strings.HasPrefix(name, "BRIDGE_") || strings.HasPrefix(name, "PLASPY_") || strings.HasPrefix(name, "NATS_") {
+		if strings.HasPrefix(name, "BRIDGE_") || strings.HasPrefix(name, "PLASPY_") || strings.HasPrefix(name, "NATS_") || strings.HasPrefix(name, "OTEL_") {
 			t.Setenv(name, "")
 			if err := os.Unsetenv(name); err != nil {
 				t.Fatal(err)
