@@ -35,7 +35,7 @@ func TestDailyResultsAcrossRestarts(t *testing.T) {
 	}
 }
 
-// resultsOfThreeLives returns how many polls three lives of a bridge send that has a
+// resultsOfThreeLives returns the number of polls of three runs of a bridge that has a
 // new store and a daily limit of results.
 func resultsOfThreeLives(t *testing.T, limit int) (polls int64) {
 	t.Helper()

@@ -82,7 +82,7 @@ type silentWatcher struct{ jetstream.KeyWatcher }
 func (silentWatcher) Updates() <-chan jetstream.KeyValueEntry { return nil }
 func (silentWatcher) Stop() error                             { return nil }
 
-// TestReadBucketGivesUp: a server that dies in the middle of a reading does not hold it.
+// TestReadBucketGivesUp: a reading ends if the server dies in the middle of it.
 func TestReadBucketGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()

@@ -330,7 +330,7 @@ func TestEvents(t *testing.T) {
 			t.Errorf("filtered: got %q, want %q", got, want)
 		}
 	}
-	// A stream that was made anew has fewer messages than the client has seen.
+	// A stream that was created again has fewer messages than the client has seen.
 	reset := r.events("", "1000")
 	if got := reset.next(); got != "reset {}" {
 		t.Errorf("after a new stream: %q", got)

@@ -59,7 +59,7 @@ func TestKeysAreRenewed(t *testing.T) {
 			if _, err := kv.Get(t.Context(), keyPrefix+"a"); err == nil {
 				continue
 			}
-			// A busy machine may stand still for longer than the bucket keeps a key.
+			// A busy machine may stall for longer than the bucket keeps a key.
 			if lost++; lost > 30 {
 				t.Fatal("the key is not renewed in time")
 			}

@@ -157,7 +157,7 @@ func (a *counting) Locations(ctx context.Context, id string, body []byte, o plas
 	return answer, err
 }
 
-// BenchmarkRead is the reading and rewriting of one location.
+// BenchmarkRead measures the reading and rewriting of one location.
 func BenchmarkRead(b *testing.B) {
 	body := fmt.Appendf(nil, `{"deviceId":"dev 1","name":"Truck 7","observedAt":"2026-01-02T03:04:05.678Z","location":{"dateTime":"2026-01-02T03:04:01Z","latitude":4.7,"longitude":-74.1,"pad":"%0500d"}}`, 1)
 	b.ReportAllocs()

@@ -116,7 +116,7 @@ func TestLive(t *testing.T) {
 	})
 }
 
-// TestHealthTogether is for the race detector.
+// TestHealthTogether runs concurrent changes and reads for the race detector.
 func TestHealthTogether(t *testing.T) {
 	h := ops.NewHealth()
 	var all sync.WaitGroup

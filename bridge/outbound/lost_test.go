@@ -30,7 +30,7 @@ func TestBrokerThatLostDataGetsTheNewestAgain(t *testing.T) {
 	equal(t, got, []string{"location.a a1", "location.b b1"})
 }
 
-// loseStream makes the stream anew, with the first messages of the old one.
+// loseStream creates the stream again, with the first messages of the old one.
 func (r *rig) loseStream(keep int) {
 	r.t.Helper()
 	kept := r.events()[:keep]

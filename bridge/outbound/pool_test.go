@@ -414,7 +414,7 @@ func TestWhy(t *testing.T) {
 	}
 }
 
-// TestManyDevicesComeUnderCareAtOnce is about the thousand consumers that a
+// TestManyDevicesComeUnderCareAtOnce checks the thousand consumers that a
 // stream has room for.
 func TestManyDevicesComeUnderCareAtOnce(t *testing.T) {
 	const devices = 1500

@@ -310,7 +310,7 @@ func TestCircuitAndForeignAnswers(t *testing.T) {
 	})
 }
 
-// A log that stands still must not hold up tries.
+// A log that blocks must not delay tries.
 func TestCircuitLogsWithoutItsMutex(t *testing.T) {
 	stuck, goOn := make(chan struct{}), make(chan struct{})
 	c := newCircuit(slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) {

@@ -149,7 +149,7 @@ func TestKillAll(t *testing.T) {
 	r.awaitDivided(c)
 }
 
-// TestPause: a replica that stands still for longer than its lease owns nothing
+// TestPause: a replica that is paused for longer than its lease owns nothing
 // from the moment that it wakes, and gets its part again as a newcomer.
 func TestPause(t *testing.T) {
 	t.Parallel()

@@ -185,7 +185,7 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-// BenchmarkLanes is a post of one message without the world around it.
+// BenchmarkLanes measures the post of one message in the lanes alone.
 func BenchmarkLanes(b *testing.B) {
 	l := New(small(16, 2048))
 	now, seq := start, uint64(0)

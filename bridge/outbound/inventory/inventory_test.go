@@ -14,7 +14,7 @@ import (
 	"plaspy-bridge/publisher"
 )
 
-// TestEventThatTheStreamCannotTake is about one entry that is larger than the
+// TestEventThatTheStreamCannotTake checks one entry that is larger than the
 // stream's limit: it must cost neither a resync nor a reading of the list.
 func TestEventThatTheStreamCannotTake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -80,7 +80,7 @@ func TestBucket(t *testing.T) {
 			t.Errorf("a watcher of group.> sees %s", key)
 		}
 	}
-	// A deleted reservation is started anew.
+	// A deleted reservation starts again from zero.
 	if err := kv.Delete(ctx, "quota.dev=201"); err != nil {
 		t.Fatal(err)
 	}

@@ -154,7 +154,7 @@ func (w *world) owed(location *event) bool {
 	})
 }
 
-// settle has one replica start anew and poll until nothing is left to publish, and
+// settle makes one replica start again and poll until nothing is left to publish, and
 // returns the first rule that the stream breaks then, or "".
 func (w *world) settle() string {
 	if len(w.shown) == 0 {

@@ -359,7 +359,7 @@ func TestNeverMoreThanTheLimit(t *testing.T) {
 				paces[i].Heard(at-began[i], paces[i].Grant(at-began[i], r), api.serve(1+sent%dearest))
 			}
 		}
-		// Each replica hears of the others' last requests only with its next one, which may cost more than usual.
+		// Each replica learns of the others' last requests only with its next one, which may cost more than usual.
 		if slack := dearest*replicas - 1; api.used > api.limit+slack {
 			t.Fatalf("%d used of %d, %d requests", api.used, api.limit, sent)
 		}

@@ -27,7 +27,7 @@ func TestRepliesAreBounded(t *testing.T) {
 	}
 }
 
-// Each sort of request counts by itself.
+// Each kind of request is counted separately.
 func TestUnderWay(t *testing.T) {
 	var d Device
 	for i, step := range []struct {
@@ -44,7 +44,7 @@ func TestUnderWay(t *testing.T) {
 	}
 }
 
-// The quota of results begins anew with each UTC day.
+// The quota of results starts again with each UTC day.
 func TestQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := New(Options{Profile: fleet.Unchanged, Start: time.Now(), History: 4, DailyResults: 2}, []string{"a"})
