@@ -127,10 +127,16 @@ func TestInboundTakeover(t *testing.T) {
 			nc := srv.Client(t)
 			holder, end := replicaOf(t, cfg, tt.holder)
 			natstest.Eventually(t, "the first one posts", func() bool { return holder.consuming.consumer.Status().Holding })
-			next, _ := replicaOf(t, cfg, tt.next)
+			next, endNext := replicaOf(t, cfg, tt.next)
 			natstest.Eventually(t, "both share the polls", func() bool { return next.group.Live() && next.group.Trouble() == "" && next.polling.pool.Owned() > 0 })
 			feedInbound(t, nc, devices, 10*time.Millisecond)
-			natstest.Eventually(t, "posts wait for the budget", func() bool { return holder.api.budget.Waiting(plaspy.Post) > devices/2 })
+			natstest.Eventually(t, "posts wait for the budget", func() bool {
+				waiting := func(b *Bridge) bool { return b.api.budget.Waiting(plaspy.Post) > devices/2 }
+				if !*proof && waiting(next) { // a replica that does not get the CPU may lose its lease
+					holder, end, next = next, endNext, holder
+				}
+				return waiting(holder)
+			})
 			began := time.Now()
 			if tt.gone {
 				holder.broker.conn.Close()
