@@ -123,7 +123,7 @@ func TestInboundTakeover(t *testing.T) {
 			const devices = 8
 			api, cfg := fleetOf(t, sim.Options{Devices: devices, Seed: 1, Profile: fleet.EverySecond, Record: 10_000})
 			srv := natstest.Start(t, natstest.Listen)
-			cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.InboundWorkers = config.Servers(srv.ClientURL()), 3600, "", devices
+			cfg.NATSURL, cfg.RateLimit, cfg.HTTPAddr, cfg.InboundWorkers = config.Servers(srv.ClientURL()), 1200, "", devices
 			nc := srv.Client(t)
 			holder, end := replicaOf(t, cfg, tt.holder)
 			natstest.Eventually(t, "the first one posts", func() bool { return holder.consuming.consumer.Status().Holding })
