@@ -66,7 +66,7 @@ func newRig(t *testing.T, o sim.Options) *rig {
 func (r *rig) env(env ...string) {
 	for i := 0; i < len(env); i += 2 {
 		r.variables[env[i]] = env[i+1]
-		if env[i] == "NATS_URL" { // the embedded server's address would be doubtful
+		if env[i] == "NATS_URL" || env[i] == "BRIDGE_EMBEDDED_CONFIG" { // another address would be doubtful
 			r.variables["BRIDGE_EMBEDDED_ADDR"] = "127.0.0.1:4222"
 		}
 	}
