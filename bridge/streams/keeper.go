@@ -29,9 +29,9 @@ const (
 
 // Server is an embedded NATS server.
 type Server interface {
-	Trouble() string // why it cannot store messages, or ""
-	Room() bool      // whether there is room on its disk
-	Revive() error   // restarts it
+	Trouble(ctx context.Context) string // why it cannot store messages, or ""; takes seconds if it cannot
+	Room() bool                         // whether there is room on its disk
+	Revive() error                      // restarts it
 }
 
 // Options are the settings of a [Keeper].
@@ -142,9 +142,9 @@ func (k *Keeper) Look() {
 
 func (k *Keeper) look(ctx context.Context, changed func()) {
 	if k.opts.Server != nil {
-		if trouble := k.opts.Server.Trouble(); trouble != "" {
+		if trouble := k.opts.Server.Trouble(ctx); trouble != "" {
 			k.bad(trouble)
-			k.reviveServer()
+			k.reviveServer(ctx)
 			return
 		}
 	}
@@ -245,7 +245,7 @@ func (k *Keeper) logReports(reports []publisher.StreamReport) {
 	}
 }
 
-func (k *Keeper) reviveServer() {
+func (k *Keeper) reviveServer(ctx context.Context) {
 	now := time.Now()
 	if now.Before(k.reviveAt) || !k.opts.Server.Room() {
 		return
@@ -257,7 +257,7 @@ func (k *Keeper) reviveServer() {
 		return
 	}
 	k.log.Info("embedded nats server restarted")
-	if k.opts.Server.Trouble() == "" {
+	if k.opts.Server.Trouble(ctx) == "" && ctx.Err() == nil {
 		k.revive = reviveEvery
 	}
 }

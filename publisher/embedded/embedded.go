@@ -259,13 +259,14 @@ func (s *Server) Dir() string { return s.dir }
 // Trouble returns in one sentence the reason that the server does not store
 // messages, or "" if it does. A server does not recover by itself after a failed
 // write, or after it has reached its limit, which is set at the start. Call
-// [Server.Revive] when [Server.Room] returns true.
-func (s *Server) Trouble() string {
+// [Server.Revive] when [Server.Room] returns true. It takes up to three seconds if the
+// server does not store, and returns "" if ctx is cancelled meanwhile.
+func (s *Server) Trouble(ctx context.Context) string {
 	srv := s.current()
 	if !srv.JetStreamEnabled() {
 		return "the embedded server has disabled JetStream: " + s.room()
 	}
-	if text := lastingError(func() string { return srv.Healthz(nil).Error }); text != "" {
+	if text := lastingError(ctx, func() string { return srv.Healthz(nil).Error }); text != "" {
 		return "the embedded server cannot store: " + text + "; " + s.room()
 	}
 	if s.full(srv) {
@@ -276,14 +277,18 @@ func (s *Server) Trouble() string {
 
 // lastingError returns the error of a check that fails for three seconds on end, or "".
 // The server takes a stream that is being created or deleted for one that it could not
-// recover, for as long as the disk needs.
-func lastingError(check func() string) (text string) {
+// recover, for as long as the disk needs. If ctx is cancelled meanwhile, the result is "".
+func lastingError(ctx context.Context, check func() string) (text string) {
 	const every, most = 50 * time.Millisecond, 60
 	for range most {
 		if text = check(); text == "" {
 			return ""
 		}
-		time.Sleep(every)
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-time.After(every):
+		}
 	}
 	return text
 }

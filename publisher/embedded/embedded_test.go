@@ -75,7 +75,7 @@ func TestKilledAtItsStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := start(t, embedded.Options{Addr: "127.0.0.1:0", Dir: dir})
-	if got := s.Trouble(); got != "" {
+	if got := s.Trouble(t.Context()); got != "" {
 		t.Errorf("trouble %q", got)
 	}
 }
@@ -108,7 +108,7 @@ func TestReviveKeepsPortStoreAndClients(t *testing.T) {
 	if _, err := js.Stream(t.Context(), "S"); err != nil {
 		t.Errorf("stream after the revival: %v", err)
 	}
-	if got := s.Trouble(); got != "" {
+	if got := s.Trouble(t.Context()); got != "" {
 		t.Errorf("trouble %q", got)
 	}
 }
@@ -136,7 +136,7 @@ func TestNoTroubleWhileStreamsAreCreated(t *testing.T) {
 			}
 			return
 		default:
-			if trouble := s.Trouble(); trouble != "" {
+			if trouble := s.Trouble(t.Context()); trouble != "" {
 				t.Error(trouble)
 			}
 		}

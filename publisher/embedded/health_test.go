@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -36,11 +37,19 @@ func TestLastingError(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began, n := time.Now(), -1
-				got := lastingError(func() string { n++; return tt.check(n) })
+				got := lastingError(t.Context(), func() string { n++; return tt.check(n) })
 				if took := time.Since(began); got != tt.want || took > tt.within {
 					t.Errorf("got %q after %v, want %q within %v", got, took, tt.want, tt.within)
 				}
 			})
 		})
 	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if got := lastingError(ctx, func() string { return "broken" }); got != "" || time.Since(began) != time.Second {
+			t.Errorf("got %q after %v, want nothing when the context ends", got, time.Since(began))
+		}
+	})
 }
