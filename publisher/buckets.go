@@ -48,16 +48,12 @@ func OpenBucket(ctx context.Context, js jetstream.KeyValueManager, name string) 
 	return kv, nil
 }
 
-var errReadIdle = fmt.Errorf("no entry for %v", readIdle)
-
 // ReadBucket calls f with each entry of a bucket with a key that matches a filter, in the
-// order in which they were written. Its error names the bucket.
+// order in which they were written. Its error names the bucket. It waits for the server
+// until ctx is cancelled.
 func ReadBucket(ctx context.Context, kv jetstream.KeyValue, filter string, f func(jetstream.KeyValueEntry)) error {
-	// The subscription of a watch ends with its context.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	idle := time.AfterFunc(readIdle, func() { cancel(errReadIdle) })
-	defer idle.Stop()
+	ctx, cancel := context.WithCancel(ctx) // ends the subscription of the watch
+	defer cancel()
 	w, err := kv.Watch(ctx, filter, jetstream.IgnoreDeletes())
 	if err != nil {
 		return fmt.Errorf("read bucket %s: %w", kv.Bucket(), err)
@@ -76,7 +72,6 @@ func ReadBucket(ctx context.Context, kv jetstream.KeyValue, filter string, f fun
 			case e == nil: // all have come
 				return nil
 			}
-			idle.Reset(readIdle)
 			f(e)
 		}
 	}

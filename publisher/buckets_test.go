@@ -2,6 +2,7 @@ package publisher_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -82,12 +83,16 @@ type silentWatcher struct{ jetstream.KeyWatcher }
 func (silentWatcher) Updates() <-chan jetstream.KeyValueEntry { return nil }
 func (silentWatcher) Stop() error                             { return nil }
 
-// TestReadBucketGivesUp: a reading ends if the server dies in the middle of it.
+// TestReadBucketGivesUp: a reading ends with its context if the server dies in the middle
+// of it.
 func TestReadBucketGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		late := errors.New("late")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Second, late)
+		defer cancel()
 		began := time.Now()
-		err := publisher.ReadBucket(t.Context(), silentBucket{}, ">", func(jetstream.KeyValueEntry) {})
-		if err == nil || !strings.Contains(err.Error(), "read bucket b: no entry for 5s") || time.Since(began) != 5*time.Second {
+		err := publisher.ReadBucket(ctx, silentBucket{}, ">", func(jetstream.KeyValueEntry) {})
+		if !errors.Is(err, late) || !strings.Contains(err.Error(), "read bucket b: ") || time.Since(began) != 20*time.Second {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 	})

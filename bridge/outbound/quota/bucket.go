@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -54,13 +55,24 @@ func (b *Bucket) kv(ctx context.Context) (jetstream.KeyValue, error) {
 	return bucket, nil
 }
 
+// readIdle is how long a reading of the bucket waits for the next reservation before it
+// fails.
+const readIdle = 5 * time.Second
+
+var errReadIdle = fmt.Errorf("no entry for %v", readIdle)
+
 // All implements [Store].
 func (b *Bucket) All(ctx context.Context, f func(token string, r Reservation, revision uint64)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(readIdle, func() { cancel(errReadIdle) })
+	defer idle.Stop()
 	kv, err := b.kv(ctx)
 	if err != nil {
 		return err
 	}
 	return publisher.ReadBucket(ctx, kv, prefix+"*", func(e jetstream.KeyValueEntry) {
+		idle.Reset(readIdle)
 		f(strings.TrimPrefix(e.Key(), prefix), decode(e.Value()), e.Revision())
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -123,4 +125,32 @@ func BenchmarkAll(b *testing.B) {
 			b.Fatal(n, err)
 		}
 	}
+}
+
+// silent is a bucket with a watch that never shows anything.
+type silent struct {
+	jetstream.KeyValue
+	jetstream.KeyWatcher
+}
+
+func (silent) Bucket() string { return "b" }
+
+func (s silent) Watch(context.Context, string, ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
+	return s, nil
+}
+
+func (silent) Updates() <-chan jetstream.KeyValueEntry { return nil }
+
+func (silent) Stop() error { return nil }
+
+// TestBucketThatFallsSilent: a reading ends if the server dies in the middle of it.
+func TestBucketThatFallsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBucket(func(context.Context) (jetstream.KeyValue, error) { return silent{}, nil })
+		began := time.Now()
+		err := b.All(t.Context(), func(string, Reservation, uint64) {})
+		if !errors.Is(err, errReadIdle) || time.Since(began) != readIdle {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
 }
