@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"plaspy-bridge/auth/redact"
 	"plaspy-bridge/bridge/glob"
@@ -287,7 +288,10 @@ func readPatterns(to *[]string, raw json.RawMessage) string {
 }
 
 // printable reports whether a text is fit for a terminal as it is.
-func printable(text string) bool { return text != "" && redact.Line(text, maxText) == text }
+func printable(text string) bool {
+	unfit := func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }
+	return text != "" && len(text) <= maxText && !strings.ContainsFunc(text, unfit)
+}
 
 // Describe returns the settings in words, for people.
 func (e *Entry) Describe() string {

@@ -85,6 +85,7 @@ func TestParseFaults(t *testing.T) {
 func TestTitle(t *testing.T) {
 	for key, want := range map[string]string{
 		DeviceKey("dev 1"): "device dev 1", GroupKey("Süd"): "group Süd", FleetKey: "fleet", "device.=1B": "device.=1B", "x.y.z": "x.y.z",
+		GroupKey("Reserve  North "): "group Reserve  North ", DeviceKey("a\u202eb"): DeviceKey("a\u202eb"), DeviceKey("\xff"): DeviceKey("\xff"),
 	} {
 		if got := Title(key); got != want {
 			t.Errorf("%s: got %q, want %q", key, got, want)
