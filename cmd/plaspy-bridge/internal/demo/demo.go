@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -179,7 +180,8 @@ func configure(ctx context.Context, dir, api string) (config.Config, []config.Wa
 func applicable(warnings []config.Warning, set map[string]bool) []config.Warning {
 	var kept []config.Warning
 	for _, w := range warnings {
-		if len(w.Variable) > 7 && w.Variable[:7] == "BRIDGE_" {
+		// The demo uses BRIDGE_EMBEDDED_ADDR whatever the others are.
+		if strings.HasPrefix(w.Variable, "BRIDGE_") && !strings.HasPrefix(w.Variable, "BRIDGE_EMBEDDED_") {
 			kept = append(kept, w)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
+	"plaspy-bridge/bridge/config"
 	"plaspy-bridge/cmd/plaspy-bridge/internal/clitest"
 	"plaspy-bridge/publisher"
 )
@@ -269,5 +270,19 @@ func TestViewKeepsUp(t *testing.T) {
 	}
 	if !strings.Contains(got, "ALERT raised SOS\n") || !strings.Contains(got, "1000 locations, 1 alert (") || !strings.Contains(got, "992 not shown)   1 device so far") {
 		t.Errorf("shown:\n%s", got)
+	}
+}
+
+// TestWarningsOfTheDemo: the demo drops warnings about variables that it ignores, or whose
+// effect does not depend on others as it does for run.
+func TestWarningsOfTheDemo(t *testing.T) {
+	warnings := []config.Warning{
+		{Variable: "BRIDGE_WEIGHTS", Problem: "odd"}, {Variable: "PLASPY_RATE_LIMIT", Problem: "odd"},
+		{Variable: "BRIDGE_EMBEDDED_ADDR", Problem: "has no effect"},
+	}
+	got := applicable(warnings, map[string]bool{"BRIDGE_EMBEDDED_ADDR": true, "BRIDGE_EMBEDDED_CONFIG": true})
+	want := []config.Warning{warnings[0], {Variable: "BRIDGE_EMBEDDED_CONFIG", Problem: "does not apply to the demo, which keeps no data"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
