@@ -173,6 +173,7 @@ var pure = []string{
 	"bridge/inbound/message",
 	"bridge/outbound/schedule",
 	"bridge/outbound/schedule/forecast",
+	"bridge/outbound/track",
 	"bridge/plaspy/daily",
 	"bridge/plaspy/rawjson",
 	"bridge/replica/plan",
@@ -182,8 +183,9 @@ var pure = []string{
 // impure are the imports that a pure package does not have, and the functions of others that it does not call.
 var impure = map[string]bool{
 	"context": true, "io": true, "log/slog": true, "math/rand/v2": true, "net": true, "net/http": true, "os": true,
-	"sync": true, "sync/atomic": true, "github.com/nats-io/nats.go": true, "github.com/nats-io/nats.go/jetstream": true,
+	"sync/atomic": true, "github.com/nats-io/nats.go": true, "github.com/nats-io/nats.go/jetstream": true,
 
+	"sync.Mutex": true, "sync.RWMutex": true, "sync.WaitGroup": true, "sync.Once": true, "sync.Map": true, "sync.Cond": true,
 	"time.Now": true, "time.Since": true, "time.Until": true, "time.Sleep": true, "time.After": true,
 	"time.AfterFunc": true, "time.NewTimer": true, "time.NewTicker": true, "time.Tick": true,
 }

@@ -133,6 +133,7 @@ func TestInboundTakeover(t *testing.T) {
 			natstest.Eventually(t, "posts wait for the budget", func() bool {
 				waiting := func(b *Bridge) bool { return b.api.budget.Waiting(plaspy.Post) > devices/2 }
 				if !*proof && waiting(next) { // a replica that does not get the CPU may lose its lease
+					t.Log("the posting seat has moved to the second one")
 					holder, end, next, endNext = next, endNext, holder, end
 				}
 				return waiting(holder)

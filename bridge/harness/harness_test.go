@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"plaspy-bridge/bridge/harness"
 	"plaspy-bridge/bridge/harness/judge"
@@ -40,23 +37,7 @@ var (
 	})
 )
 
-func TestMain(m *testing.M) {
-	// What a test starts competes with the others for the processors. The flag -parallel
-	// overrides this.
-	_ = flag.Set("test.parallel", "4") // go test defines it
-	flag.Parse()
-	status := m.Run()
-	_ = os.RemoveAll(dir)
-	err := goleak.Find()
-	for tries := 0; err != nil && tries < 50; tries++ { // each waits for less than half a second
-		err = goleak.Find()
-	}
-	if err != nil && status == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
-}
+func TestMain(m *testing.M) { harness.Main(m, func() { _ = os.RemoveAll(dir) }) }
 
 // needsProof skips a test of whole processes unless a flag selects it. go test ./... is
 // quick and does not depend on how soon a process gets the CPU.
@@ -87,14 +68,6 @@ func newRig(t *testing.T, o harness.Options) *harness.Rig {
 	return r
 }
 
-// within returns a context with a generous timeout.
-func within(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), d, fmt.Errorf("took longer than %v", d))
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // ok fails the test on an error.
 func ok(t *testing.T, err error) {
 	t.Helper()
@@ -115,21 +88,19 @@ func length(short, full time.Duration) time.Duration {
 // and to poll every device.
 const slow = 30 * time.Second
 
-// atMost returns the limit of a test for something that is promised within d. It is d
-// itself with -replicas, which runs one test at a time, and on a machine with processors
-// for several tests. Elsewhere the processes of other tests take their time too.
+// atMost is [harness.AtMost], but for -replicas, which runs one test at a time.
 func atMost(d time.Duration) time.Duration {
-	if *full || runtime.NumCPU() >= 8 {
+	if *full {
 		return d
 	}
-	return 3 * d
+	return harness.AtMost(d)
 }
 
 // run starts a rig, injects a plan, and fails the test if the report has a fault.
 func run(t *testing.T, o harness.Options, name string, p harness.Plan, d time.Duration, more ...func(*harness.Rig)) judge.Report {
 	t.Helper()
 	r := newRig(t, o)
-	ctx := within(t, d+5*time.Minute)
+	ctx := harness.Within(t, d+5*time.Minute)
 	ok(t, r.Start(ctx))
 	for _, f := range more {
 		f(r)

@@ -10,7 +10,7 @@ import (
 
 // TestLong injects random faults from a seed:
 //
-//	go test ./bridge/harness -run TestLong -long 10m -seed 7 -parallel 13 -timeout 30m -v
+//	go test ./bridge/harness -run TestLong -long 10m -seed 7 -parallel 13 -timeout 90m -v
 //
 // All kinds of runs have that length, and with -parallel 13 they run at once. -run
 // TestLong/everything selects one.

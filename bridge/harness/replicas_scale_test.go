@@ -32,7 +32,7 @@ func TestReplicasScale(t *testing.T) {
 					"BRIDGE_SCHEDULE=" + test.schedule,
 				},
 			})
-			ctx := within(t, 15*time.Minute)
+			ctx := harness.Within(t, 15*time.Minute)
 			ok(t, r.Start(ctx))
 			ok(t, r.Inject(ctx, nil, warm))
 			before := usage(t, r)

@@ -55,7 +55,7 @@ func (s size) options(bridges int) harness.Options {
 // settled ends a run and fails the test if the report has a fault.
 func settled(t *testing.T, r *harness.Rig, name string, p harness.Plan) judge.Report {
 	t.Helper()
-	ctx := within(t, 5*time.Minute)
+	ctx := harness.Within(t, 5*time.Minute)
 	ok(t, r.Settle(ctx))
 	report, err := r.Report(ctx, name, p)
 	ok(t, err)
@@ -78,14 +78,14 @@ func TestReplicaGone(t *testing.T) {
 	}{
 		{"killed", func(t *testing.T, b *harness.Bridge) { ok(t, b.Kill()) }, 8 * time.Second, 15 * time.Second},
 		{"stopped", func(t *testing.T, b *harness.Bridge) {
-			_, err := b.Stop(within(t, 20*time.Second))
+			_, err := b.Stop(harness.Within(t, 20*time.Second))
 			ok(t, err)
 		}, told, told + large.interval},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := sized(t)
 			r := newRig(t, s.options(3))
-			ctx := within(t, 5*time.Minute)
+			ctx := harness.Within(t, 5*time.Minute)
 			ok(t, r.Start(ctx))
 			ok(t, r.Polled(ctx, time.Now()))
 			ok(t, r.Inject(ctx, nil, s.interval))
@@ -99,10 +99,10 @@ func TestReplicaGone(t *testing.T) {
 				t.Errorf("it had %d of %d devices, want about a third", h.devices, s.devices)
 			}
 			if h.first > atMost(test.first) {
-				t.Errorf("none of its devices was polled for %v, want at most %v", h.first, test.first)
+				t.Errorf("none of its devices was polled for %v, want at most %v", h.first, atMost(test.first))
 			}
 			if h.last > atMost(test.last) {
-				t.Errorf("one of its devices was polled after %v, want at most %v", h.last, test.last)
+				t.Errorf("one of its devices was polled after %v, want at most %v", h.last, atMost(test.last))
 			}
 			settled(t, r, test.name, nil)
 		})
@@ -118,7 +118,7 @@ func TestReplicaPaused(t *testing.T) {
 		still = 30 * time.Second
 	}
 	r := newRig(t, s.options(3))
-	ctx := within(t, 5*time.Minute)
+	ctx := harness.Within(t, 5*time.Minute)
 	ok(t, r.Start(ctx))
 	ok(t, r.Polled(ctx, time.Now()))
 	at := time.Now()
@@ -141,7 +141,7 @@ func TestReplicasChange(t *testing.T) {
 		changes, length = 10, 2*time.Minute
 	}
 	r := newRig(t, s.options(3))
-	ctx := within(t, length+3*time.Minute)
+	ctx := harness.Within(t, length+3*time.Minute)
 	ok(t, r.Start(ctx))
 	ok(t, r.Polled(ctx, time.Now()))
 	p := harness.NewChanges(*seed, 3, 4, changes, length)
@@ -163,7 +163,7 @@ func TestReplicasChange(t *testing.T) {
 func TestReplicasThrottled(t *testing.T) {
 	s := sized(t)
 	r := newRig(t, s.options(3))
-	ctx := within(t, 5*time.Minute)
+	ctx := harness.Within(t, 5*time.Minute)
 	ok(t, r.Start(ctx))
 	ok(t, r.Polled(ctx, time.Now()))
 	for _, retry := range []time.Duration{4 * time.Second, 3 * time.Second} {
@@ -230,7 +230,7 @@ func TestReplicaCutOff(t *testing.T) {
 			o := s.options(3)
 			o.Linked = true
 			r := newRig(t, o)
-			ctx := within(t, 5*time.Minute)
+			ctx := harness.Within(t, 5*time.Minute)
 			ok(t, r.Start(ctx))
 			ok(t, r.Polled(ctx, time.Now()))
 			at := time.Now()
@@ -278,7 +278,7 @@ func TestReplicasInbound(t *testing.T) {
 	o := s.options(3)
 	o.Env = append(o.Env, "BRIDGE_DEVICES_REFRESH=2s") // the producer adds its devices later
 	r := newRig(t, o)
-	ctx := within(t, length+3*time.Minute)
+	ctx := harness.Within(t, length+3*time.Minute)
 	ok(t, r.Start(ctx))
 	r.Produce(devices, every)
 	p := harness.Plan{

@@ -22,7 +22,7 @@ func TestScale(t *testing.T) {
 			r := newRig(t, harness.Options{Devices: devices, Profile: fleet.Mixed, Record: harness.Nothing, Env: []string{
 				"PLASPY_RATE_LIMIT=0", "BRIDGE_POLL_INTERVAL=" + interval.String(), "BRIDGE_WORKERS=64", "BRIDGE_SCHEDULE=" + schedule,
 			}})
-			ctx := within(t, 9*time.Minute)
+			ctx := harness.Within(t, 9*time.Minute)
 			ok(t, r.Start(ctx))
 			ok(t, r.Inject(ctx, nil, warm))
 			before, err := r.Bridge.Usage()

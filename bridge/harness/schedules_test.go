@@ -30,7 +30,7 @@ func TestSchedules(t *testing.T) {
 	)
 	warm := *schedules // the adaptive schedule learns
 	start := time.Now().Add(-3 * time.Hour)
-	ctx := within(t, warm+*schedules+2*time.Minute)
+	ctx := harness.Within(t, warm+*schedules+2*time.Minute)
 	pause := func(d time.Duration) {
 		select {
 		case <-time.After(d):

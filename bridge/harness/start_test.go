@@ -19,7 +19,7 @@ import (
 func TestBrokerComesLate(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 5})
-	ctx := within(t, 3*time.Minute)
+	ctx := harness.Within(t, 3*time.Minute)
 	ok(t, r.Bridge.Start(ctx))
 	ok(t, r.Bridge.Await(ctx, func(h harness.Health) bool {
 		return !h.Ready && strings.Contains(h.Reasons["nats"], "not connected to NATS") && strings.Contains(h.Reasons["streams"], "not connected")
@@ -63,7 +63,7 @@ func TestWrongKey(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key")
 	ok(t, os.WriteFile(file, []byte("wrong\n"), 0o600))
 	r := newRig(t, harness.Options{Devices: 5, Env: []string{"PLASPY_API_KEY=", "PLASPY_API_KEY_FILE=" + file}})
-	ctx := within(t, 3*time.Minute)
+	ctx := harness.Within(t, 3*time.Minute)
 	ok(t, r.Broker.Start(ctx))
 	ok(t, r.Bridge.Start(ctx))
 	ok(t, r.Bridge.Await(ctx, func(h harness.Health) bool {
@@ -97,7 +97,7 @@ func TestExitStatus(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newRig(t, harness.Options{Devices: 1})
-			ctx := within(t, 3*time.Minute)
+			ctx := harness.Within(t, 3*time.Minute)
 			ok(t, r.Broker.Start(ctx))
 			r.Bridge.Set(test.env(r)...)
 			ok(t, r.Bridge.Start(ctx))
@@ -122,7 +122,7 @@ func TestExitStatus(t *testing.T) {
 func TestStop(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 200, Profile: fleet.Percent(100)})
-	ctx := within(t, 3*time.Minute)
+	ctx := harness.Within(t, 3*time.Minute)
 	ok(t, r.Start(ctx))
 	ok(t, r.Polled(ctx, time.Now()))
 	begun := time.Now()

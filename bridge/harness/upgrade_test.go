@@ -64,7 +64,7 @@ func TestUpgrade(t *testing.T) {
 			if *upgradeFrom != "" {
 				r.Bridge.Upgrade(*upgradeFrom)
 			}
-			ctx := within(t, 2*time.Minute)
+			ctx := harness.Within(t, 2*time.Minute)
 			ok(t, r.Start(ctx))
 			r.Produce(5, 50*time.Millisecond)
 			const letters = 3

@@ -22,13 +22,13 @@ func TestMain(m *testing.M) { natstest.Main(m) }
 
 var proof = flag.Bool("proof", false, "run the proofs with clusters and many replicas too; takes minutes")
 
-// within is the longest that something may take that is promised within d on a machine
-// with nothing else to do. It is less than the lease of production: a wait for a lease
-// shows. Beside other tests all of that is allowed.
+// within is the longest that something may take that is promised within d: twice that in
+// the proofs, which run by themselves, and beside other tests almost the lease of
+// production. A wait for a lease shows.
 func within(d time.Duration) time.Duration {
 	most := max(d, DefaultLease-500*time.Millisecond)
 	if *proof {
-		return min(3*d, most)
+		return min(2*d, most)
 	}
 	return most
 }

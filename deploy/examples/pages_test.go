@@ -78,7 +78,7 @@ func (c terminal) run(t *testing.T, script string) string {
 	cmd := exec.CommandContext(ctx, "sh", "-euc", strings.ReplaceAll(script, " ... ", " "+password+" "))
 	cmd.Dir = c.dir
 	for _, env := range os.Environ() {
-		if !strings.HasPrefix(env, "PLASPY_") && !strings.HasPrefix(env, "BRIDGE_") && !strings.HasPrefix(env, "NATS_") {
+		if !strings.HasPrefix(env, "PLASPY_") && !strings.HasPrefix(env, "BRIDGE_") && !strings.HasPrefix(env, "NATS_") && !strings.HasPrefix(env, "OTEL_") {
 			cmd.Env = append(cmd.Env, env)
 		}
 	}

@@ -34,7 +34,7 @@ func TestClock(t *testing.T) {
 			const limit = 60 // requests a second
 			r := newRig(t, harness.Options{Devices: 20, Env: []string{fmt.Sprint("PLASPY_RATE_LIMIT=", limit*60), "BRIDGE_INBOUND_MAX_AGE=24h"}}, false)
 			r.every = 500 * time.Millisecond
-			ctx := within(t, 5*time.Minute)
+			ctx := harness.Within(t, 5*time.Minute)
 			r.start(ctx, t)
 			w := r.watch(t)
 			ok(t, r.Polled(ctx, time.Now()))
@@ -48,7 +48,7 @@ func TestClock(t *testing.T) {
 				}
 				at := time.Now()
 				ok(t, r.Polled(ctx, at))
-				if took := time.Since(at); took > atMost(patience) {
+				if took := time.Since(at); took > harness.AtMost(patience) {
 					t.Errorf("it took %v after the clock was set to %v until every device was polled", took, ahead)
 				}
 				wait(ctx, t, 2500*time.Millisecond)
@@ -65,7 +65,7 @@ func TestClock(t *testing.T) {
 			at := time.Now()
 			ok(t, r.Bridge.Ready(ctx))
 			ok(t, r.Polled(ctx, at))
-			if took := time.Since(at); took > atMost(15*time.Second) {
+			if took := time.Since(at); took > harness.AtMost(15*time.Second) {
 				t.Errorf("it took %v after the kill until every device was polled", took)
 			}
 			set(0)

@@ -128,7 +128,7 @@ func (c *cluster) leader(ctx context.Context, t *testing.T, stream string, last 
 func TestStepDown(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, false)
-	ctx := within(t, 5*time.Minute)
+	ctx := harness.Within(t, 5*time.Minute)
 	r.startCluster(ctx, t)
 	w := r.watch(t)
 	from := time.Now()
@@ -165,7 +165,7 @@ func TestLeaderGone(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, harness.Options{Devices: 20}, false)
-			ctx := within(t, 5*time.Minute)
+			ctx := harness.Within(t, 5*time.Minute)
 			c := r.startCluster(ctx, t)
 			w := r.watch(t)
 			from := time.Now()
@@ -196,7 +196,7 @@ func TestServerThatWasCutOff(t *testing.T) {
 		t.Run(map[bool]string{true: "leader", false: "follower"}[leader], func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, harness.Options{Devices: 1}, false)
-			ctx := within(t, 5*time.Minute)
+			ctx := harness.Within(t, 5*time.Minute)
 			c := r.cluster(ctx, t)
 			const before, after = 31, 159
 			for counted := (jetstream.StreamConfig{Name: "COUNTED", Subjects: []string{"counted"}, Replicas: nodes}); ; {
@@ -291,7 +291,7 @@ func (c *cluster) replicated(ctx context.Context, t *testing.T, node int, n uint
 func TestPartition(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, false)
-	ctx := within(t, 5*time.Minute)
+	ctx := harness.Within(t, 5*time.Minute)
 	c := r.startCluster(ctx, t)
 	w := r.watch(t)
 	from := time.Now()

@@ -36,7 +36,7 @@ func eachDisk(t *testing.T, name string, repeats int, fault func(context.Context
 			if test.embedded {
 				disk = r.bridge
 			}
-			ctx := within(t, 5*time.Minute)
+			ctx := harness.Within(t, 5*time.Minute)
 			r.start(ctx, t)
 			w := r.watch(t)
 			ok(t, r.Polled(ctx, time.Now()))
@@ -86,7 +86,7 @@ func TestMaximumStorage(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "nats.conf")
 	ok(t, os.WriteFile(conf, []byte("jetstream { max_file_store: 8MB }\n"), 0o600))
 	r := newRig(t, harness.Options{Devices: 20}, false, "-c", conf)
-	ctx := within(t, 5*time.Minute)
+	ctx := harness.Within(t, 5*time.Minute)
 	r.start(ctx, t)
 	w := r.watch(t)
 	ok(t, r.Polled(ctx, time.Now()))

@@ -13,7 +13,7 @@ import (
 func TestStartsFull(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, true)
-	ctx := within(t, 5*time.Minute)
+	ctx := harness.Within(t, 5*time.Minute)
 	r.start(ctx, t)
 	ok(t, r.Polled(ctx, time.Now()))
 	_, err := r.Bridge.Stop(ctx)
@@ -35,7 +35,7 @@ func TestStartsFull(t *testing.T) {
 func TestKilledAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, true)
-	ctx := within(t, 5*time.Minute)
+	ctx := harness.Within(t, 5*time.Minute)
 	r.start(ctx, t)
 	ok(t, r.Polled(ctx, time.Now()))
 	for _, after := range []time.Duration{0, 50, 100, 150, 200, 300, 400, 600, 800, 6500} {
@@ -48,7 +48,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	ok(t, r.Bridge.Start(ctx))
 	ok(t, r.Bridge.Ready(ctx))
 	ok(t, r.Polled(ctx, at))
-	if took := time.Since(at); took > atMost(15*time.Second) {
+	if took := time.Since(at); took > harness.AtMost(15*time.Second) {
 		t.Errorf("it took %v until every device was polled", took)
 	}
 	r.settled(ctx, t, "killed again and again", 0)

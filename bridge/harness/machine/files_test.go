@@ -16,7 +16,7 @@ import (
 func TestNoFiles(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, harness.Options{Devices: 20}, false)
-	ctx := within(t, 5*time.Minute)
+	ctx := harness.Within(t, 5*time.Minute)
 	r.start(ctx, t)
 	w := r.watch(t)
 	ok(t, r.Polled(ctx, time.Now()))

@@ -8,14 +8,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"plaspy-bridge/bridge/harness"
 	"plaspy-bridge/bridge/harness/judge"
@@ -38,23 +35,7 @@ var (
 	})
 )
 
-func TestMain(m *testing.M) {
-	// What a test starts competes with the others for the processors. The flag -parallel
-	// overrides this.
-	_ = flag.Set("test.parallel", "4") // go test defines it
-	flag.Parse()
-	status := m.Run()
-	_ = os.RemoveAll(dir)
-	err := goleak.Find()
-	for tries := 0; err != nil && tries < 50; tries++ { // each waits for less than half a second
-		err = goleak.Find()
-	}
-	if err != nil && status == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
-}
+func TestMain(m *testing.M) { harness.Main(m, func() { _ = os.RemoveAll(dir) }) }
 
 // rig is a rig with machines of their own for the bridge and the broker.
 type rig struct {
@@ -136,7 +117,7 @@ func (r *rig) settled(ctx context.Context, t *testing.T, name string, again int)
 		r.dump(t)
 		t.Fatal(err)
 	}
-	if took := time.Since(begun); took > atMost(slow) && r.nodes == nil {
+	if took := time.Since(begun); took > harness.AtMost(slow) && r.nodes == nil {
 		t.Errorf("it took %v to be at work again after the last fault", took)
 	}
 	if r.embedded { // it ended with the bridge: another reads its store
@@ -216,16 +197,6 @@ const subjects publisher.Subjects = "plaspy"
 // the inbound messages and stop.
 const slow = 20 * time.Second
 
-// atMost returns the limit of a test for something that takes less than d on a machine
-// with processors for several tests. Elsewhere the processes of other tests take their
-// time too.
-func atMost(d time.Duration) time.Duration {
-	if runtime.NumCPU() >= 8 {
-		return d
-	}
-	return 3 * d
-}
-
 // mostMemory limits the memory of a bridge with few devices, in megabytes.
 const mostMemory = 200
 
@@ -269,14 +240,6 @@ func wait(ctx context.Context, t *testing.T, d time.Duration) {
 	case <-ctx.Done():
 		t.Fatal(context.Cause(ctx))
 	}
-}
-
-// within returns a context with a generous timeout.
-func within(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), d, fmt.Errorf("took longer than %v", d))
-	t.Cleanup(cancel)
-	return ctx
 }
 
 // ok fails the test on an error.
