@@ -13,7 +13,7 @@ type Limits struct {
 	// Workers is the largest number of posts in flight, together with the posted
 	// messages that are not recorded yet.
 	Workers int
-	// Messages and Bytes bound the messages in memory. Three more for each worker
+	// Messages and Bytes bound the messages in memory. Four more for each worker
 	// may be there while they are read.
 	Messages, Bytes int
 	// MaxAge is the age at which a message is given up.
@@ -27,6 +27,9 @@ type Limits struct {
 	// Recent is how many recorded verdicts are remembered.
 	Recent int
 }
+
+// troubled returns how many lanes in trouble may post at once while no other lane is ready.
+func (l *Limits) troubled() int { return max(1, l.Workers-max(1, l.Workers/4)) }
 
 // Message is one message of the stream. The lanes own the unexported fields; the
 // caller owns the others, and may replace Note while it works on the message.
@@ -118,11 +121,11 @@ type Lanes struct {
 	lanes  map[string]*lane
 	pos    uint64 // the last sequence that was delivered
 
-	results queue    // lanes with a first message that was posted
-	letters queue    // lanes with a first message that becomes a dead letter
-	fresh   queue    // lanes with a first message that was not tried yet
-	retries queue    // lanes with a first message that failed
-	parks   [2]queue // lanes that wait for the API: with a first message that was not tried yet, and that failed
+	results queue // lanes with a first message that was posted
+	letters queue // lanes with a first message that becomes a dead letter
+	fresh   queue // lanes with a first message that was not tried yet
+	retries queue // lanes with a first message that failed
+	parks   parks // lanes that wait for the API
 	timers  timers
 
 	memory       memory

@@ -199,3 +199,55 @@ func BenchmarkLanes(b *testing.B) {
 		l.Recorded(now, a.Message, nil)
 	}
 }
+
+// TestProbesTakePlaces: while the API is down, probes of lanes in trouble that are not
+// answered leave a place for the other lanes, and no worker is woken for nothing.
+func TestProbesTakePlaces(t *testing.T) {
+	l, now, seq := New(small(2, 10)), start, uint64(0)
+	next := func() (string, bool) {
+		a, ok := l.Next(now)
+		if !ok {
+			return "", false
+		}
+		return a.Message.Lane, true
+	}
+	deliver := func(name string) *Message {
+		seq++
+		m := &Message{Seq: seq, At: now, Lane: name, Size: 10, Content: 1}
+		l.Deliver(m)
+		return m
+	}
+	for _, name := range []string{"a", "b"} {
+		m := deliver(name)
+		next()
+		l.Answered(now, m, Answer{Jitter: 0.5})
+	}
+	now = now.Add(time.Minute)
+	l.Down(now.Add(time.Second))
+	if lane, ok := next(); ok {
+		t.Errorf("%s is posted before the first probe is due", lane)
+	}
+	now = now.Add(time.Second)
+	if _, ok := next(); !ok {
+		t.Error("no probe")
+	}
+	now = now.Add(time.Minute) // it is not answered
+	if lane, ok := next(); ok {
+		t.Errorf("%s takes the last place", lane)
+	}
+	if at := l.Wake(); !at.After(now) {
+		t.Errorf("wakes at %v, it is %v", at, now)
+	}
+	deliver("c")
+	if lane, ok := next(); lane != "c" {
+		t.Errorf("the next probe is of %q, %v, want the lane that was not tried", lane, ok)
+	}
+	now = now.Add(time.Minute)
+	deliver("d")
+	if lane, ok := next(); ok {
+		t.Errorf("%s is posted without a place", lane)
+	}
+	if at := l.Wake(); !at.After(now) {
+		t.Errorf("wakes at %v, it is %v", at, now)
+	}
+}

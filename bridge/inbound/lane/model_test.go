@@ -318,11 +318,11 @@ func (w *world) check() error {
 			return fmt.Errorf("the verdict of message %d is kept although it can be made again", seq)
 		}
 	}
-	limit := l.limits.Messages + 3*l.limits.Workers
+	limit := l.limits.Messages + 4*l.limits.Workers
 	switch {
 	case hand != l.memory.messages || bytes != l.memory.bytes || open != l.open || l.troubled < 0:
 		return fmt.Errorf("counts: %d messages, %d bytes, %d open; want %d, %d, %d", l.memory.messages, l.memory.bytes, l.open, hand, bytes, open)
-	case hand > limit || bytes > l.limits.Bytes+30*l.limits.Workers:
+	case hand > limit || bytes > l.limits.Bytes+40*l.limits.Workers:
 		return fmt.Errorf("%d messages, %d bytes in memory", hand, bytes)
 	case open > l.limits.Workers:
 		return fmt.Errorf("%d posts are open", open)

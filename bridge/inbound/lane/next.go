@@ -18,7 +18,7 @@ func (l *Lanes) Next(now time.Time) (Action, bool) {
 		return Action{}, false
 	}
 	if l.down && !now.Before(l.gate) {
-		if n := l.nextParked(); n != nil {
+		if n := l.parks.next(&l.timers, l.probes()); n != nil {
 			if a, ok := l.step(n, now); ok {
 				return a, true
 			}
@@ -69,7 +69,7 @@ func (l *Lanes) recorded(n *lane) {
 // happened until then; the zero time if it will not.
 func (l *Lanes) Wake() time.Time {
 	at := l.timers.first()
-	if l.down && l.parks[0].len()+l.parks[1].len() > 0 && !l.stopping && (at.IsZero() || l.gate.Before(at)) {
+	if l.parks.len(l.probes()) > 0 && (at.IsZero() || l.gate.Before(at)) {
 		at = l.gate
 	}
 	return at
@@ -80,7 +80,7 @@ func (l *Lanes) Wake() time.Time {
 func (l *Lanes) pick() *lane {
 	share := max(1, l.limits.Workers/16)
 	if l.fresh.len() == 0 {
-		share = max(1, l.limits.Workers-max(1, l.limits.Workers/4))
+		share = l.limits.troubled()
 	}
 	if l.retries.len() > 0 && l.troubled < share && (l.fresh.len() == 0 || l.healthyPosts >= 16) {
 		return l.retries.pop()
@@ -177,18 +177,17 @@ func (l *Lanes) park(n *lane) {
 	l.parks[min(n.head.retry.tries, 1)].push(n, false)
 }
 
-// nextParked takes the lane that has waited longest for the API. A message that was not tried comes before all
-// that failed: if the trouble is with some devices only, its answer shows that.
-func (l *Lanes) nextParked() *lane {
-	for i := range l.parks {
-		for n := l.parks[i].pop(); n != nil; n = l.parks[i].pop() {
-			if n.state == parked {
-				l.timers.remove(n)
-				return n
-			}
-		}
+// probes returns how many of the queues of parked lanes a probe may come from. A probe
+// takes a place as every post does, and lanes in trouble do not get all of them: the API may
+// come back while probes are in flight.
+func (l *Lanes) probes() int {
+	switch {
+	case !l.down || l.stopping || l.open >= l.limits.Workers:
+		return 0
+	case l.troubled >= l.limits.troubled():
+		return 1
 	}
-	return nil
+	return len(l.parks)
 }
 
 // Down notes that the API is down: no post begins before next, and then only a probe.
@@ -200,7 +199,7 @@ func (l *Lanes) Up() {
 		return
 	}
 	l.down = false
-	for n := l.nextParked(); n != nil; n = l.nextParked() {
+	for n := l.parks.next(&l.timers, len(l.parks)); n != nil; n = l.parks.next(&l.timers, len(l.parks)) {
 		l.enqueue(n, false)
 	}
 	for _, n := range l.timers.of(Outage) {

@@ -37,6 +37,33 @@ func (q *queue) pop() *lane {
 	return n
 }
 
+// parks are the queues of lanes that wait for the API: with a first message that was not
+// tried yet, and with one that failed.
+type parks [2]queue
+
+// len returns the number of lanes in the first queues.
+func (p *parks) len(queues int) (n int) {
+	for i := range queues {
+		n += p[i].len()
+	}
+	return n
+}
+
+// next takes the lane of the first queues that has waited longest. A message that was not
+// tried comes before all that failed: if the trouble is with some devices only, its answer
+// shows that.
+func (p *parks) next(t *timers, queues int) *lane {
+	for i := range queues {
+		for n := p[i].pop(); n != nil; n = p[i].pop() {
+			if n.state == parked {
+				t.remove(n)
+				return n
+			}
+		}
+	}
+	return nil
+}
+
 // timers are the lanes that wait for a time, the earliest first.
 type timers struct{ lanes byTime }
 
