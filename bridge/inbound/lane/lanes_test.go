@@ -238,12 +238,17 @@ func TestProbesTakePlaces(t *testing.T) {
 	if at := l.Wake(); !at.After(now) {
 		t.Errorf("wakes at %v, it is %v", at, now)
 	}
+	l.Down(now.Add(time.Second))
 	deliver("c")
+	deliver("d")
+	if lane, ok := next(); ok {
+		t.Errorf("%s is posted before the next probe is due", lane)
+	}
+	now = now.Add(time.Second)
 	if lane, ok := next(); lane != "c" {
-		t.Errorf("the next probe is of %q, %v, want the lane that was not tried", lane, ok)
+		t.Errorf("the next probe is of %q, %v, want the first lane that was not tried", lane, ok)
 	}
 	now = now.Add(time.Minute)
-	deliver("d")
 	if lane, ok := next(); ok {
 		t.Errorf("%s is posted without a place", lane)
 	}

@@ -9,7 +9,7 @@ import (
 // TestMutations puts each fault into a copy of the source and wants the model to
 // notice it.
 func TestMutations(t *testing.T) {
-	mutation.Test(t, faults, "-timeout", "2m", "-rapid.nofailfile", "-rapid.shrinktime=1ms", "-run", "TestModel|TestSeeds|TestExhaustive|TestHealthy|TestMemory|TestDelay")
+	mutation.Test(t, faults, "-timeout", "2m", "-rapid.nofailfile", "-rapid.shrinktime=1ms", "-run", "TestModel|TestSeeds|TestExhaustive|TestHealthy|TestMemory|TestDelay|TestProbes")
 }
 
 var faults = []mutation.Fault{
@@ -31,6 +31,7 @@ var faults = []mutation.Fault{
 	{"a probe is not followed by a pause", "next.go", "l.gate = now.Add(time.Second)", "_ = now"},
 	{"parked lanes are forgotten", "next.go", "	for n := l.parks.next(&l.timers, len(l.parks)); n != nil; n = l.parks.next(&l.timers, len(l.parks)) {\n		l.enqueue(n, false)\n	}\n	for", "	for"},
 	{"a probe needs no place", "next.go", "l.stopping || l.open >= l.limits.Workers:", "l.stopping:"},
+	{"probes of lanes in trouble may take all places", "next.go", "case l.troubled >= l.limits.troubled():", "case false:"},
 	{"dead letters may take all workers", "next.go", "l.stopping || l.recording < max(1, l.limits.Workers/2)", "true"},
 	{"a dead letter is recorded without its content", "next.go", "if !m.verdict.Posted && m.Content == nil {", "if false {"},
 	{"lanes in trouble may take all places", "next.go", "l.troubled < share &&", "share > 0 &&"},
