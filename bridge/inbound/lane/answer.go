@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"slices"
 	"time"
 )
 
@@ -157,11 +158,22 @@ func (l *Lanes) Stop() {
 	}
 }
 
+// sent reports whether a lane with a verdict to record has that of a message that was sent,
+// which a later process could not make again. It may be behind the first message if the
+// server brought that one back.
+func (n *lane) sent() bool {
+	if n.head == nil || n.head.verdict == nil {
+		return false
+	}
+	behind := func(m *Message) bool { return m.verdict != nil && m.verdict.Sent }
+	return n.head.verdict.Sent || slices.ContainsFunc(n.rest, behind)
+}
+
 // Quiet reports whether a stop is complete: no action is under way, and no
 // message that was sent waits to be recorded.
 func (l *Lanes) Quiet() bool {
 	for _, n := range l.lanes {
-		if n.state == busy || n.head != nil && n.head.verdict != nil && n.head.verdict.Sent {
+		if n.state == busy || n.sent() {
 			return false
 		}
 	}

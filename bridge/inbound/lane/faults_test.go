@@ -152,12 +152,12 @@ func (w *world) stop() error {
 	return nil
 }
 
-// kept reports whether a verdict waits for its message to be read again, or waited behind
+// kept reports whether a verdict waits for its message to be read again, or behind
 // a message that the server forgot it removed.
 func (w *world) kept(seq uint64) bool {
 	if _, ok := w.p.lanes.outcomes.kept[seq]; ok {
 		return true
 	}
 	e := w.stream[seq-1]
-	return slices.ContainsFunc(w.stream[:seq-1], func(b *entry) bool { return b.lane == e.lane && b.forgot })
+	return slices.ContainsFunc(w.stream[:seq-1], func(b *entry) bool { return b.lane == e.lane && b.there && b.forgot })
 }

@@ -256,3 +256,41 @@ func TestProbesTakePlaces(t *testing.T) {
 		t.Errorf("wakes at %v, it is %v", at, now)
 	}
 }
+
+// TestStopRecordsBehind: a stop records the outcome of a message that was sent, also if the
+// server brought back a message before it, which needs no post.
+func TestStopRecordsBehind(t *testing.T) {
+	l, now := New(small(2, 10)), start
+	message := func(seq uint64) *Message {
+		return &Message{Seq: seq, At: now, Lane: "a", Size: 10, Content: 1}
+	}
+	second := message(2)
+	l.Deliver(second)
+	l.Next(now)
+	l.Answered(now, second, Answer{Verdict: &Verdict{Posted: true, Sent: true}})
+	l.Reset() // the stream is read again, with the first message
+	l.Deliver(message(1))
+	l.Deliver(message(2))
+	now = now.Add(10 * time.Minute)
+	a, _ := l.Next(now)
+	if a.Kind != GiveUp {
+		t.Fatalf("got %+v, want the first message given up", a)
+	}
+	l.Answered(now, a.Message, Answer{Verdict: &Verdict{}})
+	l.Stop()
+	var recorded []uint64
+	for range 2 {
+		if l.Quiet() {
+			t.Errorf("quiet after %v was recorded", recorded)
+		}
+		a, _ = l.Next(now)
+		if a.Kind != Record {
+			t.Fatalf("got %+v, want a record", a)
+		}
+		l.Recorded(now, a.Message, nil)
+		recorded = append(recorded, a.Message.Seq)
+	}
+	if !l.Quiet() || recorded[0] != 1 || recorded[1] != 2 {
+		t.Errorf("quiet %v, recorded %v", l.Quiet(), recorded)
+	}
+}

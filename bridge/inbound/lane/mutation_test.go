@@ -9,7 +9,7 @@ import (
 // TestMutations puts each fault into a copy of the source and wants the model to
 // notice it.
 func TestMutations(t *testing.T) {
-	mutation.Test(t, faults, "-timeout", "2m", "-rapid.nofailfile", "-rapid.shrinktime=1ms", "-run", "TestModel|TestSeeds|TestExhaustive|TestHealthy|TestMemory|TestDelay|TestProbes")
+	mutation.Test(t, faults, "-timeout", "2m", "-rapid.nofailfile", "-rapid.shrinktime=1ms", "-run", "TestModel|TestSeeds|TestExhaustive|TestHealthy|TestMemory|TestDelay|TestProbes|TestStop")
 }
 
 var faults = []mutation.Fault{
@@ -45,7 +45,8 @@ var faults = []mutation.Fault{
 	{"an element that was posted counts as a failed try", "answer.go", "		m.retry = retry{}\n", ""},
 	{"a verdict that was not recorded is dropped", "answer.go", "	if err != nil {\n		l.spill(n)", "	if err != nil {\n		m.verdict = nil\n		l.spill(n)"},
 	{"a lane goes on before its message is recorded", "answer.go", "	if err != nil {\n		l.spill(n)", "	if false {\n		l.spill(n)"},
-	{"a stop ends while messages are not recorded", "answer.go", "n.state == busy || n.head != nil && n.head.verdict != nil && n.head.verdict.Sent", "n.state == busy"},
+	{"a stop ends while messages are not recorded", "answer.go", "n.state == busy || n.sent()", "n.state == busy"},
+	{"a stop forgets an outcome behind a message that came back", "answer.go", "slices.ContainsFunc(n.rest, behind)", "slices.ContainsFunc(n.rest[:0], behind)"},
 	{"a reset forgets verdicts", "answer.go", "			l.outcomes.restore(n.head)\n", "			_ = n\n"},
 	{"verdicts are not remembered once recorded", "answer.go", "	l.outcomes.recorded(m)\n", ""},
 	{"verdicts that can be made again are kept", "outcomes.go", "m.verdict != nil && m.verdict.Sent && !m.again", "m.verdict != nil"},

@@ -47,7 +47,7 @@ func (l *Lanes) toRecord() *lane {
 		if n == nil {
 			return nil
 		}
-		if !l.stopping || n.head.verdict.Sent {
+		if !l.stopping || n.sent() {
 			l.recording++
 			n.letter = true
 			return n
